@@ -1,0 +1,1 @@
+"""Raw images to batches: what a data set is, where it comes from, and how a trial reads it."""

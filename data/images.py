@@ -1,0 +1,182 @@
+"""Encoded pictures to pixels and back, on OpenCV; the only file that knows its channel order.
+
+Shapes: H and W height and width in pixels. A photograph is (H, W, 3) RGB, a plane (mask or depth) is (H, W).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from data.errors import InputError
+from data.schema import EncodedSample, Pixels, Sample
+
+GREY_TOLERANCE = 2
+"""Levels by which the channels of a grey picture stored as colour may differ: JPEG rounds chroma."""
+
+
+def decode_photo(encoded: bytes, where: str) -> Pixels:
+    """Pixels of a photograph; a grey one counts as R=G=B, and an EXIF rotation is not applied.
+
+    Args:
+        encoded: bytes of a PNG, JPEG or other 8-bit image file.
+        where: the file, or the part and sample, for the error's sentence.
+
+    Returns:
+        (H, W, 3) RGB.
+
+    Raises:
+        InputError: if the bytes are no whole image, have other than 8 bits a channel, or an alpha channel.
+    """
+    pixels = _decode(encoded, where)
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.shape[2] != 3:
+        raise InputError(
+            f"The photograph '{where}' has {pixels.shape[2]} channels, but must be grey or RGB; "
+            "store it without an alpha channel."
+        )
+    return _flip_channels(pixels)
+
+
+def decode_plane(encoded: bytes, where: str) -> Pixels:
+    """Pixels of a mask or a depth; three channels are accepted where they are equal up to JPEG's rounding.
+
+    Args:
+        encoded: bytes of a PNG, JPEG or other 8-bit image file.
+        where: the file, or the part and sample, for the error's sentence.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        InputError: if the bytes are no whole image, have other than 8 bits, colours, or an alpha channel.
+    """
+    return storable_plane(encoded, where)[0]
+
+
+def storable_plane(encoded: bytes, where: str) -> tuple[Pixels, bytes]:
+    """Decode a mask or a depth as `decode_plane` does, and give the bytes to store it as.
+
+    Returns:
+        (H, W), and `encoded` itself if it has a single channel, else a PNG that has.
+
+    Raises:
+        InputError: as `decode_plane`.
+    """
+    pixels = _decode(encoded, where)
+    if pixels.ndim == 2:
+        return pixels, encoded
+    if pixels.shape[2] != 3 or _colour(pixels) > GREY_TOLERANCE:
+        raise InputError(
+            f"The picture '{where}' has colours or an alpha channel, but a mask or depth must have a single "
+            "channel; store it as grey."
+        )
+    plane = _pixels(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
+    return plane, encode_png(plane)
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Bytes of a PNG file, without loss, from (H, W, 3) RGB or (H, W)."""
+    return _encode(".png", pixels, [])
+
+
+def encode_jpeg(pixels: Pixels, quality: int = 95) -> bytes:
+    """Bytes of a JPEG file from (H, W, 3) RGB or (H, W), chroma at full size (4:4:4); quality in 1..100."""
+    full_chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return _encode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, *full_chroma])
+
+
+def encode_sample(sample: Sample, *, lossless: bool = False) -> EncodedSample:
+    """Encode photographs as JPEG of quality 95, or as PNG if `lossless`; mask and depth as PNG."""
+    encode_photo = encode_png if lossless else encode_jpeg
+    return EncodedSample(
+        sample_id=sample.sample_id,
+        bg_id=sample.bg_id,
+        fg_id=sample.fg_id,
+        bg=encode_photo(sample.bg),
+        fg_bg=encode_photo(sample.fg_bg),
+        mask=encode_png(sample.mask),
+        depth=encode_png(sample.depth),
+    )
+
+
+def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: str = "the data set") -> Sample:
+    """Decode the four pictures of a sample.
+
+    Args:
+        encoded: what was stored.
+        bg: (H, W, 3) RGB, the background where it is already decoded; `encoded.bg` is not read then.
+        where: the part that it was stored in, for the error's sentence.
+
+    Raises:
+        InputError: if a picture cannot be decoded, or the four differ in height and width.
+    """
+    place = f"{{}} of sample {encoded.sample_id} in {where}"
+    try:
+        return Sample(
+            sample_id=encoded.sample_id,
+            bg_id=encoded.bg_id,
+            fg_id=encoded.fg_id,
+            bg=decode_photo(encoded.bg, place.format("bg")) if bg is None else bg,
+            fg_bg=decode_photo(encoded.fg_bg, place.format("fg_bg")),
+            mask=decode_plane(encoded.mask, place.format("mask")),
+            depth=decode_plane(encoded.depth, place.format("depth")),
+        )
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{error} Correct the sample in {where}.") from None
+
+
+def resize(pixels: Pixels, size: int) -> Pixels:
+    """Resize (H, W) or (H, W, 3) to a square of `size` pixels a side.
+
+    Where both sides shrink, a pixel is the mean of the area it covers (OpenCV's INTER_AREA); else bilinear.
+    """
+    return resize_to(pixels, size, size)
+
+
+def resize_to(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Resize (H, W) or (H, W, 3) to `height` by `width`, as `resize` does."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return _pixels(cv2.resize(pixels, (width, height), interpolation=method))
+
+
+def _decode(encoded: bytes, where: str) -> Pixels:
+    """(H, W), (H, W, 3) BGR or (H, W, 4) BGRA."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise InputError(f"The picture '{where}' is no image, or cut off; replace it by a whole PNG or JPEG file.")
+    if pixels.dtype != np.uint8:
+        raise InputError(
+            f"The picture '{where}' is stored as {pixels.dtype}, but must have 8 bits a channel; convert it to uint8."
+        )
+    return _pixels(pixels)
+
+
+def _encode(extension: str, pixels: Pixels, options: list[int]) -> bytes:
+    _, encoded = cv2.imencode(extension, _flip_channels(pixels) if pixels.ndim == 3 else pixels, options)
+    return encoded.tobytes()
+
+
+def _flip_channels(pixels: Pixels) -> Pixels:
+    """RGB to BGR, and back."""
+    return _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+
+def _colour(pixels: Pixels) -> int:
+    """Largest difference between two channels of a pixel, in grey levels."""
+    blue, green, red = cv2.split(pixels)
+    return max(int(cv2.absdiff(green, other).max()) for other in (blue, red))
+
+
+def _pixels(array: cv2.typing.MatLike) -> Pixels:
+    """OpenCV's result as what it is known to be: uint8."""
+    return np.asarray(array, np.uint8)

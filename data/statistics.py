@@ -1,0 +1,110 @@
+"""Means and standard deviations of a data set's pictures, gathered one picture at a time.
+
+They are exact: 8-bit pixels are counted by level, and the moments follow from the counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from data.schema import Pixels
+
+LEVELS = 256
+FOREGROUND_ABOVE = 127
+"""A mask's pixel is foreground above this level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelStatistics:
+    """Over all pixels of all pictures, with 255 counted as 1."""
+
+    mean: tuple[float, ...]
+    """In 0..1, one number a channel."""
+    std: tuple[float, ...]
+    """In 0..0.5, one number a channel: of the population."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFraction:
+    """Share of a picture that its foreground covers (mask above 127), in 0..1, over the samples."""
+
+    mean: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What is known of a data set's pixels; a background counts once, however many samples it has."""
+
+    bg: ChannelStatistics
+    fg_bg: ChannelStatistics
+    mask: ChannelStatistics
+    depth: ChannelStatistics
+    mask_fraction: MaskFraction
+
+
+class ChannelMoments:
+    """Counts the levels of pictures with the same number of channels."""
+
+    def __init__(self, channels: int) -> None:
+        self._counts = np.zeros((channels, LEVELS), np.int64)
+
+    def add(self, pixels: Pixels) -> None:
+        """Count a picture of (H, W, channels), or (H, W) for a single channel."""
+        planes = pixels.reshape(-1, len(self._counts))
+        for channel, counts in enumerate(self._counts):
+            counts += np.bincount(planes[:, channel], minlength=LEVELS)
+
+    def result(self) -> ChannelStatistics:
+        """Moments of what was added; at least one pixel."""
+        levels = np.arange(LEVELS) / (LEVELS - 1)
+        weights = self._counts / self._counts.sum(axis=1, keepdims=True)
+        mean = weights @ levels
+        variance = (weights * (levels - mean[:, None]) ** 2).sum(axis=1)
+        return ChannelStatistics(mean=tuple(mean.tolist()), std=tuple(np.sqrt(variance).tolist()))
+
+
+class StatisticsGatherer:
+    """Takes a data set's pictures as they come, in any order; what it holds does not grow."""
+
+    def __init__(self) -> None:
+        self._bg = ChannelMoments(3)
+        self._fg_bg = ChannelMoments(3)
+        self._mask = ChannelMoments(1)
+        self._depth = ChannelMoments(1)
+        self._samples = 0
+        self._fraction_sum = 0.0
+        self._fraction_min = 1.0
+        self._fraction_max = 0.0
+
+    def add_background(self, bg: Pixels) -> None:
+        """Count a background, (H, W, 3); the caller gives each once."""
+        self._bg.add(bg)
+
+    def add_sample(self, fg_bg: Pixels, mask: Pixels, depth: Pixels) -> None:
+        """Count a sample's own pictures: (H, W, 3), (H, W) and (H, W)."""
+        self._fg_bg.add(fg_bg)
+        self._mask.add(mask)
+        self._depth.add(depth)
+        fraction = float((mask > FOREGROUND_ABOVE).mean())
+        self._samples += 1
+        self._fraction_sum += fraction
+        self._fraction_min = min(self._fraction_min, fraction)
+        self._fraction_max = max(self._fraction_max, fraction)
+
+    def result(self) -> Statistics:
+        """Statistics of what was added; at least one background and one sample."""
+        return Statistics(
+            bg=self._bg.result(),
+            fg_bg=self._fg_bg.result(),
+            mask=self._mask.result(),
+            depth=self._depth.result(),
+            mask_fraction=MaskFraction(
+                mean=self._fraction_sum / self._samples, min=self._fraction_min, max=self._fraction_max
+            ),
+        )

@@ -1,0 +1,127 @@
+"""ResUNet with one encoder and two decoders, one for the mask and one for the depth.
+
+A U-Net (Ronneberger et al. 2015) whose encoder stages have a shortcut (He et al. 2016). At width 32 it has
+11,033,922 parameters.
+Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the first stage).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import InputError
+from trainable.models.prediction import Prediction
+
+SIZE_MULTIPLE = 16
+"""Four stages halve the picture, so that its sides must be multiples of this."""
+
+
+class ResUNet(nn.Module):
+    """Two pictures in, mask and depth out, all at the same size.
+
+    Args:
+        width: channels W0 of the first stage; the next ones have 2, 4, 8 and 16 times as many.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enc1 = _ResBlock(6, width)
+        self.enc2 = _ResBlock(width, 2 * width)
+        self.enc3 = _ResBlock(2 * width, 4 * width)
+        self.enc4 = _ResBlock(4 * width, 8 * width)
+        self.bottleneck = _DoubleConv(8 * width, 16 * width)
+        self.mask_decoder = _Decoder(width)
+        self.depth_decoder = _Decoder(width)
+        self.mask_head = nn.Conv2d(width, 1, kernel_size=1)
+        self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
+
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+        """Mask and depth of `fg_bg`.
+
+        Args:
+            bg: (B, 3, H, W) float in 0..1, the background alone.
+            fg_bg: (B, 3, H, W) float in 0..1, the same background with the foreground in front of it.
+
+        Raises:
+            InputError: if H or W is not a multiple of 16.
+        """
+        _require_divisible(height=bg.shape[-2], width=bg.shape[-1])
+        skip1 = self.enc1(torch.cat([bg, fg_bg], dim=1))  # (B, W0, H, W)
+        skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
+        skip3 = self.enc3(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
+        skip4 = self.enc4(F.max_pool2d(skip3, 2))  # (B, 8 W0, H/8, W/8)
+        deepest = self.bottleneck(F.max_pool2d(skip4, 2))  # (B, 16 W0, H/16, W/16)
+        return Prediction(
+            mask_logits=self.mask_head(self.mask_decoder(deepest, skip4, skip3, skip2, skip1)),
+            depth=self.depth_head(self.depth_decoder(deepest, skip4, skip3, skip2, skip1)),
+        )
+
+
+class _DoubleConv(nn.Sequential):
+    """Twice a 3 x 3 convolution, batch normalisation and ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class _ResBlock(nn.Module):
+    """A double convolution with a 1 x 1 shortcut around it, and ReLU after their sum."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.main = _DoubleConv(channels_in, channels_out)
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, kernel_size=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.main(x) + self.shortcut(x))
+
+
+class _UpBlock(nn.Module):
+    """Doubles the size, joins the encoder's output of that size, and convolves twice."""
+
+    def __init__(self, channels_in: int, channels_skip: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = _DoubleConv(channels_in + channels_skip, channels_out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        larger = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        joined: Tensor = self.conv(torch.cat([larger, skip], dim=1))
+        return joined
+
+
+class _Decoder(nn.Module):
+    """From (B, 16 W0, H/16, W/16) and the encoder's four outputs back to (B, W0, H, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up4 = _UpBlock(16 * width, 8 * width, 8 * width)
+        self.up3 = _UpBlock(8 * width, 4 * width, 4 * width)
+        self.up2 = _UpBlock(4 * width, 2 * width, 2 * width)
+        self.up1 = _UpBlock(2 * width, width, width)
+
+    def forward(self, deepest: Tensor, skip4: Tensor, skip3: Tensor, skip2: Tensor, skip1: Tensor) -> Tensor:
+        x = self.up4(deepest, skip4)
+        x = self.up3(x, skip3)
+        x = self.up2(x, skip2)
+        full: Tensor = self.up1(x, skip1)
+        return full
+
+
+def _require_divisible(*, height: int, width: int) -> None:
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        raise InputError(
+            f"The value of 'image_size' is {height} x {width} (height x width), but must be multiples of "
+            f"{SIZE_MULTIPLE} for the model family 'resunet'; set data.image_size in the spec."
+        )

@@ -1,0 +1,183 @@
+"""A trial as Ray runs it: a `TorchTrainer` inside a Tune function. The one file of this package that imports Ray.
+
+A trial that fits one worker runs in Train's local mode, inside its warm Tune actor, which costs a third of a second a
+trial; a nested worker group costs some twenty, and is used only where a trial needs several workers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray import tune
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from data.loader import Loader
+from data.pictures import save_png
+from trainable import trial
+from trainable.checkpoint import PICTURES
+from trainable.config import TrialConfig, build
+from trainable.loop import EpochEnd, NonFiniteLossError, Training, World
+from trainable.metrics import OBJECTIVE, WORST
+from trainable.pictures import prediction_grid
+from trainable.trial import TrialData
+
+TRAINED, DIVERGED = "trained", "diverged"
+"""Values of the metric `outcome`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How many processes share a trial, and what each may use."""
+
+    count: int = 1
+    cpus: int = 1
+    """Of each worker: also its number of threads."""
+    gpus: float = 0
+    """Of each worker; a fraction lets several trials share a device."""
+
+    @property
+    def is_group(self) -> bool:
+        """Whether a trial needs a worker group of its own."""
+        return self.count > 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob:
+    """What all trials of a search have in common."""
+
+    data: TrialData
+    workers: Workers
+    checkpoint_epochs: frozenset[int]
+    """Epochs after which a checkpoint is due, beside the best ones: the scheduler's rungs."""
+    group_storage: str
+    """Directory for the checkpoints of worker groups; trials of a single worker report theirs to Tune."""
+    replay: tuple[float, ...] | None = None
+    """Learning-rate factors for a plateau policy that has no validation split to watch."""
+
+    def resources(self) -> dict[str, float]:
+        """What Tune sets aside for the trial's own actor; a worker group sets its share aside itself."""
+        if self.workers.is_group:
+            return {"CPU": 0.01}
+        return {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
+
+
+def run_trial(config: dict[str, Any], *, job: TrialJob) -> None:
+    """The Tune function: train the trial that a searcher suggested, and report every epoch.
+
+    Args:
+        config: `name` of the trial, `trial` with the values of its `TrialConfig`, and `resume_from`, the directory
+            of a checkpoint to go on from, or None.
+        job: what all trials of the search have in common.
+    """
+    resumed = tune.get_checkpoint()
+    settings = {**config, "job": job, "tune_checkpoint": resumed.path if resumed else None}
+    if job.workers.is_group:
+        _group_trainer(settings, job, config["name"]).fit()
+    else:
+        local = ray.train.ScalingConfig(num_workers=0, use_gpu=job.workers.gpus > 0)
+        TorchTrainer(_train, train_loop_config=settings, scaling_config=local).fit()
+
+
+def _group_trainer(settings: dict[str, Any], job: TrialJob, name: str) -> TorchTrainer:
+    workers = job.workers
+    return TorchTrainer(
+        _train,
+        train_loop_config=settings,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.gpus > 0,
+            resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=job.group_storage,
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=OBJECTIVE if job.data.val else None
+            ),
+            callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call, list-item]
+        ),
+    )
+
+
+def _train(settings: dict[str, Any]) -> None:
+    """The training function of every worker."""
+    job: TrialJob = settings["job"]
+    config = build(TrialConfig, settings["trial"], source="the searcher's suggestion")
+    world = _world(job.workers)
+    reporter = _Reporter(job.workers, world)
+    try:
+        trial.run(
+            config,
+            job.data,
+            world=world,
+            report=reporter,
+            checkpoint_epochs=job.checkpoint_epochs,
+            resume_from=_checkpoint(settings, job.workers),
+            replay=job.replay,
+            spread=prepare_model if job.workers.is_group else lambda network: network,
+        )
+    except NonFiniteLossError as error:
+        worst = {OBJECTIVE: WORST, "epoch": reporter.epoch + 1, "outcome": DIVERGED, "reason": str(error)}
+        _report(job.workers, worst, None)
+    finally:
+        if world.device.type == "cuda":
+            torch.cuda.empty_cache()  # the process lives on, and the next trial wants the memory
+
+
+class _Reporter:
+    """Sends each epoch to Tune, with a checkpoint where one is due."""
+
+    def __init__(self, workers: Workers, world: World) -> None:
+        self._workers = workers
+        self._world = world
+        self.epoch = 0
+
+    def __call__(self, end: EpochEnd, training: Training, val: Loader | None) -> None:
+        self.epoch = end.epoch
+        metrics = {
+            **end.metrics,
+            "epoch": end.epoch,
+            "outcome": TRAINED,
+            "lr_factors": training.policy.history,
+        }
+        if end.save is None or self._world.rank > 0:
+            _report(self._workers, metrics, None)
+            return
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory)
+            end.save(path)
+            if val is not None and training.best_epoch == end.epoch:
+                save_png(prediction_grid(training.network, val, training.config.model), path / PICTURES)
+            _report(self._workers, metrics, path)
+
+
+def _report(workers: Workers, metrics: Mapping[str, Any], checkpoint: Path | None) -> None:
+    if workers.is_group:
+        kept = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint else None
+        ray.train.report(dict(metrics), checkpoint=kept)
+    else:
+        tuned = tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
+        tune.report(dict(metrics), checkpoint=tuned)
+
+
+def _world(workers: Workers) -> World:
+    torch.set_num_threads(workers.cpus)
+    if not workers.is_group:
+        return World(device=get_device())
+    context = ray.train.get_context()
+    return World(device=get_device(), rank=context.get_world_rank(), size=context.get_world_size())
+
+
+def _checkpoint(settings: Mapping[str, Any], workers: Workers) -> Path | None:
+    """The newest checkpoint that there is: of this run after a crash, else of the run that it goes on from."""
+    path = settings["tune_checkpoint"] or settings["resume_from"]
+    if workers.is_group and (own := ray.train.get_checkpoint()):
+        path = own.path
+    return Path(path) if path else None

@@ -1,0 +1,147 @@
+"""One trial from a configuration and a data set: everything around the loop but Ray.
+
+python -m trainable.trial DATA OUT            # the default configuration, in this process, for a debugger
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from data.augment import Augmenter
+from data.cache import DecodedSplit, decoded
+from data.loader import Loader
+from data.shards import Dataset
+from data.splits import rows
+from trainable import loop
+from trainable.config import DataConfig, TrialConfig
+from trainable.loop import EpochEnd, Report, Training, World
+from trainable.precision import resolve
+
+EVALUATION_BATCH = 64
+"""Pictures of an evaluation batch over all workers: without gradients, it can be larger than a training batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialData:
+    """Which parts of which data set a trial reads."""
+
+    path: str
+    """The data set's directory."""
+    fingerprint: str
+    """What the data set at that path must be."""
+    train: str = "train"
+    """Part to train on, as in `data.splits.rows`."""
+    val: str | None = "val"
+    """Part to evaluate on after each epoch; None evaluates on nothing."""
+
+
+def run(
+    config: TrialConfig,
+    data: TrialData,
+    *,
+    world: World,
+    report: Callable[[EpochEnd, Training, Loader | None], None],
+    checkpoint_epochs: frozenset[int] = frozenset(),
+    resume_from: Path | None = None,
+    replay: Sequence[float] | None = None,
+    spread: Callable[[nn.Module], nn.Module] = lambda network: network,
+) -> Training:
+    """Train `config` on `data` from its first epoch, or from a checkpoint, to its last.
+
+    Args:
+        config: what to train.
+        data: what to train on.
+        world: where this process stands among its workers.
+        report: called after each epoch, with the training and the loader it was evaluated on.
+        checkpoint_epochs: epochs after which a checkpoint is due, beside the best ones.
+        resume_from: a checkpoint with state, to go on from.
+        replay: see `loop.start`.
+        spread: see `loop.start`.
+
+    Raises:
+        InputError: if the data set is not what `data` says, or a part of it has no samples.
+        NonFiniteLossError: at the first loss that is not finite.
+    """
+    config = resolve(config, world.device)
+    train = training_loader(config, data, world)
+    val = evaluation_loader(config.data, data, data.val, world) if data.val else None
+    training = loop.start(
+        config,
+        steps_per_epoch=len(train),
+        world=world,
+        data_fingerprint=data.fingerprint,
+        replay=list(replay) if replay is not None else None,
+        spread=spread,
+    )
+    if resume_from is not None:
+        training.resume(resume_from)
+    listener: Report = lambda end: report(end, training, val)  # noqa: E731
+    loop.fit(training, train, val, world=world, report=listener, checkpoint_epochs=checkpoint_epochs)
+    return training
+
+
+def training_loader(config: TrialConfig, data: TrialData, world: World) -> Loader:
+    """Shuffled and augmented batches of `data.train`."""
+    return Loader(
+        split=read_part(config.data, data, data.train),
+        batch_size=max(config.data.batch_size, world.size),
+        device=world.device,
+        shuffle=True,
+        augmenter=Augmenter(**config.data.augment.model_dump()),
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
+    )
+
+
+def evaluation_loader(config: DataConfig, data: TrialData, part: str, world: World) -> Loader:
+    """Batches of `part` in storage order, unchanged."""
+    return Loader(
+        split=read_part(config, data, part),
+        batch_size=max(EVALUATION_BATCH, world.size),
+        device=world.device,
+        rank=world.rank,
+        world_size=world.size,
+    )
+
+
+def read_part(
+    config: DataConfig, data: TrialData, part: str, on_samples: Callable[[int], None] | None = None
+) -> DecodedSplit:
+    """`part` of the data set, decoded at the configuration's image size or found in the node's cache."""
+    dataset = _open(data.path, data.fingerprint)
+    entries = [rows(dataset.ids, name, config.split_by, config.shares) for name in part.split("+")]
+    return decoded(dataset, entries, config.image_size, on_samples=on_samples)
+
+
+@functools.lru_cache(maxsize=2)
+def _open(path: str, fingerprint: str) -> Dataset:
+    """The data set, opened once a process: its table of ids takes a moment at 400,000 samples."""
+    dataset = Dataset.open(Path(path))
+    if dataset.info.fingerprint != fingerprint:
+        raise ValueError(f"the data set '{path}' changed while a search was reading it")
+    return dataset
+
+
+def main(data_path: str, out: str) -> None:
+    """Train the default configuration in this process, and keep its best checkpoint in `out`."""
+    dataset = Dataset.open(Path(data_path))
+    data = TrialData(path=data_path, fingerprint=dataset.info.fingerprint)
+
+    def report(end: EpochEnd, training: Training, _: Loader | None) -> None:
+        sys.stdout.write(f"epoch {end.epoch}: {end.metrics}\n")
+        if training.best_epoch == end.epoch:
+            training.save(Path(out), end.metrics)
+
+    run(TrialConfig(), data, world=World(device=torch.device("cpu")), report=report)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Many trials: the spec a user writes, the searcher, the experiment on disk, and the command line."""

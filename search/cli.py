@@ -1,0 +1,324 @@
+"""The command line. Commands import what they need when they run: `twinhead --help` loads neither torch nor Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from data.errors import InputError
+from search.cluster import prepare_environment
+
+if TYPE_CHECKING:
+    from search.experiment import Experiment
+    from search.progress import Screen
+
+INTERRUPTED = 130
+BAD_INPUT = 2
+
+_EXAMPLES = """
+\b
+Examples:
+  twinhead demo
+  twinhead import classroom-photos classroom
+  twinhead search --data classroom --name first --trials 12
+  twinhead best first --out best/
+  twinhead predict best/ --bg bg.jpg --fg-bg fg_bg.jpg --out out/
+"""
+
+storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Directory that holds the searches.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
+
+
+@click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="twinhead")
+def cli() -> None:
+    """Tune a network that predicts a foreground's mask and a scene's depth from two pictures."""
+
+
+@cli.command(epilog="\b\nExample:\n  twinhead demo --storage artifacts")
+@storage_option
+@json_option
+def demo(storage: Path, as_json: bool) -> None:
+    """Run the main job, small, on rendered scenes."""
+    from search.demo import run_demo
+
+    experiment, summary = run_demo(storage, _screen())
+    _show_summary(experiment, summary, as_json)
+
+
+@cli.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--backgrounds", type=int, default=100, show_default=True, help="Number of rooms.")
+@click.option("--per-background", type=int, default=8, show_default=True, help="Pictures of each room.")
+@click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures in pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other scenes.")
+@json_option
+def render(destination: Path, backgrounds: int, per_background: int, size: int, seed: int, as_json: bool) -> None:
+    """Draw a data set of scenes with exact mask and depth."""
+    from data.scenes import SceneSet
+    from search.demo import draw
+
+    scenes = SceneSet(seed=seed, backgrounds=backgrounds, per_background=per_background, size=size)
+    draw(scenes, destination, _screen())
+    _show_dataset(destination, None, as_json)
+
+
+@cli.command("import", epilog="\b\nExample:\n  twinhead import classroom-photos classroom")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--layout", help="Layout of the source; recognised by its file names when left out.")
+@click.option(
+    "--depth-polarity",
+    type=click.Choice(["far-bright", "near-bright"]),
+    help="What bright depth means in the source; measured when left out.",
+)
+@json_option
+def import_(source: Path, destination: Path, layout: str | None, depth_polarity: str | None, as_json: bool) -> None:
+    """Import the published pictures in SOURCE as DESTINATION."""
+    from data.importers import import_layout
+    from data.shards import write_dataset
+
+    screen = _screen()
+    found = import_layout(source, layout=layout, depth_polarity=depth_polarity)
+    measured = found.measured
+    screen.say(
+        f"layout {found.layout}: {len(found)} samples; depth is {found.depth_polarity} (inside the mask it differs "
+        f"from just around it by {measured.difference:.1f} grey levels, {measured.agreement:.0%} of {measured.samples} "
+        f"samples agree)"
+    )
+    with screen.bar("importing", len(found), "samples") as move:
+        write_dataset(found.samples(), destination, source=found.source, on_sample=lambda _: move(1, ""))
+    _show_dataset(destination, None, as_json)
+
+
+@cli.command(epilog="\b\nExample:\n  twinhead inspect classroom --out sheet.png")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The contact sheet; DATA-sheet.png when left out."
+)
+@click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows of the contact sheet.")
+@json_option
+def inspect(data: Path, out: Path | None, samples: int, as_json: bool) -> None:
+    """Check a data set and show what is in it."""
+    from data.pictures import contact_sheet, save_png
+    from search.run import open_data
+
+    dataset = open_data(str(data), _screen())
+    sheet = out or Path(f"{data.absolute().name}-sheet.png")
+    save_png(contact_sheet(dataset, samples), sheet)
+    _show_dataset(data, sheet, as_json)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  twinhead search --data classroom --name first --trials 12\n"
+    "  twinhead search spec.yaml --name second --set optimizer.lr=0.01\n"
+    "  twinhead search --resume first"
+)
+@click.argument("spec", type=click.Path(path_type=Path), required=False)
+@click.option("--data", help="The data set to search on.")
+@click.option("--name", help="Name of the search; its directory in the storage.")
+@click.option("--trials", type=int, help="How many configurations to try.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the spec; may be repeated.")
+@click.option("--resume", metavar="NAME", help="Go on with a search that was stopped.")
+@storage_option
+@json_option
+def search(
+    spec: Path | None,
+    data: str | None,
+    name: str | None,
+    trials: int | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    storage: Path,
+    as_json: bool,
+) -> None:
+    """Search for the best configuration and retrain it.
+
+    SPEC is a YAML file that says what to search; what it leaves out, and all without it, is the default.
+    """
+    from search.experiment import Experiment
+    from search.run import open_data, run_search
+
+    screen = _screen()
+    pairs = [_pair(override) for override in overrides]
+    if resume:
+        if spec or name or data or pairs:
+            raise InputError(f"--resume goes on with '{resume}' as it was started; leave out what is given beside it.")
+        experiment = Experiment(storage=storage, name=resume)
+        checked = experiment.spec() if trials is None else experiment.extend(trials)
+    else:
+        from search.spec import load_spec
+
+        if trials is not None:
+            pairs.append(("budget.trials", str(trials)))
+        checked = load_spec(spec, pairs, data_path=data)
+        experiment = Experiment(storage=storage, name=name or _default_name(spec))
+    dataset = open_data(checked.data_path, screen)
+    if not resume:
+        experiment.create(checked)
+    _resumable(experiment, lambda: _show_summary(experiment, run_search(experiment, checked, dataset, screen), as_json))
+
+
+@cli.command(epilog="\b\nExample:\n  twinhead retrain first --epochs 30")
+@click.argument("name")
+@click.option("--epochs", type=int, help="Epochs of the retraining; those of a whole trial when left out.")
+@storage_option
+@json_option
+def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None:
+    """Retrain the best trial of a search, and test it."""
+    from search.experiment import Experiment
+    from search.run import open_data, retrain_again
+
+    screen = _screen()
+    experiment = Experiment(storage=storage, name=name)
+    spec = experiment.spec()
+    dataset = open_data(spec.data_path, screen)
+    _resumable(
+        experiment, lambda: _show_summary(experiment, retrain_again(experiment, spec, epochs, dataset, screen), as_json)
+    )
+
+
+@cli.command(epilog="\b\nExamples:\n  twinhead best first --out best/\n  twinhead best first --trial 3 --out trial3/")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("best"), show_default=True, help="Directory.")
+@click.option("--trial", type=int, help="Hand over this trial's own weights in place of the retrained ones.")
+@storage_option
+@json_option
+def best(name: str, out: Path, trial: int | None, storage: Path, as_json: bool) -> None:
+    """Hand over the best network of a search.
+
+    It is a directory with model.safetensors, config.json, metrics.json and README.md, a model card.
+    """
+    from search.deliver import deliver
+    from search.experiment import Experiment
+
+    delivered = deliver(Experiment(storage=storage, name=name), out, trial)
+    _print(delivered, as_json, lambda: click.echo(f"{delivered['what']}: {out}"))
+
+
+@cli.command(epilog="\b\nExample:\n  twinhead evaluate best/ classroom --split test")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("data")
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
+@json_option
+def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
+    """Measure a network on a data set, beside baselines."""
+    from search.deliver import evaluate_beside_baselines
+    from search.handover import baseline_metrics
+    from search.screens import show_metrics
+
+    screen = _screen()
+    measured = evaluate_beside_baselines(checkpoint, data, split, screen)
+    columns: dict[str, Mapping[str, float]] = {
+        "baselines": baseline_metrics(measured["baselines"]),
+        "network": measured["metrics"],
+    }
+    _print(measured, as_json, lambda: show_metrics(_console(), f"{split} pictures of {data}", columns))
+
+
+@cli.command(epilog="\b\nExample:\n  twinhead predict best/ --bg bg.jpg --fg-bg fg_bg.jpg --out out/")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--bg", type=click.Path(path_type=Path), required=True, help="Picture of the background.")
+@click.option("--fg-bg", type=click.Path(path_type=Path), required=True, help="The same with something in front of it.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Directory.")
+@json_option
+def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, as_json: bool) -> None:
+    """Predict mask and depth of a pair of pictures.
+
+    Writes mask.png, depth.png and overlay.png.
+    """
+    from trainable.predict import predict_files
+
+    written = [str(path) for path in predict_files(checkpoint, bg, fg_bg, out)]
+    _print({"written": written}, as_json, lambda: click.echo("\n".join(written)))
+
+
+def main() -> None:
+    """Run the command line, and turn what a user can cause into a sentence and an exit code."""
+    prepare_environment()
+    try:
+        cli.main(prog_name="twinhead", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except InputError as error:
+        click.echo(f"twinhead: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)  # a second Ctrl-C: no waiting for anything
+
+
+def _resumable(experiment: Experiment, work: Callable[[], None]) -> None:
+    """Do `work`; when it is interrupted, say how to go on."""
+    from search.run import InterruptedSearchError
+
+    try:
+        work()
+    except (InterruptedSearchError, KeyboardInterrupt):
+        click.echo(f"\nstopped; go on with: {experiment.resume_command}", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _pair(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"The value of --set is '{override}', but must be KEY=VALUE, such as optimizer.lr=0.01.")
+    return key.strip(), value
+
+
+def _default_name(spec: Path | None) -> str:
+    if spec is None:
+        raise InputError("The name of the search is missing; give --name.")
+    return spec.stem
+
+
+def _print(values: Mapping[str, Any], as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+    else:
+        show()
+
+
+def _show_summary(experiment: Experiment, summary: dict[str, Any], as_json: bool) -> None:
+    from search.screens import show_summary
+
+    _print(summary, as_json, lambda: show_summary(_console(), experiment, summary))
+
+
+def _show_dataset(path: Path, sheet: Path | None, as_json: bool) -> None:
+    from data.shards import Dataset
+    from search.screens import show_dataset
+
+    info = Dataset.open(path).info
+    values = json.loads(info.to_json()) | {"path": str(path)} | ({"sheet": str(sheet)} if sheet else {})
+    _print(values, as_json, lambda: show_dataset(_console(), path, info, sheet))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _screen() -> Screen:
+    from search.progress import Screen
+
+    return Screen()
+
+
+if __name__ == "__main__":
+    main()

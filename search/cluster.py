@@ -1,0 +1,96 @@
+"""The Ray cluster that a search runs on: started here, or joined, always with authentication; and what fits on it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from data.errors import InputError
+
+if TYPE_CHECKING:
+    from search.spec import ResourcesConfig
+    from trainable.trainer import Workers
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our callbacks write what a search keeps
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C is ours: it leaves trials to be gone on with
+    "RAY_AIR_NEW_OUTPUT": "0",  # whose first lines go to standard output whatever the verbosity
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+}
+
+
+def prepare_environment() -> None:
+    """Set what Ray and albumentations read of the environment; to be called before either is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """Join the cluster that $RAY_ADDRESS names, or start one on this machine and stop it at the end.
+
+    Yields:
+        The dashboard's address, or an empty string.
+    """
+    import ray
+
+    context = ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+    finally:
+        ray.shutdown()
+
+
+def cluster_resources() -> dict[str, float]:
+    """CPUs, GPUs and the like, over all nodes of the joined cluster."""
+    import ray
+
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def has_one_node() -> bool:
+    """Whether the joined cluster is this machine alone."""
+    import ray
+
+    return len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
+
+
+def plan(config: ResourcesConfig, available: Mapping[str, float]) -> tuple[Workers, int]:
+    """What each trial gets, and how many run at a time.
+
+    Args:
+        config: what the spec asks for.
+        available: the cluster's resources, as `cluster_resources` gives them.
+
+    Raises:
+        InputError: if not one trial fits.
+    """
+    from trainable.trainer import Workers
+
+    cpus, gpus = available.get("CPU", 0), available.get("GPU", 0)
+    if config.gpus_per_trial == "auto":
+        gpus_per_trial = float(config.workers) if gpus else 0.0
+    else:
+        gpus_per_trial = config.gpus_per_trial
+    cpus_per_trial = config.workers * config.cpus_per_worker
+    fits = math.floor(cpus / cpus_per_trial)
+    if gpus_per_trial:
+        fits = min(fits, math.floor(gpus / gpus_per_trial + 1e-9))
+    if fits < 1:
+        raise InputError(
+            f"A trial asks for {cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs, but the cluster has {cpus:g} and "
+            f"{gpus:g}; lower resources.workers, resources.cpus_per_worker or resources.gpus_per_trial."
+        )
+    wanted = fits if config.concurrent == "auto" else min(fits, config.concurrent)
+    workers = Workers(count=config.workers, cpus=config.cpus_per_worker, gpus=gpus_per_trial / config.workers)
+    return workers, wanted

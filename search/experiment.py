@@ -1,0 +1,197 @@
+"""One object owns every path of a named search; nobody else joins them.
+
+STORAGE/NAME/
+    spec.yaml        the spec as run
+    study.journal    Optuna's study: every trial, its parameters, its curve
+    trials/          what Tune keeps: a directory a trial, with checkpoints and TensorBoard's events
+    groups/          checkpoints of trials that share several workers
+    best/            the best trial's own weights
+    retrained/       the best configuration, trained on train + validation
+    summary.json     what came out
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from data.errors import InputError
+from search.spec import SearchSpec, check_spec
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A search's place on disk."""
+
+    storage: Path
+    name: str
+
+    @property
+    def root(self) -> Path:
+        """The experiment's directory."""
+        return self.storage.absolute() / self.name
+
+    @property
+    def spec_file(self) -> Path:
+        """The spec as run."""
+        return self.root / "spec.yaml"
+
+    @property
+    def study_file(self) -> Path:
+        """Optuna's journal."""
+        return self.root / "study.journal"
+
+    @property
+    def trials(self) -> Path:
+        """What Tune keeps of the search."""
+        return self.root / "trials"
+
+    @property
+    def retraining(self) -> Path:
+        """What Tune keeps of the retraining."""
+        return self.root / "retraining"
+
+    @property
+    def groups(self) -> Path:
+        """Checkpoints of trials that share several workers."""
+        return self.root / "groups"
+
+    @property
+    def best(self) -> Path:
+        """The best trial's own weights."""
+        return self.root / "best"
+
+    @property
+    def retrained(self) -> Path:
+        """The best configuration, trained on train + validation."""
+        return self.root / "retrained"
+
+    @property
+    def summary_file(self) -> Path:
+        """What came out."""
+        return self.root / "summary.json"
+
+    @property
+    def resume_command(self) -> str:
+        """What a person types to go on."""
+        return f"twinhead search --resume {self.name} --storage {self.storage}"
+
+    def relative(self, path: Path | str) -> str:
+        """A path below the experiment, as its files name it: the directory can be moved."""
+        return str(Path(path).relative_to(self.root))
+
+    def lock(self) -> FileLock:
+        """Held by the one process that runs the search.
+
+        Raises:
+            InputError: if another process holds it.
+        """
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(
+                f"The search '{self.name}' in '{self.storage}' is running in another process; "
+                "wait for it, or choose another --name."
+            ) from None
+        return lock
+
+    def create(self, spec: SearchSpec) -> None:
+        """Make the directory, and keep the spec in it.
+
+        Raises:
+            InputError: if the name cannot be used, or is in use.
+        """
+        _check_name(self.name)
+        if self.root.exists():
+            raise InputError(
+                f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or go on with "
+                f"'{self.resume_command}'."
+            )
+        # The spec makes it an experiment: it appears whole, with the directory, or not at all.
+        beside = self.root.with_name(f".{self.name}.{os.getpid()}")
+        beside.mkdir(parents=True)
+        (beside / self.spec_file.name).write_text(_as_yaml(spec))
+        beside.rename(self.root)
+
+    def spec(self) -> SearchSpec:
+        """The spec as run.
+
+        Raises:
+            InputError: if there is no such search.
+        """
+        try:
+            values = yaml.safe_load(self.spec_file.read_text())
+        except FileNotFoundError:
+            raise InputError(
+                f"There is no search '{self.name}' in '{self.storage}'; {_searches_in(self.storage)}."
+            ) from None
+        return check_spec(values, source=f"'{self.spec_file}'")
+
+    def extend(self, trials: int) -> SearchSpec:
+        """The spec as run, with a budget of so many trials in all, which is kept.
+
+        Raises:
+            InputError: if there is no such search, or the number is not positive.
+        """
+        values = self.spec().as_plain()
+        values["budget"]["trials"] = trials
+        spec = check_spec(values, source="--trials")
+        _write(self.spec_file, _as_yaml(spec))
+        return spec
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Put `summary` in place, whole."""
+        _write(self.summary_file, json.dumps(dict(summary), indent=2) + "\n")
+
+    def summary(self) -> dict[str, Any]:
+        """What came out.
+
+        Raises:
+            InputError: if the search has not come that far.
+        """
+        self.spec()
+        if not self.summary_file.is_file():
+            raise InputError(f"The search '{self.name}' has no summary yet; finish it with '{self.resume_command}'.")
+        summary: dict[str, Any] = json.loads(self.summary_file.read_text())
+        return summary
+
+
+def free_name(storage: Path, wanted: str) -> str:
+    """`wanted`, or the first of `wanted`-2, `wanted`-3, … that is not in use."""
+    names = [wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))]
+    return next(name for name in names if not (storage / name).exists())
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside, then rename: whoever reads `path` sees it whole."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def _as_yaml(spec: SearchSpec) -> str:
+    return yaml.safe_dump(spec.as_plain(), sort_keys=False)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"The name '{name}' cannot be used; give --name letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit."
+        )
+
+
+def _searches_in(storage: Path) -> str:
+    names = sorted(path.parent.name for path in storage.glob("*/spec.yaml"))
+    return f"there are {', '.join(names)}" if names else "start one with 'twinhead search --name'"

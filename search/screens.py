@@ -1,0 +1,128 @@
+"""What the command line prints for people; the same figures are JSON under `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data.manifest import DatasetInfo
+from search.experiment import Experiment
+from search.handover import baseline_metrics
+
+ROWS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
+
+
+def show_metrics(console: Console, title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
+    """A table with a row a metric and a column for each of `columns`."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in ROWS:
+        cells = (f"{values[row]:.4f}" if row in values else "–" for values in columns.values())
+        table.add_row(row, *cells)
+    console.print(table)
+
+
+def show_summary(console: Console, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+    """What a search came to, and where everything is."""
+    best = summary["best"]
+    counts = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items() if count)
+    console.print(
+        f"\n[bold]{summary['name']}[/bold]: {summary['trials']} trials ({counts}), {summary['epochs']} epochs, "
+        f"{summary['seconds']:.0f} s",
+        highlight=False,
+    )
+    console.print(
+        f"best trial {best['trial']} with validation score {best['score']:.4f} at epoch {best['epoch']}: "
+        f"{describe_config(best['config'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if summary["retrained"]:
+        _show_test(console, summary)
+    console.print()
+    for name, path in _places(experiment, summary).items():
+        console.print(f"{name:<12}{path}", highlight=False, soft_wrap=True)
+
+
+def verdict(summary: Mapping[str, Any]) -> list[str]:
+    """A sentence for each figure of the retrained network that loses to its baseline."""
+    retrained, baseline = summary["retrained"]["metrics"], baseline_metrics(summary["baselines"])
+    names = {
+        "mask_iou": "the mask loses to a threshold on the difference of the two pictures",
+        "depth_delta1": "the depth loses to the mean depth of the training pictures",
+    }
+    return [
+        f"{said}: {name} {retrained[name]:.4f} against {baseline[name]:.4f}"
+        for name, said in names.items()
+        if not retrained[name] > baseline[name]
+    ]
+
+
+def describe_config(config: Mapping[str, Any]) -> str:
+    """A configuration's main choices in a line."""
+    losses = ", ".join(
+        f"{head} {name} {weight:.2g}"
+        for head, weights in config["loss"].items()
+        for name, weight in weights.items()
+        if weight
+    )
+    return (
+        f"width {config['model']['width']}, {config['optimizer']['name']} at {config['optimizer']['lr']:.2g}, "
+        f"{config['policy']['name']}, {losses}"
+    )
+
+
+def show_dataset(console: Console, path: Path, info: DatasetInfo, sheet: Path | None) -> None:
+    """What a data set holds."""
+    counts, statistics = info.counts, info.statistics
+    sizes = ", ".join(f"{size.width} × {size.height} ({size.samples})" for size in info.sizes)
+    lines = {
+        "data set": str(path),
+        "samples": f"{counts.samples} with {counts.backgrounds} backgrounds and {counts.foregrounds} foregrounds",
+        "pixels": sizes,
+        "depth": info.depth_polarity,
+        "mask": f"covers {statistics.mask_fraction.mean:.1%} of a picture on average "
+        f"({statistics.mask_fraction.min:.1%} to {statistics.mask_fraction.max:.1%})",
+        "bytes": f"{sum(part.bytes for part in info.parts):,} in {len(info.parts)} parts",
+        "fingerprint": info.fingerprint,
+    }
+    if sheet is not None:
+        lines["sheet"] = str(sheet)
+    for name, value in lines.items():
+        console.print(f"{name:<12}{value}", highlight=False, soft_wrap=True)
+    table = Table(title="\nchannels, 0..1", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for heading in ("", "mean", "standard deviation"):
+        table.add_column(heading)
+    for name in ("bg", "fg_bg", "mask", "depth"):
+        channel = getattr(statistics, name)
+        table.add_row(name, *(" ".join(f"{value:.4f}" for value in row) for row in (channel.mean, channel.std)))
+    console.print(table)
+
+
+def _show_test(console: Console, summary: Mapping[str, Any]) -> None:
+    columns = {
+        "baselines": baseline_metrics(summary["baselines"]),
+        f"trial {summary['best']['trial']}": summary["best"]["test"],
+        "retrained": summary["retrained"]["metrics"],
+    }
+    console.print()
+    show_metrics(console, "on the test pictures", columns)
+    for sentence in verdict(summary):
+        console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
+
+
+def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]:
+    places = {
+        "summary": str(experiment.summary_file),
+        "best trial": str(experiment.best),
+        "trials": f"{experiment.trials} (tensorboard --logdir it)",
+    }
+    if summary["retrained"]:
+        places = {"retrained": str(experiment.retrained)} | places
+    return places

@@ -82,19 +82,21 @@ class Augmenter:
 
 
 def _geometry(*, hflip: float, rotate: float) -> albumentations.Compose | None:
+    if not (hflip or rotate):
+        return None
     a = _albumentations()
     steps: list[Any] = []
     if hflip:
         steps.append(a.HorizontalFlip(p=hflip))
     if rotate:
         steps.append(a.Rotate(limit=(-rotate, rotate), border_mode=cv2.BORDER_REFLECT_101, p=1.0))
-    if not steps:
-        return None
     targets = {"fg_bg": "image", "depth": "mask"}
     return a.Compose(steps, additional_targets=targets, mask_interpolation=cv2.INTER_LINEAR)
 
 
 def _photometry(*, jitter: float, noise: float) -> albumentations.Compose | None:
+    if not (jitter or noise):
+        return None
     a = _albumentations()
     steps: list[Any] = []
     if jitter:
@@ -103,7 +105,7 @@ def _photometry(*, jitter: float, noise: float) -> albumentations.Compose | None
         steps.append(a.ColorJitter(brightness=around, contrast=around, saturation=around, hue=(-hue, hue), p=1.0))
     if noise:
         steps.append(a.GaussNoise(std_range=(0.0, noise), p=0.5))
-    return a.Compose(steps) if steps else None
+    return a.Compose(steps)
 
 
 def _albumentations() -> Any:

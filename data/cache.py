@@ -40,15 +40,14 @@ class DecodedPictures(NamedTuple):
 
 
 class DecodedSplit:
-    """The samples of a split at one size, read from the node's cache without a copy.
+    """The samples of a split at one size, mapped from the node's cache.
 
     Several entries can be read as one, so that train + validation does not decode anything again.
     """
 
     def __init__(self, entries: Sequence[Path], size: int) -> None:
         self.size = size
-        self._bg = _Column()
-        self._fg_bg, self._mask, self._depth = _Column(), _Column(), _Column()
+        self._bg, self._fg_bg, self._mask, self._depth = _Column(), _Column(), _Column(), _Column()
         bg_of: list[NDArray[np.int64]] = []
         for entry in entries:
             first_bg = len(self._bg)
@@ -86,7 +85,7 @@ def decoded(
 
     Args:
         dataset: an opened data set.
-        parts: arrays of rows, each an entry of its own; they are read as one, in this order.
+        parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
         size: side in pixels.
         root: the cache's directory; `cache_root()` when left out.
         on_samples: told how many samples became ready, as they do.
@@ -133,6 +132,8 @@ def _build(
     entry: Path,
     on_samples: Callable[[int], None] | None,
 ) -> None:
+    if np.any(np.diff(rows) <= 0):
+        raise ValueError("The rows of a cache entry must be ascending: a data set is read in storage order.")
     building = entry.with_name(f".{entry.name}.building")
     shutil.rmtree(building, ignore_errors=True)  # left by a builder that died: we hold its lock now
     building.mkdir()
@@ -158,9 +159,6 @@ def _write(
         _Writer(directory / "backgrounds.arrow", backgrounds) as bg_writer,
         _Writer(directory / "samples.arrow", samples) as writer,
     ):
-        order = np.sort(rows)
-        if not np.array_equal(order, rows):
-            raise ValueError("rows of a cache entry must be in storage order")
         for sample in dataset.read(rows):
             if sample.bg_id not in bg_rows:
                 bg_rows[sample.bg_id] = len(bg_rows)

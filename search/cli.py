@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -54,7 +55,8 @@ def demo(storage: Path, as_json: bool) -> None:
     """Run the main job, small, on rendered scenes."""
     from search.demo import run_demo
 
-    experiment, summary = run_demo(storage, _screen())
+    with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
+        experiment, summary = run_demo(storage, _screen())
     _show_summary(experiment, summary, as_json)
 
 
@@ -117,7 +119,10 @@ def inspect(data: Path, out: Path | None, samples: int, as_json: bool) -> None:
 
     dataset = open_data(str(data), _screen())
     sheet = out or Path(f"{data.absolute().name}-sheet.png")
-    save_png(contact_sheet(dataset, samples), sheet)
+    try:
+        save_png(contact_sheet(dataset, samples), sheet)
+    except OSError as error:
+        raise InputError(f"The sheet '{sheet}' cannot be written ({error.strerror}); give another --out.") from None
     _show_dataset(data, sheet, as_json)
 
 
@@ -149,7 +154,7 @@ def search(
     SPEC is a YAML file that says what to search; what it leaves out, and all without it, is the default.
     """
     from search.experiment import Experiment
-    from search.run import open_data, run_search
+    from search.run import begin, open_data, run_search
 
     screen = _screen()
     pairs = [_pair(override) for override in overrides]
@@ -163,12 +168,13 @@ def search(
 
         if trials is not None:
             pairs.append(("budget.trials", str(trials)))
-        checked = load_spec(spec, pairs, data_path=data)
+        checked = load_spec(spec, pairs, data_path=data).anywhere()
         experiment = Experiment(storage=storage, name=name or _default_name(spec))
     dataset = open_data(checked.data_path, screen)
     if not resume:
-        experiment.create(checked)
-    _resumable(experiment, lambda: _show_summary(experiment, run_search(experiment, checked, dataset, screen), as_json))
+        begin(experiment, checked, dataset)
+    summary = _resumable(experiment, lambda: run_search(experiment, checked, dataset, screen))
+    _show_summary(experiment, summary, as_json)
 
 
 @cli.command(epilog="\b\nExample:\n  twinhead retrain first --epochs 30")
@@ -185,9 +191,8 @@ def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None
     experiment = Experiment(storage=storage, name=name)
     spec = experiment.spec()
     dataset = open_data(spec.data_path, screen)
-    _resumable(
-        experiment, lambda: _show_summary(experiment, retrain_again(experiment, spec, epochs, dataset, screen), as_json)
-    )
+    summary = _resumable(experiment, lambda: retrain_again(experiment, spec, epochs, dataset, screen))
+    _show_summary(experiment, summary, as_json)
 
 
 @cli.command(epilog="\b\nExamples:\n  twinhead best first --out best/\n  twinhead best first --trial 3 --out trial3/")
@@ -221,10 +226,9 @@ def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
 
     screen = _screen()
     measured = evaluate_beside_baselines(checkpoint, data, split, screen)
-    columns: dict[str, Mapping[str, float]] = {
-        "baselines": baseline_metrics(measured["baselines"]),
-        "network": measured["metrics"],
-    }
+    columns: dict[str, Mapping[str, float]] = {"network": measured["metrics"]}
+    if measured["baselines"]:
+        columns = {"baselines": baseline_metrics(measured["baselines"])} | columns
     _print(measured, as_json, lambda: show_metrics(_console(), f"{split} pictures of {data}", columns))
 
 
@@ -262,12 +266,13 @@ def main() -> None:
         os._exit(INTERRUPTED)  # a second Ctrl-C: no waiting for anything
 
 
-def _resumable(experiment: Experiment, work: Callable[[], None]) -> None:
-    """Do `work`; when it is interrupted, say how to go on."""
+def _resumable(experiment: Experiment, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The summary that `work` comes to; when it is interrupted, say how to go on, and leave."""
     from search.run import InterruptedSearchError
 
     try:
-        work()
+        with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
+            return work()
     except (InterruptedSearchError, KeyboardInterrupt):
         click.echo(f"\nstopped; go on with: {experiment.resume_command}", err=True)
         sys.exit(INTERRUPTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from data.errors import InputError
 
 if TYPE_CHECKING:
-    from search.spec import ResourcesConfig
+    from search.plan import ResourcesConfig
     from trainable.trainer import Workers
 
 ENVIRONMENT = {
@@ -42,13 +43,38 @@ def cluster() -> Iterator[str]:
     """
     import ray
 
-    context = ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    for name in ("ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    with _address() as address:
+        context = ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        for name in ("ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _address() -> Iterator[str]:
+    """What to give `ray.init`: the cluster that $RAY_ADDRESS names, or 'local' for a new one.
+
+    The processes of a new one inherit its address. Otherwise those that ask for it by themselves, as the cleaner of
+    worker groups does, look for the one Ray on this machine, find two where somebody else runs one, and give up; then
+    no group gets back what the last one held.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        yield os.environ["RAY_ADDRESS"]
+        return
+    from ray.util import get_node_ip_address
+
+    ip = get_node_ip_address()  # type: ignore[no-untyped-call]
+    with socket.socket() as free:
+        free.bind((ip, 0))
+        port = free.getsockname()[1]
+    os.environ |= {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ip}:{port}"}
     try:
-        yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+        yield "local"
     finally:
-        ray.shutdown()
+        del os.environ["RAY_GCS_SERVER_PORT"], os.environ["RAY_ADDRESS"]
 
 
 def cluster_resources() -> dict[str, float]:

@@ -15,6 +15,7 @@ from search.results import find_trial
 from search.run import open_data
 from search.tuner import open_study
 from trainable.checkpoint import load_model
+from trainable.config import DataConfig
 from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint
 from trainable.trial import TrialData
 
@@ -71,6 +72,15 @@ def evaluate_beside_baselines(checkpoint: Path, data_path: str, part: str, scree
         "data": data_path,
         "split": part,
         "metrics": evaluate_checkpoint(checkpoint, data, part, device=device),
-        "baselines": evaluate_baselines_on(origin.config.data, data, part),
+        "baselines": _baselines(origin.config.data, data, part, screen),
         "same_data": fingerprint == origin.data_fingerprint,
     }
+
+
+def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -> dict[str, dict[str, float]] | None:
+    """The baselines, fitted to the data set's training part; None where it has none."""
+    try:
+        return evaluate_baselines_on(config, data, part)
+    except InputError as error:
+        screen.say(f"no baselines, for they are fitted to the training part: {error}")
+        return None

@@ -11,10 +11,10 @@ from data.scenes import SceneSet
 from data.shards import Dataset, write_dataset
 from search.experiment import Experiment, free_name
 from search.progress import Screen
-from search.run import open_data, run_search
+from search.run import begin, open_data, run_search
 from search.spec import check_spec
 
-SCENES = SceneSet(seed=7, backgrounds=60, per_background=6, size=96)
+SCENES = SceneSet(seed=7, backgrounds=80, per_background=6, size=96)
 SPEC: dict[str, Any] = {
     "data": {"image_size": 64},
     "model": {"width": {"choices": [4, 8, 16]}},
@@ -40,7 +40,7 @@ def run_demo(storage: Path, screen: Screen) -> tuple[Experiment, dict[str, Any]]
     spec = check_spec(SPEC, source="the demo", data_path=str(data))
     experiment = Experiment(storage=storage, name=free_name(storage, "demo"))
     dataset = open_data(spec.data_path, screen)
-    experiment.create(spec)
+    begin(experiment, spec, dataset)
     return experiment, run_search(experiment, spec, dataset, screen)
 
 

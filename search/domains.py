@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,6 +90,11 @@ def parse_leaf(key: str, given: Any, *, source: str) -> Any:
         return given
     if "per" in given:
         cases = {str(value): case for value, case in given.items() if value != "per"}
+        if not cases:
+            raise InputError(
+                f"The value of '{key}' is {dict(given)!r}, but must have a domain for each value of {given['per']}; "
+                f"add them in {source}."
+            )
         return Per(
             str(given["per"]),
             {value: _case(f"{key}.{value}", case, source) for value, case in cases.items()},
@@ -141,15 +147,19 @@ def _choices(key: str, values: Any, source: str) -> Choices:
             f"correct them in {source}."
         )
     if any(isinstance(value, list | dict) for value in values):
-        raise InputError(f"The choices of '{key}' must be plain values; correct them in {source}.")
+        raise InputError(f"The choices of '{key}' are {values!r}, but must be plain values; correct them in {source}.")
+    if len(set(values)) < len(values):
+        raise InputError(f"The choices of '{key}' are {values!r}, but must differ; remove the doubles in {source}.")
     return Choices(tuple(values))
 
 
 def _range(key: str, given: Mapping[str, Any], source: str) -> Range:
     low, high, log = given["low"], given["high"], given.get("log", False)
     for name, bound in (("low", low), ("high", high)):
-        if isinstance(bound, bool) or not isinstance(bound, int | float):
-            raise InputError(f"The value of '{key}.{name}' is {bound!r}, but must be a number; correct it in {source}.")
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+            raise InputError(
+                f"The value of '{key}.{name}' is {bound!r}, but must be a finite number; correct it in {source}."
+            )
     if not isinstance(log, bool):
         raise InputError(f"The value of '{key}.log' is {log!r}, but must be true or false; correct it in {source}.")
     if not low <= high:

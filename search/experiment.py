@@ -24,9 +24,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from data.errors import InputError
-from search.spec import SearchSpec, check_spec
+from search.spec import SearchSpec, check_spec, load_spec
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,23 +120,26 @@ class Experiment:
             )
         # The spec makes it an experiment: it appears whole, with the directory, or not at all.
         beside = self.root.with_name(f".{self.name}.{os.getpid()}")
-        beside.mkdir(parents=True)
-        (beside / self.spec_file.name).write_text(_as_yaml(spec))
-        beside.rename(self.root)
+        try:
+            beside.mkdir(parents=True, exist_ok=True)
+            (beside / self.spec_file.name).write_text(_as_yaml(spec))
+            beside.rename(self.root)
+        except OSError as error:
+            raise InputError(
+                f"The search '{self.name}' cannot be written to '{self.storage}' ({error.strerror}); "
+                "give another --storage."
+            ) from None
 
     def spec(self) -> SearchSpec:
         """The spec as run.
 
         Raises:
-            InputError: if there is no such search.
+            InputError: if there is no such search, or its spec was damaged.
         """
-        try:
-            values = yaml.safe_load(self.spec_file.read_text())
-        except FileNotFoundError:
-            raise InputError(
-                f"There is no search '{self.name}' in '{self.storage}'; {_searches_in(self.storage)}."
-            ) from None
-        return check_spec(values, source=f"'{self.spec_file}'")
+        _check_name(self.name)
+        if not self.spec_file.is_file():
+            raise InputError(f"There is no search '{self.name}' in '{self.storage}'; {_searches_in(self.storage)}.")
+        return load_spec(self.spec_file)
 
     def extend(self, trials: int) -> SearchSpec:
         """The spec as run, with a budget of so many trials in all, which is kept.
@@ -158,12 +161,17 @@ class Experiment:
         """What came out.
 
         Raises:
-            InputError: if the search has not come that far.
+            InputError: if the search has not come that far, or its summary was damaged.
         """
         self.spec()
         if not self.summary_file.is_file():
             raise InputError(f"The search '{self.name}' has no summary yet; finish it with '{self.resume_command}'.")
-        summary: dict[str, Any] = json.loads(self.summary_file.read_text())
+        try:
+            summary: dict[str, Any] = json.loads(self.summary_file.read_text())
+        except ValueError:
+            raise InputError(
+                f"The summary '{self.summary_file}' is damaged; make it again with '{self.resume_command}'."
+            ) from None
         return summary
 
 
@@ -187,7 +195,7 @@ def _as_yaml(spec: SearchSpec) -> str:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"The name '{name}' cannot be used; give --name letters, digits, '.', '_' and '-', "
+            f"The name '{name}' is none of a search; give up to 100 letters, digits, '.', '_' and '-', "
             "starting with a letter or digit."
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,35 +34,28 @@ def hand_over(
         metrics: by part ('val', 'test') and, under 'baselines', what needs no network.
         title: the card's heading.
         pictures: a PNG file with predictions; the checkpoint's own when left out.
+
+    Raises:
+        InputError: if there is something else at the destination, or it cannot be written.
     """
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    beside = destination.with_name(f".{destination.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    for name in (WEIGHTS, CONFIG):
-        shutil.copy2(checkpoint / name, beside / name)
-    pictures = pictures or checkpoint / PICTURES
-    if pictures.is_file():
-        shutil.copy2(pictures, beside / PICTURES)
-    (beside / METRICS).write_text(json.dumps(dict(metrics), indent=2) + "\n")
-    (beside / CARD).write_text(model_card(load_origin(checkpoint), metrics, title, beside / PICTURES))
-    shutil.rmtree(destination, ignore_errors=True)
-    beside.rename(destination)
+    with _beside(destination) as beside:
+        for name in (WEIGHTS, CONFIG):
+            shutil.copy2(checkpoint / name, beside / name)
+        pictures = pictures or checkpoint / PICTURES
+        if pictures.is_file():
+            shutil.copy2(pictures, beside / PICTURES)
+        (beside / METRICS).write_text(json.dumps(dict(metrics), indent=2) + "\n")
+        (beside / CARD).write_text(model_card(load_origin(checkpoint), metrics, title, beside / PICTURES))
 
 
 def copy_out(checkpoint: Path, destination: Path) -> None:
     """Copy what `hand_over` made to a directory of the user's.
 
     Raises:
-        InputError: if there is something else at the destination.
+        InputError: if there is something else at the destination, or it cannot be written.
     """
-    if destination.exists() and not _is_ours(destination):
-        raise InputError(f"The directory '{destination}' holds other files; give --out an empty or a new directory.")
-    beside = destination.with_name(f".{destination.name}.{os.getpid()}")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(checkpoint, beside)
-    shutil.rmtree(destination, ignore_errors=True)
-    beside.rename(destination)
+    with _beside(destination) as beside:
+        shutil.copytree(checkpoint, beside, dirs_exist_ok=True)
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, float]]) -> str:
@@ -122,6 +116,27 @@ set with fingerprint `{origin.data_fingerprint}`. `{CONFIG}` has the whole confi
 It knows scenes like those it was trained on, and nothing else; its depth has no unit. Look at its answers on pictures
 of your own before you rely on them.
 """
+
+
+@contextmanager
+def _beside(destination: Path) -> Iterator[Path]:
+    """A directory to fill, which then takes the destination's place; what is not a hand-over is left alone."""
+    place = destination.resolve()
+    if place == Path.cwd():
+        raise InputError(f"The directory '{destination}' is where the command runs; give --out one within it.")
+    if place.exists() and not _is_ours(place):
+        raise InputError(f"There are other files at '{destination}'; give --out an empty or a new directory.")
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        shutil.rmtree(place, ignore_errors=True)
+        beside.rename(place)
+    except OSError as error:
+        raise InputError(f"Nothing can be written to '{destination}' ({error}); give another directory.") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _is_ours(directory: Path) -> bool:

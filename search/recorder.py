@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import optuna
 from ray import tune
 from ray.tune.experiment import Trial
 from tensorboardX import SummaryWriter
 
+from data.images import decode_photo
 from search.driver import DriverOnly
 from search.experiment import Experiment
 from search.searcher import RungSearcher
@@ -91,9 +91,10 @@ class TensorBoard(DriverOnly, tune.Callback):
         if trial_id not in self._pictures:
             return
         epoch, checkpoint = self._pictures[trial_id]
-        grid = cv2.imread(str(self._experiment.root / checkpoint / PICTURES))
-        if grid is not None:
-            self._writers[trial_id].add_image("pictures", grid[:, :, ::-1], epoch, dataformats="HWC")
+        path = self._experiment.root / checkpoint / PICTURES
+        if path.is_file():
+            grid = decode_photo(path.read_bytes(), str(path))
+            self._writers[trial_id].add_image("pictures", grid, epoch, dataformats="HWC")
             del self._pictures[trial_id]
 
 

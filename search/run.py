@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from search.results import Best, find_best, summarise, trial_records
 from search.retrain import measure_on_test, retrain
 from search.space import largest_trial
 from search.spec import SearchSpec
-from search.trials import TrialRecord
+from search.trials import TrialRecord, keep_best
 from search.tuner import Stopper, Tuner, open_study, rung_epochs
 from trainable.config import DataConfig, TrialConfig, build
 from trainable.models import build_model, parameter_count
@@ -57,6 +58,16 @@ def open_data(path: str, screen: Screen) -> Dataset:
         return Dataset.open(Path(path), verify=True, on_bytes=show)
 
 
+def begin(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
+    """Make the experiment, once it is known that the data has what the spec wants of it.
+
+    Raises:
+        InputError: if a part of the split has no samples, or the name cannot be used.
+    """
+    _split_counts(dataset, _data_config(spec))
+    experiment.create(spec)
+
+
 def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen) -> dict[str, Any]:
     """Run what is left of a search, retrain its best trial, and write the summary.
 
@@ -74,13 +85,17 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
-    data_config = build(TrialConfig, largest_trial(spec), source="the spec").data
+    if _is_done(experiment, spec):
+        screen.say(f"the search '{experiment.name}' is complete; give --trials for a larger budget")
+        return experiment.summary()
+    data_config = _data_config(spec)
     counts = _split_counts(dataset, data_config)
-    study = open_study(experiment)
-    before = float(study.user_attrs.get("seconds", 0.0))
-    hours = spec.plan.budget.hours
-    stopper = Stopper(seconds=hours * 3600 if hours else None)
     with experiment.lock(), cluster() as dashboard:
+        study = open_study(experiment)
+        _check_same_data(experiment, study, dataset)
+        before = float(study.user_attrs.get("seconds", 0.0))
+        hours = spec.plan.budget.hours
+        stopper = Stopper(seconds=hours * 3600 - before if hours else None)
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         _check_disk(experiment, spec, dataset, data_config, concurrent)
         _announce(screen, experiment, spec, counts, workers, concurrent, dashboard)
@@ -101,7 +116,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
             )
         _hand_over_best(experiment, best)
         if spec.plan.retrain.enabled:
-            summary = _finish(experiment, spec, summary, best, job, screen)
+            summary = _finish(experiment, spec, summary, best, _alone(job, concurrent), screen)
         summary |= {"complete": True, "seconds": round(before + time.monotonic() - started, 1)}
         study.set_user_attr("seconds", summary["seconds"])
         experiment.write_summary(summary)
@@ -129,12 +144,33 @@ def retrain_again(
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; search again.")
     with experiment.lock(), cluster():
-        workers, _ = plan(spec.plan.resources, cluster_resources())
+        workers, concurrent = plan(spec.plan.resources, cluster_resources())
         shutil.rmtree(experiment.retraining, ignore_errors=True)
-        summary = _finish(experiment, spec, summary, best, _job(experiment, spec, dataset, workers), screen)
+        job = _alone(_job(experiment, spec, dataset, workers), concurrent)
+        summary = _finish(experiment, spec, summary, best, job, screen)
     summary |= {"complete": True}
     experiment.write_summary(summary)
     return summary
+
+
+def _is_done(experiment: Experiment, spec: SearchSpec) -> bool:
+    """Whether nothing is left to do."""
+    if not experiment.summary_file.is_file():
+        return False
+    summary = experiment.summary()
+    return bool(summary["complete"]) and summary["trials"] >= spec.plan.budget.trials
+
+
+def _check_same_data(experiment: Experiment, study: optuna.Study, dataset: Dataset) -> None:
+    """Scores on different data cannot be compared: a search goes on with what it began with."""
+    fingerprint = study.user_attrs.get("data_fingerprint")
+    if fingerprint is None:
+        study.set_user_attr("data_fingerprint", dataset.info.fingerprint)
+    elif fingerprint != dataset.info.fingerprint:
+        raise InputError(
+            f"The data set '{dataset.path}' changed since the search '{experiment.name}' began (fingerprint "
+            f"{dataset.info.fingerprint[:12]}, then {fingerprint[:12]}); bring the old one back, or start a new search."
+        )
 
 
 def _search(
@@ -153,6 +189,9 @@ def _search(
         shown = SearchProgress(screen, move, max_epochs=spec.plan.scheduler.max_epochs, best=max(scores, default=None))
         listeners: list[tune.Callback] = [TensorBoard(experiment), shown]
         Tuner(experiment, spec, job, concurrent=concurrent, listeners=listeners).run(study, stopper)
+    for trial in trial_records(study):
+        if trial.state.is_finished():
+            keep_best(experiment, trial)  # once more: its process may have outlived its end
 
 
 def _finish(
@@ -207,6 +246,19 @@ def _job(experiment: Experiment, spec: SearchSpec, dataset: Dataset, workers: Wo
         checkpoint_epochs=frozenset(rung_epochs(**spec.plan.scheduler.model_dump())),
         group_storage=str(experiment.groups),
     )
+
+
+def _alone(job: TrialJob, concurrent: int) -> TrialJob:
+    """The job with the cores of all the trials that ran beside it: the retraining has this machine to itself."""
+    workers = job.workers
+    if workers.is_group or workers.gpus or not has_one_node():
+        return job
+    return replace(job, workers=replace(workers, cpus=workers.cpus * concurrent))
+
+
+def _data_config(spec: SearchSpec) -> DataConfig:
+    """What every trial reads alike: the image size and the split are no domains."""
+    return build(TrialConfig, largest_trial(spec), source="the spec").data
 
 
 def _split_counts(dataset: Dataset, config: DataConfig) -> dict[str, int]:

@@ -36,11 +36,15 @@ class _Running:
     """The model that proposed it, and the model's own trial: pending there until the trial ends."""
 
 
+def _drawn(trial: optuna.Trial, returned: dict[str, Any]) -> dict[str, Any]:
+    return {**trial.params, **returned}
+
+
 class RungSearcher(DriverOnly, Searcher):
     """Proposes configurations from a define-by-run space.
 
     Args:
-        space: draws from an `optuna.Trial`; what it returns is the configuration, or the drawn parameters if None.
+        space: draws from an `optuna.Trial`, and returns a dict or None.
         metric: key of the objective in a trial's reports.
         mode: 'max' or 'min'.
         rungs: the epochs at which trials are compared, in any order.
@@ -48,7 +52,8 @@ class RungSearcher(DriverOnly, Searcher):
         seed: of everything random.
         study: where trials are kept; one in memory when left out. Its finished trials are learned from, and those
             that it has as running are proposed again first.
-        describe: turns the study's trial and its configuration into what Tune is given.
+        describe: turns the study's trial and what `space` returned into what Tune is given; when left out, that is
+            every drawn parameter and, over them, what was returned, as Ray's OptunaSearch has it.
     """
 
     def __init__(
@@ -61,23 +66,25 @@ class RungSearcher(DriverOnly, Searcher):
         time_attr: str = "epoch",
         seed: int = 0,
         study: optuna.Study | None = None,
-        describe: Callable[[optuna.Trial, dict[str, Any]], dict[str, Any]] = lambda _, config: config,
+        describe: Callable[[optuna.Trial, dict[str, Any]], dict[str, Any]] = _drawn,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._space = space
         self._metric_key = metric
         self._time_attr = time_attr
-        self._seed = seed
         self._describe = describe
         self._direction: Literal["maximize", "minimize"] = "maximize" if mode == "max" else "minimize"
         self._study = study or optuna.create_study(direction=self._direction)
         self._rungs = sorted(rungs)
+        self._proposed = sum(frozen.state != TrialState.WAITING for frozen in self._study.get_trials(deepcopy=False))
+        # Not the seed alone: a search that is gone on with would draw again what it drew at its start.
+        self._seed = seed + self._proposed
+        self._study.sampler = optuna.samplers.RandomSampler(seed=self._seed)
         self._models = {rung: self._model(rung) for rung in self._rungs}
         self._results = dict.fromkeys(self._rungs, 0)
-        self._random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        self._random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self._seed))
         self._running: dict[str, _Running] = {}
         self._again: list[FrozenTrial] = []
-        self._proposed = 0
         self._interrupted = False
         self._recall()
 
@@ -97,8 +104,8 @@ class RungSearcher(DriverOnly, Searcher):
         else:
             running = self._propose()
         self._running[trial_id] = running
-        config = self._space(running.trial)
-        return self._describe(running.trial, running.trial.params if config is None else config)
+        returned = self._space(running.trial)
+        return self._describe(running.trial, returned or {})
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Learn from a report: an intermediate value of the study's trial, and a result of the rung it reached."""
@@ -119,6 +126,8 @@ class RungSearcher(DriverOnly, Searcher):
         if self._interrupted:
             return
         if error or not finite:
+            for rung in running.rungs_left:
+                self._learn(rung, running.trial.params, running.trial.distributions, math.nan)
             self._study.tell(running.trial, state=TrialState.FAIL)
         else:
             self._study.tell(running.trial, max(finite) if self._direction == "maximize" else min(finite))
@@ -152,12 +161,10 @@ class RungSearcher(DriverOnly, Searcher):
         for frozen in self._study.get_trials(deepcopy=False):
             if frozen.state == TrialState.RUNNING:
                 self._again.append(frozen)
-            if frozen.state != TrialState.WAITING:
-                self._proposed += 1
             for rung in self._rungs:
                 reached = [epoch for epoch in frozen.intermediate_values if epoch >= rung]
-                if reached:
-                    value = frozen.intermediate_values[min(reached)]
+                if reached or frozen.state == TrialState.FAIL:
+                    value = frozen.intermediate_values[min(reached)] if reached else math.nan
                     self._learn(rung, frozen.params, frozen.distributions, value)
 
     def _propose(self) -> _Running:
@@ -182,9 +189,15 @@ class RungSearcher(DriverOnly, Searcher):
     def _learn(
         self, rung: int, params: dict[str, Any], distributions: dict[str, BaseDistribution], value: float
     ) -> None:
+        """Tell a rung's model; NaN, as of a trial that failed, is worse than any number.
+
+        A model that did not know of failures would take their region for an unexplored one, and go there again.
+        """
         if math.isfinite(value):
             self._results[rung] += 1
-            self._models[rung].add_trial(create_trial(params=params, distributions=distributions, value=value))
+        else:
+            value = -math.inf if self._direction == "maximize" else math.inf
+        self._models[rung].add_trial(create_trial(params=params, distributions=distributions, value=value))
 
     def _take(self, running: _Running, result: Mapping[str, Any]) -> None:
         """Learn from a report; one that was taken already changes nothing."""

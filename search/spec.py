@@ -10,16 +10,16 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
 
 from data.errors import InputError
-from search.domains import Domain, Per, as_floats, parse_leaf, representatives
-from trainable.config import Section, TrialConfig, build
+from search.domains import Domain, Per, Range, as_floats, parse_leaf, representatives
+from search.plan import Plan
+from trainable.config import TrialConfig, build
 
 WEIGHT = {"low": 0.05, "high": 2.0, "log": True}
 
@@ -51,70 +51,6 @@ DEFAULT_SPACE: dict[str, Any] = {
 """What is searched unless a spec says otherwise."""
 
 
-class SchedulerConfig(Section):
-    """How long trials run, and when ASHA stops them."""
-
-    max_epochs: Annotated[int, Field(ge=1)] = 9
-    """Epochs of a whole trial."""
-    grace_epochs: Annotated[int, Field(ge=1)] = 1
-    """No trial is stopped before it ran so many epochs."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 3
-    """Of the trials that reach a rung, one in so many goes on; the next rung is so many times as far."""
-
-    @model_validator(mode="after")
-    def _grace_fits(self) -> SchedulerConfig:
-        if self.grace_epochs > self.max_epochs:
-            raise ValueError(f"have grace_epochs at most max_epochs, which is {self.max_epochs}")
-        return self
-
-
-class BudgetConfig(Section):
-    """When the search ends, whichever comes first."""
-
-    trials: Annotated[int, Field(ge=1)] = 20
-    hours: Annotated[float, Field(gt=0)] | None = None
-    """Wall time of the search, without the retraining; trials that run then are stopped."""
-
-
-class ResourcesConfig(Section):
-    """What each trial may use."""
-
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that share a trial."""
-    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
-    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """A fraction lets several trials share a GPU; 'auto' is one GPU a worker where the cluster has any."""
-    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Trials at a time; 'auto' is as many as fit."""
-
-
-class SearchConfig(Section):
-    """How configurations are proposed."""
-
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the proposals and of every trial's weights and order of samples."""
-    start_from: list[Literal["default"]] = Field(default=["default"])
-    """Configurations to try first: 'default' is that of `TrialConfig`, as far as it lies within the space."""
-
-
-class RetrainConfig(Section):
-    """What happens to the best configuration."""
-
-    enabled: bool = True
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    """Epochs of the retraining; as many as a whole trial when left out."""
-
-
-class Plan(Section):
-    """The sections that are never searched."""
-
-    scheduler: SchedulerConfig = SchedulerConfig()
-    budget: BudgetConfig = BudgetConfig()
-    resources: ResourcesConfig = ResourcesConfig()
-    search: SearchConfig = SearchConfig()
-    retrain: RetrainConfig = RetrainConfig()
-
-
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
     """A spec that was checked: every domain's bounds and choices are values that a trial accepts."""
@@ -123,6 +59,10 @@ class SearchSpec:
     space: Mapping[str, Any]
     """Nested: sections of `TrialConfig` down to leaves, each a plain value or a `Domain`."""
     plan: Plan
+
+    def anywhere(self) -> SearchSpec:
+        """The same with an absolute path to the data, so that it means the same from every directory."""
+        return replace(self, data_path=str(Path(self.data_path).absolute()))
 
     def with_retraining(self, epochs: int) -> SearchSpec:
         """The same with a retraining of so many epochs.
@@ -154,11 +94,10 @@ def load_spec(
         InputError: at the first key or value that does not fit, naming it and where it came from.
     """
     given = _read(path) if path else {}
-    source = f"'{path}'" if path else "the spec"
     for key, text in overrides:
         _insert(given, key, text)
-    if overrides and not path:
-        source = "--set"
+    sources = [f"'{path}'"] if path else []
+    source = " or ".join([*sources, "the command line"] if overrides else sources) or "the spec"
     return check_spec(given, source=source, data_path=data_path)
 
 
@@ -180,17 +119,20 @@ def check_spec(given: Mapping[str, Any], *, source: str, data_path: str | None =
     data = dict(values.get("data", {}))
     data_path = data_path or data.pop("path", None)
     data.pop("path", None)
-    if not isinstance(data_path, str):
+    if data_path is None:
         raise InputError("The data set is missing; give --data, or set data.path in the spec.")
+    if not isinstance(data_path, str):
+        raise InputError(f"The value of 'data.path' is {data_path!r}, but must be a directory; correct it in {source}.")
     values["data"] = data
     plan_values = {name: values.pop(name) for name in Plan.model_fields if name in values}
     plan = build(Plan, plan_values, source=source)
     tree = {name: schema[name] for name in sections}
     space = _merge(_merge(tree, DEFAULT_SPACE, (), source="the defaults"), values, (), source=source)
     space = _typed(space, tree)
+    _check_ranges(space, tree, source)
     _check_fixed(space, source)
-    _check_conditions(space, source)
     _check_values(space, source)
+    _check_conditions(space, source)
     return SearchSpec(data_path=data_path, space=space, plan=plan)
 
 
@@ -242,6 +184,18 @@ def _typed(space: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, A
     return typed
 
 
+def _check_ranges(space: Mapping[str, Any], defaults: Mapping[str, Any], source: str) -> None:
+    """Only what is a number has a range."""
+    default_of = dict(leaves(defaults))
+    for path, leaf in leaves(space):
+        cases = list(leaf.domains.values()) if isinstance(leaf, Per) else [leaf]
+        if isinstance(default_of[path], bool | str) and any(isinstance(case, Range) for case in cases):
+            raise InputError(
+                f"The value of '{'.'.join(path)}' is a range, but must be a value or {{choices}}, for it is no number; "
+                f"correct it in {source}."
+            )
+
+
 def _check_fixed(space: Mapping[str, Any], source: str) -> None:
     """What the metrics are taken on is the same for every trial; otherwise scores could not be compared."""
     for path, leaf in leaves(space):
@@ -264,6 +218,11 @@ def _check_conditions(space: Mapping[str, Any], source: str) -> None:
                 f"optimizer.name; correct it in {source}."
             )
         other = nodes[leaf.key]
+        if isinstance(other, Range) or _is_optional(leaf.key, key, nodes):
+            raise InputError(
+                f"The value of '{key}.per' is '{leaf.key}', but must be a leaf of a single value or {{choices}} that "
+                f"every trial has, such as optimizer.name; correct it in {source}."
+            )
         values = representatives(other) if isinstance(other, Domain) else [other]
         missing = [str(value) for value in values if str(value) not in leaf.domains]
         if missing:
@@ -272,16 +231,34 @@ def _check_conditions(space: Mapping[str, Any], source: str) -> None:
             )
 
 
+def _is_optional(key: str, seen_from: str, nodes: Mapping[str, Any]) -> bool:
+    """Whether a leaf is missing in some trials that have the other: it belongs to one of its section's names."""
+    section, *inner = key.split(".")
+    part = [section, *inner[:1]]
+    return len(inner) > 1 and f"{section}.name" in nodes and seen_from.split(".")[:2] != part
+
+
 def _check_values(space: Mapping[str, Any], source: str) -> None:
     """Build a trial from every bound and choice of every domain, with the others at a value of theirs."""
     domains = [(path, leaf) for path, leaf in leaves(space) if isinstance(leaf, Domain)]
     sample = dict(space)
     for path, domain in domains:
         sample = replace_leaf(sample, path, representatives(domain)[-1])
-    build(TrialConfig, sample, source=source)
+    _check_trial(sample, source)
     for path, domain in domains:
         for value in representatives(domain):
-            build(TrialConfig, replace_leaf(sample, path, value), source=source)
+            _check_trial(replace_leaf(sample, path, value), source)
+
+
+def _check_trial(values: Mapping[str, Any], source: str) -> None:
+    from trainable.models import MODELS  # imports torch, which nothing else here needs
+
+    config = build(TrialConfig, values, source=source)
+    if config.model.family not in MODELS:
+        raise InputError(
+            f"The value of 'model.family' is '{config.model.family}', but must be one of {', '.join(MODELS)}; "
+            f"correct it in {source}."
+        )
 
 
 def _plain(space: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,6 +302,9 @@ def _parse(text: str, source: str) -> Any:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1} of " if mark else ""
         raise InputError(f"There is no valid YAML at {place}{source}: {error.problem}; correct it.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"There is no valid YAML in {source}: {reason}; correct it.") from None
 
 
 def _insert(values: dict[str, Any], key: str, text: str) -> None:

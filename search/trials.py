@@ -111,7 +111,9 @@ def keep_best(experiment: Experiment, trial: TrialRecord) -> None:
     best = trial.best(experiment)
     if best is None or best.checkpoint is None:
         return
-    for record in trial.epochs:
-        if record.checkpoint and record.checkpoint != best.checkpoint:
-            shutil.rmtree(experiment.root / record.checkpoint, ignore_errors=True)
-    (experiment.root / best.checkpoint / STATE).unlink(missing_ok=True)
+    kept = experiment.root / best.checkpoint
+    # By what lies there, not by what was reported: a worker group may be an epoch ahead when it is stopped.
+    for directory in kept.parent.glob("checkpoint_*"):
+        if directory != kept and directory.is_dir():
+            shutil.rmtree(directory, ignore_errors=True)
+    (kept / STATE).unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import signal
 import threading
 import time
@@ -38,10 +40,10 @@ RETRIES = 2
 
 def rung_epochs(*, max_epochs: int, grace_epochs: int, reduction_factor: float) -> list[int]:
     """The epochs at which ASHA compares trials, and the last one."""
-    rungs = [grace_epochs]
-    while rungs[-1] * reduction_factor < max_epochs:
-        rungs.append(round(rungs[-1] * reduction_factor))
-    return sorted({*(rung for rung in rungs if rung < max_epochs), max_epochs})
+    reached = (grace_epochs * reduction_factor**number for number in itertools.count())
+    before_the_end = itertools.takewhile(lambda epoch: epoch < max_epochs, reached)
+    # A rung between two epochs is compared at the later one.
+    return sorted({*(math.ceil(epoch) for epoch in before_the_end), max_epochs})
 
 
 def build_scheduler(
@@ -126,7 +128,8 @@ class Tuner:
                     search_alg=searcher,
                     scheduler=scheduler,
                     max_concurrent_trials=self._concurrent,
-                    reuse_actors=True,
+                    # The driver of a worker group is still winding it down when the next trial wants its process.
+                    reuse_actors=not self._job.workers.is_group,
                     trial_dirname_creator=trial_directory,
                     trial_name_creator=trial_directory,
                 ),
@@ -211,7 +214,7 @@ class Stopper(DriverOnly, tune.Stopper):
     """Ends the search: at its time, or at the first Ctrl-C. The second Ctrl-C leaves at once."""
 
     def __init__(self, seconds: float | None = None) -> None:
-        self._deadline = time.monotonic() + seconds if seconds else None
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self.interrupted = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -67,12 +67,17 @@ def load_state(directory: Path) -> dict[str, Any]:
     """What `save_state` wrote, with every tensor on the CPU.
 
     Raises:
-        InputError: if there is none, for a finished trial keeps its weights alone.
+        InputError: if there is none, for a finished trial keeps its weights alone, or it is damaged or holds anything
+            but plain values and tensors.
     """
     path = directory / STATE
     if not path.is_file():
         raise InputError(f"There is no '{path}' to go on from; start the trial anew.")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  torch has no error of its own for a damaged file: any can come up
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"The state '{path}' cannot be read ({reason}); start the trial anew.") from None
     return state
 
 
@@ -85,21 +90,18 @@ def load_origin(directory: Path) -> Origin:
     path = directory / CONFIG
     try:
         described = json.loads(path.read_text())
-        written_as = int(described["format"])
+        _refuse_newer(int(described["format"]), directory)
+        return Origin(
+            config=build(TrialConfig, described["trial"], source=str(path)),
+            data_fingerprint=str(described["data_fingerprint"]),
+            epoch=int(described["epoch"]),
+        )
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"'{directory}' holds no readable {CONFIG}; give a directory made by 'twinhead best'."
         ) from None
-    if written_as > FORMAT:
-        raise InputError(
-            f"The checkpoint '{directory}' has format {written_as}, but this version reads up to {FORMAT}; "
-            "upgrade twinhead."
-        )
-    return Origin(
-        config=build(TrialConfig, described["trial"], source=str(path)),
-        data_fingerprint=str(described["data_fingerprint"]),
-        epoch=int(described["epoch"]),
-    )
 
 
 def load_model(directory: Path) -> tuple[nn.Module, Origin]:
@@ -135,3 +137,11 @@ def load_weights(model: nn.Module, directory: Path) -> None:
                 f"{CONFIG}; use the two files of one checkpoint."
             )
     model.load_state_dict(weights)
+
+
+def _refuse_newer(written_as: int, directory: Path) -> None:
+    if written_as > FORMAT:
+        raise InputError(
+            f"The checkpoint '{directory}' has format {written_as}, but this version reads up to {FORMAT}; "
+            "upgrade twinhead."
+        )

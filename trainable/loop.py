@@ -191,7 +191,8 @@ def train_epoch(training: Training, loader: Loader, epoch: int, world: World) ->
         for name, value in parts.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch)
     names = sorted(sums)
-    totals = world.sum(torch.stack([sums[name].double() for name in names] + [torch.tensor(float(samples))]))
+    count = torch.tensor(samples, dtype=torch.float64, device=world.device)
+    totals = world.sum(torch.stack([*(sums[name].double() for name in names), count]))
     means = (totals[:-1] / totals[-1]).tolist()
     return {f"train_{name}": mean for name, mean in zip(names, means, strict=True)} | {
         "lr": float(training.optimizer.param_groups[0]["lr"])

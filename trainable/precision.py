@@ -23,6 +23,7 @@ from trainable.models import build_model
 
 Precision = Literal["fp32", "bf16"]
 
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 _PICTURES = 4
 _TIMED_STEPS = 2
 
@@ -50,12 +51,25 @@ def resolve(config: TrialConfig, device: torch.device) -> TrialConfig:
     path = root / "precision.json"
     key = _key(config, device)
     with FileLock(f"{path}.lock"):
-        seconds: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
+        seconds = _measured(path)
         if key not in seconds:
-            seconds[key] = {name: _step_seconds(config, device, name) for name in ("fp32", "bf16")}
+            seconds[key] = {name: _step_seconds(config, device, name) for name in _PRECISIONS}
             _replace(path, json.dumps(seconds, indent=1))
-    faster = min(seconds[key], key=seconds[key].__getitem__)
+    faster = min(_PRECISIONS, key=seconds[key].__getitem__)
     return config.model_copy(update={"model": config.model.model_copy(update={"precision": faster})})
+
+
+def _measured(path: Path) -> dict[str, dict[Precision, float]]:
+    """Seconds by network and precision; what cannot be read is left out, for it can be measured again."""
+    try:
+        entries = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return {key: measured for key, measured in entries.items() if _is_measurement(measured)}
+
+
+def _is_measurement(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), float) for name in _PRECISIONS)
 
 
 def _key(config: TrialConfig, device: torch.device) -> str:
@@ -72,7 +86,7 @@ def _cpu_name() -> str:
     return f"{features.get('cpu_name', platform.machine())} {' '.join(names)}".strip()
 
 
-def _step_seconds(config: TrialConfig, device: torch.device, precision: str) -> float:
+def _step_seconds(config: TrialConfig, device: torch.device, precision: Precision) -> float:
     """Seconds of the fastest of a few forward and backward passes on a few pictures."""
     model = config.model.model_copy(update={"precision": precision})
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

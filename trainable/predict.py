@@ -32,17 +32,20 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path) -> list[Pa
         mask.png (probability, 0..255), depth.png (far is bright, clipped to 0..255) and overlay.png in `out`.
 
     Raises:
-        InputError: if a file cannot be read, or the two pictures differ in size.
+        InputError: if a file cannot be read, the two pictures differ in size, or `out` cannot be written.
     """
     photos = [_read(path) for path in (bg, fg_bg)]
     if photos[0].shape != photos[1].shape:
         sizes = " and ".join(f"{photo.shape[1]} × {photo.shape[0]}" for photo in photos)
         raise InputError(f"The pictures '{bg}' and '{fg_bg}' are {sizes} pixels; give two of the same size.")
     mask, depth = predict_pixels(checkpoint, *photos)
-    out.mkdir(parents=True, exist_ok=True)
     written = [out / name for name in OUTPUTS]
-    for pixels, path in zip((mask, depth, overlay(photos[1], mask)), written, strict=True):
-        save_png(pixels, path)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for pixels, path in zip((mask, depth, overlay(photos[1], mask)), written, strict=True):
+            save_png(pixels, path)
+    except OSError as error:
+        raise InputError(f"Nothing can be written to '{out}' ({error.strerror}); give another directory.") from None
     return written
 
 

@@ -64,7 +64,7 @@ class TrialJob:
     def resources(self) -> dict[str, float]:
         """What Tune sets aside for the trial's own actor; a worker group sets its share aside itself."""
         if self.workers.is_group:
-            return {"CPU": 0.01}
+            return {"CPU": 0, "memory": 1}  # a byte: the driver must hold something, and no CPU that a worker needs
         return {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
 
 
@@ -153,7 +153,7 @@ class _Reporter:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory)
             end.save(path)
-            if val is not None and training.best_epoch == end.epoch:
+            if val is not None and end.metrics[OBJECTIVE] == training.best_score:
                 save_png(prediction_grid(training.network, val, training.config.model), path / PICTURES)
             _report(self._workers, metrics, path)
 

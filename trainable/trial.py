@@ -1,26 +1,30 @@
 """One trial from a configuration and a data set: everything around the loop but Ray.
 
-python -m trainable.trial DATA OUT            # the default configuration, in this process, for a debugger
+python -m trainable.trial DATA OUT epochs=2 optimizer.lr=0.01     # in this process, for a debugger
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from data.augment import Augmenter
 from data.cache import DecodedSplit, decoded
+from data.errors import InputError
 from data.loader import Loader
+from data.manifest import SampleIds
 from data.shards import Dataset
 from data.splits import rows
 from trainable import loop
-from trainable.config import DataConfig, TrialConfig
+from trainable.config import DataConfig, TrialConfig, build
 from trainable.loop import EpochEnd, Report, Training, World
 from trainable.precision import resolve
 
@@ -117,21 +121,39 @@ def read_part(
 ) -> DecodedSplit:
     """`part` of the data set, decoded at the configuration's image size or found in the node's cache."""
     dataset = _open(data.path, data.fingerprint)
-    entries = [rows(dataset.ids, name, config.split_by, config.shares) for name in part.split("+")]
+    ids = _ids(data.path, data.fingerprint)
+    entries = [rows(ids, name, config.split_by, config.shares) for name in part.split("+")]
     return decoded(dataset, entries, config.image_size, on_samples=on_samples)
 
 
-@functools.lru_cache(maxsize=2)
 def _open(path: str, fingerprint: str) -> Dataset:
-    """The data set, opened once a process: its table of ids takes a moment at 400,000 samples."""
     dataset = Dataset.open(Path(path))
     if dataset.info.fingerprint != fingerprint:
-        raise ValueError(f"the data set '{path}' changed while a search was reading it")
+        raise InputError(
+            f"The data set '{path}' has the fingerprint {dataset.info.fingerprint}, but must be {fingerprint} as when "
+            "the search began; put it back, or start a new search."
+        )
     return dataset
 
 
-def main(data_path: str, out: str) -> None:
-    """Train the default configuration in this process, and keep its best checkpoint in `out`."""
+@functools.lru_cache(maxsize=2)
+def _ids(path: str, fingerprint: str) -> SampleIds:
+    """The ids of the data set, read once a process: they take a moment at 400,000 samples."""
+    return _open(path, fingerprint).ids
+
+
+def main(data_path: str, out: str, *settings: str) -> None:
+    """Train in this process, and keep the best checkpoint in `out`.
+
+    Args:
+        data_path: a data set's directory.
+        out: the checkpoint's directory.
+        settings: changes of the default configuration, such as 'epochs=2' or 'optimizer.lr=0.01'.
+
+    Raises:
+        InputError: if the data set or a setting cannot be used.
+    """
+    config = build(TrialConfig, _nested(settings), source="the command line")
     dataset = Dataset.open(Path(data_path))
     data = TrialData(path=data_path, fingerprint=dataset.info.fingerprint)
 
@@ -140,7 +162,23 @@ def main(data_path: str, out: str) -> None:
         if training.best_epoch == end.epoch:
             training.save(Path(out), end.metrics)
 
-    run(TrialConfig(), data, world=World(device=torch.device("cpu")), report=report)
+    run(config, data, world=World(device=torch.device("cpu")), report=report)
+
+
+def _nested(settings: Sequence[str]) -> dict[str, Any]:
+    """{'optimizer': {'lr': 0.01}} of 'optimizer.lr=0.01'; a value that is no JSON is a string."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        *sections, name = key.split(".")
+        section = values
+        for part in sections:
+            section = section.setdefault(part, {})
+        try:
+            section[name] = json.loads(text)
+        except ValueError:
+            section[name] = text
+    return values
 
 
 if __name__ == "__main__":

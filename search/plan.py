@@ -1,0 +1,97 @@
+"""The sections of a spec that are never searched: how long, how many, on what, from where, and what comes after."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, model_validator
+
+from trainable.config import Section
+
+
+def _share_or_auto(value: Any) -> float | Literal["auto"]:
+    if value == "auto" or (type(value) in (int, float) and 0 <= value < math.inf):
+        return value  # type: ignore[no-any-return]
+    raise ValueError("be 'auto' or a number of at least 0")
+
+
+def _count_or_auto(value: Any) -> int | Literal["auto"]:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value  # type: ignore[no-any-return]
+    raise ValueError("be 'auto' or a whole number of at least 1")
+
+
+class SchedulerConfig(Section):
+    """How long trials run, and when ASHA stops them."""
+
+    max_epochs: Annotated[int, Field(ge=1)] = 9
+    """Epochs of a whole trial."""
+    grace_epochs: Annotated[int, Field(ge=1)] = 3
+    """No trial is stopped before it ran so many epochs; without a word, 3 or all of a shorter trial.
+
+    After a single epoch, a policy that warms up looks worse than it will be.
+    """
+    reduction_factor: Annotated[float, Field(ge=1.5, allow_inf_nan=False)] = 3
+    """Of the trials that reach a rung, one in so many goes on; the next rung is so many times as far."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_trials_have_short_grace(cls, values: Any) -> Any:
+        epochs = values.get("max_epochs") if isinstance(values, dict) else None
+        if isinstance(epochs, int) and 1 <= epochs < cls.model_fields["grace_epochs"].default:
+            return {"grace_epochs": epochs, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _grace_fits(self) -> SchedulerConfig:
+        if self.grace_epochs > self.max_epochs:
+            raise ValueError(f"have grace_epochs at most max_epochs, which is {self.max_epochs}")
+        return self
+
+
+class BudgetConfig(Section):
+    """When the search ends, whichever comes first."""
+
+    trials: Annotated[int, Field(ge=1)] = 20
+    hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Wall time of the search, without the retraining; trials that run then are stopped."""
+
+
+class ResourcesConfig(Section):
+    """What each trial may use."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that share a trial."""
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_share_or_auto)] = "auto"
+    """A fraction lets several trials share a GPU; 'auto' is one GPU a worker where the cluster has any."""
+    concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = "auto"
+    """Trials at a time; 'auto' is as many as fit."""
+
+
+class SearchConfig(Section):
+    """How configurations are proposed."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the proposals and of every trial's weights and order of samples."""
+    start_from: list[Literal["default"]] = Field(default=["default"])
+    """Configurations to try first: 'default' is that of `TrialConfig`, as far as it lies within the space."""
+
+
+class RetrainConfig(Section):
+    """What happens to the best configuration."""
+
+    enabled: bool = True
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs of the retraining; as many as a whole trial when left out."""
+
+
+class Plan(Section):
+    """The sections that are never searched."""
+
+    scheduler: SchedulerConfig = SchedulerConfig()
+    budget: BudgetConfig = BudgetConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    search: SearchConfig = SearchConfig()
+    retrain: RetrainConfig = RetrainConfig()

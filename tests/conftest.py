@@ -1,0 +1,39 @@
+"""What all tests share: a cache of their own, a single thread, and one small data set of rendered scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.rendering import render
+from data.scenes import SceneSet
+from data.shards import Dataset, write_dataset
+from trainable.trial import TrialData
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache, and none takes more than one core."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TWINHEAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of ten rooms with three pictures each at 32 px: by room 24 train, 3 val and 3 test."""
+    destination = tmp_path_factory.mktemp("scenes") / "set"
+    scene_set = SceneSet(seed=3, backgrounds=10, per_background=3, size=32)
+    write_dataset(render(scene_set, processes=1), destination, source={"kind": "scenes"})
+    return destination
+
+
+@pytest.fixture(scope="session")
+def trial_data(scenes: Path) -> TrialData:
+    """`scenes` as a trial is told of it."""
+    return TrialData(path=str(scenes), fingerprint=Dataset.open(scenes).info.fingerprint)

@@ -1,0 +1,148 @@
+"""The loader: every sample exactly once an epoch over all ranks, in an order that the seed and the epoch decide."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.augment import Augmenter
+from data.cache import DecodedSplit, decoded
+from data.images import encode_sample
+from data.loader import Loader
+from data.schema import Batch, EncodedSample, Sample
+from data.shards import Dataset, write_dataset
+
+COUNT, SIZE = 40, 16
+CPU = torch.device("cpu")
+SplitOf = Callable[[int], DecodedSplit]
+
+
+def samples() -> Iterator[EncodedSample]:
+    """Each sample's mask is its number, so that it is known in a batch."""
+    rng = np.random.default_rng(0)
+    room = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    for number in range(COUNT):
+        yield encode_sample(
+            Sample(
+                sample_id=f"s{number}",
+                bg_id="room",
+                fg_id="figure",
+                bg=room,
+                fg_bg=rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8),
+                mask=np.full((SIZE, SIZE), number, np.uint8),
+                depth=rng.integers(0, 256, (SIZE, SIZE), np.uint8),
+            ),
+            lossless=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def split_of(tmp_path_factory: pytest.TempPathFactory) -> SplitOf:
+    """The first so many of the samples."""
+    root = tmp_path_factory.mktemp("numbered")
+    write_dataset(samples(), root / "set", source={})
+    dataset = Dataset.open(root / "set")
+    return lambda count: decoded(dataset, [np.arange(count)], SIZE, root=root / "cache")
+
+
+def loader(split: DecodedSplit, **changes: object) -> Loader:
+    return Loader(**{"split": split, "batch_size": 8, "device": CPU, "shuffle": True, **changes})
+
+
+def numbers(batch: Batch) -> list[int]:
+    return batch.mask[:, 0, 0, 0].tolist()
+
+
+def epoch_numbers(loader: Loader, epoch: int = 0) -> list[list[int]]:
+    return [numbers(batch) for batch in loader.epoch(epoch)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, COUNT), st.integers(1, 50), st.integers(1, 6), st.booleans(), st.integers(0, 3))
+def test_all_ranks_together_see_every_sample_once(
+    split_of: SplitOf, count: int, batch_size: int, world_size: int, shuffle: bool, epoch: int
+) -> None:
+    """A sample lost or seen twice bends every metric, and a rank that runs out of batches hangs the others."""
+    ranks = [
+        loader(split_of(count), batch_size=batch_size, shuffle=shuffle, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    seen = [epoch_numbers(rank, epoch) for rank in ranks]
+    assert sorted(itertools.chain(*itertools.chain(*seen))) == list(range(count))
+    assert {len(batches) for batches in seen} == {len(ranks[0])}
+    if count >= world_size:
+        assert all(batch for batches in seen for batch in batches)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, COUNT), st.integers(1, 50), st.integers(1, 6))
+def test_batches_are_few_and_even(split_of: SplitOf, count: int, batch_size: int, world_size: int) -> None:
+    """A small remainder would upset batch norm; more batches than needed would be other training than asked for."""
+    ranks = [
+        epoch_numbers(loader(split_of(count), batch_size=batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    sizes = [sum(map(len, batch)) for batch in zip(*ranks, strict=True)]
+    assert max(sizes) - min(sizes) <= 1
+    fewest = -(-count // batch_size)
+    assert len(sizes) == (fewest if count >= fewest * world_size else max(1, count // world_size))
+    for batch in zip(*ranks, strict=True):
+        assert max(map(len, batch)) - min(map(len, batch)) <= 1
+
+
+def test_seed_and_epoch_alone_decide_the_order(split_of: SplitOf) -> None:
+    """A trial that is resumed in epoch 5 must see what it would have seen, whatever ran before."""
+    fresh = epoch_numbers(loader(split_of(COUNT), seed=3), 5)
+    worn = loader(split_of(COUNT), seed=3)
+    torch.manual_seed(8)
+    for epoch in range(4):
+        epoch_numbers(worn, epoch)
+    assert epoch_numbers(worn, 5) == fresh
+    assert epoch_numbers(worn, 6) != fresh
+    assert epoch_numbers(loader(split_of(COUNT), seed=4), 5) != fresh
+    ranks = [epoch_numbers(loader(split_of(COUNT), seed=3, rank=rank, world_size=2), 5) for rank in range(2)]
+    joined = [sorted(first + second) for first, second in zip(*ranks, strict=True)]
+    assert joined == [sorted(batch) for batch in fresh]
+
+
+def test_what_is_not_shuffled_is_in_storage_order(split_of: SplitOf) -> None:
+    """An evaluation can be laid beside the data set's rows."""
+    batches = epoch_numbers(loader(split_of(20), shuffle=False), 9)
+    assert list(itertools.chain(*batches)) == list(range(20))
+
+
+def test_a_batch_is_as_the_schema_says(split_of: SplitOf) -> None:
+    """Models and losses take it as it is; photographs lie channels-last, which convolutions are fast on."""
+    split = split_of(10)
+    batch = loader(split).batch(np.array([4, 2, 7]))
+    assert [tensor.shape for tensor in (batch.bg, batch.fg_bg)] == [(3, 3, SIZE, SIZE)] * 2
+    assert [tensor.shape for tensor in (batch.mask, batch.depth)] == [(3, 1, SIZE, SIZE)] * 2
+    assert {tensor.dtype for tensor in (batch.bg, batch.fg_bg, batch.mask, batch.depth)} == {torch.uint8}
+    for photo in (batch.bg, batch.fg_bg, *batch.inputs()):
+        assert photo.is_contiguous(memory_format=torch.channels_last)
+    stored = split.gather(np.array([4, 2, 7]))
+    assert numbers(batch) == [4, 2, 7]
+    np.testing.assert_array_equal(batch.fg_bg.permute(0, 2, 3, 1).numpy(), stored.fg_bg)
+    np.testing.assert_array_equal(batch.depth[:, 0].numpy(), stored.depth)
+
+
+def test_augmentation_follows_seed_epoch_and_rank(split_of: SplitOf) -> None:
+    """Each epoch shows other pictures, no two ranks draw the same changes, and a resumed epoch is the same again."""
+
+    def depths(seed: int, epoch: int, rank: int) -> torch.Tensor:
+        augmenter = Augmenter(hflip=0.5, rotate=0.0, zoom=0.5, jitter=0.0, noise=0.0)
+        augmented = loader(split_of(20), augmenter=augmenter, batch_size=20, seed=seed, rank=rank, world_size=2)
+        next(augmented.epoch(epoch))  # each rank draws for ten samples, and then for the same ones
+        return augmented.batch(np.arange(10)).depth
+
+    first = depths(1, 2, 0)
+    assert torch.equal(first, depths(1, 2, 0))
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert not torch.equal(first, depths(*other))
+    assert not torch.equal(first, loader(split_of(20)).batch(np.arange(10)).depth)

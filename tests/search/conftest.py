@@ -1,0 +1,113 @@
+"""What the tests of the search share: the command line in this process, a network, and a search that ran a trial."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import optuna
+import pytest
+
+from data.shards import Dataset
+from search import cli as command_line
+from search.cluster import ENVIRONMENT
+from search.experiment import Experiment
+from search.handover import hand_over
+from search.spec import load_spec
+from search.trials import EpochRecord, note_epoch, note_start
+from search.tuner import open_study
+from trainable.checkpoint import Origin, save
+from trainable.config import DataConfig, ModelConfig, TrialConfig
+from trainable.models import build_model
+
+CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2), data=DataConfig(image_size=32))
+METRICS = {"score": 0.5, "mask_iou": 0.4, "mask_rmse": 0.3, "depth_delta1": 0.6, "depth_rmse": 0.2}
+BASELINES = {"mask_threshold": {"mask_iou": 0.25}, "depth_mean": {"depth_delta1": 0.75}}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Optuna logs each study and trial."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+class Said(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def twinhead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Said]:
+    """The command line in this process, in an empty directory, with its changes of the environment undone."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, os.environ.get(name, value))
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["twinhead", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            command_line.main()
+            code = 0
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(twinhead: Callable[..., Said]) -> Callable[..., str]:
+    """The sentence with which a command refuses what it is given; it prints no result and no traceback."""
+
+    def run(*arguments: object) -> str:
+        said = twinhead(*arguments)
+        lines = [line for line in said.err.splitlines() if line]
+        assert (said.code, said.out) == (2, "")
+        assert lines[-1].startswith("twinhead: ")
+        assert not any("Traceback" in line for line in lines)
+        return lines[-1]
+
+    return run
+
+
+@pytest.fixture
+def network(scenes: Path, tmp_path: Path) -> Path:
+    """A checkpoint as it is handed over; its weights were never trained."""
+    fingerprint = Dataset.open(scenes).info.fingerprint
+    save(
+        tmp_path / "raw",
+        build_model(CONFIGURATION.model),
+        Origin(config=CONFIGURATION, data_fingerprint=fingerprint, epoch=1),
+        METRICS,
+    )
+    hand_over(tmp_path / "raw", tmp_path / "best", metrics={"test": METRICS, "baselines": BASELINES}, title="a network")
+    return tmp_path / "best"
+
+
+@pytest.fixture
+def experiment(network: Path, tmp_path: Path) -> Experiment:
+    """A search that ran one trial, and was not retrained yet."""
+    experiment = Experiment(storage=tmp_path / "artifacts", name="first")
+    experiment.create(load_spec(data_path="set"))
+    trial = open_study(experiment).ask()
+    note_start(trial, CONFIGURATION.model_dump())
+    shutil.copytree(network, experiment.trials / "00000" / "checkpoint_000000")
+    note_epoch(
+        trial,
+        EpochRecord(epoch=1, metrics=METRICS, checkpoint="trials/00000/checkpoint_000000"),
+        {"outcome": "trained"},
+    )
+    return experiment

@@ -1,0 +1,54 @@
+"""What each trial gets of a cluster, and how many run at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from data.errors import InputError
+from search.cluster import plan
+from search.plan import ResourcesConfig
+from trainable.trainer import Workers
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "workers", "concurrent"),
+    [
+        ({}, {"CPU": 2.0}, Workers(), 2),
+        ({}, {"CPU": 8.0, "GPU": 1.0}, Workers(gpus=1), 1),
+        ({}, {"CPU": 2.0, "GPU": 8.0}, Workers(gpus=1), 2),
+        ({"gpus_per_trial": 0.25}, {"CPU": 8.0, "GPU": 1.0}, Workers(gpus=0.25), 4),
+        ({"gpus_per_trial": 0.1}, {"CPU": 16.0, "GPU": 1.0}, Workers(gpus=0.1), 10),
+        ({"gpus_per_trial": 0}, {"CPU": 4.0, "GPU": 1.0}, Workers(), 4),
+        ({"workers": 2}, {"CPU": 5.0}, Workers(count=2), 2),
+        ({"workers": 2}, {"CPU": 8.0, "GPU": 4.0}, Workers(count=2, gpus=1), 2),
+        (
+            {"workers": 2, "cpus_per_worker": 2, "gpus_per_trial": 1},
+            {"CPU": 8.0, "GPU": 4.0},
+            Workers(count=2, cpus=2, gpus=0.5),
+            2,
+        ),
+        ({"concurrent": 2}, {"CPU": 8.0}, Workers(), 2),
+        ({"concurrent": 20}, {"CPU": 8.0}, Workers(), 8),
+    ],
+)
+def test_what_fits(asked: dict[str, Any], available: dict[str, float], workers: Workers, concurrent: int) -> None:
+    """More at a time than fit would wait for ever, fewer would leave the machine idle."""
+    assert plan(ResourcesConfig(**asked), available) == (workers, concurrent)
+
+
+@pytest.mark.parametrize(
+    ("asked", "available"),
+    [
+        ({"cpus_per_worker": 4}, {"CPU": 2.0}),
+        ({"workers": 3}, {"CPU": 2.0}),
+        ({"gpus_per_trial": 1}, {"CPU": 2.0}),
+        ({"gpus_per_trial": 2}, {"CPU": 2.0, "GPU": 1.0}),
+        ({}, {}),
+    ],
+)
+def test_what_does_not_fit_is_an_error(asked: dict[str, Any], available: dict[str, float]) -> None:
+    """The search would wait for a machine that never comes."""
+    with pytest.raises(InputError, match=r"asks for .* but the cluster has .*; lower resources\.workers"):
+        plan(ResourcesConfig(**asked), available)

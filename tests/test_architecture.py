@@ -1,0 +1,252 @@
+"""The rules of the house as tests: who imports whom, what is pinned, and that the README tells the truth."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from click import Group
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from search.cli import cli
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("data", "trainable", "search")
+BELOW = {"data": {"data"}, "trainable": {"data", "trainable"}, "search": {"data", "trainable", "search"}}
+WITH_RAY = ROOT / "trainable" / "trainer.py"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+INSTALLER = {"pip"}
+"""Comes with the environment itself, so that no pin decides on it."""
+
+
+def modules() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names that a module imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0] if node.level == 0 else path.relative_to(ROOT).parts[0])
+    return names
+
+
+def pins() -> dict[str, str]:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    requirements = [Requirement(line) for line in lines if line]
+    return {canonicalize_name(requirement.name): str(requirement.specifier) for requirement in requirements}
+
+
+def required(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]) -> Iterator[str]:
+    """The distributions that `name` needs on this machine, and those that they need."""
+    if (name, extras) in seen:
+        return
+    seen.add((name, extras))
+    for line in metadata.requires(name) or []:
+        requirement = Requirement(line)
+        marker = requirement.marker
+        if marker and not any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
+            continue
+        needed = canonicalize_name(requirement.name)
+        yield needed
+        yield from required(needed, frozenset(requirement.extras), seen)
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text()
+
+
+def code_lines() -> list[str]:
+    """Lines of the README's code blocks, fenced or indented."""
+    lines, fenced = [], False
+    for line in readme().splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            lines.append(line.strip())
+    return lines
+
+
+def commands() -> set[str]:
+    assert isinstance(cli, Group)
+    return set(cli.commands)
+
+
+def test_there_are_modules_to_look_at() -> None:
+    """The rules below hold of nothing if nothing is found."""
+    assert {path.relative_to(ROOT).parts[0] for path in modules()} == set(PACKAGES)
+    assert len(modules()) > 40
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package: str) -> None:
+    """search → trainable → data, never back: a data set is read without a network, a trial runs without a search."""
+    wrong = {
+        str(path.relative_to(ROOT)): names
+        for path in (ROOT / package).rglob("*.py")
+        if (names := (imported(path) & set(PACKAGES)) - BELOW[package])
+    }
+
+    assert wrong == {}
+
+
+def test_ray_stays_in_its_place() -> None:
+    """A trial's model, losses, loop and data run on any machine: Ray is in search/ and in the trainer alone."""
+    importing = [path for path in modules() if "ray" in imported(path)]
+    outside = [path for path in importing if path.relative_to(ROOT).parts[0] != "search"]
+
+    assert outside == [WITH_RAY]
+    assert len(importing) > 1
+
+
+def test_data_needs_no_torch() -> None:
+    """Importing and rendering run where no torch is: it is imported where a batch is made, in the loader."""
+    names = ["data." + ".".join(path.relative_to(ROOT / "data").with_suffix("").parts) for path in data_modules()]
+    loaded = modules_after(f"import importlib; [importlib.import_module(name) for name in {names!r}]")
+
+    assert {"data.shards", "data.scenes"} <= loaded
+    assert not {"torch", "ray", "kornia", "albumentations"} & loaded
+
+
+def data_modules() -> list[Path]:
+    return [path for path in (ROOT / "data").glob("*.py") if path.name not in {"__init__.py", "loader.py"}]
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after `code`."""
+    shown = f"{code}\nimport sys\nsys.stderr.write('\\n'.join(sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", shown], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(ran.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["predict", "--help"]])
+def test_help_is_quick(arguments: list[str]) -> None:
+    """It takes seconds to load torch and Ray: who asks for help is not kept waiting."""
+    code = f"from search.cli import cli\ncli.main({arguments!r}, standalone_mode=False)"
+
+    assert not {"torch", "ray", "optuna", "cv2", "pyarrow"} & modules_after(code)
+
+
+@pytest.mark.parametrize("path", [str(path.relative_to(ROOT)) for path in modules()])
+def test_a_module_opens_with_its_purpose(path: str) -> None:
+    """Where a name is not enough, its first line says what is found in it."""
+    docstring = ast.get_docstring(ast.parse((ROOT / path).read_text()))
+
+    assert docstring
+    assert docstring.splitlines()[0][-1] in ".,:;", path
+
+
+def test_every_package_is_installed() -> None:
+    """A package that is not listed is missing in the wheel, and nowhere else."""
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+    assert all((path.parent / "__init__.py").is_file() for path in modules())
+
+
+def test_every_dependency_is_pinned() -> None:
+    """Two machines that install today and in a year run the same; each pin is one version, and fits what we ask for."""
+    asked = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
+    for line in asked:
+        requirement = Requirement(line)
+        pin = pins().get(canonicalize_name(requirement.name), "")
+        assert re.fullmatch(r"==[0-9][^,*]*", pin), requirement.name
+        assert requirement.specifier.contains(pin.removeprefix("==")), requirement.name
+
+
+def test_what_dependencies_need_is_pinned() -> None:
+    """An indirect dependency changes a result, or breaks a build, as well as a direct one.
+
+    The CUDA build of torch brings NVIDIA's libraries, each with the version that torch itself demands.
+    """
+    needed = set(required("twinhead", frozenset({"", "dev"}), set())) - INSTALLER
+    pinned_by_torch = {name for name in needed if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
+
+    assert len(needed) > len(PROJECT["project"]["dependencies"])
+    assert sorted(needed - pinned_by_torch - pins().keys()) == []
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    """The tests speak of the pinned versions, not of what happened to lie there."""
+    needed = set(required("twinhead", frozenset({"", "dev"}), set()))
+    differing = {
+        name: (metadata.version(name), pin)
+        for name, pin in pins().items()
+        if name in needed and f"=={metadata.version(name).split('+')[0]}" != pin
+    }
+
+    assert differing == {}
+
+
+def test_the_readme_names_every_command() -> None:
+    """What it does not name is not found; what it names and is not there is a bad start."""
+    shown = {match for line in code_lines() for match in re.findall(r"(?:^|[/$ ])twinhead +([a-z]+)", line)}
+    told = set(re.findall(r"`twinhead +([a-z]+)", readme()))
+    made = {target for target in re.findall(r"make ([a-z-]+)", readme()) if f"/twinhead {target}\n" in makefile()}
+
+    assert sorted(commands() - shown - told - made) == []
+    assert sorted((shown | told) - commands()) == []
+
+
+def test_the_options_of_the_readme_exist() -> None:
+    """An example that does not run is worse than none."""
+    assert isinstance(cli, Group)
+    for line in code_lines():
+        if match := re.search(r"(?:^|[/$ ])twinhead +([a-z]+)(.*)", line.split("#")[0]):
+            known = {option for parameter in cli.commands[match[1]].params for option in parameter.opts}
+            unknown = set(re.findall(r"(?<=\s)--[a-z-]+", match[2])) - known - {"--help"}
+            assert unknown == set(), line
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    """The first line that somebody types is one of them."""
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile(), flags=re.MULTILINE))
+    prose = re.findall(r"`make ([a-z-]+)", readme())
+    code = [match[1] for line in code_lines() if (match := re.match(r"(?:\$ )?make ([a-z-]+)", line))]
+
+    assert prose + code
+    assert sorted({*prose, *code} - targets) == []
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    """Files move; a link to one does not move with it."""
+    links = re.findall(r"\]\(([^)\s]+)\)", readme()) + re.findall(r"(?:src|href)=\"([^\"]+)\"", readme())
+    anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in headings()}
+    relative = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+    broken = [
+        link
+        for link in relative
+        if (link[1:] not in anchors if link.startswith("#") else not (ROOT / link.split("#")[0]).exists())
+    ]
+
+    assert broken == []
+
+
+def headings() -> list[str]:
+    return re.findall(r"^#+ +(.+?) *$", readme(), flags=re.MULTILINE)
+
+
+def test_the_readme_names_what_there_is() -> None:
+    """It is the map of the repository: every package is on it."""
+    assert [package for package in PACKAGES if f"{package}/" not in readme()] == []

@@ -1,0 +1,160 @@
+"""The configuration: what cannot be trained is refused when it is built, in a sentence that a user can act on."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data.errors import InputError
+from trainable.config import DataConfig, OptimizerConfig, TrialConfig, build
+
+
+def nested(key: str, value: object) -> dict[str, Any]:
+    """{'optimizer': {'lr': 0.1}} of 'optimizer.lr' and 0.1."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def trial(values: dict[str, Any]) -> TrialConfig:
+    return build(TrialConfig, values, source="spec.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.image_size", 100),
+        ("data.image_size", 0),
+        ("data.image_size", 4096),
+        ("data.batch_size", 0),
+        ("data.split_by", "room"),
+        ("data.augment.hflip", 1.1),
+        ("data.augment.rotate", 46.0),
+        ("data.augment.zoom", 1.0),
+        ("data.augment.jitter", -0.1),
+        ("data.augment.noise", 0.6),
+        ("model.width", 0),
+        ("model.precision", "fp16"),
+        ("loss.mask.bce", -1.0),
+        ("optimizer.name", "adam"),
+        ("optimizer.lr", 0.0),
+        ("optimizer.momentum", 1.0),
+        ("optimizer.weight_decay", -1e-4),
+        ("optimizer.clip_norm", -1.0),
+        ("policy.name", "exponential"),
+        ("policy.warmup", 0.6),
+        ("policy.step.every", 0.0),
+        ("policy.step.factor", 1.0),
+        ("policy.plateau.patience", 1.5),
+        ("policy.cyclic.floor", 0.0),
+        ("policy.onecycle.pct_start", 1.0),
+        ("policy.onecycle.div", 0.5),
+        ("policy.cosine.floor", -0.1),
+        ("epochs", 0),
+        ("seed", -1),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(key: str, value: object) -> None:
+    """It is found before the search starts, not in the trial that draws it; the sentence says key, value and place."""
+    with pytest.raises(InputError) as caught:
+        trial(nested(key, value))
+    sentence = str(caught.value)
+    assert f"The value of '{key}' is {value!r}, but must " in sentence
+    assert sentence.endswith("; correct it in spec.yaml.")
+
+
+@pytest.mark.parametrize(
+    "key", ["optimizer.lr", "optimizer.weight_decay", "optimizer.clip_norm", "loss.depth.ssim", "data.augment.rotate"]
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_are_finite(key: str, value: float) -> None:
+    """YAML has .nan and .inf, and a NaN compares as within any bound."""
+    with pytest.raises(InputError, match=key):
+        trial(nested(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer.lr", "0.1"),
+        ("data.batch_size", "16"),
+        ("data.batch_size", 16.0),
+        ("epochs", True),
+        ("optimizer.nesterov", "yes"),
+        ("optimizer.nesterov", 1),
+        ("model.family", 3),
+        ("data", 3),
+    ],
+)
+def test_types_are_strict(key: str, value: object) -> None:
+    """What is silently converted is a typo that runs for a night."""
+    with pytest.raises(InputError, match=f"'{key}'"):
+        trial(nested(key, value))
+
+
+def test_a_whole_number_is_a_number() -> None:
+    """People write `lr: 1`."""
+    config = trial({"optimizer": {"lr": 1}})
+    assert config.optimizer.lr == 1.0
+
+
+@pytest.mark.parametrize("key", ["batchsize", "optimizer.beta", "policy.onecycle.divisor", "data.augment.vflip"])
+def test_unknown_keys_are_refused(key: str) -> None:
+    """A misspelt key would leave the default in place without a word."""
+    with pytest.raises(InputError) as caught:
+        trial(nested(key, 1))
+    assert str(caught.value) == f"The key '{key}' is not known; remove it from spec.yaml, or correct its spelling."
+
+
+def test_nesterov_needs_momentum() -> None:
+    """torch would raise in the trial; AdamW does not look at it."""
+    values = {"name": "sgd", "nesterov": True, "momentum": 0.0}
+    with pytest.raises(InputError, match=r"'optimizer' is .* momentum above 0"):
+        trial({"optimizer": values})
+    assert build(OptimizerConfig, values | {"momentum": 0.5}, source="here").nesterov
+    assert build(OptimizerConfig, values | {"name": "adamw"}, source="here").nesterov
+
+
+@pytest.mark.parametrize(
+    ("head", "weights"), [("mask", {"bce": 0}), ("depth", {"l1": 0.0}), ("mask", {"bce": 0, "dice": 0, "l1": 0})]
+)
+def test_both_heads_are_trained(head: str, weights: dict[str, float]) -> None:
+    """A head without a loss keeps its random weights, and the score counts it all the same."""
+    with pytest.raises(InputError, match=f"the {head} head at least one loss"):
+        trial({"loss": {head: weights}})
+
+
+def test_shares_add_up_to_1() -> None:
+    """What is left over would be trained and tested on by nobody."""
+    with pytest.raises(InputError, match=r"'data\.split' is .* add up to 1, not to 0\.9"):
+        trial({"data": {"split": {"train": 0.6, "val": 0.15, "test": 0.15}}})
+    config = build(DataConfig, {"split": {"train": 0.7, "val": 0.2, "test": 0.1}}, source="here")
+    assert config.shares == (0.7, 0.2, 0.1)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    """It was valid when it was built, and is shared."""
+    config = TrialConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.epochs = 3  # type: ignore[misc]
+
+
+def test_json_and_back() -> None:
+    """Checkpoints and the search's storage keep configurations as JSON."""
+    config = trial(
+        {
+            "data": {"batch_size": 7, "augment": {"rotate": 12.5}},
+            "optimizer": {"name": "sgd", "lr": 0.1 + 0.2, "nesterov": True},
+            "policy": {"name": "plateau", "plateau": {"patience": 1 / 3}},
+            "seed": 2**40,
+        }
+    )
+    again = trial(json.loads(json.dumps(config.model_dump(mode="json"))))
+    assert again == config
+    assert again != TrialConfig()
+    assert trial({}) == TrialConfig()

@@ -1,0 +1,122 @@
+"""The evaluation of a checkpoint and of the baselines, against the same worked out by hand in numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.errors import InputError
+from data.images import resize
+from data.schema import Sample
+from data.shards import Dataset
+from data.splits import rows
+from trainable import checkpoint
+from trainable.checkpoint import Origin
+from trainable.config import TrialConfig, build
+from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint
+from trainable.models import build_model
+from trainable.trial import TrialData
+
+CPU = torch.device("cpu")
+SIZE = 16
+CONFIG = build(
+    TrialConfig,
+    {
+        "data": {"image_size": SIZE, "split_by": "sample", "split": {"train": 0.4, "val": 0.2, "test": 0.4}},
+        "model": {"width": 4, "precision": "fp32"},
+    },
+    source="the test",
+)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network whose batch norms have seen something, so that training and evaluation mode differ."""
+    directory = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(2)
+    model = build_model(CONFIG.model)
+    for _ in range(20):
+        model(torch.rand(4, 3, SIZE, SIZE), torch.rand(4, 3, SIZE, SIZE))
+    checkpoint.save(directory, model, Origin(config=CONFIG, data_fingerprint="ab12", epoch=1), {})
+    return directory
+
+
+def samples_of(part: str, data: TrialData) -> list[Sample]:
+    dataset = Dataset.open(Path(data.path))
+    return list(dataset.read(rows(dataset.ids, part, "sample", CONFIG.data.shares)))
+
+
+def planes(samples: list[Sample], name: str) -> np.ndarray:
+    """(N, H, W) or (N, H, W, 3) float32 in 0..1."""
+    return np.stack([resize(getattr(sample, name), SIZE) for sample in samples]).astype(np.float32) / 255
+
+
+def test_a_checkpoint_is_measured_as_by_hand(trial_data: TrialData, saved: Path) -> None:
+    """The number in the hand-over is what it says: this network, this part, at the size that it was trained at."""
+    samples = samples_of("test", trial_data)
+    assert len(samples) > 5
+    model, _ = checkpoint.load_model(saved)
+    photos = [torch.from_numpy(planes(samples, name)).permute(0, 3, 1, 2) for name in ("bg", "fg_bg")]
+    with torch.no_grad():
+        prediction = model(*photos)
+    probability = torch.sigmoid(prediction.mask_logits)[:, 0].double().numpy()
+    depth = prediction.depth[:, 0].double().numpy()
+    mask, truth = planes(samples, "mask") > 0.5, planes(samples, "depth").astype(np.float64)
+    found = probability > 0.5
+    ious = [(left & right).sum() / (left | right).sum() for left, right in zip(found, mask, strict=True)]
+    near, far = np.clip(depth, 0.1, 1), np.clip(truth, 0.1, 1)
+    delta1 = (np.maximum(near / far, far / near) < 1.25).mean()
+    assert 0.01 < np.mean(ious) < 0.9
+    assert 0.01 < delta1 < 0.9
+
+    measured = evaluate_checkpoint(saved, trial_data, "test", device=CPU)
+    assert measured["mask_iou"] == pytest.approx(np.mean(ious), rel=1e-5)
+    assert measured["mask_mae"] == pytest.approx(np.abs(probability - mask).mean(), rel=1e-5)
+    assert measured["depth_rmse"] == pytest.approx(np.sqrt(((depth - truth) ** 2).mean()), rel=1e-5)
+    assert measured["depth_delta1"] == pytest.approx(delta1, rel=1e-5)
+    assert measured["score"] == pytest.approx((np.mean(ious) + delta1) / 2, rel=1e-5)
+
+
+def test_each_part_is_its_own(trial_data: TrialData, saved: Path) -> None:
+    """A test score that was taken on val would be the one that the search has chosen by."""
+    val, test, both = (evaluate_checkpoint(saved, trial_data, part, device=CPU) for part in ("val", "test", "val+test"))
+    assert val["score"] != test["score"]
+    counts = [len(samples_of(part, trial_data)) for part in ("val", "test")]
+    pooled = np.average([val["depth_mae"], test["depth_mae"]], weights=counts)
+    assert both["depth_mae"] == pytest.approx(pooled)
+
+
+def test_pictures_are_written_where_they_are_asked_for(trial_data: TrialData, saved: Path, tmp_path: Path) -> None:
+    """Numbers alone hide a mask that is upside down."""
+    evaluate_checkpoint(saved, trial_data, "test", device=CPU, pictures=tmp_path / "grid.png")
+    grid = cv2.imread(str(tmp_path / "grid.png"))
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+    assert grid.shape[1] > grid.shape[0] > 4 * 100  # six columns, four rows
+
+
+def test_other_data_than_was_asked_for_is_refused(trial_data: TrialData, saved: Path) -> None:
+    """The score would stand in a report beside the wrong data set's name."""
+    other = TrialData(path=trial_data.path, fingerprint="f" * 64)
+    with pytest.raises(InputError, match="has the fingerprint"):
+        evaluate_checkpoint(saved, other, "test", device=CPU)
+
+
+def test_baselines_are_fitted_on_train_and_measured_on_the_part(trial_data: TrialData) -> None:
+    """They are what the network has to beat, so they must not have seen the part either."""
+    measured = evaluate_baselines_on(CONFIG.data, trial_data, "test")
+    train, test = (samples_of(part, trial_data) for part in ("train", "test"))
+    error = planes(train, "depth").mean(axis=0) - planes(test, "depth")
+    assert measured["depth_mean"]["depth_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-5)
+
+    def ious(samples: list[Sample], cut: float) -> float:
+        difference = np.abs(planes(samples, "fg_bg") - planes(samples, "bg")).mean(axis=3) * 255
+        found, mask = difference > cut - 0.1, planes(samples, "mask") * 255 > 127
+        return float(np.mean([(f & m).sum() / (f | m).sum() for f, m in zip(found, mask, strict=True)]))
+
+    threshold = measured["mask_threshold"]["threshold"]
+    assert measured["mask_threshold"]["mask_iou"] == pytest.approx(ious(test, threshold), rel=1e-5)
+    assert ious(train, threshold) == pytest.approx(max(ious(train, cut / 3) for cut in range(300)), rel=1e-5)

@@ -1,0 +1,124 @@
+"""A trial in this process: repeatable, on the data that it was told of, and from the command line."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data.errors import InputError
+from data.loader import Loader
+from data.rendering import render
+from data.scenes import SceneSet
+from data.shards import Dataset, write_dataset
+from trainable import trial
+from trainable.checkpoint import load_model
+from trainable.config import TrialConfig, build
+from trainable.loop import EpochEnd, Training, World
+from trainable.trial import TrialData
+
+ALONE = World(device=torch.device("cpu"))
+
+
+def config(**changes: Any) -> TrialConfig:
+    values: dict[str, Any] = {
+        "data": {"image_size": 16, "batch_size": 8},
+        "model": {"family": "debug", "width": 2, "precision": "fp32"},
+        "epochs": 2,
+    }
+    return build(TrialConfig, values | changes, source="the test")
+
+
+def curve_of(config: TrialConfig, data: TrialData, **options: Any) -> list[dict[str, float]]:
+    """All that is reported but the times."""
+    ends: list[EpochEnd] = []
+
+    def report(end: EpochEnd, training: Training, val: Loader | None) -> None:
+        ends.append(end)
+
+    trial.run(config, data, world=ALONE, report=report, **options)
+    return [{name: value for name, value in end.metrics.items() if "seconds" not in name} for end in ends]
+
+
+def test_a_trial_repeats_itself(trial_data: TrialData) -> None:
+    """A configuration and a data set decide the curve; precision 'auto' is decided once a machine."""
+    automatic = config(model={"family": "debug", "width": 2})
+    assert curve_of(automatic, trial_data) == curve_of(automatic, trial_data)
+    assert curve_of(config(seed=1), trial_data) != curve_of(config(), trial_data)
+
+
+def test_a_trial_goes_on_from_a_checkpoint(trial_data: TrialData, tmp_path: Path) -> None:
+    """As after a crash: the rest is what it would have been."""
+
+    def keep_first(end: EpochEnd, training: Training, val: Loader | None) -> None:
+        if end.epoch == 1:
+            training.save(tmp_path, end.metrics)
+
+    whole = curve_of(config(), trial_data)
+    trial.run(config(), trial_data, world=ALONE, report=keep_first)
+    assert curve_of(config(), trial_data, resume_from=tmp_path) == whole[1:]
+
+
+def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:
+    """It takes train + val as one split, and reports training losses alone."""
+    data = TrialData(path=trial_data.path, fingerprint=trial_data.fingerprint, train="train+val", val=None)
+    both = trial.training_loader(config(), data, ALONE)
+    assert len(both.split) == 27
+    curve = curve_of(config(), data)
+    assert len(curve) == 2
+    assert "score" not in curve[0]
+
+
+def test_data_that_changed_is_refused(tmp_path: Path) -> None:
+    """Else half of a search would be on other pictures than the rest, even in a process that saw the old ones."""
+    path = tmp_path / "set"
+    for seed in (1, 2):
+        scenes = SceneSet(seed=seed, backgrounds=6, per_background=1, size=32)
+        shutil.rmtree(path, ignore_errors=True)
+        write_dataset(render(scenes, processes=1), path, source={})
+        if seed == 1:
+            old = TrialData(path=str(path), fingerprint=Dataset.open(path).info.fingerprint)
+            trial.read_part(config().data, old, "train")
+    for part in ("train", "val"):
+        with pytest.raises(InputError, match=f"'{path}' has the fingerprint .*, but must be {old.fingerprint}"):
+            trial.read_part(config().data, old, part)
+
+
+def test_a_part_without_samples_is_refused(trial_data: TrialData) -> None:
+    """Ten rooms may leave a split without any."""
+    split = {"train": 0.5, "val": 0.5, "test": 0.0}
+    nothing_left = config(data={"image_size": 16, "split": split})
+    with pytest.raises(InputError, match=r"'test' .* has no samples"):
+        trial.evaluation_loader(nothing_left.data, trial_data, "test", ALONE)
+
+
+SMALL = ["data.image_size=16", "data.batch_size=8", "model.family=debug", "model.precision=fp32", "epochs=2"]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "trainable.trial", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_trial_runs_from_the_command_line(trial_data: TrialData, tmp_path: Path) -> None:
+    """The way into a debugger, without Ray: a checkpoint is there at the end, of the configuration that was given."""
+    done = command(trial_data.path, str(tmp_path / "out"), *SMALL, "optimizer.lr=1e-2")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["epoch 1", "epoch 2"]
+    _, origin = load_model(tmp_path / "out")
+    assert (origin.config.optimizer.lr, origin.config.model.family) == (0.01, "debug")
+    assert origin.config.data.augment == TrialConfig().data.augment
+    assert origin.data_fingerprint == trial_data.fingerprint
+
+
+def test_a_setting_that_is_not_known_is_refused(trial_data: TrialData, tmp_path: Path) -> None:
+    """It would train the default under another name."""
+    with pytest.raises(InputError, match=r"'optimizer\.rate' is not known; remove it from the command line"):
+        trial.main(trial_data.path, str(tmp_path), "optimizer.rate=1")
+    assert list(tmp_path.iterdir()) == []

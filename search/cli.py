@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data.errors import InputError
+from data.errors import InputError, UnfinishedError
 from search.cluster import prepare_environment
 
 if TYPE_CHECKING:
@@ -262,6 +262,9 @@ def main() -> None:
     except InputError as error:
         click.echo(f"twinhead: {error}", err=True)
         sys.exit(BAD_INPUT)
+    except UnfinishedError as error:
+        click.echo(f"twinhead: {error}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)  # a second Ctrl-C: no waiting for anything
 

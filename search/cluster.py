@@ -44,13 +44,28 @@ def cluster() -> Iterator[str]:
     import ray
 
     with _address() as address:
-        context = ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            _check_reachable(address)
+            context = ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"The Ray cluster '{address}' cannot be joined ({reason}); check $RAY_ADDRESS, that the cluster runs, "
+                "and its token in $RAY_AUTH_TOKEN or ~/.ray/auth_token."
+            ) from None
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
             yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
         finally:
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Fail within seconds where nobody listens: Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 @contextmanager

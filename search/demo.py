@@ -37,7 +37,7 @@ def run_demo(storage: Path, screen: Screen) -> tuple[Experiment, dict[str, Any]]
     data = storage / "demo-scenes"
     if not _is_drawn(data):
         draw(SCENES, data, screen)
-    spec = check_spec(SPEC, source="the demo", data_path=str(data))
+    spec = check_spec(SPEC, source="the demo", data_path=str(data)).anywhere()
     experiment = Experiment(storage=storage, name=free_name(storage, "demo"))
     dataset = open_data(spec.data_path, screen)
     begin(experiment, spec, dataset)

@@ -16,7 +16,7 @@ import ray
 import torch
 from ray import tune
 
-from data.errors import InputError
+from data.errors import InputError, UnfinishedError
 from search.experiment import Experiment
 from search.progress import EpochProgress, Screen
 from search.results import Best
@@ -27,10 +27,6 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint
 from trainable.trainer import TrialJob
 from trainable.trial import TrialData
-
-
-class RetrainingError(RuntimeError):
-    """The retraining ended without a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,7 @@ def retrain(
         The checkpoint, or None if somebody pressed Ctrl-C.
 
     Raises:
-        RetrainingError: if the training failed or diverged.
+        UnfinishedError: if the training failed or diverged.
     """
     epochs = spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs
     values = {**best.trial.config, "epochs": epochs}
@@ -138,11 +134,11 @@ def _left(experiment: Experiment, values: Mapping[str, Any]) -> Path | None:
 def _checkpoint(result: tune.Result) -> Path:
     metrics = result.metrics or {}
     if result.error is not None or metrics.get("outcome") == "diverged":
-        raise RetrainingError(
+        raise UnfinishedError(
             f"The retraining of the best configuration failed: {result.error or metrics.get('reason')}"
         )
     if path := metrics.get("checkpoint_path"):
         return Path(path)
     if result.checkpoint is None:
-        raise RetrainingError("The retraining of the best configuration ended without a checkpoint.")
+        raise UnfinishedError("The retraining of the best configuration ended without a checkpoint.")
     return Path(result.checkpoint.path)

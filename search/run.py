@@ -13,7 +13,7 @@ import torch
 from ray import tune
 
 from data.cache import cache_root, decoded_bytes
-from data.errors import InputError
+from data.errors import InputError, UnfinishedError
 from data.shards import Dataset
 from data.splits import rows
 from search.cluster import cluster, cluster_resources, has_one_node, plan
@@ -47,13 +47,13 @@ def open_data(path: str, screen: Screen) -> Dataset:
         InputError: if it is missing, of a newer schema, truncated or altered.
     """
     size = sum(part.bytes for part in Dataset.open(Path(path)).info.parts)
-    with screen.bar("checking the data", size, "bytes") as move:
+    with screen.bar("checking the data", -(-size // 2**20), "MiB") as move:
         done = 0
 
         def show(checked: int) -> None:
             nonlocal done
-            move(checked - done, "")
-            done = checked
+            move(-(-checked // 2**20) - done, "")
+            done = -(-checked // 2**20)
 
         return Dataset.open(Path(path), verify=True, on_bytes=show)
 
@@ -81,7 +81,8 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         The summary, as in `summary.json`.
 
     Raises:
-        InputError: if a split has no samples, the cluster or the disk has no room.
+        InputError: if a split has no samples, the data changed, or the cluster or the disk has no room.
+        UnfinishedError: if no trial, or not the retraining, came to a network.
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
@@ -111,7 +112,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         if stopper.interrupted:
             raise InterruptedSearchError
         if best is None:
-            raise InputError(
+            raise UnfinishedError(
                 f"No trial of '{experiment.name}' reached a result ({_reasons(trials)}); correct the spec."
             )
         _hand_over_best(experiment, best)

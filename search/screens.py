@@ -121,7 +121,7 @@ def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str
     places = {
         "summary": str(experiment.summary_file),
         "best trial": str(experiment.best),
-        "trials": f"{experiment.trials} (tensorboard --logdir it)",
+        "curves": f"tensorboard --logdir {experiment.trials}",
     }
     if summary["retrained"]:
         places = {"retrained": str(experiment.retrained)} | places

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 
 from data.errors import InputError
-from search.cluster import plan
+from search.cluster import cluster, plan
 from search.plan import ResourcesConfig
 from trainable.trainer import Workers
 
@@ -52,3 +53,14 @@ def test_what_does_not_fit_is_an_error(asked: dict[str, Any], available: dict[st
     """The search would wait for a machine that never comes."""
     with pytest.raises(InputError, match=r"asks for .* but the cluster has .*; lower resources\.workers"):
         plan(ResourcesConfig(**asked), available)
+
+
+def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself tries for minutes, and ends in a traceback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+
+    with pytest.raises(InputError, match=rf"'{address}' cannot be joined .*RAY_ADDRESS"), cluster():
+        pytest.fail("there is no cluster to join")

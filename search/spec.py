@@ -251,14 +251,9 @@ def _check_values(space: Mapping[str, Any], source: str) -> None:
 
 
 def _check_trial(values: Mapping[str, Any], source: str) -> None:
-    from trainable.models import MODELS  # imports torch, which nothing else here needs
+    from trainable.models import check_model  # imports torch, which nothing else here needs
 
-    config = build(TrialConfig, values, source=source)
-    if config.model.family not in MODELS:
-        raise InputError(
-            f"The value of 'model.family' is '{config.model.family}', but must be one of {', '.join(MODELS)}; "
-            f"correct it in {source}."
-        )
+    check_model(build(TrialConfig, values, source=source).model, source)
 
 
 def _plain(space: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class ModelConfig(Section):
     """A key of `trainable.models.MODELS`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 16
     """Channels of the first stage; the others are multiples of it."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a value is dropped in training; only families that had dropout as published take one above 0."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; 'auto' takes bf16 where it was measured to be faster."""
 

@@ -1,4 +1,4 @@
-"""The other model families against plain functions, layer by layer: parameters and costs do not show how they are wired.
+"""The other model families against plain functions: parameters and costs do not show how layers are wired.
 
 Input order, order of joining, place of norms and activations, shortcuts, resizing: each changes only what is computed.
 """
@@ -190,9 +190,9 @@ def test_a_family_is_wired_as_described(family, reference, size):
     weights = {}
     for name, tensor in model.state_dict().items():  # batch norms that do nothing would hide their absence
         random = torch.rand(tensor.shape, generator=generator)
-        # Batch norms with a bias above 0 keep the units alive: a dead one would hide what is before it.
-        spread = random + 0.5 if "running_var" in name else random if name.endswith("bias") else random - 0.5
-        weights[name] = (spread if "depth_net.head" not in name else spread / 100).to(tensor.dtype)
+        # Norms with gains near 1 and a bias above 0 keep units alive and signals large: small ones would hide errors.
+        centred = random.ndim == 4
+        weights[name] = (2 * random - 1 if centred else random if "bias" in name else random + 0.5).to(tensor.dtype)
     model.load_state_dict(weights)
     pictures = torch.rand(2, 2, 3, *size, generator=generator, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""The model families: two pictures in, mask and depth out. One file each; `MODELS` has their builders.
+"""The model families: two pictures in, mask and depth out. `MODELS` has their builders, near relatives share a file.
 
 Every family's `forward(bg, fg_bg)` takes (B, 3, H, W) floats in 0..1 and returns a `Prediction` of that size.
 """
@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 from data.errors import InputError
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.models.debug import DebugNet
+from trainable.models.dmnet import dmnet_cnn, dmnet_cnn_v1, dmnet_resnet
+from trainable.models.pair import Pair
 from trainable.models.prediction import Prediction
-from trainable.models.resunet import ResUNet
+from trainable.models.resnet_dual import ResNetDual
+from trainable.models.resunet import ResUNet, ResUNetLite
+from trainable.models.sepunet import SepUNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,23 +24,47 @@ if TYPE_CHECKING:
 
     from trainable.config import ModelConfig
 
-__all__ = ["MODELS", "Prediction", "build_model", "multiply_adds", "parameter_count"]
+__all__ = ["MODELS", "WITH_DROPOUT", "Prediction", "build_model", "check_model", "multiply_adds", "parameter_count"]
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "resunet": lambda config: ResUNet(config.width),
+    "resunet-lite": lambda config: ResUNetLite(config.width),
+    "pair": lambda config: Pair(config.width, config.dropout),
+    "dmnet-cnn": lambda config: dmnet_cnn(config.width, config.dropout),
+    "dmnet-cnn-v1": lambda config: dmnet_cnn_v1(config.width, config.dropout),
+    "dmnet-resnet": lambda config: dmnet_resnet(config.width, config.dropout),
+    "resnet-dual": lambda config: ResNetDual(config.width, config.dropout),
+    "sepunet": lambda config: SepUNet(config.width),
     "debug": lambda config: DebugNet(config.width),
 }
+
+WITH_DROPOUT = frozenset({"pair", "dmnet-cnn", "dmnet-cnn-v1", "dmnet-resnet", "resnet-dual"})
+"""Families that have dropout as published, and so take `model.dropout`."""
 
 
 def build_model(config: ModelConfig) -> nn.Module:
     """Build a freshly initialised network; its weights follow torch's random seed.
 
     Raises:
-        InputError: if the family is not a key of `MODELS`.
+        InputError: as `check_model` does.
+    """
+    check_model(config)
+    return MODELS[config.family](config)
+
+
+def check_model(config: ModelConfig, source: str = "the spec") -> None:
+    """See to it that the network can be built, without building it; `source` is where the configuration came from.
+
+    Raises:
+        InputError: if the family is not a key of `MODELS`, or has no dropout where the configuration asks for it.
     """
     if config.family not in MODELS:
         raise InputError(
-            f"The value of 'family' is '{config.family}', but must be one of {', '.join(sorted(MODELS))}; "
-            "set model.family in the spec."
+            f"The value of 'model.family' is '{config.family}', but must be one of {', '.join(sorted(MODELS))}; "
+            f"correct it in {source}."
         )
-    return MODELS[config.family](config)
+    if config.dropout and config.family not in WITH_DROPOUT:
+        raise InputError(
+            f"The value of 'model.dropout' is {config.dropout:g}, but must be 0 for the model family "
+            f"'{config.family}', which has none; correct it in {source}."
+        )

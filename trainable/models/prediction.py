@@ -17,4 +17,4 @@ class Prediction(NamedTuple):
     mask_logits: Tensor
     """(B, 1, H, W): log-odds that a pixel is foreground; their sigmoid is the probability."""
     depth: Tensor
-    """(B, 1, H, W): depth as the linear head gives it, to be compared with 0..1, far is 1; not clamped."""
+    """(B, 1, H, W): depth as the head gives it, to be compared with 0..1, far is 1; a linear head is not clamped."""

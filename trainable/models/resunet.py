@@ -1,7 +1,7 @@
-"""ResUNet with one encoder and two decoders, one for the mask and one for the depth.
+"""ResUNet with one encoder and two decoders, one for the mask and one for the depth, and a shallow variant of it.
 
-A U-Net (Ronneberger et al. 2015) whose encoder stages have a shortcut (He et al. 2016). At width 32 it has
-11,033,922 parameters.
+A U-Net (Ronneberger et al. 2015) whose encoder stages have a shortcut (He et al. 2016). As published, the deep one has
+11,033,922 parameters at width 32, and the lite one 2,634,882 at width 64. Both give the depth as it is, not squashed.
 Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import InputError
+from trainable.models.blocks import DoubleConv, shortcut_1x1
 from trainable.models.prediction import Prediction
-
-SIZE_MULTIPLE = 16
-"""Four stages halve the picture, so that its sides must be multiples of this."""
+from trainable.models.sizes import require_multiple
 
 
 class ResUNet(nn.Module):
@@ -31,7 +29,7 @@ class ResUNet(nn.Module):
         self.enc2 = _ResBlock(width, 2 * width)
         self.enc3 = _ResBlock(2 * width, 4 * width)
         self.enc4 = _ResBlock(4 * width, 8 * width)
-        self.bottleneck = _DoubleConv(8 * width, 16 * width)
+        self.bottleneck = DoubleConv(8 * width, 16 * width, bias=True)
         self.mask_decoder = _Decoder(width)
         self.depth_decoder = _Decoder(width)
         self.mask_head = nn.Conv2d(width, 1, kernel_size=1)
@@ -47,7 +45,7 @@ class ResUNet(nn.Module):
         Raises:
             InputError: if H or W is not a multiple of 16.
         """
-        _require_divisible(height=bg.shape[-2], width=bg.shape[-1])
+        require_multiple(bg, 16, family="resunet")
         skip1 = self.enc1(torch.cat([bg, fg_bg], dim=1))  # (B, W0, H, W)
         skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
         skip3 = self.enc3(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
@@ -59,17 +57,36 @@ class ResUNet(nn.Module):
         )
 
 
-class _DoubleConv(nn.Sequential):
-    """Twice a 3 x 3 convolution, batch normalisation and ReLU."""
+class ResUNetLite(nn.Module):
+    """The same with two stages instead of four: a smaller field of view, and little to compute away from full size.
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(
-            nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1),
-            nn.BatchNorm2d(channels_out),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1),
-            nn.BatchNorm2d(channels_out),
-            nn.ReLU(inplace=True),
+    Args:
+        width: channels W0 of the first stage; the next ones have 2 and 4 times as many.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enc1 = _ResBlock(6, width)
+        self.enc2 = _ResBlock(width, 2 * width)
+        self.bottleneck = DoubleConv(2 * width, 4 * width, bias=True)
+        self.mask_decoder = _LiteDecoder(width)
+        self.depth_decoder = _LiteDecoder(width)
+        self.mask_head = nn.Conv2d(width, 1, kernel_size=1)
+        self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
+
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+        """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
+
+        Raises:
+            InputError: if H or W is not a multiple of 4.
+        """
+        require_multiple(bg, 4, family="resunet-lite")
+        skip1 = self.enc1(torch.cat([bg, fg_bg], dim=1))  # (B, W0, H, W)
+        skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
+        deepest = self.bottleneck(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
+        return Prediction(
+            mask_logits=self.mask_head(self.mask_decoder(deepest, skip2, skip1)),
+            depth=self.depth_head(self.depth_decoder(deepest, skip2, skip1)),
         )
 
 
@@ -78,11 +95,8 @@ class _ResBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.main = _DoubleConv(channels_in, channels_out)
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, kernel_size=1, bias=False),
-            nn.BatchNorm2d(channels_out),
-        )
+        self.main = DoubleConv(channels_in, channels_out, bias=True)
+        self.shortcut = shortcut_1x1(channels_in, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.main(x) + self.shortcut(x))
@@ -93,7 +107,7 @@ class _UpBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_skip: int, channels_out: int) -> None:
         super().__init__()
-        self.conv = _DoubleConv(channels_in + channels_skip, channels_out)
+        self.conv = DoubleConv(channels_in + channels_skip, channels_out, bias=True)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         larger = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
@@ -119,9 +133,14 @@ class _Decoder(nn.Module):
         return full
 
 
-def _require_divisible(*, height: int, width: int) -> None:
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-        raise InputError(
-            f"The value of 'image_size' is {height} x {width} (height x width), but must be multiples of "
-            f"{SIZE_MULTIPLE} for the model family 'resunet'; set data.image_size in the spec."
-        )
+class _LiteDecoder(nn.Module):
+    """From (B, 4 W0, H/4, W/4) and the encoder's two outputs back to (B, W0, H, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up2 = _UpBlock(4 * width, 2 * width, 2 * width)
+        self.up1 = _UpBlock(2 * width, width, width)
+
+    def forward(self, deepest: Tensor, skip2: Tensor, skip1: Tensor) -> Tensor:
+        full: Tensor = self.up1(self.up2(deepest, skip2), skip1)
+        return full

@@ -1,0 +1,108 @@
+"""A small U-Net of depthwise separable convolutions on grey pictures, with one encoder and two decoders.
+
+U-Net: Ronneberger et al. 2015; separable convolutions: Howard et al. 2017. At width 32 it has the 747,926 parameters
+that were published; the published program ran and counted one decoder twice, so that both heads saw the same features.
+The depth comes at half the size, as it is, not squashed, and is enlarged.
+Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the first stage).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainable.models.prediction import Prediction
+from trainable.models.sizes import require_at_least
+
+
+class SepUNet(nn.Module):
+    """Two pictures in, mask and depth out, all at the same size.
+
+    Args:
+        width: channels W0 of the first stage; the next ones have 2, 4, 8 and 8 times as many.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inc = _DoubleConv(2, width, width)
+        self.down1 = _DoubleConv(width, 2 * width, 2 * width)
+        self.down2 = _DoubleConv(2 * width, 4 * width, 4 * width)
+        self.down3 = _DoubleConv(4 * width, 8 * width, 8 * width)
+        self.down4 = _DoubleConv(8 * width, 8 * width, 8 * width)
+        self.mask_decoder = _Decoder(width)
+        self.depth_decoder = _Decoder(width)
+        self.mask_head = _separable(width, 1)
+        self.depth_head = _separable(width, 1, stride=2)
+
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+        """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
+
+        Raises:
+            InputError: if H or W is below 16.
+        """
+        require_at_least(bg, 16, family="sepunet")
+        skip1 = self.inc(torch.cat([_grey(fg_bg), _grey(bg)], dim=1))  # (B, W0, H, W)
+        skip2 = self.down1(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
+        skip3 = self.down2(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
+        skip4 = self.down3(F.max_pool2d(skip3, 2))  # (B, 8 W0, H/8, W/8)
+        deepest = self.down4(F.max_pool2d(skip4, 2))  # (B, 8 W0, H/16, W/16)
+        depth = self.depth_head(self.depth_decoder(deepest, skip4, skip3, skip2, skip1))  # (B, 1, H/2, W/2)
+        return Prediction(
+            mask_logits=self.mask_head(self.mask_decoder(deepest, skip4, skip3, skip2, skip1)),
+            depth=F.interpolate(depth, size=bg.shape[-2:], mode="bilinear", align_corners=False),
+        )
+
+
+def _grey(picture: Tensor) -> Tensor:
+    """Luma of (B, 3, H, W), as (B, 1, H, W), with the weights of ITU-R BT.601."""
+    return 0.299 * picture[:, 0:1] + 0.587 * picture[:, 1:2] + 0.114 * picture[:, 2:3]
+
+
+def _separable(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
+    """A 3 x 3 convolution of each channel by itself, then a 1 x 1 convolution over them."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_in, kernel_size=3, stride=stride, padding=1, groups=channels_in),
+        nn.Conv2d(channels_in, channels_out, kernel_size=1),
+    )
+
+
+class _DoubleConv(nn.Sequential):
+    """Twice a separable convolution, batch normalisation and ReLU."""
+
+    def __init__(self, channels_in: int, channels_between: int, channels_out: int) -> None:
+        super().__init__(
+            _separable(channels_in, channels_between),
+            nn.BatchNorm2d(channels_between),
+            nn.ReLU(inplace=True),
+            _separable(channels_between, channels_out),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class _Decoder(nn.Module):
+    """From (B, 8 W0, H/16, W/16) and the encoder's other four outputs back to (B, W0, H, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up1 = _DoubleConv(16 * width, 8 * width, 4 * width)
+        self.up2 = _DoubleConv(8 * width, 4 * width, 2 * width)
+        self.up3 = _DoubleConv(4 * width, 2 * width, width)
+        self.up4 = _DoubleConv(2 * width, width, width)
+
+    def forward(self, deepest: Tensor, skip4: Tensor, skip3: Tensor, skip2: Tensor, skip1: Tensor) -> Tensor:
+        x = self.up1(_join(deepest, skip4))
+        x = self.up2(_join(x, skip3))
+        x = self.up3(_join(x, skip2))
+        full: Tensor = self.up4(_join(x, skip1))
+        return full
+
+
+def _join(x: Tensor, skip: Tensor) -> Tensor:
+    """`skip`, then `x` at twice its size, with zeros around it where halving had rounded down."""
+    larger = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+    rows, columns = skip.shape[-2] - larger.shape[-2], skip.shape[-1] - larger.shape[-1]
+    if rows or columns:
+        larger = F.pad(larger, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+    return torch.cat([skip, larger], dim=1)

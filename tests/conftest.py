@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,9 @@ import torch
 from data.rendering import render
 from data.scenes import SceneSet
 from data.shards import Dataset, write_dataset
+from trainable import checkpoint
+from trainable.config import TrialConfig
+from trainable.models import build_model
 from trainable.trial import TrialData
 
 
@@ -37,3 +40,20 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trial_data(scenes: Path) -> TrialData:
     """`scenes` as a trial is told of it."""
     return TrialData(path=str(scenes), fingerprint=Dataset.open(scenes).info.fingerprint)
+
+
+@pytest.fixture(scope="session")
+def save_warmed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrialConfig], Path]:
+    """Saves a network whose batch norms have seen something, so that training and evaluation mode differ."""
+
+    def save(config: TrialConfig) -> Path:
+        directory = tmp_path_factory.mktemp("checkpoint")
+        torch.manual_seed(2)
+        model, size = build_model(config.model), config.data.image_size
+        for _ in range(20):
+            model(torch.rand(4, 3, size, size), torch.rand(4, 3, size, size))
+        origin = checkpoint.Origin(config=config, data_fingerprint="ab12", epoch=1)
+        checkpoint.save(directory, model, origin, {})
+        return directory
+
+    return save

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -28,6 +28,8 @@ from trainable.models.prediction import Prediction
 from trainable.optim import build_optimizer
 from trainable.policies import Policy, build_policy, build_replay
 from trainable.precision import autocast
+
+T = TypeVar("T")
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -47,6 +49,14 @@ class World:
         if self.size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
+
+    def first(self, value: T) -> T:
+        """What the first worker has, on every one of them."""
+        if self.size > 1:
+            shared = [value]
+            torch.distributed.broadcast_object_list(shared, src=0, device=self.device)
+            value = shared[0]
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,7 @@ def run(
         InputError: if the data set is not what `data` says, or a part of it has no samples.
         NonFiniteLossError: at the first loss that is not finite.
     """
-    config = resolve(config, world.device)
+    config = world.first(resolve(config, world.device))  # unlike machines may measure unlike
     train = training_loader(config, data, world)
     val = evaluation_loader(config.data, data, data.val, world) if data.val else None
     training = loop.start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,10 +16,8 @@ from data.schema import Sample
 from data.shards import Dataset
 from data.splits import rows
 from trainable import checkpoint
-from trainable.checkpoint import Origin
 from trainable.config import TrialConfig, build
 from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint
-from trainable.models import build_model
 from trainable.trial import TrialData
 
 CPU = torch.device("cpu")
@@ -34,15 +33,9 @@ CONFIG = build(
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network whose batch norms have seen something, so that training and evaluation mode differ."""
-    directory = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(2)
-    model = build_model(CONFIG.model)
-    for _ in range(20):
-        model(torch.rand(4, 3, SIZE, SIZE), torch.rand(4, 3, SIZE, SIZE))
-    checkpoint.save(directory, model, Origin(config=CONFIG, data_fingerprint="ab12", epoch=1), {})
-    return directory
+def saved(save_warmed: Callable[[TrialConfig], Path]) -> Path:
+    """A checkpoint of `CONFIG`."""
+    return save_warmed(CONFIG)
 
 
 def samples_of(part: str, data: TrialData) -> list[Sample]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,8 @@ from data.errors import InputError
 from data.images import decode_photo, encode_jpeg, encode_png
 from data.schema import Pixels
 from trainable import checkpoint
-from trainable.checkpoint import Origin
 from trainable.config import TrialConfig, build
 from trainable.loop import World
-from trainable.models import build_model
 from trainable.models.prediction import Prediction
 from trainable.pictures import as_pixels, predict
 from trainable.predict import predict_files, predict_pixels
@@ -29,15 +28,9 @@ CONFIG = build(
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network whose batch norms have seen something, so that training and evaluation mode differ."""
-    directory = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(2)
-    model = build_model(CONFIG.model)
-    for _ in range(20):
-        model(torch.rand(4, 3, SIZE, SIZE), torch.rand(4, 3, SIZE, SIZE))
-    checkpoint.save(directory, model, Origin(config=CONFIG, data_fingerprint="ab12", epoch=1), {})
-    return directory
+def saved(save_warmed: Callable[[TrialConfig], Path]) -> Path:
+    """A checkpoint of `CONFIG`."""
+    return save_warmed(CONFIG)
 
 
 def photo(seed: int, height: int = 40, width: int = 70) -> Pixels:

@@ -37,6 +37,16 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 24 rooms with two pictures each at 32 px, drawn by the command that users have for it."""
+    from tests.commands import twinhead  # brings Ray, which most tests do without
+
+    path = tmp_path_factory.mktemp("drawn") / "set"
+    twinhead("render", str(path), "--backgrounds", "24", "--per-background", "2", "--size", "32", "--seed", "3")
+    return path
+
+
+@pytest.fixture(scope="session")
 def trial_data(scenes: Path) -> TrialData:
     """`scenes` as a trial is told of it."""
     return TrialData(path=str(scenes), fingerprint=Dataset.open(scenes).info.fingerprint)

@@ -1,0 +1,95 @@
+"""Commands in processes of their own, as users run them, and ways to watch and to end them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from search.experiment import Experiment
+from search.results import trial_records
+from search.trials import TrialRecord
+from search.tuner import open_study
+
+SMALL = ("--set", "data.image_size=32", "--set", "model.family=debug", "--set", "model.width={choices: [2, 4]}")
+LONG = (
+    *SMALL,
+    "--set",
+    "scheduler.max_epochs=40",
+    "--set",
+    "scheduler.grace_epochs=40",
+    "--set",
+    "retrain.enabled=false",
+)
+"""Trials that take some seconds, so that there is something to interrupt."""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+
+
+def twinhead(*arguments: str) -> str:
+    """What a command that must succeed writes to standard output."""
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "search.cli", *arguments]
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command while it runs; it and all that it started are gone at the end."""
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for pid in (process.pid, *descendants(process.pid)):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str], pattern: str) -> None:
+    """Read what a command says until a line matches."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if re.search(pattern, line):
+            return
+    pytest.fail(f"the command ended without saying {pattern!r}: {''.join(said)}")
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid`."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children: dict[int, list[int]] = {}
+    for line in listed.splitlines():
+        child, parent = map(int, line.split())
+        children.setdefault(parent, []).append(child)
+    found, waiting = [], [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def command_of(pid: int) -> str:
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.read_bytes().replace(b"\0", b" ").decode() if path.exists() else ""
+
+
+def records(experiment: Experiment) -> list[TrialRecord]:
+    return trial_records(open_study(experiment))

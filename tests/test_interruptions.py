@@ -1,0 +1,100 @@
+"""What a search survives: Ctrl-C, the death of its driver, the death of a trial; real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from search.experiment import Experiment
+from search.trials import TrialRecord
+from tests.commands import LONG, command_of, descendants, records, started, twinhead, wait_for
+
+
+def test_ctrl_c_leaves_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> None:
+    """Finished trials stay finished, and those that ran go on from their checkpoints."""
+    experiment = Experiment(storage=tmp_path, name="broken-off")
+    with started(
+        "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "4"
+    ) as process:
+        wait_for(process, r"trial \d+: score")
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    before = {trial.number: trial for trial in records(experiment)}
+    summary = json.loads(experiment.summary_file.read_text())
+
+    assert process.returncode == 130
+    assert f"twinhead search --resume broken-off --storage {tmp_path}" in said
+    assert not summary["complete"]
+    assert summary["outcomes"]["finished"] >= 1
+    assert summary["outcomes"]["interrupted"] >= 1
+
+    twinhead("search", "--resume", experiment.name, "--storage", str(tmp_path))
+
+    check_gone_on(experiment, before)
+
+
+def test_a_killed_driver_loses_no_finished_trial(drawn: Path, tmp_path: Path) -> None:
+    """The machine that runs the command may die at any moment."""
+    experiment = Experiment(storage=tmp_path, name="killed")
+    with started(
+        "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "3"
+    ) as process:
+        wait_for(process, r"trial \d+: score")
+        for pid in (process.pid, *descendants(process.pid)):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    before = {trial.number: trial for trial in records(experiment)}
+
+    assert any(trial.state == TrialState.COMPLETE for trial in before.values())
+
+    twinhead("search", "--resume", experiment.name, "--storage", str(tmp_path))
+
+    check_gone_on(experiment, before)
+
+
+def test_a_killed_trial_goes_on_from_its_checkpoint(drawn: Path, tmp_path: Path) -> None:
+    """A process that dies is started again; the search does not notice but for the time."""
+    experiment = Experiment(storage=tmp_path, name="crashed")
+    with started(
+        "search",
+        "--data",
+        str(drawn),
+        "--name",
+        experiment.name,
+        "--storage",
+        str(tmp_path),
+        *LONG,
+        "--trials",
+        "2",
+        "--json",
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not experiment.trials.is_dir() or not list(experiment.trials.glob("*/checkpoint_*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        trials = [pid for pid in descendants(process.pid) if "ImplicitFunc" in command_of(pid)]
+        os.kill(trials[0], signal.SIGKILL)
+        out, said = process.communicate(timeout=120)
+
+    assert process.returncode == 0, said
+    assert json.loads(out)["outcomes"]["finished"] == 2
+    for trial in records(experiment):
+        assert [record.epoch for record in trial.epochs] == list(range(1, 41))
+
+
+def check_gone_on(experiment: Experiment, before: dict[int, TrialRecord]) -> None:
+    """Every trial is whole, finished ones were not run again, and interrupted ones went on from a checkpoint."""
+    summary = json.loads(experiment.summary_file.read_text())
+    after = {trial.number: trial for trial in records(experiment)}
+    assert summary["complete"]
+    assert summary["trials"] == experiment.spec().plan.budget.trials
+    assert summary["outcomes"]["finished"] == summary["trials"]
+    for number, trial in before.items():
+        assert [record.epoch for record in after[number].epochs] == list(range(1, 41))
+        assert after[number].epochs[: len(trial.epochs)] == trial.epochs or trial.state == TrialState.RUNNING
+        assert after[number].attempt == trial.attempt + (trial.state != TrialState.COMPLETE)

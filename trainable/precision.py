@@ -1,7 +1,7 @@
 """Whether the forward pass runs in bf16 or fp32: measured once for each network and machine, and remembered.
 
 A rule would be wrong somewhere: on an AMD EPYC with AVX-512 bf16, a ResUNet step at 96 px was 1.55, 1.75 and 1.93 times
-faster in bf16 at widths 8, 16 and 32 (`tests/benchmarks/precision.py`); on a CPU with AMX it was slower at width 32.
+faster in bf16 at widths 8, 16 and 32 (`tests/benchmarks/precision.py`); on another CPU it was slower at width 32.
 """
 
 from __future__ import annotations

@@ -256,8 +256,13 @@ def main() -> None:
         cli.main(prog_name="twinhead", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(INTERRUPTED)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        asked = context.command_path if context else "twinhead"
+        click.echo(f"twinhead: {error.format_message()} See '{asked} --help'.", err=True)
         sys.exit(error.exit_code)
     except InputError as error:
         click.echo(f"twinhead: {error}", err=True)

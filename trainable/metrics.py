@@ -61,13 +61,12 @@ class MetricSums:
         """Add a batch, as a model predicted it.
 
         Args:
-            prediction: mask logits and depth, (B, 1, H, W) each.
+            prediction: what a network returned, (B, 1, H, W) each.
             mask: (B, 1, H, W), uint8 as in a `Batch` or float in 0..1.
             depth: (B, 1, H, W), likewise.
         """
-        logits = prediction.mask_logits.float()
         # An infinite logit has a probability of 0 or 1, which may be right by chance.
-        probability = torch.where(logits.isfinite(), torch.sigmoid(logits), math.nan)
+        probability = torch.where(prediction.mask_logits.isfinite(), prediction.mask, math.nan)
         self.update_values(probability, prediction.depth, mask, depth)
 
     @torch.no_grad()

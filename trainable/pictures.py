@@ -18,18 +18,18 @@ COLUMNS = ("background", "with foreground", "mask", "predicted mask", "depth", "
 
 @torch.no_grad()
 def predict(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
-    """Mask logits and depth of a batch, (B, 1, H, W) float32 on the batch's device."""
+    """Mask and depth of a batch, (B, 1, H, W) float32 on the batch's device."""
     model.eval()
     with autocast(config, batch.bg.device):
         prediction: Prediction = model(*batch.inputs())
-    return Prediction(prediction.mask_logits.float(), prediction.depth.float())
+    return prediction
 
 
 def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
     """Mask as probability and depth, each (B, H, W) uint8: 0..1 becomes 0..255, what lies outside is clipped."""
     mask, depth = (
         (plane.clamp(0, 1) * 255).round().to(torch.uint8).squeeze(1).cpu().numpy()
-        for plane in (torch.sigmoid(prediction.mask_logits), prediction.depth)
+        for plane in (prediction.mask, prediction.depth)
     )
     return mask, depth
 

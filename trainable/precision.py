@@ -98,7 +98,7 @@ def _step_seconds(config: TrialConfig, device: torch.device, precision: Precisio
         started = time.perf_counter()
         with autocast(model, device):
             prediction = network(photo, photo)
-        (prediction.mask_logits.float().mean() + prediction.depth.float().mean()).backward()
+        (prediction.mask.mean() + prediction.depth.mean()).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)

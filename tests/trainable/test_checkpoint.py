@@ -59,9 +59,9 @@ def test_a_channels_last_network_survives(tmp_path: Path) -> None:
         for parameter in model.parameters():
             parameter.zero_()
     checkpoint.load_weights(model, saved(tmp_path))
-    weight = model.get_parameter("enc2.main.0.weight")
+    weight = model.get_parameter("body.enc2.main.0.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(weight, network().get_parameter("enc2.main.0.weight"))
+    assert torch.equal(weight, network().get_parameter("body.enc2.main.0.weight"))
 
 
 def test_state_comes_back(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     saved(tmp_path / "narrow", width=2)
     saved(tmp_path / "wide", width=3)
     (tmp_path / "narrow" / WEIGHTS).replace(tmp_path / "wide" / WEIGHTS)
-    with pytest.raises(InputError, match=r"'bottleneck.0.bias' is \(32,\), but must be \(48,\)"):
+    with pytest.raises(InputError, match=r"'body.bottleneck.0.bias' is \(32,\), but must be \(48,\)"):
         checkpoint.load_model(tmp_path / "wide")
 
 
@@ -91,8 +91,8 @@ def test_missing_and_surplus_weights_are_refused_by_name(tmp_path: Path) -> None
     """A head that is not in the file would keep its random weights."""
     saved(tmp_path)
     headless = network()
-    del headless.mask_head
-    with pytest.raises(InputError, match=r"'mask_head.bias' is \(1,\), but must be absent"):
+    del headless.body.mask_head
+    with pytest.raises(InputError, match=r"'body.mask_head.bias' is \(1,\), but must be absent"):
         checkpoint.load_weights(headless, tmp_path)
     larger = network()
     larger.third_head = nn.Conv2d(2, 1, kernel_size=1)

@@ -41,7 +41,7 @@ def trial(values: dict[str, Any]) -> TrialConfig:
         ("model.width", 0),
         ("model.precision", "fp16"),
         ("loss.mask.bce", -1.0),
-        ("optimizer.name", "adam"),
+        ("optimizer.name", "lion"),
         ("optimizer.lr", 0.0),
         ("optimizer.momentum", 1.0),
         ("optimizer.weight_decay", -1e-4),
@@ -103,7 +103,7 @@ def test_a_whole_number_is_a_number() -> None:
     assert config.optimizer.lr == 1.0
 
 
-@pytest.mark.parametrize("key", ["batchsize", "optimizer.beta", "policy.onecycle.divisor", "data.augment.vflip"])
+@pytest.mark.parametrize("key", ["batchsize", "optimizer.beta", "policy.onecycle.divisor", "data.augment.flip"])
 def test_unknown_keys_are_refused(key: str) -> None:
     """A misspelt key would leave the default in place without a word."""
     with pytest.raises(InputError) as caught:

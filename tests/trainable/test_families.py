@@ -145,7 +145,7 @@ def test_families_have_the_published_numbers_of_parameters(family):
 def test_parts_have_the_published_numbers_of_parameters(family):
     """A total can be right by errors that cancel; the parts cannot."""
     model = _published(family)
-    assert {name: _parameters(model.get_submodule(name)) for name in PARTS[family]} == PARTS[family]
+    assert {name: _parameters(model.body.get_submodule(name)) for name in PARTS[family]} == PARTS[family]
     assert sum(PARTS[family].values()) == _parameters(model)
 
 
@@ -162,7 +162,7 @@ def test_families_have_the_published_multiply_adds(family):
 )
 def test_what_pair_is_said_to_have_includes_its_dead_block(part, expected):
     """The published mask network counts a block that never learns; ours has to be comparable."""
-    assert parameter_count(_published("pair").get_submodule(part)) == expected
+    assert parameter_count(_published("pair").body.get_submodule(part)) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -191,7 +191,7 @@ def test_gradients_reach_every_parameter_that_is_to_learn(family):
     (prediction.mask_logits.square().mean() + prediction.depth.square().mean()).backward()
     waiting = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    dead = {name for name, _ in model.named_parameters() if name.startswith("mask_net.unused7.")}
+    dead = {name for name, _ in model.named_parameters() if name.startswith("body.mask_net.unused7.")}
     assert waiting == reached == {name for name, _ in model.named_parameters()} - dead
     assert bool(dead) == (family == "pair")
 
@@ -200,8 +200,8 @@ def test_each_head_has_its_own_decoder_in_sepunet():
     """The published program ran one decoder for both, so that the second head had nothing of its own."""
     model = _model("sepunet")
     model(*_pictures()).depth.square().mean().backward()
-    assert all(parameter.grad is None for parameter in model.mask_decoder.parameters())
-    assert all(parameter.grad is not None for parameter in model.depth_decoder.parameters())
+    assert all(parameter.grad is None for parameter in model.body.mask_decoder.parameters())
+    assert all(parameter.grad is not None for parameter in model.body.depth_decoder.parameters())
 
 
 @pytest.mark.parametrize("family", sorted(WITH_DROPOUT))

@@ -27,7 +27,7 @@ def _split(pictures=5, size=8, seed=0):
 
 def _metrics(logits, depth, mask, depth_truth):
     sums = MetricSums()
-    sums.update(Prediction(logits, depth), mask, depth_truth)
+    sums.update(Prediction.of(logits, depth), mask, depth_truth)
     return sums.compute()
 
 
@@ -83,7 +83,7 @@ def test_metrics_do_not_depend_on_batches_order_or_workers(cuts, order, workers)
     sums = [MetricSums() for _ in range(workers)]
     for number, (start, end) in enumerate(pairwise(edges)):
         logits, depth, mask, depth_truth = (part[start:end] for part in shuffled)
-        sums[number % workers].update(Prediction(logits, depth), mask, depth_truth)
+        sums[number % workers].update(Prediction.of(logits, depth), mask, depth_truth)
     whole = MetricSums()
     for worker in sums:
         whole.merge(worker.state())
@@ -93,8 +93,8 @@ def test_metrics_do_not_depend_on_batches_order_or_workers(cuts, order, workers)
 def test_loaded_sums_take_the_place_of_a_workers_own():
     """What is added up over all workers already contains the worker's own."""
     split, other, own, whole = _split(), _split(seed=1), MetricSums(), MetricSums()
-    own.update(Prediction(*split[:2]), *split[2:])
-    whole.update(Prediction(*other[:2]), *other[2:])
+    own.update(Prediction.of(*split[:2]), *split[2:])
+    whole.update(Prediction.of(*other[:2]), *other[2:])
     own.load(whole.state())
     assert own.compute() == whole.compute()
 
@@ -102,7 +102,7 @@ def test_loaded_sums_take_the_place_of_a_workers_own():
 def test_the_state_is_a_copy():
     """A sum over workers is done in place, and must not change the sums it was taken from."""
     split, sums = _split(), MetricSums()
-    sums.update(Prediction(*split[:2]), *split[2:])
+    sums.update(Prediction.of(*split[:2]), *split[2:])
     before = sums.compute()
     sums.state().zero_()
     assert sums.compute() == before

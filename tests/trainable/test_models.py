@@ -44,7 +44,7 @@ def test_resunet_has_the_published_number_of_parameters():
 
 def test_resunet_parts_have_the_published_numbers_of_parameters():
     """A total can be right by errors that cancel; the parts cannot."""
-    model = _model(width=32)
+    model = _model(width=32).body
     parts = {name: parameter_count(model.get_submodule(name)) for name in PARTS_AT_WIDTH_32}
     assert parts == PARTS_AT_WIDTH_32
     assert sum(parts.values()) == parameter_count(model)
@@ -67,7 +67,7 @@ def test_counting_leaves_the_model_as_it_is():
 
 def test_resunet_is_wired_as_described():
     """Layer by layer in plain functions: input order, shortcuts, pooling, resizing, order of joining."""
-    model = _model(width=4).eval()
+    model = _model(width=4).eval().body
     generator = torch.Generator().manual_seed(2)
     weights = {}
     for name, tensor in model.state_dict().items():  # batch norms that do nothing would hide their absence
@@ -109,9 +109,9 @@ def test_resunet_is_wired_as_described():
         skips.append(res_block(x, f"enc{level}"))
         x = F.max_pool2d(skips[-1], 2)
     deepest = double_conv(x, "bottleneck")
-    prediction = model(bg, fg_bg)
-    torch.testing.assert_close(prediction.mask_logits, decode(deepest, skips, "mask"))
-    torch.testing.assert_close(prediction.depth, decode(deepest, skips, "depth"))
+    heads = model(bg, fg_bg)
+    torch.testing.assert_close(heads.mask, decode(deepest, skips, "mask"))
+    torch.testing.assert_close(heads.depth, decode(deepest, skips, "depth"))
     assert {name for name in weights if "num_batches" not in name} == used
 
 

@@ -87,7 +87,7 @@ def test_planes_as_pixels_are_clipped_not_wrapped() -> None:
     """The depth head is linear: -0.1 must be black and 1.1 white, not the other way round."""
     depth = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.1, 300.0]).view(1, 1, 1, 6)
     logits = torch.tensor([-200.0, -1.0, 0.0, 1.0, 20.0, 200.0]).view(1, 1, 1, 6)
-    mask, far = as_pixels(Prediction(logits, depth))
+    mask, far = as_pixels(Prediction.of(logits, depth))
     assert far.tolist() == [[[0, 0, 128, 255, 255, 255]]]
     assert mask.tolist() == [[[0, 69, 128, 186, 255, 255]]]
 

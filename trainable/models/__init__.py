@@ -1,6 +1,7 @@
 """The model families: two pictures in, mask and depth out. `MODELS` has their builders, near relatives share a file.
 
-Every family's `forward(bg, fg_bg)` takes (B, 3, H, W) floats in 0..1 and returns a `Prediction` of that size.
+Every family's `forward(bg, fg_bg)` takes (B, 3, H, W) floats and returns `Heads` of that size; `build_model` puts the
+inputs' normalisation before it and the heads' activations after it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from data.errors import InputError
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.models.debug import DebugNet
 from trainable.models.dmnet import dmnet_cnn, dmnet_cnn_v1, dmnet_resnet
+from trainable.models.network import Network
 from trainable.models.pair import Pair
 from trainable.models.prediction import Prediction
 from trainable.models.resnet_dual import ResNetDual
@@ -24,7 +26,16 @@ if TYPE_CHECKING:
 
     from trainable.config import ModelConfig
 
-__all__ = ["MODELS", "WITH_DROPOUT", "Prediction", "build_model", "check_model", "multiply_adds", "parameter_count"]
+__all__ = [
+    "MODELS",
+    "WITH_DROPOUT",
+    "Network",
+    "Prediction",
+    "build_model",
+    "check_model",
+    "multiply_adds",
+    "parameter_count",
+]
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "resunet": lambda config: ResUNet(config.width),
@@ -34,7 +45,7 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "dmnet-cnn-v1": lambda config: dmnet_cnn_v1(config.width, config.dropout),
     "dmnet-resnet": lambda config: dmnet_resnet(config.width, config.dropout),
     "resnet-dual": lambda config: ResNetDual(config.width, config.dropout),
-    "sepunet": lambda config: SepUNet(config.width),
+    "sepunet": lambda config: SepUNet(config.width, shared_decoder=config.shared_decoder),
     "debug": lambda config: DebugNet(config.width),
 }
 
@@ -42,21 +53,22 @@ WITH_DROPOUT = frozenset({"pair", "dmnet-cnn", "dmnet-cnn-v1", "dmnet-resnet", "
 """Families that have dropout as published, and so take `model.dropout`."""
 
 
-def build_model(config: ModelConfig) -> nn.Module:
+def build_model(config: ModelConfig) -> Network:
     """Build a freshly initialised network; its weights follow torch's random seed.
 
     Raises:
         InputError: as `check_model` does.
     """
     check_model(config)
-    return MODELS[config.family](config)
+    return Network(MODELS[config.family](config), config)
 
 
 def check_model(config: ModelConfig, source: str = "the spec") -> None:
     """See to it that the network can be built, without building it; `source` is where the configuration came from.
 
     Raises:
-        InputError: if the family is not a key of `MODELS`, or has no dropout where the configuration asks for it.
+        InputError: if the family is not a key of `MODELS`, or has no dropout, or no decoder to be shared, where the
+            configuration asks for it.
     """
     if config.family not in MODELS:
         raise InputError(
@@ -67,4 +79,9 @@ def check_model(config: ModelConfig, source: str = "the spec") -> None:
         raise InputError(
             f"The value of 'model.dropout' is {config.dropout:g}, but must be 0 for the model family "
             f"'{config.family}', which has none; correct it in {source}."
+        )
+    if config.shared_decoder and config.family != "sepunet":
+        raise InputError(
+            f"The value of 'model.shared_decoder' is true, but must be false for the model family '{config.family}', "
+            f"for 'sepunet' alone was published so; correct it in {source}."
         )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.models.prediction import Prediction
+from trainable.models.prediction import Heads
 
 
 class DebugNet(nn.Module):
@@ -25,7 +25,7 @@ class DebugNet(nn.Module):
         self.mask_head = nn.Conv2d(width, 1, kernel_size=1)
         self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
 
-    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
         """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1."""
         features = F.relu(self.stem(torch.cat([bg, fg_bg], dim=1)))
-        return Prediction(mask_logits=self.mask_head(features), depth=self.depth_head(features))
+        return Heads(mask=self.mask_head(features), depth=self.depth_head(features))

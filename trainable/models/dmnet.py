@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainable.models.blocks import shortcut_1x1
-from trainable.models.prediction import Prediction
+from trainable.models.prediction import Heads
 
 
 class DMNet(nn.Module):
@@ -38,11 +38,11 @@ class DMNet(nn.Module):
         self.mask_head = nn.Conv2d(channels, 1, kernel_size=1, bias=False)
         self.depth_head = nn.Conv2d(channels, 1, kernel_size=1, bias=False)
 
-    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
         """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1."""
         features = self.combine(self.trunk(torch.cat([bg, fg_bg], dim=1)))
-        return Prediction(
-            mask_logits=self.mask_head(self.mask_branch(features)),
+        return Heads(
+            mask=self.mask_head(self.mask_branch(features)),
             depth=self.depth_head(self.depth_branch(features)),
         )
 

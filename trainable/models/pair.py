@@ -1,20 +1,28 @@
 """Two networks side by side that see fg_bg alone: one at full size for the mask, a U-Net for the depth.
 
 As published, with width 32 and dropout 0.05 in the mask's network: 114,624 and 7,763,041 parameters. The depth's
-network is the U-Net of Buda et al. 2019 (Ronneberger et al. 2015 with batch normalisation); its depth has passed a
-sigmoid, so that it lies in 0..1.
+network is the U-Net of Buda et al. 2019 (Ronneberger et al. 2015 with batch normalisation), on a normalised picture.
 Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.models.blocks import DoubleConv
-from trainable.models.prediction import Prediction
+from trainable.models.prediction import Heads
 from trainable.models.sizes import require_multiple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PICTURE_MEAN = (0.49737222, 0.49328762, 0.46562814)
+PICTURE_STD = (0.21714624, 0.21749634, 0.23051126)
+"""Of the published pictures' channels, in 0..1: what the depth's network, and it alone, normalises its input with."""
 
 
 class Pair(nn.Module):
@@ -30,8 +38,8 @@ class Pair(nn.Module):
         self.mask_net = _MaskNet(width, dropout)
         self.depth_net = _DepthNet(width)
 
-    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
-        """Mask logits, and depth within 0..1, of `fg_bg`.
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
+        """Mask and depth of `fg_bg`, (B, 1, H, W) each.
 
         Args:
             bg: (B, 3, H, W), not looked at: the published networks do not see it.
@@ -41,7 +49,11 @@ class Pair(nn.Module):
             InputError: if H or W is not a multiple of 16.
         """
         require_multiple(bg, 16, family="pair")
-        return Prediction(mask_logits=self.mask_net(fg_bg), depth=self.depth_net(fg_bg))
+        return Heads(mask=self.mask_net(fg_bg), depth=self.depth_net(fg_bg))
+
+    def networks(self) -> Sequence[nn.Module]:
+        """The mask's and the depth's, which can be trained each in its own way."""
+        return self.mask_net, self.depth_net
 
 
 class _MaskNet(nn.Module):
@@ -83,10 +95,15 @@ def _unit(channels_in: int, channels_out: int, kernel: int, dropout: float) -> n
 
 
 class _DepthNet(nn.Module):
-    """U-Net with transposed convolutions, (B, 3, H, W) to (B, 1, H, W) in 0..1."""
+    """U-Net with transposed convolutions, (B, 3, H, W) to (B, 1, H, W)."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        for name, values in (("mean", PICTURE_MEAN), ("std", PICTURE_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.enc1 = DoubleConv(3, width, bias=False)
         self.enc2 = DoubleConv(width, 2 * width, bias=False)
         self.enc3 = DoubleConv(2 * width, 4 * width, bias=False)
@@ -99,7 +116,7 @@ class _DepthNet(nn.Module):
         self.head = nn.Conv2d(width, 1, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        skip1 = self.enc1(x)  # (B, W0, H, W)
+        skip1 = self.enc1((x - self.mean) / self.std)  # (B, W0, H, W)
         skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
         skip3 = self.enc3(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
         skip4 = self.enc4(F.max_pool2d(skip3, 2))  # (B, 8 W0, H/8, W/8)
@@ -107,7 +124,8 @@ class _DepthNet(nn.Module):
         x = self.up4(x, skip4)
         x = self.up3(x, skip3)
         x = self.up2(x, skip2)
-        return torch.sigmoid(self.head(self.up1(x, skip1)))
+        depth: Tensor = self.head(self.up1(x, skip1))
+        return depth
 
 
 class _Up(nn.Module):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.models.blocks import shortcut_1x1
-from trainable.models.prediction import Prediction
+from trainable.models.prediction import Heads
 from trainable.models.sizes import require_multiple
 
 
@@ -35,7 +35,7 @@ class ResNetDual(nn.Module):
         self.mask_decoder = _Decoder(width, features=2 * width)
         self.depth_decoder = _Decoder(width, features=4 * width)
 
-    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
         """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
 
         Raises:
@@ -46,8 +46,8 @@ class ResNetDual(nn.Module):
         skip1 = torch.cat(stems, dim=1)  # (B, 2 W0, H, W)
         skip2 = self.layer3(skip1)  # (B, 4 W0, H/2, W/2)
         deepest = self.layer4(skip2)  # (B, 8 W0, H/4, W/4)
-        return Prediction(
-            mask_logits=self.mask_decoder(deepest, skip2, skip1),
+        return Heads(
+            mask=self.mask_decoder(deepest, skip2, skip1),
             depth=self.depth_decoder(deepest, skip2, skip1),
         )
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable.models.blocks import DoubleConv, shortcut_1x1
-from trainable.models.prediction import Prediction
+from trainable.models.prediction import Heads
 from trainable.models.sizes import require_multiple
 
 
@@ -35,7 +35,7 @@ class ResUNet(nn.Module):
         self.mask_head = nn.Conv2d(width, 1, kernel_size=1)
         self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
 
-    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
         """Mask and depth of `fg_bg`.
 
         Args:
@@ -51,8 +51,8 @@ class ResUNet(nn.Module):
         skip3 = self.enc3(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
         skip4 = self.enc4(F.max_pool2d(skip3, 2))  # (B, 8 W0, H/8, W/8)
         deepest = self.bottleneck(F.max_pool2d(skip4, 2))  # (B, 16 W0, H/16, W/16)
-        return Prediction(
-            mask_logits=self.mask_head(self.mask_decoder(deepest, skip4, skip3, skip2, skip1)),
+        return Heads(
+            mask=self.mask_head(self.mask_decoder(deepest, skip4, skip3, skip2, skip1)),
             depth=self.depth_head(self.depth_decoder(deepest, skip4, skip3, skip2, skip1)),
         )
 
@@ -74,7 +74,7 @@ class ResUNetLite(nn.Module):
         self.mask_head = nn.Conv2d(width, 1, kernel_size=1)
         self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
 
-    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
         """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
 
         Raises:
@@ -84,8 +84,8 @@ class ResUNetLite(nn.Module):
         skip1 = self.enc1(torch.cat([bg, fg_bg], dim=1))  # (B, W0, H, W)
         skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
         deepest = self.bottleneck(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
-        return Prediction(
-            mask_logits=self.mask_head(self.mask_decoder(deepest, skip2, skip1)),
+        return Heads(
+            mask=self.mask_head(self.mask_decoder(deepest, skip2, skip1)),
             depth=self.depth_head(self.depth_decoder(deepest, skip2, skip1)),
         )
 

@@ -1,0 +1,56 @@
+"""What one trial is: every choice it makes, typed and validated when it is built.
+
+A share is a number in [0, 1] of the whole run, so that the same configuration means the same at 9 epochs and at 90.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from trainable.config.data import Augmentation, DataConfig, Erasing, Split, Stage
+from trainable.config.loss import LossConfig, SsimConfig
+from trainable.config.model import ModelConfig, Normalisation
+from trainable.config.optimizer import OptimizerConfig
+from trainable.config.policy import POLICY_NAMES, PolicyConfig
+from trainable.config.section import Section, build
+
+__all__ = [
+    "POLICY_NAMES",
+    "Augmentation",
+    "DataConfig",
+    "Erasing",
+    "LossConfig",
+    "ModelConfig",
+    "Normalisation",
+    "OptimizerConfig",
+    "PolicyConfig",
+    "Section",
+    "Split",
+    "SsimConfig",
+    "Stage",
+    "TrialConfig",
+    "build",
+]
+
+
+class TrialConfig(Section):
+    """Everything that decides a trial: the same one and the same data give the same curve on the same machine."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    policy: PolicyConfig = PolicyConfig()
+    depth_policy: PolicyConfig | None = None
+    """Of the depth's own network, in the one family that has one ('pair'); as `policy` when left out."""
+    epochs: Annotated[int, Field(ge=1)] = 9
+    """Length of the whole run; a scheduler may stop it before."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _has_a_network_for_the_depth_policy(self) -> Self:
+        if self.depth_policy is not None and self.model.family != "pair":
+            raise ValueError(f"have no depth_policy with the family '{self.model.family}', whose heads share layers")
+        return self

@@ -18,7 +18,7 @@ import pyarrow as pa
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from data.images import resize
+from data.images import Resize, resize_to
 from data.schema import Pixels
 from data.shards import Dataset
 
@@ -78,6 +78,7 @@ def decoded(
     parts: Sequence[NDArray[np.int64]],
     size: int,
     *,
+    resize: Resize = "area",
     root: Path | None = None,
     on_samples: Callable[[int], None] | None = None,
 ) -> DecodedSplit:
@@ -87,6 +88,7 @@ def decoded(
         dataset: an opened data set.
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
         size: side in pixels.
+        resize: how pictures come to that size, as in `data.images.resize`.
         root: the cache's directory; `cache_root()` when left out.
         on_samples: told how many samples became ready, as they do.
 
@@ -97,14 +99,14 @@ def decoded(
     root.mkdir(parents=True, exist_ok=True)
     entries = []
     for rows in parts:
-        entry = root / f"{dataset.info.fingerprint[:16]}-{size}px-{_key(rows)}"
+        entry = root / f"{dataset.info.fingerprint[:16]}-{_form(size, resize)}-{_key(rows)}"
         with FileLock(f"{entry}.lock"):
             if entry.is_dir():
                 os.utime(entry)
                 if on_samples:
                     on_samples(len(rows))
             else:
-                _build(dataset, rows, size, entry, on_samples)
+                _build(dataset, rows, size, resize, entry, on_samples)
         entries.append(entry)
     return DecodedSplit(entries, size)
 
@@ -121,6 +123,11 @@ def decoded_bytes(samples: int, backgrounds: int, size: int) -> int:
     return size * size * (5 * samples + 3 * backgrounds)
 
 
+def _form(size: int, resize: Resize) -> str:
+    """'area' goes unnamed, as when it was the only way: entries of that time stay in use."""
+    return f"{size}px" if resize == "area" else f"{size}px-{resize}"
+
+
 def _key(rows: NDArray[np.int64]) -> str:
     return hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
 
@@ -129,6 +136,7 @@ def _build(
     dataset: Dataset,
     rows: NDArray[np.int64],
     size: int,
+    resize: Resize,
     entry: Path,
     on_samples: Callable[[int], None] | None,
 ) -> None:
@@ -138,7 +146,7 @@ def _build(
     shutil.rmtree(building, ignore_errors=True)  # left by a builder that died: we hold its lock now
     building.mkdir()
     try:
-        _write(dataset, rows, size, building, on_samples)
+        _write(dataset, rows, size, resize, building, on_samples)
         building.rename(entry)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -148,6 +156,7 @@ def _write(
     dataset: Dataset,
     rows: NDArray[np.int64],
     size: int,
+    resize: Resize,
     directory: Path,
     on_samples: Callable[[int], None] | None,
 ) -> None:
@@ -162,8 +171,10 @@ def _write(
         for sample in dataset.read(rows):
             if sample.bg_id not in bg_rows:
                 bg_rows[sample.bg_id] = len(bg_rows)
-                bg_writer.add(resize(sample.bg, size).tobytes())
-            planes = (resize(pixels, size).tobytes() for pixels in (sample.fg_bg, sample.mask, sample.depth))
+                bg_writer.add(resize_to(sample.bg, size, size, resize).tobytes())
+            planes = (
+                resize_to(pixels, size, size, resize).tobytes() for pixels in (sample.fg_bg, sample.mask, sample.depth)
+            )
             writer.add(*planes, bg_rows[sample.bg_id])
             if on_samples:
                 on_samples(1)

@@ -5,11 +5,15 @@ Shapes: H and W height and width in pixels. A photograph is (H, W, 3) RGB, a pla
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 
 from data.errors import InputError
 from data.schema import EncodedSample, Pixels, Sample
+
+Resize = Literal["area", "bilinear", "lanczos"]
 
 GREY_TOLERANCE = 2
 """Levels by which the channels of a grey picture stored as colour may differ: JPEG rounds chroma."""
@@ -129,21 +133,29 @@ def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: st
         raise InputError(f"{error} Correct the sample in {where}.") from None
 
 
-def resize(pixels: Pixels, size: int) -> Pixels:
+def resize(pixels: Pixels, size: int, how: Resize = "area") -> Pixels:
     """Resize (H, W) or (H, W, 3) to a square of `size` pixels a side.
 
-    Where both sides shrink, a pixel is the mean of the area it covers (OpenCV's INTER_AREA); else bilinear.
+    Args:
+        pixels: (H, W) or (H, W, 3).
+        size: side in pixels.
+        how: 'area' makes a pixel the mean of the area it covers where both sides shrink, and is bilinear elsewhere.
+            'bilinear' and 'lanczos' interpolate the 2 or 8 nearest pixels of a row, and as many rows, at any size.
     """
-    return resize_to(pixels, size, size)
+    return resize_to(pixels, size, size, how)
 
 
-def resize_to(pixels: Pixels, height: int, width: int) -> Pixels:
+def resize_to(pixels: Pixels, height: int, width: int, how: Resize = "area") -> Pixels:
     """Resize (H, W) or (H, W, 3) to `height` by `width`, as `resize` does."""
     if pixels.shape[:2] == (height, width):
         return pixels
     shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return _pixels(cv2.resize(pixels, (width, height), interpolation=method))
+    methods = {
+        "area": cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        "bilinear": cv2.INTER_LINEAR,
+        "lanczos": cv2.INTER_LANCZOS4,
+    }
+    return _pixels(cv2.resize(pixels, (width, height), interpolation=methods[how]))
 
 
 def _decode(encoded: bytes, where: str) -> Pixels:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +20,11 @@ from torch.nn.utils import clip_grad_norm_
 from data.loader import Loader
 from data.schema import Batch
 from trainable import checkpoint
-from trainable.config import TrialConfig
-from trainable.losses import DualLoss
+from trainable.config import PolicyConfig, TrialConfig
 from trainable.metrics import OBJECTIVE, MetricSums
-from trainable.models import build_model
+from trainable.models import Network, build_model
 from trainable.models.prediction import Prediction
+from trainable.objective import DualLoss
 from trainable.optim import build_optimizer
 from trainable.policies import Policy, build_policy, build_replay
 from trainable.precision import autocast
@@ -79,12 +79,13 @@ class Training:
     """A trial between two epochs: all that a checkpoint has to bring back."""
 
     config: TrialConfig
-    network: nn.Module
+    network: Network
     """The network itself, whose weights are saved."""
     model: nn.Module
     """What is called: the network, or what spreads it over the workers."""
     optimizer: torch.optim.Optimizer
-    policy: Policy
+    policies: list[Policy]
+    """One for all of the network, or one for each of its parts that are trained apart."""
     loss: DualLoss
     data_fingerprint: str
     epoch: int = 0
@@ -97,7 +98,8 @@ class Training:
         checkpoint.save(directory, self.network, origin, metrics)
         state = {
             "optimizer": self.optimizer.state_dict(),
-            "policy": self.policy.state_dict(),
+            "policies": [policy.state_dict() for policy in self.policies],
+            "loss": self.loss.state_dict(),
             "epoch": self.epoch,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
@@ -113,7 +115,9 @@ class Training:
         checkpoint.load_weights(self.network, directory)
         state = checkpoint.load_state(directory)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.policy.load_state_dict(state["policy"])
+        for policy, policy_state in zip(self.policies, state["policies"], strict=True):
+            policy.load_state_dict(policy_state)
+        self.loss.load_state_dict(state["loss"])
         self.epoch = state["epoch"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
 
@@ -121,7 +125,7 @@ class Training:
 def start(
     config: TrialConfig,
     *,
-    steps_per_epoch: int,
+    steps_of_epochs: Sequence[int],
     world: World,
     data_fingerprint: str,
     replay: list[float] | None = None,
@@ -131,7 +135,7 @@ def start(
 
     Args:
         config: what to train.
-        steps_per_epoch: optimizer steps of an epoch.
+        steps_of_epochs: optimizer steps of each epoch.
         world: where this process stands.
         data_fingerprint: of the data set, for the checkpoints.
         replay: learning-rate factors of an earlier run, one an epoch, that take the place of a plateau policy.
@@ -139,34 +143,40 @@ def start(
     """
     torch.manual_seed(config.seed)
     network = build_model(config.model).to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    schedule = {"steps_per_epoch": steps_per_epoch, "epochs": config.epochs}
-    if replay is not None and config.policy.name == "plateau":
-        policy = build_replay(replay, warmup=config.policy.warmup, **schedule)
-    else:
-        policy = build_policy(config.policy, **schedule)
+    loss = DualLoss(config.loss).to(world.device)
+    apart = config.depth_policy is not None
+    parts = network.parts() if apart else [list(network.parameters())]
+    policies = [config.policy, config.depth_policy] if config.depth_policy is not None else [config.policy]
     return Training(
         config=config,
         network=network,
         model=spread(network),
-        optimizer=build_optimizer(network, config.optimizer),
-        policy=policy,
-        loss=DualLoss(config.loss),
+        optimizer=build_optimizer(parts, config.optimizer, undecayed=list(loss.parameters())),
+        policies=[_policy(policy, steps_of_epochs, replay) for policy in policies],
+        loss=loss,
         data_fingerprint=data_fingerprint,
     )
 
 
+def _policy(config: PolicyConfig, steps_of_epochs: Sequence[int], replay: list[float] | None) -> Policy:
+    if replay is not None and config.name == "plateau":
+        return build_replay(replay, warmup=config.warmup, steps_of_epochs=steps_of_epochs)
+    return build_policy(config, steps_of_epochs=steps_of_epochs)
+
+
 def fit(
     training: Training,
-    train: Loader,
+    train: Sequence[Loader],
     val: Loader | None,
     *,
     world: World,
     report: Report,
     checkpoint_epochs: frozenset[int] = frozenset(),
 ) -> None:
-    """Train from `training.epoch` to the end of the run, and report every epoch.
+    """Train from `training.epoch` to the end of the run, on each epoch's loader of `train`, and report every epoch.
 
-    A checkpoint is due after the epochs in `checkpoint_epochs`, after the best epoch so far, and after the last one.
+    Where the loader changes, another stage of the run begins: the optimizer forgets what it has gathered. A checkpoint
+    is due after the epochs in `checkpoint_epochs`, after the best epoch so far, and after the last one.
 
     Raises:
         NonFiniteLossError: at the first loss that is not finite.
@@ -174,6 +184,8 @@ def fit(
     config = training.config
     for epoch in range(training.epoch + 1, config.epochs + 1):
         started = time.perf_counter()
+        if epoch > 1 and train[epoch - 1] is not train[epoch - 2]:
+            training.optimizer.state.clear()
         metrics = train_epoch(training, train, epoch, world)
         trained = time.perf_counter()
         if val is not None:
@@ -184,14 +196,15 @@ def fit(
         report(EpochEnd(epoch=epoch, metrics=metrics, save=save))
 
 
-def train_epoch(training: Training, loader: Loader, epoch: int, world: World) -> dict[str, float]:
+def train_epoch(training: Training, train: Sequence[Loader], epoch: int, world: World) -> dict[str, float]:
     """One pass over the training split; the mean of each loss over its samples, and the last learning rate."""
+    loader, steps_before = train[epoch - 1], sum(len(earlier) for earlier in train[: epoch - 1])
     training.model.train()
     sums: dict[str, torch.Tensor] = {}
     samples = 0
     for index, batch in enumerate(loader.epoch(epoch)):
-        step = (epoch - 1) * len(loader) + index
-        parts = train_step(training, batch, step)
+        step = steps_before + index
+        parts = train_step(training, batch, step, world)
         if not math.isfinite(world.sum(parts["loss"].clone()).item()):
             raise NonFiniteLossError(
                 f"The loss became {parts['loss'].item()} at step {step} (epoch {epoch}) with the configuration "
@@ -209,17 +222,31 @@ def train_epoch(training: Training, loader: Loader, epoch: int, world: World) ->
     }
 
 
-def train_step(training: Training, batch: Batch, step: int) -> dict[str, torch.Tensor]:
+def train_step(training: Training, batch: Batch, step: int, world: World) -> dict[str, torch.Tensor]:
     """Forward, loss, backward, clip, optimizer: `loss` and its unweighted parts, detached."""
-    training.policy.apply(training.optimizer, step)
+    optimizer, config = training.optimizer, training.config.optimizer
+    for policy, groups in zip(training.policies, _groups(training), strict=True):
+        policy.apply(groups, step)
     prediction = _forward(training.model, batch, training.config)
     total, parts = training.loss(prediction, *batch.targets())
-    training.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    if training.config.optimizer.clip_norm:
-        clip_grad_norm_(training.network.parameters(), training.config.optimizer.clip_norm)
-    training.optimizer.step()
-    return {"loss": total.detach()} | {name: part.detach() for name, part in parts.items()}
+    penalised = total + training.loss.penalty(training.network)
+    optimizer.zero_grad(set_to_none=True)
+    penalised.backward()
+    for weight in training.loss.parameters():  # nobody else adds up what is not the network's
+        if weight.grad is not None:
+            world.sum(weight.grad).div_(world.size)
+    if config.clip_norm:
+        clip_grad_norm_(training.network.parameters(), config.clip_norm)
+    for _ in range(config.steps_per_batch):
+        optimizer.step()
+    return {"loss": penalised.detach()} | {name: part.detach() for name, part in parts.items()}
+
+
+def _groups(training: Training) -> list[list[dict[str, Any]]]:
+    """The optimizer's groups that each policy governs: its part of the network; the first, the loss's weights too."""
+    first, *others = training.optimizer.param_groups
+    parts = len(training.policies)
+    return [[first, *others[parts - 1 :]], *([group] for group in others[: parts - 1])]
 
 
 @torch.no_grad()
@@ -243,7 +270,8 @@ def _end_epoch(training: Training, epoch: int, metrics: dict[str, Any]) -> bool:
     """Book the epoch; True if it is the best so far."""
     training.epoch = epoch
     score = float(metrics.get(OBJECTIVE, math.nan))
-    training.policy.epoch_end(score)
+    for policy in training.policies:
+        policy.epoch_end(metrics)
     if score > training.best_score:
         training.best_score, training.best_epoch = score, epoch
         return True

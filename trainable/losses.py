@@ -1,105 +1,151 @@
-"""The losses of the two heads, and how they are weighed into one.
+"""The single losses that a head may be trained with; `trainable/objective.py` weighs them into one.
 
-Shapes: every loss takes a prediction and a target of (B, 1, H, W), B pictures of H x W pixels, to a scalar.
+Shapes: every loss takes a prediction and a target of (B, 1, H, W), B pictures of H x W pixels, to a scalar, in float32
+also under autocast, for it is made of small differences. Each is finite, and so is its gradient, where the prediction
+equals the target.
 """
 
 from __future__ import annotations
 
 from functools import wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainable.config import LossConfig
+from trainable.models.prediction import stretch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trainable.config import LossConfig
-    from trainable.models.prediction import Prediction
+    from trainable.config import SsimConfig
 
-    Loss = Callable[[Tensor, Tensor], Tensor]
+    class Loss(Protocol):
+        """A loss with its options."""
 
-SSIM_WINDOW = 11
-"""Side in pixels of the Gaussian window (sigma 1.5), as in Wang et al. 2004."""
-DICE_EPS = 1e-6
-"""Keeps the Dice loss of an empty mask finite."""
+        def __call__(self, prediction: Tensor, target: Tensor, config: LossConfig = ...) -> Tensor:
+            """Take (B, 1, H, W) prediction and target to a scalar."""
 
 
-class DualLoss:
-    """The weighted sum of the losses that have a weight above 0; the others are not computed."""
-
-    def __init__(self, config: LossConfig) -> None:
-        self._mask_weights = _above_zero(config.mask.model_dump())
-        self._depth_weights = _above_zero(config.depth.model_dump())
-
-    def __call__(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Give the total to minimise, and its unweighted parts under names like 'mask_bce' and 'depth_l1'.
-
-        Args:
-            prediction: what a model returned.
-            mask: (B, 1, H, W) float in 0..1.
-            depth: (B, 1, H, W) float in 0..1.
-        """
-        probability = torch.sigmoid(prediction.mask_logits.float())
-        total = torch.zeros((), device=mask.device)
-        parts: dict[str, Tensor] = {}
-        for name, weight in self._mask_weights.items():
-            seen = prediction.mask_logits if name in ON_LOGITS else probability
-            parts[f"mask_{name}"] = part = LOSSES[name](seen, mask)
-            total = total + weight * part
-        for name, weight in self._depth_weights.items():
-            parts[f"depth_{name}"] = part = LOSSES[name](prediction.depth, depth)
-            total = total + weight * part
-        return total, {name: part.detach() for name, part in parts.items()}
+DEFAULTS = LossConfig()
+EPS = 1e-6
+"""Keeps the Dice loss of an empty mask finite, and the slope of a square root at 0."""
+SSIM_SIGMA = 1.5
+"""Of the Gaussian window, in pixels (Wang et al. 2004)."""
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+BERHU_SHARE = 0.2
+"""Share of the batch's largest error from which the inverse Huber loss is quadratic (Laina et al. 2016)."""
 
 
-def _above_zero(weights: dict[str, float]) -> dict[str, float]:
-    return {name: weight for name, weight in weights.items() if weight > 0}
-
-
-def _in_float32(loss: Loss) -> Loss:
-    """Compute a loss in float32 also under autocast: it is made of small differences."""
+def _in_float32(loss: Callable[[Tensor, Tensor, LossConfig], Tensor]) -> Loss:
+    """Compute a loss in float32 also under autocast, with the default options unless others are given."""
 
     @wraps(loss)
-    def computed(prediction: Tensor, target: Tensor) -> Tensor:
+    def computed(prediction: Tensor, target: Tensor, config: LossConfig = DEFAULTS) -> Tensor:
         with torch.autocast(prediction.device.type, enabled=False):
-            return loss(prediction.float(), target.float())
+            return loss(prediction.float(), target.float(), config)
 
     return computed
 
 
 @_in_float32
-def _bce(logits: Tensor, target: Tensor) -> Tensor:
+def _bce(logits: Tensor, target: Tensor, _: LossConfig) -> Tensor:
     """Binary cross-entropy of sigmoid(logits), mean over pixels."""
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
 @_in_float32
-def _dice(logits: Tensor, target: Tensor) -> Tensor:
-    """One minus the Dice coefficient of sigmoid(logits) (Sudre et al. 2017), mean over pictures."""
-    probability = torch.sigmoid(logits)
-    overlap = (probability * target).sum(dim=(1, 2, 3))
-    size = (probability + target).sum(dim=(1, 2, 3))
-    return (1 - 2 * overlap / (size + DICE_EPS)).mean()
+def _weighted_bce(logits: Tensor, target: Tensor, config: LossConfig) -> Tensor:
+    """Binary cross-entropy with foreground counted `positive_weight` times, mean over pixels."""
+    weight = torch.tensor(config.positive_weight, device=logits.device)
+    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
 
 
 @_in_float32
-def _l1(prediction: Tensor, target: Tensor) -> Tensor:
+def _l1(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
     """Absolute error, mean over pixels."""
     return F.l1_loss(prediction, target)
 
 
 @_in_float32
-def _ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """Structural dissimilarity, (1 - SSIM) / 2 clamped to 0..1 (Wang et al. 2004), mean over pixels."""
-    from kornia.losses import ssim_loss  # slow to import, and not every run needs it
-
-    return ssim_loss(prediction, target, window_size=SSIM_WINDOW)
+def _smooth_l1(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+    """Half the squared error below 1, the absolute error less a half above (Girshick 2015); mean over pixels."""
+    return F.smooth_l1_loss(prediction, target)
 
 
 @_in_float32
-def _edge(prediction: Tensor, target: Tensor) -> Tensor:
+def _huber(prediction: Tensor, target: Tensor, config: LossConfig) -> Tensor:
+    """Half the squared error below `huber_delta`, linear above (Huber 1964); mean over pixels."""
+    return F.huber_loss(prediction, target, delta=config.huber_delta)
+
+
+@_in_float32
+def _mse(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+    """Squared error, mean over pixels."""
+    return F.mse_loss(prediction, target)
+
+
+@_in_float32
+def _rmse(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+    """Root of the mean squared error over pixels, with a small number under the root."""
+    return (F.mse_loss(prediction, target) + EPS).sqrt()
+
+
+@_in_float32
+def _dice(logits: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+    """One minus the Dice coefficient of sigmoid(logits) (Sudre et al. 2017), mean over pictures."""
+    probability = torch.sigmoid(logits)
+    overlap = (probability * target).sum(dim=(1, 2, 3))
+    size = (probability + target).sum(dim=(1, 2, 3))
+    return (1 - 2 * overlap / (size + EPS)).mean()
+
+
+@_in_float32
+def _tversky(logits: Tensor, target: Tensor, config: LossConfig) -> Tensor:
+    """One minus the Tversky index of sigmoid(logits) (Salehi et al. 2017), mean over pictures."""
+    probability = torch.sigmoid(logits)
+    hits = (probability * target).sum(dim=(1, 2, 3))
+    false_alarms = (probability * (1 - target)).sum(dim=(1, 2, 3))
+    misses = ((1 - probability) * target).sum(dim=(1, 2, 3))
+    alpha = config.tversky_alpha
+    return (1 - hits / (hits + alpha * false_alarms + (1 - alpha) * misses + EPS)).mean()
+
+
+@_in_float32
+def _ssim(prediction: Tensor, target: Tensor, config: LossConfig) -> Tensor:
+    """Structural dissimilarity in the form that `config.ssim` asks for, mean over pixels."""
+    options = config.ssim
+    similar = similarity(stretch(prediction) if options.minmax else prediction, target, options)
+    match options.form:
+        case "halved":  # as kornia computes it since 0.5
+            return ((1 - similar) / 2).clamp(0, 1).mean()
+        case "clamped":  # as kornia computed it before
+            return (1 - similar).clamp(0, 1).mean() / 2
+    return (1 - similar).mean()
+
+
+def similarity(prediction: Tensor, target: Tensor, options: SsimConfig) -> Tensor:
+    """Structural similarity of each pixel's surroundings (Wang et al. 2004), in -1..1; all are (B, 1, H, W)."""
+    # Slow to import, and not every run needs it.
+    from kornia.filters import filter2d_separable, get_gaussian_kernel1d
+
+    window = get_gaussian_kernel1d(options.window, SSIM_SIGMA, device=prediction.device, dtype=prediction.dtype)
+    border = "reflect" if options.border == "reflect" else "constant"
+    both = torch.cat([prediction, target, prediction**2, target**2, prediction * target], dim=1)
+    blurred = filter2d_separable(both, window, window, border_type=border)
+    mean_p, mean_t, square_p, square_t, product = blurred.chunk(5, dim=1)
+    variance_p, variance_t = square_p - mean_p**2, square_t - mean_t**2
+    covariance = product - mean_p * mean_t
+    above = (2 * mean_p * mean_t + SSIM_C1) * (2 * covariance + SSIM_C2)
+    below = (mean_p**2 + mean_t**2 + SSIM_C1) * (variance_p + variance_t + SSIM_C2)
+    similar: Tensor = above / below
+    return similar
+
+
+@_in_float32
+def _edge(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
     """Absolute error of the gradients across and down (Sobel / 8), summed; mean over pixels."""
     from kornia.filters import spatial_gradient  # slow to import, as above
 
@@ -108,8 +154,29 @@ def _edge(prediction: Tensor, target: Tensor) -> Tensor:
     return gradients.abs().sum(dim=2).mean()
 
 
-LOSSES: dict[str, Loss] = {"bce": _bce, "dice": _dice, "l1": _l1, "ssim": _ssim, "edge": _edge}
-"""Each takes (prediction, target), both (B, 1, H, W), and gives a scalar."""
+@_in_float32
+def _inverse_huber(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+    """Absolute error below a fifth of the batch's largest, quadratic above (Laina et al. 2016); mean over pixels."""
+    error = (prediction - target).abs()
+    cut = (BERHU_SHARE * error.detach().max()).clamp(min=EPS)
+    return torch.where(error <= cut, error, (error**2 + cut**2) / (2 * cut)).mean()
 
-ON_LOGITS = frozenset({"bce", "dice"})
-"""Losses that apply the sigmoid themselves; for the mask the others are given the probability."""
+
+LOSSES: dict[str, Loss] = {
+    "bce": _bce,
+    "weighted_bce": _weighted_bce,
+    "l1": _l1,
+    "smooth_l1": _smooth_l1,
+    "huber": _huber,
+    "mse": _mse,
+    "rmse": _rmse,
+    "dice": _dice,
+    "tversky": _tversky,
+    "ssim": _ssim,
+    "edge": _edge,
+    "inverse_huber": _inverse_huber,
+}
+"""Each takes (prediction, target), both (B, 1, H, W), and the options if they are not the default ones."""
+
+ON_LOGITS = frozenset({"bce", "weighted_bce", "dice", "tversky"})
+"""Losses that apply the sigmoid themselves; the others are given what the head's activation made."""

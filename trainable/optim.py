@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import nn
 
     from trainable.config import OptimizerConfig
 
+    Groups = list[dict[str, Any]]
+
 SECOND_MOMENT_BETA = 0.999
-"""AdamW's second beta (Loshchilov & Hutter 2019)."""
+"""Second beta of Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019)."""
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Build the optimizer of all of the model's parameters, at its peak learning rate."""
-    return OPTIMIZERS[config.name](model, config)
+def build_optimizer(
+    parts: Sequence[Sequence[nn.Parameter]], config: OptimizerConfig, *, undecayed: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """Build an optimizer at its peak learning rate.
+
+    Args:
+        parts: parameters that are trained apart, a group each, in this order.
+        config: which optimizer, and its settings.
+        undecayed: parameters without weight decay, such as learned weights of losses; a last group, if there are any.
+    """
+    groups: Groups = [{"params": list(part)} for part in parts]
+    if undecayed:
+        groups.append({"params": list(undecayed), "weight_decay": 0.0})
+    return OPTIMIZERS[config.name](groups, config)
 
 
-def _sgd(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def _sgd(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
     return torch.optim.SGD(
-        model.parameters(),
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
@@ -32,16 +45,18 @@ def _sgd(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     )
 
 
-def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=config.lr,
-        betas=(config.momentum, SECOND_MOMENT_BETA),
-        weight_decay=config.weight_decay,
-    )
+def _adam(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    betas = (config.momentum, SECOND_MOMENT_BETA)
+    return torch.optim.Adam(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerConfig], torch.optim.Optimizer]] = {
+def _adamw(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    betas = (config.momentum, SECOND_MOMENT_BETA)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], torch.optim.Optimizer]] = {
     "sgd": _sgd,
+    "adam": _adam,
     "adamw": _adamw,
 }

@@ -145,7 +145,7 @@ class _Reporter:
             **end.metrics,
             "epoch": end.epoch,
             "outcome": TRAINED,
-            "lr_factors": training.policy.history,
+            "lr_factors": training.policies[0].history,
         }
         if end.save is None or self._world.rank > 0:
             _report(self._workers, metrics, None)

@@ -18,6 +18,7 @@ from torch import nn
 
 from data.augment import Augmenter
 from data.cache import DecodedSplit, decoded
+from data.erase import BLACK, Colour, Erase
 from data.errors import InputError
 from data.loader import Loader
 from data.manifest import SampleIds
@@ -28,6 +29,9 @@ from trainable.config import DataConfig, TrialConfig, build
 from trainable.loop import EpochEnd, Report, Training, World
 from trainable.precision import resolve
 
+SIDE_STEP = 16
+"""Sides of pictures are multiples of it, so that every family can halve them."""
+MID_GREY: Colour = (127.5, 127.5, 127.5)
 EVALUATION_BATCH = 64
 """Pictures of an evaluation batch over all workers: without gradients, it can be larger than a training batch."""
 
@@ -74,11 +78,11 @@ def run(
         NonFiniteLossError: at the first loss that is not finite.
     """
     config = world.first(resolve(config, world.device))  # unlike machines may measure unlike
-    train = training_loader(config, data, world)
-    val = evaluation_loader(config.data, data, data.val, world) if data.val else None
+    train = training_loaders(config, data, world)
+    val = evaluation_loader(config, data, data.val, world) if data.val else None
     training = loop.start(
         config,
-        steps_per_epoch=len(train),
+        steps_of_epochs=[len(loader) for loader in train],
         world=world,
         data_fingerprint=data.fingerprint,
         replay=list(replay) if replay is not None else None,
@@ -91,29 +95,73 @@ def run(
     return training
 
 
-def training_loader(config: TrialConfig, data: TrialData, world: World) -> Loader:
-    """Shuffled and augmented batches of `data.train`."""
+def training_loaders(config: TrialConfig, data: TrialData, world: World) -> list[Loader]:
+    """For each epoch, shuffled and augmented batches of `data.train`; epochs of one stage share a loader."""
+    loaders = {stage: _training_loader(config, data, world, stage) for stage in dict.fromkeys(_stages(config))}
+    return [loaders[stage] for stage in _stages(config)]
+
+
+def _stages(config: TrialConfig) -> list[int]:
+    """For each epoch, the number of its stage in `data.progression`; the last stage has the number after.
+
+    A stage has its share of the epochs, rounded, but at least one, as long as one is left for the last stage.
+    """
+    ends: list[int] = []
+    share = 0.0
+    for stage in config.data.progression:
+        share += stage.share
+        wanted = max(round(share * config.epochs), (ends[-1] if ends else 0) + 1)
+        ends.append(min(wanted, config.epochs - 1))
+    return [sum(epoch >= end for end in ends) for epoch in range(config.epochs)]
+
+
+def _training_loader(config: TrialConfig, data: TrialData, world: World, stage: int) -> Loader:
+    seen = config.data
+    if stage < len(seen.progression):
+        early = seen.progression[stage]
+        side = max(1, round(early.scale * seen.image_size / SIDE_STEP)) * SIDE_STEP
+        seen = seen.model_copy(update={"image_size": side, "batch_size": early.batch_size or seen.batch_size})
     return Loader(
-        split=read_part(config.data, data, data.train),
-        batch_size=max(config.data.batch_size, world.size),
+        split=read_part(seen, data, data.train),
+        batch_size=max(seen.batch_size, world.size),
         device=world.device,
         shuffle=True,
-        augmenter=Augmenter(**config.data.augment.model_dump()),
+        augmenter=_augmenter(config),
         seed=config.seed,
         rank=world.rank,
         world_size=world.size,
     )
 
 
-def evaluation_loader(config: DataConfig, data: TrialData, part: str, world: World) -> Loader:
-    """Batches of `part` in storage order, unchanged."""
+def evaluation_loader(config: TrialConfig, data: TrialData, part: str, world: World) -> Loader:
+    """Batches of `part` in storage order, unchanged unless a published error is asked for."""
     return Loader(
-        split=read_part(config, data, part),
+        split=read_part(config.data, data, part),
         batch_size=max(EVALUATION_BATCH, world.size),
         device=world.device,
+        augmenter=_augmenter(config) if config.data.augment.in_evaluation else None,
+        seed=config.seed,
         rank=world.rank,
         world_size=world.size,
     )
+
+
+def _augmenter(config: TrialConfig) -> Augmenter:
+    given = config.data.augment.model_dump(exclude={"erase", "in_evaluation"})
+    erasing = config.data.augment.erase
+    bg_fill = fg_bg_fill = BLACK
+    if erasing.fill == "mean":
+        means = config.model.normalise
+        normalises = means != type(means)()
+        bg_fill, fg_bg_fill = (_colour(mean) if normalises else MID_GREY for mean in (means.bg_mean, means.fg_bg_mean))
+    erase = Erase(**erasing.model_dump(exclude={"fill"}), bg_fill=bg_fill, fg_bg_fill=fg_bg_fill)
+    return Augmenter(**given, erase=erase)
+
+
+def _colour(mean: Sequence[float]) -> Colour:
+    """In 0..255."""
+    red, green, blue = (255 * value for value in mean)
+    return red, green, blue
 
 
 def read_part(
@@ -123,7 +171,7 @@ def read_part(
     dataset = _open(data.path, data.fingerprint)
     ids = _ids(data.path, data.fingerprint)
     entries = [rows(ids, name, config.split_by, config.shares) for name in part.split("+")]
-    return decoded(dataset, entries, config.image_size, on_samples=on_samples)
+    return decoded(dataset, entries, config.image_size, resize=config.resize, on_samples=on_samples)
 
 
 def _open(path: str, fingerprint: str) -> Dataset:

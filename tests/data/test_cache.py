@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.cache import DecodedPictures, cache_root, decoded, decoded_bytes
 from data.errors import InputError
-from data.images import encode_sample, resize
+from data.images import Resize, encode_sample, resize
 from data.schema import EncodedSample, Sample
 from data.shards import Dataset, write_dataset
 
@@ -55,12 +55,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write(tmp_path_factory.mktemp("noise") / "set", count=COUNT)
 
 
-def expected(dataset: Dataset, rows: NDArray[np.int64], size: int) -> DecodedPictures:
+def expected(dataset: Dataset, rows: NDArray[np.int64], size: int, how: Resize = "area") -> DecodedPictures:
     """Decoded and resized one by one, in the order of `rows`."""
     stored = list(dataset.read())
     names = DecodedPictures._fields
     return DecodedPictures(
-        **{name: np.stack([resize(getattr(stored[row], name), size) for row in rows]) for name in names}
+        **{name: np.stack([resize(getattr(stored[row], name), size, how) for row in rows]) for name in names}
     )
 
 
@@ -138,6 +138,22 @@ def test_size_rows_and_data_have_entries_of_their_own(tmp_path: Path) -> None:
         split = decoded(dataset, [chosen], size, root=root)
         check(split.gather(np.arange(len(chosen))), expected(dataset, chosen, size))
         assert len(entries(root)) == count
+
+
+def test_each_way_to_resize_has_an_entry_of_its_own(dataset: Dataset, tmp_path: Path) -> None:
+    """Trials that differ in it share a cache; one must never see the other's pictures."""
+    rows = np.arange(12, dtype=np.int64)
+    ways: list[Resize] = ["area", "bilinear", "lanczos"]
+    for count, how in enumerate(ways, start=1):
+        split = decoded(dataset, [rows], 16, resize=how, root=tmp_path)
+        check(split.gather(rows), expected(dataset, rows, 16, how))
+        assert len(entries(tmp_path)) == count
+
+
+def test_entries_from_before_there_was_a_choice_stay_in_use(dataset: Dataset, tmp_path: Path) -> None:
+    """The same pictures keep the same name: nobody decodes a large data set twice for a new version."""
+    decoded(dataset, [np.arange(12, dtype=np.int64)], 16, resize="area", root=tmp_path)
+    assert entries(tmp_path) == [f"{dataset.info.fingerprint[:16]}-16px-700a4498438a801b"]
 
 
 def test_rows_must_be_in_storage_order(dataset: Dataset, tmp_path: Path) -> None:

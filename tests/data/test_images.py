@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from data.errors import InputError
 from data.images import (
+    Resize,
     decode_photo,
     decode_plane,
     decode_sample,
@@ -224,11 +225,34 @@ def test_enlarging_is_bilinear() -> None:
     assert resize(row, 4)[0].tolist() == [0, 25, 75, 100]
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(0, 255))
-def test_resize_keeps_a_flat_picture_flat(height: int, width: int, size: int, level: int) -> None:
+def test_bilinear_interpolates_the_two_nearest_even_where_a_picture_shrinks() -> None:
+    """A project that shrank its pictures so saw their finest detail aliased, not averaged."""
+    row = np.array([[0, 40, 80, 200, 10, 100, 120, 250]], np.uint8).repeat(8, axis=0)
+
+    assert resize(row, 2, "bilinear")[0].tolist() == [60, 110]
+
+
+@pytest.mark.parametrize("size", [20, 61])
+def test_lanczos_is_the_windowed_sinc_of_eight_pixels(size: int) -> None:
+    """A published project resized so, smaller and larger; Duchon 1979: sinc(x) sinc(x / 4) for |x| < 4."""
+    row = np.random.default_rng(0).integers(0, 256, (1, 40), np.uint8)
+    places = (np.arange(size) + 0.5) * 40 / size - 0.5
+    apart = places[:, None] - np.arange(-8, 48)
+    weights = np.where(np.abs(apart) < 4, np.sinc(apart) * np.sinc(apart / 4), 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    expected = np.clip(weights @ np.pad(row[0].astype(float), 8, mode="edge"), 0, 255)
+
+    assert np.abs(resize(row.repeat(40, axis=0), size, "lanczos") - expected).max() <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(0, 255),
+    st.sampled_from(["area", "bilinear", "lanczos"]),
+)  # fmt: skip
+def test_resize_keeps_a_flat_picture_flat(height: int, width: int, size: int, level: int, how: Resize) -> None:
     """Whatever the method, a mask that is all foreground stays all foreground."""
-    resized = resize(np.full((height, width), level, np.uint8), size)
+    resized = resize(np.full((height, width), level, np.uint8), size, how)
 
     assert resized.shape == (size, size)
     assert (resized == level).all()

@@ -20,7 +20,7 @@ from trainable.config import TrialConfig, build
 from trainable.loop import EpochEnd, NonFiniteLossError, Training, World
 from trainable.optim import OPTIMIZERS
 from trainable.policies import POLICIES
-from trainable.trial import TrialData, evaluation_loader, read_part, training_loader
+from trainable.trial import TrialData, evaluation_loader, read_part, training_loaders
 
 ALONE = World(device=torch.device("cpu"))
 AUGMENT = {"hflip": 0.5, "rotate": 10.0, "zoom": 0.2, "jitter": 0.2, "noise": 0.1}
@@ -39,9 +39,10 @@ def config(**changes: Any) -> TrialConfig:
     return build(TrialConfig, values, source="the test")
 
 
-def begin(config: TrialConfig, data: TrialData, world: World = ALONE) -> tuple[Training, Loader, Loader]:
-    train, val = training_loader(config, data, world), evaluation_loader(config.data, data, "val", world)
-    training = loop.start(config, steps_per_epoch=len(train), world=world, data_fingerprint=data.fingerprint)
+def begin(config: TrialConfig, data: TrialData, world: World = ALONE) -> tuple[Training, list[Loader], Loader]:
+    train, val = training_loaders(config, data, world), evaluation_loader(config, data, "val", world)
+    steps = [len(loader) for loader in train]
+    training = loop.start(config, steps_of_epochs=steps, world=world, data_fingerprint=data.fingerprint)
     return training, train, val
 
 
@@ -126,9 +127,9 @@ def test_a_resumed_trial_is_the_uninterrupted_one(
     assert curve(rest) == curve(ends[2:])
     assert torch.equal(weights(resumed), weights(whole))
     assert (resumed.best_score, resumed.best_epoch) == (whole.best_score, whole.best_epoch)
-    assert resumed.policy.history == whole.policy.history
+    assert resumed.policies[0].history == whole.policies[0].history
     if policy == "plateau":
-        assert len(set(whole.policy.history)) > 2
+        assert len(set(whole.policies[0].history)) > 2
 
 
 def test_a_finished_trial_that_is_resumed_does_nothing(trial_data: TrialData, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_clipping_bounds_a_step(trial_data: TrialData) -> None:
         plain = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": clip_norm}
         training, train, _ = begin(config(optimizer=plain, policy={"name": "constant"}), trial_data)
         before = weights(training)
-        loop.train_step(training, next(iter(train.epoch(1))), 0)
+        loop.train_step(training, next(iter(train[0].epoch(1))), 0, ALONE)
         moved[clip_norm] = float((weights(training) - before).norm())
     assert moved[1e-3] == pytest.approx(1e-3, rel=1e-3)
     assert moved[0.0] > 10 * moved[1e-3]
@@ -193,7 +194,7 @@ def test_a_checkpoint_is_of_its_epoch(trial_data: TrialData, tmp_path: Path) -> 
 
     chosen = config(model={"family": "resunet", "width": 2})
     run(chosen, trial_data, rungs=frozenset({1, 3}), listen=keep)
-    val = evaluation_loader(chosen.data, trial_data, "val", ALONE)
+    val = evaluation_loader(chosen, trial_data, "val", ALONE)
     for epoch in (1, 3, 4):
         model, origin = load_model(tmp_path / str(epoch))
         stored = json.loads((tmp_path / str(epoch) / "metrics.json").read_text())
@@ -219,7 +220,7 @@ def test_metrics_do_not_depend_on_the_evaluation_batch(trial_data: TrialData) ->
 def test_batch_norm_learns_in_every_epoch(trial_data: TrialData) -> None:
     """Evaluation switches it off, and must not leave it off for the rest of the run."""
     training, _ = run(config(model={"family": "resunet", "width": 2}, epochs=3), trial_data)
-    assert training.network.get_buffer("enc1.main.1.num_batches_tracked") == 3 * 3
+    assert training.network.get_buffer("body.enc1.main.1.num_batches_tracked") == 3 * 3
 
 
 def test_a_plateau_is_one_of_the_validation_score(trial_data: TrialData) -> None:
@@ -231,7 +232,7 @@ def test_a_plateau_is_one_of_the_validation_score(trial_data: TrialData) -> None
         has_risen = end.metrics["score"] > best
         best = max(best, end.metrics["score"])
         expected.append(expected[-1] * (1.0 if has_risen else 0.5))
-    assert training.policy.history == pytest.approx(expected)
+    assert training.policies[0].history == pytest.approx(expected)
     assert 2 < len(set(expected)) < 7  # both happened
 
 
@@ -239,9 +240,13 @@ def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData) -> None:
     """The final training has no score to watch, and lowers its learning rate where the search's trial did."""
     chosen = config(policy={"name": "plateau"}, optimizer={"lr": 0.01})
     factors = [1.0, 1.0, 0.3, 0.09]
-    train = training_loader(chosen, trial_data, ALONE)
+    train = training_loaders(chosen, trial_data, ALONE)
     training = loop.start(
-        chosen, steps_per_epoch=len(train), world=ALONE, data_fingerprint=trial_data.fingerprint, replay=factors
+        chosen,
+        steps_of_epochs=[len(loader) for loader in train],
+        world=ALONE,
+        data_fingerprint=trial_data.fingerprint,
+        replay=factors,
     )
     ends: list[EpochEnd] = []
     loop.fit(training, train, None, world=ALONE, report=ends.append)
@@ -255,16 +260,16 @@ def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, f
     try:
         world = World(device=torch.device("cpu"), rank=rank, size=2)
         chosen = config(model={"family": "resunet", "width": 2}, epochs=2)
-        train = training_loader(chosen, data, world)
+        train = training_loaders(chosen, data, world)
         training = loop.start(
             chosen,
-            steps_per_epoch=len(train),
+            steps_of_epochs=[len(loader) for loader in train],
             world=world,
             data_fingerprint=data.fingerprint,
             spread=DistributedDataParallel,
         )
         ends: list[EpochEnd] = []
-        val = evaluation_loader(chosen.data, data, "val", world)
+        val = evaluation_loader(chosen, data, "val", world)
         loop.fit(training, train, val, world=world, report=ends.append)
         training.save(folder / str(rank), ends[-1].metrics)
     finally:
@@ -282,5 +287,5 @@ def test_two_workers_report_the_metrics_of_the_whole_split(trial_data: TrialData
     for left, right in zip(*(network.parameters() for network in networks), strict=True):
         assert torch.equal(left, right)
     chosen = load_origin(tmp_path / "0").config
-    alone = loop.evaluate(networks[0], evaluation_loader(chosen.data, trial_data, "val", ALONE), chosen, ALONE)
+    alone = loop.evaluate(networks[0], evaluation_loader(chosen, trial_data, "val", ALONE), chosen, ALONE)
     assert {name: first[name] for name in alone} == pytest.approx(alone, rel=1e-6)

@@ -1,14 +1,15 @@
-"""The losses against known values and references, and how they are weighed."""
+"""The single losses against published values and trusted references."""
 
 import numpy as np
 import pytest
 import torch
+from kornia.losses import ssim_loss
+from kornia.metrics import ssim
 from scipy.ndimage import gaussian_filter, sobel
 
-from trainable import losses
-from trainable.config import DepthLoss, LossConfig, MaskLoss
-from trainable.losses import LOSSES, ON_LOGITS, DualLoss
-from trainable.models import Prediction
+from trainable.config import LossConfig, SsimConfig
+from trainable.config.loss import HeadLoss
+from trainable.losses import LOSSES, ON_LOGITS, similarity
 
 
 def _golden():
@@ -25,19 +26,52 @@ def _random(seed=0, size=(2, 1, 24, 20)):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("bce", 0.7569483), ("dice", 0.4731044), ("l1", 0.3536377), ("edge", 0.2839356)]
+    ("name", "expected"),
+    [
+        ("bce", 0.7569483),
+        ("dice", 0.4731044),
+        ("l1", 0.3536377),
+        ("smooth_l1", 0.0938064),
+        ("mse", 0.1876127),
+        ("edge", 0.2839356),
+    ],
 )
 def test_losses_have_their_published_values(name, expected):
     """These were computed with the code that the losses were first published in."""
     x, y, mask = _golden()
-    assert LOSSES[name](x, mask if name in ON_LOGITS else y).item() == pytest.approx(expected, abs=2e-7)
+    assert LOSSES[name](x, mask if name in ON_LOGITS else y).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_ssim_has_its_published_value_at_the_published_window(monkeypatch):
-    """The value at hand is of a window of 3; the convention of (1 - SSIM) / 2 is the same at any."""
-    monkeypatch.setattr(losses, "SSIM_WINDOW", 3)
+def test_rmse_has_its_published_value():
+    """The published one was taken of the sigmoid, as a mask's is here."""
     x, y, _ = _golden()
-    assert LOSSES["ssim"](x, y).item() == pytest.approx(0.4940165, abs=2e-7)
+    assert LOSSES["rmse"](torch.sigmoid(x), y).item() == pytest.approx(0.3405810, abs=1e-6)
+
+
+@pytest.mark.parametrize(("form", "expected"), [("clamped", 0.4256250), ("halved", 0.4940165), ("plain", 0.9880330)])
+def test_ssim_has_its_published_values_in_each_form(form, expected):
+    """The two conventions differ, in value and in gradient, wherever the similarity is negative."""
+    x, y, _ = _golden()
+    config = LossConfig(ssim=SsimConfig(window=3, form=form))
+    assert LOSSES["ssim"](x, y, config).item() == pytest.approx(expected, abs=1e-6)
+    assert similarity(x, y, config.ssim).mean().item() == pytest.approx(0.0119670, abs=1e-6)
+
+
+def test_ssim_of_stretched_pictures_has_its_published_value():
+    """A depth that is right up to scale and offset was what one project trained."""
+    x, y, _ = _golden()
+    config = LossConfig(ssim=SsimConfig(window=11, form="plain", border="zero", minmax=True))
+    for depth in (x, 2 * x - 0.7):
+        assert 1 - LOSSES["ssim"](depth, y, config).item() == pytest.approx(0.2105181, abs=1e-6)
+
+
+@pytest.mark.parametrize(("window", "form"), [(3, "halved"), (11, "halved"), (5, "plain")])
+def test_ssim_agrees_with_kornia(window, form):
+    """A library that many look at, and whose convention is 'halved'."""
+    x, y = _random()
+    config = LossConfig(ssim=SsimConfig(window=window, form=form))
+    theirs = ssim_loss(x, y, window) if form == "halved" else (1 - ssim(x, y, window)).mean()
+    assert LOSSES["ssim"](x, y, config).item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
 def test_ssim_agrees_with_scipy():
@@ -65,6 +99,42 @@ def test_edge_agrees_with_scipy():
     assert LOSSES["edge"](*_random()).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_weighted_bce_counts_the_foreground_more():
+    """Foreground is a fifth of a picture: without a weight a network may do well by finding none."""
+    x, _, mask = _golden()
+    each = np.logaddexp(0, np.where(mask > 0, -x, x)) * np.where(mask > 0, 3.0, 1.0)
+    config = LossConfig(positive_weight=3.0)
+    assert LOSSES["weighted_bce"](x, mask, config).item() == pytest.approx(each.mean(), rel=1e-6)
+
+
+def test_huber_is_linear_beyond_its_delta():
+    """Half the square below, a straight line of that slope above."""
+    x, y = (picture.double().numpy() for picture in _random())
+    error = np.abs(x - y)
+    expected = np.where(error < 0.2, error**2 / 2, 0.2 * (error - 0.1)).mean()
+    assert LOSSES["huber"](*_random(), LossConfig(huber_delta=0.2)).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_inverse_huber_is_quadratic_beyond_a_fifth_of_the_largest_error():
+    """Large errors count more, small ones keep their slope; the two meet at the cut."""
+    x, y = (picture.double().numpy() for picture in _random())
+    error = np.abs(x - y)
+    cut = 0.2 * error.max()
+    expected = np.where(error <= cut, error, (error**2 + cut**2) / (2 * cut)).mean()
+    assert LOSSES["inverse_huber"](*_random()).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_tversky_weighs_false_alarms_and_misses():
+    """At a half each it is the Dice coefficient; below, misses count more."""
+    x, _, mask = _golden()
+    p, t = torch.sigmoid(x).double().numpy(), mask.double().numpy()
+    sums = [np.sum(term, axis=(1, 2, 3)) for term in (p * t, p * (1 - t), (1 - p) * t)]
+    expected = (1 - sums[0] / (sums[0] + 0.3 * sums[1] + 0.7 * sums[2])).mean()
+    assert LOSSES["tversky"](x, mask).item() == pytest.approx(expected, rel=1e-5)
+    half = LossConfig(tversky_alpha=0.5)
+    assert LOSSES["tversky"](x, mask, half).item() == pytest.approx(LOSSES["dice"](x, mask).item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize("target", ["mask", "empty", "full"])
 def test_gradients_are_finite_where_the_prediction_is_right(name, target):
@@ -76,8 +146,8 @@ def test_gradients_are_finite_where_the_prediction_is_right(name, target):
     loss = LOSSES[name](right, truth)
     loss.backward()
     assert right.grad.isfinite().all()
-    if name != "dice" or target != "empty":  # a Dice coefficient of two empty masks is 0 by its definition
-        assert loss.item() == pytest.approx(0, abs=1e-5)
+    if name not in {"dice", "tversky"} or target != "empty":  # of two empty masks they are 0 by their definition
+        assert loss.item() == pytest.approx(1e-3 if name == "rmse" else 0, abs=1e-5)  # its small number under the root
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
@@ -91,59 +161,6 @@ def test_losses_are_computed_in_float32_under_autocast(name):
     assert loss.item() == LOSSES[name](x.bfloat16().float(), target).item()
 
 
-def _every_loss():
-    mask = MaskLoss(bce=0.5, dice=2.0, l1=0.25)
-    return LossConfig(mask=mask, depth=DepthLoss(l1=1.5, ssim=0.75, edge=3.0))
-
-
-def test_the_total_is_the_weighted_sum_of_the_parts():
-    """The parts are logged unweighted, so that trials with different weights can be compared."""
-    x, y, mask = _golden()
-    config = _every_loss()
-    total, parts = DualLoss(config)(Prediction(x, y.flip(-1)), mask, y)
-    weights = {f"mask_{name}": weight for name, weight in config.mask} | {
-        f"depth_{name}": weight for name, weight in config.depth
-    }
-    assert parts.keys() == weights.keys()
-    assert total.item() == pytest.approx(sum(weights[name] * parts[name].item() for name in parts), rel=1e-6)
-
-
-def test_each_part_sees_what_it_is_meant_to():
-    """Logits for the losses that apply the sigmoid, a probability for the others, and raw depth."""
-    x, y, mask = _golden()
-    logits, depth = 4 * x - 2, 2 * y - 0.5
-    _, parts = DualLoss(_every_loss())(Prediction(logits, depth), mask, x)
-    assert parts["mask_bce"].item() == LOSSES["bce"](logits, mask).item()
-    assert parts["mask_dice"].item() == LOSSES["dice"](logits, mask).item()
-    assert parts["mask_l1"].item() == LOSSES["l1"](torch.sigmoid(logits), mask).item()
-    assert parts["depth_l1"].item() == LOSSES["l1"](depth, x).item()
-
-
-def test_losses_without_weight_are_not_computed(monkeypatch):
-    """SSIM alone can cost more than the rest of a small network's step."""
-
-    def fail(prediction, target):
-        raise AssertionError("computed for nothing")
-
-    for name in ("dice", "ssim", "edge"):
-        monkeypatch.setitem(LOSSES, name, fail)
-    x, y, mask = _golden()
-    total, parts = DualLoss(LossConfig())(Prediction(x, x), mask, y)
-    assert set(parts) == {"mask_bce", "depth_l1"}
-    assert total.item() == pytest.approx(0.7569483 + 0.3536377, abs=1e-6)
-
-
-def test_both_heads_get_gradients_from_the_total_alone():
-    """The parts are for the log: one that kept the graph would keep its memory, too."""
-    x, y, mask = _golden()
-    prediction = Prediction(x.clone().requires_grad_(), y.flip(-1).clone().requires_grad_())
-    total, parts = DualLoss(_every_loss())(prediction, mask, y)
-    total.backward()
-    assert prediction.mask_logits.grad.abs().sum() > 0
-    assert prediction.depth.grad.abs().sum() > 0
-    assert not any(part.requires_grad for part in parts.values())
-
-
 def test_every_weight_of_the_configuration_has_its_loss():
     """A weight without a loss would pass validation and fail in the first step."""
-    assert set(MaskLoss.model_fields) | set(DepthLoss.model_fields) <= set(LOSSES)
+    assert list(HeadLoss.model_fields) == list(LOSSES)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainable.config import OptimizerConfig
-from trainable.optim import build_optimizer
+from trainable.optim import OPTIMIZERS, build_optimizer
 
 
 def _model():
@@ -15,7 +15,7 @@ def _model():
 def _stepped(config, gradients):
     """The weight after a step along each gradient."""
     model = _model()
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer([list(model.parameters())], config)
     for gradient in gradients:
         optimizer.zero_grad()
         (model.weight * gradient + model.bias.sum() * 0).sum().backward()
@@ -47,10 +47,25 @@ def test_adamw_follows_its_formula():
     torch.testing.assert_close(_stepped(config, (1.0, -0.5, 2.0)), weight)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_every_parameter_is_moved(name):
-    """A parameter that is left out stays at its random start, and nothing else shows it."""
-    model = _model()
-    optimizer = build_optimizer(model, OptimizerConfig(name=name))
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert held == {id(parameter) for parameter in model.parameters()}
+def test_adam_follows_its_formula():
+    """Its decay is part of the gradient, which AdamW's is not (Kingma & Ba 2015)."""
+    config = OptimizerConfig(name="adam", lr=0.1, momentum=0.8, weight_decay=0.05)
+    weight, first, second = _model().weight.detach().clone(), 0.0, 0.0
+    for step, gradient in enumerate((1.0, -0.5, 2.0), start=1):
+        decayed = gradient + 0.05 * weight
+        first = 0.8 * first + 0.2 * decayed
+        second = 0.999 * second + 0.001 * decayed**2
+        unbiased = (first / (1 - 0.8**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        weight = weight - 0.1 * unbiased
+    torch.testing.assert_close(_stepped(config, (1.0, -0.5, 2.0)), weight)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parts_are_groups_in_their_order(name):
+    """A learning-rate policy is given its part by its place."""
+    model, other = _model(), torch.nn.Parameter(torch.zeros(2))
+    config = OptimizerConfig(name=name, weight_decay=0.5)
+    optimizer = build_optimizer([[model.weight], [model.bias]], config, undecayed=[other])
+    assert [group["params"] for group in optimizer.param_groups] == [[model.weight], [model.bias], [other]]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.5, 0.0]
+    assert {group["lr"] for group in optimizer.param_groups} == {config.lr}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from data.errors import InputError
-from trainable.config import (
+from trainable.config.policy import (
     CosinePolicy,
     CyclicPolicy,
     OneCyclePolicy,
@@ -18,7 +18,8 @@ from trainable.config import (
     PolicyConfig,
     StepPolicy,
 )
-from trainable.policies import POLICIES, build_policy, build_replay
+from trainable.policies import build_policy, build_replay
+from trainable.policy_rules import POLICIES
 
 PEAK = 0.3
 SCORES = [0.1, 0.3, 0.3004, 0.31, 0.31, 0.3, 0.29, math.nan, 0.2, 0.5, 0.4, 0.4]
@@ -33,9 +34,9 @@ def _rates(policy, *, steps_per_epoch, epochs, scores=None):
     optimizer, rates = _optimizer(), []
     for epoch in range(epochs):
         for index in range(steps_per_epoch):
-            policy.apply(optimizer, epoch * steps_per_epoch + index)
+            policy.apply(optimizer.param_groups, epoch * steps_per_epoch + index)
             rates.append(optimizer.param_groups[0]["lr"])
-        policy.epoch_end(scores[epoch] if scores else 0.0)
+        policy.epoch_end({"score": scores[epoch]} if scores else {})
     return rates
 
 
@@ -55,8 +56,12 @@ def _torch_rates(build, *, steps_per_epoch, epochs, per, scores=None):
     return rates
 
 
+def _steps(*, steps_per_epoch, epochs):
+    return [steps_per_epoch] * epochs
+
+
 def _policy(config, length):
-    return build_policy(config, **length)
+    return build_policy(config, steps_of_epochs=_steps(**length))
 
 
 @pytest.mark.parametrize(("share", "every"), [(0.33, 4), (0.25, 3), (0.01, 1), (1.0, 12)])
@@ -132,7 +137,7 @@ def test_onecycle_agrees_with_torch(anneal, steps_per_epoch, epochs, pct_start):
 def test_onecycle_starts_at_the_peak_when_its_rise_is_one_step():
     """Torch divides by zero here."""
     policy = build_policy(
-        PolicyConfig(name="onecycle", onecycle=OneCyclePolicy(pct_start=0.25)), steps_per_epoch=2, epochs=2
+        PolicyConfig(name="onecycle", onecycle=OneCyclePolicy(pct_start=0.25)), steps_of_epochs=[2] * 2
     )
     assert policy.factor(0) == 1.0
     assert [policy.factor(step) for step in range(4)] == sorted(map(policy.factor, range(4)), reverse=True)
@@ -180,7 +185,7 @@ def test_warmup_agrees_with_torch():
 def test_no_step_is_taken_with_a_rate_of_zero_or_above_the_peak(name, warmup, steps_per_epoch, epochs):
     """At any length, down to one epoch of one step; and after the last step the rate stays."""
     config = PolicyConfig(name=name, warmup=warmup)
-    policy = build_policy(config, steps_per_epoch=steps_per_epoch, epochs=epochs)
+    policy = build_policy(config, steps_of_epochs=[steps_per_epoch] * epochs)
     steps = steps_per_epoch * epochs
     assert all(0 < policy.factor(step) <= 1 for step in range(steps))
     assert policy.factor(steps) == policy.factor(10 * steps) == policy.factor(steps - 1)
@@ -197,17 +202,17 @@ def test_a_resumed_run_goes_on_where_it_was(name):
     first, before = _policy(config, length), _optimizer()
     for epoch in range(7):
         for index in range(3):
-            first.apply(before, epoch * 3 + index)
-        first.epoch_end(SCORES[epoch])
+            first.apply(before.param_groups, epoch * 3 + index)
+        first.epoch_end({"score": SCORES[epoch]})
     second, after = _policy(config, length), _optimizer()
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     after.load_state_dict(before.state_dict())
     found = []
     for epoch in range(7, 12):
         for index in range(3):
-            second.apply(after, epoch * 3 + index)
+            second.apply(after.param_groups, epoch * 3 + index)
             found.append(after.param_groups[0]["lr"])
-        second.epoch_end(SCORES[epoch])
+        second.epoch_end({"score": SCORES[epoch]})
     assert found == expected[21:]
     assert second.history == whole.history
 
@@ -215,8 +220,8 @@ def test_a_resumed_run_goes_on_where_it_was(name):
 def test_the_history_has_the_factor_that_each_epoch_ended_with():
     """A retraining without a validation split has nothing else to go by."""
     config = PolicyConfig(name="plateau", plateau=PlateauPolicy(patience=0.0, factor=0.5))
-    policy = build_policy(config, steps_per_epoch=2, epochs=4)
-    returned = [policy.epoch_end(score) for score in (0.5, 0.4, 0.6, 0.6)]
+    policy = build_policy(config, steps_of_epochs=[2] * 4)
+    returned = [policy.epoch_end({"score": score}) for score in (0.5, 0.4, 0.6, 0.6)]
     assert policy.history == returned == [1.0, 1.0, 0.5, 0.5]
     assert policy.factor(7) == 0.25
 
@@ -226,7 +231,7 @@ def test_a_replay_has_the_rates_of_the_run_it_repeats():
     length = {"steps_per_epoch": 3, "epochs": 12}
     policy = _policy(PolicyConfig(name="plateau", warmup=0.25), length)
     expected = _rates(policy, scores=SCORES, **length)
-    replay = build_replay(policy.history, warmup=0.25, **length)
+    replay = build_replay(policy.history, warmup=0.25, steps_of_epochs=_steps(**length))
     assert _rates(replay, **length) == expected
     assert replay.history == policy.history
 
@@ -242,7 +247,7 @@ def test_a_replay_has_the_rates_of_the_run_it_repeats():
 )
 def test_a_replay_of_another_length_is_stretched(history, epochs, expected):
     """The fall comes at the same share of the run; what falls on the middle goes to the later epoch."""
-    replay = build_replay(history, steps_per_epoch=2, epochs=epochs)
+    replay = build_replay(history, steps_of_epochs=[2] * epochs)
     assert [replay.factor(2 * epoch) for epoch in range(epochs)] == expected
     assert [replay.factor(2 * epoch + 1) for epoch in range(epochs)] == expected
 
@@ -251,7 +256,7 @@ def test_a_replay_of_another_length_is_stretched(history, epochs, expected):
 def test_a_history_that_cannot_be_played_is_refused(history):
     """A trial that was stopped in its first epoch has none."""
     with pytest.raises(InputError, match=r"'history' is .* must be a factor in"):
-        build_replay(history, steps_per_epoch=2, epochs=2)
+        build_replay(history, steps_of_epochs=[2] * 2)
 
 
 def test_every_policy_of_the_configuration_has_its_rule():

@@ -74,7 +74,7 @@ def test_a_stored_sample_is_predicted_as_the_evaluation_does(saved: Path, trial_
     """What a user gets from files must be as good as the score that was measured from the data set."""
     model, origin = checkpoint.load_model(saved)
     world = World(device=torch.device("cpu"))
-    (batch,) = evaluation_loader(origin.config.data, trial_data, "test", world).epoch(0)
+    (batch,) = evaluation_loader(origin.config, trial_data, "test", world).epoch(0)
     expected = as_pixels(predict(model, batch, origin.config.model))
     stored = read_part(origin.config.data, trial_data, "test").gather(np.arange(3))
     for index in range(3):

@@ -67,7 +67,7 @@ def test_a_trial_goes_on_from_a_checkpoint(trial_data: TrialData, tmp_path: Path
 def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:
     """It takes train + val as one split, and reports training losses alone."""
     data = TrialData(path=trial_data.path, fingerprint=trial_data.fingerprint, train="train+val", val=None)
-    both = trial.training_loader(config(), data, ALONE)
+    both, *_ = trial.training_loaders(config(), data, ALONE)
     assert len(both.split) == 27
     curve = curve_of(config(), data)
     assert len(curve) == 2
@@ -94,7 +94,7 @@ def test_a_part_without_samples_is_refused(trial_data: TrialData) -> None:
     split = {"train": 0.5, "val": 0.5, "test": 0.0}
     nothing_left = config(data={"image_size": 16, "split": split})
     with pytest.raises(InputError, match=r"'test' .* has no samples"):
-        trial.evaluation_loader(nothing_left.data, trial_data, "test", ALONE)
+        trial.evaluation_loader(nothing_left, trial_data, "test", ALONE)
 
 
 SMALL = ["data.image_size=16", "data.batch_size=8", "model.family=debug", "model.precision=fp32", "epochs=2"]

@@ -6,20 +6,30 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from data.errors import InputError, UnfinishedError
+from search.cli_given import compare, train
+from search.cli_recipes import recipes
+from search.cli_shared import (
+    INTERRUPTED,
+    console,
+    json_option,
+    pair,
+    print_result,
+    resumable,
+    screen,
+    storage_option,
+)
 from search.cluster import prepare_environment
 
 if TYPE_CHECKING:
     from search.experiment import Experiment
-    from search.progress import Screen
 
-INTERRUPTED = 130
 BAD_INPUT = 2
 
 _EXAMPLES = """
@@ -31,15 +41,6 @@ Examples:
   twinhead best first --out best/
   twinhead predict best/ --bg bg.jpg --fg-bg fg_bg.jpg --out out/
 """
-
-storage_option = click.option(
-    "--storage",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Directory that holds the searches.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
 
 
 @click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,7 +57,7 @@ def demo(storage: Path, as_json: bool) -> None:
     from search.demo import run_demo
 
     with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
-        experiment, summary = run_demo(storage, _screen())
+        experiment, summary = run_demo(storage, screen())
     _show_summary(experiment, summary, as_json)
 
 
@@ -73,7 +74,7 @@ def render(destination: Path, backgrounds: int, per_background: int, size: int, 
     from search.demo import draw
 
     scenes = SceneSet(seed=seed, backgrounds=backgrounds, per_background=per_background, size=size)
-    draw(scenes, destination, _screen())
+    draw(scenes, destination, screen())
     _show_dataset(destination, None, as_json)
 
 
@@ -92,15 +93,15 @@ def import_(source: Path, destination: Path, layout: str | None, depth_polarity:
     from data.importers import import_layout
     from data.shards import write_dataset
 
-    screen = _screen()
+    shown = screen()
     found = import_layout(source, layout=layout, depth_polarity=depth_polarity)
     measured = found.measured
-    screen.say(
+    shown.say(
         f"layout {found.layout}: {len(found)} samples; depth is {found.depth_polarity} (inside the mask it differs "
         f"from just around it by {measured.difference:.1f} grey levels, {measured.agreement:.0%} of {measured.samples} "
         f"samples agree)"
     )
-    with screen.bar("importing", len(found), "samples") as move:
+    with shown.bar("importing", len(found), "samples") as move:
         write_dataset(found.samples(), destination, source=found.source, on_sample=lambda _: move(1, ""))
     _show_dataset(destination, None, as_json)
 
@@ -115,9 +116,9 @@ def import_(source: Path, destination: Path, layout: str | None, depth_polarity:
 def inspect(data: Path, out: Path | None, samples: int, as_json: bool) -> None:
     """Check a data set and show what is in it."""
     from data.pictures import contact_sheet, save_png
-    from search.run import open_data
+    from search.prepare import open_data
 
-    dataset = open_data(str(data), _screen())
+    dataset = open_data(str(data), screen())
     sheet = out or Path(f"{data.absolute().name}-sheet.png")
     try:
         save_png(contact_sheet(dataset, samples), sheet)
@@ -154,10 +155,11 @@ def search(
     SPEC is a YAML file that says what to search; what it leaves out, and all without it, is the default.
     """
     from search.experiment import Experiment
-    from search.run import begin, open_data, run_search
+    from search.prepare import open_data
+    from search.run import begin, run_search
 
-    screen = _screen()
-    pairs = [_pair(override) for override in overrides]
+    shown = screen()
+    pairs = [pair(override) for override in overrides]
     if resume:
         if spec or name or data or pairs:
             raise InputError(f"--resume goes on with '{resume}' as it was started; leave out what is given beside it.")
@@ -170,10 +172,10 @@ def search(
             pairs.append(("budget.trials", str(trials)))
         checked = load_spec(spec, pairs, data_path=data).anywhere()
         experiment = Experiment(storage=storage, name=name or _default_name(spec))
-    dataset = open_data(checked.data_path, screen)
+    dataset = open_data(checked.data_path, shown)
     if not resume:
         begin(experiment, checked, dataset)
-    summary = _resumable(experiment, lambda: run_search(experiment, checked, dataset, screen))
+    summary = resumable(experiment, lambda: run_search(experiment, checked, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
 
@@ -185,13 +187,14 @@ def search(
 def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None:
     """Retrain the best trial of a search, and test it."""
     from search.experiment import Experiment
-    from search.run import open_data, retrain_again
+    from search.prepare import open_data
+    from search.run import retrain_again
 
-    screen = _screen()
+    shown = screen()
     experiment = Experiment(storage=storage, name=name)
     spec = experiment.spec()
-    dataset = open_data(spec.data_path, screen)
-    summary = _resumable(experiment, lambda: retrain_again(experiment, spec, epochs, dataset, screen))
+    dataset = open_data(spec.data_path, shown)
+    summary = resumable(experiment, lambda: retrain_again(experiment, spec, epochs, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
 
@@ -210,7 +213,7 @@ def best(name: str, out: Path, trial: int | None, storage: Path, as_json: bool) 
     from search.experiment import Experiment
 
     delivered = deliver(Experiment(storage=storage, name=name), out, trial)
-    _print(delivered, as_json, lambda: click.echo(f"{delivered['what']}: {out}"))
+    print_result(delivered, as_json, lambda: click.echo(f"{delivered['what']}: {out}"))
 
 
 @cli.command(epilog="\b\nExample:\n  twinhead evaluate best/ classroom --split test")
@@ -224,12 +227,12 @@ def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
     from search.handover import baseline_metrics
     from search.screens import show_metrics
 
-    screen = _screen()
-    measured = evaluate_beside_baselines(checkpoint, data, split, screen)
+    shown = screen()
+    measured = evaluate_beside_baselines(checkpoint, data, split, shown)
     columns: dict[str, Mapping[str, float]] = {"network": measured["metrics"]}
     if measured["baselines"]:
         columns = {"baselines": baseline_metrics(measured["baselines"])} | columns
-    _print(measured, as_json, lambda: show_metrics(_console(), f"{split} pictures of {data}", columns))
+    print_result(measured, as_json, lambda: show_metrics(console(), f"{split} pictures of {data}", columns))
 
 
 @cli.command(epilog="\b\nExample:\n  twinhead predict best/ --bg bg.jpg --fg-bg fg_bg.jpg --out out/")
@@ -246,7 +249,12 @@ def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, as_json: bool) -
     from trainable.predict import predict_files
 
     written = [str(path) for path in predict_files(checkpoint, bg, fg_bg, out)]
-    _print({"written": written}, as_json, lambda: click.echo("\n".join(written)))
+    print_result({"written": written}, as_json, lambda: click.echo("\n".join(written)))
+
+
+cli.add_command(recipes)
+cli.add_command(train)
+cli.add_command(compare)
 
 
 def main() -> None:
@@ -274,42 +282,16 @@ def main() -> None:
         os._exit(INTERRUPTED)  # a second Ctrl-C: no waiting for anything
 
 
-def _resumable(experiment: Experiment, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The summary that `work` comes to; when it is interrupted, say how to go on, and leave."""
-    from search.run import InterruptedSearchError
-
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
-            return work()
-    except (InterruptedSearchError, KeyboardInterrupt):
-        click.echo(f"\nstopped; go on with: {experiment.resume_command}", err=True)
-        sys.exit(INTERRUPTED)
-
-
-def _pair(override: str) -> tuple[str, str]:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"The value of --set is '{override}', but must be KEY=VALUE, such as optimizer.lr=0.01.")
-    return key.strip(), value
-
-
 def _default_name(spec: Path | None) -> str:
     if spec is None:
         raise InputError("The name of the search is missing; give --name.")
     return spec.stem
 
 
-def _print(values: Mapping[str, Any], as_json: bool, show: Callable[[], None]) -> None:
-    if as_json:
-        click.echo(json.dumps(values, indent=2))
-    else:
-        show()
-
-
 def _show_summary(experiment: Experiment, summary: dict[str, Any], as_json: bool) -> None:
     from search.screens import show_summary
 
-    _print(summary, as_json, lambda: show_summary(_console(), experiment, summary))
+    print_result(summary, as_json, lambda: show_summary(console(), experiment, summary))
 
 
 def _show_dataset(path: Path, sheet: Path | None, as_json: bool) -> None:
@@ -318,19 +300,7 @@ def _show_dataset(path: Path, sheet: Path | None, as_json: bool) -> None:
 
     info = Dataset.open(path).info
     values = json.loads(info.to_json()) | {"path": str(path)} | ({"sheet": str(sheet)} if sheet else {})
-    _print(values, as_json, lambda: show_dataset(_console(), path, info, sheet))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _screen() -> Screen:
-    from search.progress import Screen
-
-    return Screen()
+    print_result(values, as_json, lambda: show_dataset(console(), path, info, sheet))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import torch
 from data.errors import InputError
 from search.experiment import Experiment
 from search.handover import copy_out, hand_over
+from search.prepare import open_data
 from search.progress import Screen
 from search.results import find_trial
-from search.run import open_data
 from search.tuner import open_study
 from trainable.checkpoint import load_model
 from trainable.config import DataConfig

@@ -10,16 +10,18 @@ from data.rendering import render
 from data.scenes import SceneSet
 from data.shards import Dataset, write_dataset
 from search.experiment import Experiment, free_name
+from search.prepare import open_data
 from search.progress import Screen
-from search.run import begin, open_data, run_search
+from search.run import begin, run_search
 from search.spec import check_spec
 
 SCENES = SceneSet(seed=7, backgrounds=80, per_background=6, size=96)
 SPEC: dict[str, Any] = {
     "data": {"image_size": 64},
-    "model": {"width": {"choices": [4, 8, 16]}},
+    "model": {"family": "resunet", "width": {"choices": [4, 8, 16]}},
     "scheduler": {"max_epochs": 9},
     "budget": {"trials": 8},
+    "search": {"start_from": []},
 }
 """Narrower than the default space, for two cores."""
 

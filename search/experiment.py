@@ -1,13 +1,14 @@
 """One object owns every path of a named search; nobody else joins them.
 
 STORAGE/NAME/
-    spec.yaml        the spec as run
+    spec.yaml        the spec as run; given.yaml in its place where the configurations are given, not searched
     study.journal    Optuna's study: every trial, its parameters, its curve
     trials/          what Tune keeps: a directory a trial, with checkpoints and TensorBoard's events
     groups/          checkpoints of trials that share several workers
     best/            the best trial's own weights
     retrained/       the best configuration, trained on train + validation
     summary.json     what came out
+    comparison.*     what came out of a comparison, as a table, with measured/ and pictures/ of each network
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from data.errors import InputError
 from search.spec import SearchSpec, check_spec, load_spec
+from trainable.config.text import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -45,6 +47,11 @@ class Experiment:
     def spec_file(self) -> Path:
         """The spec as run."""
         return self.root / "spec.yaml"
+
+    @property
+    def given_file(self) -> Path:
+        """The configurations that are trained where there is no spec."""
+        return self.root / "given.yaml"
 
     @property
     def study_file(self) -> Path:
@@ -84,7 +91,16 @@ class Experiment:
     @property
     def resume_command(self) -> str:
         """What a person types to go on."""
-        return f"twinhead search --resume {self.name} --storage {self.storage}"
+        command = self.given()["kind"] if self.given_file.is_file() else "search"
+        return f"twinhead {command} --resume {self.name} --storage {self.storage}"
+
+    def measured(self, trial: str) -> Path:
+        """What a trial's network came to on each test picture."""
+        return self.root / "measured" / f"{trial}.npz"
+
+    def pictures(self, trial: str) -> Path:
+        """A grid of a trial's predictions on test pictures."""
+        return self.root / "pictures" / f"{trial}.png"
 
     def relative(self, path: Path | str) -> str:
         """A path below the experiment, as its files name it: the directory can be moved."""
@@ -112,22 +128,48 @@ class Experiment:
         Raises:
             InputError: if the name cannot be used, or is in use.
         """
+        self._appear(self.spec_file, _as_yaml(spec))
+
+    def create_given(self, given: Mapping[str, Any]) -> None:
+        """Make the directory, and keep the configurations in it.
+
+        Raises:
+            InputError: if the name cannot be used, or is in use.
+        """
+        self._appear(self.given_file, yaml.safe_dump(dict(given), sort_keys=False))
+
+    def given(self) -> dict[str, Any]:
+        """The configurations that are trained.
+
+        Raises:
+            InputError: if there are none, or the file was damaged.
+        """
+        _check_name(self.name)
+        if not self.given_file.is_file():
+            names = ", ".join(sorted(path.parent.name for path in self.storage.glob(f"*/{self.given_file.name}")))
+            raise InputError(
+                f"There is no comparison or training '{self.name}' in '{self.storage}'; "
+                f"{f'there are {names}' if names else 'start one without --resume'}."
+            )
+        values: dict[str, Any] = read_yaml(self.given_file, "file")
+        return values
+
+    def _appear(self, file: Path, text: str) -> None:
+        """Make the directory with the file that makes it an experiment: both appear whole, or not at all."""
         _check_name(self.name)
         if self.root.exists():
             raise InputError(
                 f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or go on with "
                 f"'{self.resume_command}'."
             )
-        # The spec makes it an experiment: it appears whole, with the directory, or not at all.
         beside = self.root.with_name(f".{self.name}.{os.getpid()}")
         try:
             beside.mkdir(parents=True, exist_ok=True)
-            (beside / self.spec_file.name).write_text(_as_yaml(spec))
+            (beside / file.name).write_text(text)
             beside.rename(self.root)
         except OSError as error:
             raise InputError(
-                f"The search '{self.name}' cannot be written to '{self.storage}' ({error.strerror}); "
-                "give another --storage."
+                f"'{self.name}' cannot be written to '{self.storage}' ({error.strerror}); give another --storage."
             ) from None
 
     def spec(self) -> SearchSpec:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from trainable.config import Section
+from trainable.recipes import RECIPES
 
 
 def _share_or_auto(value: Any) -> float | Literal["auto"]:
@@ -75,8 +76,17 @@ class SearchConfig(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the proposals and of every trial's weights and order of samples."""
-    start_from: list[Literal["default"]] = Field(default=["default"])
-    """Configurations to try first: 'default' is that of `TrialConfig`, as far as it lies within the space."""
+    start_from: list[str] = Field(default=["recipes"])
+    """Configurations to try first: 'recipes' are all that lie within the space, or name some of them; 'default' is that
+    of `TrialConfig`, moved into the space."""
+
+    @field_validator("start_from")
+    @classmethod
+    def _is_known(cls, names: list[str]) -> list[str]:
+        known = ("recipes", "default", *RECIPES)
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"hold 'recipes', 'default' or names of recipes, not '{unknown[0]}'")
+        return names
 
 
 class RetrainConfig(Section):

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from search.driver import DriverOnly
+from search.scheduler import RECIPE
 from trainable.metrics import OBJECTIVE
 
 _LINE_SECONDS = 10.0
@@ -84,14 +85,21 @@ class _Log:
 
 
 class SearchProgress(DriverOnly, tune.Callback):
-    """A bar over the trials, and a line for each that ended."""
+    """A bar over the trials, or over all their epochs, and a line for each trial that ended."""
 
     def __init__(
-        self, screen: Screen, move: Callable[[int, str], None], *, max_epochs: int, best: float | None = None
+        self,
+        screen: Screen,
+        move: Callable[[int, str], None],
+        *,
+        max_epochs: int,
+        best: float | None = None,
+        by_epoch: bool = False,
     ) -> None:
         self._screen = screen
         self._move = move
         self._max_epochs = max_epochs
+        self._by_epoch = by_epoch
         self._best = best
         self._best_of: dict[str, tuple[float, int]] = {}
 
@@ -104,7 +112,7 @@ class SearchProgress(DriverOnly, tune.Callback):
             self._best_of[trial.trial_id] = (score, int(result["epoch"]))
         if self._best is None or score > self._best:
             self._best = score
-        self._move(0, self._note(trials))
+        self._move(int(self._by_epoch), self._note(trials))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the trial's line."""
@@ -123,8 +131,9 @@ class SearchProgress(DriverOnly, tune.Callback):
         self._end(trials, trial, "failed")
 
     def _end(self, trials: list[Trial], trial: Trial, said: str) -> None:
-        self._screen.say(f"trial {trial.config['number']}: {said}")
-        self._move(1, self._note(trials))
+        recipe = trial.config.get(RECIPE)
+        self._screen.say(f"trial {trial.config['number']}{f' ({recipe})' if recipe else ''}: {said}")
+        self._move(int(not self._by_epoch), self._note(trials))
 
     def _note(self, trials: list[Trial]) -> str:
         running = sum(trial.status == Trial.RUNNING for trial in trials)

@@ -50,6 +50,12 @@ def find_best(experiment: Experiment, trials: Iterable[TrialRecord]) -> Best | N
     return None
 
 
+def find_best_recipe(experiment: Experiment, trials: Iterable[TrialRecord], max_epochs: int) -> Best | None:
+    """The best of the recipes that ran for all their epochs; None if none did."""
+    whole = [trial for trial in trials if trial.recipe and trial.epochs and trial.epochs[-1].epoch >= max_epochs]
+    return find_best(experiment, whole)
+
+
 def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best:
     """Trial `number` at its best epoch.
 
@@ -72,8 +78,19 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
 
 def outcomes(trials: Iterable[TrialRecord], max_epochs: int) -> dict[str, int]:
     """How many trials finished, were stopped by the scheduler, diverged, failed, or were interrupted."""
-    counts = Counter(_outcome(trial, max_epochs) for trial in trials)
+    counts = Counter(outcome_of(trial, max_epochs) for trial in trials)
     return {name: counts[name] for name in ("finished", "stopped", "diverged", "failed", "interrupted")}
+
+
+def outcome_of(trial: TrialRecord, max_epochs: int) -> str:
+    """How a trial of at most so many epochs ended: a key of what `outcomes` gives."""
+    if trial.state == TrialState.RUNNING:
+        return "interrupted"
+    if trial.state == TrialState.FAIL:
+        return "failed"
+    if trial.outcome == "diverged":
+        return "diverged"
+    return "finished" if trial.epochs and trial.epochs[-1].epoch >= max_epochs else "stopped"
 
 
 def summarise(
@@ -81,6 +98,7 @@ def summarise(
     spec: SearchSpec,
     trials: list[TrialRecord],
     best: Best | None,
+    recipe: Best | None,
     *,
     seconds: float,
     data_fingerprint: str,
@@ -93,6 +111,8 @@ def summarise(
         "outcomes": outcomes(trials, spec.plan.scheduler.max_epochs),
         "epochs": sum(len(trial.epochs) for trial in trials),
         "best": _best_summary(experiment, best) if best else None,
+        "recipe": _best_summary(experiment, recipe) if recipe else None,
+        "beyond_recipe": None,
         "retrained": None,
         "baselines": None,
         "seconds": round(seconds, 1),
@@ -112,22 +132,13 @@ def _best_summary(experiment: Experiment, best: Best) -> dict[str, Any]:
     metrics: Mapping[str, float] = best.epoch.metrics
     return {
         "trial": best.trial.number,
+        "recipe": best.trial.recipe or None,
         "epoch": best.epoch.epoch,
         "score": best.epoch.score,
         "config": dict(best.trial.config),
         "metrics": dict(metrics),
         "checkpoint": experiment.relative(best.checkpoint),
     }
-
-
-def _outcome(trial: TrialRecord, max_epochs: int) -> str:
-    if trial.state == TrialState.RUNNING:
-        return "interrupted"
-    if trial.state == TrialState.FAIL:
-        return "failed"
-    if trial.outcome == "diverged":
-        return "diverged"
-    return "finished" if trial.epochs and trial.epochs[-1].epoch >= max_epochs else "stopped"
 
 
 def _loads(checkpoint: Path) -> bool:

@@ -22,11 +22,16 @@ from search.progress import EpochProgress, Screen
 from search.results import Best
 from search.spec import SearchSpec
 from search.tuner import Stopper, run_config, trainable, trial_directory
+from trainable.bootstrap import Interval, difference
 from trainable.checkpoint import STATE, load_origin
 from trainable.config import TrialConfig, build
-from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint
+from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint, evaluate_pictures
+from trainable.picture_metrics import figures
 from trainable.trainer import TrialJob
 from trainable.trial import TrialData
+
+COMPARED = ("score", "mask_iou", "depth_delta1")
+"""Metrics that the best trial is compared with the best recipe by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,10 @@ class TestFigures:
 
     retrained: dict[str, float]
     best: dict[str, float]
+    recipe: dict[str, float] | None
+    """Of the best recipe's own weights, trained for as long as the best trial's."""
+    beyond_recipe: dict[str, Interval] | None
+    """The best trial's metrics less the recipe's, with 95 % bootstrap intervals over backgrounds."""
     baselines: dict[str, dict[str, float]]
 
 
@@ -83,29 +92,37 @@ def retrain(
     return _checkpoint(results[0])
 
 
-def measure_on_test(best: Best, retrained: Path, job: TrialJob, pictures: Path) -> TestFigures:
-    """Evaluate the retrained network, the best trial's weights and the baselines on the test part.
+def measure_on_test(best: Best, recipe: Best | None, retrained: Path, job: TrialJob, pictures: Path) -> TestFigures:
+    """Evaluate the retrained network, the best trial's weights, the best recipe's and the baselines on the test part.
 
     Args:
         best: the best trial.
+        recipe: the best recipe that had the whole budget of a trial, if one had.
         retrained: the retrained checkpoint.
         job: the data, and what may be used.
         pictures: a PNG file for a grid of the retrained network's predictions.
     """
     workers = job.workers
     remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
-    figures: TestFigures = ray.get(
-        remote.remote(str(retrained), str(best.checkpoint), job.data, str(pictures), workers.cpus)
+    compared = str(recipe.checkpoint) if recipe else None
+    measured: TestFigures = ray.get(
+        remote.remote(str(retrained), str(best.checkpoint), compared, job.data, str(pictures), workers.cpus)
     )
-    return figures
+    return measured
 
 
-def _measure(retrained: str, best: str, data: TrialData, pictures: str, threads: int) -> TestFigures:
+def _measure(
+    retrained: str, best: str, recipe: str | None, data: TrialData, pictures: str, threads: int
+) -> TestFigures:
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    of_best = evaluate_pictures(Path(best), data, "test", device=device)
+    of_recipe = evaluate_pictures(Path(recipe), data, "test", device=device) if recipe else None
     return TestFigures(
         retrained=evaluate_checkpoint(Path(retrained), data, "test", device=device, pictures=Path(pictures)),
-        best=evaluate_checkpoint(Path(best), data, "test", device=device),
+        best=figures(of_best),
+        recipe=figures(of_recipe) if of_recipe else None,
+        beyond_recipe={name: difference(of_best, of_recipe, name) for name in COMPARED} if of_recipe else None,
         baselines=evaluate_baselines_on(load_origin(Path(retrained)).config.data, data, "test"),
     )
 

@@ -50,6 +50,22 @@ def show_summary(console: Console, experiment: Experiment, summary: Mapping[str,
         console.print(f"{name:<12}{path}", highlight=False, soft_wrap=True)
 
 
+def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -> None:
+    """What a training without a search came to, and where its network is."""
+    console.print(
+        f"\n[bold]{summary['name']}[/bold]: recipe {summary['recipe']}{', faithful' if summary['faithful'] else ''}, "
+        f"{summary['epochs']} epochs, {summary['seconds']:.0f} s; validation picked epoch {summary['epoch']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    columns = {"baselines": baseline_metrics(summary["baselines"]), "network": summary["metrics"]}
+    console.print()
+    show_metrics(console, "on the test pictures", columns)
+    for name, value in summary["published"].items():
+        console.print(f"{name:<18}{value:.4f}  (the project's own metric)", highlight=False, soft_wrap=True)
+    console.print(f"\nnetwork     {storage / summary['name'] / summary['checkpoint']}", highlight=False, soft_wrap=True)
+
+
 def verdict(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for each figure of the retrained network that loses to its baseline."""
     retrained, baseline = summary["retrained"]["metrics"], baseline_metrics(summary["baselines"])
@@ -62,6 +78,20 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
         for name, said in names.items()
         if not retrained[name] > baseline[name]
     ]
+
+
+def beyond(summary: Mapping[str, Any]) -> list[str]:
+    """How far the best trial got beyond the best recipe that was trained for as long, on the test pictures."""
+    if not summary.get("beyond_recipe"):
+        return []
+    name, best = summary["recipe"]["recipe"], summary["best"]
+    if best["trial"] == summary["recipe"]["trial"]:
+        return [f"no trial got beyond the recipe {name}"]
+    gains = (
+        f"{metric} {found['value']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+        for metric, found in summary["beyond_recipe"].items()
+    )
+    return [f"trial {best['trial']} beyond the recipe {name}, with 95 % intervals over backgrounds: {', '.join(gains)}"]
 
 
 def describe_config(config: Mapping[str, Any]) -> str:
@@ -111,8 +141,12 @@ def _show_test(console: Console, summary: Mapping[str, Any]) -> None:
         f"trial {summary['best']['trial']}": summary["best"]["test"],
         "retrained": summary["retrained"]["metrics"],
     }
+    if summary.get("recipe"):
+        columns = {f"recipe {summary['recipe']['recipe']}": summary["recipe"]["test"]} | columns
     console.print()
     show_metrics(console, "on the test pictures", columns)
+    for sentence in beyond(summary):
+        console.print(sentence, highlight=False, soft_wrap=True)
     for sentence in verdict(summary):
         console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from search.domains import Choices, Domain, Per, Range, representatives
-from search.spec import SearchSpec, leaves, replace_leaf
+from search.domains import Choices, Domain, Per, Range
+from search.spec import SearchSpec, at, leaves, replace_leaf, settled
 from trainable.config import TrialConfig
 
 if TYPE_CHECKING:
     import optuna
 
 Space = Callable[["optuna.Trial"], dict[str, Any]]
+
+FIXED = "fixed"
+"""Attribute of a study's trial: values by dotted key that it has in place of what the space fixes."""
 
 
 def define_space(spec: SearchSpec) -> Space:
@@ -27,18 +30,25 @@ def define_space(spec: SearchSpec) -> Space:
         drawn: dict[str, Any] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
         # What others depend on is drawn before them: names first, then plain leaves, then those given per value.
         for path, leaf in sorted(leaves(spec.space), key=_rank):
-            if not _exists(drawn, path):
+            if not exists(drawn, path):
                 continue
             key, value = ".".join(path), leaf
             if isinstance(leaf, Per):
-                case = _at(drawn, tuple(leaf.key.split(".")))
-                value = leaf.for_value(case).suggest(trial, f"{key}@{case}")
+                case = at(drawn, leaf.key)
+                value = leaf.for_value(case).suggest(trial, parameter(key, leaf, case))
             elif isinstance(leaf, Range | Choices):
                 value = leaf.suggest(trial, key)
             drawn = replace_leaf(drawn, path, value)
+        for key, value in trial.user_attrs.get(FIXED, {}).items():
+            drawn = replace_leaf(drawn, key.split("."), value)
         return drawn
 
     return space
+
+
+def parameter(key: str, leaf: Domain, case: Any) -> str:
+    """Name of a leaf's parameter in Optuna; `case` is the value of the other leaf that a `Per` depends on."""
+    return f"{key}@{case}" if isinstance(leaf, Per) else key
 
 
 def default_parameters(spec: SearchSpec) -> dict[str, Any]:
@@ -49,10 +59,11 @@ def default_parameters(spec: SearchSpec) -> dict[str, Any]:
     defaults = TrialConfig().model_dump()
     parameters: dict[str, Any] = {}
     for path, leaf in leaves(spec.space):
-        key, value = ".".join(path), _at(defaults, path)
+        key = ".".join(path)
+        value = at(defaults, key)
         if isinstance(leaf, Per):
-            case = _at(defaults, tuple(leaf.key.split(".")))
-            key, leaf = f"{key}@{case}", leaf.domains.get(str(case), leaf)
+            case = at(defaults, leaf.key)
+            key, leaf = parameter(key, leaf, case), leaf.domains.get(str(case), leaf)
         if isinstance(leaf, Range) and isinstance(value, int | float):
             parameters[key] = min(max(value, leaf.low), leaf.high)
         elif isinstance(leaf, Choices) and value in leaf.values:
@@ -60,15 +71,17 @@ def default_parameters(spec: SearchSpec) -> dict[str, Any]:
     return parameters
 
 
-def largest_trial(spec: SearchSpec) -> dict[str, Any]:
-    """The values of a `TrialConfig` with every range and every list of numbers at its largest."""
-    values = dict(spec.space)
-    for path, leaf in leaves(spec.space):
-        if isinstance(leaf, Domain):
-            candidates = representatives(leaf)
-            numbers = [value for value in candidates if isinstance(value, int | float)]
-            values = replace_leaf(values, path, max(numbers, default=candidates[0]))
-    return values
+def largest_trials(spec: SearchSpec) -> Iterator[dict[str, Any]]:
+    """For each family of the space, a `TrialConfig`'s values with every range and list of numbers at its largest."""
+    family = at(spec.space, "model.family")
+    for name in family.values if isinstance(family, Choices) else (family,):
+        yield settled(spec.space, {"model.family": name})
+
+
+def exists(drawn: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether a leaf has a meaning in this trial: not if it belongs to another name than its section drew."""
+    section = drawn.get(path[0], {})
+    return len(path) < 3 or "name" not in section or section["name"] == path[1]
 
 
 def _rank(item: tuple[tuple[str, ...], Any]) -> int:
@@ -76,16 +89,3 @@ def _rank(item: tuple[tuple[str, ...], Any]) -> int:
     if isinstance(leaf, Per):
         return 2
     return 0 if path[-1] == "name" else 1
-
-
-def _exists(drawn: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    """Whether a leaf has a meaning in this trial: not if it belongs to another name than its section drew."""
-    section = drawn.get(path[0], {})
-    return len(path) < 3 or "name" not in section or section["name"] == path[1]
-
-
-def _at(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    node: Any = values
-    for name in path:
-        node = node[name]
-    return node

@@ -8,47 +8,17 @@ Any leaf of the sections data, model, loss, optimizer and policy is a value, a r
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data.errors import InputError
-from search.domains import Domain, Per, Range, as_floats, parse_leaf, representatives
+from search.default_space import DEFAULT_SPACE
+from search.domains import Choices, Domain, Per, Range, as_floats, parse_leaf, representatives
 from search.plan import Plan
 from trainable.config import TrialConfig, build
-
-WEIGHT = {"low": 0.05, "high": 2.0, "log": True}
-
-DEFAULT_SPACE: dict[str, Any] = {
-    "model": {"width": {"choices": [8, 16, 32]}},
-    "loss": {
-        "mask": {"bce": WEIGHT, "dice": WEIGHT, "l1": WEIGHT},
-        "depth": {"l1": WEIGHT, "ssim": WEIGHT, "edge": WEIGHT},
-    },
-    "optimizer": {
-        "name": {"choices": ["sgd", "adamw"]},
-        "lr": {
-            "per": "optimizer.name",
-            "sgd": {"low": 1e-2, "high": 1.0, "log": True},
-            "adamw": {"low": 3e-4, "high": 2e-2, "log": True},
-        },
-        "weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
-    },
-    "policy": {
-        "name": {"choices": ["constant", "step", "plateau", "cyclic", "onecycle", "cosine"]},
-        "warmup": {"low": 0.0, "high": 0.2},
-        "step": {"every": {"low": 0.1, "high": 0.5}, "factor": {"low": 0.1, "high": 0.7}},
-        "plateau": {"patience": {"low": 0.0, "high": 0.3}, "factor": {"low": 0.1, "high": 0.7}},
-        "cyclic": {"period": {"low": 0.2, "high": 1.0}, "floor": {"low": 1e-3, "high": 0.1, "log": True}},
-        "onecycle": {"pct_start": {"low": 0.1, "high": 0.5}, "div": {"low": 3.0, "high": 30.0, "log": True}},
-        "cosine": {"floor": {"low": 0.0, "high": 0.1}},
-    },
-}
-"""What is searched unless a spec says otherwise."""
+from trainable.config.text import parse_yaml, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +63,7 @@ def load_spec(
     Raises:
         InputError: at the first key or value that does not fit, naming it and where it came from.
     """
-    given = _read(path) if path else {}
+    given = read_yaml(path, "spec") if path else {}
     for key, text in overrides:
         _insert(given, key, text)
     sources = [f"'{path}'"] if path else []
@@ -149,6 +119,14 @@ def replace_leaf(space: Mapping[str, Any], path: Sequence[str], value: Any) -> d
     """A copy of nested mappings in which the leaf at `path` is `value`."""
     first, *rest = path
     return {**space, first: replace_leaf(space.get(first, {}), rest, value) if rest else value}
+
+
+def at(values: Mapping[str, Any], key: str) -> Any:
+    """What lies at a dotted key of nested mappings; None where nothing does."""
+    node: Any = values
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
 
 
 def _merge(
@@ -240,14 +218,45 @@ def _is_optional(key: str, seen_from: str, nodes: Mapping[str, Any]) -> bool:
 
 def _check_values(space: Mapping[str, Any], source: str) -> None:
     """Build a trial from every bound and choice of every domain, with the others at a value of theirs."""
-    domains = [(path, leaf) for path, leaf in leaves(space) if isinstance(leaf, Domain)]
-    sample = dict(space)
-    for path, domain in domains:
-        sample = replace_leaf(sample, path, representatives(domain)[-1])
-    _check_trial(sample, source)
-    for path, domain in domains:
-        for value in representatives(domain):
-            _check_trial(replace_leaf(sample, path, value), source)
+    _check_trial(settled(space, {}), source)
+    nodes = {".".join(path): leaf for path, leaf in leaves(space)}
+    for key, leaf in nodes.items():
+        if isinstance(leaf, Per):
+            for case in _values(nodes.get(leaf.key)):
+                for value in representatives(_domain(leaf, case)):
+                    _check_trial(settled(space, {leaf.key: case, key: value}), source)
+        elif isinstance(leaf, Domain):
+            for value in representatives(leaf):
+                _check_trial(settled(space, {key: value}), source)
+
+
+def settled(space: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a trial of `space`: those `chosen` by dotted key, and the largest or last of every other domain."""
+    values = dict(space)
+    for path, leaf in sorted(leaves(space), key=lambda item: isinstance(item[1], Per)):
+        key = ".".join(path)
+        if key in chosen:
+            values = replace_leaf(values, path, chosen[key])
+        elif isinstance(leaf, Per):
+            values = replace_leaf(values, path, _largest(_domain(leaf, at(values, leaf.key))))
+        elif isinstance(leaf, Domain):
+            values = replace_leaf(values, path, _largest(leaf))
+    return values
+
+
+def _domain(leaf: Per, case: Any) -> Range | Choices:
+    """The leaf's domain for a value of the other leaf; its first one where `_check_conditions` has yet to complain."""
+    return leaf.domains.get(str(case), next(iter(leaf.domains.values())))
+
+
+def _largest(domain: Domain) -> Any:
+    candidates = representatives(domain)
+    numbers = [value for value in candidates if isinstance(value, int | float)]
+    return max(numbers, default=candidates[-1])
+
+
+def _values(leaf: Any) -> list[Any]:
+    return representatives(leaf) if isinstance(leaf, Domain) else [leaf]
 
 
 def _check_trial(values: Mapping[str, Any], source: str) -> None:
@@ -266,42 +275,6 @@ def _plain(space: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-3 is a number, which YAML 1.1 takes for a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The spec '{path}' cannot be read ({error}); give a YAML file.") from None
-    values = _parse(text, f"the spec '{path}'")
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(f"The spec '{path}' must hold sections such as 'data:'; correct it.")
-    return values
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1} of " if mark else ""
-        raise InputError(f"There is no valid YAML at {place}{source}: {error.problem}; correct it.") from None
-    except (yaml.YAMLError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"There is no valid YAML in {source}: {reason}; correct it.") from None
-
-
 def _insert(values: dict[str, Any], key: str, text: str) -> None:
     """Set the leaf at a dotted key, making the mappings on the way."""
     *sections, leaf = key.split(".")
@@ -313,4 +286,4 @@ def _insert(values: dict[str, Any], key: str, text: str) -> None:
         if not isinstance(child, dict):
             raise InputError(f"The key '{key}' of --set lies below a value; remove that from the spec.")
         node = child
-    node[leaf] = _parse(text, f"--set {key}")
+    node[leaf] = parse_yaml(text, f"--set {key}")

@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.experiment import Experiment
+from search.scheduler import RECIPE
 from trainable.checkpoint import STATE
 from trainable.metrics import OBJECTIVE
 
@@ -42,6 +43,8 @@ class TrialRecord:
     state: TrialState
     attempt: int
     """How often it was started anew after an interruption; -1 before its first start."""
+    recipe: str
+    """Name of the recipe that it tries; '' for what the search proposed."""
     config: Mapping[str, Any]
     """Values of its `TrialConfig`."""
     outcome: str
@@ -61,6 +64,7 @@ class TrialRecord:
             number=trial.number,
             state=trial.state if isinstance(trial, FrozenTrial) else TrialState.RUNNING,
             attempt=attributes.get("attempt", -1),
+            recipe=attributes.get(RECIPE, ""),
             config=attributes.get("config", {}),
             outcome=attributes.get("outcome", ""),
             reason=attributes.get("reason", ""),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,52 +15,28 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from search.driver import DriverOnly
 from search.experiment import Experiment
 from search.recorder import Recorder
+from search.scheduler import RECIPE, TIME_ATTR, build_scheduler, remind, rung_epochs
 from search.searcher import RungSearcher
-from search.space import default_parameters, define_space
+from search.space import Space, define_space
 from search.spec import SearchSpec
 from search.trials import TrialRecord, note_start
 from trainable.metrics import MODE, OBJECTIVE
 from trainable.trainer import TrialJob, run_trial
 
-TIME_ATTR = "epoch"
 RETRIES = 2
 """How often a trial that crashed is taken up again from its checkpoint."""
 
 
-def rung_epochs(*, max_epochs: int, grace_epochs: int, reduction_factor: float) -> list[int]:
-    """The epochs at which ASHA compares trials, and the last one."""
-    reached = (grace_epochs * reduction_factor**number for number in itertools.count())
-    before_the_end = itertools.takewhile(lambda epoch: epoch < max_epochs, reached)
-    # A rung between two epochs is compared at the later one.
-    return sorted({*(math.ceil(epoch) for epoch in before_the_end), max_epochs})
-
-
-def build_scheduler(
-    *,
-    metric: str = OBJECTIVE,
-    mode: str = MODE,
-    time_attr: str = TIME_ATTR,
-    max_epochs: int,
-    grace_epochs: int,
-    reduction_factor: float,
-) -> TrialScheduler:
-    """ASHA in its stopping form (Li et al. 2020): at each rung, only the best one in `reduction_factor` go on."""
-    return ASHAScheduler(
-        time_attr=time_attr,
-        metric=metric,
-        mode=mode,
-        max_t=max_epochs,
-        grace_period=grace_epochs,
-        reduction_factor=reduction_factor,
-    )
+class InterruptedSearchError(RuntimeError):
+    """Somebody pressed Ctrl-C; what there is was written down."""
 
 
 def open_study(experiment: Experiment) -> optuna.Study:
@@ -101,44 +74,81 @@ class Tuner:
 
     def run(self, study: optuna.Study, stopper: Stopper) -> None:
         """Search until the budget is spent, or `stopper` says so."""
-        spec = self._spec
-        scheduler_config = spec.plan.scheduler.model_dump()
-        if not study.get_trials(deepcopy=False) and "default" in spec.plan.search.start_from:
-            study.enqueue_trial(default_parameters(spec))
-        remaining = spec.plan.budget.trials - len(_ended(study))
-        if remaining <= 0:
-            return
-        searcher = RungSearcher(
-            define_space(spec),
-            metric=OBJECTIVE,
-            mode=MODE,
-            rungs=rung_epochs(**scheduler_config),
-            time_attr=TIME_ATTR,
-            seed=spec.plan.search.seed,
-            study=study,
-            describe=partial(_describe, self._experiment),
+        plan = self._spec.plan
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        scheduler = build_scheduler(**plan.scheduler.model_dump())
+        remind(scheduler, ended)
+        run_trials(
+            self._experiment,
+            self._job,
+            study,
+            define_space(self._spec),
+            scheduler,
+            rungs=rung_epochs(**plan.scheduler.model_dump()),
+            samples=plan.budget.trials - len(ended),
+            seed=plan.search.seed,
+            concurrent=self._concurrent,
+            stopper=stopper,
+            listeners=self._listeners,
         )
-        scheduler = build_scheduler(**scheduler_config)
-        _remind(scheduler, _ended(study))
-        with stopper.on_ctrl_c(searcher.interrupt):
-            tune.Tuner(
-                trainable(self._job),
-                tune_config=tune.TuneConfig(
-                    num_samples=remaining,
-                    search_alg=searcher,
-                    scheduler=scheduler,
-                    max_concurrent_trials=self._concurrent,
-                    # The driver of a worker group is still winding it down when the next trial wants its process.
-                    reuse_actors=not self._job.workers.is_group,
-                    trial_dirname_creator=trial_directory,
-                    trial_name_creator=trial_directory,
-                ),
-                run_config=run_config(
-                    self._experiment.trials,
-                    stopper,
-                    [Recorder(self._experiment, searcher), *self._listeners],
-                ),
-            ).fit()
+
+
+def run_trials(
+    experiment: Experiment,
+    job: TrialJob,
+    study: optuna.Study,
+    space: Space,
+    scheduler: TrialScheduler,
+    *,
+    rungs: Sequence[int],
+    samples: int,
+    seed: int,
+    concurrent: int,
+    stopper: Stopper,
+    listeners: Sequence[tune.Callback],
+) -> None:
+    """Run trials of a study, those first that wait or were interrupted there, and keep what they report in it.
+
+    Args:
+        experiment: where they lie.
+        job: what they have in common.
+        study: what remembers them.
+        space: gives a trial's configuration.
+        scheduler: stops them.
+        rungs: the epochs at which they are compared.
+        samples: how many to run; none if it is not positive.
+        seed: of the proposals.
+        concurrent: how many at a time.
+        stopper: ends them all.
+        listeners: told of every report.
+    """
+    if samples <= 0:
+        return
+    searcher = RungSearcher(
+        space,
+        metric=OBJECTIVE,
+        mode=MODE,
+        rungs=rungs,
+        time_attr=TIME_ATTR,
+        seed=seed,
+        study=study,
+        describe=partial(_describe, experiment),
+    )
+    with stopper.on_ctrl_c(searcher.interrupt):
+        tune.Tuner(
+            trainable(job),
+            tune_config=tune.TuneConfig(
+                num_samples=samples,
+                search_alg=searcher,
+                scheduler=scheduler,
+                max_concurrent_trials=concurrent,
+                # The driver of a worker group is still winding it down when the next trial wants its process.
+                reuse_actors=not job.workers.is_group,
+                trial_dirname_creator=trial_directory,
+                trial_name_creator=trial_directory,
+            ),
+            run_config=run_config(experiment.trials, stopper, [Recorder(experiment, searcher), *listeners]),
+        ).fit()
 
 
 def run_config(
@@ -180,34 +190,10 @@ def _describe(experiment: Experiment, trial: optuna.Trial, values: dict[str, Any
     return {
         "name": f"{trial.number:05d}" + (f"-{attempt}" if attempt else ""),
         "number": trial.number,
+        RECIPE: trial.user_attrs.get(RECIPE, ""),
         "trial": values,
         "resume_from": str(left) if left else None,
     }
-
-
-def _ended(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-
-
-@dataclass
-class _Past:
-    """A trial of an earlier run, as far as a scheduler looks at it."""
-
-    trial_id: str
-
-
-def _remind(scheduler: TrialScheduler, ended: Iterable[FrozenTrial]) -> None:
-    """Tell a new scheduler what earlier trials reached, so that a resumed search is as strict as before."""
-    for frozen in ended:
-        past: Any = _Past(trial_id=f"past-{frozen.number}")
-        curve = sorted(frozen.intermediate_values.items())
-        if not curve:
-            continue
-        scheduler.on_trial_add(None, past)  # type: ignore[arg-type]
-        results = [{TIME_ATTR: epoch, OBJECTIVE: value} for epoch, value in curve]
-        for result in results:
-            scheduler.on_trial_result(None, past, result)  # type: ignore[arg-type]
-        scheduler.on_trial_complete(None, past, results[-1])  # type: ignore[arg-type]
 
 
 class Stopper(DriverOnly, tune.Stopper):

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from data.pictures import save_png
+from data.shards import Dataset
+from data.splits import rows
 from trainable.baselines import evaluate_baselines, fit_baselines
 from trainable.checkpoint import load_model
-from trainable.config import DataConfig
+from trainable.config import Augmentation, DataConfig, TrialConfig
 from trainable.loop import World, evaluate
-from trainable.pictures import prediction_grid
+from trainable.metrics import finite_mask
+from trainable.picture_metrics import OWN, STATES, PictureFigures
+from trainable.pictures import predict, prediction_grid
 from trainable.precision import resolve
+from trainable.published_metrics import OWN_METRICS, PublishedMetrics, picture_columns
+from trainable.recipes import Evaluation
 from trainable.trial import TrialData, evaluation_loader
 
 
@@ -32,19 +43,77 @@ def evaluate_checkpoint(
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
     """
-    model, origin = load_model(directory)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    config = resolve(origin.config, device)
-    world = World(device=device)
-    loader = evaluation_loader(config.data, data, part, world)
-    metrics = evaluate(model, loader, config, world)
-    if pictures is not None:
-        save_png(prediction_grid(model, loader, config.model), pictures)
+    with _network(directory, device) as (model, config):
+        world = World(device=device)
+        loader = evaluation_loader(config, data, part, world)
+        metrics = evaluate(model, loader, config, world)
+        if pictures is not None:
+            save_png(prediction_grid(model, loader, config.model), pictures)
     return metrics
 
 
+def evaluate_pictures(
+    directory: Path, data: TrialData, part: str, *, device: torch.device, pictures: Path | None = None
+) -> PictureFigures:
+    """What `trainable.bootstrap` resamples: the figures of each picture of `part`, in storage order.
+
+    The pictures are unchanged, also where the configuration has the published error of changing those that are
+    evaluated on: networks are compared on the same ones.
+
+    Args:
+        directory: a checkpoint.
+        data: the data set.
+        part: as in `data.splits.rows`.
+        device: where to compute.
+        pictures: a PNG file to write a grid of predictions to.
+
+    Raises:
+        InputError: if the checkpoint cannot be loaded, or the part has no samples.
+    """
+    with _network(directory, device) as (model, config):
+        loader = replace(evaluation_loader(config, data, part, World(device=device)), augmenter=None)
+        found = []
+        for batch in loader.epoch(0):
+            prediction = predict(model, batch, config.model)
+            found.append(picture_columns(finite_mask(prediction), prediction.depth, batch.mask, batch.depth).cpu())
+        if pictures is not None:
+            save_png(prediction_grid(model, loader, config.model), pictures)
+    columns = torch.cat(found).numpy()
+    own = dict(zip(OWN, columns[:, len(STATES) :].T, strict=True))
+    return PictureFigures(bg_ids=_bg_ids(config.data, data, part), states=columns[:, : len(STATES)], own=own)
+
+
+def evaluate_published(
+    directory: Path, data: TrialData, part: str, metric: str, evaluation: Evaluation, *, device: torch.device
+) -> dict[str, float]:
+    """A published project's own metric of the network in `directory` on `part`.
+
+    Args:
+        directory: a checkpoint.
+        data: the data set.
+        part: as in `data.splits.rows`.
+        metric: a key of `OWN_METRICS`; any other gives nothing.
+        evaluation: what it is taken of; averaged over batches, these have the size of those for training.
+        device: where to compute.
+
+    Raises:
+        InputError: if the checkpoint cannot be loaded, or the part has no samples.
+    """
+    if metric not in OWN_METRICS:
+        return {}
+    metrics = PublishedMetrics(on=evaluation.on, average=evaluation.average)
+    with _network(directory, device) as (model, config):
+        loader = evaluation_loader(config, data, part, World(device=device))
+        if evaluation.average == "batches":
+            loader = replace(loader, batch_size=config.data.batch_size)
+        for batch in loader.epoch(0):
+            metrics.update(predict(model, batch, config.model), batch.mask, batch.depth)
+    computed = metrics.compute()
+    return {name: computed[name] for name in OWN_METRICS[metric]}
+
+
 def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dict[str, dict[str, Any]]:
-    """Metrics on `part` of what needs no network, fitted to the training split.
+    """Metrics on `part` of what needs no network, fitted to the training split; on unchanged pictures.
 
     Returns:
         `mask_threshold` and `depth_mean`, each with the keys of the metrics that it predicts.
@@ -53,5 +122,24 @@ def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dic
         InputError: if the training split or the part has no samples.
     """
     world = World(device=torch.device("cpu"))
-    fitted = fit_baselines(evaluation_loader(config, data, "train", world).epoch(0))
-    return evaluate_baselines(fitted, evaluation_loader(config, data, part, world).epoch(0))
+    unchanged = TrialConfig(data=config.model_copy(update={"augment": Augmentation()}))
+    fitted = fit_baselines(evaluation_loader(unchanged, data, "train", world).epoch(0))
+    return evaluate_baselines(fitted, evaluation_loader(unchanged, data, part, world).epoch(0))
+
+
+@contextmanager
+def _network(directory: Path, device: torch.device) -> Iterator[tuple[nn.Module, TrialConfig]]:
+    """A checkpoint's network on the device, and its configuration; a network that draws draws the same each time."""
+    model, origin = load_model(directory)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config = resolve(origin.config, device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        yield model, config
+
+
+def _bg_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str, ...]:
+    """The background of each picture of `part`, in the order in which `read_part` reads them."""
+    ids = Dataset.open(Path(data.path)).ids
+    entries = [rows(ids, name, config.split_by, config.shares) for name in part.split("+")]
+    return tuple(ids.bg_id[row] for row in np.concatenate(entries))

@@ -136,7 +136,8 @@ def similarity(prediction: Tensor, target: Tensor, options: SsimConfig) -> Tenso
     both = torch.cat([prediction, target, prediction**2, target**2, prediction * target], dim=1)
     blurred = filter2d_separable(both, window, window, border_type=border)
     mean_p, mean_t, square_p, square_t, product = blurred.chunk(5, dim=1)
-    variance_p, variance_t = square_p - mean_p**2, square_t - mean_t**2
+    # Of outputs far from 0..1 rounding makes variances below 0, and with them a denominator of any size and sign.
+    variance_p, variance_t = (square_p - mean_p**2).clamp(min=0), (square_t - mean_t**2).clamp(min=0)
     covariance = product - mean_p * mean_t
     above = (2 * mean_p * mean_t + SSIM_C1) * (2 * covariance + SSIM_C2)
     below = (mean_p**2 + mean_t**2 + SSIM_C1) * (variance_p + variance_t + SSIM_C2)

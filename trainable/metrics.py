@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
+from trainable.picture_metrics import STATES, metrics_of
 
 if TYPE_CHECKING:
     from trainable.models.prediction import Prediction
@@ -35,9 +36,6 @@ DELTA_BASE = 1.25
 DELTA_RANGE = (0.1, 1.0)
 """Both are clamped to this before they are divided, so that the nearest depths do not decide alone."""
 
-_STATE_SIZE = 13
-"""Pictures, IoUs and pixels; then the mask's squares, absolutes and three deltas, and the depth's."""
-
 
 class MetricSums:
     """Sums from which a whole split's metrics follow, whatever the batches, their order, and who saw which.
@@ -55,7 +53,7 @@ class MetricSums:
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        self._sums = torch.zeros(_STATE_SIZE, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(len(STATES), dtype=torch.float64, device=device)
 
     def update(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> None:
         """Add a batch, as a model predicted it.
@@ -65,19 +63,11 @@ class MetricSums:
             mask: (B, 1, H, W), uint8 as in a `Batch` or float in 0..1.
             depth: (B, 1, H, W), likewise.
         """
-        # An infinite logit has a probability of 0 or 1, which may be right by chance.
-        probability = torch.where(prediction.mask_logits.isfinite(), prediction.mask, math.nan)
-        self.update_values(probability, prediction.depth, mask, depth)
+        self.update_values(finite_mask(prediction), prediction.depth, mask, depth)
 
-    @torch.no_grad()
     def update_values(self, probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> None:
         """Add a batch whose mask is predicted as probabilities in 0..1; all are (B, 1, H, W)."""
-        probability, is_foreground = probability.float(), _as_unit(mask_truth) > 0.5
-        self._sums[0] += len(probability)
-        self._sums[1] += _iou_sum(probability, is_foreground)
-        self._sums[2] += probability.numel()
-        self._sums[3:8] += _error_sums(probability, is_foreground.float())
-        self._sums[8:13] += _error_sums(depth.float(), _as_unit(depth_truth))
+        self._sums += picture_states(probability, depth, mask_truth, depth_truth).sum(dim=0)
 
     def state(self) -> Tensor:
         """Copy the sums, (13,) float64: those of several workers add up to those of the whole."""
@@ -97,41 +87,64 @@ class MetricSums:
         Raises:
             InputError: if nothing was added.
         """
-        pictures, ious, pixels, *errors = self._sums.tolist()
-        if not pictures:
+        sums = self._sums.cpu().numpy()
+        if not sums[0]:
             raise InputError(
                 "The number of pictures to be evaluated is 0, but must be at least 1; "
                 "give the split a larger share in data.split, or the data set more samples."
             )
-        metrics = {"mask_iou": ious / pictures}
-        for head, (squares, absolutes, *within) in (("mask", errors[:5]), ("depth", errors[5:])):
-            metrics[f"{head}_rmse"] = math.sqrt(squares / pixels)
-            metrics[f"{head}_mae"] = absolutes / pixels
-            metrics.update({f"{head}_delta{k}": count / pixels for k, count in enumerate(within, start=1)})
-        return {"score": (metrics["mask_iou"] + metrics["depth_delta1"]) / 2} | metrics
+        return {name: float(value) for name, value in metrics_of(sums).items()}
 
 
-def _as_unit(pixels: Tensor) -> Tensor:
-    """Pixels as float32 in 0..1: uint8 ones are divided by 255, floats are in 0..1 already."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+def finite_mask(prediction: Prediction) -> Tensor:
+    """The predicted mask, (B, 1, H, W), NaN where the head's output is not finite."""
+    # An infinite logit has a probability of 0 or 1, which may be right by chance.
+    return torch.where(prediction.mask_logits.isfinite(), prediction.mask, math.nan)
 
 
-def _iou_sum(probability: Tensor, is_foreground: Tensor) -> Tensor:
-    """Sum over pictures of the intersection over union; scalar float64."""
-    is_predicted = probability > 0.5
-    intersection = (is_predicted & is_foreground).sum(dim=(1, 2, 3))
-    # A NaN is in no intersection; being in the union makes it wrong over background as well.
-    union = (is_predicted | is_foreground | ~probability.isfinite()).sum(dim=(1, 2, 3))
-    iou = torch.where(union > 0, intersection.double() / union.clamp(min=1), 1.0)
-    return iou.sum()
+@torch.no_grad()
+def picture_states(probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
+    """What `MetricSums` adds up of each picture, (B, 13) float64 as `STATES` names it; all are (B, 1, H, W)."""
+    probability, is_foreground = probability.float(), as_unit(mask_truth) > 0.5
+    pixels = torch.full(
+        (len(probability),), math.prod(probability.shape[1:]), dtype=torch.float64, device=probability.device
+    )
+    return torch.column_stack(
+        [
+            torch.ones_like(pixels),
+            picture_ious(probability, is_foreground, above=0.5),
+            pixels,
+            picture_errors(probability, is_foreground.float()),
+            picture_errors(depth.float(), as_unit(depth_truth)),
+        ]
+    )
 
 
-def _error_sums(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Sum squared and absolute errors over all pixels, and count those within each delta; (5,) float64."""
-    prediction = torch.where(prediction.isfinite(), prediction, math.nan)
-    error = prediction.double() - truth.double()
+def picture_ious(prediction: Tensor, is_foreground: Tensor, *, above: float) -> Tensor:
+    """Intersection over union of each picture's pixels `above` a value and its foreground; (B,) float64.
+
+    It is 1 where both are empty.
+    """
+    is_finite = prediction.isfinite()
+    is_predicted = (prediction > above) & is_finite
+    intersection = (is_predicted & is_foreground).flatten(1).sum(dim=1)
+    # What is not finite is in no intersection; being in the union makes it wrong over background as well.
+    union = (is_predicted | is_foreground | ~is_finite).flatten(1).sum(dim=1)
+    return torch.where(union > 0, intersection.double() / union.clamp(min=1), 1.0)
+
+
+def picture_errors(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Sum each picture's squared and absolute errors, and count its pixels within each delta; (B, 5) float64."""
+    prediction = torch.where(prediction.isfinite(), prediction, math.nan).flatten(1)
+    truth = truth.flatten(1)
+    error = prediction.double() - truth
     low, high = DELTA_RANGE
     predicted_in_range, truth_in_range = prediction.clamp(low, high), truth.clamp(low, high)
     ratio = torch.maximum(predicted_in_range / truth_in_range, truth_in_range / predicted_in_range)
-    within = [(ratio < DELTA_BASE**k).sum().double() for k in (1, 2, 3)]  # false where the ratio is NaN
-    return torch.stack([error.square().sum(), error.abs().sum(), *within])
+    within = [(ratio < DELTA_BASE**k).sum(dim=1).double() for k in (1, 2, 3)]  # false where the ratio is NaN
+    return torch.stack([torch.linalg.vecdot(error, error), error.abs_().sum(dim=1), *within], dim=1)
+
+
+def as_unit(pixels: Tensor) -> Tensor:
+    """Pixels as float32 in 0..1: uint8 ones are divided by 255, floats are in 0..1 already."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()

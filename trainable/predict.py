@@ -56,7 +56,9 @@ def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels,
     config = resolve(origin.config, device)
     height, width = bg.shape[:2]
     size = config.data.image_size
-    stacks = [torch.from_numpy(resize(photo, size).copy()).permute(2, 0, 1)[None] for photo in (bg, fg_bg)]
+    stacks = [
+        torch.from_numpy(resize(photo, size, config.data.resize).copy()).permute(2, 0, 1)[None] for photo in (bg, fg_bg)
+    ]
     nothing = torch.zeros(1, 1, size, size, dtype=torch.uint8)
     batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=nothing, depth=nothing).to(device)
     planes = as_pixels(predict(model.to(device), batch, config.model))

@@ -6,11 +6,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import optuna
 import pytest
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
 from data.shards import Dataset
 from search import cli as command_line
@@ -111,3 +114,30 @@ def experiment(network: Path, tmp_path: Path) -> Experiment:
         {"outcome": "trained"},
     )
     return experiment
+
+
+@dataclass
+class _StubTrial:
+    """As much of a trial as the scheduler looks at."""
+
+    trial_id: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def _stopped_at(scheduler: TrialScheduler, name: str, curve: list[float], recipe: str = "") -> int:
+    """The epoch after which a trial with this curve is stopped."""
+    trial = cast("Trial", _StubTrial(name, {"recipe": recipe}))
+    controller = cast("Any", None)
+    scheduler.on_trial_add(controller, trial)
+    for epoch, score in enumerate(curve, start=1):
+        result = {"epoch": epoch, "score": score}
+        if scheduler.on_trial_result(controller, trial, result) == TrialScheduler.STOP:
+            scheduler.on_trial_complete(controller, trial, result)
+            return epoch
+    raise AssertionError("the scheduler let the trial run beyond its last epoch")
+
+
+@pytest.fixture
+def stopped_at() -> Callable[..., int]:
+    """The epoch after which a scheduler stops a trial of a name, with these scores, of a recipe or none."""
+    return _stopped_at

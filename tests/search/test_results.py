@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from data.errors import InputError
 from search.experiment import Experiment
-from search.results import find_best, find_trial, outcomes, summarise, trial_records
+from search.results import find_best, find_best_recipe, find_trial, outcomes, summarise, trial_records
 from search.spec import load_spec
 from search.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start
 from search.tuner import open_study
@@ -49,9 +49,11 @@ def trial_of(
     state: TrialState = TrialState.COMPLETE,
     kept: tuple[int, ...] = (),
     outcome: str = "trained",
+    recipe: str = "",
 ) -> TrialRecord:
     """A trial with these scores by epoch, and checkpoints of the `kept` epochs."""
     trial = study.ask()
+    trial.set_user_attr("recipe", recipe)
     note_start(trial, CONFIGURATION.model_dump())
     for epoch, score in scores.items():
         path = checkpoint(experiment, trial.number, epoch) if epoch in kept else None
@@ -188,7 +190,8 @@ def test_the_summary_says_what_came_out(experiment: Experiment) -> None:
     study = open_study(experiment)
     trial_of(experiment, study, {1: 0.5, 2: 0.75}, kept=(1, 2))
     trials = trial_records(study)
-    summary = summarise(experiment, SPEC, trials, find_best(experiment, trials), seconds=12.34, data_fingerprint="f")
+    best = find_best(experiment, trials)
+    summary = summarise(experiment, SPEC, trials, best, None, seconds=12.34, data_fingerprint="f")
 
     assert json.loads(json.dumps(summary)) == summary
     assert summary["best"]["trial"] == 0
@@ -197,4 +200,16 @@ def test_the_summary_says_what_came_out(experiment: Experiment) -> None:
     assert (experiment.root / summary["best"]["checkpoint"] / WEIGHTS).is_file()
     assert (summary["trials"], summary["epochs"], summary["seconds"]) == (1, 2, 12.3)
     assert {"python", "torch", "ray", "optuna"} <= set(summary["versions"])
-    assert summarise(experiment, SPEC, [], None, seconds=0, data_fingerprint="f")["best"] is None
+    assert summarise(experiment, SPEC, [], None, None, seconds=0, data_fingerprint="f")["best"] is None
+
+
+def test_the_best_recipe_is_one_that_had_the_whole_budget(experiment: Experiment) -> None:
+    """A recipe that was stopped early may have been ahead at the time; what it would have come to nobody knows."""
+    study = open_study(experiment)
+    for name, curve in (("early", {1: 0.9}), ("whole", {1: 0.3, 2: 0.5}), ("worse", {1: 0.2, 2: 0.4}), ("", {2: 0.8})):
+        trial_of(experiment, study, curve, kept=tuple(curve), recipe=name)
+
+    recipe = find_best_recipe(experiment, trial_records(study), max_epochs=2)
+    assert recipe is not None
+    assert recipe.trial.recipe == "whole"
+    assert find_best_recipe(experiment, trial_records(study), max_epochs=3) is None

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from search.space import default_parameters, define_space, largest_trial
+from search.space import default_parameters, define_space, largest_trials
 from search.spec import SearchSpec, check_spec
 from trainable.config import TrialConfig, build
 
@@ -58,12 +58,13 @@ def test_all_policies_and_optimizers_are_drawn() -> None:
         "onecycle",
         "cosine",
     }
-    assert {config["optimizer"]["name"] for config in values} == {"sgd", "adamw"}
+    assert {config["optimizer"]["name"] for config in values} == {"sgd", "adam", "adamw"}
+    assert len({config["model"]["family"] for config in values}) == 8
 
 
 def test_ranges_are_kept() -> None:
     """SGD's learning rates are not AdamW's, and a logarithmic range is drawn evenly over its decades."""
-    rates: dict[str, list[float]] = {"sgd": [], "adamw": []}
+    rates: dict[str, list[float]] = {"sgd": [], "adam": [], "adamw": []}
     for _, values in draws(spec_of(), 200):
         rates[values["optimizer"]["name"]].append(values["optimizer"]["lr"])
 
@@ -110,7 +111,7 @@ def test_the_default_trial_lies_in_the_default_space() -> None:
     assert (config.policy.name, config.optimizer.name) == (default.policy.name, default.optimizer.name)
     assert config.policy.onecycle.pct_start == default.policy.onecycle.pct_start
     assert config.loss.mask.bce == default.loss.mask.bce
-    assert config.loss.mask.dice == 0.05  # 0 moved to the range's bound
+    assert config.loss.mask.dice == default.loss.mask.dice == 0  # a loss can be left out
 
 
 def test_a_choice_without_the_default_is_left_open() -> None:
@@ -125,7 +126,26 @@ def test_a_choice_without_the_default_is_left_open() -> None:
 @pytest.mark.parametrize(("given", "largest"), [({"choices": [4, 32, 8]}, 32), ({"low": 2, "high": 40}, 40), (12, 12)])
 def test_the_largest_trial_is_found(given: object, largest: int) -> None:
     """The room for checkpoints is reckoned with it before anything starts."""
-    values = largest_trial(spec_of(model={"width": given}))
+    [values] = largest_trials(spec_of(model={"family": "resunet", "width": given}))
 
     assert values["model"]["width"] == largest
     assert build(TrialConfig, values, source="the test").model.width == largest
+
+
+def test_the_largest_trial_is_found_for_each_family() -> None:
+    """A wide network of one family can be smaller than a narrow one of another."""
+    widths = {values["model"]["family"]: values["model"]["width"] for values in largest_trials(spec_of())}
+
+    assert widths["resunet"] == 32
+    assert widths["resunet-lite"] == 64
+    assert widths["dmnet-cnn"] == 16
+
+
+def test_a_trial_may_have_values_that_the_space_fixes_otherwise() -> None:
+    """A recipe's augmentation is its own, although the search does not search augmentations."""
+    study = optuna.create_study()
+    study.enqueue_trial({}, user_attrs={"fixed": {"data.augment.hflip": 0.0, "depth_policy": {"name": "constant"}}})
+    values = define_space(spec_of(model={"family": "pair"}))(study.ask())
+
+    assert values["data"]["augment"]["hflip"] == 0.0
+    assert build(TrialConfig, values, source="the test").depth_policy is not None

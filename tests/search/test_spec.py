@@ -61,12 +61,12 @@ BAD = {
     "data: {image_size: {choices: [32, 64]}}": r"'data.image_size' is .* but must be a single value",
     "data: {split: {train: 0.9}}": r"'data.split' is .* but must add up to 1, not to 1.2",
     "loss: {mask: {bce: 0, dice: 0, l1: 0}}": r"must give the mask head at least one loss with a weight above 0",
-    "optimizer: {name: adam}": r"'optimizer.name' is 'adam', but must be 'sgd' or 'adamw'",
+    "optimizer: {name: lion}": r"'optimizer.name' is 'lion', but must be 'sgd', 'adam' or 'adamw'",
     "optimizer: {lr: {per: optimizer.nam, sgd: 1}}": r"'optimizer.lr.per' is 'optimizer.nam', but must be the name of",
-    "optimizer: {lr: {per: optimizer.name, sgd: 0.1}}": r"'optimizer.lr' has no domain for optimizer.name: adamw",
+    "optimizer: {lr: {per: optimizer.name, sgd: 0.1}}": r"'optimizer.lr' has no domain for optimizer.name: adam, adamw",
     "optimizer: {lr: {per: optimizer.name}}": r"'optimizer.lr' is .* must have a domain for each value",
     "optimizer: {lr: {per: optimizer.name, sgd: {per: x, y: 1}, adamw: 1.0}}": r"'per' within a 'per'",
-    "optimizer: {lr: {per: optimizer.weight_decay, 1.0e-06: 0.1, 0.01: 1.0}}": r"must be a leaf of a single value or",
+    "optimizer: {momentum: {low: 0.5, high: 0.9}, lr: {per: optimizer.momentum, 0.5: 0.1, 0.9: 1.0}}": r"must be a leaf of a single value or",
     "optimizer: {lr: {per: policy.onecycle.anneal, cos: 0.1}}": r"must be a leaf of .* that every trial has",
     "optimizer:\n  lr: [1\n": r"no valid YAML at line 3, column 1 of the spec '.*spec.yaml'",
     "data:\n\tsplit_by: sample": r"no valid YAML at line 2, column 1 of",
@@ -74,7 +74,7 @@ BAD = {
     "model: !!python/object:os.system {}": r"no valid YAML at line 1, column 8",
     "model: {width: 2026-13-41}": r"no valid YAML in the spec",
     "resunet": r"must hold sections such as 'data:'",
-    "search: {start_from: [best]}": r"'search.start_from.0' is 'best', but must be 'default'",
+    "search: {start_from: [best]}": r"'search.start_from' is \['best'\], but must hold 'recipes', 'default' or names of recipes, not 'best'",
 }
 
 
@@ -126,7 +126,7 @@ def test_a_file_keeps_the_defaults_of_what_it_leaves_out(tmp_path: Path) -> None
     found = {".".join(path): leaf for path, leaf in leaves(spec.space)}
 
     assert found["model.width"] == 8
-    assert found["optimizer.name"] == Choices(("sgd", "adamw"))
+    assert found["optimizer.name"] == Choices(("sgd", "adam", "adamw"))
     assert isinstance(found["optimizer.lr"], Per)
     assert found["data.image_size"] == 96
     assert spec.plan.budget.trials == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -11,95 +11,16 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from ray import tune
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
 
 from search.experiment import Experiment
 from search.searcher import RungSearcher
+from search.space import default_parameters
 from search.spec import load_spec
 from search.trials import TrialRecord
-from search.tuner import Stopper, Tuner, build_scheduler, open_study, rung_epochs
+from search.tuner import Stopper, Tuner, open_study
 from trainable.config import TrialConfig, build
 from trainable.trainer import TrialJob, Workers
 from trainable.trial import TrialData
-
-
-@dataclass
-class StubTrial:
-    """As much of a trial as the scheduler looks at."""
-
-    trial_id: str
-
-
-def stopped_at(scheduler: TrialScheduler, name: str, curve: list[float]) -> int:
-    """The epoch after which a trial with this curve is stopped."""
-    trial = cast("Trial", StubTrial(name))
-    controller = cast("Any", None)
-    scheduler.on_trial_add(controller, trial)
-    for epoch, score in enumerate(curve, start=1):
-        result = {"epoch": epoch, "score": score}
-        if scheduler.on_trial_result(controller, trial, result) == TrialScheduler.STOP:
-            scheduler.on_trial_complete(controller, trial, result)
-            return epoch
-    raise AssertionError("the scheduler let the trial run beyond its last epoch")
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "grace_epochs", "factor", "rungs"),
-    [
-        (9, 1, 3, [1, 3, 9]),
-        (81, 1, 3, [1, 3, 9, 27, 81]),
-        (10, 1, 3, [1, 3, 9, 10]),
-        (16, 2, 4, [2, 8, 16]),
-        (1, 1, 3, [1]),
-        (5, 5, 2, [5]),
-        (4, 3, 2, [3, 4]),
-    ],
-)
-def test_rungs(max_epochs: int, grace_epochs: int, factor: float, rungs: list[int]) -> None:
-    """Checkpoints are due at these epochs, and the searcher learns at them."""
-    assert rung_epochs(max_epochs=max_epochs, grace_epochs=grace_epochs, reduction_factor=factor) == rungs
-
-
-@pytest.mark.parametrize(("max_epochs", "grace_epochs", "factor"), [(9, 1, 3), (16, 2, 4), (20, 1, 2.5), (30, 2, 1.5)])
-def test_rungs_are_where_the_scheduler_stops(max_epochs: int, grace_epochs: int, factor: float) -> None:
-    """The searcher and the scheduler must speak of the same epochs, whatever the factor.
-
-    Each trial of falling worth is stopped at the next rung, so that every rung of the scheduler's shows.
-    """
-    setting = {"max_epochs": max_epochs, "grace_epochs": grace_epochs, "reduction_factor": factor}
-    stops = set()
-    for last_good in range(max_epochs + 1):
-        scheduler = build_scheduler(metric="score", mode="max", **setting)  # type: ignore[arg-type]
-        for number in range(4):
-            stopped_at(scheduler, f"good-{number}", [1.0] * max_epochs)
-        stops.add(stopped_at(scheduler, "falls", [2.0] * last_good + [0.0] * (max_epochs - last_good)))
-
-    assert rung_epochs(**setting) == sorted(stops)  # type: ignore[arg-type]
-
-
-def test_bad_trials_are_stopped_and_good_ones_go_on() -> None:
-    """The point of ASHA: epochs go to those that are worth it."""
-    scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=1, reduction_factor=3)
-    ends = [stopped_at(scheduler, str(score), [score] * 9) for score in (0.9, 0.1, 0.2, 0.3, 0.95, 0.5)]
-
-    assert ends == [9, 1, 1, 1, 9, 1]
-
-
-def test_a_lower_score_can_be_the_better_one() -> None:
-    """The same with an error as the objective."""
-    scheduler = build_scheduler(metric="score", mode="min", max_epochs=9, grace_epochs=1, reduction_factor=3)
-
-    assert [stopped_at(scheduler, str(score), [score] * 9) for score in (0.1, 0.9, 0.05)] == [9, 1, 9]
-
-
-def test_no_trial_is_stopped_within_its_grace() -> None:
-    """A slow start is not held against it."""
-    scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=3, reduction_factor=3)
-    stopped_at(scheduler, "good", [0.9] * 9)
-
-    assert stopped_at(scheduler, "slow", [0.0, 0.0, 0.95, *[0.95] * 6]) == 9
-    assert stopped_at(scheduler, "bad", [0.0] * 9) == 3
 
 
 def test_the_study_is_found_again(tmp_path: Path) -> None:
@@ -188,7 +109,11 @@ def experiment_with(storage: Path, curves: list[list[float]], trials: int) -> Ex
 
 @pytest.mark.parametrize(("score", "end"), [(0.3, 1), (0.95, 3)])
 def test_a_resumed_search_is_as_strict_as_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, end: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped_at: Callable[..., int],
+    score: float,
+    end: int,
 ) -> None:
     """A new scheduler would let the first trial after an interruption run to its end, however bad it is."""
     ended = experiment_with(tmp_path, [[0.9] * 9, [0.2], [0.3], [0.4]], trials=6)
@@ -196,7 +121,7 @@ def test_a_resumed_search_is_as_strict_as_before(
 
     assert config is not None
     curve = [score, score, 0.1, *[0.1] * 6]
-    assert stopped_at(cast("TrialScheduler", config.scheduler), "new", curve) == end
+    assert stopped_at(config.scheduler, "new", curve) == end
 
 
 def test_a_resumed_search_runs_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,9 +134,11 @@ def test_a_resumed_search_runs_what_is_left(tmp_path: Path, monkeypatch: pytest.
     assert spent is None
 
 
-def test_a_new_search_starts_from_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_starts_from_what_waits_in_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is proposed has a directory's name, a number and a whole configuration."""
-    config = set_up(experiment_with(tmp_path, [], trials=6), monkeypatch)
+    experiment = experiment_with(tmp_path, [], trials=6)
+    open_study(experiment).enqueue_trial(default_parameters(experiment.spec()))
+    config = set_up(experiment, monkeypatch)
     searcher = cast("RungSearcher", config.search_alg if config else None)
     given = searcher.suggest("a")
 

@@ -17,7 +17,16 @@ from data.shards import Dataset
 from data.splits import rows
 from trainable import checkpoint
 from trainable.config import TrialConfig, build
-from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint
+from trainable.evaluation import (
+    evaluate_baselines_on,
+    evaluate_checkpoint,
+    evaluate_pictures,
+    evaluate_published,
+)
+from trainable.metrics import METRICS
+from trainable.picture_metrics import figures
+from trainable.published_metrics import OWN_METRICS
+from trainable.recipes import RECIPES, Evaluation, load_recipe
 from trainable.trial import TrialData
 
 CPU = torch.device("cpu")
@@ -89,6 +98,85 @@ def test_pictures_are_written_where_they_are_asked_for(trial_data: TrialData, sa
     grid = cv2.imread(str(tmp_path / "grid.png"))
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
     assert grid.shape[1] > grid.shape[0] > 4 * 100  # six columns, four rows
+
+
+def test_figures_of_pictures_are_the_metrics_of_the_whole(trial_data: TrialData, saved: Path) -> None:
+    """A comparison's intervals are around what a training reports, by our metrics and by the projects' own."""
+    table = evaluate_pictures(saved, trial_data, "val+test", device=CPU)
+    samples = [*samples_of("val", trial_data), *samples_of("test", trial_data)]
+    assert table.bg_ids == tuple(sample.bg_id for sample in samples)
+    found = figures(table)
+    whole = evaluate_checkpoint(saved, trial_data, "val+test", device=CPU)
+    assert {name: found[name] for name in METRICS} == pytest.approx(whole, rel=1e-12)
+    for metric, names in OWN_METRICS.items():
+        own = evaluate_published(saved, trial_data, "val+test", metric, Evaluation(), device=CPU)
+        assert own == pytest.approx({name: found[name] for name in names}, rel=1e-12)
+
+
+def test_figures_of_pictures_are_in_storage_order(trial_data: TrialData, saved: Path) -> None:
+    """Each row is that of its own background: a picture's figures do not depend on the pictures beside it."""
+    both, test = (evaluate_pictures(saved, trial_data, part, device=CPU) for part in ("val+test", "test"))
+    assert len(test.bg_ids) < len(both.bg_ids)
+    assert both.bg_ids[-len(test.bg_ids) :] == test.bg_ids
+    assert np.allclose(both.columns()[-len(test.bg_ids) :], test.columns(), rtol=1e-4)
+    assert len(np.unique(test.states[:, 1])) == len(test.bg_ids)  # else any order would do
+
+
+def test_networks_are_compared_on_unchanged_pictures(
+    trial_data: TrialData, saved: Path, save_warmed: Callable[[TrialConfig], Path]
+) -> None:
+    """A published error changed the test pictures too; a table of comparison has one set for all."""
+    values = CONFIG.model_dump()
+    values["data"]["augment"]["in_evaluation"] = True
+    changed = save_warmed(build(TrialConfig, values, source="the test"))
+    tables = [evaluate_pictures(directory, trial_data, "test", device=CPU) for directory in (saved, changed)]
+    assert np.array_equal(tables[0].columns(), tables[1].columns())
+
+
+def test_a_network_that_drops_in_evaluation_is_measured_alike_each_time(
+    trial_data: TrialData, save_warmed: Callable[[TrialConfig], Path]
+) -> None:
+    """Dropout that stays on is a published error; the figures are to be those of the report all the same."""
+    values = CONFIG.model_dump() | {
+        "model": {"family": "resnet-dual", "width": 4, "dropout": 0.2, "eval_mode": "dropout", "precision": "fp32"}
+    }
+    dropping = save_warmed(build(TrialConfig, values, source="the test"))
+    torch.manual_seed(0)
+    once = evaluate_pictures(dropping, trial_data, "test", device=CPU)
+    torch.manual_seed(1)
+    assert np.array_equal(evaluate_pictures(dropping, trial_data, "test", device=CPU).columns(), once.columns())
+    by_whole = evaluate_checkpoint(dropping, trial_data, "test", device=CPU)
+    assert figures(once)["score"] == pytest.approx(by_whole["score"], rel=1e-12)
+
+
+def test_published_figures_are_of_batches_as_in_training(
+    trial_data: TrialData, save_warmed: Callable[[TrialConfig], Path]
+) -> None:
+    """The published errors: of raw outputs, and the mean of what each batch comes to."""
+    values = CONFIG.model_dump()
+    values["data"]["batch_size"] = 4
+    directory = save_warmed(build(TrialConfig, values, source="the test"))
+    samples = samples_of("test", trial_data)
+    model, _ = checkpoint.load_model(directory)
+    photos = [torch.from_numpy(planes(samples, name)).permute(0, 3, 1, 2) for name in ("bg", "fg_bg")]
+    with torch.no_grad():
+        logits = model(*photos).mask_logits[:, 0].numpy()
+    squares = ((logits - planes(samples, "mask")) ** 2).mean(axis=(1, 2))
+    batches = np.array_split(squares, -(-len(samples) // 4))
+    expected = np.mean([np.sqrt(batch.mean()) for batch in batches])
+    batchwise = Evaluation(on="logits", average="batches")
+    published = evaluate_published(directory, trial_data, "test", "delta-rms", batchwise, device=CPU)
+    assert published["soft_mask_rmse"] == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(np.sqrt(squares.mean()), rel=1e-4)
+
+
+def test_recipes_are_measured_by_their_projects_metrics(trial_data: TrialData, saved: Path) -> None:
+    """Two of the projects had no metric, and nothing is made up for them."""
+    own = {"birender": ("ssim90_mask", "ssim50_depth"), "monimoyd": ("iou75_mask",), "raguram": (), "divyansh": ()}
+    for name in RECIPES:
+        metric, project = load_recipe(name).metric, name.partition("-")[0]
+        found = evaluate_published(saved, trial_data, "test", metric, Evaluation(), device=CPU)
+        assert tuple(found) == own.get(project, OWN_METRICS["delta-rms"])
 
 
 def test_other_data_than_was_asked_for_is_refused(trial_data: TrialData, saved: Path) -> None:

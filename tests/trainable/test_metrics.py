@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from trainable.metrics import METRICS, MODE, OBJECTIVE, MetricSums
+from trainable.metrics import METRICS, MODE, OBJECTIVE, MetricSums, picture_states
 from trainable.models import Prediction
 
 
@@ -169,3 +169,16 @@ def test_the_objective_is_one_of_the_metrics():
     assert tuple(metrics) == METRICS
     assert OBJECTIVE in METRICS
     assert MODE == "max"
+
+
+def test_a_pictures_states_are_the_sums_of_that_picture_alone():
+    """An interval is drawn from pictures, and must be around the metrics that the trial has reported."""
+    logits, depth, mask, depth_truth = split = _split()
+    states = picture_states(torch.sigmoid(logits), depth, mask, depth_truth)
+    for row, *picture in zip(states, *(part.split(1) for part in split), strict=True):
+        alone = MetricSums()
+        alone.update(Prediction.of(*picture[:2]), *picture[2:])
+        assert torch.allclose(row, alone.state(), rtol=1e-14)
+    added = MetricSums()
+    added.load(states.sum(dim=0))
+    assert added.compute() == pytest.approx(_metrics(*split), rel=1e-14)

@@ -1,0 +1,78 @@
+"""What commands have in common: options, how results are printed, and how an interruption is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from data.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rich.console import Console
+
+    from search.experiment import Experiment
+    from search.progress import Screen
+
+INTERRUPTED = 130
+
+storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Directory that holds the searches.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
+
+
+def resumable(experiment: Experiment, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` comes to; when it is interrupted, say how to go on, and leave."""
+    from search.tuner import InterruptedSearchError
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
+            return work()
+    except (InterruptedSearchError, KeyboardInterrupt):
+        click.echo(f"\nstopped; go on with: {experiment.resume_command}", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def pair(override: str) -> tuple[str, str]:
+    """Key and value of a --set.
+
+    Raises:
+        InputError: if it has no '='.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"The value of --set is '{override}', but must be KEY=VALUE, such as optimizer.lr=0.01.")
+    return key.strip(), value
+
+
+def print_result(values: Mapping[str, Any] | Sequence[Any], as_json: bool, show: Callable[[], None]) -> None:
+    """Print a result as JSON, or as `show` does."""
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+    else:
+        show()
+
+
+def console() -> Console:
+    """Standard output."""
+    from rich.console import Console
+
+    return Console()
+
+
+def screen() -> Screen:
+    """Standard error, for progress."""
+    from search.progress import Screen
+
+    return Screen()

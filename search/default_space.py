@@ -1,0 +1,78 @@
+"""What is searched unless a spec says otherwise: every published family, and what their authors chose differently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WEIGHT = {"low": 0.0, "high": 2.0}
+"""Linear, so that a loss can be left out: 0 is a weight too."""
+DROPOUT = {"low": 0.0, "high": 0.3}
+NONE = {"choices": [0.0]}
+
+DEFAULT_SPACE: dict[str, Any] = {
+    "model": {
+        "family": {
+            "choices": [
+                "resunet",
+                "resunet-lite",
+                "pair",
+                "dmnet-cnn",
+                "dmnet-cnn-v1",
+                "dmnet-resnet",
+                "resnet-dual",
+                "sepunet",
+            ]
+        },
+        "width": {
+            "per": "model.family",
+            "resunet": {"choices": [8, 16, 32]},
+            "resunet-lite": {"choices": [16, 32, 64]},
+            "pair": {"choices": [8, 16, 32]},
+            "dmnet-cnn": {"choices": [8, 16]},
+            "dmnet-cnn-v1": {"choices": [8, 16]},
+            "dmnet-resnet": {"choices": [8, 16]},
+            "resnet-dual": {"choices": [8, 16, 32]},
+            "sepunet": {"choices": [16, 32, 64]},
+        },
+        "dropout": {
+            "per": "model.family",
+            "resunet": NONE,
+            "resunet-lite": NONE,
+            "pair": DROPOUT,
+            "dmnet-cnn": DROPOUT,
+            "dmnet-cnn-v1": DROPOUT,
+            "dmnet-resnet": DROPOUT,
+            "resnet-dual": DROPOUT,
+            "sepunet": NONE,
+        },
+        "depth_activation": {"choices": ["linear", "sigmoid", "minmax"]},
+    },
+    "loss": {
+        "mask": {"bce": WEIGHT, "dice": WEIGHT, "l1": WEIGHT},
+        "depth": {"l1": WEIGHT, "ssim": WEIGHT, "edge": WEIGHT},
+        "combine": {"choices": ["sum", "sqrt", "uncertainty"]},
+    },
+    "optimizer": {
+        "name": {"choices": ["sgd", "adam", "adamw"]},
+        "lr": {
+            "per": "optimizer.name",
+            "sgd": {"low": 1e-2, "high": 1.0, "log": True},
+            "adam": {"low": 3e-4, "high": 2e-2, "log": True},
+            "adamw": {"low": 3e-4, "high": 2e-2, "log": True},
+        },
+        "weight_decay": {"choices": [0.0, 1e-5, 1e-4, 1e-3, 1e-2]},
+    },
+    "policy": {
+        "name": {"choices": ["constant", "step", "plateau", "cyclic", "onecycle", "cosine"]},
+        "warmup": {"low": 0.0, "high": 0.2},
+        "step": {"every": {"low": 0.1, "high": 0.5}, "factor": {"low": 0.1, "high": 0.7}},
+        "plateau": {"patience": {"low": 0.0, "high": 0.3}, "factor": {"low": 0.1, "high": 0.7}},
+        "cyclic": {
+            "period": {"low": 0.02, "high": 1.0, "log": True},
+            "floor": {"low": 1e-3, "high": 0.1, "log": True},
+        },
+        "onecycle": {"pct_start": {"low": 0.1, "high": 0.5}, "div": {"low": 3.0, "high": 30.0, "log": True}},
+        "cosine": {"floor": {"low": 0.0, "high": 0.1}},
+    },
+}
+"""Nested as a spec is; a leaf that it leaves out is fixed at `TrialConfig`'s default."""

@@ -1,0 +1,223 @@
+"""Trials whose configurations are given, not searched: what to train, and training it with Ray Tune.
+
+A comparison trains one for each recipe, `twinhead train` a single one. What is to be trained lies in given.yaml: a run
+that was stopped goes on with the same, whatever became of the recipes since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+
+from data.errors import InputError
+from data.shards import Dataset
+from search.cluster import cluster, cluster_resources, plan
+from search.experiment import Experiment
+from search.plan import ResourcesConfig
+from search.prepare import (
+    OPTIMIZER_COPIES,
+    alone,
+    announce_dashboard,
+    check_disk,
+    check_same_data,
+    decode,
+    each_uses,
+    make_job,
+    split_counts,
+)
+from search.progress import Screen, SearchProgress
+from search.recorder import TensorBoard
+from search.results import trial_records
+from search.scheduler import RECIPE
+from search.trials import TrialRecord, keep_best
+from search.tuner import InterruptedSearchError, Stopper, open_study, run_trials
+from trainable.config import TrialConfig, build
+from trainable.config.text import parse_yaml
+from trainable.recipes import Evaluation
+from trainable.trainer import TrialJob
+
+Kind = Literal["compare", "train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Configurations to be trained on a data set."""
+
+    kind: Kind
+    data_path: str
+    trials: Mapping[str, TrialConfig]
+    """By the name of a recipe."""
+    faithful: bool
+    """Whether the recipes' published errors are turned back on."""
+    metric: str = "none"
+    """The own metric of the one recipe that `train` trains."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """How that metric is taken."""
+    notes: Sequence[str] = ()
+    """What was done to the recipes, in sentences without a full stop."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """As YAML can hold it."""
+        trials = {name: config.model_dump(mode="json") for name, config in self.trials.items()}
+        return {
+            "kind": self.kind,
+            "data": self.data_path,
+            "faithful": self.faithful,
+            "metric": self.metric,
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "notes": list(self.notes),
+            "trials": trials,
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], source: str) -> Given:
+        """Read what `as_plain` gave.
+
+        Raises:
+            InputError: if something in it does not fit.
+        """
+        try:
+            trials = {str(name): build(TrialConfig, trial, source=source) for name, trial in values["trials"].items()}
+            return cls(
+                kind=values["kind"],
+                data_path=str(values["data"]),
+                trials=trials,
+                faithful=bool(values["faithful"]),
+                metric=str(values["metric"]),
+                evaluation=build(Evaluation, values["evaluation"], source=source),
+                notes=list(values["notes"]),
+            )
+        except (KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"'{source}' is damaged ({error!r} is not as it was written); start anew.") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What `training` has to offer once the trials are over, while the cluster is still there."""
+
+    job: TrialJob
+    trials: Sequence[TrialRecord]
+    study: optuna.Study
+
+
+def changed(config: TrialConfig, overrides: Sequence[tuple[str, str]], source: str) -> TrialConfig:
+    """`config` with the values at dotted keys replaced by what the YAML texts say.
+
+    Raises:
+        InputError: if a key is not known, or a value does not fit.
+    """
+    values = config.model_dump()
+    for key, text in overrides:
+        *sections, leaf = key.split(".")
+        node = values
+        for section in sections:
+            node = node.get(section, {})
+            if not isinstance(node, dict):
+                raise InputError(f"The key '{key}' of --set lies below a value; give the key of that value.")
+        node[leaf] = parse_yaml(text, f"--set {key}")
+        if sections and sections[0] not in values:
+            raise InputError(f"The section '{sections[0]}' is not known; use one of {', '.join(values)} in --set.")
+    if any(key == "data.batch_size" for key, _ in overrides):
+        for stage in values["data"]["progression"]:
+            stage["batch_size"] = None
+    return build(TrialConfig, values, source=source)
+
+
+def begin_given(experiment: Experiment, given: Given, dataset: Dataset) -> None:
+    """Make the experiment, once it is known that the data has what the configurations want of it.
+
+    Raises:
+        InputError: if a part of a split has no samples, or the name cannot be used.
+    """
+    for config in given.trials.values():
+        split_counts(dataset, config.data)
+    experiment.create_given(given.as_plain())
+
+
+def load_given(experiment: Experiment) -> Given:
+    """What the experiment trains.
+
+    Raises:
+        InputError: if there is no such experiment, or its file was damaged.
+    """
+    return Given.of(experiment.given(), str(experiment.given_file))
+
+
+@contextmanager
+def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> Iterator[Trained]:
+    """Train what is left of the trials; within it, they are over and the cluster is there still.
+
+    Raises:
+        InputError: if the data changed, or the cluster or the disk has no room.
+        InterruptedSearchError: after Ctrl-C.
+    """
+    configs = list(given.trials.values())
+    with experiment.lock(), cluster() as dashboard:
+        study = open_study(experiment)
+        check_same_data(experiment, study, dataset)
+        if not study.get_trials(deepcopy=False):
+            for name in given.trials:
+                study.enqueue_trial({}, user_attrs={RECIPE: name})
+        workers, concurrent = plan(ResourcesConfig(), cluster_resources())
+        concurrent = min(concurrent, len(configs))
+        sizes = {(config.data.image_size, config.data.resize): config.data for config in configs}
+        check_disk(
+            experiment,
+            dataset,
+            [size for size, _ in sizes],
+            [config.model for config in configs],
+            len(configs) + concurrent * 2 * OPTIMIZER_COPIES,
+        )
+        announce_dashboard(screen, dashboard)
+        job = make_job(experiment, dataset, workers, range(1, max(config.epochs for config in configs) + 1))
+        if len(configs) == 1:
+            job = alone(job, plan(ResourcesConfig(), cluster_resources())[1])
+        screen.say(f"{given.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")
+        decode(list(sizes.values()), job, dataset, screen)
+        stopper = Stopper()
+        _train(experiment, given, study, job, concurrent, screen, stopper)
+        if stopper.interrupted:
+            raise InterruptedSearchError
+        yield Trained(job=job, trials=trial_records(study), study=study)
+
+
+def _train(
+    experiment: Experiment,
+    given: Given,
+    study: optuna.Study,
+    job: TrialJob,
+    concurrent: int,
+    screen: Screen,
+    stopper: Stopper,
+) -> None:
+    left = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+    values = {name: config.model_dump() for name, config in given.trials.items()}
+    epochs = {config.epochs for config in given.trials.values()}
+    with screen.bar("training", sum(given.trials[trial.user_attrs[RECIPE]].epochs for trial in left), "epochs") as move:
+        listeners: list[tune.Callback] = [
+            TensorBoard(experiment),
+            SearchProgress(screen, move, max_epochs=max(epochs), by_epoch=True),
+        ]
+        run_trials(
+            experiment,
+            job,
+            study,
+            lambda trial: values[trial.user_attrs[RECIPE]],
+            FIFOScheduler(),  # type: ignore[no-untyped-call]
+            rungs=sorted(epochs),
+            samples=len(left),
+            seed=0,
+            concurrent=concurrent,
+            stopper=stopper,
+            listeners=listeners,
+        )
+    for trial in trial_records(study):
+        if trial.state.is_finished():
+            keep_best(experiment, trial)

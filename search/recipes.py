@@ -1,0 +1,143 @@
+"""The recipes as a person lists them: what each is, in words and figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from trainable.config import LossConfig, OptimizerConfig, PolicyConfig, TrialConfig
+from trainable.config.text import parse_yaml
+from trainable.recipes import RECIPES, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLUMNS = 120
+"""Width of what is no terminal, such as a file."""
+
+
+def list_recipes(*, faithful: bool = False) -> list[dict[str, Any]]:
+    """Every recipe, as `describe_recipe` has it."""
+    return [describe_recipe(load_recipe(name, faithful=faithful)) for name in RECIPES]
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's figures and choices, as JSON values; parameters and multiply-adds are counted now.
+
+    Raises:
+        InputError: if its network cannot be built.
+    """
+    import torch  # slow to import, and not every caller needs it
+
+    from trainable.models import build_model, check_model, multiply_adds, parameter_count
+
+    config = recipe.config
+    check_model(config.model, recipe.file)
+    with torch.device("meta"):
+        network = build_model(config.model)
+    return {
+        "name": recipe.name,
+        "source": recipe.source,
+        **describe(config),
+        "parameters": parameter_count(network),
+        "macs": multiply_adds(network, config.data.image_size),
+        "image_size": config.data.image_size,
+        "epochs": config.epochs,
+        "batch_size": config.data.batch_size,
+        "metric": recipe.metric,
+        "faithful": recipe.faithful,
+    }
+
+
+def describe_whole(recipe: Recipe) -> dict[str, Any]:
+    """The same with all of its configuration, and what was corrected in it."""
+    return describe_recipe(recipe) | {
+        "config": recipe.config.model_dump(mode="json"),
+        "evaluation": recipe.evaluation.model_dump(mode="json"),
+        "corrected": [correction.model_dump(mode="json", exclude_none=True) for correction in recipe.corrected],
+    }
+
+
+def describe(config: TrialConfig) -> dict[str, Any]:
+    """A configuration's family, width, losses, optimizer and policy, in words."""
+    policy = _policy(config.policy)
+    if config.depth_policy is not None:
+        policy = f"{policy} (mask), {_policy(config.depth_policy)} (depth)"
+    return {
+        "family": config.model.family,
+        "width": config.model.width,
+        "losses": _losses(config.loss),
+        "optimizer": _optimizer(config.optimizer),
+        "policy": policy,
+    }
+
+
+def as_text(recipe: Recipe) -> str:
+    """The recipe's file, with `faithful` as the recipe has it."""
+    stated = f"faithful: {str(recipe.faithful).lower()}"
+    text, found = re.subn(r"^faithful:[^\S\n]*\w+", stated, recipe.text, count=1, flags=re.MULTILINE)
+    if recipe.faithful and not found:
+        values = parse_yaml(recipe.text, recipe.file) | {"faithful": True}
+        text = yaml.safe_dump(values, sort_keys=False)
+    return text
+
+
+def show_recipes(console: Console, listed: Sequence[Mapping[str, Any]]) -> None:
+    """A table of recipes, and where each comes from."""
+    from rich.table import Table
+
+    if not console.is_terminal:
+        console.width = COLUMNS
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("recipe", "family"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("width", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("losses, optimizer and policy", overflow="fold")
+    for row in listed:
+        table.add_row(
+            row["name"],
+            row["family"],
+            str(row["width"]),
+            f"{row['parameters']:,}",
+            f"{row['macs'] / 1e9:.2f} G at {row['image_size']}",
+            f"{row['losses']}; {row['optimizer']}; {row['policy']}",
+        )
+    console.print(table)
+    console.print()
+    for row in listed:
+        console.print(f"{row['name']:<22}{row['source']}", highlight=False, soft_wrap=True)
+    console.print(
+        "\n'twinhead recipes NAME' prints one whole, with what was corrected; 'twinhead train NAME DATA' runs it.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _losses(config: LossConfig) -> str:
+    """As in '2 bce mask, ssim depth'; 'sqrt:' goes before those whose square roots are added up."""
+    heads = []
+    for head in ("mask", "depth"):
+        weights = getattr(config, head).model_dump()
+        shown = " + ".join(f"{_times(weight)}{name}" for name, weight in weights.items() if weight)
+        heads.append(f"{shown} {head}")
+    combined = "" if config.combine == "sum" else f"{config.combine}: "
+    return combined + ", ".join(heads)
+
+
+def _times(weight: float) -> str:
+    return "" if weight == 1 else f"{weight:.3g} "
+
+
+def _optimizer(config: OptimizerConfig) -> str:
+    named = f"{config.name} {config.lr:g}"
+    if config.name == "sgd" and config.momentum:
+        named += f", {'nesterov' if config.nesterov else 'momentum'} {config.momentum:g}"
+    return named + (f", decay {config.weight_decay:g}" if config.weight_decay else "")
+
+
+def _policy(config: PolicyConfig) -> str:
+    return f"constant, then {config.name}" if config.hold and config.name != "constant" else config.name

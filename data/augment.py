@@ -33,7 +33,7 @@ class Pictures(NamedTuple):
     depth: Pixels
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Augmenter:
     """Draws one random change after the other; `reseed` decides all that follow.
 

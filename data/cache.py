@@ -171,9 +171,10 @@ def _write(
         for sample in dataset.read(rows):
             if sample.bg_id not in bg_rows:
                 bg_rows[sample.bg_id] = len(bg_rows)
-                bg_writer.add(resize_to(sample.bg, size, size, resize).tobytes())
+                bg_writer.add(resize_to(sample.bg, size, size, how=resize).tobytes())
             planes = (
-                resize_to(pixels, size, size, resize).tobytes() for pixels in (sample.fg_bg, sample.mask, sample.depth)
+                resize_to(pixels, size, size, how=resize).tobytes()
+                for pixels in (sample.fg_bg, sample.mask, sample.depth)
             )
             writer.add(*planes, bg_rows[sample.bg_id])
             if on_samples:

@@ -142,10 +142,10 @@ def resize(pixels: Pixels, size: int, how: Resize = "area") -> Pixels:
         how: 'area' makes a pixel the mean of the area it covers where both sides shrink, and is bilinear elsewhere.
             'bilinear' and 'lanczos' interpolate the 2 or 8 nearest pixels of a row, and as many rows, at any size.
     """
-    return resize_to(pixels, size, size, how)
+    return resize_to(pixels, size, size, how=how)
 
 
-def resize_to(pixels: Pixels, height: int, width: int, how: Resize = "area") -> Pixels:
+def resize_to(pixels: Pixels, height: int, width: int, *, how: Resize = "area") -> Pixels:
     """Resize (H, W) or (H, W, 3) to `height` by `width`, as `resize` does."""
     if pixels.shape[:2] == (height, width):
         return pixels

@@ -1,4 +1,4 @@
-"""Published folders to samples: recognised, paired, checked, and with far as bright in every depth.
+"""Published folders and archives to samples: recognised, paired, checked, and with far as bright in every depth.
 
 found = import_layout(Path("nyu_composed"))
 write_dataset(found.samples(), destination, source=found.source)
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from data.archives import Files, open_source
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_png, resize_to, storable_plane
-from data.layouts import LAYOUTS, Files, Folder, Quadruple, find_layout, find_quadruples
+from data.layouts import LAYOUTS
+from data.pairing import Quadruple, find_layout, find_quadruples
 from data.polarity import POLARITIES, Polarity, measure_polarity
 from data.schema import EncodedSample, Pixels
 
@@ -31,12 +33,14 @@ class Import:
 
     layout: str
     """A key of `data.layouts.LAYOUTS`."""
+    reason: str
+    """Why that one: how many pictures have its names, or that it was asked for."""
     quadruples: tuple[Quadruple, ...]
     measured: Polarity
     depth_polarity: Literal["far-bright", "near-bright"]
     """The source's: as measured, or as given where it was not clear."""
-    depth_is_half: bool
-    """Whether depth is stored at half of the mask's height and width, and enlarged bilinearly."""
+    depth_scale: float
+    """Height and width of the stored depth, as a share of the mask's; resized to them where it is not 1."""
     source: dict[str, Any]
     """All of this but the quadruples, for `dataset.json`."""
     files: Files
@@ -65,7 +69,7 @@ class Import:
         mask, mask_bytes = storable_plane(self.files.read(quadruple.mask), where(quadruple.mask))
         depth, depth_bytes = storable_plane(self.files.read(quadruple.depth), where(quadruple.depth))
         height, width = mask.shape
-        depth_shape = (height // 2, width // 2) if self.depth_is_half else mask.shape
+        depth_shape = (round(height * self.depth_scale), round(width * self.depth_scale))
         for name, shape, wanted in (
             (quadruple.bg, bg_shape, mask.shape),
             (quadruple.fg_bg, fg_bg_shape, mask.shape),
@@ -76,9 +80,9 @@ class Import:
                     f"The picture '{where(name)}' is {_size(shape)}, but must be {_size(wanted)} "
                     f"to fit '{where(quadruple.mask)}' of {_size(mask.shape)}; use one size in a sample."
                 )
-        if self.depth_is_half or self.depth_polarity == "near-bright":
-            enlarged = resize_to(depth, height, width)
-            depth_bytes = encode_png(255 - enlarged if self.depth_polarity == "near-bright" else enlarged)
+        if self.depth_scale != 1 or self.depth_polarity == "near-bright":
+            resized = resize_to(depth, height, width)
+            depth_bytes = encode_png(255 - resized if self.depth_polarity == "near-bright" else resized)
         return EncodedSample(
             sample_id=quadruple.sample_id,
             bg_id=quadruple.bg_id,
@@ -94,48 +98,45 @@ def import_layout(source: Path, *, layout: str | None = None, depth_polarity: st
     """Recognise a published data set, pair its files by name, and measure its depth's polarity.
 
     Args:
-        source: the folder.
+        source: a folder, a zip archive, or a folder of zip archives; nothing is extracted.
         layout: a key of `data.layouts.LAYOUTS`; recognised by the files' names if not given.
         depth_polarity: 'far-bright' or 'near-bright', where the measurement may not be clear.
 
     Raises:
-        InputError: if the source cannot be used, a file is missing or no image, or the polarity is not clear
-            and not given, or given otherwise than measured.
+        InputError: if the source cannot be used, its layout is not clear and not given, a file is missing or no
+            image, or the polarity is not clear and not given, or given otherwise than measured.
     """
-    files = _open(source)
-    if layout is None:
-        layout = find_layout(files)
-    elif layout not in LAYOUTS:
+    if layout is not None and layout not in LAYOUTS:
         raise InputError(f"The value of '--layout' is '{layout}', but must be one of {', '.join(LAYOUTS)}.")
-    quadruples = find_quadruples(files, layout)
-    depth_is_half = LAYOUTS[layout].half_depth and _is_half(*_planes(files, quadruples[0]))
+    files = open_source(source)
+    arrangement = find_layout(files, layout)
+    reason = arrangement.reason if layout is None else f"asked for with --layout; {arrangement.reason}"
+    quadruples = find_quadruples(files, arrangement)
+    mask, depth = _planes(files, quadruples[0])
+    scale = _depth_scale(mask, depth, arrangement.layout)
     chosen = np.unique(np.linspace(0, len(quadruples) - 1, MOST_MEASURED).round().astype(int))
     measured = measure_polarity(_matched_planes(files, quadruples[number]) for number in chosen)
     polarity = _decide(measured, depth_polarity)
+    resized = {"from": _size(depth.shape), "to": _size(mask.shape), "by": "area" if scale > 1 else "bilinear"}
     return Import(
-        layout=layout,
+        layout=arrangement.layout,
+        reason=reason,
         quadruples=tuple(quadruples),
         measured=measured,
         depth_polarity=polarity,
-        depth_is_half=depth_is_half,
+        depth_scale=scale,
         files=files,
         source={
             "kind": "import",
             "path": str(source),
-            "layout": layout,
+            "archives": list(files.archives),
+            "layout": arrangement.layout,
+            "reason": reason,
             "depth_polarity": {"source": polarity, "given": depth_polarity, "measured": asdict(measured)},
             "depth_inverted": polarity == "near-bright",
-            "depth_enlarged": "bilinear, from half of the mask's height and width" if depth_is_half else None,
+            "depth_resized": resized if scale != 1 else None,
         },
     )
-
-
-def _open(source: Path) -> Files:
-    if not source.exists():
-        raise InputError(f"The source '{source}' does not exist; give the folder of a published data set.")
-    if not source.is_dir():
-        raise InputError(f"The source '{source}' is a file, but must be a folder; extract it first.")
-    return Folder(source)
 
 
 def _planes(files: Files, quadruple: Quadruple) -> tuple[Pixels, Pixels]:
@@ -148,11 +149,15 @@ def _planes(files: Files, quadruple: Quadruple) -> tuple[Pixels, Pixels]:
 def _matched_planes(files: Files, quadruple: Quadruple) -> tuple[Pixels, Pixels]:
     """Mask and depth, (H, W) each: depth at the mask's size."""
     mask, depth = _planes(files, quadruple)
-    return mask, resize_to(depth, *mask.shape)
+    height, width = mask.shape
+    return mask, resize_to(depth, height, width)
 
 
-def _is_half(mask: Pixels, depth: Pixels) -> bool:
-    return all(2 * short == long for short, long in zip(depth.shape, mask.shape, strict=True))
+def _depth_scale(mask: Pixels, depth: Pixels, layout: str) -> float:
+    """Size of the depth as a share of the mask's, if the layout has such depths; 1 if not."""
+    scale = depth.shape[0] / mask.shape[0]
+    size = LAYOUTS[layout].depth_size
+    return scale if size == "own" or (size == "half" and scale == 0.5) else 1.0
 
 
 def _decide(measured: Polarity, given: str | None) -> Literal["far-bright", "near-bright"]:

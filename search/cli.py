@@ -78,7 +78,10 @@ def render(destination: Path, backgrounds: int, per_background: int, size: int, 
     _show_dataset(destination, None, as_json)
 
 
-@cli.command("import", epilog="\b\nExample:\n  twinhead import classroom-photos classroom")
+@cli.command(
+    "import",
+    epilog="\b\nExamples:\n  twinhead import classroom-photos classroom\n  twinhead import dataset.zip footballers",
+)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--layout", help="Layout of the source; recognised by its file names when left out.")
@@ -89,15 +92,19 @@ def render(destination: Path, backgrounds: int, per_background: int, size: int, 
 )
 @json_option
 def import_(source: Path, destination: Path, layout: str | None, depth_polarity: str | None, as_json: bool) -> None:
-    """Import the published pictures in SOURCE as DESTINATION."""
+    """Import the published pictures in SOURCE as DESTINATION.
+
+    SOURCE is a folder, a zip archive, or a folder of zip archives, which are read without being extracted.
+    """
     from data.importers import import_layout
     from data.shards import write_dataset
 
     shown = screen()
     found = import_layout(source, layout=layout, depth_polarity=depth_polarity)
     measured = found.measured
+    shown.say(f"layout {found.layout}: {found.reason}")
     shown.say(
-        f"layout {found.layout}: {len(found)} samples; depth is {found.depth_polarity} (inside the mask it differs "
+        f"{len(found)} samples; depth is {found.depth_polarity} (inside the mask it differs "
         f"from just around it by {measured.difference:.1f} grey levels, {measured.agreement:.0%} of {measured.samples} "
         f"samples agree)"
     )

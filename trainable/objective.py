@@ -56,14 +56,14 @@ class DualLoss(nn.Module):
         return self._combined(torch.stack(totals)), {name: part.detach() for name, part in parts.items()}
 
     def penalty(self, network: nn.Module) -> Tensor | float:
-        """What the weights of `network` cost by themselves; 0 where nothing was asked for."""
-        config = self._config
-        if not (config.norm_sum or config.l1_sum):
-            return 0.0
+        """What the weights of `network` that are trained cost by themselves; 0 where nothing was asked for."""
         weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        norms = torch.stack([weight.norm() for weight in weights]).sum()
-        absolutes = torch.stack([weight.abs().sum() for weight in weights]).sum()
-        return config.norm_sum * norms + config.l1_sum * absolutes
+        cost: Tensor | float = 0.0
+        if self._config.norm_sum:
+            cost = cost + self._config.norm_sum * torch.stack([weight.norm() for weight in weights]).sum()
+        if self._config.l1_sum:
+            cost = cost + self._config.l1_sum * torch.stack([weight.abs().sum() for weight in weights]).sum()
+        return cost
 
     def _combined(self, heads: Tensor) -> Tensor:
         """One loss of the two heads', (2,)."""

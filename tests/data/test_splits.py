@@ -114,5 +114,7 @@ def test_unknown_part_is_refused() -> None:
 
 def test_unknown_key_is_refused() -> None:
     """A misspelt key must name those that exist."""
-    with pytest.raises(InputError, match="'split_by' is 'room', but must be one of background, foreground, sample"):
+    with pytest.raises(
+        InputError, match="'split_by' is 'room', but must be one of background, foreground, sample, listing, "
+    ):
         rows(ids_of(5, 5, 5), "train", "room")  # type: ignore[arg-type]

@@ -66,7 +66,9 @@ BAD = {
     "optimizer: {lr: {per: optimizer.name, sgd: 0.1}}": r"'optimizer.lr' has no domain for optimizer.name: adam, adamw",
     "optimizer: {lr: {per: optimizer.name}}": r"'optimizer.lr' is .* must have a domain for each value",
     "optimizer: {lr: {per: optimizer.name, sgd: {per: x, y: 1}, adamw: 1.0}}": r"'per' within a 'per'",
-    "optimizer: {momentum: {low: 0.5, high: 0.9}, lr: {per: optimizer.momentum, 0.5: 0.1, 0.9: 1.0}}": r"must be a leaf of a single value or",
+    "optimizer: {momentum: {low: 0.5, high: 0.9}, lr: {per: optimizer.momentum, 0.5: 0.1, 0.9: 1.0}}": (
+        r"must be a leaf of a single value or"
+    ),
     "optimizer: {lr: {per: policy.onecycle.anneal, cos: 0.1}}": r"must be a leaf of .* that every trial has",
     "optimizer:\n  lr: [1\n": r"no valid YAML at line 3, column 1 of the spec '.*spec.yaml'",
     "data:\n\tsplit_by: sample": r"no valid YAML at line 2, column 1 of",
@@ -74,7 +76,7 @@ BAD = {
     "model: !!python/object:os.system {}": r"no valid YAML at line 1, column 8",
     "model: {width: 2026-13-41}": r"no valid YAML in the spec",
     "resunet": r"must hold sections such as 'data:'",
-    "search: {start_from: [best]}": r"'search.start_from' is \['best'\], but must hold 'recipes', 'default' or names of recipes, not 'best'",
+    "search: {start_from: [best]}": r"'search.start_from' is .* must hold 'recipes', 'default' or names .*, not 'best'",
 }
 
 

@@ -74,19 +74,47 @@ def test_ssim_agrees_with_kornia(window, form):
     assert LOSSES["ssim"](x, y, config).item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
-def test_ssim_agrees_with_scipy():
-    """A Gaussian window of 11 with sigma 1.5 over mirrored borders, as Wang et al. have it."""
+@pytest.mark.parametrize(("border", "mode"), [("reflect", "mirror"), ("zero", "constant")])
+def test_ssim_agrees_with_scipy(border, mode):
+    """A Gaussian window of 11 with sigma 1.5, as Wang et al. have it, with each way to go on beyond the border."""
     p, t = (picture.numpy().astype(np.float64) for picture in _random())
 
     def blur(picture):
-        return gaussian_filter(picture, sigma=1.5, radius=5, mode="mirror", axes=(2, 3))
+        return gaussian_filter(picture, sigma=1.5, radius=5, mode=mode, axes=(2, 3))
 
     mean_p, mean_t = blur(p), blur(t)
     var_p, var_t, cov = blur(p * p) - mean_p**2, blur(t * t) - mean_t**2, blur(p * t) - mean_p * mean_t
     c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * mean_p * mean_t + c1) * (2 * cov + c2)
-    similarity /= (mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2)
-    assert LOSSES["ssim"](*_random()).item() == pytest.approx(((1 - similarity) / 2).mean(), rel=1e-6)
+    expected = (2 * mean_p * mean_t + c1) * (2 * cov + c2)
+    expected /= (mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2)
+    assert similarity(*_random(), SsimConfig(border=border)).numpy() == pytest.approx(expected, abs=1e-5)
+    config = LossConfig(ssim=SsimConfig(border=border))
+    assert LOSSES["ssim"](*_random(), config).item() == pytest.approx(((1 - expected) / 2).mean(), rel=1e-6)
+
+
+def test_ssim_bears_outputs_far_from_the_targets():
+    """A head without an activation may start there, where rounding could turn a variance's sign and the slope's."""
+    x, y = _random()
+    for far in (x + 1000, 1000 * x, torch.full_like(x, 1000.3)):
+        output = far.clone().requires_grad_()
+        assert similarity(output, y, SsimConfig()).abs().max().item() < 0.01
+        LOSSES["ssim"](output, y, LossConfig(ssim=SsimConfig(form="plain"))).backward()
+        assert output.grad.abs().max().item() < 1e-4
+
+
+@pytest.mark.parametrize("form", ["halved", "clamped", "plain"])
+@pytest.mark.parametrize("border", ["reflect", "zero"])
+@pytest.mark.parametrize("minmax", [False, True])
+def test_ssim_has_finite_gradients_where_the_prediction_is_right(form, border, minmax):
+    """A flat picture has no variance, and no range to be stretched over."""
+    _, y, _ = _golden()
+    config = LossConfig(ssim=SsimConfig(form=form, border=border, minmax=minmax))
+    for truth in (y, torch.zeros_like(y)):
+        right = truth.clone().requires_grad_()
+        loss = LOSSES["ssim"](right, truth, config)
+        loss.backward()
+        assert loss.item() == pytest.approx(0, abs=1e-6)
+        assert right.grad.isfinite().all()
 
 
 def test_edge_agrees_with_scipy():

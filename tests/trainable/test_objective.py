@@ -137,6 +137,38 @@ def test_a_small_number_below_the_roots_keeps_their_slope_finite():
         assert bool(exact.grad.isfinite().all()) is is_finite
 
 
+def test_learned_weights_have_finite_gradients_where_both_heads_are_right():
+    """The slope of a learned weight is then 1, which the optimizer follows; the pictures' is 0."""
+    _, y, _ = _golden()
+    only_mse = {"mask": MaskLoss(**NONE, mse=1.0), "depth": DepthLoss(**NONE, mse=1.0)}
+    loss = DualLoss(LossConfig(**only_mse, combine="uncertainty"))
+    exact = y.clone().requires_grad_()
+    total, _ = loss(Prediction.of(exact, exact, mask_activation="linear"), y, y)
+    total.backward()
+    assert exact.grad.abs().max().item() == 0
+    assert loss.log_variance.grad.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("combine", ["sum", "sqrt", "uncertainty"])
+def test_the_total_is_computed_in_float32_under_autocast(combine):
+    """What is combined of float32 losses must not lose their digits again."""
+    x, y, mask = _golden()
+    loss = DualLoss(_every_loss().model_copy(update={"combine": combine}))
+    expected, _ = loss(Prediction.of(x, y.flip(-1)), mask, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, _ = loss(Prediction.of(x, y.flip(-1)), mask, y)
+    assert total.dtype == torch.float32
+    assert total.item() == expected.item()
+
+
+def test_learned_weights_come_back_with_the_state():
+    """A resumed trial that began again with equal weights would be another trial."""
+    learned, fresh = (DualLoss(LossConfig(combine="uncertainty")) for _ in range(2))
+    torch.nn.init.constant_(learned.log_variance, -1.5)
+    fresh.load_state_dict(learned.state_dict())
+    assert fresh.log_variance.tolist() == [-1.5, -1.5]
+
+
 def test_uncertainty_learns_the_weights_of_the_heads():
     """Each head's weight goes to one over its loss, where exp(-s) L + s is least (Kendall et al. 2018)."""
     x, y, mask = _golden()
@@ -169,6 +201,15 @@ def test_penalties_follow_their_formulas():
     assert penalty.item() == pytest.approx(expected.item(), rel=1e-6)
     penalty.backward()
     assert network.bias.grad.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("asked", "power"), [("norm_sum", 2), ("l1_sum", 1)])
+def test_frozen_weights_cost_nothing(asked, power):
+    """They cannot be made smaller, and would hide in the log what the others cost."""
+    network = torch.nn.Linear(3, 2)
+    network.bias.requires_grad_(False)
+    penalty = DualLoss(LossConfig(**{asked: 0.5})).penalty(network)
+    assert penalty.item() == pytest.approx(0.5 * network.weight.detach().norm(power).item(), rel=1e-6)
 
 
 def test_without_penalties_weights_cost_nothing():

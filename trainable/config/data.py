@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data.splits import SplitKey
 from trainable.config.section import Probability, Section, Share
 
 
@@ -118,9 +119,7 @@ class DataConfig(Section):
     """Samples an optimizer step sees, over all workers."""
     resize: Literal["area", "bilinear", "lanczos"] = "area"
     """How pictures come to that size; 'area' averages where they shrink, and is bilinear where they grow."""
-    split_by: Literal["background", "foreground", "sample", "listing", "draws", "shuffled", "pairs", "batch"] = (
-        "background"
-    )
+    split_by: SplitKey = "background"
     """The id whose hash decides the split; 'background' keeps every room on one side. The last five are published."""
     split: Split = Split()
     augment: Augmentation = Augmentation()

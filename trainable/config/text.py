@@ -10,7 +10,7 @@ import yaml
 
 from data.errors import InputError
 
-MERGE = "tag:yaml.org,2002:merge"
+BOOLEAN, MERGE, STRING = (f"tag:yaml.org,2002:{name}" for name in ("bool", "merge", "str"))
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """1e-3 is a number, which YAML 1.1 takes for a string; and a key is there once, or else the last would win."""
+    """1e-3 is a number and a key 'on' is a name, unlike in YAML 1.1; and no key is there twice, or the last would win."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Read a mapping, and look at its keys before those of a merge ('<<'), which may differ, come among them."""
@@ -62,9 +62,12 @@ class _Loader(yaml.SafeLoader):
         for node, _ in mapping.value:
             if not isinstance(node, yaml.ScalarNode) or node.tag == MERGE:
                 continue
+            if node.tag == BOOLEAN and node.value.lower() not in {"true", "false"}:
+                node.tag = STRING
             key = self.construct_object(node)
             if key in seen:
-                raise yaml.composer.ComposerError(None, None, f"the key '{node.value}' is there twice", node.start_mark)
+                problem = f"the key '{node.value}' is there twice"
+                raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
             seen.add(key)
         return mapping
 

@@ -1,0 +1,70 @@
+"""`twinhead recipes`: a table for people, a list for programs, a file to be copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.search.conftest import Said
+from trainable.recipes import RECIPES, load_recipe
+
+
+def test_all_recipes_are_listed(twinhead: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what tells one from another, on a screen of 120 columns."""
+    monkeypatch.setenv("COLUMNS", "120")
+    said = twinhead("recipes")
+
+    assert said.code == 0
+    for name in RECIPES:
+        assert any(line.startswith(f"{name} ") for line in said.out.splitlines())
+    assert max(map(len, said.out.splitlines())) <= 120
+    assert "18.21 G at 224" in said.out
+    assert "BirenderPanwar/EVA4_Phase1" in said.out
+
+
+def test_programs_get_a_list_of_objects(twinhead: Callable[..., Said]) -> None:
+    """Each with its figures as numbers."""
+    listed = json.loads(twinhead("recipes", "--json").out)
+
+    assert [recipe["name"] for recipe in listed] == list(RECIPES)
+    assert {
+        "name",
+        "family",
+        "width",
+        "parameters",
+        "macs",
+        "image_size",
+        "losses",
+        "policy",
+        "optimizer",
+        "source",
+    } <= set(listed[0])
+    assert (listed[3]["parameters"], listed[3]["macs"]) == (242_976, 8_912_240_640)
+
+
+def test_a_recipe_is_printed_as_the_file_that_it_is(twinhead: Callable[..., Said], tmp_path: Path) -> None:
+    """Its comments too: they say what the shares stand for."""
+    printed = twinhead("recipes", "birender-cnn").out
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(printed)
+
+    assert printed.startswith("# Plain convolutions")
+    assert "8 epochs up, 8 down" in printed
+    assert load_recipe(str(copy)).config == load_recipe("birender-cnn").config
+
+
+def test_a_faithful_recipe_is_printed_as_one(twinhead: Callable[..., Said]) -> None:
+    """A copy of it is faithful without being asked to."""
+    assert "faithful: true" in twinhead("recipes", "monimoyd-unet", "--faithful").out
+    whole = json.loads(twinhead("recipes", "monimoyd-unet", "--faithful", "--json").out)
+    assert whole["parameters"] == 513_206
+    assert whole["config"]["model"]["shared_decoder"]
+    assert any("decoder" in line["what"] for line in whole["corrected"])
+
+
+def test_an_unknown_recipe_is_refused(refused: Callable[..., str]) -> None:
+    """With the names that there are."""
+    assert "monimoyd-unet" in refused("recipes", "monimoyd")

@@ -38,6 +38,7 @@ faithful_option = click.option(
 @click.option("--epochs", type=click.IntRange(1), help="Epochs; the recipe's when left out.")
 @set_option
 @faithful_option
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that share it.")
 @click.option("--name", help="Name of the training; the recipe's when left out.")
 @click.option("--resume", metavar="NAME", help="Go on with a training that was stopped.")
 @storage_option
@@ -48,6 +49,7 @@ def train(
     epochs: int | None,
     overrides: tuple[str, ...],
     faithful: bool,
+    workers: int,
     name: str | None,
     resume: str | None,
     storage: Path,
@@ -69,7 +71,7 @@ def train(
         raise InputError("The recipe and the data set are needed; write 'twinhead train RECIPE DATA'.")
     else:
         pairs = [pair(text) for text in overrides]
-        given = make_training(recipe, data, epochs=epochs, overrides=pairs, faithful=faithful)
+        given = make_training(recipe, data, epochs=epochs, overrides=pairs, faithful=faithful, workers=workers)
         experiment = Experiment(storage=storage, name=name or free_name(storage, next(iter(given.trials))))
         summary = _begin(experiment, given, run_training)
     print_result(summary, as_json, lambda: show_training(console(), storage, summary))

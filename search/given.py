@@ -60,6 +60,8 @@ class Given:
     """The own metric of the one recipe that `train` trains."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """How that metric is taken."""
+    workers: int = 1
+    """Processes that share a training."""
     notes: Sequence[str] = ()
     """What was done to the recipes, in sentences without a full stop."""
 
@@ -72,6 +74,7 @@ class Given:
             "faithful": self.faithful,
             "metric": self.metric,
             "evaluation": self.evaluation.model_dump(mode="json"),
+            "workers": self.workers,
             "notes": list(self.notes),
             "trials": trials,
         }
@@ -92,6 +95,7 @@ class Given:
                 faithful=bool(values["faithful"]),
                 metric=str(values["metric"]),
                 evaluation=build(Evaluation, values["evaluation"], source=source),
+                workers=int(values["workers"]),
                 notes=list(values["notes"]),
             )
         except (KeyError, AttributeError, TypeError) as error:
@@ -165,8 +169,8 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
         if not study.get_trials(deepcopy=False):
             for name in given.trials:
                 study.enqueue_trial({}, user_attrs={RECIPE: name})
-        workers, concurrent = plan(ResourcesConfig(), cluster_resources())
-        concurrent = min(concurrent, len(configs))
+        workers, fits = plan(ResourcesConfig(workers=given.workers), cluster_resources())
+        concurrent = min(fits, len(configs))
         sizes = {(config.data.image_size, config.data.resize): config.data for config in configs}
         check_disk(
             experiment,
@@ -178,7 +182,7 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
         announce_dashboard(screen, dashboard)
         job = make_job(experiment, dataset, workers, range(1, max(config.epochs for config in configs) + 1))
         if len(configs) == 1:
-            job = alone(job, plan(ResourcesConfig(), cluster_resources())[1])
+            job = alone(job, fits)
         screen.say(f"{given.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")
         decode(list(sizes.values()), job, dataset, screen)
         stopper = Stopper()

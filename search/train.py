@@ -24,7 +24,13 @@ from trainable.trial import TrialData
 
 
 def make_training(
-    recipe: str, data_path: str, *, epochs: int | None, overrides: Sequence[tuple[str, str]], faithful: bool
+    recipe: str,
+    data_path: str,
+    *,
+    epochs: int | None,
+    overrides: Sequence[tuple[str, str]],
+    faithful: bool,
+    workers: int = 1,
 ) -> Given:
     """What `twinhead train` trains: the recipe with its own epochs, step counts, pictures and split.
 
@@ -34,6 +40,7 @@ def make_training(
         epochs: of the training, if not the recipe's; the policies keep their published step counts.
         overrides: (dotted key, YAML text) pairs that win over the recipe.
         faithful: whether the recipe's published errors are turned back on.
+        workers: processes that share the training.
 
     Raises:
         InputError: if the recipe is not known, or an override does not fit.
@@ -48,6 +55,7 @@ def make_training(
         faithful=found.faithful,
         metric=found.metric,
         evaluation=found.evaluation,
+        workers=workers,
         notes=[f"{key} is {text}" for key, text in overrides],
     )
 

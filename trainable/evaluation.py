@@ -8,13 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from data.pictures import save_png
-from data.shards import Dataset
-from data.splits import rows
 from trainable.baselines import evaluate_baselines, fit_baselines
 from trainable.checkpoint import load_model
 from trainable.config import Augmentation, DataConfig, TrialConfig
@@ -25,7 +22,7 @@ from trainable.pictures import predict, prediction_grid
 from trainable.precision import resolve
 from trainable.published_metrics import OWN_METRICS, PublishedMetrics, picture_columns
 from trainable.recipes import Evaluation
-from trainable.trial import TrialData, evaluation_loader
+from trainable.trial import TrialData, background_ids, evaluation_loader
 
 
 def evaluate_checkpoint(
@@ -80,7 +77,7 @@ def evaluate_pictures(
             save_png(prediction_grid(model, loader, config.model), pictures)
     columns = torch.cat(found).numpy()
     own = dict(zip(OWN, columns[:, len(STATES) :].T, strict=True))
-    return PictureFigures(bg_ids=_bg_ids(config.data, data, part), states=columns[:, : len(STATES)], own=own)
+    return PictureFigures(bg_ids=background_ids(config.data, data, part), states=columns[:, : len(STATES)], own=own)
 
 
 def evaluate_published(
@@ -136,10 +133,3 @@ def _network(directory: Path, device: torch.device) -> Iterator[tuple[nn.Module,
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         yield model, config
-
-
-def _bg_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str, ...]:
-    """The background of each picture of `part`, in the order in which `read_part` reads them."""
-    ids = Dataset.open(Path(data.path)).ids
-    entries = [rows(ids, name, config.split_by, config.shares) for name in part.split("+")]
-    return tuple(ids.bg_id[row] for row in np.concatenate(entries))

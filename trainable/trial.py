@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from data.augment import Augmenter
@@ -169,9 +171,20 @@ def read_part(
 ) -> DecodedSplit:
     """`part` of the data set, decoded at the configuration's image size or found in the node's cache."""
     dataset = _open(data.path, data.fingerprint)
-    ids = _ids(data.path, data.fingerprint)
-    entries = [rows(ids, name, config.split_by, config.shares) for name in part.split("+")]
+    entries = _rows(config, data, part)
     return decoded(dataset, entries, config.image_size, resize=config.resize, on_samples=on_samples)
+
+
+def background_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str, ...]:
+    """The background of each sample of `part`, in the order in which `read_part` has them."""
+    of_sample = _ids(data.path, data.fingerprint).bg_id
+    return tuple(of_sample[row] for rows_of_entry in _rows(config, data, part) for row in rows_of_entry)
+
+
+def _rows(config: DataConfig, data: TrialData, part: str) -> list[NDArray[np.int64]]:
+    """Rows of each part that '+' joins: entries of the cache, read one after the other."""
+    ids = _ids(data.path, data.fingerprint)
+    return [rows(ids, name, config.split_by, config.shares) for name in part.split("+")]
 
 
 def _open(path: str, fingerprint: str) -> Dataset:

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from trainable.config import LossConfig, ModelConfig, OptimizerConfig
-from trainable.losses import DualLoss
 from trainable.models import build_model
+from trainable.objective import DualLoss
 from trainable.optim import build_optimizer
 from trainable.precision import autocast
 
@@ -59,7 +59,7 @@ class Side:
         torch.manual_seed(0)
         self.config = ModelConfig.model_validate({"width": width, "precision": precision})
         self.network = build_model(self.config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.network, OptimizerConfig())
+        self.optimizer = build_optimizer([list(self.network.parameters())], OptimizerConfig())
         self.loss = DualLoss(LossConfig())
         self.photo = torch.rand(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last)
         self.plane = torch.rand(BATCH, 1, size, size)

@@ -13,15 +13,15 @@ from trainable.recipes import RECIPES, load_recipe
 
 
 def test_all_recipes_are_listed(twinhead: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what tells one from another, on a screen of 120 columns."""
-    monkeypatch.setenv("COLUMNS", "120")
+    """With what tells one from another, on 120 columns: in a file too, which has none of its own."""
+    monkeypatch.setenv("COLUMNS", "80")
     said = twinhead("recipes")
 
     assert said.code == 0
     for name in RECIPES:
         assert any(line.startswith(f"{name} ") for line in said.out.splitlines())
     assert max(map(len, said.out.splitlines())) <= 120
-    assert "18.21 G at 224" in said.out
+    assert "18.21 G at 224  l1 mask, l1 depth; sgd 0.5, momentum 0.9;" in said.out
     assert "BirenderPanwar/EVA4_Phase1" in said.out
 
 
@@ -63,6 +63,27 @@ def test_a_faithful_recipe_is_printed_as_one(twinhead: Callable[..., Said]) -> N
     assert whole["parameters"] == 513_206
     assert whole["config"]["model"]["shared_decoder"]
     assert any("decoder" in line["what"] for line in whole["corrected"])
+
+
+def test_a_file_that_does_not_say_so_is_printed_as_faithful_too(twinhead: Callable[..., Said], tmp_path: Path) -> None:
+    """In a file of one's own, the line may be missing, or be written another way."""
+    own, copy = tmp_path / "own.yaml", tmp_path / "copy.yaml"
+    for text in (
+        "name: x\nsource: y\n",
+        "{name: x, source: y, faithful: false}\n",
+        "name: x\nsource: y\nfaithful:   no\n",
+    ):
+        own.write_text(text)
+        copy.write_text(twinhead("recipes", own, "--faithful").out)
+        assert load_recipe(str(copy)).faithful
+
+
+def test_a_network_that_cannot_be_built_names_the_file(refused: Callable[..., str], tmp_path: Path) -> None:
+    """The mistake is in the file, and nowhere else."""
+    own = tmp_path / "own.yaml"
+    own.write_text("name: x\nsource: y\nmodel: {family: unet}\n")
+    assert "'model.family' is 'unet', but must be one of" in (sentence := refused("recipes", own, "--json"))
+    assert sentence.endswith(f"correct it in '{own}'.")
 
 
 def test_an_unknown_recipe_is_refused(refused: Callable[..., str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from data.erase import Erase
 from data.errors import InputError
 from trainable.config import TrialConfig
 from trainable.models import build_model, multiply_adds, parameter_count
@@ -108,6 +112,30 @@ def test_pictures_grow_as_published() -> None:
     assert [round(9 * stage.share) for stage in data.progression] == [3, 3]
 
 
+@pytest.mark.parametrize("side", [64, 128, 224])
+def test_what_is_erased_is_as_large_as_published(side: int) -> None:
+    """A third of the height and a quarter of the width, each rounded down, at every size that pictures have."""
+    options = load_recipe("ramana-dnn").config.data.augment.erase.model_dump(exclude={"p", "count", "fill"})
+    erased = Erase(**options, p=1.0).in_fg_bg(np.full((side, side, 3), 255, np.uint8), np.random.default_rng(0))
+    rows, columns = np.nonzero(erased[:, :, 0] == 0)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (side // 3, side // 4)
+
+
+def test_a_faithful_recipe_is_judged_as_its_project_did() -> None:
+    """All took the raw outputs; two of them gave every batch the same weight, the last and smaller one too."""
+    faithful = [load_recipe(name, faithful=True) for name in RECIPES]
+    judged = {
+        recipe.name.partition("-")[0]: (recipe.metric, recipe.evaluation.on, recipe.evaluation.average)
+        for recipe in faithful
+        if recipe.metric != "none"
+    }
+    assert judged == {
+        "birender": ("ssim-accuracy", "logits", "pictures"),
+        "ramana": ("delta-rms", "logits", "batches"),
+        "monimoyd": ("iou-75", "logits", "batches"),
+    }
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_faithful_recipe_differs_by_what_its_file_lists_alone(name: str) -> None:
     """Every published error is a setting, listed line by line."""
@@ -182,6 +210,15 @@ def test_a_copy_can_be_changed(tmp_path: Path) -> None:
         ("name: x\nsource: y\nmodel: {width: 0}\n", r"'model.width' is 0, but must .*; correct it in '.*mine.yaml'"),
         ("name: x\nsource: y\nwidht: 3\n", r"The key 'widht' is not known; remove it from '.*mine.yaml'"),
         ("source: y\n", r"The key 'name' is missing; add it to '.*mine.yaml'"),
+        (
+            "name: ../x\nsource: y\n",
+            r"'name' is '../x', but must be up to 100 letters, .*; correct it in '.*mine.yaml'",
+        ),
+        ("name: x\nsource: y\n1: 2\n", r"The key '1' is not known; remove it from '.*mine.yaml'"),
+        (
+            "name: x\nsource: y\ncorrected: [{what: z}]\n",
+            r"'corrected.0' is .* must have either 'published' or 'because'",
+        ),
         ("- 1\n", r"There is no recipe in '.*mine.yaml'"),
         ("name: x\nname: y\n", r"line 2, column 1 of '.*mine.yaml': the key 'name' is there twice"),
         ("name: [\n", r"no valid YAML at line 2, column 1 of '.*mine.yaml'"),
@@ -228,3 +265,11 @@ def test_every_recipe_names_what_it_departs_from_a_default_in() -> None:
         ):
             assert f"{key}: " in text, (name, key)
         assert config != TrialConfig()
+
+
+def test_recipes_are_read_without_torch() -> None:
+    """Names and configurations are looked up by commands that train nothing."""
+    code = "import sys; from trainable.recipes import *; load_recipe('ramana-dnn'); print('torch' in sys.modules)"
+    root = Path(__file__).parents[2]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "False\n"

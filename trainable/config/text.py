@@ -53,7 +53,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """1e-3 is a number and a key 'on' is a name, unlike in YAML 1.1; and no key is there twice, or the last would win."""
+    """1e-3 is a number and a key 'on' a name, unlike in YAML 1.1; no key is there twice, for the last would win."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Read a mapping, and look at its keys before those of a merge ('<<'), which may differ, come among them."""

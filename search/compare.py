@@ -76,12 +76,12 @@ def make_comparison(
         if recipe.name in trials:
             raise InputError(f"The recipe '{recipe.name}' is given twice in --recipes; name one of them otherwise.")
         config = recipe.scaled(epochs)
-        alike = {name: getattr(common, name) for name in ("image_size", "split_by", "split")}
+        alike = {name: getattr(common, name) for name in ("image_size", "resize", "split_by", "split")}
         config = config.model_copy(update={"data": config.data.model_copy(update=alike)})
-        trials[recipe.name] = changed(config, overrides, f"the recipe '{recipe.name}' with --set")
+        trials[recipe.name] = changed(config, overrides, f"{recipe.file} with --set")
     notes = [
         f"every learning-rate policy goes through its whole course in {epochs} epochs",
-        f"all see pictures of {next(iter(trials.values())).data.image_size} px and the same split",
+        f"all see pictures of {next(iter(trials.values())).data.image_size} px, resized and split alike",
         "batch sizes are the recipes' own" if not _sets_batch(overrides) else "",
         *(f"{key} is {text} for all" for key, text in overrides),
     ]

@@ -40,6 +40,7 @@ from search.trials import TrialRecord, keep_best
 from search.tuner import InterruptedSearchError, Stopper, open_study, run_trials
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
+from trainable.models import check_model
 from trainable.recipes import Evaluation
 from trainable.trainer import TrialJob
 
@@ -131,7 +132,9 @@ def changed(config: TrialConfig, overrides: Sequence[tuple[str, str]], source: s
     if any(key == "data.batch_size" for key, _ in overrides):
         for stage in values["data"]["progression"]:
             stage["batch_size"] = None
-    return build(TrialConfig, values, source=source)
+    config = build(TrialConfig, values, source=source)
+    check_model(config.model, source)
+    return config
 
 
 def begin_given(experiment: Experiment, given: Given, dataset: Dataset) -> None:

@@ -30,7 +30,7 @@ from search.progress import Screen, SearchProgress
 from search.recorder import TensorBoard
 from search.results import Best, find_best, find_best_recipe, summarise, trial_records
 from search.retrain import measure_on_test, retrain
-from search.scheduler import rung_epochs
+from search.scheduler import RECIPE, rung_epochs
 from search.space import largest_trials
 from search.spec import SearchSpec
 from search.start import enqueue_starts
@@ -38,6 +38,9 @@ from search.trials import TrialRecord, keep_best
 from search.tuner import InterruptedSearchError, Stopper, Tuner, open_study
 from trainable.config import DataConfig, TrialConfig, build
 from trainable.trainer import TrialJob, Workers
+
+OUTSIDE = "recipes_outside"
+"""Attribute of a study: why recipes are not among its trials, by their names."""
 
 
 def begin(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
@@ -94,6 +97,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         summary = summarise(
             experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=dataset.info.fingerprint
         )
+        summary["recipes_outside"] = study.user_attrs.get(OUTSIDE, {})
         experiment.write_summary(summary)
         if stopper.interrupted:
             raise InterruptedSearchError
@@ -151,11 +155,20 @@ def _is_done(experiment: Experiment, spec: SearchSpec) -> bool:
 
 
 def _start(study: optuna.Study, spec: SearchSpec, screen: Screen) -> None:
-    """Make a new study's first trials, and say which recipes are not among them."""
+    """Make a new study's first trials, and say which recipes are among them."""
     if study.get_trials(deepcopy=False):
         return
-    for recipe, reason in enqueue_starts(study, spec).items():
-        screen.say(f"the recipe {recipe} is left out, for it lies outside of the space: {reason}")
+    outside = enqueue_starts(study, spec)
+    study.set_user_attr(OUTSIDE, outside)
+    within = [trial.user_attrs[RECIPE] for trial in study.get_trials(deepcopy=False) if RECIPE in trial.user_attrs]
+    if within:
+        epochs = spec.plan.scheduler.max_epochs
+        screen.say(f"the first trials are recipes, with their policies scaled to {epochs} epochs: {', '.join(within)}")
+    if outside and not within:
+        screen.say("no recipe lies within the space")
+    elif outside:
+        for recipe, reason in outside.items():
+            screen.say(f"the recipe {recipe} lies outside of the space: {reason}")
 
 
 def _search(

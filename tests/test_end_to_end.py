@@ -240,3 +240,34 @@ def test_the_main_job_on_real_pictures(tmp_path: Path) -> None:
     assert imported["depth_polarity"] == "far-bright"
     assert sheet.stat().st_size > 10_000
     assert summary["baselines"]["mask_threshold"]["mask_iou"] > 0.8
+
+
+def test_a_search_says_how_far_it_got_beyond_a_recipe(drawn: Path, tmp_path: Path) -> None:
+    """Measured on the same test pictures, after the same number of epochs, with an interval."""
+    space = ("model.family=sepunet", "model.width=32", "data.image_size=32", "scheduler.max_epochs=2")
+    options = [part for text in (*space, "search.start_from=[monimoyd-unet, birender-cnn]") for part in ("--set", text)]
+    summary = json.loads(
+        twinhead(
+            "search",
+            "--data",
+            str(drawn),
+            "--name",
+            "s",
+            "--storage",
+            str(tmp_path),
+            *options,
+            "--trials",
+            "3",
+            "--json",
+        )
+    )
+    trials = {trial.number: trial for trial in records(Experiment(storage=tmp_path, name="s"))}
+    recipe, best, beyond = summary["recipe"], summary["best"], summary["beyond_recipe"]
+
+    assert (recipe["recipe"], recipe["trial"], len(trials[0].epochs)) == ("monimoyd-unet", 0, 2)
+    assert recipe["config"]["data"]["augment"]["jitter"] == 0.075
+    assert list(summary["recipes_outside"]) == ["birender-cnn"]
+    for metric, found in beyond.items():
+        assert found["value"] == pytest.approx(best["test"][metric] - recipe["test"][metric])
+        assert found["low"] <= found["value"] <= found["high"]
+    assert [trials[number].recipe for number in (1, 2)] == ["", ""]

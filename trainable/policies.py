@@ -42,9 +42,14 @@ class Policy:
         return self._factor(step) * min(1.0, (step + 1) / (self._warmup_steps + 1))
 
     def momentum(self, step: int) -> float | None:
-        """Give the momentum that `step` is to be taken with; None where the policy leaves it alone."""
+        """Give the momentum that `step` is to be taken with; None where the policy leaves it alone.
+
+        It stays at what the rule begins with until both warm-up and hold are over.
+        """
         step = min(step, self._run.steps - 1)
-        return self._rule.momentum(max(0, step - self._hold_steps), self._epoch(max(step, self._hold_steps)))
+        if step < max(self._hold_steps, self._warmup_steps):
+            return self._rule.momentum(0, 0)
+        return self._rule.momentum(step - self._hold_steps, self._epoch(step))
 
     def apply(self, groups: Sequence[dict[str, Any]], step: int) -> None:
         """Set the learning rate and momentum of an optimizer's parameter groups; call it before every step.
@@ -101,7 +106,7 @@ def build_policy(config: PolicyConfig, *, steps_of_epochs: Sequence[int]) -> Pol
     by_epoch = config.name in BY_EPOCH or (config.name == "cyclic" and config.cyclic.cadence == "epoch")
     hold_steps = run.first_step(hold_epochs) if by_epoch else rounded(config.hold, horizon.steps)
     return Policy(
-        POLICIES[config.name](config, horizon, horizon.steps - hold_steps),
+        POLICIES[config.name](config, horizon, max(1, horizon.steps - hold_steps)),  # a hold may round to all of it
         run=run,
         hold_epochs=hold_epochs,
         hold_steps=hold_steps,
@@ -109,7 +114,14 @@ def build_policy(config: PolicyConfig, *, steps_of_epochs: Sequence[int]) -> Pol
     )
 
 
-def build_replay(history: Sequence[float], *, steps_of_epochs: Sequence[int], warmup: float = 0.0) -> Policy:
+def build_replay(
+    history: Sequence[float],
+    *,
+    steps_of_epochs: Sequence[int],
+    warmup: float = 0.0,
+    horizon_epochs: int | None = None,
+    horizon_batches: int | None = None,
+) -> Policy:
     """Build a policy that plays another run's `Policy.history` again, where there are no scores to watch.
 
     Args:
@@ -117,6 +129,8 @@ def build_replay(history: Sequence[float], *, steps_of_epochs: Sequence[int], wa
             each takes the factor of the epoch at the same share of the other.
         steps_of_epochs: optimizer steps of each epoch of this run.
         warmup: the other run's `PolicyConfig.warmup`.
+        horizon_epochs: the other run's, which the warm-up is a share of; this run where neither horizon is given.
+        horizon_batches: the same in optimizer steps.
 
     Raises:
         InputError: if the history is empty, or one of its factors is not in (0, 1].
@@ -131,7 +145,8 @@ def build_replay(history: Sequence[float], *, steps_of_epochs: Sequence[int], wa
     epochs = len(steps_of_epochs)
     factors = [history[int((epoch + 0.5) * len(history) / epochs)] for epoch in range(epochs)]
     rule = Curve(lambda _step, epoch: factors[min(epoch, epochs - 1)])
-    return Policy(rule, run=run, hold_epochs=0, hold_steps=0, warmup_steps=rounded(warmup, run.steps))
+    horizon = run.horizon(epochs=horizon_epochs, steps=horizon_batches)
+    return Policy(rule, run=run, hold_epochs=0, hold_steps=0, warmup_steps=rounded(warmup, horizon.steps))
 
 
 BY_EPOCH = frozenset({"constant", "step", "plateau"})

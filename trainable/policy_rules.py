@@ -169,6 +169,7 @@ def _plateau(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noq
     """Multiply when what is watched stays (`ReduceLROnPlateau`).
 
     A share that rounds to no epoch is a patience of 0: the first epoch without an improvement lowers the factor.
+    Torch leaves the rate alone once a step down is below 1e-8; here it goes on falling.
     """
     return _Plateau(config.plateau, rounded(config.plateau.patience, horizon.epochs))
 

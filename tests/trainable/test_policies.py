@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from data.errors import InputError
+from trainable.config import OptimizerConfig
 from trainable.config.policy import (
     CosinePolicy,
     CyclicPolicy,
@@ -18,6 +19,7 @@ from trainable.config.policy import (
     PolicyConfig,
     StepPolicy,
 )
+from trainable.optim import build_optimizer
 from trainable.policies import build_policy, build_replay
 from trainable.policy_rules import POLICIES
 
@@ -175,46 +177,74 @@ def test_warmup_agrees_with_torch():
     assert found == pytest.approx(_torch_rates(build, per="batch", **length), rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     name=st.sampled_from(sorted(POLICIES)),
     warmup=st.floats(0, 0.5),
-    steps_per_epoch=st.integers(1, 6),
-    epochs=st.integers(1, 6),
+    hold=st.floats(0, 0.99),
+    horizon=st.one_of(
+        st.just({}),
+        st.builds(lambda count: {"horizon_epochs": count}, st.integers(1, 12)),
+        st.builds(lambda count: {"horizon_batches": count}, st.integers(1, 60)),
+    ),
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6),
 )
-def test_no_step_is_taken_with_a_rate_of_zero_or_above_the_peak(name, warmup, steps_per_epoch, epochs):
+def test_no_step_is_taken_with_a_rate_of_zero_or_above_the_peak(name, warmup, hold, horizon, lengths):
     """At any length, down to one epoch of one step; and after the last step the rate stays."""
-    config = PolicyConfig(name=name, warmup=warmup)
-    policy = build_policy(config, steps_of_epochs=[steps_per_epoch] * epochs)
-    steps = steps_per_epoch * epochs
+    onecycle, cyclic = OneCyclePolicy(cycle_momentum=True), CyclicPolicy(cycle_momentum=True)
+    config = PolicyConfig(name=name, warmup=warmup, hold=hold, onecycle=onecycle, cyclic=cyclic, **horizon)
+    policy = build_policy(config, steps_of_epochs=lengths)
+    steps = sum(lengths)
     assert all(0 < policy.factor(step) <= 1 for step in range(steps))
     assert policy.factor(steps) == policy.factor(10 * steps) == policy.factor(steps - 1)
+    assert all(0.8 <= (policy.momentum(step) or 0.8) <= 0.95 for step in range(steps))
 
 
-@pytest.mark.parametrize("name", sorted(POLICIES))
-def test_a_resumed_run_goes_on_where_it_was(name):
-    """Through JSON, into a fresh policy and a fresh optimizer with its own state."""
-    length = {"steps_per_epoch": 3, "epochs": 12}
-    config = PolicyConfig(name=name, warmup=0.2, plateau=PlateauPolicy(patience=0.1))
-    whole = _policy(config, length)
-    expected = _rates(whole, scores=SCORES, **length)
+RESUMED = {
+    **{name: PolicyConfig(name=name, warmup=0.2) for name in sorted(POLICIES)},
+    "plateau on the training loss after a hold": PolicyConfig(
+        name="plateau", hold=0.4, plateau=PlateauPolicy(patience=0.1, watch="train_loss")
+    ),
+    "cycle of the momentum": PolicyConfig(
+        name="cyclic", hold=0.1, cyclic=CyclicPolicy(cadence="epoch", cycle_momentum=True)
+    ),
+    "one cycle of the momentum, interrupted in its hold": PolicyConfig(
+        name="onecycle", hold=0.7, horizon_batches=40, onecycle=OneCyclePolicy(cycle_momentum=True)
+    ),
+}
 
-    first, before = _policy(config, length), _optimizer()
-    for epoch in range(7):
-        for index in range(3):
-            first.apply(before.param_groups, epoch * 3 + index)
-        first.epoch_end({"score": SCORES[epoch]})
-    second, after = _policy(config, length), _optimizer()
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    after.load_state_dict(before.state_dict())
-    found = []
-    for epoch in range(7, 12):
-        for index in range(3):
-            second.apply(after.param_groups, epoch * 3 + index)
-            found.append(after.param_groups[0]["lr"])
-        second.epoch_end({"score": SCORES[epoch]})
-    assert found == expected[21:]
+
+@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_a_resumed_run_goes_on_where_it_was(name, kind, tmp_path):
+    """Through a file of plain values, into a fresh policy and a fresh optimizer with its own state."""
+    lengths, losses = [2] * 4 + [4] * 8, [1.0] * 9 + [0.5, 0.5, 0.5]
+
+    def begin():
+        optimizer = build_optimizer([[torch.nn.Parameter(torch.zeros(1))]], OptimizerConfig(name=kind, lr=PEAK))
+        return build_policy(RESUMED[name], steps_of_epochs=lengths), optimizer
+
+    def train(policy, optimizer, epochs):
+        group, seen = optimizer.param_groups[0], []
+        for epoch in epochs:
+            for index in range(lengths[epoch]):
+                policy.apply(optimizer.param_groups, sum(lengths[:epoch]) + index)
+                seen.append((group["lr"], group["betas"] if kind == "adam" else group["momentum"]))
+            policy.epoch_end({"score": SCORES[epoch], "train_loss": losses[epoch]})
+        return seen
+
+    whole, optimizer = begin()
+    expected = train(whole, optimizer, range(12))
+    first, before = begin()
+    train(first, before, range(7))
+    torch.save({"policy": first.state_dict(), "optimizer": before.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second, after = begin()
+    second.load_state_dict(state["policy"])
+    after.load_state_dict(state["optimizer"])
+    assert train(second, after, range(7, 12)) == expected[sum(lengths[:7]) :]
     assert second.history == whole.history
+    assert json.loads(json.dumps(second.state_dict())) == whole.state_dict()
 
 
 def test_the_history_has_the_factor_that_each_epoch_ended_with():
@@ -226,12 +256,13 @@ def test_the_history_has_the_factor_that_each_epoch_ended_with():
     assert policy.factor(7) == 0.25
 
 
-def test_a_replay_has_the_rates_of_the_run_it_repeats():
-    """The warm-up is not in the history, and has to be asked for again."""
+@pytest.mark.parametrize("horizon", [{}, {"horizon_epochs": 20}, {"horizon_batches": 30}])
+def test_a_replay_has_the_rates_of_the_run_it_repeats(horizon):
+    """The warm-up is not in the history, and has to be asked for again, with what it was a share of."""
     length = {"steps_per_epoch": 3, "epochs": 12}
-    policy = _policy(PolicyConfig(name="plateau", warmup=0.25), length)
+    policy = _policy(PolicyConfig(name="plateau", warmup=0.25, hold=0.1, **horizon), length)
     expected = _rates(policy, scores=SCORES, **length)
-    replay = build_replay(policy.history, warmup=0.25, steps_of_epochs=_steps(**length))
+    replay = build_replay(policy.history, warmup=0.25, steps_of_epochs=_steps(**length), **horizon)
     assert _rates(replay, **length) == expected
     assert replay.history == policy.history
 

@@ -138,7 +138,7 @@ def start(
         steps_of_epochs: optimizer steps of each epoch.
         world: where this process stands.
         data_fingerprint: of the data set, for the checkpoints.
-        replay: learning-rate factors of an earlier run, one an epoch, that take the place of a plateau policy.
+        replay: learning-rate factors of an earlier run, one an epoch, that take the place of a plateau of scores.
         spread: wraps the network for several workers.
     """
     torch.manual_seed(config.seed)
@@ -159,8 +159,14 @@ def start(
 
 
 def _policy(config: PolicyConfig, steps_of_epochs: Sequence[int], replay: list[float] | None) -> Policy:
-    if replay is not None and config.name == "plateau":
-        return build_replay(replay, warmup=config.warmup, steps_of_epochs=steps_of_epochs)
+    if replay is not None and config.name == "plateau" and config.plateau.watch == "score":
+        return build_replay(
+            replay,
+            warmup=config.warmup,
+            steps_of_epochs=steps_of_epochs,
+            horizon_epochs=config.horizon_epochs,
+            horizon_batches=config.horizon_batches,
+        )
     return build_policy(config, steps_of_epochs=steps_of_epochs)
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
@@ -178,6 +178,8 @@ def test_warmup_agrees_with_torch():
 
 
 @settings(max_examples=100, deadline=None)
+@example(name="onecycle", warmup=0.0, hold=0.9, horizon={}, lengths=[2, 3])
+@example(name="cosine", warmup=0.0, hold=0.9, horizon={"horizon_batches": 1}, lengths=[2, 3])
 @given(
     name=st.sampled_from(sorted(POLICIES)),
     warmup=st.floats(0, 0.5),
@@ -190,7 +192,7 @@ def test_warmup_agrees_with_torch():
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6),
 )
 def test_no_step_is_taken_with_a_rate_of_zero_or_above_the_peak(name, warmup, hold, horizon, lengths):
-    """At any length, down to one epoch of one step; and after the last step the rate stays."""
+    """At any length, down to one epoch of one step, and where the hold leaves no step; after the last one it stays."""
     onecycle, cyclic = OneCyclePolicy(cycle_momentum=True), CyclicPolicy(cycle_momentum=True)
     config = PolicyConfig(name=name, warmup=warmup, hold=hold, onecycle=onecycle, cyclic=cyclic, **horizon)
     policy = build_policy(config, steps_of_epochs=lengths)

@@ -12,6 +12,8 @@ from rich.table import Table
 from data.manifest import DatasetInfo
 from search.experiment import Experiment
 from search.handover import baseline_metrics
+from search.recipes import describe
+from trainable.config import TrialConfig, build
 
 ROWS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
 
@@ -96,16 +98,8 @@ def beyond(summary: Mapping[str, Any]) -> list[str]:
 
 def describe_config(config: Mapping[str, Any]) -> str:
     """A configuration's main choices in a line."""
-    losses = ", ".join(
-        f"{head} {name} {weight:.2g}"
-        for head, weights in config["loss"].items()
-        for name, weight in weights.items()
-        if weight
-    )
-    return (
-        f"width {config['model']['width']}, {config['optimizer']['name']} at {config['optimizer']['lr']:.2g}, "
-        f"{config['policy']['name']}, {losses}"
-    )
+    said = describe(build(TrialConfig, config, source="the summary"))
+    return f"{said['family']} of width {said['width']}; {said['losses']}; {said['optimizer']}; {said['policy']}"
 
 
 def show_dataset(console: Console, path: Path, info: DatasetInfo, sheet: Path | None) -> None:

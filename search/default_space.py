@@ -33,6 +33,7 @@ DEFAULT_SPACE: dict[str, Any] = {
             "dmnet-resnet": {"choices": [8, 16]},
             "resnet-dual": {"choices": [8, 16, 32]},
             "sepunet": {"choices": [16, 32, 64]},
+            "debug": {"choices": [2, 4]},
         },
         "dropout": {
             "per": "model.family",
@@ -44,6 +45,7 @@ DEFAULT_SPACE: dict[str, Any] = {
             "dmnet-resnet": DROPOUT,
             "resnet-dual": DROPOUT,
             "sepunet": NONE,
+            "debug": NONE,
         },
         "depth_activation": {"choices": ["linear", "sigmoid", "minmax"]},
     },

@@ -11,6 +11,7 @@ from optuna.trial import FixedTrial
 from search.space import default_parameters, define_space, largest_trials
 from search.spec import SearchSpec, check_spec
 from trainable.config import TrialConfig, build
+from trainable.models import MODELS, check_model
 
 
 def spec_of(**sections: dict[str, Any]) -> SearchSpec:
@@ -149,3 +150,12 @@ def test_a_trial_may_have_values_that_the_space_fixes_otherwise() -> None:
 
     assert values["data"]["augment"]["hflip"] == 0.0
     assert build(TrialConfig, values, source="the test").depth_policy is not None
+
+
+@pytest.mark.parametrize("family", sorted(MODELS))
+def test_every_family_can_be_searched_by_itself(family: str) -> None:
+    """Who names one keeps the widths and the dropout that belong to it."""
+    for _, values in draws(spec_of(model={"family": family}), 5):
+        config = build(TrialConfig, values, source="the test").model
+        check_model(config)
+        assert config.family == family

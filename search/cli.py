@@ -232,14 +232,20 @@ def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
     """Measure a network on a data set, beside baselines."""
     from search.deliver import evaluate_beside_baselines
     from search.handover import baseline_metrics
-    from search.screens import show_metrics
+    from search.screens import show_metrics, show_verdict
 
     shown = screen()
     measured = evaluate_beside_baselines(checkpoint, data, split, shown)
     columns: dict[str, Mapping[str, float]] = {"network": measured["metrics"]}
     if measured["baselines"]:
         columns = {"baselines": baseline_metrics(measured["baselines"])} | columns
-    print_result(measured, as_json, lambda: show_metrics(console(), f"{split} pictures of {data}", columns))
+
+    def show() -> None:
+        show_metrics(console(), f"{split} pictures of {data}", columns)
+        if measured["baselines"]:
+            show_verdict(console(), measured["metrics"], measured["baselines"])
+
+    print_result(measured, as_json, show)
 
 
 @cli.command(epilog="\b\nExample:\n  twinhead predict best/ --bg bg.jpg --fg-bg fg_bg.jpg --out out/")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from search.progress import Screen
 
 INTERRUPTED = 130
+PIPE_COLUMNS = 120
 
 storage_option = click.option(
     "--storage",
@@ -65,10 +66,13 @@ def print_result(values: Mapping[str, Any] | Sequence[Any], as_json: bool, show:
 
 
 def console() -> Console:
-    """Standard output."""
+    """Standard output; wide enough for our tables where it is no terminal."""
     from rich.console import Console
 
-    return Console()
+    shown = Console()
+    if not shown.is_terminal:
+        shown.width = max(shown.width, PIPE_COLUMNS)
+    return shown
 
 
 def screen() -> Screen:

@@ -69,16 +69,20 @@ def make_comparison(
     Raises:
         InputError: if a recipe is not known, two have one name, or an override does not fit.
     """
+    if not recipes:
+        raise InputError(f"The value of --recipes is empty; give 'all', or some of {', '.join(RECIPES)} or YAML files.")
     trials: dict[str, TrialConfig] = {}
     common = TrialConfig().data
     for wanted in RECIPES if list(recipes) == ["all"] else recipes:
         recipe = load_recipe(wanted, faithful=faithful or None)
         if recipe.name in trials:
-            raise InputError(f"The recipe '{recipe.name}' is given twice in --recipes; name one of them otherwise.")
+            raise InputError(
+                f"The recipe '{recipe.name}' is given twice in --recipes; give a file a 'name:' of its own."
+            )
         config = recipe.scaled(epochs)
         alike = {name: getattr(common, name) for name in ("image_size", "resize", "split_by", "split")}
         config = config.model_copy(update={"data": config.data.model_copy(update=alike)})
-        trials[recipe.name] = changed(config, overrides, f"{recipe.file} with --set")
+        trials[recipe.name] = changed(config, overrides, recipe.file)
     notes = [
         f"every learning-rate policy goes through its whole course in {epochs} epochs",
         f"all see pictures of {next(iter(trials.values())).data.image_size} px, resized and split alike",

@@ -112,23 +112,31 @@ class Trained:
     study: optuna.Study
 
 
-def changed(config: TrialConfig, overrides: Sequence[tuple[str, str]], source: str) -> TrialConfig:
+def changed(config: TrialConfig, overrides: Sequence[tuple[str, str]], file: str) -> TrialConfig:
     """`config` with the values at dotted keys replaced by what the YAML texts say.
+
+    Args:
+        config: a recipe's.
+        overrides: (dotted key, YAML text) pairs.
+        file: how to call the recipe's file in an error.
 
     Raises:
         InputError: if a key is not known, or a value does not fit.
     """
     values = config.model_dump()
+    source = f"--set, or in {file}" if overrides else file
     for key, text in overrides:
         *sections, leaf = key.split(".")
-        node = values
+        node: Any = values
         for section in sections:
-            node = node.get(section, {})
+            node = node.get(section)
             if not isinstance(node, dict):
-                raise InputError(f"The key '{key}' of --set lies below a value; give the key of that value.")
+                raise InputError(f"The key '{key}' of --set is not known; use sections such as {', '.join(values)}.")
+        if leaf not in node:
+            raise InputError(f"The key '{key}' of --set is not known; use one of {', '.join(node)} there.")
+        if isinstance(node[leaf], dict):
+            raise InputError(f"The key '{key}' of --set is a section; set one of {', '.join(node[leaf])} in it.")
         node[leaf] = parse_yaml(text, f"--set {key}")
-        if sections and sections[0] not in values:
-            raise InputError(f"The section '{sections[0]}' is not known; use one of {', '.join(values)} in --set.")
     if any(key == "data.batch_size" for key, _ in overrides):
         for stage in values["data"]["progression"]:
             stage["batch_size"] = None
@@ -187,6 +195,11 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
         if len(configs) == 1:
             job = alone(job, fits)
         screen.say(f"{given.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")
+        for name, config in given.trials.items():
+            screen.say(
+                f"{name}: {config.epochs} epochs at {config.data.image_size} px (data.image_size), in batches of "
+                f"{config.data.batch_size} (data.batch_size)"
+            )
         decode(list(sizes.values()), job, dataset, screen)
         stopper = Stopper()
         _train(experiment, given, study, job, concurrent, screen, stopper)
@@ -207,7 +220,13 @@ def _train(
     left = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
     values = {name: config.model_dump() for name, config in given.trials.items()}
     epochs = {config.epochs for config in given.trials.values()}
-    with screen.bar("training", sum(given.trials[trial.user_attrs[RECIPE]].epochs for trial in left), "epochs") as move:
+    to_do = 0
+    for trial in left:
+        name, done = trial.user_attrs[RECIPE], trial.last_step or 0
+        to_do += given.trials[name].epochs - done
+        if done:
+            screen.say(f"{name} goes on after epoch {done}")
+    with screen.bar("training", to_do, "epochs") as move:
         listeners: list[tune.Callback] = [
             TensorBoard(experiment),
             SearchProgress(screen, move, max_epochs=max(epochs), by_epoch=True),
@@ -225,6 +244,6 @@ def _train(
             stopper=stopper,
             listeners=listeners,
         )
-    for trial in trial_records(study):
-        if trial.state.is_finished():
-            keep_best(experiment, trial)
+    for record in trial_records(study):
+        if record.state.is_finished():
+            keep_best(experiment, record)

@@ -15,9 +15,6 @@ from trainable.recipes import RECIPES, Recipe, load_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-COLUMNS = 120
-"""Width of what is no terminal, such as a file."""
-
 
 def list_recipes(*, faithful: bool = False) -> list[dict[str, Any]]:
     """Every recipe, as `describe_recipe` has it."""
@@ -89,8 +86,6 @@ def show_recipes(console: Console, listed: Sequence[Mapping[str, Any]]) -> None:
     """A table of recipes, and where each comes from."""
     from rich.table import Table
 
-    if not console.is_terminal:
-        console.width = COLUMNS
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("recipe", "family"):
         table.add_column(heading, no_wrap=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.comparison import BASELINES, best_value, groups, sorted_rows, summary_of
+from search.comparison import BASELINES, below_baselines, best_value, groups, sorted_rows, summary_of
 from search.handover import baseline_metrics
 from search.report_page import page
 
@@ -65,6 +65,8 @@ def show_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
     console.print(summary_of(comparison), highlight=False, soft_wrap=True)
     console.print()
     console.print(table)
+    if below := below_baselines(comparison):
+        console.print(f"\n{below}", highlight=False, soft_wrap=True)
     for row in sorted_rows(comparison):
         if row["figures"] is None:
             console.print(f"{row['recipe']} {row['outcome']}: {row['reason']}", highlight=False, markup=False)
@@ -75,6 +77,7 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
     rows = sorted_rows(comparison)
     parts = [f"# {_plain(comparison['name'])}", _plain(summary_of(comparison))]
     parts.append("\n".join(f"- {_plain(note)}" for note in comparison["notes"]))
+    parts.append(_plain(below_baselines(comparison)))
     for group, columns in groups(comparison).items():
         heading = f"## {group}" if group == next(iter(groups(comparison))) else f"## The metric of {group}"
         parts += [heading, _metrics_table(comparison, rows, columns)]

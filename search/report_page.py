@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from search.comparison import BASELINES, best_value, groups, sorted_rows, summary_of
+from search.comparison import BASELINES, below_baselines, best_value, groups, sorted_rows, summary_of
 from search.handover import baseline_metrics
 
 STYLE = """
@@ -54,6 +54,7 @@ def page(comparison: Mapping[str, Any], directory: Path) -> str:
 <title>{name}: recipes compared</title><style>{STYLE}</style></head><body>
 <h1>{name}: recipes compared</h1>
 <p>{escape(summary_of(comparison))}</p><ul class="soft">{notes}</ul>
+<p>{escape(below_baselines(comparison))}</p>
 <h2>Scores and their intervals</h2>{_chart(comparison, rows)}
 {"".join(tables)}
 <h2>What each recipe is</h2>{_recipes(rows)}

@@ -164,11 +164,8 @@ def _start(study: optuna.Study, spec: SearchSpec, screen: Screen) -> None:
     if within:
         epochs = spec.plan.scheduler.max_epochs
         screen.say(f"the first trials are recipes, with their policies scaled to {epochs} epochs: {', '.join(within)}")
-    if outside and not within:
-        screen.say("no recipe lies within the space")
-    elif outside:
-        for recipe, reason in outside.items():
-            screen.say(f"the recipe {recipe} lies outside of the space: {reason}")
+    for recipe, reason in outside.items():
+        screen.say(f"the recipe {recipe} lies outside of the space: {reason}")
 
 
 def _search(

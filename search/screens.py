@@ -63,22 +63,29 @@ def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -
     columns = {"baselines": baseline_metrics(summary["baselines"]), "network": summary["metrics"]}
     console.print()
     show_metrics(console, "on the test pictures", columns)
+    show_verdict(console, summary["metrics"], summary["baselines"])
     for name, value in summary["published"].items():
         console.print(f"{name:<18}{value:.4f}  (the project's own metric)", highlight=False, soft_wrap=True)
     console.print(f"\nnetwork     {storage / summary['name'] / summary['checkpoint']}", highlight=False, soft_wrap=True)
 
 
-def verdict(summary: Mapping[str, Any]) -> list[str]:
-    """A sentence for each figure of the retrained network that loses to its baseline."""
-    retrained, baseline = summary["retrained"]["metrics"], baseline_metrics(summary["baselines"])
+def show_verdict(console: Console, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> None:
+    """Say where a network loses to what needs none."""
+    for sentence in verdict(metrics, baselines):
+        console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
+
+
+def verdict(metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A sentence for each figure of a network that loses to its baseline."""
+    baseline = baseline_metrics(baselines)
     names = {
         "mask_iou": "the mask loses to a threshold on the difference of the two pictures",
         "depth_delta1": "the depth loses to the mean depth of the training pictures",
     }
     return [
-        f"{said}: {name} {retrained[name]:.4f} against {baseline[name]:.4f}"
+        f"{said}: {name} {metrics[name]:.4f} against {baseline[name]:.4f}"
         for name, said in names.items()
-        if not retrained[name] > baseline[name]
+        if not metrics[name] > baseline[name]
     ]
 
 
@@ -141,8 +148,7 @@ def _show_test(console: Console, summary: Mapping[str, Any]) -> None:
     show_metrics(console, "on the test pictures", columns)
     for sentence in beyond(summary):
         console.print(sentence, highlight=False, soft_wrap=True)
-    for sentence in verdict(summary):
-        console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
+    show_verdict(console, summary["retrained"]["metrics"], summary["baselines"])
 
 
 def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]:

@@ -47,7 +47,7 @@ def make_training(
     """
     found = load_recipe(recipe, faithful=faithful or None)
     config = found.config if epochs is None else found.config.model_copy(update={"epochs": epochs})
-    config = changed(config, overrides, f"{found.file} with --set")
+    config = changed(config, overrides, found.file)
     return Given(
         kind="train",
         data_path=data_path,

@@ -182,3 +182,15 @@ def test_the_screen_has_room_for_the_table(width: int) -> None:
     assert ".500 (.480–.530)" in line
     assert len(line.rstrip()) <= width
     assert "bad diverged: The loss became nan" in shown
+
+
+def test_recipes_below_the_baselines_are_named(tmp_path: Path) -> None:
+    """A network that is no better than none must not look like a result."""
+    files = write_report(comparison(row("good", 0.9), row("poor", 0.3)), tmp_path)
+    for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
+        assert "Not better than without a network (score 0.562): poor." in text
+
+
+def test_a_value_that_several_share_is_not_the_best(tmp_path: Path) -> None:
+    """Three zeros are no winners."""
+    assert "**" not in write_report(comparison(row("a", 0.5), row("b", 0.5)), tmp_path)["md"].read_text()

@@ -100,7 +100,11 @@ def beyond(summary: Mapping[str, Any]) -> list[str]:
         f"{metric} {found['value']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
         for metric, found in summary["beyond_recipe"].items()
     )
-    return [f"trial {best['trial']} beyond the recipe {name}, with 95 % intervals over backgrounds: {', '.join(gains)}"]
+    said = [f"trial {best['trial']} beyond the recipe {name}, with 95 % intervals over backgrounds: {', '.join(gains)}"]
+    score = summary["beyond_recipe"]["score"]
+    if not score["low"] > 0:
+        said.append("the score's interval holds 0: on these pictures, the trial is not clearly better than the recipe")
+    return said
 
 
 def describe_config(config: Mapping[str, Any]) -> str:

@@ -5,10 +5,8 @@ Test pictures are looked at once, when all trainings are over, by the weights th
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +203,7 @@ def _row(
     best = trial.best(experiment) if trial else None
     figures = None
     if table is not None:
-        figures = {
-            key: {bound: _finite(value) for bound, value in asdict(found).items()}
-            for key, found in intervals(table).items()
-        }
+        figures = {key: found.as_plain() for key, found in intervals(table).items()}
     return {
         "recipe": name,
         "faithful": given.faithful,
@@ -224,8 +219,3 @@ def _row(
         "figures": figures,
         "pictures": experiment.relative(experiment.pictures(name)) if experiment.pictures(name).is_file() else None,
     }
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None

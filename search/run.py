@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -218,7 +217,7 @@ def _finish(
     return summary | {
         "best": summary["best"] | {"test": figures.best},
         "recipe": summary["recipe"] | {"test": figures.recipe} if recipe else None,
-        "beyond_recipe": {name: asdict(found) for name, found in figures.beyond_recipe.items()}
+        "beyond_recipe": {name: found.as_plain() for name, found in figures.beyond_recipe.items()}
         if figures.beyond_recipe
         else None,
         "retrained": {

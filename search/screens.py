@@ -96,15 +96,18 @@ def beyond(summary: Mapping[str, Any]) -> list[str]:
     name, best = summary["recipe"]["recipe"], summary["best"]
     if best["trial"] == summary["recipe"]["trial"]:
         return [f"no trial got beyond the recipe {name}"]
-    gains = (
-        f"{metric} {found['value']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
-        for metric, found in summary["beyond_recipe"].items()
-    )
+    gains = (_gain(metric, found) for metric, found in summary["beyond_recipe"].items())
     said = [f"trial {best['trial']} beyond the recipe {name}, with 95 % intervals over backgrounds: {', '.join(gains)}"]
     score = summary["beyond_recipe"]["score"]
-    if not score["low"] > 0:
+    if score["low"] is not None and score["low"] <= 0:
         said.append("the score's interval holds 0: on these pictures, the trial is not clearly better than the recipe")
     return said
+
+
+def _gain(metric: str, found: Mapping[str, float | None]) -> str:
+    """A difference with its interval, which a single background does not have."""
+    value, low, high = (f"{found[name]:+.4f}" if found[name] is not None else "" for name in ("value", "low", "high"))
+    return f"{metric} {value} ({low} to {high})" if low else f"{metric} {value}"
 
 
 def describe_config(config: Mapping[str, Any]) -> str:

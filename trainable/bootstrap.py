@@ -6,8 +6,9 @@ room resemble each other, and say less than as many rooms would. N pictures, G b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -31,6 +32,10 @@ class Interval:
     """Of the pictures as they are."""
     low: float
     high: float
+
+    def as_plain(self) -> dict[str, float | None]:
+        """As JSON can hold it, which has no NaN."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def intervals(table: PictureFigures, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:

@@ -62,6 +62,12 @@ def test_a_search_says_how_far_it_got_beyond_the_best_recipe(tmp_path: Path) -> 
     assert "not clearly better" in shown(show_summary, Experiment(storage=tmp_path, name="first"), unclear)
 
 
+def test_a_gain_without_an_interval_is_shown_without_one(tmp_path: Path) -> None:
+    """Test pictures of a single room have none."""
+    alone = summary(beyond_recipe={"score": {"value": 0.01, "low": None, "high": None}})
+    assert "score +0.0100\n" in shown(show_summary, Experiment(storage=tmp_path, name="first"), alone)
+
+
 def test_a_search_says_that_no_trial_beat_a_recipe(tmp_path: Path) -> None:
     """A gain of 0 with an interval of 0 would look like a measurement."""
     same = summary()

@@ -155,3 +155,8 @@ def test_an_unknown_metric_is_refused() -> None:
     """The sentence says what there is."""
     with pytest.raises(ValueError, match="'iou' is not known; give one of score, mask_iou"):
         difference(table(9), table(9), "iou")
+
+
+def test_an_interval_can_be_written_as_json() -> None:
+    """JSON has no NaN, and a reader that is strict would refuse the whole report."""
+    assert Interval(value=0.5, low=math.nan, high=math.nan).as_plain() == {"value": 0.5, "low": None, "high": None}

@@ -70,6 +70,7 @@ def make_comparison(
     if not recipes:
         raise InputError(f"The value of --recipes is empty; give 'all', or some of {', '.join(RECIPES)} or YAML files.")
     trials: dict[str, TrialConfig] = {}
+    origins: dict[str, dict[str, Any]] = {}
     common = TrialConfig().data
     for wanted in RECIPES if list(recipes) == ["all"] else recipes:
         recipe = load_recipe(wanted, faithful=faithful or None)
@@ -80,6 +81,7 @@ def make_comparison(
         config = recipe.scaled(epochs)
         alike = {name: getattr(common, name) for name in ("image_size", "resize", "split_by", "split")}
         config = config.model_copy(update={"data": config.data.model_copy(update=alike)})
+        origins[recipe.name] = {"source": recipe.source, "faithful": recipe.faithful}
         trials[recipe.name] = changed(config, overrides, recipe.file)
     notes = [
         f"every learning-rate policy goes through its whole course in {epochs} epochs",
@@ -92,6 +94,7 @@ def make_comparison(
         data_path=data_path,
         trials=trials,
         faithful=faithful,
+        origins=origins,
         notes=[note for note in notes if note],
     )
 
@@ -206,8 +209,7 @@ def _row(
         figures = {key: found.as_plain() for key, found in intervals(table).items()}
     return {
         "recipe": name,
-        "faithful": given.faithful,
-        "source": load_recipe(name).source if name in RECIPES else "",
+        **given.origins[name],
         **describe(config),
         "parameters": parameter_count(network),
         "macs": multiply_adds(network, config.data.image_size),

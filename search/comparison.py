@@ -9,6 +9,8 @@ from search.handover import baseline_metrics
 
 BASELINES = {"mask_threshold": "a threshold on the difference", "depth_mean": "the mean depth"}
 """What needs no network, and what to call it."""
+FINISHED = "finished"
+"""The outcome of a training that went through all its epochs."""
 
 
 def summary_of(comparison: Mapping[str, Any]) -> str:
@@ -19,6 +21,7 @@ def summary_of(comparison: Mapping[str, Any]) -> str:
         f"{comparison['data']} at {comparison['image_size']} px, {comparison['samples_seen']:,} samples in all. The "
         f"epoch that {samples['val']:,} validation samples picked was measured on {test['pictures']:,} test pictures "
         f"of {test['backgrounds']:,} backgrounds. Intervals are 95 % of a bootstrap over backgrounds, of one seed."
+        f"{_faithfulness(comparison['rows'])}"
     )
 
 
@@ -28,9 +31,39 @@ def below_baselines(comparison: Mapping[str, Any]) -> str:
     names = [
         row["recipe"]
         for row in sorted_rows(comparison)
-        if row["figures"] and not (row["figures"]["score"]["value"] or 0) > without
+        if row["figures"] and ((score := figure(row, "score")) is None or not score["value"] > without)
     ]
     return f"Not better than without a network (score {without:.3f}): {', '.join(names)}." if names else ""
+
+
+def provenance(comparison: Mapping[str, Any]) -> str:
+    """On what data, with which seed and versions: what somebody needs who does it again."""
+    versions = ", ".join(f"{name} {version}" for name, version in comparison["versions"].items())
+    said = f"Data set with fingerprint {comparison['data_fingerprint']}, seed {comparison['seed']}"
+    return f"{said}; {versions}." if versions else f"{said}."
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """A recipe's name, with how its training ended where that was not at its end."""
+    return str(row["recipe"]) if row["outcome"] == FINISHED else f"{row['recipe']} ({row['outcome']})"
+
+
+def unfinished(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each recipe that was not trained to its end: how it ended, why, and what its figures are of."""
+    said = []
+    for row in rows:
+        if row["outcome"] == FINISHED:
+            continue
+        reason = f": {row['reason']}" if row["reason"] else ""
+        measured = f" (its figures are of epoch {row['epoch']})" if row["figures"] else ""
+        said.append(f"{row['recipe']} {row['outcome']}{reason}{measured}")
+    return said
+
+
+def figure(row: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+    """A row's figure with its ends; None if it has none, or one that is no number."""
+    found: Mapping[str, Any] | None = (row["figures"] or {}).get(key)
+    return None if found is None or found["value"] is None else found
 
 
 def groups(comparison: Mapping[str, Any]) -> dict[str, list[Mapping[str, str]]]:
@@ -42,15 +75,27 @@ def groups(comparison: Mapping[str, Any]) -> dict[str, list[Mapping[str, str]]]:
 
 
 def sorted_rows(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Best score first; those without a result last."""
-    return sorted(comparison["rows"], key=lambda row: -row["figures"]["score"]["value"] if row["figures"] else 1)
+    """Best score first; those without one last."""
+
+    def place(row: Mapping[str, Any]) -> float:
+        score = figure(row, "score")
+        return 1.0 if score is None else -float(score["value"])
+
+    return sorted(comparison["rows"], key=place)
 
 
 def best_value(rows: Sequence[Mapping[str, Any]], column: Mapping[str, str]) -> float | None:
     """The best value of a column; None if there is none, or several share it."""
-    values = [row["figures"][column["key"]]["value"] for row in rows if row["figures"]]
-    known = [value for value in values if value is not None]
+    known = [float(found["value"]) for row in rows if (found := figure(row, column["key"])) is not None]
     if not known:
         return None
-    best = float(max(known) if column["better"] == "higher" else min(known))
+    best = max(known) if column["better"] == "higher" else min(known)
     return best if known.count(best) == 1 else None
+
+
+def _faithfulness(rows: Sequence[Mapping[str, Any]]) -> str:
+    faithful = [row["recipe"] for row in rows if row["faithful"]]
+    if not faithful:
+        return ""
+    whose = "every recipe" if len(faithful) == len(rows) else ", ".join(faithful)
+    return f" Published errors are turned back on in {whose}."

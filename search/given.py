@@ -63,6 +63,8 @@ class Given:
     """How that metric is taken."""
     workers: int = 1
     """Processes that share a training."""
+    origins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By the name of a recipe, its `source`, and whether it is `faithful`."""
     notes: Sequence[str] = ()
     """What was done to the recipes, in sentences without a full stop."""
 
@@ -76,6 +78,7 @@ class Given:
             "metric": self.metric,
             "evaluation": self.evaluation.model_dump(mode="json"),
             "workers": self.workers,
+            "origins": {name: dict(origin) for name, origin in self.origins.items()},
             "notes": list(self.notes),
             "trials": trials,
         }
@@ -97,6 +100,7 @@ class Given:
                 metric=str(values["metric"]),
                 evaluation=build(Evaluation, values["evaluation"], source=source),
                 workers=int(values["workers"]),
+                origins={str(name): dict(origin) for name, origin in values["origins"].items()},
                 notes=list(values["notes"]),
             )
         except (KeyError, AttributeError, TypeError) as error:

@@ -11,7 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.comparison import BASELINES, below_baselines, best_value, groups, sorted_rows, summary_of
+from search.comparison import (
+    BASELINES,
+    below_baselines,
+    best_value,
+    figure,
+    groups,
+    label,
+    provenance,
+    sorted_rows,
+    summary_of,
+    unfinished,
+)
 from search.handover import baseline_metrics
 from search.report_page import page
 
@@ -19,6 +30,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCREEN_COLUMNS = ("score", "mask_iou", "depth_delta1")
+WIDE = 100
+"""Narrower screens show the figures alone, for half an interval says nothing."""
 
 
 def write_report(comparison: Mapping[str, Any], directory: Path) -> dict[str, Path]:
@@ -40,36 +53,41 @@ def write_report(comparison: Mapping[str, Any], directory: Path) -> dict[str, Pa
     for suffix, text in texts.items():
         written[suffix] = directory / f"comparison.{suffix}"
         beside = directory / f".comparison.{suffix}.{os.getpid()}"
-        beside.write_text(text)
-        beside.replace(written[suffix])
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(written[suffix])
+        finally:
+            beside.unlink(missing_ok=True)
     return written
 
 
 def show_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
     """The table on a terminal, best first."""
     from rich.table import Table
+    from rich.text import Text
 
+    wide = console.width >= WIDE
     titles = {column["key"]: column["title"] for column in comparison["columns"]}
+    headings = [titles.get(key, key) for key in SCREEN_COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    for key in SCREEN_COLUMNS:
-        table.add_column(titles.get(key, key), justify="right", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
-    for row in sorted_rows(comparison):
+    table.add_column("recipe", overflow="fold")
+    for heading in ("parameters", *headings, "seconds") if wide else headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows = sorted_rows(comparison)
+    for row in rows:
+        cells = [cell(row, key) for key in SCREEN_COLUMNS]
         seconds = "–" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        cells = [cell(row["figures"], key) for key in SCREEN_COLUMNS]
-        table.add_row(row["recipe"], f"{row['parameters']:,}", *cells, seconds)
+        table.add_row(Text(label(row)), *([f"{row['parameters']:,}", *cells, seconds] if wide else cells))
     both = baseline_metrics(comparison["baselines"])
-    table.add_row("without a network", "0", *(f"{both[key]:.4f}" for key in SCREEN_COLUMNS), "–")
-    console.print(summary_of(comparison), highlight=False, soft_wrap=True)
+    cells = [_short(both[key]) for key in SCREEN_COLUMNS]
+    table.add_row("without a network", *(["0", *cells, "–"] if wide else cells))
+    console.print(summary_of(comparison), highlight=False, markup=False, soft_wrap=True)
     console.print()
     console.print(table)
     if below := below_baselines(comparison):
-        console.print(f"\n{below}", highlight=False, soft_wrap=True)
-    for row in sorted_rows(comparison):
-        if row["figures"] is None:
-            console.print(f"{row['recipe']} {row['outcome']}: {row['reason']}", highlight=False, markup=False)
+        console.print(f"\n{below}", highlight=False, markup=False, soft_wrap=True)
+    for sentence in unfinished(rows):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def as_markdown(comparison: Mapping[str, Any]) -> str:
@@ -82,16 +100,17 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
         heading = f"## {group}" if group == next(iter(groups(comparison))) else f"## The metric of {group}"
         parts += [heading, _metrics_table(comparison, rows, columns)]
     parts += ["## What each recipe is", _recipes_table(rows)]
-    failed = [f"- {row['recipe']} {row['outcome']}: {_plain(row['reason'])}" for row in rows if row["figures"] is None]
-    if failed:
-        parts += ["## Without a result", "\n".join(failed)]
+    said = unfinished(rows)
+    if said:
+        parts += ["## Not trained to the end", "\n".join(f"- {_plain(sentence)}" for sentence in said)]
+    parts.append(_plain(provenance(comparison)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def cell(figures: Mapping[str, Any] | None, key: str) -> str:
+def cell(row: Mapping[str, Any], key: str) -> str:
     """A figure with its interval, as in '.612 (.580–.640)'."""
-    found = figures.get(key) if figures else None
-    if found is None or found["value"] is None:
+    found = figure(row, key)
+    if found is None:
         return "–"
     if found["low"] is None:
         return _short(found["value"])
@@ -114,10 +133,10 @@ def _metrics_table(
     for row in rows:
         cells = []
         for column in columns:
-            text = cell(row["figures"], column["key"])
-            is_best = row["figures"] and row["figures"][column["key"]]["value"] == best[column["key"]]
+            text, found = cell(row, column["key"]), figure(row, column["key"])
+            is_best = found is not None and found["value"] == best[column["key"]]
             cells.append(f"**{text}**" if is_best else text)
-        lines.append(f"| {_plain(row['recipe'])} | " + " | ".join(cells) + " |")
+        lines.append(f"| {_plain(label(row))} | " + " | ".join(cells) + " |")
     for key, name in BASELINES.items():
         values = comparison["baselines"][key]
         cells = [_short(values[column["key"]]) if column["key"] in values else "–" for column in columns]
@@ -128,13 +147,15 @@ def _metrics_table(
 
 def _recipes_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        "| recipe | family, width | parameters | multiply-adds | batch | how it is trained | epoch | seconds |",
-        "|---" * 8 + "|",
+        "| recipe | family, width | parameters | multiply-adds | batch | how it is trained | epoch | seconds "
+        "| source |",
+        "|---" * 9 + "|",
     ]
     lines += [
         f"| {_plain(row['recipe'])} | {row['family']}, {row['width']} | {row['parameters']:,} "
         f"| {row['macs'] / 1e9:.2f} G | {row['batch_size']} | {row['losses']}; {row['optimizer']}; {row['policy']} "
-        f"| {row['epoch'] or '–'} | {'–' if row['seconds'] is None else round(row['seconds'])} |"
+        f"| {row['epoch'] or '–'} | {'–' if row['seconds'] is None else round(row['seconds'])} "
+        f"| {_plain(row['source']) or '–'} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from search.comparison import BASELINES, below_baselines, best_value, groups, sorted_rows, summary_of
+from search.comparison import (
+    BASELINES,
+    below_baselines,
+    best_value,
+    figure,
+    groups,
+    label,
+    provenance,
+    sorted_rows,
+    summary_of,
+    unfinished,
+)
 from search.handover import baseline_metrics
 
 STYLE = """
@@ -29,10 +41,13 @@ tbody th { font-weight: 500; } .best { font-weight: 700; color: var(--mark); } .
        font-size: .85em; } tr.baseline { background: var(--band); }
 figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto; border: 1px solid var(--line); }
 figcaption { color: var(--soft); } svg text { fill: var(--ink); font: 13px system-ui, sans-serif; }
+svg text.tick { fill: var(--soft); } svg .tick { stroke-width: 1; }
 """
 
-WIDTH, LEFT, ROW, TOP = 860, 190, 30, 10
+WIDTH, LEFT, ROW, TOP = 860, 264, 30, 26
 """Of the chart, in pixels: its width, the names' part of it, a row's height, what is above the first row."""
+LONGEST_NAME = 32
+"""Letters of a name that the chart has room for; the tables have it whole."""
 
 
 def page(comparison: Mapping[str, Any], directory: Path) -> str:
@@ -58,8 +73,9 @@ def page(comparison: Mapping[str, Any], directory: Path) -> str:
 <h2>Scores and their intervals</h2>{_chart(comparison, rows)}
 {"".join(tables)}
 <h2>What each recipe is</h2>{_recipes(rows)}
-{_failures(rows)}
+{_unfinished(rows)}
 <h2>Predictions on test pictures</h2>{_pictures(rows, directory)}
+<p class="soft">{escape(provenance(comparison))}</p>
 </body></html>
 """
 
@@ -75,7 +91,7 @@ def _table(
     body = []
     for row in rows:
         cells = "".join(_cell(rows, row, column) for column in columns)
-        body.append(f'<tr><th scope="row">{escape(row["recipe"])}</th>{cells}</tr>')
+        body.append(f'<tr><th scope="row">{escape(label(row))}</th>{cells}</tr>')
     for key, name in BASELINES.items():
         values = comparison["baselines"][key]
         if any(column["key"] in values for column in columns):
@@ -88,13 +104,14 @@ def _table(
 
 
 def _framed(head: str, body: Sequence[str]) -> str:
-    """A table that scrolls where the screen is narrow."""
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    """A table that scrolls where the screen is narrow, with the keyboard too."""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], column: Mapping[str, str]) -> str:
-    found = row["figures"][column["key"]] if row["figures"] else None
-    if found is None or found["value"] is None:
+    found = figure(row, column["key"])
+    if found is None:
         return "<td>–</td>"
     marked = (
         f'<span class="best">{found["value"]:.3f}</span>'
@@ -107,22 +124,22 @@ def _cell(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], column: Map
 
 def _chart(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """A dot and its interval for each recipe's score, and a line for what needs no network."""
-    shown = [row for row in rows if row["figures"] and row["figures"]["score"]["value"] is not None]
+    shown = [(label(row), score) for row in rows if (score := figure(row, "score")) is not None]
     if not shown:
         return "<p>No recipe came to a result.</p>"
     baseline: float = baseline_metrics(comparison["baselines"])["score"]
-    scores = [row["figures"]["score"] for row in shown]
-    ends = [baseline, *(score[end] for score in scores for end in ("value", "low", "high") if score[end] is not None)]
+    ends = [baseline]
+    ends += [score[end] for _, score in shown for end in ("value", "low", "high") if score[end] is not None]
     low, high = max(0.0, min(ends) - 0.03), min(1.0, max(ends) + 0.03)
 
     def across(value: float) -> float:
         return float(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - 70))
 
     height = TOP + ROW * len(shown)
-    marks = []
-    for number, (row, score) in enumerate(zip(shown, scores, strict=True)):
+    marks = [_tick(across(tenth / 10), height, tenth / 10) for tenth in range(11) if low <= tenth / 10 <= high]
+    for number, (name, score) in enumerate(shown):
         y = TOP + ROW * number + ROW / 2
-        marks.append(f'<text x="{LEFT - 12}" y="{y + 4:.0f}" text-anchor="end">{escape(row["recipe"])}</text>')
+        marks.append(f'<text x="{LEFT - 12}" y="{y + 4:.0f}" text-anchor="end">{escape(_shortened(name))}</text>')
         if score["low"] is not None:
             marks.append(
                 f'<line x1="{across(score["low"]):.1f}" x2="{across(score["high"]):.1f}" y1="{y}" y2="{y}" '
@@ -132,12 +149,26 @@ def _chart(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         marks.append(f'<text x="{WIDTH - 55}" y="{y + 4:.0f}">{score["value"]:.3f}</text>')
     x = across(baseline)
     return (
-        f'<div class="wide"><svg viewBox="0 0 {WIDTH} {height + 26}" width="{WIDTH}" height="{height + 26}" role="img" '
+        f'<div class="wide" tabindex="0"><svg viewBox="0 0 {WIDTH} {height + 26}" '
+        f'width="{WIDTH}" height="{height + 26}" role="img" '
         f'aria-label="Score of each recipe with its 95 % interval; without a network it is {baseline:.3f}">'
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}" stroke="var(--soft)" stroke-dasharray="4 4"/>'
-        f'<text x="{x:.1f}" y="{height + 18}" text-anchor="middle">without a network {baseline:.3f}</text>'
-        f"{''.join(marks)}</svg></div>"
+        f"{''.join(marks)}"
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="20" y2="{height}" stroke="var(--soft)" stroke-dasharray="4 4"/>'
+        f'<text x="{x:.1f}" y="14" text-anchor="middle">without a network {baseline:.3f}</text></svg></div>'
     )
+
+
+def _tick(x: float, height: int, value: float) -> str:
+    return (
+        f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height}" stroke="var(--line)"/>'
+        f'<text class="tick" x="{x:.1f}" y="{height + 18}" text-anchor="middle">{value:.1f}</text>'
+    )
+
+
+def _shortened(name: str) -> str:
+    """A name that the chart has room for: without its middle, for its end may say that it diverged."""
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _recipes(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -150,20 +181,17 @@ def _recipes(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = "".join(
             f"<td>{escape(str(text))}</td>" for text in (*figures, row["batch_size"], row["epoch"] or "–", seconds)
         )
-        words = escape(f"{row['losses']}; {row['optimizer']}; {row['policy']}")
-        body.append(f'<tr><th scope="row">{escape(row["recipe"])}</th>{cells}<td class="words">{words}</td></tr>')
-    head += '<th scope="col" class="words">losses, optimizer and policy</th>'
+        for words in (f"{row['losses']}; {row['optimizer']}; {row['policy']}", row["source"] or "–"):
+            cells += f'<td class="words">{escape(words)}</td>'
+        body.append(f'<tr><th scope="row">{escape(label(row))}</th>{cells}</tr>')
+    for heading in ("losses, optimizer and policy", "source"):
+        head += f'<th scope="col" class="words">{heading}</th>'
     return _framed(head, body)
 
 
-def _failures(rows: Sequence[Mapping[str, Any]]) -> str:
-    failed = [row for row in rows if row["figures"] is None]
-    if not failed:
-        return ""
-    items = "".join(
-        f"<li>{escape(row['recipe'])} {escape(row['outcome'])}: {escape(row['reason'])}</li>" for row in failed
-    )
-    return f"<h2>Without a result</h2><ul>{items}</ul>"
+def _unfinished(rows: Sequence[Mapping[str, Any]]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in unfinished(rows))
+    return f"<h2>Not trained to the end</h2><ul>{items}</ul>" if items else ""
 
 
 def _pictures(rows: Sequence[Mapping[str, Any]], directory: Path) -> str:
@@ -172,10 +200,13 @@ def _pictures(rows: Sequence[Mapping[str, Any]], directory: Path) -> str:
     for row in rows:
         file = directory / row["pictures"] if row["pictures"] else None
         if file is not None and file.is_file():
-            data = base64.b64encode(file.read_bytes()).decode()
+            png = file.read_bytes()
+            data = base64.b64encode(png).decode()
+            width, height = struct.unpack(">II", png[16:24])  # of the header; the page keeps the room for it
             name = escape(row["recipe"])
             shown.append(
-                f'<figure><img alt="Backgrounds, pictures, true and predicted masks and depths of {name}" '
+                f'<figure><img width="{width}" height="{height}" '
+                f'alt="Backgrounds, pictures, true and predicted masks and depths of {name}" '
                 f'src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
             )
     return "".join(shown) or "<p>There are none.</p>"

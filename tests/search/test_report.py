@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -70,12 +73,18 @@ def comparison(*rows: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def on_screen(given: dict[str, Any], width: int = 120) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    show_comparison(console, given)
+    return console.export_text()
+
+
 class Page(HTMLParser):
     """What a page shows, and which tags it has."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.text, self.tags, self.open = "", [], []
+        self.text, self.tags, self.open, self.drawn = "", [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -92,6 +101,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
             self.text += data
+        if self.open and self.open[-1] == "text":
+            self.drawn.append((data, self.tags[-1][1]))
 
 
 def test_the_best_comes_first_and_what_failed_last(tmp_path: Path) -> None:
@@ -172,12 +183,10 @@ def test_nothing_but_failures_is_a_report_too(tmp_path: Path) -> None:
     assert "No recipe came to a result." in page.text
 
 
-@pytest.mark.parametrize("width", [120, 100])
+@pytest.mark.parametrize("width", [120, 100, 80])
 def test_the_screen_has_room_for_the_table(width: int) -> None:
     """Lines that are broken in the middle cannot be read."""
-    console = Console(width=width, record=True, file=io.StringIO())
-    show_comparison(console, comparison(row("raguram-resunet-lite", 0.5), row("bad", None)))
-    shown = console.export_text()
+    shown = on_screen(comparison(row("raguram-resunet-lite", 0.5), row("bad", None)), width)
     line = next(line for line in shown.splitlines() if line.startswith("raguram-resunet-lite"))
     assert ".500 (.480–.530)" in line
     assert len(line.rstrip()) <= width
@@ -194,3 +203,105 @@ def test_recipes_below_the_baselines_are_named(tmp_path: Path) -> None:
 def test_a_value_that_several_share_is_not_the_best(tmp_path: Path) -> None:
     """Three zeros are no winners."""
     assert "**" not in write_report(comparison(row("a", 0.5), row("b", 0.5)), tmp_path)["md"].read_text()
+
+
+def test_a_long_name_does_not_cost_the_figures(tmp_path: Path) -> None:
+    """A recipe of the user's may have a hundred letters; what is read is the numbers."""
+    shown = on_screen(comparison(row("n" * 100, 0.5)))
+    assert shown.count(".500 (.480–.530)") == 3
+    assert "…" not in shown
+
+
+def test_brackets_on_the_screen_are_brackets() -> None:
+    """A path with brackets is a path; the screen's own markup must not make it vanish, or stop there."""
+    given = comparison(row("[/b]", 0.5), row("bad", None, reason="[red]x"))
+    shown = on_screen(given | {"data": "/photos/[/2024]"})
+    assert all(text in shown for text in ("/photos/[/2024]", "[/b]", "[red]x"))
+
+
+def test_a_training_that_broke_off_says_so_beside_its_figures(tmp_path: Path) -> None:
+    """The weights from before it diverged are measured, and must not pass for a whole training."""
+    given = comparison(row("broken", 0.6, outcome="diverged", reason="The loss became nan", epoch=3), row("a", 0.5))
+    files = write_report(given, tmp_path)
+    for text in (files["md"].read_text(), Page(files["html"].read_text()).text, on_screen(given)):
+        plain = text.replace("\\", "")
+        assert "broken diverged: The loss became nan (its figures are of epoch 3)" in plain
+        assert "broken (diverged)" in plain
+        assert "a (finished)" not in plain
+
+
+def test_a_recipe_that_was_not_reached_says_so(tmp_path: Path) -> None:
+    """It has no reason, and a sentence must not end in a colon."""
+    markdown = write_report(comparison(row("a", None, outcome="missing", reason="")), tmp_path)["md"].read_text()
+    assert "- a missing\n" in markdown
+
+
+def test_published_errors_are_declared(tmp_path: Path) -> None:
+    """Figures of recipes with their errors turned on are not those of the recipes as they are."""
+    corrected, faithful = comparison(row("a", 0.5)), comparison(row("a", 0.5, faithful=True))
+    said = "Published errors are turned back on in every recipe."
+    for suffix in ("md", "html"):
+        assert said not in write_report(corrected, tmp_path)[suffix].read_text()
+        assert said in write_report(faithful, tmp_path)[suffix].read_text()
+    assert said in on_screen(faithful)
+
+
+def test_a_report_says_what_it_is_of(tmp_path: Path) -> None:
+    """Whoever gets the file has neither the data nor the program beside it."""
+    given = comparison(row("a", 0.5, source="somebody's project")) | {"versions": {"torch": "9.9"}}
+    files = write_report(given, tmp_path)
+    for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
+        assert all(part in text for part in ("fingerprint ab, seed 0; torch 9.9", "somebody's project"))
+
+
+def test_a_score_that_is_no_number_is_last_and_unmarked(tmp_path: Path) -> None:
+    """One network that answers with NaN must not cost the others their report."""
+    bad = row("bad", 0.5)
+    bad["figures"] = {key: {"value": None, "low": None, "high": None} for key in bad["figures"]}
+    lines = write_report(comparison(bad, row("a", 0.5)), tmp_path)["md"].read_text().splitlines()
+    table = [line.split()[1] for line in lines if line.startswith(("| a |", "| bad |"))]
+    assert table[:2] == ["a", "bad"]
+
+    alone = write_report(comparison(bad), tmp_path)
+    assert "**–**" not in alone["md"].read_text()
+    assert "No recipe came to a result." in Page(alone["html"].read_text()).text
+
+
+def test_the_chart_has_a_scale(tmp_path: Path) -> None:
+    """A distance between two dots says nothing without one."""
+    page = Page(write_report(comparison(row("a", 0.31), row("b", 0.52)), tmp_path)["html"].read_text())
+    places = {text: float(str(attributes["x"])) for text, attributes in page.drawn if attributes.get("class") == "tick"}
+    assert list(places) == ["0.3", "0.4", "0.5"]
+    circles = [float(str(attributes["cx"])) for tag, attributes in page.tags if tag == "circle"]
+    step = places["0.5"] - places["0.4"]
+    assert (circles[0] - circles[1]) / step == pytest.approx(2.1, abs=0.01)
+
+
+def test_the_chart_has_room_for_a_long_name(tmp_path: Path) -> None:
+    """It leaves out the middle, and keeps how the training ended."""
+    given = comparison(row("n" * 100, 0.5, outcome="diverged", reason="The loss became nan"))
+    page = Page(write_report(given, tmp_path)["html"].read_text())
+    (name,) = [text for text, attributes in page.drawn if attributes.get("text-anchor") == "end"]
+    assert len(name) <= 32
+    assert name.endswith("(diverged)")
+
+
+def test_pictures_have_their_size(tmp_path: Path) -> None:
+    """The page keeps their room, and does not jump."""
+    save_png(np.zeros((4, 6, 3), np.uint8), tmp_path / "a.png")
+    page = Page(write_report(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text())
+    (image,) = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert (image["width"], image["height"]) == ("6", "4")
+
+
+def test_a_machine_without_unicode_writes_it_too(tmp_path: Path) -> None:
+    """The report comes after hours of training, and has a δ in it."""
+    (tmp_path / "in.json").write_text(json.dumps(comparison(row("a", 0.5))))
+    program = (
+        "import json, pathlib, sys; from search.report import write_report; place = pathlib.Path(sys.argv[1]); "
+        "write_report(json.loads((place / 'in.json').read_text()), place)"
+    )
+    ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=ascii_alone, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "δ" in (tmp_path / "comparison.html").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,13 @@ def wait_for(process: subprocess.Popen[str], pattern: str) -> None:
         if re.search(pattern, line):
             return
     pytest.fail(f"the command ended without saying {pattern!r}: {''.join(said)}")
+
+
+def wait_for_epoch(process: subprocess.Popen[str], experiment: Experiment) -> None:
+    """Wait until the study has an epoch of a trial: a checkpoint lies there a moment before it is booked."""
+    while not (experiment.study_file.exists() and any(trial.epochs for trial in records(experiment))):
+        assert process.poll() is None
+        time.sleep(0.1)
 
 
 def descendants(pid: int) -> list[int]:

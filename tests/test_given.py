@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search.experiment import Experiment
-from tests.commands import records, run, started, twinhead, wait_for
+from tests.commands import records, run, started, twinhead, wait_for, wait_for_epoch
 from trainable.checkpoint import load_model
 
 RECIPE = """
@@ -124,8 +124,7 @@ def test_a_training_that_was_stopped_goes_on(drawn: Path, tmp_path: Path) -> Non
     with started("train", str(file), str(drawn), "--storage", str(tmp_path)) as process:
         experiment = Experiment(storage=tmp_path, name="long")
         wait_for(process, r"train 'long'")
-        while not list(experiment.trials.glob("*/checkpoint_*")):
-            assert process.poll() is None
+        wait_for_epoch(process, experiment)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
     [before] = records(experiment)

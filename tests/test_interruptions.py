@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 from optuna.trial import TrialState
 
 from search.experiment import Experiment
 from search.trials import TrialRecord
-from tests.commands import LONG, command_of, descendants, records, started, twinhead, wait_for
+from tests.commands import LONG, command_of, descendants, records, started, twinhead, wait_for, wait_for_epoch
 
 
 def test_ctrl_c_leaves_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> None:
@@ -73,10 +72,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(drawn: Path, tmp_path: Path)
         "2",
         "--json",
     ) as process:
-        deadline = time.monotonic() + 60
-        while not experiment.trials.is_dir() or not list(experiment.trials.glob("*/checkpoint_*")):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_for_epoch(process, experiment)
         trials = [pid for pid in descendants(process.pid) if "ImplicitFunc" in command_of(pid)]
         os.kill(trials[0], signal.SIGKILL)
         out, said = process.communicate(timeout=120)

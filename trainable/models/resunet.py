@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.models.blocks import DoubleConv, shortcut_1x1
+from trainable.models.blocks import DoubleConv, enlarge, shortcut_1x1
 from trainable.models.prediction import Heads
 from trainable.models.sizes import require_multiple
 
@@ -110,8 +110,7 @@ class _UpBlock(nn.Module):
         self.conv = DoubleConv(channels_in + channels_skip, channels_out, bias=True)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        larger = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-        joined: Tensor = self.conv(torch.cat([larger, skip], dim=1))
+        joined: Tensor = self.conv(torch.cat([enlarge(x), skip], dim=1))
         return joined
 
 

@@ -5,8 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+BENCH_VENV := .venv-bench
+BENCH_BIN := $(BENCH_VENV)/bin
+BENCH_READY := $(BENCH_VENV)/.ready
+BENCH_PYTHON := $(BIN)/python
+# What runs by itself in tests/benchmarks/ is a benchmark.
+BENCHES := $(notdir $(basename $(shell grep -l '__main__' tests/benchmarks/*.py)))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format bench $(BENCHES:%=bench-%) clean
+# Benchmarks that run side by side would measure each other.
+.NOTPARALLEL:
 
 help:  ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -35,5 +44,23 @@ format: setup  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(patsubst %,bench-%,$(or $(BENCH),$(BENCHES)))  ## Run all benchmarks, or BENCH=NAME, to artifacts/bench/
+
+$(BENCHES:%=bench-%): bench-%: setup
+	mkdir -p artifacts/bench
+	$(BENCH_PYTHON) tests/benchmarks/$*.py --json artifacts/bench/$*.json
+
+# The loader is measured against others, which .venv does not have.
+bench-loader: $(BENCH_READY)
+bench-loader: BENCH_PYTHON := $(BENCH_BIN)/python
+
+# It sees what .venv has, beneath its own.
+$(BENCH_READY): tests/benchmarks/peers.txt $(READY)
+	test -x $(BENCH_BIN)/python || $(VENV)/bin/python -m venv $(BENCH_VENV)
+	echo "import site; site.addsitedir('$$(echo $(CURDIR)/$(VENV)/lib/python*/site-packages)')" \
+		> "$$(echo $(BENCH_VENV)/lib/python*/site-packages)/twinhead.pth"
+	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/peers.txt
+	touch $@
+
 clean:  ## Remove the environment and the caches; artifacts/ stays
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,27 +1,24 @@
-"""The joint transforms of a training sample: one geometry for its four pictures, light and noise for each photograph.
+"""The joint transforms of a training sample on the CPU: one geometry for its four pictures, light and noise for each.
 
-albumentations changes the colours; it is imported when the first such transform is built, for that takes two seconds.
+OpenCV makes every change in one or two passes over the bytes. Against albumentations' transforms of the same names this
+spares their calls, which at 64 px cost more than the pixels do; tests/benchmarks/augment.py measures both.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from data.erase import Erase
+from data.changes import BRIGHTNESS, BY_RGB, CONTRAST, NO_SHIFT, SATURATION, Changes, Jitter, Noise, Shift, Strengths
+from data.erase import Colour
 from data.schema import Pixels
 
-if TYPE_CHECKING:
-    from albumentations import ImageOnlyTransform
-
-RGB_SHIFT = 20
-"""Levels by which red, green and blue are shifted at most, each on its own."""
-HSV_SHIFT = (20, 30, 20)
-"""Levels by which hue (of 180), saturation and value (of 255) are shifted at most."""
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Shares of red, green and blue in a grey level (ITU-R BT.601)."""
 
 
 class Pictures(NamedTuple):
@@ -34,155 +31,144 @@ class Pictures(NamedTuple):
 
 
 @dataclass(kw_only=True, eq=False)
-class Augmenter:
-    """Draws one random change after the other; `reseed` decides all that follow.
-
-    Flips, rotation and zoom are drawn once for the four pictures. Then jitter, shift, noise and erasing, in this order,
-    are drawn for `bg` and `fg_bg` each on its own, and never touch what is to be predicted. Two published errors can
-    be asked for.
-    """
-
-    hflip: float = 0.0
-    """Probability of a left-right flip."""
-    vflip: float = 0.0
-    """Probability of an upside-down flip."""
-    rotate: float = 0.0
-    """Largest rotation to either side, in degrees: uniform, bilinear, the border filled by reflection."""
-    rotate_p: float = 1.0
-    """Probability of a rotation."""
-    zoom: float = 0.0
-    """Largest share of the side that is cropped away."""
-    jitter: float = 0.0
-    """Brightness, contrast and saturation are multiplied by up to 1 plus or minus this, in any order."""
-    hue: float = 0.0
-    """Hue turns by up to this share of the colour circle, to either side."""
-    shift: float = 0.0
-    """Probability of a shift: by `RGB_SHIFT`, or, as likely, by `HSV_SHIFT`."""
-    noise: float = 0.0
-    """Largest standard deviation of Gaussian noise, as a share of full scale; 0 is none."""
-    noise_low: float = 0.0
-    """Smallest standard deviation."""
-    noise_p: float = 0.5
-    """Probability of noise."""
-    erase: Erase | None = None
-    """Rectangles to paint over."""
-    flips_apart: bool = False
-    """A published error: `bg` and `fg_bg` are flipped independently, and what is to be predicted never."""
-    targets_too: bool = False
-    """A published error: jitter and noise are drawn for the mask and for the depth as well."""
+class Augmenter(Strengths):
+    """Draws one random change after the other; `reseed` decides all that follow."""
 
     def __post_init__(self) -> None:
-        self._jitter = _jitter(self.jitter, self.hue) if self.jitter or self.hue else None
-        self._shifts = _shifts() if self.shift else []
         self.reseed(0)
 
     def reseed(self, *key: int) -> None:
-        """Start the random numbers anew from `key`, such as (seed, epoch, rank)."""
-        own, *others = (int(seed) for seed in np.random.SeedSequence(key).generate_state(4))
-        self._draw = np.random.default_rng(own)
-        for transform, seed in zip((self._jitter, *self._shifts), others, strict=False):
-            if transform is not None:
-                transform.set_random_seed(seed)
+        """Start the random numbers anew from `key`."""
+        self._random = np.random.default_rng(key)
 
     def __call__(self, pictures: Pictures) -> Pictures:
         """The next random change of `pictures`, which stay as they are; shapes and types stay too."""
-        pictures = self._zoomed(self._rotated(self._flipped(pictures)))
-        bg, fg_bg, mask, depth = pictures
-        bg, fg_bg = (self._noisy(self._shifted(self._jittered(photo))) for photo in (bg, fg_bg))
-        if self.targets_too:
-            mask, depth = (self._noisy(self._jittered(plane)) for plane in (mask, depth))
-        if self.erase and self.erase.p:
-            bg, fg_bg = self.erase.in_bg(bg, self._draw), self.erase.in_fg_bg(fg_bg, self._draw)
-        return Pictures(bg, fg_bg, mask, depth)
-
-    def _flipped(self, pictures: Pictures) -> Pictures:
-        if not (self.hflip or self.vflip):
-            return pictures
-        if self.flips_apart:
-            bg, fg_bg = (_flip(photo, *self._sides()) for photo in (pictures.bg, pictures.fg_bg))
-            return pictures._replace(bg=bg, fg_bg=fg_bg)
-        sides = self._sides()
-        return Pictures(*(_flip(pixels, *sides) for pixels in pictures))
-
-    def _sides(self) -> tuple[bool, bool]:
-        """Whether left and right, and whether top and bottom change places."""
-        return self._happens(self.hflip), self._happens(self.vflip)
-
-    def _rotated(self, pictures: Pictures) -> Pictures:
-        if not (self.rotate and self._happens(self.rotate_p)):
-            return pictures
         height, width = pictures.mask.shape
-        degrees = self._draw.uniform(-self.rotate, self.rotate)
-        turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+        return self._changed(pictures, self.draw(1, height, width, self._random), 0)
 
-        def rotate(pixels: Pixels) -> Pixels:
-            border = cv2.BORDER_REFLECT_101
-            return _pixels(cv2.warpAffine(pixels, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=border))
+    def change(self, stacks: tuple[Pixels, Pixels, Pixels, Pixels], *key: int) -> None:
+        """Change a batch in place as `key` decides, whatever was drawn before; in any number of threads.
 
-        return Pictures(*(rotate(pixels) for pixels in pictures))
+        Args:
+            stacks: `bg` and `fg_bg` (B, H, W, 3), `mask` and `depth` (B, H, W).
+            key: such as (seed, epoch, rank, batch).
+        """
+        count, height, width = stacks[2].shape
+        drawn = self.draw(count, height, width, np.random.default_rng(key))
+        for index in range(count):
+            given = Pictures(*(stack[index] for stack in stacks))
+            for old, new in zip(given, self._changed(given, drawn, index), strict=True):
+                if new is not old:
+                    old[:] = new
 
-    def _zoomed(self, pictures: Pictures) -> Pictures:
-        if not self.zoom:
-            return pictures
-        height, width = pictures.mask.shape
-        share = 1 - self._draw.uniform(0, self.zoom)
-        rows, columns = max(1, round(height * share)), max(1, round(width * share))
-        top = int(self._draw.integers(height - rows + 1))
-        left = int(self._draw.integers(width - columns + 1))
-
-        def resize(pixels: Pixels) -> Pixels:
-            crop = pixels[top : top + rows, left : left + columns]
-            return _pixels(cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR))
-
-        return Pictures(*(resize(pixels) for pixels in pictures))
-
-    def _jittered(self, pixels: Pixels) -> Pixels:
-        return _pixels(self._jitter(image=pixels)["image"]) if self._jitter else pixels
-
-    def _shifted(self, photo: Pixels) -> Pixels:
-        if not (self.shift and self._happens(self.shift)):
-            return photo
-        return _pixels(self._shifts[self._draw.integers(2)](image=photo)["image"])
-
-    def _noisy(self, pixels: Pixels) -> Pixels:
-        """By OpenCV: albumentations cuts noise off to whole levels, so that the weakest loses a tenth of it."""
-        if not (self.noise and self._happens(self.noise_p)):
-            return pixels
-        deviation = 255 * self._draw.uniform(self.noise_low, self.noise)
-        cv2.setRNGSeed(int(self._draw.integers(2**31)))
-        noise = np.empty((pixels.size, 1), np.float32)
-        cv2.randn(noise, np.zeros(1), np.full(1, deviation))
-        return _pixels(cv2.add(pixels, noise.reshape(pixels.shape), dtype=cv2.CV_8U))
-
-    def _happens(self, probability: float) -> bool:
-        return self._draw.random() < probability
+    def _changed(self, pictures: Pictures, drawn: Changes, index: int) -> Pictures:
+        if drawn.flips is not None:
+            flips = drawn.flips[index].tolist()
+            pictures = Pictures(*(_flipped(pixels, *sides) for pixels, sides in zip(pictures, flips, strict=True)))
+        if drawn.warped[index]:
+            pictures = _warped(pictures, drawn.warps[index])
+        changed = list(pictures)
+        for place in range(4 if self.targets_too else 2):
+            if drawn.jitter:
+                changed[place] = _jittered(changed[place], drawn.jitter, (index, place))
+            if drawn.shift and place < 2:
+                changed[place] = _shifted(changed[place], drawn.shift, (index, place))
+            if drawn.noise:
+                changed[place] = _noisy(changed[place], drawn.noise, (index, place))
+        if self.erase and drawn.holes is not None:
+            for place, fill in enumerate((self.erase.bg_fill, self.erase.fg_bg_fill)):
+                changed[place] = _erased(changed[place], drawn.holes[index, place], fill)
+        return Pictures(*changed)
 
 
-def _flip(pixels: Pixels, left_right: bool, upside_down: bool) -> Pixels:
-    if left_right:
-        pixels = _pixels(cv2.flip(pixels, 1))
-    return _pixels(cv2.flip(pixels, 0)) if upside_down else pixels
+def _flipped(pixels: Pixels, left_right: bool, upside_down: bool) -> Pixels:
+    if not (left_right or upside_down):
+        return pixels
+    return _pixels(cv2.flip(pixels, -1 if left_right and upside_down else int(left_right)))
 
 
-def _jitter(jitter: float, hue: float) -> ImageOnlyTransform:
-    """On a grey picture, brightness and contrast alone."""
-    around = (1 - jitter, 1 + jitter)
-    a = _albumentations()
-    return a.ColorJitter(brightness=around, contrast=around, saturation=around, hue=(-hue, hue), p=1.0)
+def _warped(pictures: Pictures, warp: NDArray[np.float64]) -> Pictures:
+    """Each target goes as the fourth channel of a photograph: OpenCV warps four at once faster than three."""
+    bg, mask = _warped_pair(pictures.bg, pictures.mask, warp)
+    fg_bg, depth = _warped_pair(pictures.fg_bg, pictures.depth, warp)
+    return Pictures(bg, fg_bg, mask, depth)
 
 
-def _shifts() -> list[ImageOnlyTransform]:
-    a = _albumentations()
-    red_green_blue = a.RGBShift(RGB_SHIFT, RGB_SHIFT, RGB_SHIFT, p=1.0)
-    return [red_green_blue, a.HueSaturationValue(*HSV_SHIFT, p=1.0)]
+def _warped_pair(photo: Pixels, plane: Pixels, warp: NDArray[np.float64]) -> tuple[Pixels, Pixels]:
+    four = cv2.cvtColor(photo, cv2.COLOR_RGB2RGBA)
+    cv2.insertChannel(plane, four, 3)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    four = cv2.warpAffine(four, warp, plane.shape[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return _pixels(cv2.cvtColor(four, cv2.COLOR_RGBA2RGB)), _pixels(cv2.extractChannel(four, 3))
 
 
-def _albumentations() -> Any:
-    """albumentations, without its look for a newer version on the network."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
+def _jittered(pixels: Pixels, jitter: Jitter, at: tuple[int, int]) -> Pixels:
+    """As torchvision's ColorJitter changes bytes, one after the other; of a plane, brightness and contrast alone."""
+    factors = jitter.factor[at].tolist()
+    for kind in jitter.order[at].tolist():
+        factor = factors[kind]
+        if kind == BRIGHTNESS:
+            pixels = _scaled(pixels, factor, 0.0)
+        elif kind == CONTRAST:
+            pixels = _scaled(pixels, factor, (1 - factor) * _mean(pixels))
+        elif pixels.ndim == 2:
+            continue
+        elif kind == SATURATION:
+            pixels = _pixels(cv2.transform(pixels, factor * np.eye(3) + (1 - factor) * LUMA))
+        else:
+            pixels = _turned(pixels, factor)
+    return pixels
 
-    return albumentations
+
+def _scaled(pixels: Pixels, factor: float, levels: float) -> Pixels:
+    return _pixels(cv2.addWeighted(pixels, factor, pixels, 0, levels))
+
+
+def _mean(pixels: Pixels) -> float:
+    """Grey level."""
+    red, green, blue, _ = cv2.mean(pixels)
+    return red if pixels.ndim == 2 else float(LUMA @ (red, green, blue))
+
+
+def _turned(photo: Pixels, share: float) -> Pixels:
+    """Hue turned by a share of the circle, which is 256 levels here: bytes wrap around as it does."""
+    hsv = cv2.cvtColor(photo, cv2.COLOR_RGB2HSV_FULL)
+    hsv[:, :, 0] += np.uint8(round(256 * share) % 256)
+    return _pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+
+def _shifted(photo: Pixels, shift: Shift, at: tuple[int, int]) -> Pixels:
+    if shift.kind[at] == NO_SHIFT:
+        return photo
+    levels = shift.levels[at]
+    if shift.kind[at] == BY_RGB:
+        return _pixels(cv2.transform(photo, np.column_stack([np.eye(3), levels])))
+    hue, saturation, value = cv2.split(cv2.cvtColor(photo, cv2.COLOR_RGB2HSV_FULL))
+    hue += np.uint8(round(256 / 180 * levels[0]) % 256)
+    saturations = np.clip(np.rint(np.arange(256) + levels[1]), 0, 255).astype(np.uint8)
+    saturations[0] = 0  # what is grey has no hue to bring out
+    hsv = cv2.merge([hue, cv2.LUT(saturation, saturations), _scaled(_pixels(value), 1.0, levels[2])])
+    return _pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+
+def _noisy(pixels: Pixels, noise: Noise, at: tuple[int, int]) -> Pixels:
+    """Rounded, not cut off to whole levels, by which the weakest noise would lose a tenth."""
+    deviation = noise.deviation[at]
+    if not deviation:
+        return pixels
+    cv2.setRNGSeed(int(noise.seed[at]))  # of this thread's generator
+    drawn = np.empty((pixels.size, 1), np.float32)
+    cv2.randn(drawn, np.zeros(1), np.full(1, deviation))
+    return _pixels(cv2.add(pixels, drawn.reshape(pixels.shape), dtype=cv2.CV_8U))
+
+
+def _erased(photo: Pixels, holes: NDArray[np.int64], fill: Colour) -> Pixels:
+    if not holes.any():
+        return photo
+    photo = photo.copy()
+    for top, bottom, left, right in holes.tolist():
+        photo[top:bottom, left:right] = np.rint(fill)
+    return photo
 
 
 def _pixels(array: Any) -> Pixels:

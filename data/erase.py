@@ -5,12 +5,10 @@ Random erasing (Zhong et al. 2020), Cutout (DeVries & Taylor 2017) and coarse dr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from data.schema import Pixels
+from numpy.typing import NDArray
 
 Colour = tuple[float, float, float]
 """Red, green and blue in 0..255."""
@@ -42,37 +40,32 @@ class Erase:
     fg_bg_fill: Colour = BLACK
     """What `fg_bg` is painted with."""
 
-    def in_bg(self, photo: Pixels, draw: np.random.Generator) -> Pixels:
-        """The background (H, W, 3) after the next draw; never changed in place."""
-        return self._erased(photo, draw, self.bg_fill, self.bg_scale)
+    def holes(self, count: int, height: int, width: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """The next rectangles of `count` samples, of `bg` and of `fg_bg`, in pictures of (height, width).
 
-    def in_fg_bg(self, photo: Pixels, draw: np.random.Generator) -> Pixels:
-        """The photograph with the foreground (H, W, 3) after the next draw; never changed in place."""
-        return self._erased(photo, draw, self.fg_bg_fill, 1.0)
+        Returns:
+            (count, 2, C, 4): top, bottom, left and right, in pixels, of the C rectangles of either; all are empty where
+            none is drawn. A side is rounded, and neither less than a pixel nor longer than the picture's.
+        """
+        shape = (count, 2, self.count)
+        area = random.uniform(self.area_low, self.area_high, shape) * height * width
+        ratio = random.uniform(self.ratio_low, self.ratio_high, shape)
+        scale = np.array([self.bg_scale, 1.0])[:, None]
+        rows, columns = _side(scale * np.sqrt(area * ratio), height), _side(scale * np.sqrt(area / ratio), width)
+        holes = np.stack([*self._place(rows, height, random), *self._place(columns, width, random)], axis=3)
+        holes[random.random((count, 2)) >= self.p] = 0
+        return holes
 
-    def _erased(self, photo: Pixels, draw: np.random.Generator, fill: Colour, scale: float) -> Pixels:
-        if draw.random() >= self.p:
-            return photo
-        photo = photo.copy()
-        for _ in range(self.count):
-            photo[self._rectangle(photo.shape[0], photo.shape[1], scale, draw)] = np.rint(fill)
-        return photo
-
-    def _rectangle(self, height: int, width: int, scale: float, draw: np.random.Generator) -> tuple[slice, slice]:
-        """Rows and columns of one; a side is rounded, and neither less than a pixel nor longer than the picture's."""
-        area = draw.uniform(self.area_low, self.area_high) * height * width
-        ratio = draw.uniform(self.ratio_low, self.ratio_high)
-        rows = _side(scale * math.sqrt(area * ratio), height)
-        columns = _side(scale * math.sqrt(area / ratio), width)
-        return self._place(rows, height, draw), self._place(columns, width, draw)
-
-    def _place(self, side: int, length: int, draw: np.random.Generator) -> slice:
+    def _place(
+        self, side: NDArray[np.int64], length: int, random: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first pixel, and the one after the last."""
         if self.crosses_border:
-            first = int(draw.integers(length)) - side // 2
-            return slice(max(first, 0), first + side)
-        first = int(draw.integers(length - side + 1))
-        return slice(first, first + side)
+            first = random.integers(length, size=side.shape) - side // 2
+            return np.maximum(first, 0), np.minimum(first + side, length)
+        first = random.integers(length - side + 1)
+        return first, first + side
 
 
-def _side(wanted: float, longest: int) -> int:
-    return min(max(round(wanted), 1), longest)
+def _side(wanted: NDArray[np.float64], longest: int) -> NDArray[np.int64]:
+    return np.clip(np.rint(wanted), 1, longest).astype(np.int64)

@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING
 
 from data.errors import InputError
+from data.ids import SeenIds
 from data.images import decode_photo, decode_sample
 from data.statistics import StatisticsGatherer
 
@@ -26,10 +27,11 @@ class Intake:
     def __init__(self) -> None:
         self.statistics = StatisticsGatherer()
         self.sizes: Counter[tuple[int, int]] = Counter()
-        self.sample_ids: set[str] = set()
+        self.samples = 0
         self.foregrounds: set[str] = set()
         self.backgrounds: dict[str, bytes] = {}
         """SHA-256 of each background's encoded bytes."""
+        self._sample_ids = SeenIds()
         self._decoded = DecodedBackgrounds()
 
     def take(self, encoded: EncodedSample) -> bool:
@@ -38,7 +40,7 @@ class Intake:
         Raises:
             InputError: if the sample cannot be stored.
         """
-        if encoded.sample_id in self.sample_ids:
+        if encoded.sample_id in self._sample_ids:
             raise InputError(f"The sample id '{encoded.sample_id}' comes twice; give each sample an id of its own.")
         digest = hashlib.sha256(encoded.bg).digest()
         is_new = encoded.bg_id not in self.backgrounds
@@ -53,7 +55,8 @@ class Intake:
             self.statistics.add_background(sample.bg)
         self.statistics.add_sample(sample.fg_bg, sample.mask, sample.depth)
         self.sizes[sample.mask.shape[0], sample.mask.shape[1]] += 1
-        self.sample_ids.add(encoded.sample_id)
+        self._sample_ids.add(encoded.sample_id)
+        self.samples += 1
         self.foregrounds.add(encoded.fg_id)
         return is_new
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -103,9 +104,9 @@ class DatasetInfo:
 class SampleIds:
     """The ids of N samples, in storage order."""
 
-    sample_id: tuple[str, ...]
-    bg_id: tuple[str, ...]
-    fg_id: tuple[str, ...]
+    sample_id: Sequence[str]
+    bg_id: Sequence[str]
+    fg_id: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.sample_id)

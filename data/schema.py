@@ -118,6 +118,13 @@ class Batch:
         """`mask` and `depth` as the losses take them: (B, 1, H, W) float32 in 0..1."""
         return self.mask.float().div_(255), self.depth.float().div_(255)
 
+    def split(self, pieces: int) -> tuple[Batch, ...]:
+        """The same samples in at most so many batches, as even as can be; views, nothing is copied."""
+        if pieces == 1:
+            return (self,)
+        cut = [getattr(self, field.name).tensor_split(min(pieces, len(self))) for field in fields(self)]
+        return tuple(Batch(bg=a, fg_bg=b, mask=mask, depth=depth) for a, b, mask, depth in zip(*cut, strict=True))
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; from pinned memory the copy does not block."""
         moved: dict[str, Any] = {

@@ -19,6 +19,10 @@ from search.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_
 from trainable.checkpoint import PICTURES
 from trainable.metrics import OBJECTIVE
 
+GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
+"""First words of the names of metrics that belong together."""
+SINGLE = frozenset((OBJECTIVE, "lr", "seconds", "samples_per_second", "micro_batches"))
+
 
 class Recorder(DriverOnly, tune.Callback):
     """Keeps each report in the study, and of a finished trial the weights of its best epoch alone."""
@@ -71,7 +75,7 @@ class TensorBoard(DriverOnly, tune.Callback):
         epoch = int(result["epoch"])
         for name, value in own_metrics(result).items():
             group = name.split("_", maxsplit=1)[0]
-            tag = f"{group}/{name}" if group in {"mask", "depth", "train"} else name
+            tag = f"{group}/{name}" if group in GROUPS else name
             self._writers[trial.trial_id].add_scalar(tag, value, epoch)
         if checkpoint := _checkpoint(self._experiment, trial, result):
             self._pictures[trial.trial_id] = (epoch, checkpoint)
@@ -104,7 +108,7 @@ def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:
         name: value
         for name, value in result.items()
         if isinstance(value, int | float)
-        and (name.startswith(("mask_", "depth_", "train_")) or name in {OBJECTIVE, "lr", "seconds"})
+        and (name.partition("_")[0] in GROUPS or name in SINGLE)
     }
 
 

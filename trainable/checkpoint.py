@@ -19,7 +19,7 @@ from torch import nn
 
 from data.errors import InputError
 from trainable.config import TrialConfig, build
-from trainable.models import build_model
+from trainable.models import Network, build_model
 
 FORMAT = 1
 WEIGHTS, CONFIG, METRICS, STATE, PICTURES = (
@@ -104,7 +104,7 @@ def load_origin(directory: Path) -> Origin:
         ) from None
 
 
-def load_model(directory: Path) -> tuple[nn.Module, Origin]:
+def load_model(directory: Path) -> tuple[Network, Origin]:
     """The network in `directory`, in evaluation mode on the CPU, and where it comes from.
 
     Raises:

@@ -15,13 +15,14 @@ from data.pictures import save_png
 from trainable.baselines import evaluate_baselines, fit_baselines
 from trainable.checkpoint import load_model
 from trainable.config import Augmentation, DataConfig, TrialConfig
-from trainable.loop import World, evaluate
+from trainable.loop import evaluate
 from trainable.metrics import finite_mask
 from trainable.picture_metrics import OWN, STATES, PictureFigures
 from trainable.pictures import predict, prediction_grid
 from trainable.precision import resolve
 from trainable.published_metrics import OWN_METRICS, PublishedMetrics, picture_columns
 from trainable.recipes import Evaluation
+from trainable.training import World
 from trainable.trial import TrialData, background_ids, evaluation_loader
 
 
@@ -128,7 +129,7 @@ def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dic
 def _network(directory: Path, device: torch.device) -> Iterator[tuple[nn.Module, TrialConfig]]:
     """A checkpoint's network on the device, and its configuration; a network that draws draws the same each time."""
     model, origin = load_model(directory)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.on(device)
     config = resolve(origin.config, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)

@@ -61,7 +61,7 @@ def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels,
     ]
     nothing = torch.zeros(1, 1, size, size, dtype=torch.uint8)
     batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=nothing, depth=nothing).to(device)
-    planes = as_pixels(predict(model.to(device), batch, config.model))
+    planes = as_pixels(predict(model.on(device), batch, config.model))
     mask, depth = (
         np.asarray(cv2.resize(plane[0], (width, height), interpolation=cv2.INTER_LINEAR), np.uint8) for plane in planes
     )

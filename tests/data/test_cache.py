@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,36 @@ def test_what_is_gathered_can_be_written_to(dataset: Dataset, tmp_path: Path) ->
     for stack in split.gather(rows):
         stack[:] = 0
     check(split.gather(rows), expected(dataset, rows, 16))
+
+
+def test_batches_that_are_still_in_use_keep_their_pictures(dataset: Dataset, tmp_path: Path) -> None:
+    """The memory of a batch is used again, but only when nobody looks at it any more: not even at a part of it."""
+    rows = np.arange(40, dtype=np.int64)
+    split = decoded(dataset, [rows], 16, root=tmp_path)
+    wanted = expected(dataset, rows, 16)
+    batches = [rows[first : first + 8] for first in (0, 8, 16, 24, 32)] * 3
+    masks = [split.gather(batch).mask[2:] for batch in batches]
+    for batch, mask in zip(batches, masks, strict=True):
+        np.testing.assert_array_equal(mask, wanted.mask[batch[2:]])
+
+
+@pytest.mark.parametrize("row", [-1, 10])
+def test_a_row_that_is_not_there_is_refused(dataset: Dataset, tmp_path: Path, row: int) -> None:
+    """The nearest sample in its place would be a wrong label that nobody notices."""
+    split = decoded(dataset, [np.arange(10, dtype=np.int64)], 16, root=tmp_path)
+    with pytest.raises(IndexError, match=r"0\.\.9"):
+        split.gather(np.array([3, row]))
+
+
+def test_threads_get_their_own_pictures(dataset: Dataset, tmp_path: Path) -> None:
+    """Loaders make several batches at once."""
+    rows = np.arange(40, dtype=np.int64)
+    split = decoded(dataset, [rows], 16, root=tmp_path)
+    wanted = expected(dataset, rows, 16)
+    batches = [np.random.default_rng(seed).permutation(40)[:8] for seed in range(100)]
+    with ThreadPoolExecutor(4) as pool:
+        for batch, found in zip(batches, pool.map(split.gather, batches), strict=True):
+            check(found, DecodedPictures(*(stack[batch] for stack in wanted)))
 
 
 def test_two_entries_are_read_as_one(dataset: Dataset, tmp_path: Path) -> None:
@@ -180,8 +211,8 @@ def test_what_a_dead_builder_left_is_not_used(dataset: Dataset, tmp_path: Path) 
     ]
 
 
-DIES_HALF_WAY = """
-import os, signal, sys
+WAITS_HALF_WAY = """
+import sys, time
 from pathlib import Path
 import numpy as np
 from data.cache import decoded
@@ -190,33 +221,53 @@ ready = []
 def count(samples):
     ready.append(samples)
     if len(ready) == 100:
-        os.kill(os.getpid(), signal.SIGKILL)
+        Path(sys.argv[3]).touch()
+        time.sleep(600)
 decoded(Dataset.open(Path(sys.argv[1])), [np.arange(150)], 16, root=Path(sys.argv[2]), on_samples=count)
 """
 
 
-def test_a_killed_builder_leaves_nothing_that_is_used(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.fixture
+def killed(dataset: Dataset, tmp_path: Path) -> Path:
+    """A cache whose only builder was killed when it had two samples of three."""
+    root, half_way = tmp_path / "cache", tmp_path / "half-way"
+    builder = subprocess.Popen([sys.executable, "-c", WAITS_HALF_WAY, str(dataset.path), str(root), str(half_way)])
+    while not half_way.exists():
+        assert builder.poll() is None
+        time.sleep(0.01)
+    assert len(list(root.glob(".*.building"))) == 1
+    os.kill(builder.pid, signal.SIGKILL)
+    builder.wait()
+    return root
+
+
+def test_a_killed_builder_leaves_nothing_that_is_used(dataset: Dataset, killed: Path) -> None:
     """Nodes are taken away in the middle of it; the next trial there has to build the entry anew, and can."""
-    died = subprocess.run([sys.executable, "-c", DIES_HALF_WAY, str(dataset.path), str(tmp_path)], check=False)
-    assert died.returncode == -signal.SIGKILL
-    assert entries(tmp_path) == []
+    assert entries(killed) == []
     rows = np.arange(COUNT, dtype=np.int64)
-    check(decoded(dataset, [rows], 16, root=tmp_path).gather(rows), expected(dataset, rows, 16))
-    assert list(tmp_path.glob(".*.building")) == []
+    check(decoded(dataset, [rows], 16, root=killed).gather(rows), expected(dataset, rows, 16))
+    assert list(killed.glob(".*.building")) == []
 
 
-def build_together(path: Path, root: Path, number: int) -> list[int]:
+def test_what_a_killed_builder_left_goes_whatever_is_asked_for_next(dataset: Dataset, killed: Path) -> None:
+    """It has the size of an entry, and nobody may ever ask for that entry again."""
+    decoded(dataset, [np.arange(3, dtype=np.int64)], 16, root=killed)
+    assert list(killed.glob(".*.building")) == []
+    assert len(entries(killed)) == 1
+
+
+def build_together(path: Path, root: Path, number: int, count: int = 20) -> list[int]:
     """What `on_samples` is told in one of two processes that begin at the same time."""
     dataset, told = Dataset.open(path), []
     (root / f"ready{number}").touch()
     while len(list(root.glob("ready*"))) < 2:
         time.sleep(0.01)
 
-    def slowly(count: int) -> None:
+    def slowly(ready: int) -> None:
         time.sleep(0.02)
-        told.append(count)
+        told.append(ready)
 
-    decoded(dataset, [np.arange(20, dtype=np.int64)], 16, root=root, on_samples=slowly)
+    decoded(dataset, [np.arange(count, dtype=np.int64)], 16, root=root, on_samples=slowly)
     return told
 
 
@@ -224,8 +275,18 @@ def test_two_processes_build_an_entry_once(dataset: Dataset, tmp_path: Path) -> 
     """All trials of a node start at the same time, and want the same entry."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(build_together, dataset.path, tmp_path, number) for number in range(2)]
-        told = sorted((future.result(timeout=60) for future in futures), key=len)
-    assert told == [[20], [1] * 20]
+        waited, built = sorted((future.result(timeout=60) for future in futures), key=len)
+    assert built == [1] * 20
+    assert sum(waited) == 20
+
+
+def test_who_waits_sees_the_builder_get_on(dataset: Dataset, tmp_path: Path) -> None:
+    """To a trial's user, a bar that stands still while another process decodes is a search that hangs."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(build_together, dataset.path, tmp_path, number, 60) for number in range(2)]
+        waited, built = sorted((future.result(timeout=60) for future in futures), key=len)
+    assert sum(waited) == sum(built) == 60
+    assert 2 < len(waited) < 60
 
 
 def test_an_error_half_way_leaves_no_entry(tmp_path: Path) -> None:

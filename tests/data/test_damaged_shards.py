@@ -49,7 +49,7 @@ def test_missing_data_set_is_named(tmp_path: Path) -> None:
 
 def test_missing_part_is_named(tmp_path: Path) -> None:
     """An incomplete copy must be found before hours of training."""
-    path = written(tmp_path / "set").path
+    path = Path(written(tmp_path / "set").path)
     (path / "samples-00001.parquet").unlink()
 
     with pytest.raises(InputError, match=r"samples-00001\.parquet' of the data set is missing"):
@@ -58,7 +58,7 @@ def test_missing_part_is_named(tmp_path: Path) -> None:
 
 def test_cut_off_part_is_named(tmp_path: Path) -> None:
     """A copy that was broken off has a part of another size."""
-    path = written(tmp_path / "set").path
+    path = Path(written(tmp_path / "set").path)
     part = path / "samples-00000.parquet"
     part.write_bytes(part.read_bytes()[:-10])
 
@@ -68,7 +68,7 @@ def test_cut_off_part_is_named(tmp_path: Path) -> None:
 
 def test_verifying_names_the_altered_part(tmp_path: Path) -> None:
     """A flipped bit keeps the size; comparing checksums finds it wherever it is."""
-    path = written(tmp_path / "set").path
+    path = Path(written(tmp_path / "set").path)
     flip_byte(path / "samples-00001.parquet", 700)
 
     with pytest.raises(InputError, match=r"samples-00001\.parquet' was altered .*its SHA-256 differs"):
@@ -88,7 +88,7 @@ def test_verifying_an_intact_data_set_reports_its_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["samples", "backgrounds"])
 def test_damage_anywhere_in_a_part_is_an_input_error(tmp_path: Path, kind: str) -> None:
     """Unverified, damage shows when it is read: never as the library's own error, never as wrong pixels."""
-    path = written(tmp_path / "set", count=2, part_bytes=2**28).path
+    path = Path(written(tmp_path / "set", count=2, part_bytes=2**28).path)
     part = path / f"{kind}-00000.parquet"
     intact = part.read_bytes()
     before = list(Dataset.open(path).read_encoded())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data.augment import Augmenter, Pictures
 from data.erase import Erase
 from data.schema import Pixels
 
@@ -12,10 +13,16 @@ HEIGHT, WIDTH = 80, 120
 WHITE: Pixels = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
 
 
+def draws(erase: Erase, count: int) -> list[Pictures]:
+    """A white sample, changed draw after draw."""
+    augmenter = Augmenter(erase=erase)
+    augmenter.reseed(3)
+    return [augmenter(Pictures(WHITE, WHITE, WHITE[:, :, 0], WHITE[:, :, 0])) for _ in range(count)]
+
+
 def erased(erase: Erase, count: int) -> list[Pixels]:
-    """Which pixels (H, W) of a white photograph are painted over, draw after draw."""
-    draw = np.random.default_rng(3)
-    return [erase.in_fg_bg(WHITE, draw).max(axis=2) < 255 for _ in range(count)]
+    """Which pixels (H, W) of a white photograph with a foreground are painted over, draw after draw."""
+    return [drawn.fg_bg.max(axis=2) < 255 for drawn in draws(erase, count)]
 
 
 def sides(hole: Pixels) -> tuple[int, int]:
@@ -78,11 +85,8 @@ def test_either_photograph_has_its_colour_and_its_scale() -> None:
         p=1.0, area_low=0.04, area_high=0.04, ratio_low=1.0, ratio_high=1.0, bg_scale=0.5,
         bg_fill=(10.4, 20.6, 30.0), fg_bg_fill=(1.0, 2.0, 3.0),
     )  # fmt: skip
-    draw = np.random.default_rng(0)
-    for photo, side, colour in (
-        (erase.in_bg(WHITE, draw), 10, (10, 21, 30)),
-        (erase.in_fg_bg(WHITE, draw), 20, (1, 2, 3)),
-    ):
+    (drawn,) = draws(erase, 1)
+    for photo, side, colour in ((drawn.bg, 10, (10, 21, 30)), (drawn.fg_bg, 20, (1, 2, 3))):
         hole = photo.max(axis=2) < 255
         assert sides(hole) == (side, side)
         assert (photo[hole] == colour).all()

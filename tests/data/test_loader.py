@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from data.augment import Augmenter
-from data.cache import DecodedSplit, decoded
+from data.cache import DecodedPictures, DecodedSplit, decoded
+from data.device_augment import DeviceAugmenter
 from data.images import encode_sample
 from data.loader import Loader
 from data.schema import Batch, EncodedSample, Sample
@@ -138,11 +141,85 @@ def test_augmentation_follows_seed_epoch_and_rank(split_of: SplitOf) -> None:
     def depths(seed: int, epoch: int, rank: int) -> torch.Tensor:
         augmenter = Augmenter(hflip=0.5, rotate=0.0, zoom=0.5, jitter=0.0, noise=0.0)
         augmented = loader(split_of(20), augmenter=augmenter, batch_size=20, seed=seed, rank=rank, world_size=2)
-        next(augmented.epoch(epoch))  # each rank draws for ten samples, and then for the same ones
-        return augmented.batch(np.arange(10)).depth
+        return augmented.batch(np.arange(10), epoch=epoch).depth
 
     first = depths(1, 2, 0)
     assert torch.equal(first, depths(1, 2, 0))
     for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
         assert not torch.equal(first, depths(*other))
     assert not torch.equal(first, loader(split_of(20)).batch(np.arange(10)).depth)
+
+
+def everything() -> Augmenter:
+    return Augmenter(hflip=0.5, rotate=20.0, zoom=0.3, jitter=0.2, noise=0.05)
+
+
+def all_of(batches: Iterator[Batch]) -> list[torch.Tensor]:
+    """Each batch as one tensor (B, 8, H, W)."""
+    return [torch.cat([batch.bg, batch.fg_bg, batch.mask, batch.depth], dim=1) for batch in batches]
+
+
+def background_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_an_epoch_goes_on_where_it_stopped(split_of: SplitOf, prefetch: bool) -> None:
+    """A trial that was interrupted within an epoch sees the rest as it would have been, not the beginning again."""
+    whole = all_of(loader(split_of(COUNT), augmenter=everything(), seed=2).epoch(3))
+    for first in range(len(whole) + 1):
+        resumed = loader(split_of(COUNT), augmenter=everything(), seed=2, prefetch=prefetch)
+        rest = all_of(resumed.epoch(3, first_batch=first))
+        assert len(rest) == len(whole) - first
+        assert all(map(torch.equal, rest, whole[first:]))
+
+
+@pytest.mark.parametrize("kind", [Augmenter, DeviceAugmenter])
+def test_prefetching_changes_nothing_but_the_time(split_of: SplitOf, kind: type[Augmenter | DeviceAugmenter]) -> None:
+    """Batches made at once in threads must not mix up their random numbers, whoever is ready first."""
+    strengths = {"hflip": 0.5, "rotate": 20.0, "noise": 0.1, "jitter": 0.2}
+    made = [
+        all_of(loader(split_of(COUNT), batch_size=4, augmenter=kind(**strengths), prefetch=prefetch).epoch(1))
+        for prefetch in (False, True)
+    ]
+    assert all(map(torch.equal, *made))
+
+
+def test_what_goes_wrong_in_the_background_is_raised_in_the_loop(split_of: SplitOf) -> None:
+    """A trial that waits for a batch that nobody makes any more would hang for ever."""
+
+    class Torn:
+        def __len__(self) -> int:
+            return COUNT
+
+        def gather(self, rows: NDArray[np.int64]) -> DecodedPictures:
+            if 0 in rows:
+                raise OSError("a picture is torn")
+            return split_of(COUNT).gather(rows)
+
+        def prefetch(self, rows: NDArray[np.int64]) -> None:
+            """Nothing to be told."""
+
+    batches = loader(Torn(), shuffle=False, prefetch=True, batch_size=4).epoch(0)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="a picture is torn"):
+        next(batches)
+    assert background_threads() == []
+
+
+def test_an_abandoned_epoch_leaves_no_thread(split_of: SplitOf) -> None:
+    """A loss that is not finite ends an epoch early; a thread that stayed would hold its pictures until the end."""
+    batches = loader(split_of(COUNT), batch_size=2, prefetch=True).epoch(0)
+    next(batches)
+    assert background_threads()
+    del batches
+    assert background_threads() == []
+
+
+def test_the_device_changes_what_the_cpu_would(split_of: SplitOf) -> None:
+    """Where pictures are changed is a matter of speed: order, geometry and what is predicted stay."""
+    strengths = {"hflip": 0.5, "vflip": 0.5, "rotate": 30.0, "zoom": 0.3}
+    cpu, device = (
+        all_of(loader(split_of(COUNT), augmenter=kind(**strengths)).epoch(2)) for kind in (Augmenter, DeviceAugmenter)
+    )
+    assert len(cpu) == len(device)
+    assert all((one.int() - other.int()).abs().max() <= 1 for one, other in zip(cpu, device, strict=True))

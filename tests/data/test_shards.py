@@ -92,7 +92,7 @@ def test_reading_takes_only_the_row_groups_it_needs(tmp_path: Path) -> None:
     assert [sample.sample_id for sample in dataset.read([4])] == ["s4"]  # the footers are known from here on
     for part in dataset.info.parts:
         if part.path not in keep:
-            (dataset.path / part.path).unlink()
+            (Path(dataset.path) / part.path).unlink()
 
     assert [sample.sample_id for sample in dataset.read([4])] == ["s4"]
 
@@ -133,7 +133,7 @@ def test_unknown_background_is_refused(tmp_path: Path) -> None:
 def test_manifest_says_what_is_stored(tmp_path: Path) -> None:
     """People and tools read dataset.json alone, so it must agree with the parts and with numpy over all pixels."""
     dataset = written(tmp_path / "set")
-    stored = json.loads((dataset.path / "dataset.json").read_text())
+    stored = json.loads((Path(dataset.path) / "dataset.json").read_text())
     decoded = [decode_sample(encoded) for encoded in samples(10)]
     rooms = np.stack([noise(room, HEIGHT, WIDTH, 3) for room in range(3)]) / 255
     depths = np.stack([sample.depth for sample in decoded]) / 255
@@ -152,10 +152,10 @@ def test_manifest_says_what_is_stored(tmp_path: Path) -> None:
     expected = {"mean": np.mean(covered), "min": min(covered), "max": max(covered)}
     assert statistics["mask_fraction"] == pytest.approx(expected)
     for part in stored["parts"]:
-        content = (dataset.path / part["path"]).read_bytes()
+        content = (Path(dataset.path) / part["path"]).read_bytes()
         assert part["bytes"] == len(content)
         assert part["sha256"] == hashlib.sha256(content).hexdigest()
-        assert part["rows"] == pq.read_metadata(dataset.path / part["path"]).num_rows
+        assert part["rows"] == pq.read_metadata(Path(dataset.path) / part["path"]).num_rows
 
 
 def test_manifest_round_trip(tmp_path: Path) -> None:

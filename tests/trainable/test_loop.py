@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,10 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from data.loader import Loader
 from trainable import loop
 from trainable.checkpoint import load_model, load_origin
+from trainable.clock import Clock
 from trainable.config import TrialConfig, build
-from trainable.loop import EpochEnd, NonFiniteLossError, Training, World
+from trainable.loop import EpochEnd, NonFiniteLossError
 from trainable.optim import OPTIMIZERS
 from trainable.policies import POLICIES
+from trainable.step import train_step
+from trainable.training import Training, World, start
 from trainable.trial import TrialData, evaluation_loader, read_part, training_loaders
 
 ALONE = World(device=torch.device("cpu"))
@@ -42,7 +46,7 @@ def config(**changes: Any) -> TrialConfig:
 def begin(config: TrialConfig, data: TrialData, world: World = ALONE) -> tuple[Training, list[Loader], Loader]:
     train, val = training_loaders(config, data, world), evaluation_loader(config, data, "val", world)
     steps = [len(loader) for loader in train]
-    training = loop.start(config, steps_of_epochs=steps, world=world, data_fingerprint=data.fingerprint)
+    training = start(config, steps_of_epochs=steps, world=world, data_fingerprint=data.fingerprint)
     return training, train, val
 
 
@@ -70,9 +74,12 @@ def run(
     return training, ends
 
 
+MEASURED = re.compile(r"second|^time_|^memory_")
+
+
 def curve(ends: list[EpochEnd]) -> list[dict[str, float]]:
-    """All that is reported but the times."""
-    return [{name: value for name, value in end.metrics.items() if "seconds" not in name} for end in ends]
+    """All that is reported but times and memory."""
+    return [{name: value for name, value in end.metrics.items() if not MEASURED.search(name)} for end in ends]
 
 
 def weights(training: Training) -> torch.Tensor:
@@ -159,7 +166,7 @@ def test_clipping_bounds_a_step(trial_data: TrialData) -> None:
         plain = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": clip_norm}
         training, train, _ = begin(config(optimizer=plain, policy={"name": "constant"}), trial_data)
         before = weights(training)
-        loop.train_step(training, next(iter(train[0].epoch(1))), 0, ALONE)
+        train_step(training, next(iter(train[0].epoch(1))), 0, ALONE, Clock(ALONE.device))
         moved[clip_norm] = float((weights(training) - before).norm())
     assert moved[1e-3] == pytest.approx(1e-3, rel=1e-3)
     assert moved[0.0] > 10 * moved[1e-3]
@@ -241,7 +248,7 @@ def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData) -> None:
     chosen = config(policy={"name": "plateau"}, optimizer={"lr": 0.01})
     factors = [1.0, 1.0, 0.3, 0.09]
     train = training_loaders(chosen, trial_data, ALONE)
-    training = loop.start(
+    training = start(
         chosen,
         steps_of_epochs=[len(loader) for loader in train],
         world=ALONE,
@@ -261,7 +268,7 @@ def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, f
         world = World(device=torch.device("cpu"), rank=rank, size=2)
         chosen = config(model={"family": "resunet", "width": 2}, epochs=2)
         train = training_loaders(chosen, data, world)
-        training = loop.start(
+        training = start(
             chosen,
             steps_of_epochs=[len(loader) for loader in train],
             world=world,

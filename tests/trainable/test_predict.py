@@ -15,10 +15,10 @@ from data.images import decode_photo, encode_jpeg, encode_png
 from data.schema import Pixels
 from trainable import checkpoint
 from trainable.config import TrialConfig, build
-from trainable.loop import World
 from trainable.models.prediction import Prediction
 from trainable.pictures import as_pixels, predict
 from trainable.predict import predict_files, predict_pixels
+from trainable.training import World
 from trainable.trial import TrialData, evaluation_loader, read_part
 
 SIZE = 32

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from trainable import loop
+from trainable.clock import Clock
 from trainable.config import TrialConfig, build
-from trainable.loop import EpochEnd, Training, World
+from trainable.loop import EpochEnd
+from trainable.step import train_step
+from trainable.training import Training, World, start
 from trainable.trial import TrialData, evaluation_loader, training_loaders
 
 ALONE = World(device=torch.device("cpu"))
@@ -30,7 +33,7 @@ def config(**changes: Any) -> TrialConfig:
 
 def run(config: TrialConfig, data: TrialData) -> tuple[Training, list[EpochEnd]]:
     train, val = training_loaders(config, data, ALONE), evaluation_loader(config, data, "val", ALONE)
-    training = loop.start(
+    training = start(
         config,
         steps_of_epochs=[len(loader) for loader in train],
         world=ALONE,
@@ -69,7 +72,7 @@ def test_weights_are_carried_over_and_the_optimizer_starts_anew(trial_data: Tria
     seen: list[tuple[int, bool]] = []
     training, _ = run(chosen, trial_data)
     train = training_loaders(chosen, trial_data, ALONE)
-    again = loop.start(
+    again = start(
         chosen, steps_of_epochs=[len(loader) for loader in train], world=ALONE, data_fingerprint=trial_data.fingerprint
     )
     step = loop.train_step
@@ -126,9 +129,9 @@ def test_a_gradient_can_be_stepped_along_twice(trial_data: TrialData) -> None:
     for steps in (1, 2):
         chosen = config(optimizer={**plain, "steps_per_batch": steps})
         train = training_loaders(chosen, trial_data, ALONE)
-        training = loop.start(chosen, steps_of_epochs=[3] * 9, world=ALONE, data_fingerprint="0")
+        training = start(chosen, steps_of_epochs=[3] * 9, world=ALONE, data_fingerprint="0")
         before = [parameter.detach().clone() for parameter in training.network.parameters()]
-        loop.train_step(training, next(train[0].epoch(1)), 0, ALONE)
+        train_step(training, next(train[0].epoch(1)), 0, ALONE, Clock(ALONE.device))
         after = training.network.parameters()
         moved.append(torch.cat([(new - old).flatten() for new, old in zip(after, before, strict=True)]))
     torch.testing.assert_close(moved[1], 2 * moved[0])

@@ -23,13 +23,17 @@ from data.pictures import save_png
 from trainable import trial
 from trainable.checkpoint import PICTURES
 from trainable.config import TrialConfig, build
-from trainable.loop import EpochEnd, NonFiniteLossError, Training, World
+from trainable.latency import ms_per_picture
+from trainable.loop import EpochEnd, NonFiniteLossError
 from trainable.metrics import OBJECTIVE, WORST
 from trainable.pictures import prediction_grid
+from trainable.training import Training, World
 from trainable.trial import TrialData
 
-TRAINED, DIVERGED = "trained", "diverged"
+TRAINED, DIVERGED, CONSTRAINT = "trained", "diverged", "constraint"
 """Values of the metric `outcome`."""
+SLOW = "ms_per_picture"
+"""Name of the limit that a trial measures itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,8 @@ class TrialJob:
     """Directory for the checkpoints of worker groups; trials of a single worker report theirs to Tune."""
     replay: tuple[float, ...] | None = None
     """Learning-rate factors for a plateau policy that has no validation split to watch."""
+    ms_per_picture: float | None = None
+    """A trial whose network takes longer on its device is not trained; None sets no limit."""
 
     def resources(self) -> dict[str, float]:
         """What Tune sets aside for the trial's own actor; a worker group sets its share aside itself."""
@@ -72,10 +78,13 @@ def run_trial(config: dict[str, Any], *, job: TrialJob) -> None:
     """The Tune function: train the trial that a searcher suggested, and report every epoch.
 
     Args:
-        config: `name` of the trial, `trial` with the values of its `TrialConfig`, and `resume_from`, the directory
-            of a checkpoint to go on from, or None.
+        config: `name` of the trial, `trial` with the values of its `TrialConfig`, `resume_from`, the directory of a
+            checkpoint to go on from, or None, and maybe `refused`, why the trial is not to be trained at all.
         job: what all trials of the search have in common.
     """
+    if refused := config.get("refused"):
+        tune.report({OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": refused})
+        return
     resumed = tune.get_checkpoint()
     settings = {**config, "job": job, "tune_checkpoint": resumed.path if resumed else None}
     if job.workers.is_group:
@@ -111,8 +120,14 @@ def _train(settings: dict[str, Any]) -> None:
     job: TrialJob = settings["job"]
     config = build(TrialConfig, settings["trial"], source="the searcher's suggestion")
     world = _world(job.workers)
-    reporter = _Reporter(job.workers, world)
+    excess = _too_slow(config, job.ms_per_picture, world)
+    reporter = _Reporter(job.workers, world, excess)
     try:
+        if excess.get(SLOW, 0.0) > 0:
+            reason = f"a pair of pictures takes {1 + excess[SLOW]:.2f} times the {job.ms_per_picture:g} ms that it may"
+            worst = {OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": reason, "violations": excess}
+            _report(job.workers, worst, None)
+            return
         trial.run(
             config,
             job.data,
@@ -131,12 +146,21 @@ def _train(settings: dict[str, Any]) -> None:
             torch.cuda.empty_cache()  # the process lives on, and the next trial wants the memory
 
 
+def _too_slow(config: TrialConfig, limit: float | None, world: World) -> dict[str, float]:
+    """By how much the network takes longer than it may, as a share of the limit; nothing where there is none."""
+    if limit is None:
+        return {}
+    taken = ms_per_picture(config, world.device) if world.rank == 0 else 0.0
+    return {SLOW: world.first(taken) / limit - 1}
+
+
 class _Reporter:
     """Sends each epoch to Tune, with a checkpoint where one is due."""
 
-    def __init__(self, workers: Workers, world: World) -> None:
+    def __init__(self, workers: Workers, world: World, violations: Mapping[str, float]) -> None:
         self._workers = workers
         self._world = world
+        self._violations = dict(violations)
         self.epoch = 0
 
     def __call__(self, end: EpochEnd, training: Training, val: Loader | None) -> None:
@@ -146,6 +170,7 @@ class _Reporter:
             "epoch": end.epoch,
             "outcome": TRAINED,
             "lr_factors": training.policies[0].history,
+            "violations": self._violations,
         }
         if end.save is None or self._world.rank > 0:
             _report(self._workers, metrics, None)

@@ -20,16 +20,19 @@ from torch import nn
 
 from data.augment import Augmenter
 from data.cache import DecodedSplit, decoded
+from data.device_augment import DeviceAugmenter, is_on_device
 from data.erase import BLACK, Colour, Erase
 from data.errors import InputError
 from data.loader import Loader
 from data.manifest import SampleIds
 from data.shards import Dataset
 from data.splits import rows
+from data.subset import subset
 from trainable import loop
 from trainable.config import DataConfig, TrialConfig, build
-from trainable.loop import EpochEnd, Report, Training, World
+from trainable.loop import EpochEnd, Report
 from trainable.precision import resolve
+from trainable.training import Training, World, start
 
 SIDE_STEP = 16
 """Sides of pictures are multiples of it, so that every family can halve them."""
@@ -43,13 +46,17 @@ class TrialData:
     """Which parts of which data set a trial reads."""
 
     path: str
-    """The data set's directory."""
+    """The data set's directory, or its address, such as s3://bucket/prefix."""
     fingerprint: str
     """What the data set at that path must be."""
     train: str = "train"
     """Part to train on, as in `data.splits.rows`."""
     val: str | None = "val"
     """Part to evaluate on after each epoch; None evaluates on nothing."""
+    samples: int | None = None
+    """How many samples of the training part are read, as `data.subset` takes them; all when left out."""
+    samples_seed: int = 0
+    """Which of them."""
 
 
 def run(
@@ -72,8 +79,8 @@ def run(
         report: called after each epoch, with the training and the loader it was evaluated on.
         checkpoint_epochs: epochs after which a checkpoint is due, beside the best ones.
         resume_from: a checkpoint with state, to go on from.
-        replay: see `loop.start`.
-        spread: see `loop.start`.
+        replay: see `trainable.training.start`.
+        spread: see `trainable.training.start`.
 
     Raises:
         InputError: if the data set is not what `data` says, or a part of it has no samples.
@@ -82,7 +89,7 @@ def run(
     config = world.first(resolve(config, world.device))  # unlike machines may measure unlike
     train = training_loaders(config, data, world)
     val = evaluation_loader(config, data, data.val, world) if data.val else None
-    training = loop.start(
+    training = start(
         config,
         steps_of_epochs=[len(loader) for loader in train],
         world=world,
@@ -128,7 +135,7 @@ def _training_loader(config: TrialConfig, data: TrialData, world: World, stage: 
         batch_size=max(seen.batch_size, world.size),
         device=world.device,
         shuffle=True,
-        augmenter=_augmenter(config),
+        augmenter=_augmenter(config, world.device),
         seed=config.seed,
         rank=world.rank,
         world_size=world.size,
@@ -141,14 +148,14 @@ def evaluation_loader(config: TrialConfig, data: TrialData, part: str, world: Wo
         split=read_part(config.data, data, part),
         batch_size=max(EVALUATION_BATCH, world.size),
         device=world.device,
-        augmenter=_augmenter(config) if config.data.augment.in_evaluation else None,
+        augmenter=_augmenter(config, world.device) if config.data.augment.in_evaluation else None,
         seed=config.seed,
         rank=world.rank,
         world_size=world.size,
     )
 
 
-def _augmenter(config: TrialConfig) -> Augmenter:
+def _augmenter(config: TrialConfig, device: torch.device) -> Augmenter | DeviceAugmenter:
     given = config.data.augment.model_dump(exclude={"erase", "in_evaluation"})
     erasing = config.data.augment.erase
     bg_fill = fg_bg_fill = BLACK
@@ -157,7 +164,8 @@ def _augmenter(config: TrialConfig) -> Augmenter:
         normalises = means != type(means)()
         bg_fill, fg_bg_fill = (_colour(mean) if normalises else MID_GREY for mean in (means.bg_mean, means.fg_bg_mean))
     erase = Erase(**erasing.model_dump(exclude={"fill"}), bg_fill=bg_fill, fg_bg_fill=fg_bg_fill)
-    return Augmenter(**given, erase=erase)
+    kind = DeviceAugmenter if is_on_device(config.data.augment_on, device) else Augmenter
+    return kind(**given, erase=erase)
 
 
 def _colour(mean: Sequence[float]) -> Colour:
@@ -184,11 +192,15 @@ def background_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str,
 def _rows(config: DataConfig, data: TrialData, part: str) -> list[NDArray[np.int64]]:
     """Rows of each part that '+' joins: entries of the cache, read one after the other."""
     ids = _ids(data.path, data.fingerprint)
-    return [rows(ids, name, config.split_by, config.shares) for name in part.split("+")]
+    found = {name: rows(ids, name, config.split_by, config.shares) for name in part.split("+")}
+    if data.samples is not None and "train" in found:
+        split_by, seed = config.split_by, data.samples_seed
+        found["train"] = subset(ids, found["train"], data.samples, split_by=split_by, seed=seed)
+    return list(found.values())
 
 
 def _open(path: str, fingerprint: str) -> Dataset:
-    dataset = Dataset.open(Path(path))
+    dataset = Dataset.open(path)
     if dataset.info.fingerprint != fingerprint:
         raise InputError(
             f"The data set '{path}' has the fingerprint {dataset.info.fingerprint}, but must be {fingerprint} as when "
@@ -207,7 +219,7 @@ def main(data_path: str, out: str, *settings: str) -> None:
     """Train in this process, and keep the best checkpoint in `out`.
 
     Args:
-        data_path: a data set's directory.
+        data_path: a data set's directory or address.
         out: the checkpoint's directory.
         settings: changes of the default configuration, such as 'epochs=2' or 'optimizer.lr=0.01'.
 
@@ -215,7 +227,7 @@ def main(data_path: str, out: str, *settings: str) -> None:
         InputError: if the data set or a setting cannot be used.
     """
     config = build(TrialConfig, _nested(settings), source="the command line")
-    dataset = Dataset.open(Path(data_path))
+    dataset = Dataset.open(data_path)
     data = TrialData(path=data_path, fingerprint=dataset.info.fingerprint)
 
     def report(end: EpochEnd, training: Training, _: Loader | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.errors import InputError
-from trainable.config.text import parse_yaml, read_yaml
+from trainable.config.text import Place, parse_yaml, places, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """With what it was taken for."""
     with pytest.raises(InputError, match=r"The spec '.*none.yaml' cannot be read \(.*No such file"):
         read_yaml(tmp_path / "none.yaml", "spec")
+
+
+def test_places_are_those_of_keys_and_values() -> None:
+    """An editor jumps there: lines and columns count from 1, whatever the style; items of lists have places too."""
+    found = places("# first\nmodel:\n  width: {choices: [8,\n    16]}\non: 1\n")
+
+    assert found["model", "width"] == (Place(line=3, column=3), Place(line=3, column=10))
+    assert found["model", "width", "choices", "1"][1] == Place(line=4, column=5)
+    assert found["on",] == (Place(line=5, column=1), Place(line=5, column=5))
+
+
+def test_what_a_merge_brings_has_the_place_where_it_was_written() -> None:
+    """What replaces it has its own; an anchor within itself ends."""
+    found = places("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: &c [*c]\n")
+
+    assert found["b", "x"][1] == Place(line=2, column=16)
+    assert found["b", "y"][1] == Place(line=1, column=17)

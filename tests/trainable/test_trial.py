@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from data.shards import Dataset, write_dataset
 from trainable import trial
 from trainable.checkpoint import load_model
 from trainable.config import TrialConfig, build
-from trainable.loop import EpochEnd, Training, World
+from trainable.loop import EpochEnd
+from trainable.training import Training, World
 from trainable.trial import TrialData
 
 ALONE = World(device=torch.device("cpu"))
@@ -34,15 +36,18 @@ def config(**changes: Any) -> TrialConfig:
     return build(TrialConfig, values | changes, source="the test")
 
 
+MEASURED = re.compile(r"second|^time_|^memory_")
+
+
 def curve_of(config: TrialConfig, data: TrialData, **options: Any) -> list[dict[str, float]]:
-    """All that is reported but the times."""
+    """All that is reported but times and memory."""
     ends: list[EpochEnd] = []
 
     def report(end: EpochEnd, training: Training, val: Loader | None) -> None:
         ends.append(end)
 
     trial.run(config, data, world=ALONE, report=report, **options)
-    return [{name: value for name, value in end.metrics.items() if "seconds" not in name} for end in ends]
+    return [{name: value for name, value in end.metrics.items() if not MEASURED.search(name)} for end in ends]
 
 
 def test_a_trial_repeats_itself(trial_data: TrialData) -> None:

@@ -14,11 +14,12 @@ from trainable.config.loss import LossConfig, SsimConfig
 from trainable.config.model import ModelConfig, Normalisation
 from trainable.config.optimizer import OptimizerConfig
 from trainable.config.policy import POLICY_NAMES, PolicyConfig
-from trainable.config.section import Section, build
+from trainable.config.section import ConfigError, Problem, Section, build
 
 __all__ = [
     "POLICY_NAMES",
     "Augmentation",
+    "ConfigError",
     "DataConfig",
     "Erasing",
     "LossConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "Normalisation",
     "OptimizerConfig",
     "PolicyConfig",
+    "Problem",
     "Section",
     "Split",
     "SsimConfig",

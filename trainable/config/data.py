@@ -123,6 +123,8 @@ class DataConfig(Section):
     """The id whose hash decides the split; 'background' keeps every room on one side. The last five are published."""
     split: Split = Split()
     augment: Augmentation = Augmentation()
+    augment_on: Literal["auto", "cpu", "device"] = "auto"
+    """Where that is done, which changes rounding and noise alone; 'auto' is the CPU unless the device is a GPU."""
     progression: list[Stage] = Field(default=[])
     """Stages on smaller pictures before the rest of the run (Howard 2018); none by default."""
 

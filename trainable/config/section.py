@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from data.errors import InputError
+from trainable.config.text import Place
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -24,6 +27,44 @@ class Section(BaseModel):
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a configuration."""
+
+    key: str
+    """Dotted name of what it is about; '' for the whole."""
+    sentence: str
+    value: Any = None
+    """What the key holds, where that is what is wrong."""
+    is_key: bool = False
+    """Whether it is the key itself that is wrong."""
+    file: str = ""
+    """Where it stands, if that is known."""
+    place: Place | None = None
+    """Where in that file."""
+
+    def __str__(self) -> str:
+        """As FILE:LINE:COLUMN: SENTENCE, as far as the place is known."""
+        return f"{self.file}:{self.place.line}:{self.place.column}: {self.sentence}" if self.place else self.sentence
+
+
+class ConfigError(InputError):
+    """A configuration that cannot be used: all that was found wrong with it; its message is of the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(str(problems[0]))
+        self.problems = tuple(problems)
+
+    @classmethod
+    def about(cls, key: str, sentence: str, *, value: Any = None, is_key: bool = False) -> ConfigError:
+        """The error of a single problem."""
+        return cls([Problem(key=key, sentence=sentence, value=value, is_key=is_key)])
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
+        """As pickle needs it: an exception's message is not what it was made from."""
+        return ConfigError, (self.problems,)
+
+
 def build(section: type[SectionT], values: Mapping[str, Any], *, source: str) -> SectionT:
     """`section` from plain values, as they come from YAML or JSON.
 
@@ -33,22 +74,23 @@ def build(section: type[SectionT], values: Mapping[str, Any], *, source: str) ->
         source: where the values came from, for the error's sentence.
 
     Raises:
-        InputError: at the first value that does not fit, naming it and what would.
+        ConfigError: for the values that do not fit, naming each and what would.
     """
     try:
         return section.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError(_sentence(error, source)) from None
+        raise ConfigError([_problem(found, source) for found in error.errors(include_url=False)]) from None
 
 
-def _sentence(error: ValidationError, source: str) -> str:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"The key '{key}' is not known; remove it from {source}, or correct its spelling."
-    if first["type"] == "missing":
-        return f"The key '{key}' is missing; add it to {source}."
-    wanted = first["msg"].removeprefix("Value error, ").removeprefix("Input should ")
+def _problem(found: ErrorDetails, source: str) -> Problem:
+    key = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "extra_forbidden":
+        sentence = f"The key '{key}' is not known; remove it from {source}, or correct its spelling."
+        return Problem(key=key, sentence=sentence, is_key=True)
+    if found["type"] == "missing":
+        return Problem(key=key, sentence=f"The key '{key}' is missing; add it to {source}.")
+    wanted = found["msg"].removeprefix("Value error, ").removeprefix("Input should ")
     if not key:
-        return f"The configuration must {wanted}; correct it in {source}."
-    return f"The value of '{key}' is {first['input']!r}, but must {wanted}; correct it in {source}."
+        return Problem(key="", sentence=f"The configuration must {wanted}; correct it in {source}.")
+    sentence = f"The value of '{key}' is {found['input']!r}, but must {wanted}; correct it in {source}."
+    return Problem(key=key, sentence=sentence, value=found["input"])

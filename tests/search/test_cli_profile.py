@@ -1,0 +1,37 @@
+"""`twinhead profile` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.commands import run
+
+RECIPE = """
+name: small
+source: written for a test
+data: {image_size: 32, batch_size: 8}
+model: {family: debug, width: 2, precision: fp32}
+"""
+
+
+def test_a_profile_is_a_table_and_a_trace(drawn: Path, tmp_path: Path) -> None:
+    """What a person reads, and what a viewer opens; torch's profiler itself has nothing to say."""
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(RECIPE)
+    done = run("profile", str(recipe), str(drawn), "--steps", "2", "--out", str(tmp_path / "traces"))
+
+    assert done.returncode == 0, done.stderr
+    for word in ("data", "forward", "backward", "evaluation", "samples/s", "multiply-adds", "peak memory"):
+        assert word in done.stdout
+    assert "profiler" not in done.stderr
+    assert json.loads((tmp_path / "traces" / "small.pt.trace.json").read_text())["traceEvents"]
+
+
+def test_a_key_that_is_not_known_is_said(drawn: Path, tmp_path: Path) -> None:
+    """Before anything is measured."""
+    done = run("profile", "birender-cnn", str(drawn), "--set", "model.wide=3", "--out", str(tmp_path))
+
+    assert done.returncode == 2
+    assert "model.wide" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,44 @@
+"""Where a trial's pictures are changed: as its configuration asks, and where it is faster by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from data.augment import Augmenter
+from data.device_augment import DeviceAugmenter
+from data.errors import InputError
+from trainable.config import TrialConfig, build
+from trainable.training import World
+from trainable.trial import TrialData, evaluation_loader, training_loaders
+
+ALONE = World(device=torch.device("cpu"))
+
+
+def config(**data: Any) -> TrialConfig:
+    values = {"data": {"image_size": 16, "batch_size": 8, **data}, "model": {"family": "debug", "width": 2}}
+    return build(TrialConfig, values, source="the test")
+
+
+@pytest.mark.parametrize(("where", "kind"), [("auto", Augmenter), ("cpu", Augmenter), ("device", DeviceAugmenter)])
+def test_the_configuration_decides_where(where: str, kind: type, trial_data: TrialData) -> None:
+    """Both sides have the strengths that were asked for, and share what was drawn: the first batch is alike."""
+    asked = {"augment": {"hflip": 0.5, "rotate": 20.0, "erase": {"p": 0.5}, "in_evaluation": True}}
+    loaders = [*training_loaders(config(augment_on=where, **asked), trial_data, ALONE)[:1]]
+    loaders += [evaluation_loader(config(augment_on=where, **asked), trial_data, "val", ALONE)]
+    for loader in loaders:
+        assert type(loader.augmenter) is kind
+        assert loader.augmenter.rotate == 20.0
+        assert loader.augmenter.erase is not None
+        assert loader.augmenter.erase.p == 0.5
+    first = next(loaders[0].epoch(1))
+    (on_cpu, *_) = training_loaders(config(augment_on="cpu", **asked), trial_data, ALONE)
+    assert (first.mask.int() - next(on_cpu.epoch(1)).mask.int()).abs().max() <= 1
+
+
+def test_there_is_no_other_place() -> None:
+    """A typing error must not become a default."""
+    with pytest.raises(InputError, match=r"data\.augment_on"):
+        config(augment_on="gpu")

@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 WEIGHT = {"low": 0.0, "high": 2.0}
-"""Linear, so that a loss can be left out: 0 is a weight too."""
+"""Of a head's first loss: linear, down to next to nothing."""
+FURTHER = {"low": 0.1, "high": 2.0, "log": True, "or_zero": True}
+"""Of a further loss, which half of the trials leave out; then its own parameters are not searched either."""
 DROPOUT = {"low": 0.0, "high": 0.3}
 NONE = {"choices": [0.0]}
 
 DEFAULT_SPACE: dict[str, Any] = {
+    "data": {
+        "batch_size": {"choices": [8, 16, 32]},
+        "augment": {
+            "jitter": {"low": 0.05, "high": 0.4, "or_zero": True},
+            "rotate": {"low": 2.0, "high": 20.0, "or_zero": True},
+        },
+    },
     "model": {
         "family": {
             "choices": [
@@ -50,8 +59,9 @@ DEFAULT_SPACE: dict[str, Any] = {
         "depth_activation": {"choices": ["linear", "sigmoid", "minmax"]},
     },
     "loss": {
-        "mask": {"bce": WEIGHT, "dice": WEIGHT, "l1": WEIGHT},
-        "depth": {"l1": WEIGHT, "ssim": WEIGHT, "edge": WEIGHT},
+        "mask": {"bce": WEIGHT, "dice": FURTHER, "l1": FURTHER},
+        "depth": {"l1": WEIGHT, "ssim": FURTHER, "edge": FURTHER},
+        "ssim": {"window": {"choices": [3, 7, 11]}},
         "combine": {"choices": ["sum", "sqrt", "uncertainty"]},
     },
     "optimizer": {
@@ -72,8 +82,14 @@ DEFAULT_SPACE: dict[str, Any] = {
         "cyclic": {
             "period": {"low": 0.02, "high": 1.0, "log": True},
             "floor": {"low": 1e-3, "high": 0.1, "log": True},
+            "halve": {"choices": [True, False]},
         },
-        "onecycle": {"pct_start": {"low": 0.1, "high": 0.5}, "div": {"low": 3.0, "high": 30.0, "log": True}},
+        "onecycle": {
+            "pct_start": {"low": 0.1, "high": 0.5},
+            "div": {"low": 3.0, "high": 30.0, "log": True},
+            "final_div": {"low": 1e2, "high": 1e4, "log": True},
+            "anneal": {"choices": ["cos", "linear"]},
+        },
         "cosine": {"floor": {"low": 0.0, "high": 0.1}},
     },
 }

@@ -1,9 +1,4 @@
-"""Optuna behind Ray Tune's `Searcher`, keeping apart what was learned at different fidelities.
-
-A score after one epoch and a score after nine are not the same quantity. Each of ASHA's rungs has a model of its own
-(TPE), fed by every trial that reached it; the highest rung with enough results proposes, as in BOHB (Falkner et al.
-2018), and every tenth proposal is random.
-"""
+"""Optuna behind Ray Tune's `Searcher`: a study keeps what happened, a model of learning curves says what to try."""
 
 from __future__ import annotations
 
@@ -13,16 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.driver import DriverOnly
-
-ENOUGH = 6
-"""Results that a rung needs before it proposes."""
-RANDOM_EVERY = 10
-"""Every so many proposals one is random, so that no region is given up for good."""
+from search.proposals import Proposer
 
 
 @dataclass(kw_only=True)
@@ -32,8 +22,6 @@ class _Running:
     trial: optuna.Trial
     curve: dict[int, float] = field(default_factory=dict)
     rungs_left: list[int]
-    proposal: tuple[optuna.Study, optuna.Trial] | None = None
-    """The model that proposed it, and the model's own trial: pending there until the trial ends."""
 
 
 def _drawn(trial: optuna.Trial, returned: dict[str, Any]) -> dict[str, Any]:
@@ -78,11 +66,8 @@ class RungSearcher(DriverOnly, Searcher):
         self._rungs = sorted(rungs)
         self._proposed = sum(frozen.state != TrialState.WAITING for frozen in self._study.get_trials(deepcopy=False))
         # Not the seed alone: a search that is gone on with would draw again what it drew at its start.
-        self._seed = seed + self._proposed
-        self._study.sampler = optuna.samplers.RandomSampler(seed=self._seed)
-        self._models = {rung: self._model(rung) for rung in self._rungs}
-        self._results = dict.fromkeys(self._rungs, 0)
-        self._random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self._seed))
+        self._study.sampler = optuna.samplers.RandomSampler(seed=seed + self._proposed)
+        self._proposer = Proposer(space, self._rungs, seed)
         self._running: dict[str, _Running] = {}
         self._again: list[FrozenTrial] = []
         self._interrupted = False
@@ -105,6 +90,7 @@ class RungSearcher(DriverOnly, Searcher):
             running = self._propose()
         self._running[trial_id] = running
         returned = self._space(running.trial)
+        self._proposer.add(running.trial.number, running.trial.params, running.trial.distributions)
         return self._describe(running.trial, returned or {})
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -114,20 +100,21 @@ class RungSearcher(DriverOnly, Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Close the study's trial: complete with the best value of its curve, or failed.
 
-        The last report may come here alone: Tune does not pass on the one after which a trial is stopped.
+        What it was told by `set_constraint`, by the space or since, is learned from. The last report may come here
+        alone: Tune does not pass on the one after which a trial is stopped.
         """
         running = self._running.pop(trial_id, None)
         if running is None:
             return
         if result and not error:
             self._take(running, result)
-        self._withdraw(running)
         finite = [value for value in running.curve.values() if math.isfinite(value)]
         if self._interrupted:
             return
+        self._proposer.constrain(running.trial.number, running.trial.constraints)
         if error or not finite:
             for rung in running.rungs_left:
-                self._learn(rung, running.trial.params, running.trial.distributions, math.nan)
+                self._learn(running.trial.number, rung, math.nan)
             self._study.tell(running.trial, state=TrialState.FAIL)
         else:
             self._study.tell(running.trial, max(finite) if self._direction == "maximize" else min(finite))
@@ -152,52 +139,35 @@ class RungSearcher(DriverOnly, Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing: a new searcher on the same study knows all that this one knew."""
 
-    def _model(self, rung: int) -> optuna.Study:
-        sampler = optuna.samplers.TPESampler(seed=self._seed + rung, n_startup_trials=ENOUGH)
-        return optuna.create_study(direction=self._direction, sampler=sampler)
-
     def _recall(self) -> None:
         """Learn from what the study already holds."""
         for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state == TrialState.WAITING:
+                continue
+            self._proposer.add(frozen.number, frozen.params, frozen.distributions)
+            self._proposer.constrain(frozen.number, frozen.constraints)
             if frozen.state == TrialState.RUNNING:
                 self._again.append(frozen)
             for rung in self._rungs:
                 reached = [epoch for epoch in frozen.intermediate_values if epoch >= rung]
                 if reached or frozen.state == TrialState.FAIL:
                     value = frozen.intermediate_values[min(reached)] if reached else math.nan
-                    self._learn(rung, frozen.params, frozen.distributions, value)
+                    self._learn(frozen.number, rung, value)
 
     def _propose(self) -> _Running:
-        """A new trial of the study: one that waits there, or one with the parameters that the guiding model draws."""
-        proposal = None
+        """A new trial of the study: one that waits there, or one with the parameters that are proposed."""
         if not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            guide = self._guide()
-            drawn = guide.ask()
-            self._space(drawn)
-            self._study.enqueue_trial(drawn.params)
-            proposal = (guide, drawn)
+            pending = [running.trial.number for running in self._running.values()]
+            self._study.enqueue_trial(self._proposer.propose(self._proposed, pending))
         self._proposed += 1
-        return _Running(trial=self._study.ask(), rungs_left=list(self._rungs), proposal=proposal)
+        return _Running(trial=self._study.ask(), rungs_left=list(self._rungs))
 
-    def _guide(self) -> optuna.Study:
-        """The model of the highest rung with enough results; a random one in its turn, or before there is any."""
-        informed = [rung for rung in self._rungs if self._results[rung] >= ENOUGH]
-        if not informed or self._proposed % RANDOM_EVERY == RANDOM_EVERY - 1:
-            return self._random
-        return self._models[informed[-1]]
-
-    def _learn(
-        self, rung: int, params: dict[str, Any], distributions: dict[str, BaseDistribution], value: float
-    ) -> None:
-        """Tell a rung's model; NaN, as of a trial that failed, is worse than any number.
+    def _learn(self, number: int, rung: int, value: float) -> None:
+        """Tell the model what a trial reached at a rung; NaN, as of a trial that failed, is worse than any number.
 
         A model that did not know of failures would take their region for an unexplored one, and go there again.
         """
-        if math.isfinite(value):
-            self._results[rung] += 1
-        else:
-            value = -math.inf if self._direction == "maximize" else math.inf
-        self._models[rung].add_trial(create_trial(params=params, distributions=distributions, value=value))
+        self._proposer.score(number, rung, value if self._direction == "maximize" else -value)
 
     def _take(self, running: _Running, result: Mapping[str, Any]) -> None:
         """Learn from a report; one that was taken already changes nothing."""
@@ -209,10 +179,4 @@ class RungSearcher(DriverOnly, Searcher):
             running.trial.report(value, epoch)
         while running.rungs_left and running.rungs_left[0] <= epoch:
             rung = running.rungs_left.pop(0)
-            self._learn(rung, running.trial.params, running.trial.distributions, value)
-
-    def _withdraw(self, running: _Running) -> None:
-        """The trial is pending no more: what is known of it, its model was told as a result."""
-        if running.proposal:
-            model, drawn = running.proposal
-            model.tell(drawn, state=TrialState.FAIL)
+            self._learn(running.trial.number, rung, value)

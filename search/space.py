@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from search.conditions import condition_of, exists, matters
+from search.constraints import violations
 from search.domains import Choices, Domain, Per, Range
-from search.spec import SearchSpec, at, leaves, replace_leaf, settled
+from search.spec import SearchSpec
+from search.spec_checks import settled
+from search.tree import at, leaves, replace_leaf
 from trainable.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -22,17 +26,22 @@ def define_space(spec: SearchSpec) -> Space:
     """The function that draws a trial's configuration.
 
     It gives the nested values of a `TrialConfig`. A part of a section that is named like a choice of the section's
-    `name`, as `policy.step` is, exists only in trials that drew that name.
+    `name`, as `policy.step` is, exists only in trials that drew that name; what `CONDITIONS` names is drawn only where
+    it has an effect. Limits that are known to be broken before the trial starts are told to the trial.
     """
     plan = spec.plan
+    decisive = deciding(spec)
+    # What others depend on is drawn before them: names first, then plain leaves, then those given per value.
+    ordered = sorted(leaves(spec.space), key=lambda item: _rank(item, decisive))
 
     def space(trial: optuna.Trial) -> dict[str, Any]:
         drawn: dict[str, Any] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
-        # What others depend on is drawn before them: names first, then plain leaves, then those given per value.
-        for path, leaf in sorted(leaves(spec.space), key=_rank):
+        for path, leaf in ordered:
+            key, value = ".".join(path), leaf
             if not exists(drawn, path):
                 continue
-            key, value = ".".join(path), leaf
+            if isinstance(leaf, Domain) and key not in decisive and not matters(drawn, path):
+                continue
             if isinstance(leaf, Per):
                 case = at(drawn, leaf.key)
                 value = leaf.for_value(case).suggest(trial, parameter(key, leaf, case))
@@ -41,9 +50,17 @@ def define_space(spec: SearchSpec) -> Space:
             drawn = replace_leaf(drawn, path, value)
         for key, value in trial.user_attrs.get(FIXED, {}).items():
             drawn = replace_leaf(drawn, key.split("."), value)
+        for name, excess in violations(drawn, plan.constraints).items():
+            if name not in trial.constraints:  # a trial that is gone on with was told before
+                trial.set_constraint(name, excess)
         return drawn
 
     return space
+
+
+def deciding(spec: SearchSpec) -> set[str]:
+    """Dotted keys of the leaves that a `per` names; they are drawn whether they have an effect or not."""
+    return {leaf.key for _, leaf in leaves(spec.space) if isinstance(leaf, Per)}
 
 
 def parameter(key: str, leaf: Domain, case: Any) -> str:
@@ -65,9 +82,9 @@ def default_parameters(spec: SearchSpec) -> dict[str, Any]:
             case = at(defaults, leaf.key)
             key, leaf = parameter(key, leaf, case), leaf.domains.get(str(case), leaf)
         if isinstance(leaf, Range) and isinstance(value, int | float):
-            parameters[key] = min(max(value, leaf.low), leaf.high)
-        elif isinstance(leaf, Choices) and value in leaf.values:
-            parameters[key] = value
+            parameters |= leaf.parameters(key, leaf.nearest(value))
+        elif isinstance(leaf, Choices) and leaf.has(value):
+            parameters |= leaf.parameters(key, value)
     return parameters
 
 
@@ -78,14 +95,9 @@ def largest_trials(spec: SearchSpec) -> Iterator[dict[str, Any]]:
         yield settled(spec.space, {"model.family": name})
 
 
-def exists(drawn: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    """Whether a leaf has a meaning in this trial: not if it belongs to another name than its section drew."""
-    section = drawn.get(path[0], {})
-    return len(path) < 3 or "name" not in section or section["name"] == path[1]
-
-
-def _rank(item: tuple[tuple[str, ...], Any]) -> int:
+def _rank(item: tuple[tuple[str, ...], Any], decisive: set[str]) -> int:
     path, leaf = item
-    if isinstance(leaf, Per):
-        return 2
-    return 0 if path[-1] == "name" else 1
+    if path[-1] == "name":
+        return 0
+    conditional = condition_of(path) is not None and ".".join(path) not in decisive
+    return 1 + isinstance(leaf, Per) + 2 * conditional

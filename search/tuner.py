@@ -20,6 +20,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from search.budget import Budget
 from search.driver import DriverOnly
 from search.experiment import Experiment
 from search.recorder import Recorder
@@ -85,7 +86,7 @@ class Tuner:
             define_space(self._spec),
             scheduler,
             rungs=rung_epochs(**plan.scheduler.model_dump()),
-            samples=plan.budget.trials - len(ended),
+            samples=0 if stopper.stop_all() else plan.budget.trials - len(ended),
             seed=plan.search.seed,
             concurrent=self._concurrent,
             stopper=stopper,
@@ -193,15 +194,27 @@ def _describe(experiment: Experiment, trial: optuna.Trial, values: dict[str, Any
         RECIPE: trial.user_attrs.get(RECIPE, ""),
         "trial": values,
         "resume_from": str(left) if left else None,
+        "refused": _refusal(trial),
     }
 
 
-class Stopper(DriverOnly, tune.Stopper):
-    """Ends the search: at its time, or at the first Ctrl-C. The second Ctrl-C leaves at once."""
+def _refusal(trial: optuna.Trial) -> str:
+    """Why a trial is not to be trained at all: the space told it of a limit that it breaks; '' if it keeps to all."""
+    said = [
+        f"{name} is {1 + excess:.2f} times what it may be" for name, excess in trial.constraints.items() if excess > 0
+    ]
+    return " and ".join(said)
 
-    def __init__(self, seconds: float | None = None) -> None:
+
+class Stopper(DriverOnly, tune.Stopper):
+    """Ends the search: at its time, when its budget is spent, or at the first Ctrl-C. The second leaves at once."""
+
+    def __init__(self, seconds: float | None = None, budget: Budget | None = None) -> None:
         self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._budget = budget
         self.interrupted = False
+        self.reason = ""
+        """The key of the budget that ended the search; '' if none of these did."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial is stopped by what it reports; that is the scheduler's part."""
@@ -209,7 +222,13 @@ class Stopper(DriverOnly, tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether all trials are to end now."""
-        return self.interrupted or (self._deadline is not None and time.monotonic() > self._deadline)
+        if self.interrupted or self.reason:
+            return True
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.reason = "hours"
+        elif self._budget is not None:
+            self.reason = self._budget.spent()
+        return bool(self.reason)
 
     @contextmanager
     def on_ctrl_c(self, then: Callable[[], None] = lambda: None) -> Iterator[None]:

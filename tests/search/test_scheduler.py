@@ -70,6 +70,26 @@ def test_no_trial_is_stopped_within_its_grace(stopped_at: Callable[..., int]) ->
     assert stopped_at(scheduler, "bad", [0.0] * 9) == 3
 
 
+def test_a_search_that_gets_better_stays_strict(stopped_at: Callable[..., int]) -> None:
+    """Of good proposals nearly all beat the old quantile: were that enough, all would run to their end."""
+    scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=1, reduction_factor=3)
+    for number in range(10):
+        stopped_at(scheduler, f"bad-{number}", [0.1 - number / 100] * 9)
+    stopped_at(scheduler, "best", [0.9] * 9)
+    ends = [stopped_at(scheduler, f"good-{number}", [0.5 + number / 100] * 9) for number in range(30)]
+
+    assert 8 <= sum(end == 1 for end in ends) <= 22
+    assert stopped_at(scheduler, "better", [0.95] * 9) == 9
+
+
+def test_what_is_not_a_number_is_stopped(stopped_at: Callable[..., int]) -> None:
+    """It compares as false with everything, so a rule that asks for worse ones to stop would let it through."""
+    scheduler = build_scheduler(metric="score", mode="min", max_epochs=9, grace_epochs=1, reduction_factor=3)
+
+    assert stopped_at(scheduler, "first", [float("nan")] * 9) == 1
+    assert stopped_at(scheduler, "good", [0.5] * 9) == 9
+
+
 def test_the_best_recipe_goes_on(stopped_at: Callable[..., int]) -> None:
     """What a search found is held against the best recipe at the same budget, so one must have had all of it."""
     scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=1, reduction_factor=3)

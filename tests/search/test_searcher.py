@@ -14,7 +14,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from search.searcher import ENOUGH, RungSearcher
+from search.proposals import ENOUGH
+from search.searcher import RungSearcher
 
 RUNGS = [1, 3, 9]
 Curve = Callable[[dict[str, Any], int], float]
@@ -67,7 +68,7 @@ def misleading(config: dict[str, Any], epoch: int) -> float:
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_the_highest_rung_that_is_informed_guides(mode: str) -> None:
+def test_the_last_rung_guides(mode: str) -> None:
     """Were all reports one quantity, the many low scores would draw the search to where trials only start well."""
     sign = 1 if mode == "max" else -1
     late = []
@@ -88,16 +89,15 @@ def test_without_results_of_a_higher_rung_the_lower_one_guides() -> None:
     assert mean(late) < 0.2
 
 
-def test_few_results_of_a_higher_rung_do_not_guide() -> None:
-    """One lucky trial at the last rung says nothing: below `ENOUGH` results the rung before it is asked."""
+def test_a_few_whole_curves_outweigh_many_starts() -> None:
+    """Curves that cross are recognised by those that were seen to their end, though ASHA lets few get there."""
     late = []
     for seed in range(5):
-        searcher = searcher_of(seed=seed)
-        proposals(searcher, ENOUGH - 1, misleading)
+        proposals(searcher := searcher_of(seed=seed), ENOUGH - 1, misleading)
         configs = [run_trial(searcher, f"short-{number}", misleading, [1]) for number in range(40)]
-        late.append(mean(abs(config["x"] - 0.1) for config in configs[-20:]))
+        late.append(mean(abs(config["x"] - 0.9) for config in configs[-20:]))
 
-    assert mean(late) < 0.2
+    assert mean(late) < 0.25  # those that follow the first epoch lie 0.8 away
 
 
 def test_every_tenth_proposal_is_random() -> None:

@@ -10,8 +10,9 @@ from optuna.trial import FixedTrial
 
 from search.space import default_parameters, define_space, largest_trials
 from search.spec import SearchSpec, check_spec
+from search.tree import replace_leaf
 from trainable.config import TrialConfig, build
-from trainable.models import MODELS, check_model
+from trainable.models import MODELS, WITH_DROPOUT, check_model
 
 
 def spec_of(**sections: dict[str, Any]) -> SearchSpec:
@@ -159,3 +160,70 @@ def test_every_family_can_be_searched_by_itself(family: str) -> None:
         config = build(TrialConfig, values, source="the test").model
         check_model(config)
         assert config.family == family
+
+
+def test_a_losss_own_parameters_come_with_it() -> None:
+    """The window of a loss that weighs nothing would be noise; half of the trials leave each further loss out."""
+    found = draws(spec_of(), 80)
+    with_window = [parameters for parameters, _ in found if "loss.ssim.window" in parameters]
+
+    assert 0 < len(with_window) < len(found)
+    for parameters, values in found:
+        assert ("loss.ssim.window" in parameters) == (values["loss"]["depth"]["ssim"] > 0)
+        assert parameters["loss.depth.ssim?"] == ("loss.depth.ssim" in parameters)
+
+
+CONDITIONAL = {
+    "loss.tversky_alpha": ({"loss.mask.tversky": 1.0}, {"loss.mask.tversky": 0.0}),
+    "loss.huber_delta": ({"loss.depth.huber": 0.5}, {}),
+    "loss.positive_weight": ({"loss.mask.weighted_bce": 1.0}, {}),
+    "loss.ssim.window": ({"loss.mask.ssim": 1.0, "loss.depth.ssim": 0.0}, {"loss.depth.ssim": 0.0}),
+    "loss.sqrt_eps": ({"loss.combine": "sqrt"}, {"loss.combine": "sum"}),
+    "policy.cyclic.max_momentum": (
+        {"policy.name": "cyclic", "policy.cyclic.cycle_momentum": True},
+        {"policy.name": "onecycle", "policy.cyclic.cycle_momentum": True},
+    ),
+    "data.augment.rotate_p": ({"data.augment.rotate": 10.0}, {"data.augment.rotate": 0.0}),
+    "data.augment.noise_p": ({"data.augment.noise": 0.1}, {}),
+    "data.augment.erase.count": ({"data.augment.erase.p": 0.5}, {}),
+    "optimizer.nesterov": ({"optimizer.name": "sgd"}, {"optimizer.name": "adamw"}),
+}
+DOMAINS: dict[str, dict[str, Any]] = {
+    "loss.ssim.window": {"choices": [5, 7]},
+    "data.augment.erase.count": {"low": 1, "high": 4},
+    "optimizer.nesterov": {"choices": [True, False]},
+}
+
+
+@pytest.mark.parametrize("key", CONDITIONAL)
+def test_what_has_no_effect_is_not_searched(key: str) -> None:
+    """A parameter is there for Optuna where the rest of the configuration gives it a meaning, and nowhere else."""
+    drawn = []
+    for settings in CONDITIONAL[key]:
+        sections: dict[str, Any] = {}
+        for name, value in {**settings, key: DOMAINS.get(key, {"low": 0.2, "high": 0.8})}.items():
+            section, *inner = name.split(".")
+            sections = replace_leaf(sections, (section, *inner), value)
+        [(parameters, values)] = draws(spec_of(**sections), 1)
+        build(TrialConfig, values, source="the test")
+        drawn.append(key in parameters)
+
+    assert drawn == [True, False]
+
+
+def test_what_can_only_be_one_value_is_no_parameter() -> None:
+    """Families without dropout have none to be searched."""
+    for parameters, values in draws(spec_of(), 40):
+        dropout = [name for name in parameters if name.startswith("model.dropout")]
+        assert bool(dropout) == (values["model"]["family"] in WITH_DROPOUT)
+
+
+def test_a_range_may_be_left_out() -> None:
+    """0 beside a range that does not reach it, about as often as all of the range."""
+    rotate = {"low": 5.0, "high": 10.0, "or_zero": True}
+    angles = [
+        values["data"]["augment"]["rotate"] for _, values in draws(spec_of(data={"augment": {"rotate": rotate}}), 80)
+    ]
+
+    assert 20 < sum(angle == 0 for angle in angles) < 60
+    assert all(angle == 0 or 5 <= angle <= 10 for angle in angles)

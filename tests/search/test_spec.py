@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
+from search.default_space import DEFAULT_SPACE
 from search.domains import Choices, Per, Range
-from search.spec import DEFAULT_SPACE, check_spec, leaves, load_spec
+from search.spec import check_spec, load_spec
+from search.tree import leaves
 
 
 def load(path: Path, text: str, *overrides: tuple[str, str]) -> Any:

@@ -77,9 +77,9 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
 
 
 def outcomes(trials: Iterable[TrialRecord], max_epochs: int) -> dict[str, int]:
-    """How many trials finished, were stopped by the scheduler, diverged, failed, or were interrupted."""
+    """How many trials finished, were stopped, diverged, broke a constraint, failed, or were interrupted."""
     counts = Counter(outcome_of(trial, max_epochs) for trial in trials)
-    return {name: counts[name] for name in ("finished", "stopped", "diverged", "failed", "interrupted")}
+    return {name: counts[name] for name in ("finished", "stopped", "diverged", "constraint", "failed", "interrupted")}
 
 
 def outcome_of(trial: TrialRecord, max_epochs: int) -> str:
@@ -88,8 +88,8 @@ def outcome_of(trial: TrialRecord, max_epochs: int) -> str:
         return "interrupted"
     if trial.state == TrialState.FAIL:
         return "failed"
-    if trial.outcome == "diverged":
-        return "diverged"
+    if trial.outcome in {"diverged", "constraint"}:
+        return trial.outcome
     return "finished" if trial.epochs and trial.epochs[-1].epoch >= max_epochs else "stopped"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,42 @@ def describe_config(config: Mapping[str, Any]) -> str:
     return f"{said['family']} of width {said['width']}; {said['losses']}; {said['optimizer']}; {said['policy']}"
 
 
-def show_dataset(console: Console, path: Path, info: DatasetInfo, sheet: Path | None) -> None:
+def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
+    """What a search would come to."""
+    smallest, largest = found["networks"]["smallest"], found["networks"]["largest"]
+    samples, epochs = found["samples"], found["epochs"]
+    lines = {
+        "trials": f"{found['trials']}, {found['concurrent']} at a time on this machine",
+        "samples": f"{samples['train']} to train on, {samples['val']} to validate, {samples['test']} to test",
+        "epochs": f"{epochs['fewest']} as ASHA stops trials, {epochs['most']} if it stopped none",
+        "hours": _between(found["hours"], ".2g"),
+        "GPU-hours": _between(found["gpu_hours"], ".2g"),
+        "disk": " and ".join(f"{value / 1e9:.2f} GB of {name}" for name, value in found["bytes"].items()),
+    }
+    for end, network in (("smallest", smallest), ("largest", largest)):
+        lines[end] = (
+            f"{network['family']} of width {network['width']}: {network['parameters']:,} parameters, "
+            f"{network['multiply_adds']:,} multiply-adds, {network['samples_per_second']:.3g} samples/s"
+        )
+    for name, text in lines.items():
+        console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
+    console.print("\nHours are from all trials as the smallest network to all as the largest, without the retraining.")
+    console.print("\n[bold]first trials[/bold]")
+    for number, first in enumerate(found["first"]):
+        shown = ", ".join(f"{key} {_short(value)}" for key, value in first["parameters"].items())
+        console.print(f"{number:>3}  {first['recipe'] or 'proposed'}: {shown}", highlight=False, soft_wrap=True)
+
+
+def _between(ends: Sequence[float], form: str) -> str:
+    low, high = ends
+    return f"{low:{form}} to {high:{form}}" if high else "0"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: Path | None) -> None:
     """What a data set holds."""
     counts, statistics = info.counts, info.statistics
     sizes = ", ".join(f"{size.width} × {size.height} ({size.samples})" for size in info.sizes)

@@ -160,11 +160,12 @@ def test_outcomes_are_told_apart(experiment: Experiment) -> None:
     trial_of(experiment, study, {3: 0.5})
     trial_of(experiment, study, {3: 0.5})
     trial_of(experiment, study, {2: 0.0}, outcome="diverged")
+    trial_of(experiment, study, {1: 0.0}, outcome="constraint")
     trial_of(experiment, study, {1: 0.5}, state=TrialState.FAIL)
     trial_of(experiment, study, {1: 0.5}, state=TrialState.RUNNING)
 
     counts = outcomes(trial_records(study), max_epochs=9)
-    assert counts == {"finished": 1, "stopped": 2, "diverged": 1, "failed": 1, "interrupted": 1}
+    assert counts == {"finished": 1, "stopped": 2, "diverged": 1, "constraint": 1, "failed": 1, "interrupted": 1}
 
 
 def test_a_failure_is_remembered(experiment: Experiment) -> None:

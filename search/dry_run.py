@@ -1,0 +1,159 @@
+"""What a search would come to, before it starts: trials, epochs, hours, disk, and its first configurations."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import torch
+
+from data.cache import decoded_bytes
+from data.shards import Dataset
+from search.cluster import plan
+from search.domains import Domain, Per, representatives
+from search.prepare import OPTIMIZER_COPIES, split_counts
+from search.scheduler import RECIPE, rung_epochs
+from search.searcher import RungSearcher
+from search.space import define_space, largest_trials
+from search.spec import SearchSpec
+from search.spec_checks import settled
+from search.start import enqueue_starts
+from search.tree import at
+from trainable.config import TrialConfig, build
+from trainable.metrics import MODE, OBJECTIVE
+from trainable.models import build_model
+from trainable.models.cost import multiply_adds, parameter_count
+from trainable.precision import choice
+
+FIRST = 10
+EVALUATION_SHARE = 1 / 3
+"""Of a step's time for a picture: its forward pass took 33 % of a ResUNet's step (`twinhead profile`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One end of the space, and what was measured of it."""
+
+    config: TrialConfig
+    parameters: int
+    multiply_adds: int
+    """Of one pair of pictures."""
+    picture_seconds: float
+    """Of a training step, for each of its pictures, in the faster precision."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "family": self.config.model.family,
+            "width": self.config.model.width,
+            "parameters": self.parameters,
+            "multiply_adds": self.multiply_adds,
+            "samples_per_second": 1 / self.picture_seconds,
+        }
+
+
+def dry_run(spec: SearchSpec, dataset: Dataset) -> dict[str, Any]:
+    """What `spec` would cost on this machine, from one measured step of its smallest and of its largest network.
+
+    Returns:
+        trials; epochs, at the fewest (as many trials pass each rung as the reduction factor says) and at the most;
+        hours and gpu_hours, each from all trials as the smallest network to all as the largest, at the fewest epochs;
+        bytes of checkpoints and of decoded pictures; the two networks; and the first configurations.
+
+    Raises:
+        InputError: if a split has no samples, or this machine has no room for a trial.
+    """
+    largest = [build(TrialConfig, values, source="the spec") for values in largest_trials(spec)]
+    data = largest[0].data
+    counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    workers, concurrent = plan(spec.plan.resources, _this_machine())
+    torch.set_num_threads(workers.cpus)
+    ends = [_measured(config, device) for config in _ends([*largest, *_smallest(spec, largest)])]
+    epochs = _epochs(spec)
+    samples = counts["train"] + EVALUATION_SHARE * counts["val"]
+    hours = [epochs["fewest"] * samples * end.picture_seconds / workers.count / concurrent / 3600 for end in ends]
+    gpus = workers.count * workers.gpus * concurrent
+    kept, live = spec.plan.budget.trials + 3, concurrent * 2 * OPTIMIZER_COPIES
+    return {
+        "trials": spec.plan.budget.trials,
+        "concurrent": concurrent,
+        "samples": counts,
+        "epochs": epochs,
+        "hours": hours,
+        "gpu_hours": [value * gpus for value in hours],
+        "bytes": {
+            "checkpoints": 4 * ends[1].parameters * (kept + live),
+            "decoded": decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, data.image_size),
+        },
+        "networks": {"smallest": ends[0].as_plain(), "largest": ends[1].as_plain()},
+        "first": first_configurations(spec),
+    }
+
+
+def first_configurations(spec: SearchSpec, count: int = FIRST) -> list[dict[str, Any]]:
+    """What the search would try first, before anything is learned: recipe ('' for a proposal) and parameters."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler())
+    enqueue_starts(study, spec)
+    searcher = RungSearcher(
+        define_space(spec),
+        metric=OBJECTIVE,
+        mode=MODE,
+        rungs=rung_epochs(**spec.plan.scheduler.model_dump()),
+        seed=spec.plan.search.seed,
+        study=study,
+        describe=lambda trial, _: {"recipe": trial.user_attrs.get(RECIPE, ""), "parameters": dict(trial.params)},
+    )
+    return [searcher.suggest(str(number)) for number in range(min(count, spec.plan.budget.trials))]
+
+
+def _epochs(spec: SearchSpec) -> dict[str, int]:
+    """Over all trials."""
+    trials, factor = spec.plan.budget.trials, spec.plan.scheduler.reduction_factor
+    rungs = [0, *rung_epochs(**spec.plan.scheduler.model_dump())]
+    steps = enumerate(itertools.pairwise(rungs))
+    fewest = sum((end - begin) * max(1, round(trials / factor**number)) for number, (begin, end) in steps)
+    return {"fewest": fewest, "most": trials * spec.plan.scheduler.max_epochs}
+
+
+def _smallest(spec: SearchSpec, largest: Sequence[TrialConfig]) -> Iterator[TrialConfig]:
+    """For each family, the trial of `largest` with the smallest width of the space."""
+    width = at(spec.space, "model.width")
+    for config in largest:
+        leaf = width.for_value(config.model.family) if isinstance(width, Per) else width
+        if isinstance(leaf, Domain):
+            widths = [value for value in representatives(leaf) if isinstance(value, int)]
+            chosen = {"model.family": config.model.family, "model.width": min(widths)}
+            yield build(TrialConfig, settled(spec.space, chosen), source="the spec")
+
+
+def _ends(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """The configurations with the fewest and the most multiply-adds."""
+    costs = [_multiply_adds(config) for config in configs]
+    return [configs[costs.index(min(costs))], configs[costs.index(max(costs))]]
+
+
+def _multiply_adds(config: TrialConfig) -> int:
+    with torch.device("meta"):
+        return multiply_adds(build_model(config.model), config.data.image_size)
+
+
+def _measured(config: TrialConfig, device: torch.device) -> Network:
+    found = choice(config, device)
+    with torch.device("meta"):
+        parameters = parameter_count(build_model(config.model))
+    return Network(
+        config=config,
+        parameters=parameters,
+        multiply_adds=_multiply_adds(config),
+        picture_seconds=min(found.seconds.values()) / found.pictures,
+    )
+
+
+def _this_machine() -> list[dict[str, float]]:
+    return [{"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}]

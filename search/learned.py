@@ -1,0 +1,201 @@
+"""What a search learned: its trials as a table, which parameters matter, and how flat the optimum is."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from data.errors import InputError
+from search.results import trial_records
+from search.trials import TrialRecord
+
+if TYPE_CHECKING:
+    from search.experiment import Experiment
+
+FEWEST_TRIALS = 10
+"""Of fewer, no share is 'the best ones'."""
+GOOD_SHARE, FEWEST_GOOD = 0.1, 5
+"""The best tenth of the trials, but at least so many, are what the others are compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What the finished trials of a search say of its space."""
+
+    trials: int
+    good: int
+    """How many of them count as the best."""
+    importance: dict[str, float]
+    """By parameter, most important first; they add up to 1, and 0 is no difference that was seen."""
+    best: int | None
+    """Number of the best trial."""
+    neighbours: list[dict[str, Any]]
+    """The trials nearest to the best one: number, distance (0..1), score, below (by how much), and what differs."""
+
+
+def trial_rows(
+    experiment: Experiment, *, sort: str = "score", keep: Sequence[Callable[[dict[str, Any]], bool]] = ()
+) -> list[dict[str, Any]]:
+    """A row a trial: number, outcome, epochs, best score and its metrics, seconds, recipe, parameters, reason.
+
+    Args:
+        experiment: a search.
+        sort: 'number', 'epochs', 'seconds', or a metric, for which the largest comes first; what lacks it comes last.
+        keep: a row stays if all of them say so.
+
+    Raises:
+        InputError: if there is no such search, or none of its trials has what it is sorted by.
+    """
+    study = open_to_read(experiment)
+    params = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
+    rows = [_row(trial, params[trial.number]) for trial in trial_records(study)]
+    if rows and not any(sort in row for row in rows):
+        known = ", ".join(
+            sorted({name for row in rows for name, value in row.items() if isinstance(value, int | float)})
+        )
+        raise InputError(f"The value of --sort is '{sort}', but must be one of {known}.")
+    rows = [row for row in rows if all(wanted(row) for wanted in keep)]
+    if sort == "number":
+        return rows
+    return sorted(rows, key=lambda row: (-row[sort] if row.get(sort) is not None else math.inf, row["number"]))
+
+
+def condition(text: str) -> Callable[[dict[str, Any]], bool]:
+    """A filter from KEY=VALUE, KEY>NUMBER or KEY<NUMBER; KEY is a column or a parameter.
+
+    Raises:
+        InputError: if the text is none of these.
+    """
+    for sign in ("=", ">", "<"):
+        key, found, value = (part.strip() for part in text.partition(sign))
+        if found and key and value:
+            return lambda row: _holds(row.get(key, row["params"].get(key)), sign, value)
+    raise InputError(f"The value of --where is '{text}', but must be KEY=VALUE, KEY>NUMBER or KEY<NUMBER.")
+
+
+def learn(experiment: Experiment, *, neighbours: int = 5) -> Learned:
+    """Which parameters the best trials agree in, and what the trials around the best one reached.
+
+    Importance is that of PED-ANOVA (Watanabe et al. 2023), extended to conditional spaces, as Optuna has it: how much a
+    parameter's values among the best trials differ from those among all.
+
+    Raises:
+        InputError: if there is no such search, or it has too few finished trials.
+    """
+    study = open_to_read(experiment)
+    done = [trial for trial in study.get_trials(deepcopy=False) if _is_scored(trial)]
+    if len(done) < FEWEST_TRIALS:
+        raise InputError(
+            f"The search '{experiment.name}' has {len(done)} trials with a score, but must have {FEWEST_TRIALS}; go on "
+            f"with '{experiment.resume_command} --trials {FEWEST_TRIALS + len(study.get_trials(deepcopy=False))}'."
+        )
+    good = min(max(math.ceil(GOOD_SHARE * len(done)), FEWEST_GOOD), len(done) // 2)
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=good / len(done))
+    with warnings.catch_warnings(action="ignore"):  # that a parameter was seen in few trials: then it is 0
+        found = get_param_importances(study, evaluator=evaluator)
+    best = max(done, key=lambda trial: (_score(trial), -trial.number))
+    return Learned(
+        trials=len(done),
+        good=good,
+        importance={name: float(share) for name, share in found.items()},
+        best=best.number,
+        neighbours=_neighbours(best, done)[:neighbours],
+    )
+
+
+def open_to_read(experiment: Experiment) -> optuna.Study:
+    """The study of a search that exists.
+
+    Raises:
+        InputError: if there is none.
+    """
+    from search.tuner import open_study
+
+    experiment.spec()  # says what is wrong, if there is no such search
+    return open_study(experiment)
+
+
+def _row(trial: TrialRecord, params: dict[str, Any]) -> dict[str, Any]:
+    best = max(trial.epochs, key=lambda record: record.score, default=None)
+    metrics = {name: value for name, value in (best.metrics if best else {}).items() if not name.startswith("time_")}
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "outcome": trial.outcome,
+        "epochs": trial.epochs[-1].epoch if trial.epochs else 0,
+        **metrics,
+        "seconds": round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1),
+        "recipe": trial.recipe,
+        "params": params,
+        "reason": trial.reason,
+    }
+
+
+def _holds(value: Any, sign: str, wanted: str) -> bool:
+    if sign == "=":
+        return str(value) == wanted
+    try:
+        number = float(wanted)
+    except ValueError:
+        raise InputError(f"The value of --where compares with '{wanted}', but must compare with a number.") from None
+    if not isinstance(value, int | float):
+        return False
+    return value > number if sign == ">" else value < number
+
+
+def _is_scored(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and bool(trial.params) and math.isfinite(_score(trial))
+
+
+def _score(trial: FrozenTrial) -> float:
+    return float(trial.value) if trial.value is not None else math.nan
+
+
+def _neighbours(best: FrozenTrial, others: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+    rows = []
+    for trial in others:
+        if trial.number == best.number:
+            continue
+        gaps = {name: _gap(name, best, trial) for name in {**best.params, **trial.params}}
+        rows.append(
+            {
+                "number": trial.number,
+                "distance": sum(gaps.values()) / len(gaps),
+                "score": _score(trial),
+                "below": _score(best) - _score(trial),
+                "differs": {
+                    name: [best.params.get(name), trial.params.get(name)]
+                    for name, gap in sorted(gaps.items(), key=lambda item: -item[1])
+                    if gap > 0
+                },
+            }
+        )
+    return sorted(rows, key=lambda row: (row["distance"], row["number"]))
+
+
+def _gap(name: str, one: FrozenTrial, other: FrozenTrial) -> float:
+    """How far two trials are apart in a parameter: 0 to 1; 1 if one of them does not have it."""
+    if name not in one.params or name not in other.params:
+        return 1.0
+    distribution = one.distributions[name]
+    if isinstance(distribution, CategoricalDistribution) or distribution.single():
+        return float(one.params[name] != other.params[name])
+    return abs(_place(distribution, one.params[name]) - _place(distribution, other.params[name]))
+
+
+def _place(distribution: BaseDistribution, value: float) -> float:
+    """Where a number lies in its range: 0 to 1."""
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        raise TypeError(f"{distribution} is no range")
+    low, high, value = float(distribution.low), float(distribution.high), float(value)
+    if distribution.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return min(max((value - low) / (high - low), 0.0), 1.0)

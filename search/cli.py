@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -13,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from data.errors import InputError, UnfinishedError
+from search.cli_compose import compose
+from search.cli_data import import_, inspect, render
 from search.cli_given import compare, train
+from search.cli_learned import importance
+from search.cli_learned import trials as trials_command
+from search.cli_profile import profile
 from search.cli_recipes import recipes
 from search.cli_shared import (
+    BAD_INPUT,
     INTERRUPTED,
     console,
     json_option,
@@ -25,12 +30,13 @@ from search.cli_shared import (
     screen,
     storage_option,
 )
+from search.cli_spec import spec as spec_command
+from search.cli_verify import verify
 from search.cluster import prepare_environment
 
 if TYPE_CHECKING:
     from search.experiment import Experiment
-
-BAD_INPUT = 2
+    from search.spec import SearchSpec
 
 _EXAMPLES = """
 \b
@@ -61,82 +67,10 @@ def demo(storage: Path, as_json: bool) -> None:
     _show_summary(experiment, summary, as_json)
 
 
-@cli.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
-@click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--backgrounds", type=int, default=100, show_default=True, help="Number of rooms.")
-@click.option("--per-background", type=int, default=8, show_default=True, help="Pictures of each room.")
-@click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures in pixels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other scenes.")
-@json_option
-def render(destination: Path, backgrounds: int, per_background: int, size: int, seed: int, as_json: bool) -> None:
-    """Draw a data set of scenes with exact mask and depth."""
-    from data.scenes import SceneSet
-    from search.demo import draw
-
-    scenes = SceneSet(seed=seed, backgrounds=backgrounds, per_background=per_background, size=size)
-    draw(scenes, destination, screen())
-    _show_dataset(destination, None, as_json)
-
-
-@cli.command(
-    "import",
-    epilog="\b\nExamples:\n  twinhead import classroom-photos classroom\n  twinhead import dataset.zip footballers",
-)
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--layout", help="Layout of the source; recognised by its file names when left out.")
-@click.option(
-    "--depth-polarity",
-    type=click.Choice(["far-bright", "near-bright"]),
-    help="What bright depth means in the source; measured when left out.",
-)
-@json_option
-def import_(source: Path, destination: Path, layout: str | None, depth_polarity: str | None, as_json: bool) -> None:
-    """Import the published pictures in SOURCE as DESTINATION.
-
-    SOURCE is a folder, a zip archive, or a folder of zip archives, which are read without being extracted.
-    """
-    from data.importers import import_layout
-    from data.shards import write_dataset
-
-    shown = screen()
-    found = import_layout(source, layout=layout, depth_polarity=depth_polarity)
-    measured = found.measured
-    shown.say(f"layout {found.layout}: {found.reason}")
-    shown.say(
-        f"{len(found)} samples; depth is {found.depth_polarity} (inside the mask it differs "
-        f"from just around it by {measured.difference:.1f} grey levels, {measured.agreement:.0%} of {measured.samples} "
-        f"samples agree)"
-    )
-    with shown.bar("importing", len(found), "samples") as move:
-        write_dataset(found.samples(), destination, source=found.source, on_sample=lambda _: move(1, ""))
-    _show_dataset(destination, None, as_json)
-
-
-@cli.command(epilog="\b\nExample:\n  twinhead inspect classroom --out sheet.png")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The contact sheet; DATA-sheet.png when left out."
-)
-@click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows of the contact sheet.")
-@json_option
-def inspect(data: Path, out: Path | None, samples: int, as_json: bool) -> None:
-    """Check a data set and show what is in it."""
-    from data.pictures import contact_sheet, save_png
-    from search.prepare import open_data
-
-    dataset = open_data(str(data), screen())
-    sheet = out or Path(f"{data.absolute().name}-sheet.png")
-    try:
-        save_png(contact_sheet(dataset, samples), sheet)
-    except OSError as error:
-        raise InputError(f"The sheet '{sheet}' cannot be written ({error.strerror}); give another --out.") from None
-    _show_dataset(data, sheet, as_json)
-
-
 @cli.command(
     epilog="\b\nExamples:\n  twinhead search --data classroom --name first --trials 12\n"
     "  twinhead search spec.yaml --name second --set optimizer.lr=0.01\n"
+    "  twinhead search spec.yaml --dry-run\n"
     "  twinhead search --resume first"
 )
 @click.argument("spec", type=click.Path(path_type=Path), required=False)
@@ -145,6 +79,7 @@ def inspect(data: Path, out: Path | None, samples: int, as_json: bool) -> None:
 @click.option("--trials", type=int, help="How many configurations to try.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the spec; may be repeated.")
 @click.option("--resume", metavar="NAME", help="Go on with a search that was stopped.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would come to, and what it would try first.")
 @storage_option
 @json_option
 def search(
@@ -154,6 +89,7 @@ def search(
     trials: int | None,
     overrides: tuple[str, ...],
     resume: str | None,
+    dry_run: bool,
     storage: Path,
     as_json: bool,
 ) -> None:
@@ -168,7 +104,7 @@ def search(
     shown = screen()
     pairs = [pair(override) for override in overrides]
     if resume:
-        if spec or name or data or pairs:
+        if spec or name or data or pairs or dry_run:
             raise InputError(f"--resume goes on with '{resume}' as it was started; leave out what is given beside it.")
         experiment = Experiment(storage=storage, name=resume)
         checked = experiment.spec() if trials is None else experiment.extend(trials)
@@ -178,7 +114,10 @@ def search(
         if trials is not None:
             pairs.append(("budget.trials", str(trials)))
         checked = load_spec(spec, pairs, data_path=data).anywhere()
-        experiment = Experiment(storage=storage, name=name or _default_name(spec))
+        if dry_run:
+            _dry_run(checked, as_json)
+            return
+        experiment = Experiment(storage=storage, name=name or checked.subject.name or _default_name(spec))
     dataset = open_data(checked.data_path, shown)
     if not resume:
         begin(experiment, checked, dataset)
@@ -265,9 +204,21 @@ def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, as_json: bool) -
     print_result({"written": written}, as_json, lambda: click.echo("\n".join(written)))
 
 
-cli.add_command(recipes)
-cli.add_command(train)
-cli.add_command(compare)
+for command in (
+    render,
+    compose,
+    import_,
+    inspect,
+    verify,
+    recipes,
+    train,
+    compare,
+    spec_command,
+    profile,
+    trials_command,
+    importance,
+):
+    cli.add_command(command)
 
 
 def main() -> None:
@@ -295,6 +246,18 @@ def main() -> None:
         os._exit(INTERRUPTED)  # a second Ctrl-C: no waiting for anything
 
 
+def _dry_run(spec: SearchSpec, as_json: bool) -> None:
+    from search.dry_run import dry_run
+    from search.prepare import open_data
+    from search.screens import show_dry_run
+
+    shown = screen()
+    dataset = open_data(spec.data_path, shown)
+    shown.say("measuring a step of the smallest and of the largest network")
+    found = dry_run(spec, dataset)
+    print_result(found, as_json, lambda: show_dry_run(console(), found))
+
+
 def _default_name(spec: Path | None) -> str:
     if spec is None:
         raise InputError("The name of the search is missing; give --name.")
@@ -305,15 +268,6 @@ def _show_summary(experiment: Experiment, summary: dict[str, Any], as_json: bool
     from search.screens import show_summary
 
     print_result(summary, as_json, lambda: show_summary(console(), experiment, summary))
-
-
-def _show_dataset(path: Path, sheet: Path | None, as_json: bool) -> None:
-    from data.shards import Dataset
-    from search.screens import show_dataset
-
-    info = Dataset.open(path).info
-    values = json.loads(info.to_json()) | {"path": str(path)} | ({"sheet": str(sheet)} if sheet else {})
-    print_result(values, as_json, lambda: show_dataset(console(), path, info, sheet))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from search.experiment import Experiment
     from search.progress import Screen
 
+BAD_INPUT = 2
 INTERRUPTED = 130
 PIPE_COLUMNS = 120
 
@@ -63,6 +64,16 @@ def print_result(values: Mapping[str, Any] | Sequence[Any], as_json: bool, show:
         click.echo(json.dumps(values, indent=2))
     else:
         show()
+
+
+def print_dataset(path: Path | str, sheet: Path | None, as_json: bool) -> None:
+    """Print what a data set holds; `sheet` is a contact sheet that was made of it."""
+    from data.shards import Dataset
+    from search.screens import show_dataset
+
+    info = Dataset.open(path).info
+    values = json.loads(info.to_json()) | {"path": str(path)} | ({"sheet": str(sheet)} if sheet else {})
+    print_result(values, as_json, lambda: show_dataset(console(), path, info, sheet))
 
 
 def console() -> Console:

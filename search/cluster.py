@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -92,11 +92,11 @@ def _address() -> Iterator[str]:
         del os.environ["RAY_GCS_SERVER_PORT"], os.environ["RAY_ADDRESS"]
 
 
-def cluster_resources() -> dict[str, float]:
-    """CPUs, GPUs and the like, over all nodes of the joined cluster."""
+def cluster_resources() -> list[dict[str, float]]:
+    """CPUs, GPUs and the like of each node of the joined cluster."""
     import ray
 
-    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def has_one_node() -> bool:
@@ -106,32 +106,61 @@ def has_one_node() -> bool:
     return len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
 
 
-def plan(config: ResourcesConfig, available: Mapping[str, float]) -> tuple[Workers, int]:
+def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple[Workers, int]:
     """What each trial gets, and how many run at a time.
+
+    A worker lies on one node, and a fraction of a GPU on one GPU: what is left over of each is lost. The drivers of
+    worker groups hold no CPU, and a group takes its places all at once or waits, so that no two wait for each other.
 
     Args:
         config: what the spec asks for.
-        available: the cluster's resources, as `cluster_resources` gives them.
+        nodes: the resources of each, as `cluster_resources` gives them.
 
     Raises:
-        InputError: if not one trial fits.
+        InputError: if not one trial fits, or the GPUs cannot be shared so.
     """
     from trainable.trainer import Workers
 
-    cpus, gpus = available.get("CPU", 0), available.get("GPU", 0)
+    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
     if config.gpus_per_trial == "auto":
         gpus_per_trial = float(config.workers) if gpus else 0.0
     else:
         gpus_per_trial = config.gpus_per_trial
-    cpus_per_trial = config.workers * config.cpus_per_worker
-    fits = math.floor(cpus / cpus_per_trial)
-    if gpus_per_trial:
-        fits = min(fits, math.floor(gpus / gpus_per_trial + 1e-9))
+    gpus_per_worker = gpus_per_trial / config.workers
+    _check_shares(config, gpus_per_trial)
+    places = sum(_places(node, config.cpus_per_worker, gpus_per_worker) for node in nodes)
+    fits = places // config.workers
     if fits < 1:
         raise InputError(
-            f"A trial asks for {cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs, but the cluster has {cpus:g} and "
-            f"{gpus:g}; lower resources.workers, resources.cpus_per_worker or resources.gpus_per_trial."
+            f"A trial asks for {config.workers * config.cpus_per_worker} CPUs and {gpus_per_trial:g} GPUs, but the "
+            f"cluster has {cpus:g} and {gpus:g}{_spread(nodes)}; lower resources.workers, resources.cpus_per_worker or "
+            "resources.gpus_per_trial."
         )
     wanted = fits if config.concurrent == "auto" else min(fits, config.concurrent)
-    workers = Workers(count=config.workers, cpus=config.cpus_per_worker, gpus=gpus_per_trial / config.workers)
-    return workers, wanted
+    return Workers(count=config.workers, cpus=config.cpus_per_worker, gpus=gpus_per_worker), wanted
+
+
+def _places(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """Workers that a node has room for."""
+    by_cpus = math.floor(node.get("CPU", 0) / cpus)
+    if not gpus:
+        return by_cpus
+    on_one = math.floor(1 / gpus + 1e-9)  # none, where a worker takes several
+    has = math.floor(node.get("GPU", 0))
+    return min(by_cpus, has * on_one if on_one else math.floor(has / gpus))
+
+
+def _check_shares(config: ResourcesConfig, gpus: float) -> None:
+    """A GPU is shared by workers of different trials alone: those of one exchange their gradients between GPUs."""
+    whole = gpus % config.workers == 0
+    if whole or (config.workers == 1 and gpus < 1):
+        return
+    wanted = "a fraction below 1 or a whole number" if config.workers == 1 else f"0 or a multiple of {config.workers}"
+    of = "" if config.workers == 1 else f" for {config.workers} workers"
+    raise InputError(
+        f"The value of 'resources.gpus_per_trial' is {gpus:g}, but must be {wanted}{of}; correct it in the spec."
+    )
+
+
+def _spread(nodes: Sequence[Mapping[str, float]]) -> str:
+    return f" on {len(nodes)} nodes" if len(nodes) > 1 else ""

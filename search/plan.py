@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from trainable.config import Section
 from trainable.recipes import RECIPES
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a search may be called: it is the name of a directory."""
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _share_or_auto(value: Any) -> float | Literal["auto"]:
@@ -52,23 +57,42 @@ class SchedulerConfig(Section):
 
 
 class BudgetConfig(Section):
-    """When the search ends, whichever comes first."""
+    """When the search ends, whichever comes first; trials that run then are stopped."""
 
     trials: Annotated[int, Field(ge=1)] = 20
-    hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Wall time of the search, without the retraining; trials that run then are stopped."""
+    hours: Limit | None = None
+    """Wall time of the search, without the retraining; no limit when left out."""
+    gpu_hours: Limit | None = None
+    """Of all trials together: the time of each times its GPUs; no limit when left out."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """The search ends when so many trials in a row did not improve on the best; no limit when left out."""
 
 
 class ResourcesConfig(Section):
     """What each trial may use."""
 
     workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that share a trial."""
+    """Processes that share a trial; each of several has GPUs of its own, or none."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_share_or_auto)] = "auto"
-    """A fraction lets several trials share a GPU; 'auto' is one GPU a worker where the cluster has any."""
+    """A fraction lets several trials of one worker share a GPU; 'auto' is one GPU a worker where there are any."""
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = "auto"
     """Trials at a time; 'auto' is as many as fit."""
+
+
+class ConstraintsConfig(Section):
+    """What a network must keep to; no limits by default.
+
+    Parameters and multiply-adds are known before a trial starts: one that breaks a limit is not trained.
+    """
+
+    parameters: Limit | None = None
+    """Most parameters, such as 2e6."""
+    macs: Limit | None = None
+    """Most multiply-adds of one pair of pictures at `data.image_size`, such as 1e9."""
+    ms_per_picture: Limit | None = None
+    """Most milliseconds for one pair of pictures, alone in its batch, on the device of the trial, which measures it
+    before it trains."""
 
 
 class SearchConfig(Section):
@@ -103,5 +127,6 @@ class Plan(Section):
     scheduler: SchedulerConfig = SchedulerConfig()
     budget: BudgetConfig = BudgetConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    constraints: ConstraintsConfig = ConstraintsConfig()
     search: SearchConfig = SearchConfig()
     retrain: RetrainConfig = RetrainConfig()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import optuna
 import torch
 
 from data.cache import cache_root, decoded_bytes
+from data.cache_budget import growth_bytes
 from data.errors import InputError
 from data.shards import Dataset
 from data.splits import rows
+from data.subset import subset
 from search.cluster import has_one_node
 from search.experiment import Experiment
 from search.progress import Screen
@@ -30,10 +32,14 @@ OPTIMIZER_COPIES = 3
 def open_data(path: str, screen: Screen) -> Dataset:
     """A data set whose every part was compared with its checksum.
 
+    Args:
+        path: a directory, or an address such as s3://bucket/prefix.
+        screen: shows how far it is.
+
     Raises:
         InputError: if it is missing, of a newer schema, truncated or altered.
     """
-    size = sum(part.bytes for part in Dataset.open(Path(path)).info.parts)
+    size = sum(part.bytes for part in Dataset.open(path).info.parts)
     with screen.bar("checking the data", -(-size // 2**20), "MiB") as move:
         done = 0
 
@@ -42,7 +48,7 @@ def open_data(path: str, screen: Screen) -> Dataset:
             move(-(-checked // 2**20) - done, "")
             done = -(-checked // 2**20)
 
-        return Dataset.open(Path(path), verify=True, on_bytes=show)
+        return Dataset.open(path, verify=True, on_bytes=show)
 
 
 def check_same_data(experiment: Experiment, study: optuna.Study, dataset: Dataset) -> None:
@@ -61,13 +67,16 @@ def check_same_data(experiment: Experiment, study: optuna.Study, dataset: Datase
         )
 
 
-def split_counts(dataset: Dataset, config: DataConfig) -> dict[str, int]:
-    """Samples of each part.
+def split_counts(dataset: Dataset, config: DataConfig, *, samples: int | None = None, seed: int = 0) -> dict[str, int]:
+    """Samples of each part; of the training part those that are read where `samples` are asked for.
 
     Raises:
         InputError: if a part has none.
     """
-    return {part: len(rows(dataset.ids, part, config.split_by, config.shares)) for part in PARTS}
+    found = {part: rows(dataset.ids, part, config.split_by, config.shares) for part in PARTS}
+    if samples is not None:
+        found["train"] = subset(dataset.ids, found["train"], samples, split_by=config.split_by, seed=seed)
+    return {part: len(numbers) for part, numbers in found.items()}
 
 
 def check_disk(
@@ -77,34 +86,63 @@ def check_disk(
     models: Iterable[ModelConfig],
     checkpoints: int,
 ) -> None:
-    """See to it that the disks have room for so many checkpoints of the largest model, and for decoded pictures.
+    """See to it that the disk has room for so many checkpoints of the largest model, beside decoded pictures.
+
+    Of those, what does not fit is decoded on the fly; checkpoints have to fit.
 
     Raises:
-        InputError: if one has not.
+        InputError: if it has not.
     """
-    counts = dataset.info.counts
-    needs = {
-        experiment.root: 4 * _largest(models) * checkpoints,
-        cache_root(): sum(decoded_bytes(counts.samples, counts.backgrounds, size) for size in set(image_sizes)),
-    }
-    for place, needed in needs.items():
-        place.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(place).free
-        if free < needed:
-            raise InputError(
-                f"Up to {needed / 1e9:.1f} GB are needed at '{place}', but {free / 1e9:.1f} GB are free; make "
-                "room, choose another --storage or $TWINHEAD_CACHE, or lower data.image_size or budget.trials."
-            )
+    place, cache = experiment.root, cache_root()
+    for directory in (place, cache):
+        directory.mkdir(parents=True, exist_ok=True)
+    needed: float = 4 * _largest(models) * checkpoints
+    if place.stat().st_dev == cache.stat().st_dev:
+        counts = dataset.info.counts
+        decoded = sum(decoded_bytes(counts.samples, counts.backgrounds, size) for size in set(image_sizes))
+        needed += growth_bytes(cache, dataset.info.fingerprint, decoded)
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"Up to {needed / 1e9:.1f} GB are needed at '{place}', but {free / 1e9:.1f} GB are free; make room, choose "
+            "another --storage or $TWINHEAD_CACHE, or lower data.image_size, budget.trials or $TWINHEAD_CACHE_GB."
+        )
 
 
-def make_job(experiment: Experiment, dataset: Dataset, workers: Workers, checkpoint_epochs: Iterable[int]) -> TrialJob:
-    """What an experiment's trials have in common."""
+def make_job(
+    experiment: Experiment,
+    dataset: Dataset,
+    workers: Workers,
+    checkpoint_epochs: Iterable[int],
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    ms_per_picture: float | None = None,
+) -> TrialJob:
+    """What an experiment's trials have in common.
+
+    Args:
+        experiment: where they lie.
+        dataset: what they read.
+        workers: what each uses.
+        checkpoint_epochs: epochs after which a checkpoint is due, beside the best ones.
+        samples: how many training samples they read; all when left out.
+        seed: which samples.
+        ms_per_picture: how long a network may take; without a limit when left out.
+    """
+    path, fingerprint = str(dataset.path.absolute()), dataset.info.fingerprint
     return TrialJob(
-        data=TrialData(path=str(dataset.path.absolute()), fingerprint=dataset.info.fingerprint),
+        data=TrialData(path=path, fingerprint=fingerprint, samples=samples, samples_seed=seed),
         workers=workers,
         checkpoint_epochs=frozenset(checkpoint_epochs),
         group_storage=str(experiment.groups),
+        ms_per_picture=ms_per_picture,
     )
+
+
+def on_everything(job: TrialJob) -> TrialJob:
+    """The job without what was left out for the search's sake: all samples, and no limit that was kept to already."""
+    return replace(job, data=replace(job.data, samples=None), ms_per_picture=None)
 
 
 def alone(job: TrialJob, concurrent: int) -> TrialJob:
@@ -116,13 +154,21 @@ def alone(job: TrialJob, concurrent: int) -> TrialJob:
 
 
 def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, screen: Screen) -> None:
-    """Decode every part on this node; on a cluster of several, each node's first trial decodes its own."""
+    """Decode every part on this node; on a cluster of several, each node's first trial decodes its own.
+
+    Where another process decodes the same, the bar shows how far that one is. What does not fit is said once.
+    """
     if not has_one_node():
         return
-    with screen.bar("decoding", len(configs) * dataset.info.counts.samples, "samples") as move:
-        for config in configs:
-            for part in PARTS:
-                read_part(config, job.data, part, lambda count: move(count, ""))
+    splits = []  # all are held until the end: one that made room for the next would be decoded again
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with screen.bar("decoding", len(configs) * dataset.info.counts.samples, "samples") as move:
+            for config in configs:
+                for part in PARTS:
+                    splits.append(read_part(config, job.data, part, lambda count: move(count, "")))  # noqa: PERF401
+    for line in dict.fromkeys(str(warning.message) for warning in warned):
+        screen.say(line)
 
 
 def each_uses(workers: Workers) -> str:

@@ -120,6 +120,8 @@ class SearchProgress(DriverOnly, tune.Callback):
         epoch = result.get("epoch", 0)
         if result.get("outcome") == "diverged":
             said = f"diverged in epoch {epoch}"
+        elif result.get("outcome") == "constraint":
+            said = f"not trained, for {result['reason']}"
         else:
             score, best_epoch = self._best_of.get(trial.trial_id, (float("nan"), 0))
             ended = "" if epoch >= self._max_epochs else f", stopped after epoch {epoch}"

@@ -107,8 +107,7 @@ def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: value
         for name, value in result.items()
-        if isinstance(value, int | float)
-        and (name.partition("_")[0] in GROUPS or name in SINGLE)
+        if isinstance(value, int | float) and (name.partition("_")[0] in GROUPS or name in SINGLE)
     }
 
 

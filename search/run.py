@@ -11,6 +11,7 @@ from ray import tune
 
 from data.errors import InputError, UnfinishedError
 from data.shards import Dataset
+from search.budget import Budget, check_budget
 from search.cluster import cluster, cluster_resources, plan
 from search.experiment import Experiment
 from search.handover import hand_over
@@ -23,6 +24,7 @@ from search.prepare import (
     decode,
     each_uses,
     make_job,
+    on_everything,
     split_counts,
 )
 from search.progress import Screen, SearchProgress
@@ -40,6 +42,11 @@ from trainable.trainer import TrialJob, Workers
 
 OUTSIDE = "recipes_outside"
 """Attribute of a study: why recipes are not among its trials, by their names."""
+ENDED = {
+    "hours": "its hours are over (budget.hours)",
+    "gpu_hours": "its hours of GPUs are spent (budget.gpu_hours)",
+    "patience": "the best has not improved for long enough (budget.patience)",
+}
 
 
 def begin(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
@@ -74,20 +81,22 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         screen.say(f"the search '{experiment.name}' is complete; give --trials for a larger budget")
         return experiment.summary()
     data_config = _data_config(spec)
-    counts = split_counts(dataset, data_config)
+    counts = split_counts(dataset, data_config, samples=spec.subject.samples, seed=spec.plan.search.seed)
     with experiment.lock(), cluster() as dashboard:
         study = open_study(experiment)
         check_same_data(experiment, study, dataset)
         _start(study, spec, screen)
         before = float(study.user_attrs.get("seconds", 0.0))
         hours = spec.plan.budget.hours
-        stopper = Stopper(seconds=hours * 3600 - before if hours else None)
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
+        check_budget(spec.plan.budget, workers)
+        budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
+        stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
         _check_disk(experiment, spec, dataset, data_config, concurrent)
         _announce(screen, experiment, spec, counts, workers, concurrent, dashboard)
         job = _job(experiment, spec, dataset, workers)
         decode([data_config], job, dataset, screen)
-        _search(experiment, spec, study, job, concurrent, screen, stopper)
+        _search(experiment, spec, study, job, concurrent, screen, stopper, budget)
         trials = trial_records(study)
         best = find_best(experiment, trials)
         recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
@@ -97,6 +106,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
             experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=dataset.info.fingerprint
         )
         summary["recipes_outside"] = study.user_attrs.get(OUTSIDE, {})
+        summary["ended_by"] = stopper.reason or "trials"
         experiment.write_summary(summary)
         if stopper.interrupted:
             raise InterruptedSearchError
@@ -106,7 +116,8 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
             )
         _hand_over_best(experiment, best)
         if spec.plan.retrain.enabled:
-            summary = _finish(experiment, spec, summary, best, recipe, alone(job, concurrent), screen)
+            job = alone(on_everything(job), concurrent)
+            summary = _finish(experiment, spec, summary, best, recipe, job, screen)
         summary |= {"complete": True, "seconds": round(before + time.monotonic() - started, 1)}
         study.set_user_attr("seconds", summary["seconds"])
         experiment.write_summary(summary)
@@ -138,7 +149,7 @@ def retrain_again(
     with experiment.lock(), cluster():
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         shutil.rmtree(experiment.retraining, ignore_errors=True)
-        job = alone(_job(experiment, spec, dataset, workers), concurrent)
+        job = alone(on_everything(_job(experiment, spec, dataset, workers)), concurrent)
         summary = _finish(experiment, spec, summary, best, recipe, job, screen)
     summary |= {"complete": True}
     experiment.write_summary(summary)
@@ -175,14 +186,17 @@ def _search(
     concurrent: int,
     screen: Screen,
     stopper: Stopper,
+    budget: Budget,
 ) -> None:
     earlier = [trial for trial in trial_records(study) if trial.state.is_finished()]
     scores = [record.score for trial in earlier for record in trial.epochs]
     left = max(0, spec.plan.budget.trials - len(earlier))
     with screen.bar("searching", left, "trials") as move:
         shown = SearchProgress(screen, move, max_epochs=spec.plan.scheduler.max_epochs, best=max(scores, default=None))
-        listeners: list[tune.Callback] = [TensorBoard(experiment), shown]
+        listeners: list[tune.Callback] = [TensorBoard(experiment), shown, budget]
         Tuner(experiment, spec, job, concurrent=concurrent, listeners=listeners).run(study, stopper)
+    if stopper.reason:
+        screen.say(f"the search ended before its {spec.plan.budget.trials} trials: {ENDED[stopper.reason]}")
     for trial in trial_records(study):
         if trial.state.is_finished():
             keep_best(experiment, trial)  # once more: its process may have outlived its end
@@ -239,7 +253,15 @@ def _hand_over_best(experiment: Experiment, best: Best, **on_test: Any) -> None:
 
 
 def _job(experiment: Experiment, spec: SearchSpec, dataset: Dataset, workers: Workers) -> TrialJob:
-    return make_job(experiment, dataset, workers, rung_epochs(**spec.plan.scheduler.model_dump()))
+    return make_job(
+        experiment,
+        dataset,
+        workers,
+        rung_epochs(**spec.plan.scheduler.model_dump()),
+        samples=spec.subject.samples,
+        seed=spec.plan.search.seed,
+        ms_per_picture=spec.plan.constraints.ms_per_picture,
+    )
 
 
 def _data_config(spec: SearchSpec) -> DataConfig:

@@ -8,10 +8,13 @@ from typing import Any
 
 import optuna
 
+from search.conditions import exists, matters
+from search.constraints import broken
 from search.domains import Choices, Per, Range
 from search.scheduler import RECIPE
-from search.space import FIXED, default_parameters, exists, parameter
-from search.spec import SearchSpec, at, check_spec, leaves
+from search.space import FIXED, deciding, default_parameters, parameter
+from search.spec import SearchSpec, check_spec
+from search.tree import at, leaves, replace_leaf
 from trainable.config import TrialConfig
 from trainable.recipes import RECIPES, load_recipe
 
@@ -44,7 +47,8 @@ def enqueue_starts(study: optuna.Study, spec: SearchSpec) -> dict[str, str]:
     starts, outside = find_starts(spec, [name for name in names if name != "default"])
     for start in starts:
         study.enqueue_trial(start.parameters, user_attrs={RECIPE: start.recipe, FIXED: start.fixed})
-    if "default" in names:
+    default = _on_own_pictures(TrialConfig().model_dump(), spec)
+    if "default" in names and not broken(default, spec.plan.constraints):
         study.enqueue_trial(default_parameters(spec))
     return outside
 
@@ -54,7 +58,8 @@ def find_starts(spec: SearchSpec, names: Sequence[str]) -> tuple[list[Start], di
 
     A leaf that the spec searches must allow the recipe's value, and one that it fixes otherwise than by default must
     have it. What the spec leaves fixed by default is the recipe's own: augmentation, normalisation, a loss that is
-    not searched. Picture size, batch size and split are the search's, and a policy's horizon is the whole trial.
+    not searched. Picture size, batch size and split are the search's (where it searches batch sizes, the one nearest to
+    the default), and a policy's horizon is the whole trial. A recipe must keep to the search's limits too.
 
     Args:
         spec: the search.
@@ -79,33 +84,50 @@ def _place(name: str, config: TrialConfig, spec: SearchSpec, by_default: dict[tu
     values = config.model_dump()
     for stage in values["data"]["progression"]:
         stage["batch_size"] = None
-    start = Start(recipe=name)
+    if wrong := broken(_on_own_pictures(values, spec), spec.plan.constraints):
+        raise OutsideError(wrong)
+    start, decisive = Start(recipe=name), deciding(spec)
     for path, leaf in leaves(spec.space):
         key = ".".join(path)
-        if key in OWN or path[:2] == ("data", "split") or not exists(values, path):
+        if path[:2] == ("data", "split") or not exists(values, path):
             continue
-        value, domain, case = at(values, key), leaf, None
-        if isinstance(leaf, Per):
-            case = at(values, leaf.key)
-            domain = leaf.domains.get(str(case))
+        case = at(values, leaf.key) if isinstance(leaf, Per) else None
+        domain = leaf.domains.get(str(case)) if isinstance(leaf, Per) else leaf
         if isinstance(domain, Range | Choices):
-            if not _has(domain, value):
-                raise OutsideError(f"its {key} is {value}, and the space has {_shown(domain)}")
-            start.parameters[parameter(key, leaf, case)] = value
-        elif value != domain:
+            if key in decisive or matters(values, path):
+                value = _nearest(domain, at(TrialConfig().model_dump(), key)) if key in OWN else at(values, key)
+                start.parameters.update(_drawn(key, domain, value, parameter(key, leaf, case)))
+        elif key not in OWN and at(values, key) != domain:
             if leaf != by_default[path]:
-                raise OutsideError(f"its {key} is {value}, and the space has {domain}")
-            start.fixed[key] = value
+                raise OutsideError(f"its {key} is {at(values, key)}, and the space has {domain}")
+            start.fixed[key] = at(values, key)
     if values["depth_policy"]:
         start.fixed["depth_policy"] = values["depth_policy"]
     return start
 
 
-def _has(domain: Range | Choices, value: Any) -> bool:
-    return value in domain.values if isinstance(domain, Choices) else domain.low <= value <= domain.high
+def _drawn(key: str, domain: Range | Choices, value: Any, name: str) -> dict[str, Any]:
+    """Optuna's parameters of a leaf that is searched; `name` is that of its own one."""
+    if not domain.has(value):
+        raise OutsideError(f"its {key} is {value}, and the space has {_shown(domain)}")
+    return domain.parameters(name, value)
+
+
+def _on_own_pictures(values: dict[str, Any], spec: SearchSpec) -> dict[str, Any]:
+    """A recipe's values on pictures of the search's size."""
+    return replace_leaf(values, ("data", "image_size"), at(spec.space, "data.image_size"))
+
+
+def _nearest(domain: Range | Choices, default: Any) -> Any:
+    """What a domain has that is nearest to a default."""
+    if isinstance(domain, Range):
+        return domain.nearest(default)
+    if domain.has(default) or not isinstance(default, int | float):
+        return default if domain.has(default) else domain.values[0]
+    return min(domain.values, key=lambda value: abs(value - default))  # type: ignore[operator]
 
 
 def _shown(domain: Range | Choices) -> str:
     if isinstance(domain, Range):
-        return f"{domain.low:g} to {domain.high:g}"
+        return f"{'0 or ' if domain.or_zero else ''}{domain.low:g} to {domain.high:g}"
     return ", ".join(str(value) for value in domain.values)

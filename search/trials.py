@@ -48,9 +48,9 @@ class TrialRecord:
     config: Mapping[str, Any]
     """Values of its `TrialConfig`."""
     outcome: str
-    """'trained', 'diverged', or '' before the first report."""
+    """'trained', 'diverged', 'constraint', or '' before the first report."""
     reason: str
-    """Why it diverged or failed, in a sentence."""
+    """Why it diverged, failed or was not trained, in a sentence."""
     lr_factors: list[float]
     """The learning-rate factor that each epoch ended with."""
     epochs: list[EpochRecord]
@@ -96,12 +96,22 @@ def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
 
 
 def note_epoch(trial: optuna.Trial, record: EpochRecord, outcome: Mapping[str, Any]) -> None:
-    """Remember a report; `outcome` may hold outcome, reason and lr_factors."""
+    """Remember a report.
+
+    Args:
+        trial: the study's.
+        record: what was reported.
+        outcome: may hold outcome, reason and lr_factors, and 'violations': by limit of the spec, the excess as a share
+            of the limit, which the searcher learns from.
+    """
     kept = {"metrics": dict(record.metrics), "checkpoint": record.checkpoint}
     trial.set_user_attr(f"{_EPOCH}{record.epoch}", kept)
     for name in ("outcome", "reason", "lr_factors"):
         if name in outcome:
             trial.set_user_attr(name, outcome[name])
+    for name, excess in outcome.get("violations", {}).items():
+        if name not in trial.constraints:  # every report of a trial has it
+            trial.set_constraint(name, excess)
 
 
 def note_failure(trial: optuna.Trial, reason: str) -> None:

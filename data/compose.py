@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
-from signal import SIG_IGN, SIGINT, signal
 from typing import TYPE_CHECKING, Any, get_args
 
 import cv2
@@ -24,6 +21,7 @@ from data.compose_sources import Sources, open_sources
 from data.errors import InputError, UnfinishedError
 from data.polarity import POLARITIES
 from data.shards import Dataset, write_dataset
+from data.workers import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -207,8 +205,7 @@ def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int 
                 make_piece(piece, folder.file(piece.number))
             yield from folder.read(piece)
         return
-    # Spawned, not forked: the parent may hold threads of other libraries.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
+    with open_pool(processes) as pool:
         composed: dict[int, Future[None]] = {
             piece.number: pool.submit(make_piece, piece, folder.file(piece.number)) for piece in missing
         }
@@ -224,20 +221,6 @@ def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int 
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    """One core a process; Ctrl-C is the parent's to answer; and no process outlives a parent that was killed."""
-    cv2.setNumThreads(1)
-    signal(SIGINT, SIG_IGN)
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 def _move(folder: PieceFolder, destination: Path) -> DatasetInfo:

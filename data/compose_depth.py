@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError
-from data.images import storable_plane
+from data.images import decode_any, storable_plane
 
 if TYPE_CHECKING:
     from data.polarity import PolarityName
@@ -82,21 +82,6 @@ def decode_depth(encoded: bytes, where: str) -> StoredDepth:
             "bits; convert it."
         )
     return np.asarray(pixels, np.uint16)
-
-
-def decode_any(encoded: bytes, where: str) -> NDArray[Any]:
-    """Pixels as OpenCV gives them: of any number of bits, with the channels in its order.
-
-    Raises:
-        InputError: if the bytes are no whole image.
-    """
-    try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise InputError(f"The picture '{where}' is no image, or cut off; replace it by a whole PNG or JPEG file.")
-    return np.asarray(pixels)
 
 
 def middle_square(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -9,12 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
-from data.compose_depth import PER_METRE, DepthScale, StoredDepth, decode_any, decode_depth, middle_square
+from data.compose_depth import PER_METRE, DepthScale, StoredDepth, decode_depth, middle_square
 from data.errors import InputError
-from data.images import decode_photo, resize_to
+from data.images import decode_any, decode_photo, resize_to
 from data.statistics import FOREGROUND_ABOVE
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def decode_cutout(encoded: bytes, where: str) -> Pixels:
             f"The foreground '{where}' is transparent all over: no pixel has an alpha above {FOREGROUND_ABOVE} of 255; "
             "replace or remove it."
         )
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), np.uint8)
+    return np.asarray(pixels, np.uint8)
 
 
 def resize_cutout(cutout: Pixels, longest: int) -> Pixels:

@@ -5,10 +5,11 @@ Shapes: H and W height and width in pixels. A photograph is (H, W, 3) RGB, a pla
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.schema import EncodedSample, Pixels, Sample
@@ -17,6 +18,9 @@ Resize = Literal["area", "bilinear", "lanczos"]
 
 GREY_TOLERANCE = 2
 """Levels by which the channels of a grey picture stored as colour may differ: JPEG rounds chroma."""
+
+_TO_RGB = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
+"""From OpenCV's order of channels, by their number."""
 
 
 def decode_photo(encoded: bytes, where: str) -> Pixels:
@@ -40,7 +44,7 @@ def decode_photo(encoded: bytes, where: str) -> Pixels:
             f"The photograph '{where}' has {pixels.shape[2]} channels, but must be grey or RGB; "
             "store it without an alpha channel."
         )
-    return _flip_channels(pixels)
+    return pixels
 
 
 def decode_plane(encoded: bytes, where: str) -> Pixels:
@@ -76,8 +80,28 @@ def storable_plane(encoded: bytes, where: str) -> tuple[Pixels, bytes]:
             f"The picture '{where}' has colours or an alpha channel, but a mask or depth must have a single "
             "channel; store it as grey."
         )
-    plane = _pixels(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
+    plane = _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     return plane, encode_png(plane)
+
+
+def decode_any(encoded: bytes, where: str) -> NDArray[Any]:
+    """Pixels of an image file of any number of bits.
+
+    Returns:
+        (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, whichever is stored.
+
+    Raises:
+        InputError: if the bytes are no whole image.
+    """
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise InputError(f"The picture '{where}' is no image, or cut off; replace it by a whole PNG or JPEG file.")
+    if pixels.ndim == 3 and pixels.shape[2] in _TO_RGB:
+        pixels = cv2.cvtColor(pixels, _TO_RGB[pixels.shape[2]])
+    return np.asarray(pixels)
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -159,13 +183,8 @@ def resize_to(pixels: Pixels, height: int, width: int, *, how: Resize = "area") 
 
 
 def _decode(encoded: bytes, where: str) -> Pixels:
-    """(H, W), (H, W, 3) BGR or (H, W, 4) BGRA."""
-    try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise InputError(f"The picture '{where}' is no image, or cut off; replace it by a whole PNG or JPEG file.")
+    """(H, W), (H, W, 3) RGB or (H, W, 4) RGBA."""
+    pixels = decode_any(encoded, where)
     if pixels.dtype != np.uint8:
         raise InputError(
             f"The picture '{where}' is stored as {pixels.dtype}, but must have 8 bits a channel; convert it to uint8."
@@ -179,13 +198,13 @@ def _encode(extension: str, pixels: Pixels, options: list[int]) -> bytes:
 
 
 def _flip_channels(pixels: Pixels) -> Pixels:
-    """RGB to BGR, and back."""
+    """RGB to BGR."""
     return _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
 
 
 def _colour(pixels: Pixels) -> int:
     """Largest difference between two channels of a pixel, in grey levels."""
-    blue, green, red = cv2.split(pixels)
+    red, green, blue = cv2.split(pixels)
     return max(int(cv2.absdiff(green, other).max()) for other in (blue, red))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Future
 
 from data.images import encode_sample
 from data.scenes import SceneSet
 from data.schema import EncodedSample
+from data.workers import open_pool
 
 
 def render(scenes: SceneSet, *, processes: int | None = None) -> Iterator[EncodedSample]:
@@ -26,8 +26,7 @@ def render(scenes: SceneSet, *, processes: int | None = None) -> Iterator[Encode
             yield from _room(scenes, room)
         return
     ahead: deque[Future[list[EncodedSample]]] = deque()
-    # Spawned, not forked: the parent may hold threads of other libraries.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with open_pool(processes) as pool:
         try:
             for room in range(scenes.backgrounds):
                 ahead.append(pool.submit(_room, scenes, room))

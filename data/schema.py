@@ -61,7 +61,7 @@ class Sample:
     mask: Pixels
     """(H, W): 255 where the foreground is, 0 elsewhere, between the two at its soft edges."""
     depth: Pixels
-    """(H, W): depth of `fg_bg`, far is bright and 255 is the farthest of the picture."""
+    """(H, W): depth of `fg_bg`, far is bright; 255 is the farthest of the picture or of the whole set."""
 
     def __post_init__(self) -> None:
         for name in ("sample_id", "bg_id", "fg_id"):

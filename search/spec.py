@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from data.errors import InputError
+from data.storage import Location
 from search.constraints import problems_of_limits
 from search.default_space import DEFAULT_SPACE
 from search.domains import Domain, as_floats, parse_leaf
@@ -65,7 +66,7 @@ class SearchSpec:
 
     def anywhere(self) -> SearchSpec:
         """The same with an absolute path to the data, so that it means the same from every directory."""
-        path = self.data_path if "://" in self.data_path else str(Path(self.data_path).absolute())
+        path = str(Location.parse(self.data_path).absolute())
         return replace(self, subject=self.subject.model_copy(update={"path": path}))
 
     def with_retraining(self, epochs: int) -> SearchSpec:

@@ -53,18 +53,19 @@ def profile(
     shown = screen()
     dataset = open_data(data, shown)
     part = TrialData(path=data, fingerprint=dataset.info.fingerprint)
-    with shown.bar("decoding", dataset.info.counts.samples, "samples") as move:
-        for name in ("train", "val"):
-            read_part(config.data, part, name, lambda count: move(count, ""))
-    with shown.bar("measuring", WARM_STEPS + steps + TRACED_STEPS, "steps") as move:
-        measured = profile_training(
-            config,
-            part,
-            out / f"{found.name}.pt.trace.json",
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-            steps=steps,
-            on_step=lambda count: move(count, ""),
-        )
+    with shown.warnings():
+        with shown.bar("decoding", dataset.info.counts.samples, "samples") as move:
+            for name in ("train", "val"):
+                read_part(config.data, part, name, lambda count: move(count, ""))
+        with shown.bar("measuring", WARM_STEPS + steps + TRACED_STEPS, "steps") as move:
+            measured = profile_training(
+                config,
+                part,
+                out / f"{found.name}.pt.trace.json",
+                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+                steps=steps,
+                on_step=lambda count: move(count, ""),
+            )
     print_result({"recipe": found.name} | measured.as_plain(), as_json, lambda: _show(found.name, measured))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -161,14 +160,13 @@ def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, scree
     if not has_one_node():
         return
     splits = []  # all are held until the end: one that made room for the next would be decoded again
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        with screen.bar("decoding", len(configs) * dataset.info.counts.samples, "samples") as move:
-            for config in configs:
-                for part in PARTS:
-                    splits.append(read_part(config, job.data, part, lambda count: move(count, "")))  # noqa: PERF401
-    for line in dict.fromkeys(str(warning.message) for warning in warned):
-        screen.say(line)
+    with (
+        screen.warnings(),
+        screen.bar("decoding", len(configs) * dataset.info.counts.samples, "samples") as move,
+    ):
+        for config in configs:
+            for part in PARTS:
+                splits.append(read_part(config, job.data, part, lambda count: move(count, "")))  # noqa: PERF401
 
 
 def each_uses(workers: Workers) -> str:

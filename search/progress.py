@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,6 +63,21 @@ class Screen:
                     log.move(steps, note)
 
             yield move
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Within it, a warning is a line like any other, and is said once."""
+        said: set[str] = set()
+
+        def show(message: Warning | str, *_: Any, **__: Any) -> None:
+            if str(message) not in said:
+                said.add(str(message))
+                self.say(str(message))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = show
+            yield
 
 
 class _Log:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.commands import run
 
 RECIPE = """
@@ -35,3 +37,17 @@ def test_a_key_that_is_not_known_is_said(drawn: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "model.wide" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_it_warns_of_is_said_once(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache without room slows what is measured: a sentence says so, without the line of code that it came from."""
+    monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINHEAD_CACHE_GB", "0")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(RECIPE)
+    done = run("profile", str(recipe), str(drawn), "--steps", "2", "--out", str(tmp_path / "traces"))
+
+    assert done.returncode == 0, done.stderr
+    parts = [line for line in done.stderr.splitlines() if "are decoded anew for every batch" in line]
+    assert len(parts) == len(set(parts)) > 0
+    assert "Warning" not in done.stderr

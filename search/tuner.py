@@ -125,16 +125,7 @@ def run_trials(
     """
     if samples <= 0:
         return
-    searcher = RungSearcher(
-        space,
-        metric=OBJECTIVE,
-        mode=MODE,
-        rungs=rungs,
-        time_attr=TIME_ATTR,
-        seed=seed,
-        study=study,
-        describe=partial(_describe, experiment),
-    )
+    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed)
     with stopper.on_ctrl_c(searcher.interrupt):
         tune.Tuner(
             trainable(job),
@@ -150,6 +141,22 @@ def run_trials(
             ),
             run_config=run_config(experiment.trials, stopper, [Recorder(experiment, searcher), *listeners]),
         ).fit()
+
+
+def build_searcher(
+    experiment: Experiment, study: optuna.Study, space: Space, *, rungs: Sequence[int], seed: int
+) -> RungSearcher:
+    """What proposes the trials of a study; see `run_trials`."""
+    return RungSearcher(
+        space,
+        metric=OBJECTIVE,
+        mode=MODE,
+        rungs=rungs,
+        time_attr=TIME_ATTR,
+        seed=seed,
+        study=study,
+        describe=partial(_describe, experiment),
+    )
 
 
 def run_config(

@@ -31,10 +31,13 @@ LONG = (
 )
 """Trials that take some seconds, so that there is something to interrupt."""
 
+GIVE_UP = 900
+"""Seconds after which a command hangs for sure: groups of workers take 20 each to start, and more on a busy machine."""
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=GIVE_UP, check=False)
 
 
 def twinhead(*arguments: str) -> str:

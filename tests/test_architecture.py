@@ -132,7 +132,7 @@ def modules_after(code: str) -> set[str]:
     """The modules that a fresh interpreter has loaded after `code`."""
     shown = f"{code}\nimport sys\nsys.stderr.write('\\n'.join(sys.modules))"
     ran = subprocess.run(
-        [sys.executable, "-c", shown], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", shown], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
     )
     return set(ran.stderr.split())
 

@@ -126,7 +126,7 @@ def test_a_training_that_was_stopped_goes_on(drawn: Path, tmp_path: Path) -> Non
         wait_for(process, r"train 'long'")
         wait_for_epoch(process, experiment)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=300)[1]
     [before] = records(experiment)
     assert process.returncode == 130
     assert f"twinhead train --resume long --storage {tmp_path}" in said

@@ -22,7 +22,7 @@ def test_ctrl_c_leaves_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> Non
     ) as process:
         wait_for(process, r"trial \d+: score")
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=300)[1]
     before = {trial.number: trial for trial in records(experiment)}
     summary = json.loads(experiment.summary_file.read_text())
 
@@ -75,7 +75,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(drawn: Path, tmp_path: Path)
         wait_for_epoch(process, experiment)
         trials = [pid for pid in descendants(process.pid) if "ImplicitFunc" in command_of(pid)]
         os.kill(trials[0], signal.SIGKILL)
-        out, said = process.communicate(timeout=120)
+        out, said = process.communicate(timeout=300)
 
     assert process.returncode == 0, said
     assert json.loads(out)["outcomes"]["finished"] == 2

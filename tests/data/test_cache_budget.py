@@ -181,7 +181,7 @@ def test_two_builders_keep_the_budget_together(
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         ways: list[Resize] = ["area", "bilinear"]
         futures = [pool.submit(build_together, dataset.path, tmp_path, how) for how in ways]
-        results = [future.result(timeout=60) for future in futures]
+        results = [future.result(timeout=300) for future in futures]
     assert max(most for most, _ in results) <= 1.5 * (ENTRY + 2**15)
     assert sorted(kind for _, kind in results) == ["MappedSplit", "OnTheFlySplit"]
 

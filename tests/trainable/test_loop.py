@@ -288,7 +288,7 @@ def test_two_workers_report_the_metrics_of_the_whole_split(trial_data: TrialData
     """Each sees half of the pictures; the score must be that of one network on all of them."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(train_as_one_of_two, rank, trial_data, tmp_path) for rank in range(2)]
-        first, second = (future.result(timeout=120) for future in futures)
+        first, second = (future.result(timeout=300) for future in futures)
     assert first == second
     networks = [load_model(tmp_path / str(rank))[0] for rank in range(2)]
     for left, right in zip(*(network.parameters() for network in networks), strict=True):

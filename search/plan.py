@@ -29,7 +29,12 @@ def _count_or_auto(value: Any) -> int | Literal["auto"]:
 
 
 class SchedulerConfig(Section):
-    """How long trials run, and when ASHA stops them."""
+    """How long trials run, and when ASHA stops them.
+
+    On six tasks of a published surrogate (see `search.proposals`), of 52 epochs, a search of 10 and of 40 full trainings
+    was worth 829 and 4,031 random ones with a grace of 3 epochs and a factor of 3; with 3 and 4, 945 and 4,079; with 5
+    and 2, 341 and 5,165; with 1 and 3, 81 and 2,334; with 1 and 4, 55 and 1,509. One standard error is about a third.
+    """
 
     max_epochs: Annotated[int, Field(ge=1)] = 9
     """Epochs of a whole trial."""

@@ -3,7 +3,7 @@
 TWINHEAD_LCBENCH=FOLDER python tests/benchmarks/search_quality.py [--seeds 20] [--processes N] [--json FILE]
 
 FOLDER holds lcbench_sim.py, which drives searchers through a published surrogate of learning curves in simulated time
-with eight asynchronous workers; it needs onnxruntime. A result is given as the number of random full trainings that
+with eight asynchronous workers. A result is given as the number of random full trainings that
 it takes to find as good a configuration: the geometric mean over tasks and seeds.
 """
 
@@ -73,8 +73,6 @@ def simulator() -> ModuleType:
         sys.exit(f"The value of {VARIABLE} is '{folder}', but must be the folder that holds lcbench_sim.py; set it.")
     if path.stem in sys.modules:
         return sys.modules[path.stem]
-    if importlib.util.find_spec("onnxruntime") is None:
-        sys.exit("lcbench_sim.py needs onnxruntime, which is not installed; install it beside twinhead to measure.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         sys.exit(f"The value of {VARIABLE} is '{folder}', but its lcbench_sim.py is no Python module.")

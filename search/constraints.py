@@ -30,16 +30,25 @@ def violations(values: Mapping[str, Any], limits: ConstraintsConfig) -> dict[str
         For each limit that there is, the excess as a share of the limit: above 0 where it is broken.
     """
     asked = {name: limit for name in SHOWN if (limit := getattr(limits, name)) is not None}
-    return {name: _cost(name, values) / limit - 1 for name, limit in asked.items()}
+    return {name: cost(name, values) / limit - 1 for name, limit in asked.items()}
 
 
 def broken(values: Mapping[str, Any], limits: ConstraintsConfig) -> str:
     """Which limits a trial breaks, in words without a full stop; '' if it keeps to all that are known before."""
     return " and ".join(
-        f"it has {_cost(name, values):.3g} {SHOWN[name]}, and constraints.{name} is {getattr(limits, name):.3g}"
+        f"it has {cost(name, values):.3g} {SHOWN[name]}, and constraints.{name} is {getattr(limits, name):.3g}"
         for name, excess in violations(values, limits).items()
         if excess > 0
     )
+
+
+def cost(name: str, values: Mapping[str, Any]) -> int:
+    """What a network has of `name`, a key of `SHOWN`; `values` are those of a `TrialConfig`, nested."""
+    model = {key: value for key, value in values["model"].items() if key in {"family", "width", "shared_decoder"}}
+    config = build(ModelConfig, model, source="the spec")
+    if name == "parameters":
+        return _parameters(config.family, config.width, config.shared_decoder)
+    return _macs(config.family, config.width, config.shared_decoder, at(values, "data.image_size"))
 
 
 def problems_of_limits(space: Mapping[str, Any], limits: ConstraintsConfig, source: str) -> Iterator[Problem]:
@@ -50,7 +59,7 @@ def problems_of_limits(space: Mapping[str, Any], limits: ConstraintsConfig, sour
         return
     alone = False
     for name, limit in asked.items():
-        cost, least = min(((_cost(name, values), values["model"]) for values in networks), key=itemgetter(0))
+        cost, least = min(((cost(name, values), values["model"]) for values in networks), key=itemgetter(0))
         if cost > limit:
             alone = True
             sentence = (
@@ -72,14 +81,6 @@ def _smallest_networks(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         widths = representatives(of_family) if isinstance(of_family, Domain) else [of_family]
         model = {"family": name, "width": min(value for value in widths if isinstance(value, int))}
         yield {"model": model, "data": {"image_size": at(space, "data.image_size")}}
-
-
-def _cost(name: str, values: Mapping[str, Any]) -> int:
-    model = {key: value for key, value in values["model"].items() if key in {"family", "width", "shared_decoder"}}
-    config = build(ModelConfig, model, source="the spec")
-    if name == "parameters":
-        return _parameters(config.family, config.width, config.shared_decoder)
-    return _macs(config.family, config.width, config.shared_decoder, at(values, "data.image_size"))
 
 
 @functools.lru_cache(maxsize=4096)

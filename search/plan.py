@@ -6,8 +6,9 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
 
+from search.objectives import check_objective, check_objectives
 from trainable.config import Section
 from trainable.recipes import RECIPES
 
@@ -129,9 +130,19 @@ class RetrainConfig(Section):
 class Plan(Section):
     """The sections that are never searched."""
 
+    objectives: list[Annotated[str, AfterValidator(check_objective)]] = Field(default=["score"])
+    """What the search aims at: up to three figures, with '-' before one of which less is wanted, such as
+    [score, -macs]. Of several, the trade-offs are searched, which `twinhead front` shows. Trials are stopped, and the
+    best is picked, by the first, which is the score."""
     scheduler: SchedulerConfig = SchedulerConfig()
     budget: BudgetConfig = BudgetConfig()
     resources: ResourcesConfig = ResourcesConfig()
     constraints: ConstraintsConfig = ConstraintsConfig()
     search: SearchConfig = SearchConfig()
     retrain: RetrainConfig = RetrainConfig()
+
+    @field_validator("objectives")
+    @classmethod
+    def _fit_together(cls, objectives: list[str]) -> list[str]:
+        check_objectives(objectives)
+        return objectives

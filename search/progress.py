@@ -118,6 +118,11 @@ class SearchProgress(DriverOnly, tune.Callback):
         self._by_epoch = by_epoch
         self._best = best
         self._best_of: dict[str, tuple[float, int]] = {}
+        self._running: set[str] = set()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Count it among those that run."""
+        self._running.add(trial.trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -128,7 +133,7 @@ class SearchProgress(DriverOnly, tune.Callback):
             self._best_of[trial.trial_id] = (score, int(result["epoch"]))
         if self._best is None or score > self._best:
             self._best = score
-        self._move(int(self._by_epoch), self._note(trials))
+        self._move(int(self._by_epoch), self._note())
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the trial's line."""
@@ -142,21 +147,21 @@ class SearchProgress(DriverOnly, tune.Callback):
             score, best_epoch = self._best_of.get(trial.trial_id, (float("nan"), 0))
             ended = "" if epoch >= self._max_epochs else f", stopped after epoch {epoch}"
             said = f"score {score:.4f} at epoch {best_epoch}{ended}"
-        self._end(trials, trial, said)
+        self._end(trial, said)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the trial's line."""
-        self._end(trials, trial, "failed")
+        self._end(trial, "failed")
 
-    def _end(self, trials: list[Trial], trial: Trial, said: str) -> None:
+    def _end(self, trial: Trial, said: str) -> None:
+        self._running.discard(trial.trial_id)
         recipe = trial.config.get(RECIPE)
         self._screen.say(f"trial {trial.config['number']}{f' ({recipe})' if recipe else ''}: {said}")
-        self._move(int(not self._by_epoch), self._note(trials))
+        self._move(int(not self._by_epoch), self._note())
 
-    def _note(self, trials: list[Trial]) -> str:
-        running = sum(trial.status == Trial.RUNNING for trial in trials)
+    def _note(self) -> str:
         best = f", best score {self._best:.4f}" if self._best is not None else ""
-        return f"{running} running{best}"
+        return f"{len(self._running)} running{best}"
 
 
 class EpochProgress(DriverOnly, tune.Callback):

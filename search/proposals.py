@@ -18,7 +18,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -52,11 +52,15 @@ CLOSER = (0.1, 0.05, 0.02)
 ATTEMPTS = 8
 """How often random configurations are drawn anew in the place of infeasible ones."""
 
+KNOWN = "known"
+"""Attribute of a trial, which a space may set: figures that are known before it runs, by name, to be compared by their
+differences."""
+
 Space = Callable[[optuna.Trial], "dict[str, Any] | None"]
 
 
 @dataclass
-class _Known:
+class Candidate:
     """A configuration as the model knows it."""
 
     params: dict[str, Any]
@@ -64,6 +68,8 @@ class _Known:
     row: Floats
     violation: float | None = None
     """By how much its worst constraint is violated, on a scale of its own; None while nobody said."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the space knows of it before it runs; see `KNOWN`."""
 
 
 class Proposer:
@@ -80,23 +86,30 @@ class Proposer:
         self._rungs = list(rungs)
         self._seed = seed % 2**63
         self._points = Points()
-        self._trials: dict[int, _Known] = {}
+        self._trials: dict[int, Candidate] = {}
         self._scores: dict[int, list[tuple[float, int]]] = {rung: [] for rung in rungs}
         self._failures = dict.fromkeys(rungs, 0)
         self._parameters = 0
         self._seen: set[bytes] = set()
         self._told: list[int] = []
         self._violated = False
-        self._pool: list[_Known] = []
+        self._pool: list[Candidate] = []
         self._model = CurveModel()
         self._limits = CurveModel()
         self._learned = 0
         self._changes = 0
 
-    def add(self, trial: int, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
-        """Take in a trial that runs or ran."""
+    def add(
+        self,
+        trial: int,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """Take in a trial that runs or ran, and the figures of it that are known without that."""
         self._learn(distributions)
-        known = _Known(dict(params), dict(distributions), self._points.row(params, distributions))
+        row = self._points.row(params, distributions)
+        known = Candidate(dict(params), dict(distributions), row, figures=figures or {})
         self._trials[trial] = known
         self._parameters += len(params)
         self._seen.add(known.row.tobytes())
@@ -130,31 +143,32 @@ class Proposer:
             return {}
         return self._best(rng, [trial for trial in pending if trial in self._trials]).params
 
-    def _draw(self, rng: np.random.Generator, wanted: Iterable[Mapping[str, Any]]) -> list[_Known]:
+    def _draw(self, rng: np.random.Generator, wanted: Iterable[Mapping[str, Any]]) -> list[Candidate]:
         """Run the space, each time with other values that are wanted."""
         draws = [Draw(rng, values, number=len(self._trials)) for values in wanted]
         for draw in draws:
             self._space(cast("optuna.Trial", draw))
             self._learn(draw.distributions)
         return [
-            _Known(
+            Candidate(
                 draw.params,
                 draw.distributions,
                 self._points.row(draw.params, draw.distributions),
                 constraint_violation(draw.constraints.values()),
+                draw.user_attrs.get(KNOWN, {}),
             )
             for draw in draws
         ]
 
-    def _random(self, rng: np.random.Generator, count: int) -> list[_Known]:
+    def _random(self, rng: np.random.Generator, count: int) -> list[Candidate]:
         """Random configurations; as far as possible none of which the space itself says that it is infeasible."""
         drawn = self._draw(rng, [{}] * count)
         for _ in range(ATTEMPTS):
-            drawn.sort(key=_is_infeasible)
-            if not _is_infeasible(drawn[count - 1]):
+            drawn.sort(key=is_infeasible)
+            if not is_infeasible(drawn[count - 1]):
                 break
             drawn = [*drawn[:count], *self._draw(rng, [{}] * count)]
-        return sorted(drawn, key=_is_infeasible)[:count]
+        return sorted(drawn, key=is_infeasible)[:count]
 
     def _learn(self, distributions: Mapping[str, BaseDistribution]) -> None:
         """Make room for new parameters; few configurations have any."""
@@ -164,19 +178,19 @@ class Proposer:
                 known.row = self._points.row(known.params, known.distributions)
             self._seen = {known.row.tobytes() for known in self._trials.values()}
 
-    def _farthest(self, drawn: list[_Known]) -> _Known:
+    def _farthest(self, drawn: list[Candidate]) -> Candidate:
         """The one that is least like what was tried: the first trials are to see all of the space."""
         if not self._trials:
             return drawn[0]
         tried, offered = self._features(self._trials.values()), self._features(drawn)
         return drawn[int(np.argmax(((offered[:, None] - tried) ** 2).sum(2).min(1)))]
 
-    def _features(self, known: Iterable[_Known]) -> Floats:
+    def _features(self, known: Iterable[Candidate]) -> Floats:
         return self._points.features(np.stack([each.row for each in known]))
 
-    def _best(self, rng: np.random.Generator, pending: list[int]) -> _Known:
+    def _best(self, rng: np.random.Generator, pending: list[int]) -> Candidate:
         """The configuration of the highest acquisition, of those found by weighing many rows."""
-        tried = self._prepare(pending)
+        tried = np.stack([self._trials[trial].row for trial in self._prepare(pending)])
         weigh = self._acquisition(tried)
         order = np.argsort(-self._model.predict(self._points.features(tried), END)[0])
         near = [self._points.moved(rng, tried[order[:PARENTS]], POOL // 2, width) for width in WIDTHS]
@@ -189,7 +203,7 @@ class Proposer:
         _, first = np.unique(-values, return_index=True)
         changes = self._changes
         finalists = self._draw(rng, [self._points.wanted(rows[place]) for place in first[:FINALISTS]])
-        new = [each for each in finalists if each.row.tobytes() not in self._seen and not _is_infeasible(each)]
+        new = [each for each in finalists if each.row.tobytes() not in self._seen and not is_infeasible(each)]
         if not new:
             return self._random(rng, 1)[0]
         if self._changes > changes:
@@ -200,47 +214,58 @@ class Proposer:
     def _time(self, rung: int) -> float:
         return math.log(1 + rung) / math.log(1 + self._rungs[-1])
 
-    def _prepare(self, pending: list[int]) -> Floats:
-        """Fit the model if there is much to learn, tell it what is known, and give the rows of what was tried."""
-        known, tried = self._observations()
-        self._shape(self._model)
+    def _prepare(self, pending: list[int]) -> list[int]:
+        """Fit the model if there is much to learn, tell it what is known, and give the trials that it knows."""
+        chosen = self._chosen()
         results = sum(map(len, self._scores.values()))
         grown = results >= self._learned * GROWTH
         if grown:
             self._learned = results
-            self._model.fit(known)
-        self._model.condition(known)
+        self._teach(self._model, self._observations(chosen), pending, refit=grown)
         self._limit(refit=grown)
+        return list(dict.fromkeys(trial for trial, _, _ in chosen))
+
+    def _teach(self, model: CurveModel, known: Observations, pending: list[int], *, refit: bool) -> None:
+        self._shape(model)
+        if refit:
+            model.fit(known)
+        model.condition(known)
         if pending:
             # What runs is taken to score as expected (kriging believer; Ginsbourger et al. 2010).
-            features = self._points.features(np.stack([self._trials[trial].row for trial in pending]))
-            expected, _ = self._model.predict(features, END)
+            features = self._features(self._trials[trial] for trial in pending)
+            expected, _ = model.predict(features, END)
             times = np.full(len(pending), END)
             believed = Observations(features=features, time=times, trial=np.array(pending), score=expected)
-            self._model.condition(known.joined(believed))
-        return np.stack([self._trials[trial].row for trial in tried])
+            model.condition(known.joined(believed))
 
     def _shape(self, model: CurveModel) -> None:
         model.shape(self._points.owners(), self._parameters / len(self._trials))
 
-    def _observations(self) -> tuple[Observations, list[int]]:
-        """At most `LEARNED` scores: of each rung the best ones, and of its others some from all over the range."""
+    def _ranked(self, rung: int) -> list[tuple[float, int]]:
+        """Scores at a rung with their trials, the best last."""
+        return self._scores[rung]
+
+    def _chosen(self) -> list[tuple[int, float, int]]:
+        """At most `LEARNED` scores with trial and rung: of each rung the best ones, and others from all over its range."""
         chosen: list[tuple[int, float, int]] = []
         for left, rung in zip(range(len(self._rungs), 0, -1), reversed(self._rungs), strict=True):
-            scores = self._scores[rung]
+            scores = self._ranked(rung)
             room = (LEARNED - len(chosen)) // left
             if len(scores) > room:
                 others = np.linspace(0, len(scores) - room // 2 - 1, room - room // 2).astype(int)
                 scores = [*(scores[place] for place in others), *scores[len(scores) - room // 2 :]]
             chosen += [(trial, score, rung) for score, trial in scores]
+        return chosen
+
+    def _observations(self, chosen: Sequence[tuple[int, float, int]]) -> Observations:
+        """As the model takes them: scores with trial and rung."""
         trials = [trial for trial, _, _ in chosen]
-        observations = Observations(
-            features=self._points.features(np.stack([self._trials[trial].row for trial in trials])),
+        return Observations(
+            features=self._features(self._trials[trial] for trial in trials),
             time=np.array([self._time(rung) for _, _, rung in chosen]),
             trial=np.array(trials),
             score=warp(np.array([score for _, score, _ in chosen])),
         )
-        return observations, list(dict.fromkeys(trials))
 
     def _limit(self, *, refit: bool) -> None:
         """Tell the model of constraints what is known of them, if one was ever violated."""
@@ -285,5 +310,6 @@ class Proposer:
         return np.asarray(log_ndtr(-mean / deviation))
 
 
-def _is_infeasible(known: _Known) -> bool:
+def is_infeasible(known: Candidate) -> bool:
+    """Whether somebody said that a constraint is violated."""
     return known.violation is not None and known.violation > 0

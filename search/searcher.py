@@ -11,8 +11,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from search.compromise import Compromiser
 from search.driver import DriverOnly
-from search.proposals import Proposer
+from search.objectives import Aim
+from search.proposals import KNOWN, Proposer
+
+FIGURES = "figures:"
+"""With an epoch behind it, the attribute of a study's trial that holds what it reported of the other aims."""
 
 
 @dataclass(kw_only=True)
@@ -38,6 +43,8 @@ class RungSearcher(DriverOnly, Searcher):
         rungs: the epochs at which trials are compared, in any order.
         time_attr: key of the epoch in a trial's reports.
         seed: of everything random.
+        aims: more aims, such as '-macs', with '-' where smaller is better: proposals are to add to the trade-offs
+            between all. They are reported beside the objective, or the space knows them (`search.proposals.KNOWN`).
         study: where trials are kept; one in memory when left out. Its finished trials are learned from, and those
             that it has as running are proposed again first.
         describe: turns the study's trial and what `space` returned into what Tune is given; when left out, that is
@@ -53,6 +60,7 @@ class RungSearcher(DriverOnly, Searcher):
         rungs: Sequence[int],
         time_attr: str = "epoch",
         seed: int = 0,
+        aims: Sequence[str] = (),
         study: optuna.Study | None = None,
         describe: Callable[[optuna.Trial, dict[str, Any]], dict[str, Any]] = _drawn,
     ) -> None:
@@ -67,7 +75,9 @@ class RungSearcher(DriverOnly, Searcher):
         self._proposed = sum(frozen.state != TrialState.WAITING for frozen in self._study.get_trials(deepcopy=False))
         # Not the seed alone: a search that is gone on with would draw again what it drew at its start.
         self._study.sampler = optuna.samplers.RandomSampler(seed=seed + self._proposed)
-        self._proposer = Proposer(space, self._rungs, seed)
+        self._figures = [Aim.of(text).name for text in aims]
+        self._compromiser = Compromiser(space, self._rungs, seed, aims) if aims else None
+        self._proposer = self._compromiser or Proposer(space, self._rungs, seed)
         self._running: dict[str, _Running] = {}
         self._again: list[FrozenTrial] = []
         self._interrupted = False
@@ -90,7 +100,8 @@ class RungSearcher(DriverOnly, Searcher):
             running = self._propose()
         self._running[trial_id] = running
         returned = self._space(running.trial)
-        self._proposer.add(running.trial.number, running.trial.params, running.trial.distributions)
+        known = running.trial.user_attrs.get(KNOWN) if self._figures else None
+        self._proposer.add(running.trial.number, running.trial.params, running.trial.distributions, known)
         return self._describe(running.trial, returned or {})
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -144,7 +155,7 @@ class RungSearcher(DriverOnly, Searcher):
         for frozen in self._study.get_trials(deepcopy=False):
             if frozen.state == TrialState.WAITING:
                 continue
-            self._proposer.add(frozen.number, frozen.params, frozen.distributions)
+            self._proposer.add(frozen.number, frozen.params, frozen.distributions, frozen.user_attrs.get(KNOWN))
             self._proposer.constrain(frozen.number, frozen.constraints)
             if frozen.state == TrialState.RUNNING:
                 self._again.append(frozen)
@@ -152,7 +163,8 @@ class RungSearcher(DriverOnly, Searcher):
                 reached = [epoch for epoch in frozen.intermediate_values if epoch >= rung]
                 if reached or frozen.state == TrialState.FAIL:
                     value = frozen.intermediate_values[min(reached)] if reached else math.nan
-                    self._learn(frozen.number, rung, value)
+                    figures = frozen.user_attrs.get(f"{FIGURES}{min(reached)}", {}) if reached else {}
+                    self._learn(frozen.number, rung, value, figures)
 
     def _propose(self) -> _Running:
         """A new trial of the study: one that waits there, or one with the parameters that are proposed."""
@@ -162,21 +174,26 @@ class RungSearcher(DriverOnly, Searcher):
         self._proposed += 1
         return _Running(trial=self._study.ask(), rungs_left=list(self._rungs))
 
-    def _learn(self, number: int, rung: int, value: float) -> None:
+    def _learn(self, number: int, rung: int, value: float, figures: Mapping[str, float] | None = None) -> None:
         """Tell the model what a trial reached at a rung; NaN, as of a trial that failed, is worse than any number.
 
         A model that did not know of failures would take their region for an unexplored one, and go there again.
         """
         self._proposer.score(number, rung, value if self._direction == "maximize" else -value)
+        if self._compromiser and figures:
+            self._compromiser.report(number, rung, figures)
 
     def _take(self, running: _Running, result: Mapping[str, Any]) -> None:
         """Learn from a report; one that was taken already changes nothing."""
         if self._time_attr not in result or self._metric_key not in result:
             return
         epoch, value = int(result[self._time_attr]), float(result[self._metric_key])
+        figures = {name: float(result[name]) for name in self._figures if name in result}
         if epoch not in running.curve:
             running.curve[epoch] = value
             running.trial.report(value, epoch)
+            if figures:
+                running.trial.set_user_attr(f"{FIGURES}{epoch}", figures)
         while running.rungs_left and running.rungs_left[0] <= epoch:
             rung = running.rungs_left.pop(0)
-            self._learn(running.trial.number, rung, value)
+            self._learn(running.trial.number, rung, value, figures)

@@ -48,6 +48,8 @@ class Subject(Section):
 
 DATA_KEYS = ("path", "samples")
 """Keys of the section `data` that are no trial's own."""
+PLAIN_KEYS = ("name", "objectives")
+"""Keys at the top that are no sections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +159,7 @@ def _sections(given: Mapping[str, Any], known: Sequence[str], source: str, probl
     """The sections that there are, and the name; of the others, say so."""
     values: dict[str, Any] = {}
     for key, section in given.items():
-        if key == "name":
+        if key in PLAIN_KEYS:
             values[key] = section
         elif key not in known:
             sentence = f"The section '{key}' is not known; use one of {', '.join(known)} in {source}."
@@ -251,7 +253,7 @@ def _plain(space: Mapping[str, Any]) -> dict[str, Any]:
 def _insert(values: dict[str, Any], key: str, text: str) -> None:
     """Set the leaf at a dotted key, making the mappings on the way."""
     *sections, leaf = key.split(".")
-    if not sections and leaf != "name":
+    if not sections and leaf not in PLAIN_KEYS:
         raise InputError(f"The key '{key}' of --set names no section; write --set SECTION.KEY=VALUE.")
     node = values
     for section in sections:

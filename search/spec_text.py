@@ -39,6 +39,8 @@ def as_text(spec: SearchSpec) -> str:
                 lines += ["", *_comment(_first_paragraph(section), ""), f"{name}:"]
                 lines += _own_data(values[name]) if name == "data" else []
                 lines += _section(section, values[name], "  ")
+            elif name in values:
+                lines += ["", *_field(name, field, values[name], "")]
     return "\n".join(lines) + "\n"
 
 
@@ -54,6 +56,7 @@ def describe(spec: SearchSpec) -> dict[str, Any]:
             "image_size": at(spec.space, "data.image_size"),
             "split_by": at(spec.space, "data.split_by"),
         },
+        "objectives": plan.objectives,
         "searched": domains,
         "rungs": rung_epochs(**plan.scheduler.model_dump()),
         "budget": _given(plan.budget),
@@ -71,6 +74,7 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     data, rungs = found["data"], found["rungs"]
     seen = f"{data['samples']} training samples" if data["samples"] else "all training samples"
     yield f"data: {data['path']} at {data['image_size']} px, split by {data['split_by']}; trials see {seen}"
+    yield f"objectives: {', '.join(found['objectives'])}"
     yield f"trials: up to {rungs[-1]} epochs each, compared after epoch {', '.join(str(epoch) for epoch in rungs)}"
     yield f"budget, whichever comes first: {_listed(found['budget'])}"
     yield f"each trial: {_listed(found['resources'])}"

@@ -59,12 +59,12 @@ def problems_of_limits(space: Mapping[str, Any], limits: ConstraintsConfig, sour
         return
     alone = False
     for name, limit in asked.items():
-        cost, least = min(((cost(name, values), values["model"]) for values in networks), key=itemgetter(0))
-        if cost > limit:
+        fewest, least = min(((cost(name, values), values["model"]) for values in networks), key=itemgetter(0))
+        if fewest > limit:
             alone = True
             sentence = (
                 f"The value of 'constraints.{name}' is {limit:.3g}, but no network of the space has so few "
-                f"{SHOWN[name]}: '{least['family']}' of width {least['width']} has the fewest, {cost:.3g}; raise it, "
+                f"{SHOWN[name]}: '{least['family']}' of width {least['width']} has the fewest, {fewest:.3g}; raise it, "
                 f"or search smaller families or widths, in {source}."
             )
             yield Problem(key=f"constraints.{name}", sentence=sentence)

@@ -246,7 +246,7 @@ class Proposer:
         return self._scores[rung]
 
     def _chosen(self) -> list[tuple[int, float, int]]:
-        """At most `LEARNED` scores with trial and rung: of each rung the best ones, and others from all over its range."""
+        """At most `LEARNED` scores with trial and rung: of each rung the best, and others from all its range."""
         chosen: list[tuple[int, float, int]] = []
         for left, rung in zip(range(len(self._rungs), 0, -1), reversed(self._rungs), strict=True):
             scores = self._ranked(rung)

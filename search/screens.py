@@ -11,6 +11,7 @@ from rich.table import Table
 
 from data.manifest import DatasetInfo
 from search.experiment import Experiment
+from search.front import shown
 from search.handover import baseline_metrics
 from search.recipes import describe
 from trainable.config import TrialConfig, build
@@ -47,9 +48,29 @@ def show_summary(console: Console, experiment: Experiment, summary: Mapping[str,
     )
     if summary["retrained"]:
         _show_test(console, summary)
+    front = summary.get("front") or []
+    if front and len(front[0]["objectives"]) > 1:
+        console.print("\n[bold]trade-offs[/bold]: no other trial beats these in every objective")
+        show_front(console, experiment, front)
     console.print()
     for name, path in _places(experiment, summary).items():
         console.print(f"{name:<12}{path}", highlight=False, soft_wrap=True)
+
+
+def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the trials on a front, and how to take one of them."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("trial", "epoch", *front[0]["objectives"]):
+        table.add_column(column, justify="right")
+    table.add_column("network")
+    table.add_column("checkpoint", overflow="fold")
+    for row in front:
+        figures = (shown(value) for value in row["objectives"].values())
+        name = f"{row['family']} of width {row['width']}" + (f", recipe {row['recipe']}" if row["recipe"] else "")
+        table.add_row(str(row["trial"]), str(row["epoch"]), *figures, name, row["checkpoint"])
+    console.print(table)
+    command = f"twinhead best {experiment.name} --trial {front[-1]['trial']} --out trial{front[-1]['trial']}"
+    console.print(f"take one with: {command} --storage {experiment.storage}", highlight=False, soft_wrap=True)
 
 
 def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -> None:
@@ -139,7 +160,11 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
     console.print("\n[bold]first trials[/bold]")
     for number, first in enumerate(found["first"]):
         shown = ", ".join(f"{key} {_short(value)}" for key, value in first["parameters"].items())
-        console.print(f"{number:>3}  {first['recipe'] or 'proposed'}: {shown}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{number:>3}  {first['recipe'] or first['earlier'] or 'proposed'}: {shown}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _between(ends: Sequence[float], form: str) -> str:
@@ -199,6 +224,8 @@ def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str
         "best trial": str(experiment.best),
         "curves": f"tensorboard --logdir {experiment.trials}",
     }
+    if "://" in summary.get("study", ""):
+        places["study"] = f"optuna-dashboard {summary['study']}"
     if summary["retrained"]:
         places = {"retrained": str(experiment.retrained)} | places
     return places

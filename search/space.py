@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from search.conditions import condition_of, exists, matters
 from search.constraints import violations
 from search.domains import Choices, Domain, Per, Range
+from search.objectives import known_before
+from search.plan import Plan
+from search.proposals import KNOWN
 from search.spec import SearchSpec
 from search.spec_checks import settled
 from search.tree import at, leaves, replace_leaf
@@ -27,7 +31,8 @@ def define_space(spec: SearchSpec) -> Space:
 
     It gives the nested values of a `TrialConfig`. A part of a section that is named like a choice of the section's
     `name`, as `policy.step` is, exists only in trials that drew that name; what `CONDITIONS` names is drawn only where
-    it has an effect. Limits that are known to be broken before the trial starts are told to the trial.
+    it has an effect. Limits that are known to be broken before the trial starts are told to the trial, and so are
+    objectives that are known by then: their logarithm, for half the multiply-adds are worth as much at every size.
     """
     plan = spec.plan
     decisive = deciding(spec)
@@ -50,9 +55,7 @@ def define_space(spec: SearchSpec) -> Space:
             drawn = replace_leaf(drawn, path, value)
         for key, value in trial.user_attrs.get(FIXED, {}).items():
             drawn = replace_leaf(drawn, key.split("."), value)
-        for name, excess in violations(drawn, plan.constraints).items():
-            if name not in trial.constraints:  # a trial that is gone on with was told before
-                trial.set_constraint(name, excess)
+        _tell(trial, drawn, plan)
         return drawn
 
     return space
@@ -93,6 +96,16 @@ def largest_trials(spec: SearchSpec) -> Iterator[dict[str, Any]]:
     family = at(spec.space, "model.family")
     for name in family.values if isinstance(family, Choices) else (family,):
         yield settled(spec.space, {"model.family": name})
+
+
+def _tell(trial: optuna.Trial, values: Mapping[str, Any], plan: Plan) -> None:
+    """Tell a trial what is known of its limits and objectives; one that is gone on with was told before."""
+    for name, excess in violations(values, plan.constraints).items():
+        if name not in trial.constraints:
+            trial.set_constraint(name, excess)
+    known = {name: math.log(value) for name, value in known_before(plan.objectives, values).items()}
+    if known and KNOWN not in trial.user_attrs:
+        trial.set_user_attr(KNOWN, known)
 
 
 def _rank(item: tuple[tuple[str, ...], Any], decisive: set[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,6 +18,8 @@ from trainable.config import ModelConfig
 from trainable.models import build_model, multiply_adds, parameter_count
 
 NETWORK = {"model": {"family": "resunet-lite", "width": 16}, "data": {"image_size": 64}}
+NOWHERE = Path("nowhere")
+"""Where no earlier searches lie."""
 
 
 def spec_of(**sections: Any) -> SearchSpec:
@@ -66,9 +69,9 @@ def test_a_draw_tells_what_it_breaks(width: int, excess: bool) -> None:
 def test_recipes_keep_to_the_limits() -> None:
     """The first trials would be the most expensive way to break them."""
     spec = spec_of(constraints={"parameters": 3e5}, search={"start_from": ["recipes", "default"]})
-    starts, outside = find_starts(spec, ["recipes"])
+    starts, outside = find_starts(spec, ["recipes"], NOWHERE)
     study = optuna.create_study()
-    enqueue_starts(study, spec)
+    enqueue_starts(study, spec, NOWHERE)
 
     assert "raguram-resunet" not in {start.recipe for start in starts}
     assert "constraints.parameters is 3e+05" in outside["raguram-resunet"]

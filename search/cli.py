@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import click
 from data.errors import InputError, UnfinishedError
 from search.cli_compose import compose
 from search.cli_data import import_, inspect, render
+from search.cli_front import front
 from search.cli_given import compare, train
 from search.cli_learned import importance
 from search.cli_learned import trials as trials_command
@@ -78,6 +80,7 @@ def demo(storage: Path, as_json: bool) -> None:
 @click.option("--name", help="Name of the search; its directory in the storage.")
 @click.option("--trials", type=int, help="How many configurations to try.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the spec; may be repeated.")
+@click.option("--study", metavar="URL", help="Database that keeps the study, in place of a file beside the spec.")
 @click.option("--resume", metavar="NAME", help="Go on with a search that was stopped.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to, and what it would try first.")
 @storage_option
@@ -88,6 +91,7 @@ def search(
     name: str | None,
     trials: int | None,
     overrides: tuple[str, ...],
+    study: str | None,
     resume: str | None,
     dry_run: bool,
     storage: Path,
@@ -98,11 +102,14 @@ def search(
     SPEC is a YAML file that says what to search; what it leaves out, and all without it, is the default.
     """
     from search.experiment import Experiment
+    from search.placing import placed
     from search.prepare import open_data
     from search.run import begin, run_search
 
     shown = screen()
     pairs = [pair(override) for override in overrides]
+    if study is not None:
+        pairs.append(("search.study", json.dumps(study)))
     if resume:
         if spec or name or data or pairs or dry_run:
             raise InputError(f"--resume goes on with '{resume}' as it was started; leave out what is given beside it.")
@@ -115,12 +122,15 @@ def search(
             pairs.append(("budget.trials", str(trials)))
         checked = load_spec(spec, pairs, data_path=data).anywhere()
         if dry_run:
-            _dry_run(checked, as_json)
+            _dry_run(checked, storage, as_json)
             return
         experiment = Experiment(storage=storage, name=name or checked.subject.name or _default_name(spec))
     dataset = open_data(checked.data_path, shown)
     if not resume:
-        begin(experiment, checked, dataset)
+        try:
+            begin(experiment, checked, dataset)
+        except InputError as error:
+            raise placed(error, spec, given_elsewhere=[key for key, _ in pairs]) from None
     summary = resumable(experiment, lambda: run_search(experiment, checked, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
@@ -217,6 +227,7 @@ for command in (
     profile,
     trials_command,
     importance,
+    front,
 ):
     cli.add_command(command)
 
@@ -246,7 +257,7 @@ def main() -> None:
         os._exit(INTERRUPTED)  # a second Ctrl-C: no waiting for anything
 
 
-def _dry_run(spec: SearchSpec, as_json: bool) -> None:
+def _dry_run(spec: SearchSpec, storage: Path, as_json: bool) -> None:
     from search.dry_run import dry_run
     from search.prepare import open_data
     from search.screens import show_dry_run
@@ -254,7 +265,7 @@ def _dry_run(spec: SearchSpec, as_json: bool) -> None:
     shown = screen()
     dataset = open_data(spec.data_path, shown)
     shown.say("measuring a step of the smallest and of the largest network")
-    found = dry_run(spec, dataset)
+    found = dry_run(spec, dataset, storage)
     print_result(found, as_json, lambda: show_dry_run(console(), found))
 
 

@@ -13,7 +13,7 @@ from search.handover import copy_out, hand_over
 from search.prepare import open_data
 from search.progress import Screen
 from search.results import find_trial
-from search.tuner import open_study
+from search.study import open_study
 from trainable.checkpoint import load_model
 from trainable.config import DataConfig
 from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint

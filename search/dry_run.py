@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,7 +22,7 @@ from search.searcher import RungSearcher
 from search.space import define_space, largest_trials
 from search.spec import SearchSpec
 from search.spec_checks import settled
-from search.start import enqueue_starts
+from search.start import EARLIER, enqueue_starts
 from search.tree import at
 from trainable.config import TrialConfig, build
 from trainable.metrics import MODE, OBJECTIVE
@@ -56,7 +57,7 @@ class Network:
         }
 
 
-def dry_run(spec: SearchSpec, dataset: Dataset) -> dict[str, Any]:
+def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]:
     """What `spec` would cost on this machine, from one measured step of its smallest and of its largest network.
 
     Returns:
@@ -65,7 +66,8 @@ def dry_run(spec: SearchSpec, dataset: Dataset) -> dict[str, Any]:
         bytes of checkpoints and of decoded pictures; the two networks; and the first configurations.
 
     Raises:
-        InputError: if a split has no samples, or this machine has no room for a trial.
+        InputError: if a split has no samples, an earlier search in `storage` is not there that it starts from, or this
+            machine has no room for a trial.
     """
     largest = [build(TrialConfig, values, source="the spec") for values in largest_trials(spec)]
     data = largest[0].data
@@ -91,15 +93,18 @@ def dry_run(spec: SearchSpec, dataset: Dataset) -> dict[str, Any]:
             "decoded": decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, data.image_size),
         },
         "networks": {"smallest": ends[0].as_plain(), "largest": ends[1].as_plain()},
-        "first": first_configurations(spec),
+        "first": first_configurations(spec, storage),
     }
 
 
-def first_configurations(spec: SearchSpec, count: int = FIRST) -> list[dict[str, Any]]:
-    """What the search would try first, before anything is learned: recipe ('' for a proposal) and parameters."""
+def first_configurations(spec: SearchSpec, storage: Path, count: int = FIRST) -> list[dict[str, Any]]:
+    """What the search would try first, before anything is learned: parameters, and whose they are.
+
+    That is a `recipe`, or a trial of an `earlier` search in `storage`, as SEARCH:NUMBER; both are '' for a proposal.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler())
-    enqueue_starts(study, spec)
+    enqueue_starts(study, spec, storage)
     searcher = RungSearcher(
         define_space(spec),
         metric=OBJECTIVE,
@@ -107,7 +112,11 @@ def first_configurations(spec: SearchSpec, count: int = FIRST) -> list[dict[str,
         rungs=rung_epochs(**spec.plan.scheduler.model_dump()),
         seed=spec.plan.search.seed,
         study=study,
-        describe=lambda trial, _: {"recipe": trial.user_attrs.get(RECIPE, ""), "parameters": dict(trial.params)},
+        describe=lambda trial, _: {
+            "recipe": trial.user_attrs.get(RECIPE, ""),
+            "earlier": trial.user_attrs.get(EARLIER, ""),
+            "parameters": dict(trial.params),
+        },
     )
     return [searcher.suggest(str(number)) for number in range(min(count, spec.plan.budget.trials))]
 

@@ -2,7 +2,7 @@
 
 STORAGE/NAME/
     spec.yaml        the spec as run; given.yaml in its place where the configurations are given, not searched
-    study.journal    Optuna's study: every trial, its parameters, its curve
+    study.journal    Optuna's study: every trial, its parameters, its curve; study.id where it lies in a database
     trials/          what Tune keeps: a directory a trial, with checkpoints and TensorBoard's events
     groups/          checkpoints of trials that share several workers
     best/            the best trial's own weights
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from data.errors import InputError
+from search.database import masked
 from search.spec import SearchSpec, check_spec, load_spec
 from trainable.config.text import read_yaml
 
@@ -57,6 +59,33 @@ class Experiment:
     def study_file(self) -> Path:
         """Optuna's journal."""
         return self.root / "study.journal"
+
+    @property
+    def study_url(self) -> str | None:
+        """The database that Optuna's study lies in, as the spec names it; None where it is the journal.
+
+        Raises:
+            InputError: if the spec was damaged.
+        """
+        return self.spec().plan.search.study if self.spec_file.is_file() else None
+
+    @property
+    def study_id(self) -> str:
+        """By which a study in a database is known as this experiment's: another may have the same name.
+
+        Raises:
+            InputError: if the experiment was not begun with its study in a database.
+        """
+        if not self._study_id_file.is_file():
+            raise InputError(
+                f"The search '{self.name}' was not begun with its study in a database; remove search.study from "
+                f"'{self.spec_file}', or start anew under another --name."
+            )
+        return self._study_id_file.read_text().strip()
+
+    @property
+    def _study_id_file(self) -> Path:
+        return self.root / "study.id"
 
     @property
     def trials(self) -> Path:
@@ -128,7 +157,9 @@ class Experiment:
         Raises:
             InputError: if the name cannot be used, or is in use.
         """
-        self._appear(self.spec_file, _as_yaml(spec))
+        url = spec.plan.search.study
+        owned = {self._study_id_file: uuid.uuid4().hex} if url else {}
+        self._appear({self.spec_file: _as_yaml(spec), **owned}, secret=url is not None and masked(url) != url)
 
     def create_given(self, given: Mapping[str, Any]) -> None:
         """Make the directory, and keep the configurations in it.
@@ -136,7 +167,7 @@ class Experiment:
         Raises:
             InputError: if the name cannot be used, or is in use.
         """
-        self._appear(self.given_file, yaml.safe_dump(dict(given), sort_keys=False))
+        self._appear({self.given_file: yaml.safe_dump(dict(given), sort_keys=False)})
 
     def given(self) -> dict[str, Any]:
         """The configurations that are trained.
@@ -154,8 +185,11 @@ class Experiment:
         values: dict[str, Any] = read_yaml(self.given_file, "file")
         return values
 
-    def _appear(self, file: Path, text: str) -> None:
-        """Make the directory with the file that makes it an experiment: both appear whole, or not at all."""
+    def _appear(self, files: Mapping[Path, str], *, secret: bool = False) -> None:
+        """Make the directory with the files that make it an experiment: all appear whole, or not at all.
+
+        Nobody else may read the files where they are secret.
+        """
         _check_name(self.name)
         if self.root.exists():
             raise InputError(
@@ -165,7 +199,9 @@ class Experiment:
         beside = self.root.with_name(f".{self.name}.{os.getpid()}")
         try:
             beside.mkdir(parents=True, exist_ok=True)
-            (beside / file.name).write_text(text)
+            for file, text in files.items():
+                (beside / file.name).touch(mode=0o600 if secret else 0o666)
+                (beside / file.name).write_text(text)
             beside.rename(self.root)
         except OSError as error:
             raise InputError(
@@ -226,6 +262,7 @@ def free_name(storage: Path, wanted: str) -> str:
 def _write(path: Path, text: str) -> None:
     """Write beside, then rename: whoever reads `path` sees it whole."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.touch(mode=path.stat().st_mode & 0o777 if path.exists() else 0o666)
     beside.write_text(text)
     beside.replace(path)
 

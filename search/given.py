@@ -36,8 +36,9 @@ from search.progress import Screen, SearchProgress
 from search.recorder import TensorBoard
 from search.results import trial_records
 from search.scheduler import RECIPE
+from search.study import open_study
 from search.trials import TrialRecord, keep_best
-from search.tuner import InterruptedSearchError, Stopper, open_study, run_trials
+from search.tuner import InterruptedSearchError, Stopper, run_trials
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
 from trainable.models import check_model

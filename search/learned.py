@@ -117,7 +117,7 @@ def open_to_read(experiment: Experiment) -> optuna.Study:
     Raises:
         InputError: if there is none.
     """
-    from search.tuner import open_study
+    from search.study import open_study
 
     experiment.spec()  # says what is wrong, if there is no such search
     return open_study(experiment)

@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, PlainValidator, field_validator, mod
 
 from search.objectives import check_objective, check_objectives
 from trainable.config import Section
-from trainable.recipes import RECIPES
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a search may be called: it is the name of a directory."""
@@ -32,9 +31,10 @@ def _count_or_auto(value: Any) -> int | Literal["auto"]:
 class SchedulerConfig(Section):
     """How long trials run, and when ASHA stops them.
 
-    On six tasks of a published surrogate (see `search.proposals`), of 52 epochs, a search of 10 and of 40 full trainings
-    was worth 829 and 4,031 random ones with a grace of 3 epochs and a factor of 3; with 3 and 4, 945 and 4,079; with 5
-    and 2, 341 and 5,165; with 1 and 3, 81 and 2,334; with 1 and 4, 55 and 1,509. One standard error is about a third.
+    On six tasks of a published surrogate (see `search.proposals`), of 52 epochs, a search of 10 and of 40 full
+    trainings was worth 829 and 4,031 random ones with a grace of 3 epochs and a factor of 3; with 3 and 4, 945 and
+    4,079; with 5 and 2, 341 and 5,165; with 1 and 3, 81 and 2,334; with 1 and 4, 55 and 1,509. One standard error is
+    about a third of each.
     """
 
     max_epochs: Annotated[int, Field(ge=1)] = 9
@@ -108,14 +108,17 @@ class SearchConfig(Section):
     """Of the proposals and of every trial's weights and order of samples."""
     start_from: list[str] = Field(default=["recipes"])
     """Configurations to try first: 'recipes' are all that lie within the space, or name some of them; 'default' is that
-    of `TrialConfig`, moved into the space."""
+    of `TrialConfig`, moved into the space. Any other name is that of an earlier search in the same storage: its five
+    best trials, those that ran for the most epochs before the others, as far as they lie within the space."""
+    study: str | None = None
+    """The database that Optuna's study lies in, such as postgresql+psycopg://USER@HOST/DATABASE; a journal in the
+    search's directory when left out. Give the password in $PGPASSWORD or ~/.pgpass, for a spec is read by many."""
 
     @field_validator("start_from")
     @classmethod
-    def _is_known(cls, names: list[str]) -> list[str]:
-        known = ("recipes", "default", *RECIPES)
-        if unknown := [name for name in names if name not in known]:
-            raise ValueError(f"hold 'recipes', 'default' or names of recipes, not '{unknown[0]}'")
+    def _are_names(cls, names: list[str]) -> list[str]:
+        if wrong := [name for name in names if not NAME.fullmatch(name)]:
+            raise ValueError(f"hold 'recipes', 'default' or names of recipes or earlier searches, not '{wrong[0]}'")
         return names
 
 

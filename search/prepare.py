@@ -117,6 +117,7 @@ def make_job(
     samples: int | None = None,
     seed: int = 0,
     ms_per_picture: float | None = None,
+    timed: bool = False,
 ) -> TrialJob:
     """What an experiment's trials have in common.
 
@@ -128,6 +129,7 @@ def make_job(
         samples: how many training samples they read; all when left out.
         seed: which samples.
         ms_per_picture: how long a network may take; without a limit when left out.
+        timed: whether they measure how long theirs takes all the same.
     """
     path, fingerprint = str(dataset.path.absolute()), dataset.info.fingerprint
     return TrialJob(
@@ -136,12 +138,13 @@ def make_job(
         checkpoint_epochs=frozenset(checkpoint_epochs),
         group_storage=str(experiment.groups),
         ms_per_picture=ms_per_picture,
+        timed=timed,
     )
 
 
 def on_everything(job: TrialJob) -> TrialJob:
     """The job without what was left out for the search's sake: all samples, and no limit that was kept to already."""
-    return replace(job, data=replace(job.data, samples=None), ms_per_picture=None)
+    return replace(job, data=replace(job.data, samples=None), ms_per_picture=None, timed=False)
 
 
 def alone(job: TrialJob, concurrent: int) -> TrialJob:

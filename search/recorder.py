@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
 from ray import tune
 from ray.tune.experiment import Trial
-from tensorboardX import SummaryWriter
+from tensorboardX import FileWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
-from data.images import decode_photo
+from data.images import decode_photo, encode_jpeg
 from search.driver import DriverOnly
 from search.experiment import Experiment
 from search.searcher import RungSearcher
@@ -21,16 +26,23 @@ from trainable.metrics import OBJECTIVE
 
 GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
 """First words of the names of metrics that belong together."""
-SINGLE = frozenset((OBJECTIVE, "lr", "seconds", "samples_per_second", "micro_batches"))
+SINGLE = frozenset((OBJECTIVE, "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture"))
+PICTURES_SECONDS = 60.0
+"""A trial that runs shows a picture grid at most so often; the last one is shown at its end."""
 
 
 class Recorder(DriverOnly, tune.Callback):
-    """Keeps each report in the study, and of a finished trial the weights of its best epoch alone."""
+    """Keeps each report in the study, and of each trial the checkpoints that are needed.
+
+    Those are the newest and the best while it runs, and when it has finished, the weights of its best epoch. Tune is
+    not asked to remove the others: it would write down the state of the whole search after every checkpoint.
+    """
 
     def __init__(self, experiment: Experiment, searcher: RungSearcher) -> None:
         self._experiment = experiment
         self._searcher = searcher
         self._trials: dict[str, optuna.Trial] = {}
+        self._checkpoints: dict[str, list[EpochRecord]] = {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -43,63 +55,100 @@ class Recorder(DriverOnly, tune.Callback):
         checkpoint = _checkpoint(self._experiment, trial, result)
         record = EpochRecord(epoch=int(result["epoch"]), metrics=own_metrics(result), checkpoint=checkpoint)
         note_epoch(studied, record, result)
+        if checkpoint is not None:
+            self._checkpoints.setdefault(trial.trial_id, []).append(record)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
+    ) -> None:
+        """Remove what is neither the best nor the newest, now that Tune has that one to go on from."""
+        left = self._checkpoints.get(trial.trial_id, [])
+        newest = Path(checkpoint.path).name
+        best = max(left, key=lambda record: (record.score, -record.epoch), default=None)
+        needed = [record for record in left if record is best or Path(record.checkpoint or "").name == newest]
+        self._checkpoints[trial.trial_id] = needed
+        for record in left:
+            if record not in needed and record.checkpoint is not None:
+                shutil.rmtree(self._experiment.root / record.checkpoint, ignore_errors=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Keep the weights of the best epoch alone, unless the trial is to be gone on with."""
+        self._checkpoints.pop(trial.trial_id, None)
         studied = self._trials.pop(trial.trial_id, None)
         if studied is not None and not self._searcher.interrupted:
             keep_best(self._experiment, TrialRecord.of(studied))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Keep why the trial failed."""
+        self._checkpoints.pop(trial.trial_id, None)
         studied = self._trials.pop(trial.trial_id, None) or self._searcher.running(trial.trial_id)
         if studied is not None:
             note_failure(studied, _last_line(trial))
 
 
+@dataclass
+class _Events:
+    """A trial's file of events, and the picture grid that is to be shown in it next."""
+
+    writer: FileWriter
+    shown: float = field(default_factory=time.monotonic)
+    """When it was opened, or last got a grid."""
+    waiting: tuple[int, Path] | None = None
+    """Epoch and file."""
+
+
 class TensorBoard(DriverOnly, tune.Callback):
-    """Writes each trial's metrics, and the picture grid of its best epoch, beside its checkpoints."""
+    """Writes each trial's metrics, and now and then the picture grid of its best epoch, beside its checkpoints."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._writers: dict[str, SummaryWriter] = {}
-        self._pictures: dict[str, tuple[int, str]] = {}
+        self._events: dict[str, _Events] = {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Write the scalars of an epoch."""
-        if trial.trial_id not in self._writers:
+        if trial.trial_id not in self._events:
             directory = self._experiment.trials / str(trial.config["name"])
-            self._writers[trial.trial_id] = SummaryWriter(str(directory))
-        epoch = int(result["epoch"])
-        for name, value in own_metrics(result).items():
-            group = name.split("_", maxsplit=1)[0]
-            tag = f"{group}/{name}" if group in GROUPS else name
-            self._writers[trial.trial_id].add_scalar(tag, value, epoch)
-        if checkpoint := _checkpoint(self._experiment, trial, result):
-            self._pictures[trial.trial_id] = (epoch, checkpoint)
-            self._show(trial.trial_id)
+            self._events[trial.trial_id] = _Events(FileWriter(str(directory)))
+        events, epoch = self._events[trial.trial_id], int(result["epoch"])
+        scalars = [
+            Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in own_metrics(result).items()
+        ]
+        events.writer.add_summary(Summary(value=scalars), epoch)
+        checkpoint = _checkpoint(self._experiment, trial, result)
+        if checkpoint and (path := self._experiment.root / checkpoint / PICTURES).is_file():
+            events.waiting = epoch, path
+            if time.monotonic() - events.shown > PICTURES_SECONDS:
+                _show(events)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Close the trial's file."""
-        self._show(trial.trial_id)
-        self._pictures.pop(trial.trial_id, None)
-        if writer := self._writers.pop(trial.trial_id, None):
-            writer.close()
+        if events := self._events.pop(trial.trial_id, None):
+            _show(events)
+            events.writer.close()
 
     on_trial_error = on_trial_complete
 
-    def _show(self, trial_id: str) -> None:
-        """Write the grid of the newest checkpoint that has one."""
-        if trial_id not in self._pictures:
-            return
-        epoch, checkpoint = self._pictures[trial_id]
-        path = self._experiment.root / checkpoint / PICTURES
-        if path.is_file():
-            grid = decode_photo(path.read_bytes(), str(path))
-            self._writers[trial_id].add_image("pictures", grid, epoch, dataformats="HWC")
-            del self._pictures[trial_id]
+
+def _tag(name: str) -> str:
+    group = name.split("_", maxsplit=1)[0]
+    return f"{group}/{name}" if group in GROUPS else name
+
+
+def _show(events: _Events) -> None:
+    """Write the grid that waits, if one does; as JPEG, for the checksum of what is written takes its time, too."""
+    if events.waiting is None:
+        return
+    epoch, path = events.waiting
+    with contextlib.suppress(OSError):  # it was removed with its checkpoint
+        grid = decode_photo(path.read_bytes(), str(path))
+        height, width, channels = grid.shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(grid, quality=85)
+        )
+        events.writer.add_summary(Summary(value=[Summary.Value(tag="pictures", image=image)]), epoch)
+    events.waiting, events.shown = None, time.monotonic()
 
 
 def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:

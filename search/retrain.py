@@ -85,7 +85,7 @@ def retrain(
                 "resume_from": str(left) if left else None,
             },
             tune_config=tune.TuneConfig(trial_dirname_creator=trial_directory),
-            run_config=run_config(experiment.retraining, stopper, [EpochProgress(move)], scored=False),
+            run_config=run_config(experiment.retraining, stopper, [EpochProgress(move)], newest_alone=True),
         ).fit()
     if stopper.interrupted:
         return None

@@ -14,7 +14,9 @@ from data.shards import Dataset
 from search.budget import Budget, check_budget
 from search.cluster import cluster, cluster_resources, plan
 from search.experiment import Experiment
+from search.front import front_rows
 from search.handover import hand_over
+from search.objectives import MILLISECONDS, Aim
 from search.prepare import (
     OPTIMIZER_COPIES,
     alone,
@@ -31,17 +33,16 @@ from search.progress import Screen, SearchProgress
 from search.recorder import TensorBoard
 from search.results import Best, find_best, find_best_recipe, summarise, trial_records
 from search.retrain import measure_on_test, retrain
-from search.scheduler import RECIPE, rung_epochs
+from search.scheduler import rung_epochs
 from search.space import largest_trials
 from search.spec import SearchSpec
-from search.start import enqueue_starts
+from search.start import check_starts, outside_of, start
+from search.study import check_study, held_study, open_study, study_place
 from search.trials import TrialRecord, keep_best
-from search.tuner import InterruptedSearchError, Stopper, Tuner, open_study
+from search.tuner import InterruptedSearchError, Stopper, Tuner
 from trainable.config import DataConfig, TrialConfig, build
 from trainable.trainer import TrialJob, Workers
 
-OUTSIDE = "recipes_outside"
-"""Attribute of a study: why recipes are not among its trials, by their names."""
 ENDED = {
     "hours": "its hours are over (budget.hours)",
     "gpu_hours": "its hours of GPUs are spent (budget.gpu_hours)",
@@ -50,12 +51,15 @@ ENDED = {
 
 
 def begin(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
-    """Make the experiment, once it is known that the data has what the spec wants of it.
+    """Make the experiment, once it is known that there is all that the spec wants.
 
     Raises:
-        InputError: if a part of the split has no samples, or the name cannot be used.
+        InputError: if a part of the split has no samples, the database of its study cannot be used, an earlier search
+            that it starts from is not there, or the name cannot be used.
     """
     split_counts(dataset, _data_config(spec))
+    check_starts(spec, experiment.storage)
+    check_study(experiment, spec)
     experiment.create(spec)
 
 
@@ -72,8 +76,9 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         The summary, as in `summary.json`.
 
     Raises:
-        InputError: if a split has no samples, the data changed, or the cluster or the disk has no room.
-        UnfinishedError: if no trial, or not the retraining, came to a network.
+        InputError: if a split has no samples, the data changed, the study's database cannot be used, or the cluster or
+            the disk has no room.
+        UnfinishedError: if no trial, or not the retraining, came to a network, or the study's database was lost.
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
@@ -82,10 +87,9 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         return experiment.summary()
     data_config = _data_config(spec)
     counts = split_counts(dataset, data_config, samples=spec.subject.samples, seed=spec.plan.search.seed)
-    with experiment.lock(), cluster() as dashboard:
-        study = open_study(experiment)
+    with experiment.lock(), held_study(experiment) as study, cluster() as dashboard:
         check_same_data(experiment, study, dataset)
-        _start(study, spec, screen)
+        start(study, spec, experiment.storage, screen)
         before = float(study.user_attrs.get("seconds", 0.0))
         hours = spec.plan.budget.hours
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
@@ -105,8 +109,8 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         summary = summarise(
             experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=dataset.info.fingerprint
         )
-        summary["recipes_outside"] = study.user_attrs.get(OUTSIDE, {})
-        summary["ended_by"] = stopper.reason or "trials"
+        summary |= outside_of(study) | {"study": study_place(experiment), "ended_by": stopper.reason or "trials"}
+        summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
         experiment.write_summary(summary)
         if stopper.interrupted:
             raise InterruptedSearchError
@@ -162,20 +166,6 @@ def _is_done(experiment: Experiment, spec: SearchSpec) -> bool:
         return False
     summary = experiment.summary()
     return bool(summary["complete"]) and summary["trials"] >= spec.plan.budget.trials
-
-
-def _start(study: optuna.Study, spec: SearchSpec, screen: Screen) -> None:
-    """Make a new study's first trials, and say which recipes are among them."""
-    if study.get_trials(deepcopy=False):
-        return
-    outside = enqueue_starts(study, spec)
-    study.set_user_attr(OUTSIDE, outside)
-    within = [trial.user_attrs[RECIPE] for trial in study.get_trials(deepcopy=False) if RECIPE in trial.user_attrs]
-    if within:
-        epochs = spec.plan.scheduler.max_epochs
-        screen.say(f"the first trials are recipes, with their policies scaled to {epochs} epochs: {', '.join(within)}")
-    for recipe, reason in outside.items():
-        screen.say(f"the recipe {recipe} lies outside of the space: {reason}")
 
 
 def _search(
@@ -261,6 +251,7 @@ def _job(experiment: Experiment, spec: SearchSpec, dataset: Dataset, workers: Wo
         samples=spec.subject.samples,
         seed=spec.plan.search.seed,
         ms_per_picture=spec.plan.constraints.ms_per_picture,
+        timed=any(Aim.of(text).name == MILLISECONDS for text in spec.plan.objectives),
     )
 
 

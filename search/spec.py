@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 from data.errors import InputError
 from data.storage import Location
 from search.constraints import problems_of_limits
+from search.database import problems_of_study
 from search.default_space import DEFAULT_SPACE
 from search.domains import Domain, as_floats, parse_leaf
 from search.placing import placed
@@ -143,6 +144,7 @@ def check_spec(
         plan = build(Plan, {key: values.pop(key) for key in Plan.model_fields if key in values}, source=source)
     except ConfigError as error:
         problems += error.problems
+    problems += problems_of_study(plan.search.study, source)
     space = _merge(_merge(tree, DEFAULT_SPACE, (), "the defaults", problems), values, (), source, problems)
     space = _typed(space, tree)
     problems += problems_of_values(space, source)

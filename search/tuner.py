@@ -13,8 +13,6 @@ from types import FrameType
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
@@ -38,21 +36,6 @@ RETRIES = 2
 
 class InterruptedSearchError(RuntimeError):
     """Somebody pressed Ctrl-C; what there is was written down."""
-
-
-def open_study(experiment: Experiment) -> optuna.Study:
-    """The experiment's study, made when it is not there; it lies in one journal file beside the spec."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # The lock is a file that is opened, not linked: it works wherever the experiment may lie.
-    path = str(experiment.study_file)
-    storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-    return optuna.create_study(
-        study_name=experiment.name,
-        storage=storage,
-        direction="maximize" if MODE == "max" else "minimize",
-        sampler=optuna.samplers.RandomSampler(),
-        load_if_exists=True,
-    )
 
 
 class Tuner:
@@ -88,6 +71,7 @@ class Tuner:
             rungs=rung_epochs(**plan.scheduler.model_dump()),
             samples=0 if stopper.stop_all() else plan.budget.trials - len(ended),
             seed=plan.search.seed,
+            aims=plan.objectives[1:],
             concurrent=self._concurrent,
             stopper=stopper,
             listeners=self._listeners,
@@ -107,6 +91,7 @@ def run_trials(
     concurrent: int,
     stopper: Stopper,
     listeners: Sequence[tune.Callback],
+    aims: Sequence[str] = (),
 ) -> None:
     """Run trials of a study, those first that wait or were interrupted there, and keep what they report in it.
 
@@ -122,10 +107,11 @@ def run_trials(
         concurrent: how many at a time.
         stopper: ends them all.
         listeners: told of every report.
+        aims: what they are to reach beside a high score, as the spec's `objectives` name it.
     """
     if samples <= 0:
         return
-    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed)
+    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, aims=aims)
     with stopper.on_ctrl_c(searcher.interrupt):
         tune.Tuner(
             trainable(job),
@@ -144,7 +130,13 @@ def run_trials(
 
 
 def build_searcher(
-    experiment: Experiment, study: optuna.Study, space: Space, *, rungs: Sequence[int], seed: int
+    experiment: Experiment,
+    study: optuna.Study,
+    space: Space,
+    *,
+    rungs: Sequence[int],
+    seed: int,
+    aims: Sequence[str] = (),
 ) -> RungSearcher:
     """What proposes the trials of a study; see `run_trials`."""
     return RungSearcher(
@@ -154,17 +146,18 @@ def build_searcher(
         rungs=rungs,
         time_attr=TIME_ATTR,
         seed=seed,
+        aims=aims,
         study=study,
         describe=partial(_describe, experiment),
     )
 
 
 def run_config(
-    directory: Path, stopper: tune.Stopper, listeners: list[tune.Callback], *, scored: bool = True
+    directory: Path, stopper: tune.Stopper, listeners: list[tune.Callback], *, newest_alone: bool = False
 ) -> tune.RunConfig:
     """How Tune runs trials in `directory`: silent, and crashes retried.
 
-    Of each trial's checkpoints the newest is kept and, if they are `scored`, the best.
+    Of each trial's checkpoints it keeps the newest alone, or all, if it is a listener that removes them.
     """
     return tune.RunConfig(
         name=directory.name,
@@ -172,11 +165,7 @@ def run_config(
         stop=stopper,
         callbacks=listeners,
         failure_config=tune.FailureConfig(max_failures=RETRIES),
-        checkpoint_config=tune.CheckpointConfig(
-            num_to_keep=1,
-            checkpoint_score_attribute=OBJECTIVE if scored else None,
-            checkpoint_score_order=MODE,
-        ),
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=1 if newest_alone else None),
         verbose=0,
     )
 

@@ -16,8 +16,8 @@ import pytest
 
 from search.experiment import Experiment
 from search.results import trial_records
+from search.study import open_study
 from search.trials import TrialRecord
-from search.tuner import open_study
 
 SMALL = ("--set", "data.image_size=32", "--set", "model.family=debug", "--set", "model.width={choices: [2, 4]}")
 LONG = (

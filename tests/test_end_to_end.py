@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from data.shards import Dataset
 from search.experiment import Experiment
 from tests.commands import SMALL, records, run, twinhead
 from trainable.checkpoint import load_model
+from trainable.config import TrialConfig, build
+from trainable.loop import EpochEnd
+from trainable.training import World
+from trainable.trial import TrialData
+from trainable.trial import run as run_alone
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +157,22 @@ def test_the_same_search_gives_the_same_trials(
         curves.append([(trial.config, [record.score for record in trial.epochs]) for trial in records(experiment)])
 
     assert curves[0] == curves[1]
+
+
+def test_a_trial_of_a_search_repeats_itself_alone(searched: tuple[Experiment, dict[str, Any]], drawn: Path) -> None:
+    """Its configuration, which holds the seed, and the data decide its curve: in another process, without Ray too."""
+    experiment, _ = searched
+    remembered = max(records(experiment), key=lambda trial: len(trial.epochs))
+    scores: list[float] = []
+
+    def report(end: EpochEnd, *_: Any) -> None:
+        scores.append(end.metrics["score"])
+
+    data = TrialData(path=str(drawn), fingerprint=Dataset.open(drawn).info.fingerprint)
+    config = build(TrialConfig, remembered.config, source="the study")
+    run_alone(config, data, world=World(device=torch.device("cpu")), report=report)
+
+    assert scores == [record.score for record in remembered.epochs]
 
 
 def test_a_diverging_trial_is_told_as_the_worst_and_the_search_goes_on(drawn: Path, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from search.cluster import ENVIRONMENT
 from search.experiment import Experiment
 from search.handover import hand_over
 from search.spec import load_spec
+from search.study import open_study
 from search.trials import EpochRecord, note_epoch, note_start
-from search.tuner import open_study
 from trainable.checkpoint import Origin, save
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.models import build_model

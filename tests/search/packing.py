@@ -20,7 +20,8 @@ from search.cluster import cluster_resources, plan
 from search.experiment import Experiment
 from search.plan import ResourcesConfig
 from search.spec import load_spec
-from search.tuner import Stopper, open_study, run_trials
+from search.study import open_study
+from search.tuner import Stopper, run_trials
 from trainable.trainer import TrialJob
 from trainable.trial import TrialData
 

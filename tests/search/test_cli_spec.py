@@ -123,7 +123,7 @@ def test_errors_open_with_their_place(tmp_path: Path) -> None:
         ("data: {image_size: 64}\n", 1, 1, "data set is missing"),
         ("budget: {trials: 3}\n", 1, 1, "data set is missing"),
         ("data: {path: set}\nscheduler:\n  grace_epochs: 20\n", 3, 3, "grace_epochs at most max_epochs"),
-        ("data: {path: set}\nsearch: {start_from: [recipes, best]}\n", 2, 22, "not 'best'"),
+        ("data: {path: set}\nsearch: {start_from: [recipes, a b]}\n", 2, 22, "not 'a b'"),
         ("data:\n  path: set\n  progression:\n  - {share: 0.5, scale: 2}\n", 4, 25, "less than or equal to 1"),
         ("data: {path: set}\nname: a/b\n", 2, 7, "up to 100 letters"),
     ],

@@ -14,6 +14,8 @@ from search.spec import SearchSpec, load_spec
 from tests.commands import SMALL, run
 
 SETTINGS = (("data.image_size", "32"), ("model.family", "debug"), ("model.width", "{choices: [2, 8]}"))
+NOWHERE = Path("nowhere")
+"""Where no earlier searches lie."""
 
 
 def spec(data: Path, *more: tuple[str, str]) -> SearchSpec:
@@ -23,14 +25,14 @@ def spec(data: Path, *more: tuple[str, str]) -> SearchSpec:
 def test_epochs_follow_from_the_rungs(drawn: Path) -> None:
     """9 trials of 3 epochs, 3 of which go on to 9, and 1 to 27: what ASHA leaves of 243."""
     rungs = [("scheduler.max_epochs", "27"), ("scheduler.grace_epochs", "3"), ("budget.trials", "9")]
-    found = dry_run(spec(drawn, *rungs), Dataset.open(drawn))
+    found = dry_run(spec(drawn, *rungs), Dataset.open(drawn), NOWHERE)
 
     assert found["epochs"] == {"fewest": 9 * 3 + 3 * 6 + 1 * 18, "most": 243}
 
 
 def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
     """A user with a budget wants to know what the space can cost, not what its middle costs."""
-    found = dry_run(spec(drawn), Dataset.open(drawn))
+    found = dry_run(spec(drawn), Dataset.open(drawn), NOWHERE)
     smallest, largest = found["networks"]["smallest"], found["networks"]["largest"]
 
     assert (smallest["width"], largest["width"]) == (2, 8)
@@ -42,7 +44,7 @@ def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
 
 def test_a_search_begins_as_its_dry_run_said(drawn: Path) -> None:
     """Otherwise what it would try first is a guess."""
-    of_seed = [first_configurations(spec(drawn, ("search.seed", seed))) for seed in ("1", "1", "2")]
+    of_seed = [first_configurations(spec(drawn, ("search.seed", seed)), NOWHERE) for seed in ("1", "1", "2")]
 
     assert of_seed[0] == of_seed[1] != of_seed[2]
 
@@ -60,4 +62,4 @@ def test_nothing_is_made(drawn: Path, tmp_path: Path) -> None:
 def test_a_split_without_samples_is_said(drawn: Path) -> None:
     """As the search itself would."""
     with pytest.raises(InputError):
-        dry_run(spec(drawn, ("data.split", "{train: 1.0, val: 0.0, test: 0.0}")), Dataset.open(drawn))
+        dry_run(spec(drawn, ("data.split", "{train: 1.0, val: 0.0, test: 0.0}")), Dataset.open(drawn), NOWHERE)

@@ -17,7 +17,7 @@ from search.cli import cli
 from search.experiment import Experiment
 from search.learned import condition, learn, trial_rows
 from search.spec import load_spec
-from search.tuner import open_study
+from search.study import open_study
 
 LR = FloatDistribution(1e-3, 1.0, log=True)
 FAMILY = CategoricalDistribution(["resunet", "pair"])

@@ -15,8 +15,8 @@ from data.errors import InputError
 from search.experiment import Experiment
 from search.results import find_best, find_best_recipe, find_trial, outcomes, summarise, trial_records
 from search.spec import load_spec
+from search.study import open_study
 from search.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start
-from search.tuner import open_study
 from trainable.checkpoint import CONFIG, STATE, WEIGHTS, Origin, save, save_state
 from trainable.config import ModelConfig, TrialConfig
 from trainable.models import build_model

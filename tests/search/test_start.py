@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,6 +14,9 @@ from search.start import enqueue_starts, find_starts
 from trainable.config import TrialConfig, build
 from trainable.recipes import RECIPES, load_recipe
 
+NOWHERE = Path("nowhere")
+"""Where no earlier searches lie."""
+
 
 def spec_of(**sections: dict[str, Any]) -> SearchSpec:
     return check_spec(sections, source="the test", data_path="set")
@@ -21,7 +25,7 @@ def spec_of(**sections: dict[str, Any]) -> SearchSpec:
 def first_trials(spec: SearchSpec) -> dict[str, TrialConfig]:
     """The configuration of every trial that waits in a new study, by its recipe."""
     study = optuna.create_study()
-    enqueue_starts(study, spec)
+    enqueue_starts(study, spec, NOWHERE)
     waiting = len(study.get_trials(deepcopy=False))
     drawn = [(trial := study.ask(), define_space(spec)(trial)) for _ in range(waiting)]
     return {trial.user_attrs.get("recipe", ""): build(TrialConfig, values, source="a start") for trial, values in drawn}
@@ -50,14 +54,14 @@ def test_a_recipe_is_tried_as_it_is(name: str) -> None:
 
 def test_recipes_come_first_in_their_order() -> None:
     """A budget that is too small for all of them tries the first ones."""
-    starts, outside = find_starts(spec_of(), ["recipes"])
+    starts, outside = find_starts(spec_of(), ["recipes"], NOWHERE)
     assert [start.recipe for start in starts] == list(RECIPES)
     assert outside == {}
 
 
 def test_a_recipe_outside_of_the_space_is_named() -> None:
     """Whoever narrows the space must learn what it leaves out, and why."""
-    starts, outside = find_starts(spec_of(model={"family": "sepunet", "width": 32}), ["recipes"])
+    starts, outside = find_starts(spec_of(model={"family": "sepunet", "width": 32}), ["recipes"], NOWHERE)
     assert [start.recipe for start in starts] == ["monimoyd-unet"]
     assert set(outside) == set(RECIPES) - {"monimoyd-unet"}
     assert outside["birender-cnn"] == "its model.family is dmnet-cnn, and the space has sepunet"
@@ -66,14 +70,14 @@ def test_a_recipe_outside_of_the_space_is_named() -> None:
 def test_a_range_that_excludes_a_recipe_leaves_it_out() -> None:
     """Its value moved to the bound would be another recipe."""
     lr = {"per": "optimizer.name", "sgd": {"low": 0.1, "high": 1.0}, "adam": 1e-3, "adamw": 1e-3}
-    _, outside = find_starts(spec_of(optimizer={"lr": lr}), ["recipes"])
+    _, outside = find_starts(spec_of(optimizer={"lr": lr}), ["recipes"], NOWHERE)
     assert outside["monimoyd-unet"] == "its optimizer.lr is 0.01, and the space has 0.1 to 1"
     assert "raguram-resunet" not in outside
 
 
 def test_what_the_spec_fixes_by_itself_holds_for_recipes_too() -> None:
     """Somebody who asks for unflipped pictures does not want a trial that flips them."""
-    _, outside = find_starts(spec_of(data={"augment": {"hflip": 0.25}}), ["ramana-dnn"])
+    _, outside = find_starts(spec_of(data={"augment": {"hflip": 0.25}}), ["ramana-dnn"], NOWHERE)
     assert outside["ramana-dnn"] == "its data.augment.hflip is 0.5, and the space has 0.25"
 
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from search import spec as spec_module
+from search.database import masked
 from search.domains import Domain
 from search.plan import Plan
 from search.scheduler import rung_epochs
@@ -63,6 +64,7 @@ def describe(spec: SearchSpec) -> dict[str, Any]:
         "resources": plan.resources.model_dump(),
         "constraints": _given(plan.constraints),
         "start_from": plan.search.start_from,
+        "study": masked(plan.search.study) if plan.search.study else None,
         "seed": plan.search.seed,
         "retrain": plan.retrain.model_dump(),
     }
@@ -80,6 +82,7 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     yield f"each trial: {_listed(found['resources'])}"
     yield f"constraints: {_listed(found['constraints']) or 'none'}"
     yield f"tried first: {', '.join(found['start_from']) or 'nothing in particular'}; seed {found['seed']}"
+    yield f"study: {found['study'] or 'a journal beside the spec'}"
     yield f"searched, {len(found['searched'])} keys:"
     for key, domain in found["searched"].items():
         yield f"  {key}: {_flow(domain)}"

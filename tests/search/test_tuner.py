@@ -16,8 +16,9 @@ from search.experiment import Experiment
 from search.searcher import RungSearcher
 from search.space import default_parameters
 from search.spec import load_spec
+from search.study import open_study
 from search.trials import TrialRecord
-from search.tuner import Stopper, Tuner, open_study
+from search.tuner import Stopper, Tuner
 from trainable.config import TrialConfig, build
 from trainable.trainer import TrialJob, Workers
 from trainable.trial import TrialData

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -91,13 +92,19 @@ class DatasetInfo:
                     f"The data set of '{where}' was written by a newer Twinhead (its schema version is "
                     f"{version}, this one reads up to {SCHEMA_VERSION}); upgrade Twinhead."
                 )
-            return TypeAdapter(cls).validate_python(values)
+            return _adapter().validate_python(values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             reason = str(error)
         raise InputError(f"The file '{where}' does not describe a data set ({reason}); write the data set again.")
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[DatasetInfo]:
+    """Made once: it takes longer than what it is used for."""
+    return TypeAdapter(DatasetInfo)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Shapes: H and W height and width in pixels. Photographs are (H, W, 3) RGB, plane
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -184,6 +185,7 @@ def _text_width(text: str, height: int) -> int:
     return _type(text, height)[2][0] // DRAWN_LARGER
 
 
+@functools.cache
 def _type(text: str, height: int) -> tuple[float, int, tuple[int, int], int]:
     """Scale, stroke, (width, height) and descent of text as it is drawn: larger than shown."""
     drawn = height * DRAWN_LARGER

@@ -24,12 +24,15 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # whose first lines go to standard output whatever the verbosity
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own record of a search: ours is the study
+    "OPENBLAS_NUM_THREADS": "1",  # the searcher's matrices are small, and the cores are the trials'
+    "MALLOC_ARENA_MAX": "2",  # a warm process has a new thread for each trial, which would keep a heap of its own
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 
 
 def prepare_environment() -> None:
-    """Set what Ray and albumentations read of the environment; to be called before either is imported."""
+    """Set what Ray, numpy and albumentations read of the environment; to be called before any of them is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from data.errors import InputError
@@ -46,7 +47,7 @@ def save(directory: Path, model: nn.Module, origin: Origin, metrics: Mapping[str
     """Write weights, configuration and metrics into `directory`, which is made when it is not there."""
     directory.mkdir(parents=True, exist_ok=True)
     # safetensors stores rows one after the other, so channels-last weights are copied to that order.
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}
     save_file(weights, directory / WEIGHTS)
     described = {
         "format": FORMAT,

@@ -6,6 +6,7 @@ Ray, in a plain process under a debugger, and on a machine that has no Ray.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +80,7 @@ def fit(
                 metrics |= evaluate(training.model, val, config, world)
         metrics |= _spent(clock, world, samples=len(train[epoch - 1].split))
         due = _end_epoch(training, epoch, metrics) or epoch in checkpoint_epochs or epoch == config.epochs
-        save = (lambda path, metrics=metrics: training.save(path, metrics)) if due else None
+        save = functools.partial(training.save, metrics=metrics) if due else None
         with clock.during("checkpoint"):
             report(EpochEnd(epoch=epoch, metrics=metrics, save=save))
 

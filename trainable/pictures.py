@@ -34,8 +34,13 @@ def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
     return mask, depth
 
 
-def prediction_grid(model: nn.Module, loader: Loader, config: ModelConfig, *, pictures: int = 4) -> Pixels:
-    """A row for each of a few samples, spread over the split: what `COLUMNS` says, (H, W, 3)."""
+def prediction_grid(
+    model: nn.Module, loader: Loader, config: ModelConfig, *, pictures: int = 4, cell: int = 128
+) -> Pixels:
+    """A row for each of a few samples, spread over the split: what `COLUMNS` says, (H, W, 3).
+
+    Each picture is shown `cell` pixels large.
+    """
     chosen = np.unique(np.linspace(0, len(loader.split) - 1, pictures).round().astype(np.int64))
     batch = loader.batch(chosen)
     mask, depth = as_pixels(predict(model, batch, config))
@@ -43,4 +48,4 @@ def prediction_grid(model: nn.Module, loader: Loader, config: ModelConfig, *, pi
     truth = (stack.squeeze(1).cpu().numpy() for stack in (batch.mask, batch.depth))
     (bg, fg_bg), (true_mask, true_depth) = photos, truth
     columns = (bg, fg_bg, true_mask, mask, true_depth, depth)
-    return picture_grid(list(zip(*columns, strict=True)), COLUMNS)
+    return picture_grid(list(zip(*columns, strict=True)), COLUMNS, cell=cell)

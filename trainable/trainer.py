@@ -20,6 +20,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from data.loader import Loader
 from data.pictures import save_png
+from data.schema import Pixels
 from trainable import trial
 from trainable.checkpoint import PICTURES
 from trainable.config import TrialConfig, build
@@ -33,7 +34,9 @@ from trainable.trial import TrialData
 TRAINED, DIVERGED, CONSTRAINT = "trained", "diverged", "constraint"
 """Values of the metric `outcome`."""
 SLOW = "ms_per_picture"
-"""Name of the limit that a trial measures itself."""
+"""Name of the figure that a trial measures itself, and of its limit."""
+SMALLEST_CELL, LARGEST_CELL = 64, 128
+"""Side in pixels of the pictures in a trial's grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,8 @@ class TrialJob:
     """Learning-rate factors for a plateau policy that has no validation split to watch."""
     ms_per_picture: float | None = None
     """A trial whose network takes longer on its device is not trained; None sets no limit."""
+    timed: bool = False
+    """Whether trials measure and report how long their network takes, though there is no limit."""
 
     def resources(self) -> dict[str, float]:
         """What Tune sets aside for the trial's own actor; a worker group sets its share aside itself."""
@@ -120,46 +125,48 @@ def _train(settings: dict[str, Any]) -> None:
     job: TrialJob = settings["job"]
     config = build(TrialConfig, settings["trial"], source="the searcher's suggestion")
     world = _world(job.workers)
-    excess = _too_slow(config, job.ms_per_picture, world)
-    reporter = _Reporter(job.workers, world, excess)
+    taken = _milliseconds(config, job, world)
+    excess = {name: value / job.ms_per_picture - 1 for name, value in taken.items() if job.ms_per_picture is not None}
+    reporter = _Reporter(job.workers, world, taken, excess)
     try:
         if excess.get(SLOW, 0.0) > 0:
             reason = f"a pair of pictures takes {1 + excess[SLOW]:.2f} times the {job.ms_per_picture:g} ms that it may"
             worst = {OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": reason, "violations": excess}
             _report(job.workers, worst, None)
             return
-        trial.run(
-            config,
-            job.data,
-            world=world,
-            report=reporter,
-            checkpoint_epochs=job.checkpoint_epochs,
-            resume_from=_checkpoint(settings, job.workers),
-            replay=job.replay,
-            spread=prepare_model if job.workers.is_group else lambda network: network,
-        )
+        with trial.giving_memory_back(world.device):
+            trial.run(
+                config,
+                job.data,
+                world=world,
+                report=reporter,
+                checkpoint_epochs=job.checkpoint_epochs,
+                resume_from=_checkpoint(settings, job.workers),
+                replay=job.replay,
+                spread=prepare_model if job.workers.is_group else lambda network: network,
+            )
     except NonFiniteLossError as error:
         worst = {OBJECTIVE: WORST, "epoch": reporter.epoch + 1, "outcome": DIVERGED, "reason": str(error)}
         _report(job.workers, worst, None)
-    finally:
-        if world.device.type == "cuda":
-            torch.cuda.empty_cache()  # the process lives on, and the next trial wants the memory
 
 
-def _too_slow(config: TrialConfig, limit: float | None, world: World) -> dict[str, float]:
-    """By how much the network takes longer than it may, as a share of the limit; nothing where there is none."""
-    if limit is None:
+def _milliseconds(config: TrialConfig, job: TrialJob, world: World) -> dict[str, float]:
+    """How long the network takes for a pair of pictures, under its name; nothing where nobody asks."""
+    if job.ms_per_picture is None and not job.timed:
         return {}
     taken = ms_per_picture(config, world.device) if world.rank == 0 else 0.0
-    return {SLOW: world.first(taken) / limit - 1}
+    return {SLOW: world.first(taken)}
 
 
 class _Reporter:
     """Sends each epoch to Tune, with a checkpoint where one is due."""
 
-    def __init__(self, workers: Workers, world: World, violations: Mapping[str, float]) -> None:
+    def __init__(
+        self, workers: Workers, world: World, taken: Mapping[str, float], violations: Mapping[str, float]
+    ) -> None:
         self._workers = workers
         self._world = world
+        self._taken = dict(taken)
         self._violations = dict(violations)
         self.epoch = 0
 
@@ -167,6 +174,7 @@ class _Reporter:
         self.epoch = end.epoch
         metrics = {
             **end.metrics,
+            **self._taken,
             "epoch": end.epoch,
             "outcome": TRAINED,
             "lr_factors": training.policies[0].history,
@@ -179,8 +187,14 @@ class _Reporter:
             path = Path(directory)
             end.save(path)
             if val is not None and end.metrics[OBJECTIVE] == training.best_score:
-                save_png(prediction_grid(training.network, val, training.config.model), path / PICTURES)
+                save_png(_pictures(training, val), path / PICTURES)
             _report(self._workers, metrics, path)
+
+
+def _pictures(training: Training, val: Loader) -> Pixels:
+    """The grid of an epoch; small pictures are not enlarged much, for there is one after every best epoch."""
+    cell = min(max(training.config.data.image_size, SMALLEST_CELL), LARGEST_CELL)
+    return prediction_grid(training.network, val, training.config.model, cell=cell)
 
 
 def _report(workers: Workers, metrics: Mapping[str, Any], checkpoint: Path | None) -> None:

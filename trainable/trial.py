@@ -5,10 +5,12 @@ python -m trainable.trial DATA OUT epochs=2 optimizer.lr=0.01     # in this proc
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,9 +101,32 @@ def run(
     )
     if resume_from is not None:
         training.resume(resume_from)
-    listener: Report = lambda end: report(end, training, val)  # noqa: E731
+    # No closure: the frame of one, which an error keeps, keeps the training.
+    listener: Report = functools.partial(_tell, report, training, val)
     loop.fit(training, train, val, world=world, report=listener, checkpoint_epochs=checkpoint_epochs)
     return training
+
+
+def _tell(
+    report: Callable[[EpochEnd, Training, Loader | None], None], training: Training, val: Loader | None, end: EpochEnd
+) -> None:
+    report(end, training, val)
+
+
+@contextlib.contextmanager
+def giving_memory_back(device: torch.device) -> Iterator[None]:
+    """Within it a trial runs; afterwards its device has its memory back, for the process may have further trials.
+
+    So it has when the trial was stopped: an error keeps what the functions that it left were working on.
+    """
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def training_loaders(config: TrialConfig, data: TrialData, world: World) -> list[Loader]:

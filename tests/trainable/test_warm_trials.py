@@ -1,0 +1,125 @@
+"""A trial that breaks off leaves its process as it was: the next one there is as by itself, and has all the memory."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from data.loader import Loader
+from trainable import loop, trial
+from trainable.config import TrialConfig, build
+from trainable.loop import EpochEnd, NonFiniteLossError
+from trainable.training import Training, World
+from trainable.trial import TrialData
+
+ALONE = World(device=torch.device("cpu"))
+MEASURED = re.compile(r"second|^time_|^memory_")
+Break = Callable[[pytest.MonkeyPatch], dict[str, Any]]
+"""Sees to it that the next trial breaks off; what its configuration is to have for that."""
+
+
+def config(**sections: Any) -> TrialConfig:
+    plain: dict[str, Any] = {
+        "data": {"image_size": 16, "batch_size": 8, "augment": {"rotate": 5.0, "noise": 0.1}},
+        "model": {"family": "resunet", "width": 2, "precision": "bf16"},
+        "epochs": 2,
+    }
+    return build(TrialConfig, plain | sections, source="the test")
+
+
+def curve(config: TrialConfig, data: TrialData, *, stopped: bool = False) -> list[dict[str, float]]:
+    """All that is reported but times and memory."""
+    metrics: list[dict[str, float]] = []
+
+    def report(end: EpochEnd, training: Training, val: Loader | None) -> None:
+        metrics.append(end.metrics)
+        if stopped:
+            sys.exit(0)  # as Ray Tune does it
+
+    with trial.giving_memory_back(ALONE.device):
+        trial.run(config, data, world=ALONE, report=report)
+    return [{name: value for name, value in each.items() if not MEASURED.search(name)} for each in metrics]
+
+
+def tensors() -> int:
+    """How many there are that somebody holds."""
+    return sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects())
+
+
+def in_an_epoch(error: Exception) -> Break:
+    """The second step raises it, with gradients half made."""
+
+    def broken(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        step, steps = loop.train_step, []
+
+        def train_step(*given: Any) -> dict[str, torch.Tensor]:
+            steps.append(None)
+            losses = step(*given)
+            if len(steps) == 2:
+                raise error
+            return losses
+
+        monkeypatch.setattr(loop, "train_step", train_step)
+        return {}
+
+    return broken
+
+
+def out_of_memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Every piece of a batch is too much, down to a single sample."""
+
+    def forward(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("trainable.models.network.Network.forward", forward)
+    return {}
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    return {"optimizer": {"name": "sgd", "lr": 1e30, "clip_norm": 0.0}, "policy": {"name": "constant"}}
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"),
+    [
+        (in_an_epoch(ValueError("a bug")), ValueError),
+        (out_of_memory, torch.OutOfMemoryError),
+        (diverging, NonFiniteLossError),
+    ],
+    ids=["bug", "memory", "diverged"],
+)
+@pytest.mark.filterwarnings("ignore:A batch of .* ran out of memory")
+def test_a_trial_that_breaks_off_leaves_no_trace(
+    trial_data: TrialData, monkeypatch: pytest.MonkeyPatch, broken: Break, error: type[Exception]
+) -> None:
+    """A search puts the next trial into the same process, with the error of this one maybe still about."""
+    alone = curve(config(seed=1), trial_data)
+    gc.collect()
+    before = tensors()
+    with monkeypatch.context() as patch, pytest.raises(error) as raised:
+        curve(config(**broken(patch)), trial_data)
+    left = tensors()
+
+    assert left == before
+    assert curve(config(seed=1), trial_data) == alone
+    assert isinstance(raised.value, error)  # which is held until here
+
+
+def test_a_trial_that_is_stopped_leaves_no_trace(trial_data: TrialData) -> None:
+    """That is how most trials of a search end."""
+    alone = curve(config(seed=1), trial_data)
+    gc.collect()
+    before = tensors()
+    with pytest.raises(SystemExit) as raised:
+        curve(config(), trial_data, stopped=True)
+    left = tensors()
+
+    assert left == before
+    assert curve(config(seed=1), trial_data) == alone
+    assert raised.value.code == 0

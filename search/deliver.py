@@ -33,8 +33,8 @@ def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, A
     if trial is None:
         if not experiment.retrained.is_dir():
             raise InputError(
-                f"The search '{experiment.name}' has no retrained network yet; finish it with "
-                f"'{experiment.resume_command}', or give --trial for a trial's own weights."
+                f"The search '{experiment.name}' has no retrained network yet; {_way_to_one(experiment)}, or give "
+                "--trial for a trial's own weights."
             )
         load_model(experiment.retrained)
         copy_out(experiment.retrained, out)
@@ -84,3 +84,9 @@ def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -
     except InputError as error:
         screen.say(f"no baselines, for they are fitted to the training part: {error}")
         return None
+
+
+def _way_to_one(experiment: Experiment) -> str:
+    if experiment.summary_file.is_file() and experiment.summary()["complete"]:
+        return f"make one with 'twinhead retrain {experiment.name} --storage {experiment.storage}'"
+    return f"finish it with '{experiment.resume_command}'"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from data.errors import InputError
 from search.results import trial_records
+from search.tree import at
 from search.trials import TrialRecord
 
 if TYPE_CHECKING:
@@ -41,43 +42,71 @@ class Learned:
     """The trials nearest to the best one: number, distance (0..1), score, below (by how much), and what differs."""
 
 
-def trial_rows(
-    experiment: Experiment, *, sort: str = "score", keep: Sequence[Callable[[dict[str, Any]], bool]] = ()
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What a trial has to have, to be listed."""
+
+    key: str
+    """A column, a parameter, or a key of the trial's configuration."""
+    sign: Literal["=", ">", "<"]
+    wanted: str
+
+    def holds(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+        """Whether a trial has it; one that lacks the key has not."""
+        return _holds(self.value(row, config), self.sign, self.wanted)
+
+    def value(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+        """What the trial has under the key; None if it has nothing."""
+        for known in (row, row["params"]):
+            if self.key in known:
+                return known[self.key]
+        return at(config, self.key)
+
+
+def trial_rows(experiment: Experiment, *, sort: str = "score", keep: Sequence[Condition] = ()) -> list[dict[str, Any]]:
     """A row a trial: number, outcome, epochs, best score and its metrics, seconds, recipe, parameters, reason.
 
     Args:
         experiment: a search.
         sort: 'number', 'epochs', 'seconds', or a metric, for which the largest comes first; what lacks it comes last.
-        keep: a row stays if all of them say so.
+        keep: a row stays if all of them hold.
 
     Raises:
-        InputError: if there is no such search, or none of its trials has what it is sorted by.
+        InputError: if there is no such search, or none of its trials has what it is sorted or filtered by.
     """
     study = open_to_read(experiment)
     params = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
-    rows = [_row(trial, params[trial.number]) for trial in trial_records(study)]
+    trials = trial_records(study)
+    rows = [_row(trial, params[trial.number]) for trial in trials]
     if rows and not any(sort in row for row in rows):
         known = ", ".join(
             sorted({name for row in rows for name, value in row.items() if isinstance(value, int | float)})
         )
         raise InputError(f"The value of --sort is '{sort}', but must be one of {known}.")
-    rows = [row for row in rows if all(wanted(row) for wanted in keep)]
+    found = list(zip(rows, (trial.config for trial in trials), strict=True))
+    for wanted in keep:
+        if rows and all(wanted.value(*each) is None for each in found):
+            raise InputError(
+                f"The key '{wanted.key}' of --where is none of a trial of '{experiment.name}'; use a column of "
+                f"'twinhead trials', or a key of '{experiment.spec_file}'."
+            )
+    rows = [each[0] for each in found if all(wanted.holds(*each) for wanted in keep)]
     if sort == "number":
         return rows
     return sorted(rows, key=lambda row: (-row[sort] if row.get(sort) is not None else math.inf, row["number"]))
 
 
-def condition(text: str) -> Callable[[dict[str, Any]], bool]:
-    """A filter from KEY=VALUE, KEY>NUMBER or KEY<NUMBER; KEY is a column or a parameter.
+def condition(text: str) -> Condition:
+    """A filter from KEY=VALUE, KEY>NUMBER or KEY<NUMBER; KEY is a column, a parameter or a key of a spec.
 
     Raises:
         InputError: if the text is none of these.
     """
-    for sign in ("=", ">", "<"):
+    signs: tuple[Literal["=", ">", "<"], ...] = ("=", ">", "<")
+    for sign in signs:
         key, found, value = (part.strip() for part in text.partition(sign))
         if found and key and value:
-            return lambda row: _holds(row.get(key, row["params"].get(key)), sign, value)
+            return Condition(key=key, sign=sign, wanted=value)
     raise InputError(f"The value of --where is '{text}', but must be KEY=VALUE, KEY>NUMBER or KEY<NUMBER.")
 
 
@@ -91,11 +120,12 @@ def learn(experiment: Experiment, *, neighbours: int = 5) -> Learned:
         InputError: if there is no such search, or it has too few finished trials.
     """
     study = open_to_read(experiment)
-    done = [trial for trial in study.get_trials(deepcopy=False) if _is_scored(trial)]
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    done = [trial for trial in ended if _is_scored(trial)]
     if len(done) < FEWEST_TRIALS:
         raise InputError(
             f"The search '{experiment.name}' has {len(done)} trials with a score, but must have {FEWEST_TRIALS}; go on "
-            f"with '{experiment.resume_command} --trials {FEWEST_TRIALS + len(study.get_trials(deepcopy=False))}'."
+            f"with '{experiment.resume_command} --trials {FEWEST_TRIALS + len(ended) - len(done)}'."
         )
     good = min(max(math.ceil(GOOD_SHARE * len(done)), FEWEST_GOOD), len(done) // 2)
     evaluator = PedAnovaImportanceEvaluator(target_quantile=good / len(done))

@@ -15,6 +15,7 @@ from search.front import shown
 from search.handover import baseline_metrics
 from search.recipes import describe
 from trainable.config import TrialConfig, build
+from trainable.metrics import OBJECTIVE
 
 ROWS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
 
@@ -70,7 +71,7 @@ def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping
         table.add_row(str(row["trial"]), str(row["epoch"]), *figures, name, row["checkpoint"])
     console.print(table)
     command = f"twinhead best {experiment.name} --trial {front[-1]['trial']} --out trial{front[-1]['trial']}"
-    console.print(f"take one with: {command} --storage {experiment.storage}", highlight=False, soft_wrap=True)
+    console.print(f"take one, here the last: {command} --storage {experiment.storage}", highlight=False, soft_wrap=True)
 
 
 def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -> None:
@@ -216,6 +217,14 @@ def _show_test(console: Console, summary: Mapping[str, Any]) -> None:
     for sentence in beyond(summary):
         console.print(sentence, highlight=False, soft_wrap=True)
     show_verdict(console, summary["retrained"]["metrics"], summary["baselines"])
+    trial, retrained = (summary["best"]["test"][OBJECTIVE], summary["retrained"]["metrics"][OBJECTIVE])
+    if retrained < trial:
+        number = summary["best"]["trial"]
+        sentence = (
+            f"the retrained network loses to trial {number}: {OBJECTIVE} {retrained:.4f} against {trial:.4f}; "
+            f"'twinhead best {summary['name']} --trial {number}' hands that one over"
+        )
+        console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
 
 
 def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]:

@@ -33,7 +33,8 @@ def trial(number: int) -> optuna.trial.FrozenTrial:
         params["shift"], distributions["shift"] = number * 7 % 40 / 40, SHIFT
     score = 0.8 - abs(number % 20 - 10) / 20
     metrics = {"score": score, "mask_iou": 1 - score, "seconds": 2.0, "time_data": 0.1}
-    attributes = {"outcome": "trained", "epoch:1": {"metrics": metrics, "checkpoint": None}}
+    config = {"model": {"width": 4 + number % 2}}
+    attributes = {"outcome": "trained", "config": config, "epoch:1": {"metrics": metrics, "checkpoint": None}}
     return create_trial(
         state=TrialState.COMPLETE, value=score, params=params, distributions=distributions, user_attrs=attributes
     )
@@ -83,6 +84,7 @@ def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
     assert {row["params"]["model.family"] for row in rows} == {"resunet"}
     assert all(row["score"] > 0.5 for row in rows)
+    assert {row["number"] % 2 for row in trial_rows(searched, keep=[condition("model.width=5")])} == {1}
     assert trial_rows(searched, sort="mask_iou")[0]["number"] == 0
     assert [row["number"] for row in trial_rows(searched, sort="number")] == list(range(40))
 
@@ -118,5 +120,7 @@ def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
         trial_rows(Experiment(storage=tmp_path, name="none"))
     with pytest.raises(InputError, match="--sort"):
         trial_rows(few, sort="speed")
+    with pytest.raises(InputError, match="key 'model.famly' of --where"):
+        trial_rows(few, keep=[condition("model.famly=resunet")])
     with pytest.raises(InputError, match="compares with 'much'"):
         trial_rows(few, keep=[condition("score>much")])

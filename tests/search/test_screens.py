@@ -104,3 +104,13 @@ def test_a_training_shows_its_network_beside_the_baselines(tmp_path: Path) -> No
     assert "iou75_mask" in text
     assert "0.7500" in text
     assert "mask_iou" in text
+
+
+def test_a_retrained_network_that_is_worse_than_the_trial_is_noted(tmp_path: Path) -> None:
+    """It is handed over by default, though the trial's own weights are to be had."""
+    retrained = {"metrics": {**FIGURES, "score": FIGURES["score"] - 0.1}, "checkpoint": "retrained", "epochs": 9}
+    worse = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(retrained=retrained))
+    equal = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
+
+    assert "loses to trial 12" in worse
+    assert "loses to trial" not in equal

@@ -120,7 +120,7 @@ def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
         trial_rows(Experiment(storage=tmp_path, name="none"))
     with pytest.raises(InputError, match="--sort"):
         trial_rows(few, sort="speed")
-    with pytest.raises(InputError, match="key 'model.famly' of --where"):
+    with pytest.raises(InputError, match=r"key 'model\.famly' of --where"):
         trial_rows(few, keep=[condition("model.famly=resunet")])
     with pytest.raises(InputError, match="compares with 'much'"):
         trial_rows(few, keep=[condition("score>much")])

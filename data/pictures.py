@@ -172,20 +172,25 @@ def _write(area: Pixels, text: str, height: int) -> None:
         return
     while height > 5 and _text_width(text, height) > area.shape[1]:
         height -= 1
+    line = _drawn(text, height)[: area.shape[0], : area.shape[1]]
+    y, x = ((long - short) // 2 for long, short in zip(area.shape[:2], line.shape[:2], strict=True))
+    area[y : y + line.shape[0], x : x + line.shape[1]] = line
+
+
+@functools.lru_cache(maxsize=64)
+def _drawn(text: str, height: int) -> Pixels:
+    """A line of text, not to be changed; kept, for OpenCV sets its letters anew in every thread, which takes 20 ms."""
     scale, thickness, size, descent = _type(text, height)
     canvas = np.full((size[1] + 2 * descent, size[0], 3), PAPER, np.uint8)
     cv2.putText(canvas, text, (0, size[1] + descent // 2), FONT, scale, INK, thickness, cv2.LINE_AA)
-    line = resize_to(canvas, *(max(1, length // DRAWN_LARGER) for length in canvas.shape[:2]))
-    line = line[: area.shape[0], : area.shape[1]]
-    y, x = ((long - short) // 2 for long, short in zip(area.shape[:2], line.shape[:2], strict=True))
-    area[y : y + line.shape[0], x : x + line.shape[1]] = line
+    return resize_to(canvas, *(max(1, length // DRAWN_LARGER) for length in canvas.shape[:2]))
 
 
 def _text_width(text: str, height: int) -> int:
     return _type(text, height)[2][0] // DRAWN_LARGER
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _type(text: str, height: int) -> tuple[float, int, tuple[int, int], int]:
     """Scale, stroke, (width, height) and descent of text as it is drawn: larger than shown."""
     drawn = height * DRAWN_LARGER

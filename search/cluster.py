@@ -24,7 +24,9 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # whose first lines go to standard output whatever the verbosity
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # of a stopped trial to be through; after 2, Tune forgot it and waited on
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own record of a search: ours is the study
+    "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",  # of each checkpoint, and not all of its metrics again
     "OPENBLAS_NUM_THREADS": "1",  # the searcher's matrices are small, and the cores are the trials'
     "MALLOC_ARENA_MAX": "2",  # a warm process has a new thread for each trial, which would keep a heap of its own
     "NO_ALBUMENTATIONS_UPDATE": "1",

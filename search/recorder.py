@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,13 +21,15 @@ from data.images import decode_photo, encode_jpeg
 from search.driver import DriverOnly
 from search.experiment import Experiment
 from search.searcher import RungSearcher
-from search.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure
+from search.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_retry
 from trainable.checkpoint import PICTURES
 from trainable.metrics import OBJECTIVE
 
 GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
 """First words of the names of metrics that belong together."""
 SINGLE = frozenset((OBJECTIVE, "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture"))
+MEMORY = re.compile(r"^[\w.]*OutOfMemoryError: ")
+"""The line of an error that says so."""
 PICTURES_SECONDS = 60.0
 """A trial that runs shows a picture grid at most so often; the last one is shown at its end."""
 
@@ -41,8 +44,14 @@ class Recorder(DriverOnly, tune.Callback):
     def __init__(self, experiment: Experiment, searcher: RungSearcher) -> None:
         self._experiment = experiment
         self._searcher = searcher
+        self._started: dict[str, Trial] = {}
         self._trials: dict[str, optuna.Trial] = {}
         self._checkpoints: dict[str, list[EpochRecord]] = {}
+        searcher.when_failed(self._note_failure)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Have the trial at hand, should it fail."""
+        self._started[trial.trial_id] = trial
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -71,19 +80,30 @@ class Recorder(DriverOnly, tune.Callback):
             if record not in needed and record.checkpoint is not None:
                 shutil.rmtree(self._experiment.root / record.checkpoint, ignore_errors=True)
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Keep that the trial crashed and is taken up again."""
+        studied = self._searcher.running(trial.trial_id)
+        if studied is not None:
+            note_retry(studied)
+
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Keep the weights of the best epoch alone, unless the trial is to be gone on with."""
-        self._checkpoints.pop(trial.trial_id, None)
-        studied = self._trials.pop(trial.trial_id, None)
+        studied = self._trials.get(trial.trial_id)
+        self._forget(trial)
         if studied is not None and not self._searcher.interrupted:
             keep_best(self._experiment, TrialRecord.of(studied))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Keep why the trial failed."""
-        self._checkpoints.pop(trial.trial_id, None)
-        studied = self._trials.pop(trial.trial_id, None) or self._searcher.running(trial.trial_id)
-        if studied is not None:
-            note_failure(studied, _last_line(trial))
+        """Forget the trial; why it failed was kept when the study heard of it."""
+        self._forget(trial)
+
+    def _note_failure(self, trial_id: str, studied: optuna.Trial) -> None:
+        if trial_id in self._started:
+            note_failure(studied, _reason(self._started[trial_id]))
+
+    def _forget(self, trial: Trial) -> None:
+        for kept in (self._started, self._trials, self._checkpoints):
+            kept.pop(trial.trial_id, None)
 
 
 @dataclass
@@ -169,9 +189,20 @@ def _checkpoint(experiment: Experiment, trial: Trial, result: Mapping[str, Any])
     return None
 
 
-def _last_line(trial: Trial) -> str:
-    """What the trial's exception says at its end."""
-    with contextlib.suppress(OSError, TypeError):
-        lines = [line for line in open(trial.error_file).read().splitlines() if line.strip()]  # noqa: PTH123, SIM115
-        return lines[-1].strip() if lines else ""
-    return "its process ended"
+def _reason(trial: Trial) -> str:
+    """What the trial's last error comes to, in a line.
+
+    The workers of a group fail one after the other: what says most is not always what stands last.
+    """
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = [line.strip() for line in Path(trial.error_file or "").read_text().splitlines() if line.strip()]
+    starts = [number for number, line in enumerate(lines) if line.startswith("Failure #")]
+    lines = lines[starts[-1] + 1 :] if starts else lines
+    for line in lines:
+        if MEMORY.search(line):
+            return line
+    for line in lines:
+        if died := line.partition("Worker exit detail: ")[2]:
+            return f"its process died: {died.partition(' Some common causes')[0]}"
+    return lines[-1] if lines else "its process ended"

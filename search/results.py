@@ -109,6 +109,7 @@ def summarise(
         "complete": False,
         "trials": len(trials),
         "outcomes": outcomes(trials, spec.plan.scheduler.max_epochs),
+        "retried": sum(trial.retries > 0 for trial in trials),
         "epochs": sum(len(trial.epochs) for trial in trials),
         "best": _best_summary(experiment, best) if best else None,
         "recipe": _best_summary(experiment, recipe) if recipe else None,

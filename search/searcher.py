@@ -81,6 +81,7 @@ class RungSearcher(DriverOnly, Searcher):
         self._running: dict[str, _Running] = {}
         self._again: list[FrozenTrial] = []
         self._interrupted = False
+        self._when_failed: Callable[[str, optuna.Trial], None] = lambda *_: None
         self._recall()
 
     @property
@@ -126,9 +127,18 @@ class RungSearcher(DriverOnly, Searcher):
         if error or not finite:
             for rung in running.rungs_left:
                 self._learn(running.trial.number, rung, math.nan)
+            if error:
+                self._when_failed(trial_id, running.trial)
             self._study.tell(running.trial, state=TrialState.FAIL)
         else:
             self._study.tell(running.trial, max(finite) if self._direction == "maximize" else min(finite))
+
+    def when_failed(self, then: Callable[[str, optuna.Trial], None]) -> None:
+        """From here on `then` is called with the id and the study's trial of one that failed, before that is closed.
+
+        Afterwards nothing could be noted of it.
+        """
+        self._when_failed = then
 
     @property
     def interrupted(self) -> bool:

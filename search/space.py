@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.conditions import condition_of, exists, matters
+from search.conditions import Condition, condition_of, exists
 from search.constraints import violations
 from search.domains import Choices, Domain, Per, Range
 from search.objectives import known_before
@@ -14,7 +16,7 @@ from search.plan import Plan
 from search.proposals import KNOWN
 from search.spec import SearchSpec
 from search.spec_checks import settled
-from search.tree import at, leaves, replace_leaf
+from search.tree import at, leaves, put_leaf
 from trainable.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -38,27 +40,51 @@ def define_space(spec: SearchSpec) -> Space:
     decisive = deciding(spec)
     # What others depend on is drawn before them: names first, then plain leaves, then those given per value.
     ordered = sorted(leaves(spec.space), key=lambda item: _rank(item, decisive))
+    steps = [_Step.of(path, leaf, decisive) for path, leaf in ordered]  # a proposal draws dozens of configurations
 
     def space(trial: optuna.Trial) -> dict[str, Any]:
         drawn: dict[str, Any] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
-        for path, leaf in ordered:
-            key, value = ".".join(path), leaf
-            if not exists(drawn, path):
-                continue
-            if isinstance(leaf, Domain) and key not in decisive and not matters(drawn, path):
-                continue
-            if isinstance(leaf, Per):
-                case = at(drawn, leaf.key)
-                value = leaf.for_value(case).suggest(trial, parameter(key, leaf, case))
-            elif isinstance(leaf, Range | Choices):
-                value = leaf.suggest(trial, key)
-            drawn = replace_leaf(drawn, path, value)
+        for step in steps:
+            if exists(drawn, step.path) and (step.condition is None or step.condition(drawn)):
+                put_leaf(drawn, step.path, step.value if step.draw is None else step.draw(trial, drawn))
         for key, value in trial.user_attrs.get(FIXED, {}).items():
-            drawn = replace_leaf(drawn, key.split("."), value)
+            put_leaf(drawn, key.split("."), value)
         _tell(trial, drawn, plan)
         return drawn
 
     return space
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A leaf of the space, and all that is known of it before a configuration is drawn."""
+
+    path: tuple[str, ...]
+    value: Any
+    """What a leaf has that is not searched."""
+    condition: Condition | None
+    """What the rest must be like for it to be drawn; None if it always is, or is not searched."""
+    draw: Callable[[optuna.Trial, Mapping[str, Any]], Any] | None
+    """Asks the trial for a value, given what was drawn before; None if it is not searched."""
+
+    @classmethod
+    def of(cls, path: tuple[str, ...], leaf: Any, decisive: set[str]) -> _Step:
+        key = ".".join(path)
+        condition = None if key in decisive else condition_of(path)
+        if isinstance(leaf, Per):
+            return cls(path=path, value=None, condition=condition, draw=functools.partial(_draw_per, key, leaf))
+        if isinstance(leaf, Range | Choices):
+            return cls(path=path, value=None, condition=condition, draw=functools.partial(_draw, key, leaf))
+        return cls(path=path, value=leaf, condition=None, draw=None)
+
+
+def _draw(key: str, leaf: Range | Choices, trial: optuna.Trial, _: Mapping[str, Any]) -> Any:
+    return leaf.suggest(trial, key)
+
+
+def _draw_per(key: str, leaf: Per, trial: optuna.Trial, drawn: Mapping[str, Any]) -> Any:
+    case = at(drawn, leaf.key)
+    return leaf.for_value(case).suggest(trial, parameter(key, leaf, case))
 
 
 def deciding(spec: SearchSpec) -> set[str]:

@@ -21,6 +21,14 @@ def replace_leaf(tree: Mapping[str, Any], path: Sequence[str], value: Any) -> di
     return {**tree, first: replace_leaf(tree.get(first, {}), rest, value) if rest else value}
 
 
+def put_leaf(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the leaf at `path` in `tree` itself, with the sections on the way."""
+    *sections, last = path
+    for name in sections:
+        tree = tree.setdefault(name, {})
+    tree[last] = value
+
+
 def at(tree: Mapping[str, Any], key: str) -> Any:
     """What lies at a dotted key; None where nothing does."""
     node: Any = tree

@@ -43,6 +43,8 @@ class TrialRecord:
     state: TrialState
     attempt: int
     """How often it was started anew after an interruption; -1 before its first start."""
+    retries: int
+    """How often it was taken up again after a crash."""
     recipe: str
     """Name of the recipe that it tries; '' for what the search proposed."""
     config: Mapping[str, Any]
@@ -64,6 +66,7 @@ class TrialRecord:
             number=trial.number,
             state=trial.state if isinstance(trial, FrozenTrial) else TrialState.RUNNING,
             attempt=attributes.get("attempt", -1),
+            retries=attributes.get("retries", 0),
             recipe=attributes.get(RECIPE, ""),
             config=attributes.get("config", {}),
             outcome=attributes.get("outcome", ""),
@@ -112,6 +115,11 @@ def note_epoch(trial: optuna.Trial, record: EpochRecord, outcome: Mapping[str, A
     for name, excess in outcome.get("violations", {}).items():
         if name not in trial.constraints:  # every report of a trial has it
             trial.set_constraint(name, excess)
+
+
+def note_retry(trial: optuna.Trial) -> None:
+    """Remember that a trial crashed, and is taken up again from its checkpoint."""
+    trial.set_user_attr("retries", int(trial.user_attrs.get("retries", 0)) + 1)
 
 
 def note_failure(trial: optuna.Trial, reason: str) -> None:

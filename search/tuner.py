@@ -18,6 +18,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from data.errors import InputError
 from search.budget import Budget
 from search.driver import DriverOnly
 from search.experiment import Experiment
@@ -27,6 +28,7 @@ from search.searcher import RungSearcher
 from search.space import Space, define_space
 from search.spec import SearchSpec
 from search.trials import TrialRecord, note_start
+from trainable.config import TrialConfig, build
 from trainable.metrics import MODE, OBJECTIVE
 from trainable.trainer import TrialJob, run_trial
 
@@ -190,15 +192,22 @@ def _describe(experiment: Experiment, trial: optuna.Trial, values: dict[str, Any
         RECIPE: trial.user_attrs.get(RECIPE, ""),
         "trial": values,
         "resume_from": str(left) if left else None,
-        "refused": _refusal(trial),
+        "refused": _refusal(trial, values),
     }
 
 
-def _refusal(trial: optuna.Trial) -> str:
-    """Why a trial is not to be trained at all: the space told it of a limit that it breaks; '' if it keeps to all."""
+def _refusal(trial: optuna.Trial, values: dict[str, Any]) -> str:
+    """Why a trial is not to be trained at all; '' if it is.
+
+    The space told it of a limit that it breaks, or its values do not go together, as weights that are all 0.
+    """
     said = [
         f"{name} is {1 + excess:.2f} times what it may be" for name, excess in trial.constraints.items() if excess > 0
     ]
+    try:
+        build(TrialConfig, values, source="the proposal")
+    except InputError as error:
+        said.append(f"its values do not go together ({str(error).rpartition(';')[0]})")
     return " and ".join(said)
 
 

@@ -146,3 +146,13 @@ def test_a_search_starts_from_what_waits_in_its_study(tmp_path: Path, monkeypatc
     assert (given["name"], given["number"], given["resume_from"]) == ("00000", 0, None)
     assert build(TrialConfig, given["trial"], source="the test").policy == TrialConfig().policy
     assert TrialRecord.of(searcher.study.trials[0]).config == given["trial"]
+
+
+def test_a_proposal_that_cannot_be_built_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would fail three times, and take the warm process with it each time."""
+    experiment = experiment_with(tmp_path, [], trials=6)
+    open_study(experiment).enqueue_trial({**default_parameters(experiment.spec()), "loss.mask.bce": 0.0})
+    config = set_up(experiment, monkeypatch)
+    searcher = cast("RungSearcher", config.search_alg if config else None)
+
+    assert searcher.suggest("a")["refused"].startswith("its values do not go together (The value of 'loss'")

@@ -13,6 +13,7 @@ from data.manifest import DatasetInfo
 from search.experiment import Experiment
 from search.front import shown
 from search.handover import baseline_metrics
+from search.progress import clock
 from search.recipes import describe
 from trainable.config import TrialConfig, build
 from trainable.metrics import OBJECTIVE
@@ -146,18 +147,22 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         "trials": f"{found['trials']}, {found['concurrent']} at a time on this machine",
         "samples": f"{samples['train']} to train on, {samples['val']} to validate, {samples['test']} to test",
         "epochs": f"{epochs['fewest']} as ASHA stops trials, {epochs['most']} if it stopped none",
-        "hours": _between(found["hours"], ".2g"),
+        "time": " to ".join(clock(3600 * hours) for hours in found["hours"]),
         "GPU-hours": _between(found["gpu_hours"], ".2g"),
         "disk": " and ".join(f"{value / 1e9:.2f} GB of {name}" for name, value in found["bytes"].items()),
     }
     for end, network in (("smallest", smallest), ("largest", largest)):
         lines[end] = (
             f"{network['family']} of width {network['width']}: {network['parameters']:,} parameters, "
-            f"{network['multiply_adds']:,} multiply-adds, {network['samples_per_second']:.3g} samples/s"
+            f"{network['multiply_adds']:,} multiply-adds, {network['samples_per_second']:,.1f} samples/s"
         )
     for name, text in lines.items():
         console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
-    console.print("\nHours are from all trials as the smallest network to all as the largest, without the retraining.")
+    console.print(
+        "\nTimes are of training steps, from all trials as the smallest network to all as the largest;\n"
+        "what starting and evaluating trials takes, and the retraining, comes on top.",
+        highlight=False,
+    )
     console.print("\n[bold]first trials[/bold]")
     for number, first in enumerate(found["first"]):
         shown = ", ".join(f"{key} {_short(value)}" for key, value in first["parameters"].items())

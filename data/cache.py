@@ -18,7 +18,7 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
-from data.cache_budget import CACHE_GB, NoRoomError, budget_bytes, entry_lock, sweep
+from data.cache_budget import CACHE_GB, NoRoomError, entry_lock, sweep, told_bytes
 from data.cache_build import build, progress
 from data.decoded import DecodedPictures, DecodedSplit, MappedEntry, MappedSplit, decoded_bytes
 from data.images import Resize
@@ -60,7 +60,7 @@ def decoded(
     """
     root = root or cache_root()
     root.mkdir(parents=True, exist_ok=True)
-    budget_bytes(root)  # says what is wrong with it before anything else happens
+    told_bytes()  # says what is wrong with it before anything else happens
     sweep(root)
     told = [_Told(on_samples) for _ in parts]
     try:

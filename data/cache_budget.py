@@ -41,9 +41,19 @@ def budget_bytes(root: Path) -> float:
     Raises:
         InputError: if the variable is no number.
     """
+    told = told_bytes()
+    return _SHARE * (shutil.disk_usage(root).free + _held(root)) if told is None else told
+
+
+def told_bytes() -> float | None:
+    """Bytes that $TWINHEAD_CACHE_GB allows; None if it is not set.
+
+    Raises:
+        InputError: if it is no number.
+    """
     text = os.environ.get(CACHE_GB)
     if text is None:
-        return _SHARE * (shutil.disk_usage(root).free + _held(root))
+        return None
     try:
         gigabytes = float(text)
     except ValueError:

@@ -44,9 +44,10 @@ def profile(
 
     from search.given import changed
     from search.prepare import open_data
+    from trainable.job import TrialData
     from trainable.profiling import TRACED_STEPS, WARM_STEPS, profile_training
     from trainable.recipes import load_recipe
-    from trainable.trial import TrialData, read_part
+    from trainable.trial import read_part
 
     found = load_recipe(recipe, faithful=faithful or None)
     config = changed(found.config, [pair(text) for text in overrides], found.file)

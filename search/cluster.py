@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from data.errors import InputError
+from trainable.job import Workers
 
 if TYPE_CHECKING:
     from search.plan import ResourcesConfig
-    from trainable.trainer import Workers
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -124,8 +124,6 @@ def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple
     Raises:
         InputError: if not one trial fits, or the GPUs cannot be shared so.
     """
-    from trainable.trainer import Workers
-
     cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
     if config.gpus_per_trial == "auto":
         gpus_per_trial = float(config.workers) if gpus else 0.0

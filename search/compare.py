@@ -26,10 +26,10 @@ from search.trials import TrialRecord
 from trainable.bootstrap import intervals
 from trainable.config import TrialConfig
 from trainable.evaluation import evaluate_baselines_on, evaluate_pictures
+from trainable.job import TrialData
 from trainable.models import build_model, multiply_adds, parameter_count
 from trainable.picture_metrics import PictureFigures
 from trainable.recipes import RECIPES, load_recipe
-from trainable.trial import TrialData
 
 _OURS = "on the test pictures"
 COLUMNS: tuple[dict[str, str], ...] = tuple(

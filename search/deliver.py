@@ -17,7 +17,7 @@ from search.study import open_study
 from trainable.checkpoint import load_model
 from trainable.config import DataConfig
 from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint
-from trainable.trial import TrialData
+from trainable.job import TrialData
 
 
 def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, Any]:

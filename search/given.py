@@ -41,9 +41,9 @@ from search.trials import TrialRecord, keep_best
 from search.tuner import InterruptedSearchError, Stopper, run_trials
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
+from trainable.job import TrialJob
 from trainable.models import check_model
 from trainable.recipes import Evaluation
-from trainable.trainer import TrialJob
 
 Kind = Literal["compare", "train"]
 

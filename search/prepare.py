@@ -19,9 +19,9 @@ from search.cluster import has_one_node
 from search.experiment import Experiment
 from search.progress import Screen
 from trainable.config import DataConfig, ModelConfig
+from trainable.job import TrialData, TrialJob, Workers
 from trainable.models import build_model, parameter_count
-from trainable.trainer import TrialJob, Workers
-from trainable.trial import TrialData, read_part
+from trainable.trial import read_part
 
 PARTS = ("train", "val", "test")
 OPTIMIZER_COPIES = 3

@@ -157,7 +157,7 @@ def _tag(name: str) -> str:
 
 
 def _show(events: _Events) -> None:
-    """Write the grid that waits, if one does; as JPEG, for the checksum of what is written takes its time, too."""
+    """Write the grid that waits, if one does; as JPEG, which takes less room."""
     if events.waiting is None:
         return
     epoch, path = events.waiting

@@ -26,9 +26,8 @@ from trainable.bootstrap import Interval, difference
 from trainable.checkpoint import STATE, load_origin
 from trainable.config import TrialConfig, build
 from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint, evaluate_pictures
+from trainable.job import TrialData, TrialJob
 from trainable.picture_metrics import figures
-from trainable.trainer import TrialJob
-from trainable.trial import TrialData
 
 COMPARED = ("score", "mask_iou", "depth_delta1")
 """Metrics that the best trial is compared with the best recipe by."""

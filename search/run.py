@@ -41,7 +41,7 @@ from search.study import check_study, held_study, open_study, study_place
 from search.trials import TrialRecord, keep_best
 from search.tuner import InterruptedSearchError, Stopper, Tuner
 from trainable.config import DataConfig, TrialConfig, build
-from trainable.trainer import TrialJob, Workers
+from trainable.job import TrialJob, Workers
 
 ENDED = {
     "hours": "its hours are over (budget.hours)",

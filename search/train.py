@@ -19,8 +19,8 @@ from search.progress import Screen
 from search.results import Best, find_best, versions
 from trainable.checkpoint import load_origin
 from trainable.evaluation import evaluate_baselines_on, evaluate_checkpoint, evaluate_published
+from trainable.job import TrialData
 from trainable.recipes import Evaluation, load_recipe
-from trainable.trial import TrialData
 
 
 def make_training(

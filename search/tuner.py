@@ -29,8 +29,8 @@ from search.space import Space, define_space
 from search.spec import SearchSpec
 from search.trials import TrialRecord, note_start
 from trainable.config import TrialConfig, build
+from trainable.job import TrialJob, tune_function
 from trainable.metrics import MODE, OBJECTIVE
-from trainable.trainer import TrialJob, run_trial
 
 RETRIES = 2
 """How often a trial that crashed is taken up again from its checkpoint."""
@@ -179,7 +179,7 @@ def trial_directory(trial: Trial) -> str:
 
 def trainable(job: TrialJob) -> Any:
     """The Tune function of a job, with what it takes."""
-    return tune.with_resources(tune.with_parameters(run_trial, job=job), job.resources())
+    return tune.with_resources(tune.with_parameters(tune_function, job=job), job.resources())
 
 
 def _describe(experiment: Experiment, trial: optuna.Trial, values: dict[str, Any]) -> dict[str, Any]:

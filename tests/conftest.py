@@ -13,8 +13,8 @@ from data.scenes import SceneSet
 from data.shards import Dataset, write_dataset
 from trainable import checkpoint
 from trainable.config import TrialConfig
+from trainable.job import TrialData
 from trainable.models import build_model
-from trainable.trial import TrialData
 
 
 @pytest.fixture(scope="session", autouse=True)

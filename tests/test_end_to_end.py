@@ -15,9 +15,9 @@ from search.experiment import Experiment
 from tests.commands import SMALL, records, run, twinhead
 from trainable.checkpoint import load_model
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd
 from trainable.training import World
-from trainable.trial import TrialData
 from trainable.trial import run as run_alone
 
 

@@ -15,6 +15,7 @@ from data.pictures import save_png
 from trainable.baselines import evaluate_baselines, fit_baselines
 from trainable.checkpoint import load_model
 from trainable.config import Augmentation, DataConfig, TrialConfig
+from trainable.job import TrialData
 from trainable.loop import evaluate
 from trainable.metrics import finite_mask
 from trainable.picture_metrics import OWN, STATES, PictureFigures
@@ -23,7 +24,7 @@ from trainable.precision import resolve
 from trainable.published_metrics import OWN_METRICS, PublishedMetrics, picture_columns
 from trainable.recipes import Evaluation
 from trainable.training import World
-from trainable.trial import TrialData, background_ids, evaluation_loader
+from trainable.trial import background_ids, evaluation_loader
 
 
 def evaluate_checkpoint(

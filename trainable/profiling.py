@@ -17,12 +17,13 @@ from data.errors import InputError
 from data.loader import Loader
 from trainable.clock import OTHER, Clock, Phase, forget_peaks, peaks
 from trainable.config import TrialConfig
+from trainable.job import TrialData
 from trainable.metrics import MetricSums
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.precision import autocast, choice, resolve
 from trainable.step import train_step
 from trainable.training import Training, World, start
-from trainable.trial import TrialData, evaluation_loader, training_loaders
+from trainable.trial import evaluation_loader, training_loaders
 
 STEP_PHASES: tuple[Phase, ...] = ("data", "transfer", "forward", "loss", "backward", "optimizer")
 WARM_STEPS = 3

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,63 +23,21 @@ from data.schema import Pixels
 from trainable import trial
 from trainable.checkpoint import PICTURES
 from trainable.config import TrialConfig, build
+from trainable.job import CONSTRAINT, DIVERGED, TRAINED, TrialJob, Workers
 from trainable.latency import ms_per_picture
 from trainable.loop import EpochEnd, NonFiniteLossError
 from trainable.metrics import OBJECTIVE, WORST
 from trainable.pictures import prediction_grid
 from trainable.training import Training, World
-from trainable.trial import TrialData
 
-TRAINED, DIVERGED, CONSTRAINT = "trained", "diverged", "constraint"
-"""Values of the metric `outcome`."""
 SLOW = "ms_per_picture"
 """Name of the figure that a trial measures itself, and of its limit."""
 SMALLEST_CELL, LARGEST_CELL = 64, 128
 """Side in pixels of the pictures in a trial's grid."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """How many processes share a trial, and what each may use."""
-
-    count: int = 1
-    cpus: int = 1
-    """Of each worker: also its number of threads."""
-    gpus: float = 0
-    """Of each worker; a fraction lets several trials share a device."""
-
-    @property
-    def is_group(self) -> bool:
-        """Whether a trial needs a worker group of its own."""
-        return self.count > 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialJob:
-    """What all trials of a search have in common."""
-
-    data: TrialData
-    workers: Workers
-    checkpoint_epochs: frozenset[int]
-    """Epochs after which a checkpoint is due, beside the best ones: the scheduler's rungs."""
-    group_storage: str
-    """Directory for the checkpoints of worker groups; trials of a single worker report theirs to Tune."""
-    replay: tuple[float, ...] | None = None
-    """Learning-rate factors for a plateau policy that has no validation split to watch."""
-    ms_per_picture: float | None = None
-    """A trial whose network takes longer on its device is not trained; None sets no limit."""
-    timed: bool = False
-    """Whether trials measure and report how long their network takes, though there is no limit."""
-
-    def resources(self) -> dict[str, float]:
-        """What Tune sets aside for the trial's own actor; a worker group sets its share aside itself."""
-        if self.workers.is_group:
-            return {"CPU": 0, "memory": 1}  # a byte: the driver must hold something, and no CPU that a worker needs
-        return {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
-
-
 def run_trial(config: dict[str, Any], *, job: TrialJob) -> None:
-    """The Tune function: train the trial that a searcher suggested, and report every epoch.
+    """Train the trial that a searcher suggested, and report every epoch.
 
     Args:
         config: `name` of the trial, `trial` with the values of its `TrialConfig`, `resume_from`, the directory of a

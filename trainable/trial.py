@@ -11,7 +11,6 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,11 @@ from data.errors import InputError
 from data.loader import Loader
 from data.manifest import SampleIds
 from data.shards import Dataset
-from data.splits import rows
+from data.splits import SplitKey, rows
 from data.subset import subset
 from trainable import loop
 from trainable.config import DataConfig, TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd, Report
 from trainable.precision import resolve
 from trainable.training import Training, World, start
@@ -41,24 +41,6 @@ SIDE_STEP = 16
 MID_GREY: Colour = (127.5, 127.5, 127.5)
 EVALUATION_BATCH = 64
 """Pictures of an evaluation batch over all workers: without gradients, it can be larger than a training batch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialData:
-    """Which parts of which data set a trial reads."""
-
-    path: str
-    """The data set's directory, or its address, such as s3://bucket/prefix."""
-    fingerprint: str
-    """What the data set at that path must be."""
-    train: str = "train"
-    """Part to train on, as in `data.splits.rows`."""
-    val: str | None = "val"
-    """Part to evaluate on after each epoch; None evaluates on nothing."""
-    samples: int | None = None
-    """How many samples of the training part are read, as `data.subset` takes them; all when left out."""
-    samples_seed: int = 0
-    """Which of them."""
 
 
 def run(
@@ -216,12 +198,20 @@ def background_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str,
 
 def _rows(config: DataConfig, data: TrialData, part: str) -> list[NDArray[np.int64]]:
     """Rows of each part that '+' joins: entries of the cache, read one after the other."""
+    return [_rows_of_one(data, name, config.split_by, config.shares) for name in part.split("+")]
+
+
+@functools.lru_cache(maxsize=8)
+def _rows_of_one(
+    data: TrialData, part: str, split_by: SplitKey, shares: tuple[float, float, float]
+) -> NDArray[np.int64]:
+    """Found once a process: the ids of 400,000 samples take their time, and most trials of a search read the same."""
     ids = _ids(data.path, data.fingerprint)
-    found = {name: rows(ids, name, config.split_by, config.shares) for name in part.split("+")}
-    if data.samples is not None and "train" in found:
-        split_by, seed = config.split_by, data.samples_seed
-        found["train"] = subset(ids, found["train"], data.samples, split_by=split_by, seed=seed)
-    return list(found.values())
+    found = rows(ids, part, split_by, shares)
+    if data.samples is not None and part == "train":
+        found = subset(ids, found, data.samples, split_by=split_by, seed=data.samples_seed)
+    found.flags.writeable = False
+    return found
 
 
 def _open(path: str, fingerprint: str) -> Dataset:

@@ -17,10 +17,10 @@ import torch
 from data.loader import Loader
 from trainable import trial
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd, NonFiniteLossError
 from trainable.metrics import OBJECTIVE, WORST
 from trainable.training import Training, World
-from trainable.trial import TrialData
 
 
 class _RungReachedError(Exception):

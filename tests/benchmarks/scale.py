@@ -45,8 +45,8 @@ from search.study import open_study
 from search.tuner import Stopper, build_searcher
 from trainable.checkpoint import STATE, WEIGHTS
 from trainable.clock import OTHER, PHASES
+from trainable.job import TRAINED
 from trainable.metrics import METRICS, MODE, OBJECTIVE
-from trainable.trainer import TRAINED
 
 REPORTS, CONCURRENT = 5, 16
 SCHEDULE = {"max_epochs": REPORTS, "grace_epochs": 1, "reduction_factor": 3}

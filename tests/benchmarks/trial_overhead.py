@@ -9,9 +9,9 @@ TorchTrainer of one worker inside a Tune function, with TuneReportCallback. Once
 checkpoints and pictures of predictions take longer.
 
 Counted are slot-seconds a trial: (2 slots × wall seconds - 0.5 s × epochs reported) / trials. The wall clock runs from
-the call that starts the search to its return, so that the start of the actors counts. 'steady' begins when the first
-trials of both slots have begun their first epochs, and counts of an epoch that runs at that moment what is left of it:
-what remains is to propose, hand over, book, keep and end trials, and a slot without work while the last trial ends.
+the call that starts the search to its return, so that the start of the actors counts, and a slot without work while the
+last trial ends. 'steady' is the mean from a trial's first epoch to that of the next one in its slot, without its
+epochs and without the first trial of each slot: to book, keep and end a trial, and to propose, hand over and begin one.
 
 A real trial is one of a ResUNet on DATA, or on $TWINHEAD_REAL/nyu_composed, at 64 px: seconds from Tune's start of the
 trial to its first batch, of the first trial of each process (cold) and, as a median, of the later ones (warm).
@@ -20,6 +20,7 @@ trial to its first batch, of the first trial of each process (cold) and, as a me
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import statistics
 import tempfile
@@ -54,11 +55,10 @@ from search.scheduler import TIME_ATTR, build_scheduler
 from search.spec import SearchSpec, load_spec
 from search.study import open_study
 from search.tuner import Stopper, Tuner
-from trainable import loop
 from trainable.config import ModelConfig, TrialConfig, build
+from trainable.job import TrialJob, Workers, import_trainer, tune_function
 from trainable.metrics import METRICS, OBJECTIVE
 from trainable.models import build_model
-from trainable.trainer import TrialJob, Workers, run_trial
 
 SLOTS, EPOCH_SECONDS = 2, 0.5
 TRIALS, DOCUMENTED_TRIALS, REAL_TRIALS = 32, 6, 8
@@ -103,6 +103,10 @@ def main() -> None:
     write(f"limits: seconds {WITH_START}, seconds_steady {STEADY}, first_batch_warm {FIRST_BATCH}")
 
 
+Reports = list[Mapping[str, Any]]
+"""Of a trial, one an epoch."""
+
+
 class Watch(DriverOnly, tune.Callback):
     """Notes when each trial was started, and when its epochs began and ended."""
 
@@ -110,7 +114,7 @@ class Watch(DriverOnly, tune.Callback):
         self.called = time.time()
         self.returned = 0.0
         self._started: dict[str, float] = {}
-        self._reports: dict[str, list[Mapping[str, Any]]] = {}
+        self._reports: dict[str, Reports] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._started[trial.trial_id] = time.time()
@@ -122,18 +126,29 @@ class Watch(DriverOnly, tune.Callback):
 
     def row(self) -> Row:
         """Slot-seconds a trial beside its epochs."""
-        epochs = [report["train_began"] for reports in self._reports.values() for report in reports]
-        first = [self._reports[trial][0]["train_began"] for trial in list(self._started)[:SLOTS]]
-        steady = max(first)
-        left = sum(min(EPOCH_SECONDS, max(0.0, began + EPOCH_SECONDS - steady)) for began in epochs)
+        epochs = sum(len(reports) for reports in self._reports.values())
         trials = len(self._started)
         return {
             "trials": trials,
-            "epochs": len(epochs),
+            "epochs": epochs,
             "wall s": self.returned - self.called,
-            "s/trial": (SLOTS * (self.returned - self.called) - EPOCH_SECONDS * len(epochs)) / trials,
-            "steady": (SLOTS * (self.returned - steady) - left) / trials,
+            "s/trial": (SLOTS * (self.returned - self.called) - EPOCH_SECONDS * epochs) / trials,
+            "steady": self._steady(),
         }
+
+    def _steady(self) -> float:
+        """Mean seconds between the first epochs of trials that follow each other in a warm slot, without the epochs."""
+        slots: list[list[Reports]] = [[] for _ in range(SLOTS)]
+        for reports in sorted(self._reports.values(), key=lambda reports: float(reports[0]["train_began"])):
+            # The slot that ended its last trial first is the one that was free.
+            free = min(slots, key=lambda slot: float(slot[-1][-1]["train_began"]) if slot else -math.inf)
+            free.append(reports)
+        between = [
+            float(after[0]["train_began"]) - float(before[0]["train_began"]) - EPOCH_SECONDS * len(before)
+            for slot in slots
+            for before, after in itertools.pairwise(slot[1:])
+        ]
+        return statistics.mean(between)
 
     def starts(self) -> tuple[float, float]:
         """Seconds to the first batch, at most of the first trials of the processes, and as a median of the others."""
@@ -150,7 +165,7 @@ class Watch(DriverOnly, tune.Callback):
 def search(
     storage: Path, name: str, network: tuple[str, int], data_path: str, run: Callable[..., None], trials: int
 ) -> Watch:
-    """Our search, with `run` in the place of `run_trial`."""
+    """Our search, with `run` in the place of `tune_function`."""
     tuner.trainable = lambda job: tune.with_resources(tune.with_parameters(run, job=job), job.resources())
     spec, opened = _spec(network, data_path, trials), Dataset.open(data_path)
     experiment, screen = Experiment(storage=storage, name=name), Screen(Console(file=io.StringIO()))
@@ -200,6 +215,9 @@ def _spec(network: tuple[str, int], data_path: str, trials: int) -> SearchSpec:
 
 def _asleep(config: dict[str, Any], *, job: TrialJob) -> None:
     """A trial whose epochs are slept through."""
+    import_trainer()
+    from trainable import loop
+
     epochs: list[float] = []
 
     def train_epoch(*_: Any) -> dict[str, float]:
@@ -211,11 +229,14 @@ def _asleep(config: dict[str, Any], *, job: TrialJob) -> None:
         return dict.fromkeys(METRICS, 0.5) | {OBJECTIVE: _score(trial.optimizer.lr, len(epochs))}
 
     loop.train_epoch, loop.evaluate = train_epoch, evaluate
-    run_trial(config, job=job)
+    tune_function(config, job=job)
 
 
 def _noted(config: dict[str, Any], *, job: TrialJob) -> None:
     """A trial as it is, that says when it had its first batch."""
+    import_trainer()
+    from trainable import loop
+
     began: list[float] = []
     step, epoch = loop.train_step, loop.train_epoch
 
@@ -228,7 +249,7 @@ def _noted(config: dict[str, Any], *, job: TrialJob) -> None:
 
     loop.train_step, loop.train_epoch = train_step, train_epoch
     try:
-        run_trial(config, job=job)
+        tune_function(config, job=job)
     finally:
         loop.train_step, loop.train_epoch = step, epoch
 

@@ -24,9 +24,9 @@ from data.shards import Dataset, write_dataset
 from trainable import trial
 from trainable.clock import OTHER, PHASES
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd
 from trainable.training import Training, World
-from trainable.trial import TrialData
 
 CPU_LIMIT, GPU_LIMIT = 0.02, 0.05
 """Share of wall time that may go into waiting."""

@@ -22,9 +22,9 @@ from data.scenes import SceneSet
 from data.shards import Dataset, write_dataset
 from trainable import trial
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd, NonFiniteLossError
 from trainable.training import Training, World
-from trainable.trial import TrialData
 
 FAMILIES = {"resunet": 16, "pair": 16, "sepunet": 32, "dmnet-cnn": 8, "resnet-dual": 8}
 HOW = ("to its end", "stopped", "diverging")

@@ -22,8 +22,7 @@ from search.plan import ResourcesConfig
 from search.spec import load_spec
 from search.study import open_study
 from search.tuner import Stopper, run_trials
-from trainable.trainer import TrialJob
-from trainable.trial import TrialData
+from trainable.job import TrialData, TrialJob
 
 CPUS, TRIALS = 6, 8
 CASES = {

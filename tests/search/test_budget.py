@@ -14,7 +14,7 @@ from search.budget import Budget, check_budget
 from search.plan import BudgetConfig
 from search.trials import EpochRecord, note_epoch
 from search.tuner import Stopper
-from trainable.trainer import Workers
+from trainable.job import Workers
 
 
 def run(budget: Budget, name: str, *scores: float, outcome: str = "trained", ends: bool = True) -> None:

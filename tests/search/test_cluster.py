@@ -10,7 +10,7 @@ import pytest
 from data.errors import InputError
 from search.cluster import cluster, plan
 from search.plan import ResourcesConfig
-from trainable.trainer import Workers
+from trainable.job import Workers
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ from search.study import open_study
 from search.trials import TrialRecord
 from search.tuner import Stopper, Tuner
 from trainable.config import TrialConfig, build
-from trainable.trainer import TrialJob, Workers
-from trainable.trial import TrialData
+from trainable.job import TrialData, TrialJob, Workers
 
 
 def test_the_study_is_found_again(tmp_path: Path) -> None:

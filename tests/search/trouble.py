@@ -25,8 +25,7 @@ from search.spec import load_spec
 from search.study import open_study
 from search.tuner import Stopper, run_trials
 from trainable.config import TrialConfig, build
-from trainable.trainer import TrialJob, Workers
-from trainable.trial import TrialData
+from trainable.job import TrialData, TrialJob, Workers
 
 EPOCHS = 3
 

@@ -35,10 +35,10 @@ from search.trials import TrialRecord
 from search.tuner import Stopper, run_trials
 from trainable import trial
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData, TrialJob, Workers
 from trainable.loop import EpochEnd, NonFiniteLossError
-from trainable.trainer import TrialJob, Workers, run_trial
+from trainable.trainer import run_trial
 from trainable.training import Training, World
-from trainable.trial import TrialData
 
 UNLIKE, EPOCHS = 20, 2
 MEASURED = re.compile(r"second|^time_|^memory_")

@@ -11,8 +11,9 @@ from data.augment import Augmenter
 from data.device_augment import DeviceAugmenter
 from data.errors import InputError
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.training import World
-from trainable.trial import TrialData, evaluation_loader, training_loaders
+from trainable.trial import evaluation_loader, training_loaders
 
 ALONE = World(device=torch.device("cpu"))
 

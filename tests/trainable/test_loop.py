@@ -19,12 +19,13 @@ from trainable import loop
 from trainable.checkpoint import load_model, load_origin
 from trainable.clock import Clock
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd, NonFiniteLossError
 from trainable.optim import OPTIMIZERS
 from trainable.policies import POLICIES
 from trainable.step import train_step
 from trainable.training import Training, World, start
-from trainable.trial import TrialData, evaluation_loader, read_part, training_loaders
+from trainable.trial import evaluation_loader, read_part, training_loaders
 
 ALONE = World(device=torch.device("cpu"))
 AUGMENT = {"hflip": 0.5, "rotate": 10.0, "zoom": 0.2, "jitter": 0.2, "noise": 0.1}

@@ -15,11 +15,12 @@ from data.images import decode_photo, encode_jpeg, encode_png
 from data.schema import Pixels
 from trainable import checkpoint
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.models.prediction import Prediction
 from trainable.pictures import as_pixels, predict
 from trainable.predict import predict_files, predict_pixels
 from trainable.training import World
-from trainable.trial import TrialData, evaluation_loader, read_part
+from trainable.trial import evaluation_loader, read_part
 
 SIZE = 32
 CONFIG = build(

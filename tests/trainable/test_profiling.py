@@ -10,8 +10,8 @@ import torch
 
 from trainable.clock import OTHER
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.profiling import STEP_PHASES, profile_training
-from trainable.trial import TrialData
 
 CPU = torch.device("cpu")
 

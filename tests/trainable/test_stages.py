@@ -10,10 +10,11 @@ import torch
 from trainable import loop
 from trainable.clock import Clock
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd
 from trainable.step import train_step
 from trainable.training import Training, World, start
-from trainable.trial import TrialData, evaluation_loader, training_loaders
+from trainable.trial import evaluation_loader, training_loaders
 
 ALONE = World(device=torch.device("cpu"))
 

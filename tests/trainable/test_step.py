@@ -13,10 +13,11 @@ from torch import nn
 from data.schema import Batch
 from trainable.clock import PHASES, Clock, forget_peaks, peaks
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import evaluate
 from trainable.step import train_step
 from trainable.training import Training, World, start
-from trainable.trial import TrialData, evaluation_loader
+from trainable.trial import evaluation_loader
 
 ALONE = World(device=torch.device("cpu"))
 

@@ -20,9 +20,9 @@ from data.shards import Dataset, write_dataset
 from trainable import trial
 from trainable.checkpoint import load_model
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd
 from trainable.training import Training, World
-from trainable.trial import TrialData
 
 ALONE = World(device=torch.device("cpu"))
 

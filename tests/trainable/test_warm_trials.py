@@ -14,9 +14,9 @@ import torch
 from data.loader import Loader
 from trainable import loop, trial
 from trainable.config import TrialConfig, build
+from trainable.job import TrialData
 from trainable.loop import EpochEnd, NonFiniteLossError
 from trainable.training import Training, World
-from trainable.trial import TrialData
 
 ALONE = World(device=torch.device("cpu"))
 MEASURED = re.compile(r"second|^time_|^memory_")

@@ -1,0 +1,100 @@
+"""What the trials of a search have in common, and the function that Ray Tune calls for each of them.
+
+This file imports neither torch nor Ray: who only speaks of trials need not wait for them.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+TRAINED, DIVERGED, CONSTRAINT = "trained", "diverged", "constraint"
+"""Values of the metric `outcome`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialData:
+    """Which parts of which data set a trial reads."""
+
+    path: str
+    """The data set's directory, or its address, such as s3://bucket/prefix."""
+    fingerprint: str
+    """What the data set at that path must be."""
+    train: str = "train"
+    """Part to train on, as in `data.splits.rows`."""
+    val: str | None = "val"
+    """Part to evaluate on after each epoch; None evaluates on nothing."""
+    samples: int | None = None
+    """How many samples of the training part are read, as `data.subset` takes them; all when left out."""
+    samples_seed: int = 0
+    """Which of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How many processes share a trial, and what each may use."""
+
+    count: int = 1
+    cpus: int = 1
+    """Of each worker: also its number of threads."""
+    gpus: float = 0
+    """Of each worker; a fraction lets several trials share a device."""
+
+    @property
+    def is_group(self) -> bool:
+        """Whether a trial needs a worker group of its own."""
+        return self.count > 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob:
+    """What all trials of a search have in common."""
+
+    data: TrialData
+    workers: Workers
+    checkpoint_epochs: frozenset[int]
+    """Epochs after which a checkpoint is due, beside the best ones: the scheduler's rungs."""
+    group_storage: str
+    """Directory for the checkpoints of worker groups; trials of a single worker report theirs to Tune."""
+    replay: tuple[float, ...] | None = None
+    """Learning-rate factors for a plateau policy that has no validation split to watch."""
+    ms_per_picture: float | None = None
+    """A trial whose network takes longer on its device is not trained; None sets no limit."""
+    timed: bool = False
+    """Whether trials measure and report how long their network takes, though there is no limit."""
+
+    def resources(self) -> dict[str, float]:
+        """What Tune sets aside for the trial's own actor; a worker group sets its share aside itself."""
+        if self.workers.is_group:
+            return {"CPU": 0, "memory": 1}  # a byte: the driver must hold something, and no CPU that a worker needs
+        return {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
+
+
+def tune_function(config: dict[str, Any], *, job: TrialJob) -> None:
+    """The Tune function: `trainable.trainer.run_trial`, imported where it runs."""
+    import_trainer()
+    from trainable.trainer import run_trial
+
+    run_trial(config, job=job)
+
+
+def import_trainer() -> None:
+    """Import what a trial takes, once a process, and do not look for garbage meanwhile.
+
+    None of torch's million objects is any; looking through them again and again made up a fifth of the time. Later
+    looks leave them out.
+    """
+    if "trainable.trainer" in sys.modules:
+        return
+    gc.disable()
+    try:
+        import torch
+
+        import trainable.trainer  # noqa: F401
+
+        torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports torch's compiler
+        gc.freeze()
+    finally:
+        gc.enable()

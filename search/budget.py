@@ -17,8 +17,8 @@ from data.errors import InputError
 from search.driver import DriverOnly
 from search.plan import BudgetConfig
 from search.trials import TrialRecord
-from trainable.job import CONSTRAINT, Workers
-from trainable.metrics import OBJECTIVE
+from trainable.job import Workers
+from trainable.reports import CONSTRAINT, OBJECTIVE
 
 GPU_SECONDS = "gpu_seconds"
 """Attribute of a study: what its trials used, up to the last one that ended."""

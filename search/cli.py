@@ -102,11 +102,7 @@ def search(
     SPEC is a YAML file that says what to search; what it leaves out, and all without it, is the default.
     """
     from search.experiment import Experiment
-    from search.placing import placed
-    from search.prepare import open_data
-    from search.run import begin, run_search
 
-    shown = screen()
     pairs = [pair(override) for override in overrides]
     if study is not None:
         pairs.append(("search.study", json.dumps(study)))
@@ -125,6 +121,13 @@ def search(
             _dry_run(checked, storage, as_json)
             return
         experiment = Experiment(storage=storage, name=name or checked.subject.name or _default_name(spec))
+
+    # Here, for they take seconds: what is wrong with the spec is said at once.
+    from search.placing import placed
+    from search.prepare import open_data
+    from search.run import begin, run_search
+
+    shown = screen()
     dataset = open_data(checked.data_path, shown)
     if not resume:
         try:
@@ -143,12 +146,14 @@ def search(
 def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None:
     """Retrain the best trial of a search, and test it."""
     from search.experiment import Experiment
+
+    experiment = Experiment(storage=storage, name=name)
+    spec = experiment.spec()
+
     from search.prepare import open_data
     from search.run import retrain_again
 
     shown = screen()
-    experiment = Experiment(storage=storage, name=name)
-    spec = experiment.spec()
     dataset = open_data(spec.data_path, shown)
     summary = resumable(experiment, lambda: retrain_again(experiment, spec, epochs, dataset, shown))
     _show_summary(experiment, summary, as_json)
@@ -165,10 +170,14 @@ def best(name: str, out: Path, trial: int | None, storage: Path, as_json: bool) 
 
     It is a directory with model.safetensors, config.json, metrics.json and README.md, a model card.
     """
-    from search.deliver import deliver
     from search.experiment import Experiment
 
-    delivered = deliver(Experiment(storage=storage, name=name), out, trial)
+    experiment = Experiment(storage=storage, name=name)
+    experiment.spec()  # which fails at once if there is no such search
+
+    from search.deliver import deliver
+
+    delivered = deliver(experiment, out, trial)
     print_result(delivered, as_json, lambda: click.echo(f"{delivered['what']}: {out}"))
 
 

@@ -17,18 +17,19 @@ from data.shards import Dataset
 from search.cluster import plan
 from search.domains import Domain, Per, representatives
 from search.prepare import OPTIMIZER_COPIES, split_counts
-from search.scheduler import RECIPE, rung_epochs
+from search.rungs import rung_epochs
 from search.searcher import RungSearcher
 from search.space import define_space, largest_trials
 from search.spec import SearchSpec
 from search.spec_checks import settled
 from search.start import EARLIER, enqueue_starts
 from search.tree import at
+from search.trials import RECIPE
 from trainable.config import TrialConfig, build
-from trainable.metrics import MODE, OBJECTIVE
 from trainable.models import build_model
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.precision import choice
+from trainable.reports import MODE, OBJECTIVE
 
 FIRST = 10
 EVALUATION_SHARE = 1 / 3

@@ -15,8 +15,8 @@ from search.results import trial_records
 from search.study import open_study
 from search.trials import TrialRecord
 from trainable.config import ConfigError
-from trainable.job import TRAINED
 from trainable.recipes import RECIPES
+from trainable.reports import TRAINED
 
 COUNT = 5
 """Trials that are taken of each earlier search."""

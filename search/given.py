@@ -35,9 +35,8 @@ from search.prepare import (
 from search.progress import Screen, SearchProgress
 from search.recorder import TensorBoard
 from search.results import trial_records
-from search.scheduler import RECIPE
 from search.study import open_study
-from search.trials import TrialRecord, keep_best
+from search.trials import RECIPE, TrialRecord, keep_best
 from search.tuner import InterruptedSearchError, Stopper, run_trials
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml

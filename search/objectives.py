@@ -12,6 +12,7 @@ from typing import Any
 
 from data.errors import InputError
 from search.constraints import SHOWN, cost
+from trainable.reports import METRICS, OBJECTIVE
 
 MILLISECONDS = "ms_per_picture"
 """The figure that trials measure only where it is asked for."""
@@ -43,8 +44,6 @@ class Aim:
 
 def known_objectives() -> dict[str, str]:
     """Every figure that can be aimed at, by its name as a spec holds it: with '-' where smaller is better."""
-    from trainable.metrics import METRICS  # imports torch
-
     costs = (*SHOWN, MILLISECONDS)
     fewer = {name for name in (*METRICS, *costs) if name in costs or name.endswith(("_rmse", "_mae"))}
     return {name: f"-{name}" if name in fewer else name for name in (*METRICS, *costs)}
@@ -71,8 +70,6 @@ def check_objectives(texts: Sequence[str]) -> None:
     Raises:
         ValueError: if they are not; the message says what they would have to do.
     """
-    from trainable.metrics import OBJECTIVE  # imports torch
-
     if not 1 <= len(texts) <= MOST:
         raise ValueError(f"hold 1 to {MOST} objectives")
     if twice := [text for text in texts if texts.count(text) > 1]:

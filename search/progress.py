@@ -22,8 +22,8 @@ from rich.progress import (
 )
 
 from search.driver import DriverOnly
-from search.scheduler import RECIPE
-from trainable.metrics import OBJECTIVE
+from search.trials import RECIPE
+from trainable.reports import OBJECTIVE
 
 _LINE_SECONDS = 10.0
 """Without a terminal, a line is written this often."""

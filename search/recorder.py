@@ -23,7 +23,7 @@ from search.experiment import Experiment
 from search.searcher import RungSearcher
 from search.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_retry
 from trainable.checkpoint import PICTURES
-from trainable.metrics import OBJECTIVE
+from trainable.reports import OBJECTIVE
 
 GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
 """First words of the names of metrics that belong together."""

@@ -17,7 +17,6 @@ from data.errors import InputError
 from search.experiment import Experiment
 from search.spec import SearchSpec
 from search.trials import EpochRecord, TrialRecord
-from trainable.checkpoint import load_model
 
 _VERSIONED = ("twinhead", "torch", "ray", "optuna", "albumentations", "numpy", "pyarrow")
 
@@ -143,6 +142,8 @@ def _best_summary(experiment: Experiment, best: Best) -> dict[str, Any]:
 
 
 def _loads(checkpoint: Path) -> bool:
+    from trainable.checkpoint import load_model  # imports torch
+
     try:
         load_model(checkpoint)
     except InputError:

@@ -33,7 +33,7 @@ from search.progress import Screen, SearchProgress
 from search.recorder import TensorBoard
 from search.results import Best, find_best, find_best_recipe, summarise, trial_records
 from search.retrain import measure_on_test, retrain
-from search.scheduler import rung_epochs
+from search.rungs import rung_epochs
 from search.space import largest_trials
 from search.spec import SearchSpec
 from search.start import check_starts, outside_of, start

@@ -7,7 +7,6 @@ get better, so that soon nearly all are, and run to their end. Here the number t
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,11 +18,10 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from trainable.metrics import MODE, OBJECTIVE
+from search.rungs import TIME_ATTR, rung_epochs
+from search.trials import RECIPE
+from trainable.reports import MODE, OBJECTIVE
 
-TIME_ATTR = "epoch"
-RECIPE = "recipe"
-"""Key of a recipe's name in a trial's configuration and in the study's attributes."""
 ROOM = 1.5
 """Of the trials at a rung, so many times one in `reduction_factor` may go on, and whoever is the best so far.
 
@@ -32,14 +30,6 @@ was worth 829 and 4,031 random ones with 1.5, with 1, the rule to the letter, 64
 made-up noisy curves that cross, 26 with 1.5 and 15 with 1. Without a bound, an earlier form of the searcher was worth
 189 on six other tasks within 10 full trainings, and 438 with 1.5. One standard error is about a third of each.
 """
-
-
-def rung_epochs(*, max_epochs: int, grace_epochs: int, reduction_factor: float) -> list[int]:
-    """The epochs at which ASHA compares trials, and the last one."""
-    reached = (grace_epochs * reduction_factor**number for number in itertools.count())
-    before_the_end = itertools.takewhile(lambda epoch: epoch < max_epochs, reached)
-    # A rung between two epochs is compared at the later one.
-    return sorted({*(math.ceil(epoch) for epoch in before_the_end), max_epochs})
 
 
 def build_scheduler(

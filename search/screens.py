@@ -16,7 +16,7 @@ from search.handover import baseline_metrics
 from search.progress import clock
 from search.recipes import describe
 from trainable.config import TrialConfig, build
-from trainable.metrics import OBJECTIVE
+from trainable.reports import OBJECTIVE
 
 ROWS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
 

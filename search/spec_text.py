@@ -18,7 +18,7 @@ from search import spec as spec_module
 from search.database import masked
 from search.domains import Domain
 from search.plan import Plan
-from search.scheduler import rung_epochs
+from search.rungs import rung_epochs
 from search.spec import DATA_KEYS, SearchSpec, Subject
 from search.tree import at, leaves
 from trainable.config import Section, TrialConfig

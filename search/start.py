@@ -17,10 +17,10 @@ from search.constraints import broken
 from search.domains import Choices, Per, Range
 from search.earlier import WORDS, EarlierTrial, best_trials, is_earlier
 from search.progress import Screen
-from search.scheduler import RECIPE
 from search.space import FIXED, deciding, default_parameters, parameter
 from search.spec import SearchSpec, check_spec
 from search.tree import at, leaves, replace_leaf
+from search.trials import RECIPE
 from trainable.config import ConfigError, TrialConfig, build
 from trainable.recipes import RECIPES, load_recipe
 

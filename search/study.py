@@ -20,7 +20,7 @@ from search.experiment import Experiment
 from search.journal import Journal
 from search.spec import SearchSpec
 from trainable.config import ConfigError
-from trainable.metrics import MODE
+from trainable.reports import MODE
 
 OWNER = "experiment"
 """Attribute of a study in a database: which experiment's it is."""

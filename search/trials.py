@@ -12,10 +12,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.experiment import Experiment
-from search.scheduler import RECIPE
-from trainable.checkpoint import STATE
-from trainable.metrics import OBJECTIVE
+from trainable.reports import OBJECTIVE
 
+RECIPE = "recipe"
+"""Key of a recipe's name in a trial's configuration and in the study's attributes."""
 _EPOCH = "epoch:"
 
 
@@ -84,6 +84,8 @@ class TrialRecord:
 
     def newest(self, experiment: Experiment) -> Path | None:
         """The latest checkpoint from which the trial can go on."""
+        from trainable.checkpoint import STATE  # imports torch
+
         for record in reversed(self.epochs):
             if record.checkpoint and (experiment.root / record.checkpoint / STATE).is_file():
                 return experiment.root / record.checkpoint
@@ -130,6 +132,8 @@ def note_failure(trial: optuna.Trial, reason: str) -> None:
 
 def keep_best(experiment: Experiment, trial: TrialRecord) -> None:
     """Remove a finished trial's other checkpoints, and the state that only going on would need."""
+    from trainable.checkpoint import STATE  # imports torch
+
     best = trial.best(experiment)
     if best is None or best.checkpoint is None:
         return

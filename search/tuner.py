@@ -23,14 +23,15 @@ from search.budget import Budget
 from search.driver import DriverOnly
 from search.experiment import Experiment
 from search.recorder import Recorder
-from search.scheduler import RECIPE, TIME_ATTR, build_scheduler, remind, rung_epochs
+from search.rungs import TIME_ATTR, rung_epochs
+from search.scheduler import build_scheduler, remind
 from search.searcher import RungSearcher
 from search.space import Space, define_space
 from search.spec import SearchSpec
-from search.trials import TrialRecord, note_start
+from search.trials import RECIPE, TrialRecord, note_start
 from trainable.config import TrialConfig, build
 from trainable.job import TrialJob, tune_function
-from trainable.metrics import MODE, OBJECTIVE
+from trainable.reports import MODE, OBJECTIVE
 
 RETRIES = 2
 """How often a trial that crashed is taken up again from its checkpoint."""

@@ -145,6 +145,25 @@ def test_help_is_quick(arguments: list[str]) -> None:
     assert not {"torch", "ray", "optuna", "cv2", "pyarrow"} & modules_after(code)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["search", "--resume", "nowhere"], ["retrain", "nowhere"], ["best", "nowhere"], ["trials", "nowhere"]]
+)
+def test_a_wrong_name_is_said_at_once(arguments: list[str]) -> None:
+    """Who mistypes a name is not kept waiting either."""
+    code = f"""
+from data.errors import InputError
+from search.cli import cli
+try:
+    cli.main({arguments!r}, standalone_mode=False)
+except InputError as error:
+    assert "There is no search 'nowhere'" in str(error)
+else:
+    raise AssertionError
+"""
+
+    assert not {"torch", "ray", "cv2"} & modules_after(code)
+
+
 @pytest.mark.parametrize("path", [str(path.relative_to(ROOT)) for path in modules()])
 def test_a_module_opens_with_its_purpose(path: str) -> None:
     """Where a name is not enough, its first line says what is found in it."""

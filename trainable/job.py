@@ -10,9 +10,6 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-TRAINED, DIVERGED, CONSTRAINT = "trained", "diverged", "constraint"
-"""Values of the metric `outcome`."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrialData:

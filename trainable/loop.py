@@ -20,9 +20,10 @@ from data.loader import Loader
 from data.schema import Batch
 from trainable.clock import Clock, forget_peaks, peaks
 from trainable.config import TrialConfig
-from trainable.metrics import OBJECTIVE, MetricSums
+from trainable.metrics import MetricSums
 from trainable.models.prediction import Prediction
 from trainable.precision import autocast
+from trainable.reports import OBJECTIVE
 from trainable.step import after_out_of_memory, train_step
 from trainable.training import Training, World
 

@@ -1,4 +1,4 @@
-"""What a trial reports of a split, pooled over all its pixels; `OBJECTIVE` is named here and nowhere else.
+"""What a trial reports of a split, pooled over all its pixels.
 
 Shapes: B pictures, H and W height and width in pixels.
 """
@@ -13,23 +13,12 @@ from torch import Tensor
 
 from data.errors import InputError
 from trainable.picture_metrics import STATES, metrics_of
+from trainable.reports import METRICS, MODE, OBJECTIVE, WORST
 
 if TYPE_CHECKING:
     from trainable.models.prediction import Prediction
 
-OBJECTIVE = "score"
-"""Key of the metric that a search optimises: (mask_iou + depth_delta1) / 2, in 0..1."""
-MODE = "max"
-"""More of `OBJECTIVE` is better."""
-WORST = 0.0
-"""What a trial whose loss was not finite is told to have reached."""
-
-METRICS = (
-    "score",
-    "mask_iou", "mask_rmse", "mask_mae", "mask_delta1", "mask_delta2", "mask_delta3",
-    "depth_rmse", "depth_mae", "depth_delta1", "depth_delta2", "depth_delta3",
-)  # fmt: skip
-"""Keys of what `MetricSums.compute` returns."""
+__all__ = ["METRICS", "MODE", "OBJECTIVE", "WORST", "MetricSums"]
 
 DELTA_BASE = 1.25
 """A pixel counts for delta k if prediction and truth differ by a factor below this to the power k."""

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainable.metrics import OBJECTIVE
+from trainable.reports import OBJECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

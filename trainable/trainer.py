@@ -23,11 +23,11 @@ from data.schema import Pixels
 from trainable import trial
 from trainable.checkpoint import PICTURES
 from trainable.config import TrialConfig, build
-from trainable.job import CONSTRAINT, DIVERGED, TRAINED, TrialJob, Workers
+from trainable.job import TrialJob, Workers
 from trainable.latency import ms_per_picture
 from trainable.loop import EpochEnd, NonFiniteLossError
-from trainable.metrics import OBJECTIVE, WORST
 from trainable.pictures import prediction_grid
+from trainable.reports import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED, WORST
 from trainable.training import Training, World
 
 SLOW = "ms_per_picture"

@@ -19,7 +19,7 @@ from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop import EpochEnd, NonFiniteLossError
-from trainable.metrics import OBJECTIVE, WORST
+from trainable.reports import OBJECTIVE, WORST
 from trainable.training import Training, World
 
 

@@ -38,15 +38,15 @@ from search.journal import Journal
 from search.plan import BudgetConfig
 from search.progress import Screen, SearchProgress
 from search.recorder import Recorder, TensorBoard
-from search.scheduler import TIME_ATTR, build_scheduler, rung_epochs
+from search.rungs import TIME_ATTR, rung_epochs
+from search.scheduler import build_scheduler
 from search.space import define_space
 from search.spec import SearchSpec, check_spec
 from search.study import open_study
 from search.tuner import Stopper, build_searcher
 from trainable.checkpoint import STATE, WEIGHTS
 from trainable.clock import OTHER, PHASES
-from trainable.job import TRAINED
-from trainable.metrics import METRICS, MODE, OBJECTIVE
+from trainable.reports import METRICS, MODE, OBJECTIVE, TRAINED
 
 REPORTS, CONCURRENT = 5, 16
 SCHEDULE = {"max_epochs": REPORTS, "grace_epochs": 1, "reduction_factor": 3}

@@ -26,7 +26,8 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from results import Row, arguments, publish
 
-from search.scheduler import build_scheduler, rung_epochs
+from search.rungs import rung_epochs
+from search.scheduler import build_scheduler
 from search.searcher import RungSearcher
 
 VARIABLE = "TWINHEAD_LCBENCH"

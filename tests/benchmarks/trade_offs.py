@@ -24,7 +24,8 @@ from results import Row, arguments, publish
 from search.pareto import hypervolume
 from search.points import Draw
 from search.proposals import KNOWN
-from search.scheduler import build_scheduler, rung_epochs
+from search.rungs import rung_epochs
+from search.scheduler import build_scheduler
 from search.searcher import RungSearcher
 
 EPOCHS = 27

@@ -51,14 +51,15 @@ from search.experiment import Experiment
 from search.prepare import decode, make_job
 from search.progress import Screen, SearchProgress
 from search.recorder import TensorBoard
-from search.scheduler import TIME_ATTR, build_scheduler
+from search.rungs import TIME_ATTR
+from search.scheduler import build_scheduler
 from search.spec import SearchSpec, load_spec
 from search.study import open_study
 from search.tuner import Stopper, Tuner
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.job import TrialJob, Workers, import_trainer, tune_function
-from trainable.metrics import METRICS, OBJECTIVE
 from trainable.models import build_model
+from trainable.reports import METRICS, OBJECTIVE
 
 SLOTS, EPOCH_SECONDS = 2, 0.5
 TRIALS, DOCUMENTED_TRIALS, REAL_TRIALS = 32, 6, 8

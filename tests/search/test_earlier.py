@@ -14,12 +14,11 @@ from data.errors import InputError
 from search.earlier import best_trials
 from search.experiment import Experiment
 from search.progress import Screen
-from search.scheduler import RECIPE
 from search.space import define_space
 from search.spec import SearchSpec, check_spec
 from search.start import EARLIER, check_starts, enqueue_starts, find_starts, outside_of, start
 from search.study import open_study
-from search.trials import EpochRecord, note_epoch, note_start
+from search.trials import RECIPE, EpochRecord, note_epoch, note_start
 from trainable.config import TrialConfig, build
 
 Command = Callable[..., Any]

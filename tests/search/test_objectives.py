@@ -18,7 +18,7 @@ from search.proposals import KNOWN
 from search.space import define_space
 from search.spec import check_spec, load_spec
 from trainable.config import ConfigError, TrialConfig
-from trainable.metrics import METRICS
+from trainable.reports import METRICS
 
 
 def objectives_of(text: str) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from search.scheduler import build_scheduler, remind, rung_epochs
+from search.rungs import rung_epochs
+from search.scheduler import build_scheduler, remind
 
 
 @pytest.mark.parametrize(

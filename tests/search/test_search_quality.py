@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from search.scheduler import rung_epochs
+from search.rungs import rung_epochs
 from search.searcher import RungSearcher
 from search.tuner import build_scheduler
 

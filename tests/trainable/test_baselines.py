@@ -10,7 +10,7 @@ import torch
 from data.errors import InputError
 from data.schema import Batch
 from trainable.baselines import evaluate_baselines, fit_baselines
-from trainable.metrics import METRICS
+from trainable.reports import METRICS
 
 
 def _batch(pictures=6, size=8, seed=0):

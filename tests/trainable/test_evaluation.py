@@ -24,10 +24,10 @@ from trainable.evaluation import (
     evaluate_published,
 )
 from trainable.job import TrialData
-from trainable.metrics import METRICS
 from trainable.picture_metrics import figures
 from trainable.published_metrics import OWN_METRICS
 from trainable.recipes import RECIPES, Evaluation, load_recipe
+from trainable.reports import METRICS
 
 CPU = torch.device("cpu")
 SIZE = 16

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from trainable.metrics import METRICS, MODE, OBJECTIVE, MetricSums, picture_states
+from trainable.metrics import MetricSums, picture_states
 from trainable.models import Prediction
+from trainable.reports import METRICS, MODE, OBJECTIVE
 
 
 def _split(pictures=5, size=8, seed=0):

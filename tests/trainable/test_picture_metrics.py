@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
-from trainable.metrics import METRICS
 from trainable.picture_metrics import OWN, STATES, PictureFigures, figures
+from trainable.reports import METRICS
 
 
 def table(pictures: int = 4) -> PictureFigures:

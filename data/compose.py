@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from data.polarity import PolarityName
     from data.schema import EncodedSample
 
-__all__ = ["SCALE", "Composition", "compose", "made_of", "open_sources"]
+__all__ = ["SCALE", "Composition", "compose", "made_of", "open_sources", "refuse_existing", "refuse_other"]
 
 SIZES = (32, 1024)
 """The smallest and the largest side of a picture in pixels."""
@@ -148,7 +148,7 @@ def compose(
         InputError: if the destination exists or cannot be written, an unfinished set of other arguments or sources
             lies beside it, or a source is changed on the way.
     """
-    _refuse_existing(destination)
+    refuse_existing(destination)
     pieces = cut_pieces(composition, sources)
     folder = PieceFolder(destination)
     with folder.held(made_of(composition, sources)):
@@ -158,6 +158,25 @@ def compose(
         info = _move(folder, destination)
         folder.remove()
     return info
+
+
+def refuse_existing(destination: Path) -> None:
+    """See to it that nothing is overwritten.
+
+    Raises:
+        InputError: if there is something.
+    """
+    if os.path.lexists(destination):
+        raise InputError(f"The destination '{destination}' exists already; remove it, or give another one.")
+
+
+def refuse_other(composition: Composition, sources: Sources, destination: Path) -> None:
+    """See to it that what is unfinished there can be gone on with.
+
+    Raises:
+        InputError: if it was begun with other arguments or sources.
+    """
+    PieceFolder(destination).check(made_of(composition, sources))
 
 
 def made_of(composition: Composition, sources: Sources) -> dict[str, Any]:
@@ -225,11 +244,6 @@ def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int 
 
 def _move(folder: PieceFolder, destination: Path) -> DatasetInfo:
     info = Dataset.open(folder.whole).info
-    _refuse_existing(destination)
+    refuse_existing(destination)
     folder.whole.rename(destination)
     return info
-
-
-def _refuse_existing(destination: Path) -> None:
-    if os.path.lexists(destination):
-        raise InputError(f"The destination '{destination}' exists already; remove it, or give another one.")

@@ -111,6 +111,21 @@ class PieceFolder:
         finally:
             lock.release()
 
+    def check(self, made_of: Mapping[str, Any]) -> None:
+        """See to it that pieces that are there are made of `made_of`.
+
+        Raises:
+            InputError: if they are made of something else.
+        """
+        if not self._record.exists():
+            return
+        kept = _load(self._record)
+        if differing := sorted(key for key in kept.keys() | made_of.keys() if kept.get(key) != made_of.get(key)):
+            raise InputError(
+                f"The unfinished set in '{self.path}' was begun with other values of {' and '.join(differing)}; give "
+                "the arguments it was begun with to go on with it, remove it to begin anew, or give another --out."
+            )
+
     def file(self, number: int) -> Path:
         """Where a finished piece is."""
         return self.path / f"piece-{number:06d}.arrow"
@@ -144,14 +159,8 @@ class PieceFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _check_record(self, made_of: dict[str, Any]) -> None:
+        self.check(made_of)
         if self._record.exists():
-            kept = _load(self._record)
-            differing = sorted(key for key in kept.keys() | made_of.keys() if kept.get(key) != made_of.get(key))
-            if differing:
-                raise InputError(
-                    f"The unfinished set in '{self.path}' has another {' and '.join(differing)}; give the arguments it "
-                    "was begun with to go on with it, remove it to begin anew, or give another --out."
-                )
             return
         half = self._record.with_suffix(".half")
         half.write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from data.errors import InputError
-from search.cli_shared import INTERRUPTED, json_option, print_dataset, screen
+from search.cli_shared import INTERRUPTED, counted, json_option, print_dataset, screen
 
 if TYPE_CHECKING:
     from data.compose import Composition
@@ -107,9 +107,12 @@ def compose(
 
 def _run(composition: Composition, out: Path, workers: int | None, shown: Screen) -> None:
     from data.compose import compose as compose_set
+    from data.compose import refuse_existing, refuse_other
     from data.compose_plan import plan_composition
 
+    refuse_existing(out)
     sources = _check_sources(composition, shown)
+    refuse_other(composition, sources, out)
     plan = plan_composition(composition, sources, out, processes=workers)
     _say(composition, sources, plan, shown)
     try:
@@ -133,8 +136,9 @@ def _say(composition: Composition, sources: Sources, plan: Plan, shown: Screen) 
 
     directions = " × 2 directions" if composition.flips else ""
     shown.say(
-        f"{plan.samples:,} samples of {composition.size} px: {len(sources.backgrounds)} backgrounds × "
-        f"{len(sources.foregrounds)} foregrounds{directions} × {composition.placements} placements"
+        f"{counted(plan.samples, 'sample')} of {composition.size} px: "
+        f"{counted(len(sources.backgrounds), 'background')} × {counted(len(sources.foregrounds), 'foreground')}"
+        f"{directions} × {counted(composition.placements, 'placement')}"
     )
     if sources.scale.far is not None:
         shown.say(f"depth: level 255 is {sources.scale.far:g} m and beyond")

@@ -23,7 +23,7 @@ SHOWN_PARAMETERS = 12
     "  twinhead trials first --where model.family=resunet --where 'score>0.5' --json"
 )
 @click.argument("name")
-@click.option("--sort", default="score", show_default=True, help="number, epochs, seconds, or a metric.")
+@click.option("--sort", default="score", show_default=True, help="number, epochs, seconds, a metric, or a key.")
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Keep what fits; also KEY>NUMBER and KEY<NUMBER.")
 @click.option("--top", type=click.IntRange(1), help="Keep so many rows.")
 @storage_option

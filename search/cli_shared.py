@@ -91,3 +91,8 @@ def screen() -> Screen:
     from search.progress import Screen
 
     return Screen()
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 fault', '1,200 faults'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli_shared import json_option, print_result, screen
+from search.cli_shared import counted, json_option, print_result, screen
 
 if TYPE_CHECKING:
     from data.verify import Verification
@@ -42,8 +42,9 @@ def _show(data: str, found: Verification) -> None:
     left = found.fault_count - len(found.faults)
     if left:
         click.echo(f"… and {left} more")
-    looked_at = f"{found.samples} samples and {found.backgrounds} backgrounds in {found.bytes / 2**20:.1f} MiB"
-    if found.is_whole:
-        click.echo(f"{data} is whole: {looked_at}, {found.pictures} pictures decoded")
-    else:
-        click.echo(f"{data} is broken: {found.fault_count} faults in {looked_at}, {found.pictures} pictures decoded")
+    looked_at = (
+        f"{counted(found.samples, 'sample')} and {counted(found.backgrounds, 'background')} in "
+        f"{found.bytes / 2**20:.1f} MiB, {counted(found.pictures, 'picture')} decoded"
+    )
+    faults = "whole" if found.is_whole else f"broken, with {counted(found.fault_count, 'fault')}"
+    click.echo(f"{data} is {faults}: {looked_at}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,8 @@ import torch
 from data.cache import decoded_bytes
 from data.shards import Dataset
 from search.cluster import plan
-from search.domains import Domain, Per, representatives
+from search.constraints import broken
+from search.domains import Choices, Per, Range
 from search.prepare import OPTIMIZER_COPIES, split_counts
 from search.rungs import rung_epochs
 from search.searcher import RungSearcher
@@ -61,6 +63,9 @@ class Network:
 def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]:
     """What `spec` would cost on this machine, from one measured step of its smallest and of its largest network.
 
+    Those are of the networks that keep to the limits of parameters and multiply-adds.
+
+
     Returns:
         trials; epochs, at the fewest (as many trials pass each rung as the reduction factor says) and at the most;
         hours and gpu_hours, each from all trials as the smallest network to all as the largest, at the fewest epochs;
@@ -70,13 +75,12 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
         InputError: if a split has no samples, an earlier search in `storage` is not there that it starts from, or this
             machine has no room for a trial.
     """
-    largest = [build(TrialConfig, values, source="the spec") for values in largest_trials(spec)]
-    data = largest[0].data
+    data = build(TrialConfig, next(largest_trials(spec)), source="the spec").data
     counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     workers, concurrent = plan(spec.plan.resources, _this_machine())
     torch.set_num_threads(workers.cpus)
-    ends = [_measured(config, device) for config in _ends([*largest, *_smallest(spec, largest)])]
+    ends = [_measured(config, device) for config in _ends(list(_bounds(spec)))]
     epochs = _epochs(spec)
     samples = counts["train"] + EVALUATION_SHARE * counts["val"]
     hours = [epochs["fewest"] * samples * end.picture_seconds / workers.count / concurrent / 3600 for end in ends]
@@ -131,15 +135,28 @@ def _epochs(spec: SearchSpec) -> dict[str, int]:
     return {"fewest": fewest, "most": trials * spec.plan.scheduler.max_epochs}
 
 
-def _smallest(spec: SearchSpec, largest: Sequence[TrialConfig]) -> Iterator[TrialConfig]:
-    """For each family, the trial of `largest` with the smallest width of the space."""
+def _bounds(spec: SearchSpec) -> Iterator[TrialConfig]:
+    """For each family, its narrowest and its widest network that keep to the limits; none where none does."""
+    for values in largest_trials(spec):
+        family = values["model"]["family"]
+        trials = [
+            settled(spec.space, {"model.family": family, "model.width": width}) for width in _widths(spec, family)
+        ]
+        within = bisect.bisect_right(trials, 0, key=lambda trial: bool(broken(trial, spec.plan.constraints)))
+        for trial in (trials[:1] + trials[within - 1 : within]) if within else []:
+            yield build(TrialConfig, trial, source="the spec")
+
+
+def _widths(spec: SearchSpec, family: str) -> list[int]:
+    """Of the space, ascending."""
     width = at(spec.space, "model.width")
-    for config in largest:
-        leaf = width.for_value(config.model.family) if isinstance(width, Per) else width
-        if isinstance(leaf, Domain):
-            widths = [value for value in representatives(leaf) if isinstance(value, int)]
-            chosen = {"model.family": config.model.family, "model.width": min(widths)}
-            yield build(TrialConfig, settled(spec.space, chosen), source="the spec")
+    leaf = width.for_value(family) if isinstance(width, Per) else width
+    match leaf:
+        case Range(low=low, high=high):
+            return list(range(int(low), int(high) + 1))
+        case Choices(values=values):
+            return sorted(value for value in values if isinstance(value, int))
+    return [int(leaf)]
 
 
 def _ends(configs: Sequence[TrialConfig]) -> list[TrialConfig]:

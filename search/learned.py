@@ -17,6 +17,7 @@ from data.errors import InputError
 from search.results import trial_records
 from search.tree import at
 from search.trials import TrialRecord
+from trainable.reports import OBJECTIVE
 
 if TYPE_CHECKING:
     from search.experiment import Experiment
@@ -57,18 +58,18 @@ class Condition:
 
     def value(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
         """What the trial has under the key; None if it has nothing."""
-        for known in (row, row["params"]):
-            if self.key in known:
-                return known[self.key]
-        return at(config, self.key)
+        return _value(self.key, row, config)
 
 
-def trial_rows(experiment: Experiment, *, sort: str = "score", keep: Sequence[Condition] = ()) -> list[dict[str, Any]]:
+def trial_rows(
+    experiment: Experiment, *, sort: str = OBJECTIVE, keep: Sequence[Condition] = ()
+) -> list[dict[str, Any]]:
     """A row a trial: number, outcome, epochs, best score and its metrics, seconds, recipe, parameters, reason.
 
     Args:
         experiment: a search.
-        sort: 'number', 'epochs', 'seconds', or a metric, for which the largest comes first; what lacks it comes last.
+        sort: 'number', or another column, parameter or key of the configuration that has numbers: the largest comes
+            first, and what lacks it last.
         keep: a row stays if all of them hold.
 
     Raises:
@@ -78,12 +79,14 @@ def trial_rows(experiment: Experiment, *, sort: str = "score", keep: Sequence[Co
     params = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
     trials = trial_records(study)
     rows = [_row(trial, params[trial.number]) for trial in trials]
-    if rows and not any(sort in row for row in rows):
-        known = ", ".join(
-            sorted({name for row in rows for name, value in row.items() if isinstance(value, int | float)})
-        )
-        raise InputError(f"The value of --sort is '{sort}', but must be one of {known}.")
     found = list(zip(rows, (trial.config for trial in trials), strict=True))
+    for row, config in found:
+        row.setdefault(sort, _value(sort, row, config))
+    if rows and sort != OBJECTIVE and not any(isinstance(row[sort], int | float) for row in rows):
+        raise InputError(
+            f"The value of --sort is '{sort}', but must be number, epochs, seconds, a metric as mask_iou, or a key "
+            f"of '{experiment.spec_file}' that has a number."
+        )
     for wanted in keep:
         if rows and all(wanted.value(*each) is None for each in found):
             raise InputError(
@@ -93,7 +96,7 @@ def trial_rows(experiment: Experiment, *, sort: str = "score", keep: Sequence[Co
     rows = [each[0] for each in found if all(wanted.holds(*each) for wanted in keep)]
     if sort == "number":
         return rows
-    return sorted(rows, key=lambda row: (-row[sort] if row.get(sort) is not None else math.inf, row["number"]))
+    return sorted(rows, key=lambda row: (-row[sort] if isinstance(row[sort], int | float) else math.inf, row["number"]))
 
 
 def condition(text: str) -> Condition:
@@ -151,6 +154,14 @@ def open_to_read(experiment: Experiment) -> optuna.Study:
 
     experiment.spec()  # says what is wrong, if there is no such search
     return open_study(experiment)
+
+
+def _value(key: str, row: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    """What a trial has under the name of a column, of a parameter, or under a key of its configuration; else None."""
+    for known in (row, row["params"]):
+        if key in known:
+            return known[key]
+    return at(config, key)
 
 
 def _row(trial: TrialRecord, params: dict[str, Any]) -> dict[str, Any]:

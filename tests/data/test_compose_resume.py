@@ -147,9 +147,9 @@ def test_a_set_that_is_whole_is_moved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"seed": 1}, "another seed;"),
-        ({"placements": 3, "scale": (0.3, 0.4)}, "another placements and scale;"),
-        ({"depth_far": 4.0}, "another depth;"),
+        ({"seed": 1}, "other values of seed;"),
+        ({"placements": 3, "scale": (0.3, 0.4)}, "other values of placements and scale;"),
+        ({"depth_far": 4.0}, "other values of depth;"),
     ],
 )
 def test_other_arguments_are_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
@@ -171,7 +171,7 @@ def test_changed_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(given, tmp_path / "set", on_sample=stop_after(1))
     put(tmp_path / "bg/room1.png", photo(9))
-    with pytest.raises(InputError, match="another backgrounds;"):
+    with pytest.raises(InputError, match="other values of backgrounds;"):
         run(given, tmp_path / "set")
     with pytest.raises(InputError, match=r"room1.png' was changed while"):
         compose(composition, sources, tmp_path / "other", processes=1)

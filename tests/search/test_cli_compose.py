@@ -55,6 +55,16 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, arguments: tupl
     assert not (tmp_path / "set").exists()
 
 
+def test_a_place_that_is_taken_is_said_before_anything_else(tmp_path: Path) -> None:
+    """Hundreds of thousands of pictures may have to be looked at before it would be said otherwise."""
+    (tmp_path / "set").mkdir()
+    depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm")
+    said = invoke(tmp_path, *depths, "--size", "32", "--workers", "1")
+
+    assert "exists already" in str(said.exception)
+    assert said.stderr == ""
+
+
 def test_the_options_have_the_composition_s_defaults() -> None:
     """They are written twice, since the command line loads nothing that it may not need."""
     defaults = {parameter.name: parameter.default for parameter in compose.params}

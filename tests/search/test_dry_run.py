@@ -42,6 +42,19 @@ def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def test_what_breaks_a_limit_is_not_reckoned_with(drawn: Path) -> None:
+    """It would not be trained either: the largest network is the widest that is small enough."""
+    wide = ("model.width", "{low: 2, high: 64}")
+    free = dry_run(spec(drawn, wide), Dataset.open(drawn), NOWHERE)["networks"]["largest"]
+    limit = free["parameters"] // 4
+    found = dry_run(spec(drawn, wide, ("constraints.parameters", str(limit))), Dataset.open(drawn), NOWHERE)
+    largest = found["networks"]["largest"]
+
+    assert free["width"] == 64
+    assert 2 < largest["width"] < 64
+    assert limit * 0.9 < largest["parameters"] <= limit
+
+
 def test_a_search_begins_as_its_dry_run_said(drawn: Path) -> None:
     """Otherwise what it would try first is a guess."""
     of_seed = [first_configurations(spec(drawn, ("search.seed", seed)), NOWHERE) for seed in ("1", "1", "2")]

@@ -88,6 +88,9 @@ def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
     assert trial_rows(searched, sort="mask_iou")[0]["number"] == 0
     assert [row["number"] for row in trial_rows(searched, sort="number")] == list(range(40))
 
+    rates = [row["optimizer.lr"] for row in trial_rows(searched, sort="optimizer.lr")]
+    assert rates == sorted(rates, reverse=True) != []
+
 
 def test_both_commands_print_tables_and_json(searched: Experiment) -> None:
     """Tables for people, and the same as JSON for programs."""

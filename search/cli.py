@@ -73,7 +73,8 @@ def demo(storage: Path, as_json: bool) -> None:
     epilog="\b\nExamples:\n  twinhead search --data classroom --name first --trials 12\n"
     "  twinhead search spec.yaml --name second --set optimizer.lr=0.01\n"
     "  twinhead search spec.yaml --dry-run\n"
-    "  twinhead search --resume first"
+    "  twinhead search --resume first\n"
+    "  twinhead search --resume first --trials 24 --set budget.hours=8"
 )
 @click.argument("spec", type=click.Path(path_type=Path), required=False)
 @click.option("--data", help="The data set to search on.")
@@ -106,16 +107,19 @@ def search(
     pairs = [pair(override) for override in overrides]
     if study is not None:
         pairs.append(("search.study", json.dumps(study)))
+    if trials is not None:
+        pairs.append(("budget.trials", str(trials)))
     if resume:
-        if spec or name or data or pairs or dry_run:
-            raise InputError(f"--resume goes on with '{resume}' as it was started; leave out what is given beside it.")
+        if spec or name or data or dry_run:
+            raise InputError(
+                f"--resume goes on with '{resume}' as it was started; beside it, give a larger budget at most, with "
+                "--trials or --set budget.KEY=VALUE."
+            )
         experiment = Experiment(storage=storage, name=resume)
-        checked = experiment.spec() if trials is None else experiment.extend(trials)
+        checked = experiment.extend(pairs) if pairs else experiment.spec()
     else:
         from search.spec import load_spec
 
-        if trials is not None:
-            pairs.append(("budget.trials", str(trials)))
         checked = load_spec(spec, pairs, data_path=data).anywhere()
         if dry_run:
             _dry_run(checked, storage, as_json)

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from data.errors import InputError
 from search.database import masked
-from search.spec import SearchSpec, check_spec, load_spec
+from search.spec import SearchSpec, load_spec
 from trainable.config.text import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -219,15 +219,23 @@ class Experiment:
             raise InputError(f"There is no search '{self.name}' in '{self.storage}'; {_searches_in(self.storage)}.")
         return load_spec(self.spec_file)
 
-    def extend(self, trials: int) -> SearchSpec:
-        """The spec as run, with a budget of so many trials in all, which is kept.
+    def extend(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
+        """The spec as run, with another budget, which is kept.
+
+        Args:
+            changes: (dotted key, YAML text) pairs of `budget`, such as ('budget.trials', '24').
 
         Raises:
-            InputError: if there is no such search, or the number is not positive.
+            InputError: if there is no such search, a key is not of its budget, or a value does not fit.
         """
-        values = self.spec().as_plain()
-        values["budget"]["trials"] = trials
-        spec = check_spec(values, source="--trials")
+        self.spec()
+        for key, _ in changes:
+            if not key.startswith("budget."):
+                raise InputError(
+                    f"The key '{key}' cannot be changed once '{self.name}' began; change its budget alone, with "
+                    "--trials or --set budget.KEY=VALUE, or start a new search."
+                )
+        spec = load_spec(self.spec_file, changes)
         _write(self.spec_file, _as_yaml(spec))
         return spec
 

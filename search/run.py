@@ -83,7 +83,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     """
     started = time.monotonic()
     if _is_done(experiment, spec):
-        screen.say(f"the search '{experiment.name}' is complete; give --trials for a larger budget")
+        screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to go on")
         return experiment.summary()
     data_config = _data_config(spec)
     counts = split_counts(dataset, data_config, samples=spec.subject.samples, seed=spec.plan.search.seed)
@@ -186,7 +186,10 @@ def _search(
         listeners: list[tune.Callback] = [TensorBoard(experiment), shown, budget]
         Tuner(experiment, spec, job, concurrent=concurrent, listeners=listeners).run(study, stopper)
     if stopper.reason:
-        screen.say(f"the search ended before its {spec.plan.budget.trials} trials: {ENDED[stopper.reason]}")
+        screen.say(
+            f"the search ended before its {spec.plan.budget.trials} trials: {ENDED[stopper.reason]}; for more, "
+            f"'{experiment.resume_command} --set budget.{stopper.reason}=VALUE'"
+        )
     for trial in trial_records(study):
         if trial.state.is_finished():
             keep_best(experiment, trial)  # once more: its process may have outlived its end

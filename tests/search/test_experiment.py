@@ -45,7 +45,12 @@ def test_a_name_that_is_no_directorys_is_refused(tmp_path: Path, name: str) -> N
     """A name with '/' or '..' would lie outside of the storage, one with '-' would be taken for an option."""
     storage = tmp_path / "storage"
     experiment = Experiment(storage=storage, name=name)
-    for use in (lambda: experiment.create(SPEC), experiment.spec, experiment.summary, lambda: experiment.extend(3)):
+    for use in (
+        lambda: experiment.create(SPEC),
+        experiment.spec,
+        experiment.summary,
+        lambda: experiment.extend([("budget.trials", "3")]),
+    ):
         with pytest.raises(InputError, match="letters, digits"):
             use()
 
@@ -89,16 +94,26 @@ def test_a_damaged_spec_is_named(tmp_path: Path, text: str, sentence: str) -> No
         experiment.spec()
 
 
-def test_more_trials_are_kept(tmp_path: Path) -> None:
+def test_a_larger_budget_is_kept(tmp_path: Path) -> None:
     """A search that is gone on with twice has the budget of the last time."""
     experiment = created(tmp_path)
+    budget = experiment.extend([("budget.trials", "30"), ("budget.hours", "2.5")]).plan.budget
 
-    assert experiment.extend(30).plan.budget.trials == 30
-    assert experiment.spec().plan.budget.trials == 30
+    assert (budget.trials, budget.hours) == (30, 2.5)
+    assert experiment.spec().plan.budget == budget
     assert experiment.spec().space == SPEC.space
-    with pytest.raises(InputError, match=r"'budget.trials' is 0.*--trials"):
-        experiment.extend(0)
-    assert experiment.spec().plan.budget.trials == 30
+    with pytest.raises(InputError, match=r"'budget.trials' is 0"):
+        experiment.extend([("budget.trials", "0")])
+    assert experiment.spec().plan.budget == budget
+
+
+def test_nothing_but_the_budget_is_changed(tmp_path: Path) -> None:
+    """Trials of before and after would be compared that cannot be."""
+    experiment = created(tmp_path)
+
+    with pytest.raises(InputError, match=r"'scheduler.max_epochs' cannot be changed once 'first' began"):
+        experiment.extend([("budget.trials", "30"), ("scheduler.max_epochs", "99")])
+    assert experiment.spec() == SPEC
 
 
 def test_the_summary_is_read_as_it_was_written(tmp_path: Path) -> None:

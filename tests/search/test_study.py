@@ -164,7 +164,7 @@ def test_a_spec_with_a_password_is_for_its_owner_alone(tmp_path: Path, password:
     usual = stat.S_IMODE(before.stat().st_mode)
     experiment = experiment_in(tmp_path, f"postgresql+psycopg://me{password}@host/db")
     modes = [stat.S_IMODE(experiment.spec_file.stat().st_mode)]
-    experiment.extend(30)
+    experiment.extend([("budget.trials", "30")])
     modes.append(stat.S_IMODE(experiment.spec_file.stat().st_mode))
 
     assert modes == [mode & usual] * 2
@@ -190,4 +190,4 @@ def test_a_search_that_goes_on_keeps_its_database(refused: Command, experiment: 
     """Its trials lie there."""
     sentence = refused("search", "--resume", experiment.name, "--study", "sqlite:////study.db")
 
-    assert "--resume goes on with 'first' as it was started; leave out what is given beside it" in sentence
+    assert "The key 'search.study' cannot be changed once 'first' began" in sentence

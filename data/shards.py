@@ -227,7 +227,10 @@ def read_manifest(place: Location) -> tuple[DatasetInfo, dict[str, int]]:
     except OSError as error:
         raise refused(place, error) or _unreadable(manifest, error) from error
     if MANIFEST_NAME not in sizes:
-        raise InputError(f"The data set '{place}' has no {MANIFEST_NAME}; give the directory of a data set.")
+        raise InputError(
+            f"The data set '{place}' has no {MANIFEST_NAME}; give the directory of a data set, as 'twinhead import' "
+            "makes one of a folder of pictures."
+        )
     try:
         with manifest.open_input() as file:
             text = file.read().decode("utf-8")

@@ -79,7 +79,7 @@ def demo(storage: Path, as_json: bool) -> None:
 @click.argument("spec", type=click.Path(path_type=Path), required=False)
 @click.option("--data", help="The data set to search on.")
 @click.option("--name", help="Name of the search; its directory in the storage.")
-@click.option("--trials", type=int, help="How many configurations to try.")
+@click.option("--trials", type=int, help="How many configurations to try, in all.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the spec; may be repeated.")
 @click.option("--study", metavar="URL", help="Database that keeps the study, in place of a file beside the spec.")
 @click.option("--resume", metavar="NAME", help="Go on with a search that was stopped.")
@@ -108,6 +108,8 @@ def search(
     if study is not None:
         pairs.append(("search.study", json.dumps(study)))
     if trials is not None:
+        if any(key == "budget.trials" for key, _ in pairs):
+            raise InputError("The number of trials is given twice; leave out --trials or --set budget.trials.")
         pairs.append(("budget.trials", str(trials)))
     if resume:
         if spec or name or data or dry_run:
@@ -138,7 +140,7 @@ def search(
             begin(experiment, checked, dataset)
         except InputError as error:
             raise placed(error, spec, given_elsewhere=[key for key, _ in pairs]) from None
-    summary = resumable(experiment, lambda: run_search(experiment, checked, dataset, shown))
+    summary = resumable(experiment.resume_command, lambda: run_search(experiment, checked, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
 
@@ -159,17 +161,19 @@ def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None
 
     shown = screen()
     dataset = open_data(spec.data_path, shown)
-    summary = resumable(experiment, lambda: retrain_again(experiment, spec, epochs, dataset, shown))
+    length = f" --epochs {epochs}" if epochs is not None else ""
+    command = f"twinhead retrain {name}{length} --storage {storage}"
+    summary = resumable(command, lambda: retrain_again(experiment, spec, epochs, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
 
-@cli.command(epilog="\b\nExamples:\n  twinhead best first --out best/\n  twinhead best first --trial 3 --out trial3/")
+@cli.command(epilog="\b\nExamples:\n  twinhead best first --out best/\n  twinhead best first --trial 3")
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("best"), show_default=True, help="Directory.")
+@click.option("--out", type=click.Path(path_type=Path), help="Directory; when left out, best, or trialN with --trial.")
 @click.option("--trial", type=int, help="Hand over this trial's own weights in place of the retrained ones.")
 @storage_option
 @json_option
-def best(name: str, out: Path, trial: int | None, storage: Path, as_json: bool) -> None:
+def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json: bool) -> None:
     """Hand over the best network of a search.
 
     It is a directory with model.safetensors, config.json, metrics.json and README.md, a model card.
@@ -181,6 +185,7 @@ def best(name: str, out: Path, trial: int | None, storage: Path, as_json: bool) 
 
     from search.deliver import deliver
 
+    out = out or Path("best" if trial is None else f"trial{trial}")
     delivered = deliver(experiment, out, trial)
     print_result(delivered, as_json, lambda: click.echo(f"{delivered['what']}: {out}"))
 
@@ -261,7 +266,9 @@ def main() -> None:
         click.echo(f"twinhead: {error.format_message()} See '{asked} --help'.", err=True)
         sys.exit(error.exit_code)
     except InputError as error:
-        click.echo(f"twinhead: {error}", err=True)
+        more = len(getattr(error, "problems", ())) - 1
+        others = f" ({more} more like it: 'twinhead spec --check FILE' lists all.)" if more > 0 else ""
+        click.echo(f"twinhead: {error}{others}", err=True)
         sys.exit(BAD_INPUT)
     except UnfinishedError as error:
         click.echo(f"twinhead: {error}", err=True)

@@ -137,7 +137,7 @@ def _begin(experiment: Experiment, given: Given, work: Work) -> dict[str, Any]:
 
     dataset = open_data(given.data_path, screen())
     begin_given(experiment, given, dataset)
-    return resumable(experiment, lambda: work(experiment, given, dataset, screen()))
+    return resumable(experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
 
 
 def _go_on(kind: Kind, experiment: Experiment, work: Work) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _go_on(kind: Kind, experiment: Experiment, work: Work) -> dict[str, Any]:
     if given.kind != kind:
         raise InputError(f"'{experiment.name}' was not started by '{kind}'; go on with '{experiment.resume_command}'.")
     dataset = open_data(given.data_path, screen())
-    return resumable(experiment, lambda: work(experiment, given, dataset, screen()))
+    return resumable(experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
 
 
 def _refuse_beside_resume(resume: str, *others: object) -> None:

@@ -54,7 +54,7 @@ def _show_trials(rows: Sequence[dict[str, Any]], sort: str) -> None:
     from rich.table import Table
 
     if not rows:
-        click.echo("no trial fits")
+        click.echo("there is no such trial")
         return
     columns = ["number", "outcome", "epochs", *dict.fromkeys((sort, "score", "mask_iou", "depth_delta1")), "seconds"]
     table = Table(box=None, pad_edge=False)
@@ -62,13 +62,15 @@ def _show_trials(rows: Sequence[dict[str, Any]], sort: str) -> None:
         table.add_column(column, justify="left" if column == "outcome" else "right")
     table.add_column("what it tried")
     for row in rows:
+        # One that is not finished runs, or was interrupted.
+        row = row | {"outcome": "unfinished" if row["state"] == "running" else row["outcome"]}
         table.add_row(*(_cell(row.get(column)) for column in dict.fromkeys(columns)), _tried(row))
     console().print(table)
 
 
 def _tried(row: dict[str, Any]) -> str:
     """The recipe or the parameters, as far as they fit; or why there is no score."""
-    if row["outcome"] not in {"trained", ""}:
+    if row["outcome"] not in {"trained", "unfinished", ""}:
         return str(row["reason"])
     if row["recipe"]:
         return f"recipe {row['recipe']}"

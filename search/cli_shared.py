@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from search.experiment import Experiment
     from search.progress import Screen
 
 BAD_INPUT = 2
@@ -34,15 +33,15 @@ storage_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
 
 
-def resumable(experiment: Experiment, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` comes to; when it is interrupted, say how to go on, and leave."""
+def resumable(command: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` comes to; when it is interrupted, say that `command` goes on, and leave."""
     from search.tuner import InterruptedSearchError
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
             return work()
     except (InterruptedSearchError, KeyboardInterrupt):
-        click.echo(f"\nstopped; go on with: {experiment.resume_command}", err=True)
+        click.echo(f"\nstopped; go on with: {command}", err=True)
         sys.exit(INTERRUPTED)
 
 

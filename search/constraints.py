@@ -36,7 +36,7 @@ def violations(values: Mapping[str, Any], limits: ConstraintsConfig) -> dict[str
 def broken(values: Mapping[str, Any], limits: ConstraintsConfig) -> str:
     """Which limits a trial breaks, in words without a full stop; '' if it keeps to all that are known before."""
     return " and ".join(
-        f"it has {cost(name, values):.3g} {SHOWN[name]}, and constraints.{name} is {getattr(limits, name):.3g}"
+        f"it has {cost(name, values):,} {SHOWN[name]}, and constraints.{name} is {getattr(limits, name):,.12g}"
         for name, excess in violations(values, limits).items()
         if excess > 0
     )
@@ -63,8 +63,8 @@ def problems_of_limits(space: Mapping[str, Any], limits: ConstraintsConfig, sour
         if fewest > limit:
             alone = True
             sentence = (
-                f"The value of 'constraints.{name}' is {limit:.3g}, but no network of the space has so few "
-                f"{SHOWN[name]}: '{least['family']}' of width {least['width']} has the fewest, {fewest:.3g}; raise it, "
+                f"The value of 'constraints.{name}' is {limit:,.12g}, but no network of the space has so few "
+                f"{SHOWN[name]}: '{least['family']}' of width {least['width']} has the fewest, {fewest:,}; raise it, "
                 f"or search smaller families or widths, in {source}."
             )
             yield Problem(key=f"constraints.{name}", sentence=sentence)

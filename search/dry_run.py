@@ -24,7 +24,7 @@ from search.searcher import RungSearcher
 from search.space import define_space, largest_trials
 from search.spec import SearchSpec
 from search.spec_checks import settled
-from search.start import EARLIER, enqueue_starts
+from search.start import EARLIER, check_starts, enqueue_starts, find_starts
 from search.tree import at
 from search.trials import RECIPE
 from trainable.config import TrialConfig, build
@@ -69,12 +69,14 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
     Returns:
         trials; epochs, at the fewest (as many trials pass each rung as the reduction factor says) and at the most;
         hours and gpu_hours, each from all trials as the smallest network to all as the largest, at the fewest epochs;
-        bytes of checkpoints and of decoded pictures; the two networks; and the first configurations.
+        bytes of checkpoints and of decoded pictures; the two networks; the first configurations; and why recipes and
+        earlier trials are not among them, by their names.
 
     Raises:
         InputError: if a split has no samples, an earlier search in `storage` is not there that it starts from, or this
             machine has no room for a trial.
     """
+    check_starts(spec, storage)
     data = build(TrialConfig, next(largest_trials(spec)), source="the spec").data
     counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -99,6 +101,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
         },
         "networks": {"smallest": ends[0].as_plain(), "largest": ends[1].as_plain()},
         "first": first_configurations(spec, storage),
+        "outside": find_starts(spec, [name for name in spec.plan.search.start_from if name != "default"], storage)[1],
     }
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,11 @@ class Experiment:
     def retrained(self) -> Path:
         """The best configuration, trained on train + validation."""
         return self.root / "retrained"
+
+    @property
+    def test_pictures(self) -> Path:
+        """A grid of the retrained network's predictions on test pictures."""
+        return self.root / "pictures.png"
 
     @property
     def summary_file(self) -> Path:
@@ -236,8 +242,22 @@ class Experiment:
                     "--trials or --set budget.KEY=VALUE, or start a new search."
                 )
         spec = load_spec(self.spec_file, changes)
+        has, wanted = self._trials_so_far(), spec.plan.budget.trials
+        if wanted < has and "budget.trials" in dict(changes):
+            raise InputError(
+                f"The value of 'budget.trials' is {wanted}, but '{self.name}' has {has} already, which count; give "
+                "more."
+            )
         _write(self.spec_file, _as_yaml(spec))
         return spec
+
+    def _trials_so_far(self) -> int:
+        """As its summary says; 0 if it has none yet."""
+        return int(self.summary()["trials"]) if self.summary_file.is_file() else 0
+
+    def remove(self) -> None:
+        """Remove the directory and all that is in it."""
+        shutil.rmtree(self.root, ignore_errors=True)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Put `summary` in place, whole."""

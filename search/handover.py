@@ -12,6 +12,7 @@ from typing import Any
 
 from data.errors import InputError
 from trainable.checkpoint import CONFIG, METRICS, PICTURES, WEIGHTS, Origin, load_origin
+from trainable.reports import OBJECTIVE
 
 CARD = "README.md"
 SHOWN = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
@@ -75,6 +76,21 @@ def baseline_metrics(baselines: Mapping[str, Mapping[str, float]]) -> dict[str, 
     return {"score": (both["mask_iou"] + both["depth_delta1"]) / 2, **both}
 
 
+def verdict(metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A sentence for each figure of a network that loses to its baseline."""
+    baseline = baseline_metrics(baselines)
+    names = {
+        OBJECTIVE: "on the whole it loses to what takes no network",
+        "mask_iou": "the mask loses to a threshold on the difference of the two pictures",
+        "depth_delta1": "the depth loses to the mean depth of the training pictures",
+    }
+    return [
+        f"{said}: {name} {metrics[name]:.4f} against {baseline[name]:.4f}"
+        for name, said in names.items()
+        if not metrics[name] > baseline[name]
+    ]
+
+
 def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures: Path) -> str:
     """What somebody must know who is given these weights, as Markdown."""
     config, model, size = origin.config, origin.config.model, origin.config.data.image_size
@@ -86,6 +102,9 @@ def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures:
             columns[heading] = metrics[part]
     shown = f"\n![Predictions on pictures it was not trained on]({PICTURES})\n" if pictures.is_file() else ""
     where = "test" if "test" in metrics else "validation"
+    measured = metrics.get("test") or metrics.get("val") or {}
+    said = verdict(measured, metrics["baselines"]) if "baselines" in metrics else []
+    notes = "".join(f"\nNote: {sentence}.\n" for sentence in said)
     return f"""# {title}
 
 A dual-head network: from a picture of a background and a picture of the same background with something in front of
@@ -105,6 +124,7 @@ probability; depth is relative within the picture, and far is bright.
 Without a network, the mask is a threshold on the difference of the two pictures, and the depth is the mean depth of the
 training pictures; both are measured on the {where} pictures. `mask_iou` is the mean over pictures, `depth_delta1` the
 share of pixels within a factor of 1.25, and `score` the mean of the two.
+{notes}
 
 ## How it was made
 

@@ -126,9 +126,13 @@ def learn(experiment: Experiment, *, neighbours: int = 5) -> Learned:
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     done = [trial for trial in ended if _is_scored(trial)]
     if len(done) < FEWEST_TRIALS:
+        budget = experiment.spec().plan.budget
+        more = max(budget.trials, FEWEST_TRIALS + len(ended) - len(done))
+        limits = [key for key in ("hours", "gpu_hours", "patience") if getattr(budget, key) is not None]
+        also = f", and with a larger {' and '.join(f'budget.{key}' for key in limits)}" if limits else ""
         raise InputError(
             f"The search '{experiment.name}' has {len(done)} trials with a score, but must have {FEWEST_TRIALS}; go on "
-            f"with '{experiment.resume_command} --trials {FEWEST_TRIALS + len(ended) - len(done)}'."
+            f"with '{experiment.resume_command} --trials {more}'{also}."
         )
     good = min(max(math.ceil(GOOD_SHARE * len(done)), FEWEST_GOOD), len(done) // 2)
     evaluator = PedAnovaImportanceEvaluator(target_quantile=good / len(done))

@@ -17,8 +17,10 @@ Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _share_or_auto(value: Any) -> float | Literal["auto"]:
-    if value == "auto" or (type(value) in (int, float) and 0 <= value < math.inf):
-        return value  # type: ignore[no-any-return]
+    if value == "auto":
+        return "auto"
+    if type(value) in (int, float) and 0 <= value < math.inf:
+        return float(value)
     raise ValueError("be 'auto' or a number of at least 0")
 
 

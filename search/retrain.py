@@ -47,11 +47,19 @@ class TestFigures:
 
 
 def retrain(
-    experiment: Experiment, spec: SearchSpec, best: Best, job: TrialJob, screen: Screen, stopper: Stopper
+    experiment: Experiment,
+    spec: SearchSpec,
+    best: Best,
+    job: TrialJob,
+    screen: Screen,
+    stopper: Stopper,
+    *,
+    again: bool = False,
 ) -> Path | None:
     """Train the best configuration on train + validation for its whole length; the last epoch's weights count.
 
-    A plateau policy has no validation split to watch: it goes through the learning rates of the best trial again.
+    A plateau policy has no validation split to watch: it goes through the learning rates of the best trial again. What
+    was interrupted is gone on with; what is finished is done once more if it is wanted `again`.
 
     Returns:
         The checkpoint, or None if somebody pressed Ctrl-C.
@@ -63,7 +71,9 @@ def retrain(
     values = {**best.trial.config, "epochs": epochs}
     left = _left(experiment, values)
     if left is not None and load_origin(left).epoch == epochs:
-        return left
+        if not again:
+            return left
+        left = None
     if left is None:
         shutil.rmtree(experiment.retraining, ignore_errors=True)
     attempt = sum(1 for _ in experiment.retraining.glob("run-*")) if left else 0

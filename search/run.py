@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import Any
 
@@ -37,7 +36,7 @@ from search.rungs import rung_epochs
 from search.space import largest_trials
 from search.spec import SearchSpec
 from search.start import check_starts, outside_of, start
-from search.study import check_study, held_study, open_study, study_place
+from search.study import check_study, held_study, leaving_nothing, open_study, study_place
 from search.trials import TrialRecord, keep_best
 from search.tuner import InterruptedSearchError, Stopper, Tuner
 from trainable.config import DataConfig, TrialConfig, build
@@ -88,15 +87,16 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     data_config = _data_config(spec)
     counts = split_counts(dataset, data_config, samples=spec.subject.samples, seed=spec.plan.search.seed)
     with experiment.lock(), held_study(experiment) as study, cluster() as dashboard:
-        check_same_data(experiment, study, dataset)
+        with leaving_nothing(experiment, study):
+            check_same_data(experiment, study, dataset)
+            workers, concurrent = plan(spec.plan.resources, cluster_resources())
+            check_budget(spec.plan.budget, workers)
+            _check_disk(experiment, spec, dataset, data_config, concurrent)
         start(study, spec, experiment.storage, screen)
         before = float(study.user_attrs.get("seconds", 0.0))
         hours = spec.plan.budget.hours
-        workers, concurrent = plan(spec.plan.resources, cluster_resources())
-        check_budget(spec.plan.budget, workers)
         budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
         stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
-        _check_disk(experiment, spec, dataset, data_config, concurrent)
         _announce(screen, experiment, spec, counts, workers, concurrent, dashboard)
         job = _job(experiment, spec, dataset, workers)
         decode([data_config], job, dataset, screen)
@@ -152,9 +152,8 @@ def retrain_again(
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; search again.")
     with experiment.lock(), cluster():
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
-        shutil.rmtree(experiment.retraining, ignore_errors=True)
         job = alone(on_everything(_job(experiment, spec, dataset, workers)), concurrent)
-        summary = _finish(experiment, spec, summary, best, recipe, job, screen)
+        summary = _finish(experiment, spec, summary, best, recipe, job, screen, again=True)
     summary |= {"complete": True}
     experiment.write_summary(summary)
     return summary
@@ -203,14 +202,16 @@ def _finish(
     recipe: Best | None,
     job: TrialJob,
     screen: Screen,
+    *,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Retrain, measure on test, and hand both networks over."""
     stopper = Stopper()
-    checkpoint = retrain(experiment, spec, best, job, screen, stopper)
+    checkpoint = retrain(experiment, spec, best, job, screen, stopper, again=again)
     if checkpoint is None:
         raise InterruptedSearchError
     screen.say("measuring the retrained network, the best trial and the baselines on the test pictures")
-    pictures = experiment.root / "pictures.png"
+    pictures = experiment.test_pictures
     figures = measure_on_test(best, recipe, checkpoint, job, pictures)
     hand_over(
         checkpoint,

@@ -12,7 +12,7 @@ from rich.table import Table
 from data.manifest import DatasetInfo
 from search.experiment import Experiment
 from search.front import shown
-from search.handover import baseline_metrics
+from search.handover import baseline_metrics, verdict
 from search.progress import clock
 from search.recipes import describe
 from trainable.config import TrialConfig, build
@@ -71,8 +71,9 @@ def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping
         name = f"{row['family']} of width {row['width']}" + (f", recipe {row['recipe']}" if row["recipe"] else "")
         table.add_row(str(row["trial"]), str(row["epoch"]), *figures, name, row["checkpoint"])
     console.print(table)
-    command = f"twinhead best {experiment.name} --trial {front[-1]['trial']} --out trial{front[-1]['trial']}"
-    console.print(f"take one, here the last: {command} --storage {experiment.storage}", highlight=False, soft_wrap=True)
+    middle = front[len(front) // 2]["trial"]
+    command = f"twinhead best {experiment.name} --trial {middle} --storage {experiment.storage}"
+    console.print(f"take one of them, such as trial {middle}: {command}", highlight=False, soft_wrap=True)
 
 
 def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -> None:
@@ -96,20 +97,6 @@ def show_verdict(console: Console, metrics: Mapping[str, float], baselines: Mapp
     """Say where a network loses to what needs none."""
     for sentence in verdict(metrics, baselines):
         console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
-
-
-def verdict(metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A sentence for each figure of a network that loses to its baseline."""
-    baseline = baseline_metrics(baselines)
-    names = {
-        "mask_iou": "the mask loses to a threshold on the difference of the two pictures",
-        "depth_delta1": "the depth loses to the mean depth of the training pictures",
-    }
-    return [
-        f"{said}: {name} {metrics[name]:.4f} against {baseline[name]:.4f}"
-        for name, said in names.items()
-        if not metrics[name] > baseline[name]
-    ]
 
 
 def beyond(summary: Mapping[str, Any]) -> list[str]:
@@ -160,10 +147,12 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
     console.print(
         "\nTimes are of training steps, from all trials as the smallest network to all as the largest;\n"
-        "what starting and evaluating trials takes, and the retraining, comes on top.",
+        "what starting and evaluating trials takes, and the retraining, comes on top.\n",
         highlight=False,
     )
-    console.print("\n[bold]first trials[/bold]")
+    for name, reason in found["outside"].items():
+        console.print(f"outside of the space lies {name}: {reason}", highlight=False, soft_wrap=True)
+    console.print("[bold]first trials[/bold]")
     for number, first in enumerate(found["first"]):
         shown = ", ".join(f"{key} {_short(value)}" for key, value in first["parameters"].items())
         console.print(
@@ -241,5 +230,6 @@ def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str
     if "://" in summary.get("study", ""):
         places["study"] = f"optuna-dashboard {summary['study']}"
     if summary["retrained"]:
-        places = {"retrained": str(experiment.retrained)} | places
+        places = {"retrained": str(experiment.retrained), "pictures": str(experiment.test_pictures)} | places
+    places["more"] = f"twinhead trials {experiment.name} --storage {experiment.storage}"
     return places

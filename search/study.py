@@ -91,6 +91,23 @@ def held_study(experiment: Experiment) -> Iterator[optuna.Study]:
         ) from None
 
 
+@contextmanager
+def leaving_nothing(experiment: Experiment, study: optuna.Study) -> Iterator[None]:
+    """Within it, an InputError removes a search that has no trial yet: its name is free again once that is corrected.
+
+    Raises:
+        InputError: the same.
+    """
+    try:
+        yield
+    except InputError:
+        if not study.get_trials(deepcopy=False):
+            if experiment.study_url is not None:
+                optuna.delete_study(study_name=study.study_name, storage=study._storage)
+            experiment.remove()
+        raise
+
+
 def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna.Study:
     own = experiment.study_id
     if not _has(storage, experiment.name):

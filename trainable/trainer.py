@@ -88,7 +88,7 @@ def _train(settings: dict[str, Any]) -> None:
     reporter = _Reporter(job.workers, world, taken, excess)
     try:
         if excess.get(SLOW, 0.0) > 0:
-            reason = f"a pair of pictures takes {1 + excess[SLOW]:.2f} times the {job.ms_per_picture:g} ms that it may"
+            reason = f"a pair of pictures takes {taken[SLOW]:.3g} ms, and constraints.{SLOW} is {job.ms_per_picture:g}"
             worst = {OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": reason, "violations": excess}
             _report(job.workers, worst, None)
             return

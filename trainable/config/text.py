@@ -44,7 +44,8 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The {what} '{path}' cannot be read ({error}); give a YAML file.") from None
+        reason = (error.strerror if isinstance(error, OSError) else "") or error
+        raise InputError(f"The {what} '{path}' cannot be read ({reason}); give a YAML file.") from None
     values = parse_yaml(text, f"the {what} '{path}'")
     if values is None:
         return {}

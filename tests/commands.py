@@ -82,6 +82,13 @@ def wait_for_epoch(process: subprocess.Popen[str], experiment: Experiment) -> No
         time.sleep(0.1)
 
 
+def wait_for_file(process: subprocess.Popen[str], directory: Path, pattern: str) -> None:
+    """Wait until a file that fits is there."""
+    while not any(directory.glob(pattern)):
+        assert process.poll() is None
+        time.sleep(0.1)
+
+
 def descendants(pid: int) -> list[int]:
     """Every process below `pid`."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout

@@ -11,7 +11,19 @@ from optuna.trial import TrialState
 
 from search.experiment import Experiment
 from search.trials import TrialRecord
-from tests.commands import LONG, command_of, descendants, records, started, twinhead, wait_for, wait_for_epoch
+from tests.commands import (
+    LONG,
+    SMALL,
+    command_of,
+    descendants,
+    records,
+    started,
+    twinhead,
+    wait_for,
+    wait_for_epoch,
+    wait_for_file,
+)
+from trainable.checkpoint import STATE, load_origin
 
 
 def test_ctrl_c_leaves_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> None:
@@ -81,6 +93,27 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(drawn: Path, tmp_path: Path)
     assert json.loads(out)["outcomes"]["finished"] == 2
     for trial in records(experiment):
         assert [record.epoch for record in trial.epochs] == list(range(1, 41))
+
+
+def test_a_retraining_goes_on(drawn: Path, tmp_path: Path) -> None:
+    """It may take days; what it is told to be gone on with by is the command that was given."""
+    where = ("--storage", str(tmp_path))
+    once = ("--trials", "1", "--set", "scheduler.max_epochs=1", "--set", "scheduler.grace_epochs=1")
+    alone = ("--set", "retrain.enabled=false", "--set", "search.start_from=[]")
+    twinhead("search", "--data", str(drawn), "--name", "first", *where, *SMALL, *once, *alone)
+    with started("retrain", "first", "--epochs", "100", *where) as process:
+        wait_for_file(process, tmp_path / "first/retraining", f"run-0/*/{STATE}")
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=300)[1]
+
+    assert process.returncode == 130
+    assert f"go on with: twinhead retrain first --epochs 100 --storage {tmp_path}" in said
+
+    twinhead("retrain", "first", "--epochs", "100", *where)
+
+    runs = sorted(path.name for path in (tmp_path / "first/retraining").glob("run-*"))
+    assert runs == ["run-0", "run-1"]
+    assert load_origin(tmp_path / "first/retrained").epoch == 100
 
 
 def check_gone_on(experiment: Experiment, before: dict[int, TrialRecord]) -> None:

@@ -116,6 +116,16 @@ def test_nothing_but_the_budget_is_changed(tmp_path: Path) -> None:
     assert experiment.spec() == SPEC
 
 
+def test_trials_that_are_there_count(tmp_path: Path) -> None:
+    """Who takes the number for that of further trials learns that it is the total."""
+    experiment = created(tmp_path)
+    experiment.write_summary({"trials": 6})
+
+    with pytest.raises(InputError, match=r"'budget.trials' is 3, but 'first' has 6 already, which count; give more"):
+        experiment.extend([("budget.trials", "3")])
+    assert experiment.extend([("budget.trials", "7")]).plan.budget.trials == 7
+
+
 def test_the_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Before a search came that far there is none, and the sentence says how to get it."""
     experiment = created(tmp_path)

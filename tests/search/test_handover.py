@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.errors import InputError
-from search.handover import baseline_metrics, copy_out, hand_over, metrics_table
+from search.handover import baseline_metrics, copy_out, hand_over, metrics_table, verdict
 from trainable.checkpoint import Origin, load_model, save, save_state
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.models import build_model
@@ -66,6 +66,22 @@ def test_the_card_says_what_one_must_know(checkpoint: Path, tmp_path: Path) -> N
     assert "32 × 32" in card
     assert "7 of 9 epochs" in card
     assert "pictures.png" not in card
+
+
+def test_the_card_says_where_it_loses_to_no_network(checkpoint: Path, tmp_path: Path) -> None:
+    """On the whole, in the mask, in the depth: a table alone lets it be overlooked."""
+    better = {name: value + 1 for name, value in METRICS.items()}
+    worse = {name: value - 1 for name, value in METRICS.items()}
+
+    assert verdict(better, BASELINES) == []
+    assert [said.split(" loses")[0] for said in verdict(worse, BASELINES)] == [
+        "on the whole it",
+        "the mask",
+        "the depth",
+    ]
+
+    hand_over(checkpoint, tmp_path / "out", metrics={"val": worse, "baselines": BASELINES}, title="first")
+    assert "Note: on the whole it loses to what takes no network: score" in (tmp_path / "out/README.md").read_text()
 
 
 def test_pictures_are_shown_where_there_are_any(checkpoint: Path, tmp_path: Path) -> None:

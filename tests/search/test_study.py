@@ -17,7 +17,7 @@ from search.experiment import Experiment
 from search.learned import trial_rows
 from search.spec import load_spec
 from search.spec_text import summary_lines
-from search.study import check_study, open_study, study_place
+from search.study import check_study, leaving_nothing, open_study, study_place
 
 Command = Callable[..., Any]
 
@@ -99,6 +99,23 @@ def test_a_search_is_not_moved_by_its_spec(tmp_path: Path, url: str) -> None:
 
     with pytest.raises(InputError, match=r"'first' was not begun with its study in a database; remove search\.study"):
         open_study(experiment)
+
+
+@pytest.mark.parametrize("kept", ["file", "database"])
+def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kept: str) -> None:
+    """What was wrong is corrected and the same command given again; a search that has trials is never removed."""
+    experiment = experiment_in(tmp_path / "storage", url if kept == "database" else None)
+    study = open_study(experiment)
+    with pytest.raises(InputError, match="too many CPUs"), leaving_nothing(experiment, study):
+        raise InputError("too many CPUs")
+    assert not experiment.root.exists()
+
+    again = experiment_in(tmp_path / "storage", url if kept == "database" else None)
+    study = open_study(again)
+    study.ask()
+    with pytest.raises(InputError, match="too many CPUs"), leaving_nothing(again, study):
+        raise InputError("too many CPUs")
+    assert len(open_study(again).trials) == 1
 
 
 @pytest.mark.parametrize(

@@ -78,5 +78,7 @@ def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[
         for line in as_text(points, objectives):
             out.print(line, highlight=False, markup=False, soft_wrap=True)
     show_front(out, experiment, plain)
+    if len(objectives) == 1:
+        out.print("for trade-offs, give --objectives score,-macs", highlight=False)
     if svg is not None:
         out.print(f"\nchart: {svg}", highlight=False, soft_wrap=True)

@@ -35,7 +35,7 @@ def problems_of_study(url: str | None, source: str) -> Iterator[Problem]:
     elif parsed.get_backend_name() == "sqlite" and (parsed.database or "") in _IN_MEMORY:
         wanted = "must name a file, as in sqlite:////home/me/study.db, for what lies in memory is gone at the end"
     elif parsed.get_backend_name() == "sqlite" and not str(parsed.database).startswith("/"):
-        wanted = "must name an absolute path, with four strokes, as in sqlite:////home/me/study.db"
+        wanted = "must name an absolute path, with four slashes, as in sqlite:////home/me/study.db"
     else:
         return
     sentence = f"The value of 'search.study' is '{masked(url)}', but {wanted}; correct it in {source}."

@@ -153,7 +153,7 @@ class Experiment:
         except Timeout:
             raise InputError(
                 f"The search '{self.name}' in '{self.storage}' is running in another process; "
-                "wait for it, or choose another --name."
+                "wait until it ends, or stop it with Ctrl-C there."
             ) from None
         return lock
 

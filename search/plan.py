@@ -31,7 +31,7 @@ def _count_or_auto(value: Any) -> int | Literal["auto"]:
 
 
 class SchedulerConfig(Section):
-    """How long trials run, and when ASHA stops them.
+    """How long trials run, and when the scheduler stops them.
 
     On six tasks of a published surrogate (see `search.proposals`), of 52 epochs, a search of 10 and of 40 full
     trainings was worth 829 and 4,031 random ones with a grace of 3 epochs and a factor of 3; with 3 and 4, 945 and

@@ -23,7 +23,7 @@ from rich.progress import (
 
 from search.driver import DriverOnly
 from search.trials import RECIPE
-from trainable.reports import OBJECTIVE
+from trainable.reports import CONSTRAINT, DIVERGED, OBJECTIVE
 
 _LINE_SECONDS = 10.0
 """Without a terminal, a line is written this often."""
@@ -131,7 +131,8 @@ class SearchProgress(DriverOnly, tune.Callback):
         score = float(result[OBJECTIVE])
         if score > self._best_of.get(trial.trial_id, (-1.0, 0))[0]:
             self._best_of[trial.trial_id] = (score, int(result["epoch"]))
-        if self._best is None or score > self._best:
+        trained = result.get("outcome") != CONSTRAINT
+        if trained and (self._best is None or score > self._best):
             self._best = score
         self._move(int(self._by_epoch), self._note())
 
@@ -139,9 +140,9 @@ class SearchProgress(DriverOnly, tune.Callback):
         """Write the trial's line."""
         result = trial.last_result or {}
         epoch = result.get("epoch", 0)
-        if result.get("outcome") == "diverged":
+        if result.get("outcome") == DIVERGED:
             said = f"diverged in epoch {epoch}"
-        elif result.get("outcome") == "constraint":
+        elif result.get("outcome") == CONSTRAINT:
             said = f"not trained, for {result['reason']}"
         else:
             score, best_epoch = self._best_of.get(trial.trial_id, (float("nan"), 0))

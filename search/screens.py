@@ -133,7 +133,7 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
     lines = {
         "trials": f"{found['trials']}, {found['concurrent']} at a time on this machine",
         "samples": f"{samples['train']} to train on, {samples['val']} to validate, {samples['test']} to test",
-        "epochs": f"{epochs['fewest']} as ASHA stops trials, {epochs['most']} if it stopped none",
+        "epochs": f"{epochs['fewest']} as trials are stopped early, {epochs['most']} if none were",
         "time": " to ".join(clock(3600 * hours) for hours in found["hours"]),
         "GPU-hours": _between(found["gpu_hours"], ".2g"),
         "disk": " and ".join(f"{value / 1e9:.2f} GB of {name}" for name, value in found["bytes"].items()),

@@ -103,12 +103,29 @@ def test_a_whole_number_is_a_number() -> None:
     assert config.optimizer.lr == 1.0
 
 
-@pytest.mark.parametrize("key", ["batchsize", "optimizer.beta", "policy.onecycle.divisor", "data.augment.flip"])
-def test_unknown_keys_are_refused(key: str) -> None:
-    """A misspelt key would leave the default in place without a word."""
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("batchsize", "data, "),
+        ("optimizer.beta", "name, lr, "),
+        ("policy.onecycle.divisor", "pct_start, div, final_div, "),
+        ("data.augment.flip", "hflip, vflip, "),
+    ],
+)
+def test_unknown_keys_are_refused(key: str, known: str) -> None:
+    """A misspelt key would leave the default in place without a word; beside the others one sees what was meant."""
     with pytest.raises(InputError) as caught:
         trial(nested(key, 1))
-    assert str(caught.value) == f"The key '{key}' is not known; remove it from spec.yaml, or correct its spelling."
+    said = str(caught.value)
+    assert said.startswith(f"The key '{key}' is not known; remove it from spec.yaml, or use one of ")
+    assert known in said
+
+
+def test_a_section_is_not_shown_whole() -> None:
+    """What is wrong with it would be lost among six hundred characters."""
+    with pytest.raises(InputError) as caught:
+        trial({"loss": {"mask": dict.fromkeys(("bce", "dice", "l1", "ssim", "edge", "mse", "rmse", "huber"), 0.0)}})
+    assert str(caught.value).startswith("The section 'loss' must give the mask head at least one loss")
 
 
 def test_nesterov_needs_momentum() -> None:

@@ -12,6 +12,9 @@ from pydantic_core import ErrorDetails
 from data.errors import InputError
 from trainable.config.text import Place
 
+LONGEST = 100
+"""Characters of a section that an error shows."""
+
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -79,18 +82,35 @@ def build(section: type[SectionT], values: Mapping[str, Any], *, source: str) ->
     try:
         return section.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError([_problem(found, source) for found in error.errors(include_url=False)]) from None
+        problems = [_problem(found, section, source) for found in error.errors(include_url=False)]
+        raise ConfigError(problems) from None
 
 
-def _problem(found: ErrorDetails, source: str) -> Problem:
+def _problem(found: ErrorDetails, section: type[BaseModel], source: str) -> Problem:
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        sentence = f"The key '{key}' is not known; remove it from {source}, or correct its spelling."
+        known = ", ".join(_known(section, found["loc"][:-1]))
+        instead = f"use one of {known}" if known else "correct its spelling"
+        sentence = f"The key '{key}' is not known; remove it from {source}, or {instead}."
         return Problem(key=key, sentence=sentence, is_key=True)
     if found["type"] == "missing":
         return Problem(key=key, sentence=f"The key '{key}' is missing; add it to {source}.")
     wanted = found["msg"].removeprefix("Value error, ").removeprefix("Input should ")
     if not key:
         return Problem(key="", sentence=f"The configuration must {wanted}; correct it in {source}.")
-    sentence = f"The value of '{key}' is {found['input']!r}, but must {wanted}; correct it in {source}."
+    value = repr(found["input"])
+    # Of a whole section what is wrong would be lost.
+    is_long = isinstance(found["input"], Mapping) and len(value) > LONGEST
+    said = f"The section '{key}'" if is_long else f"The value of '{key}' is {value}, but"
+    sentence = f"{said} must {wanted}; correct it in {source}."
     return Problem(key=key, sentence=sentence, value=found["input"])
+
+
+def _known(section: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The keys of the section at `path`; none where that is no section."""
+    for name in path:
+        field = section.model_fields.get(str(name))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        section = field.annotation
+    return list(section.model_fields)

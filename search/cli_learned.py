@@ -75,9 +75,10 @@ def _tried(row: dict[str, Any]) -> str:
     if row["recipe"]:
         return f"recipe {row['recipe']}"
     named = {key: value for key, value in row["params"].items() if key.endswith((".name", ".family"))}
+    width = [f"width {value}" for key, value in row["params"].items() if key.startswith("model.width")]
     numbers = {key: value for key, value in row["params"].items() if isinstance(value, float) and "optimizer." in key}
     return ", ".join(
-        [*map(str, named.values()), *(f"{key.rpartition('.')[2]} {_cell(numbers[key])}" for key in numbers)]
+        [*map(str, named.values()), *width, *(f"{key.rpartition('.')[2].partition('@')[0]} {_cell(numbers[key])}" for key in numbers)]
     )
 
 

@@ -106,7 +106,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
 
 
 def first_configurations(spec: SearchSpec, storage: Path, count: int = FIRST) -> list[dict[str, Any]]:
-    """What the search would try first, before anything is learned: parameters, and whose they are.
+    """What the search would try first, before anything is learned: parameters, configurations, and whose they are.
 
     That is a `recipe`, or a trial of an `earlier` search in `storage`, as SEARCH:NUMBER; both are '' for a proposal.
     """
@@ -120,10 +120,11 @@ def first_configurations(spec: SearchSpec, storage: Path, count: int = FIRST) ->
         rungs=rung_epochs(**spec.plan.scheduler.model_dump()),
         seed=spec.plan.search.seed,
         study=study,
-        describe=lambda trial, _: {
+        describe=lambda trial, values: {
             "recipe": trial.user_attrs.get(RECIPE, ""),
             "earlier": trial.user_attrs.get(EARLIER, ""),
             "parameters": dict(trial.params),
+            "config": values,
         },
     )
     return [searcher.suggest(str(number)) for number in range(min(count, spec.plan.budget.trials))]

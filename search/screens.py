@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data.errors import InputError
 from data.manifest import DatasetInfo
 from search.experiment import Experiment
 from search.front import shown
@@ -147,19 +148,25 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
     console.print(
         "\nTimes are of training steps, from all trials as the smallest network to all as the largest;\n"
-        "what starting and evaluating trials takes, and the retraining, comes on top.\n",
+        "what starting and evaluating trials takes, and the retraining, comes on top.",
         highlight=False,
     )
+    if found["outside"]:
+        console.print()
     for name, reason in found["outside"].items():
         console.print(f"outside of the space lies {name}: {reason}", highlight=False, soft_wrap=True)
-    console.print("[bold]first trials[/bold]")
+    console.print("\n[bold]first trials[/bold]")
     for number, first in enumerate(found["first"]):
-        shown = ", ".join(f"{key} {_short(value)}" for key, value in first["parameters"].items())
-        console.print(
-            f"{number:>3}  {first['recipe'] or first['earlier'] or 'proposed'}: {shown}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        whose = first["recipe"] or first["earlier"] or "proposed"
+        console.print(f"{number:>3}  {whose}: {_first(first)}", highlight=False, soft_wrap=True)
+
+
+def _first(first: Mapping[str, Any]) -> str:
+    """A first trial's main choices; its parameters, where they do not go together."""
+    try:
+        return describe_config(first["config"])
+    except InputError:
+        return ", ".join(f"{key} {_short(value)}" for key, value in first["parameters"].items())
 
 
 def _between(ends: Sequence[float], form: str) -> str:

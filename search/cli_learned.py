@@ -78,7 +78,11 @@ def _tried(row: dict[str, Any]) -> str:
     width = [f"width {value}" for key, value in row["params"].items() if key.startswith("model.width")]
     numbers = {key: value for key, value in row["params"].items() if isinstance(value, float) and "optimizer." in key}
     return ", ".join(
-        [*map(str, named.values()), *width, *(f"{key.rpartition('.')[2].partition('@')[0]} {_cell(numbers[key])}" for key in numbers)]
+        [
+            *map(str, named.values()),
+            *width,
+            *(f"{key.rpartition('.')[2].partition('@')[0]} {_cell(numbers[key])}" for key in numbers),
+        ]
     )
 
 

@@ -146,6 +146,12 @@ class Plan(Section):
     search: SearchConfig = SearchConfig()
     retrain: RetrainConfig = RetrainConfig()
 
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _split(cls, objectives: Any) -> Any:
+        """'score,-macs' is taken for a list, as `twinhead front` takes it."""
+        return [part.strip() for part in objectives.split(",")] if isinstance(objectives, str) else objectives
+
     @field_validator("objectives")
     @classmethod
     def _fit_together(cls, objectives: list[str]) -> list[str]:

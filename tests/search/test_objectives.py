@@ -35,6 +35,7 @@ def test_several_survive_being_written() -> None:
     spec = load_spec(data_path="set", overrides=[("objectives", "[score, -macs, -depth_rmse]")])
 
     assert spec.plan.objectives == ["score", "-macs", "-depth_rmse"]
+    assert objectives_of("score,-macs, -depth_rmse") == spec.plan.objectives
     assert check_spec(spec.as_plain(), source="the test") == spec
 
 

@@ -59,7 +59,7 @@ def test_every_metric_can_be_aimed_at_the_way_that_is_better() -> None:
         ("[-macs, score]", r"must begin with 'score', by which trials are stopped"),
         ("[]", r"must hold 1 to 3 objectives"),
         ("[score, -macs, mask_iou, depth_delta1]", r"must hold 1 to 3 objectives"),
-        ("score", r"'objectives' is 'score', but must be a valid list"),
+        ("{score: -macs}", r"'objectives' is {'score': '-macs'}, but must be a valid list"),
     ],
 )
 def test_what_cannot_be_aimed_at(text: str, sentence: str) -> None:

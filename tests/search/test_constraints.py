@@ -44,8 +44,8 @@ def test_without_limits_nothing_is_counted() -> None:
 def test_what_is_broken_is_said_in_words() -> None:
     """A recipe that is left out is left out for a reason."""
     assert broken(NETWORK, ConstraintsConfig(parameters=1e3)) == (
-        f"it has {parameter_count(build_model(ModelConfig(**NETWORK['model']))):.3g} parameters, and "  # type: ignore[arg-type]
-        "constraints.parameters is 1e+03"
+        f"it has {parameter_count(build_model(ModelConfig(**NETWORK['model']))):,} parameters, and "  # type: ignore[arg-type]
+        "constraints.parameters is 1,000"
     )
     assert broken(NETWORK, ConstraintsConfig(parameters=1e9)) == ""
 
@@ -74,7 +74,7 @@ def test_recipes_keep_to_the_limits() -> None:
     enqueue_starts(study, spec, NOWHERE)
 
     assert "raguram-resunet" not in {start.recipe for start in starts}
-    assert "constraints.parameters is 3e+05" in outside["raguram-resunet"]
+    assert "constraints.parameters is 300,000" in outside["raguram-resunet"]
     assert len(study.get_trials()) == len(starts)  # the default network is too large as well
 
 

@@ -8,6 +8,7 @@ curves, and the `states` of the warm process, each from before a trial.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -106,14 +107,17 @@ def state() -> dict[str, Any]:
     """What a trial may change in its process, and what it may leave behind."""
     gc.collect()
     status = Path("/proc/self/status").read_text()
-    children = [Path(f"/proc/self/task/{task.name}/children") for task in Path("/proc/self/task").iterdir()]
+    children: list[str] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends at this moment
+            children += (task / "children").read_text().split()
     return {
         "process": os.getpid(),
         "kilobytes": int(re.search(r"VmRSS:\s+(\d+)", status)[1]),  # type: ignore[index]
         "tensors": sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects()),
         "files": len(list(Path("/proc/self/fd").iterdir())),
         "threads": threading.active_count(),
-        "processes": sorted(pid for task in children for pid in task.read_text().split()),
+        "processes": sorted(children),
         "settings": settings(),
     }
 

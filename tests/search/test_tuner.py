@@ -154,4 +154,4 @@ def test_a_proposal_that_cannot_be_built_is_not_started(tmp_path: Path, monkeypa
     config = set_up(experiment, monkeypatch)
     searcher = cast("RungSearcher", config.search_alg if config else None)
 
-    assert searcher.suggest("a")["refused"].startswith("its values do not go together (The value of 'loss'")
+    assert searcher.suggest("a")["refused"].startswith("its values do not go together (The section 'loss'")

@@ -39,6 +39,7 @@ from search.cluster import prepare_environment
 if TYPE_CHECKING:
     from search.experiment import Experiment
     from search.spec import SearchSpec
+    from trainable.config import ConfigError
 
 _EXAMPLES = """
 \b
@@ -121,8 +122,12 @@ def search(
         checked = experiment.extend(pairs) if pairs else experiment.spec()
     else:
         from search.spec import load_spec
+        from trainable.config import ConfigError
 
-        checked = load_spec(spec, pairs, data_path=data).anywhere()
+        try:
+            checked = load_spec(spec, pairs, data_path=data).anywhere()
+        except ConfigError as error:
+            raise _with_count(error, spec) from None
         if dry_run:
             _dry_run(checked, storage, as_json)
             return
@@ -266,9 +271,7 @@ def main() -> None:
         click.echo(f"twinhead: {error.format_message()} See '{asked} --help'.", err=True)
         sys.exit(error.exit_code)
     except InputError as error:
-        more = len(getattr(error, "problems", ())) - 1
-        others = f" ({more} more like it: 'twinhead spec --check FILE' lists all.)" if more > 0 else ""
-        click.echo(f"twinhead: {error}{others}", err=True)
+        click.echo(f"twinhead: {error}", err=True)
         sys.exit(BAD_INPUT)
     except UnfinishedError as error:
         click.echo(f"twinhead: {error}", err=True)
@@ -287,6 +290,14 @@ def _dry_run(spec: SearchSpec, storage: Path, as_json: bool) -> None:
     shown.say("measuring a step of the smallest and of the largest network")
     found = dry_run(spec, dataset, storage)
     print_result(found, as_json, lambda: show_dry_run(console(), found))
+
+
+def _with_count(error: ConfigError, spec: Path | None) -> InputError:
+    """The first of a spec's problems, and where the others are named."""
+    more = len(error.problems) - 1
+    if spec is None or not more:
+        return error
+    return InputError(f"{error} ('twinhead spec --check {spec}' names this and {more} more.)")
 
 
 def _default_name(spec: Path | None) -> str:

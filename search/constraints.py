@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from search.domains import Choices, Domain, Per, representatives
+from search.domains import Choices, Domain, Per, Range, representatives
 from search.tree import at
 from trainable.config import ModelConfig, Problem, build
 
@@ -73,13 +73,21 @@ def problems_of_limits(space: Mapping[str, Any], limits: ConstraintsConfig, sour
         yield Problem(key="constraints", sentence=f"{sentence}them, or search smaller families or widths, in {source}.")
 
 
+def widths_of(space: Mapping[str, Any], family: str) -> list[int]:
+    """Every width that a space has for a family, ascending."""
+    width = at(space, "model.width")
+    leaf = width.for_value(family) if isinstance(width, Per) and width.key == "model.family" else width
+    if isinstance(leaf, Range):
+        return list(range(int(leaf.low), int(leaf.high) + 1))
+    values = representatives(leaf) if isinstance(leaf, Domain) else [leaf]
+    return sorted(value for value in values if isinstance(value, int))
+
+
 def _smallest_networks(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Of each family, the one of the smallest width."""
-    family, width = at(space, "model.family"), at(space, "model.width")
+    family = at(space, "model.family")
     for name in family.values if isinstance(family, Choices) else (family,):
-        of_family = width.for_value(name) if isinstance(width, Per) and width.key == "model.family" else width
-        widths = representatives(of_family) if isinstance(of_family, Domain) else [of_family]
-        model = {"family": name, "width": min(value for value in widths if isinstance(value, int))}
+        model = {"family": name, "width": widths_of(space, str(name))[0]}
         yield {"model": model, "data": {"image_size": at(space, "data.image_size")}}
 
 

@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,14 @@ import torch
 from data.cache import decoded_bytes
 from data.shards import Dataset
 from search.cluster import plan
-from search.constraints import broken
-from search.domains import Choices, Per, Range
+from search.constraints import broken, widths_of
 from search.prepare import OPTIMIZER_COPIES, split_counts
 from search.rungs import rung_epochs
 from search.searcher import RungSearcher
 from search.space import define_space, largest_trials
 from search.spec import SearchSpec
 from search.spec_checks import settled
-from search.start import EARLIER, check_starts, enqueue_starts, find_starts
-from search.tree import at
+from search.start import EARLIER, enqueue_starts
 from search.trials import RECIPE
 from trainable.config import TrialConfig, build
 from trainable.models import build_model
@@ -76,7 +75,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
         InputError: if a split has no samples, an earlier search in `storage` is not there that it starts from, or this
             machine has no room for a trial.
     """
-    check_starts(spec, storage)
+    first, outside = _first(spec, storage)
     data = build(TrialConfig, next(largest_trials(spec)), source="the spec").data
     counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -100,19 +99,24 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
             "decoded": decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, data.image_size),
         },
         "networks": {"smallest": ends[0].as_plain(), "largest": ends[1].as_plain()},
-        "first": first_configurations(spec, storage),
-        "outside": find_starts(spec, [name for name in spec.plan.search.start_from if name != "default"], storage)[1],
+        "first": first,
+        "outside": outside,
     }
 
 
-def first_configurations(spec: SearchSpec, storage: Path, count: int = FIRST) -> list[dict[str, Any]]:
+def first_configurations(spec: SearchSpec, storage: Path) -> list[dict[str, Any]]:
     """What the search would try first, before anything is learned: parameters, configurations, and whose they are.
 
     That is a `recipe`, or a trial of an `earlier` search in `storage`, as SEARCH:NUMBER; both are '' for a proposal.
     """
+    return _first(spec, storage)[0]
+
+
+def _first(spec: SearchSpec, storage: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Those, and why recipes and earlier trials are not among them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler())
-    enqueue_starts(study, spec, storage)
+    outside = enqueue_starts(study, spec, storage)
     searcher = RungSearcher(
         define_space(spec),
         metric=OBJECTIVE,
@@ -127,7 +131,8 @@ def first_configurations(spec: SearchSpec, storage: Path, count: int = FIRST) ->
             "config": values,
         },
     )
-    return [searcher.suggest(str(number)) for number in range(min(count, spec.plan.budget.trials))]
+    first = [searcher.suggest(str(number)) for number in range(min(FIRST, spec.plan.budget.trials))]
+    return first, outside
 
 
 def _epochs(spec: SearchSpec) -> dict[str, int]:
@@ -143,24 +148,15 @@ def _bounds(spec: SearchSpec) -> Iterator[TrialConfig]:
     """For each family, its narrowest and its widest network that keep to the limits; none where none does."""
     for values in largest_trials(spec):
         family = values["model"]["family"]
-        trials = [
-            settled(spec.space, {"model.family": family, "model.width": width}) for width in _widths(spec, family)
-        ]
-        within = bisect.bisect_right(trials, 0, key=lambda trial: bool(broken(trial, spec.plan.constraints)))
-        for trial in (trials[:1] + trials[within - 1 : within]) if within else []:
-            yield build(TrialConfig, trial, source="the spec")
+        widths = widths_of(spec.space, family)
+        trial = partial(_of_width, spec, family)
+        within = bisect.bisect_right(widths, 0, key=lambda width: bool(broken(trial(width), spec.plan.constraints)))
+        for width in (widths[0], widths[within - 1]) if within else ():
+            yield build(TrialConfig, trial(width), source="the spec")
 
 
-def _widths(spec: SearchSpec, family: str) -> list[int]:
-    """Of the space, ascending."""
-    width = at(spec.space, "model.width")
-    leaf = width.for_value(family) if isinstance(width, Per) else width
-    match leaf:
-        case Range(low=low, high=high):
-            return list(range(int(low), int(high) + 1))
-        case Choices(values=values):
-            return sorted(value for value in values if isinstance(value, int))
-    return [int(leaf)]
+def _of_width(spec: SearchSpec, family: str, width: int) -> dict[str, Any]:
+    return settled(spec.space, {"model.family": family, "model.width": width})
 
 
 def _ends(configs: Sequence[TrialConfig]) -> list[TrialConfig]:

@@ -102,8 +102,8 @@ def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures:
             columns[heading] = metrics[part]
     shown = f"\n![Predictions on pictures it was not trained on]({PICTURES})\n" if pictures.is_file() else ""
     where = "test" if "test" in metrics else "validation"
-    measured = metrics.get("test") or metrics.get("val") or {}
-    said = verdict(measured, metrics["baselines"]) if "baselines" in metrics else []
+    measured = "test" if "test" in metrics else "val"
+    said = verdict(metrics[measured], metrics["baselines"]) if "baselines" in metrics else []
     notes = "".join(f"\nNote: {sentence}.\n" for sentence in said)
     return f"""# {title}
 

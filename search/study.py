@@ -101,7 +101,7 @@ def leaving_nothing(experiment: Experiment, study: optuna.Study) -> Iterator[Non
     try:
         yield
     except InputError:
-        if not study.get_trials(deepcopy=False):
+        if not study.get_trials(deepcopy=False) and not experiment.trials.exists():
             if experiment.study_url is not None:
                 optuna.delete_study(study_name=study.study_name, storage=study._storage)
             experiment.remove()

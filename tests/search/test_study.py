@@ -118,6 +118,16 @@ def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kep
     assert len(open_study(again).trials) == 1
 
 
+def test_a_search_whose_study_is_gone_keeps_its_checkpoints(tmp_path: Path) -> None:
+    """An empty study beside trials is one that was lost, not one that never began."""
+    experiment = experiment_in(tmp_path / "storage", None)
+    experiment.trials.mkdir()
+    with pytest.raises(InputError, match="other data"), leaving_nothing(experiment, open_study(experiment)):
+        raise InputError("other data")
+
+    assert experiment.trials.exists()
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.ahead import ahead
-from data.augment import Augmenter
-from data.cache import DecodedSplit
-from data.device_augment import DeviceAugmenter
+from data.augment.cpu import Augmenter
+from data.augment.device import DeviceAugmenter
+from data.cache.ahead import ahead
+from data.cache.cache import DecodedSplit
 from data.schema import Batch, Pixels
 
 PREFETCHED = 2

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from search.experiment import Experiment
-from search.results import trial_records
-from search.study import open_study
-from search.trials import TrialRecord
+from search.results.summary import trial_records
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.trials import TrialRecord
 
 SMALL = ("--set", "data.image_size=32", "--set", "model.family=debug", "--set", "model.width={choices: [2, 4]}")
 LONG = (
@@ -48,7 +48,7 @@ def twinhead(*arguments: str) -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "search.cli", *arguments]
+    return [sys.executable, "-m", "search.cli.main", *arguments]
 
 
 @contextmanager

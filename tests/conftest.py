@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.rendering import render
-from data.scenes import SceneSet
-from data.shards import Dataset, write_dataset
-from trainable import checkpoint
+from data.dataset.dataset import Dataset, write_dataset
+from data.scenes.render import render
+from data.scenes.scenes import SceneSet
 from trainable.config import TrialConfig
 from trainable.job import TrialData
+from trainable.loop import checkpoint
 from trainable.models import build_model
 
 

@@ -15,8 +15,9 @@ import pytest
 from click import Group
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from setuptools import find_packages
 
-from search.cli import cli
+from search.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("data", "trainable", "search")
@@ -119,13 +120,13 @@ def test_data_needs_no_torch() -> None:
     names = ["data." + ".".join(path.relative_to(ROOT / "data").with_suffix("").parts) for path in data_modules()]
     loaded = modules_after(f"import importlib; [importlib.import_module(name) for name in {names!r}]")
 
-    assert {"data.shards", "data.scenes"} <= loaded
+    assert {"data.dataset.dataset", "data.scenes.scenes"} <= loaded
     assert not {"torch", "ray", "kornia", "albumentations"} & loaded
 
 
 def data_modules() -> list[Path]:
-    on_the_device = {"loader.py", "device_augment.py"}
-    return [path for path in (ROOT / "data").glob("*.py") if path.name not in {"__init__.py", *on_the_device}]
+    on_the_device = {"loader.py", "device.py"}
+    return [path for path in (ROOT / "data").rglob("*.py") if path.name not in {"__init__.py", *on_the_device}]
 
 
 def modules_after(code: str) -> set[str]:
@@ -140,7 +141,7 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["predict", "--help"]])
 def test_help_is_quick(arguments: list[str]) -> None:
     """It takes seconds to load torch and Ray: who asks for help is not kept waiting."""
-    code = f"from search.cli import cli\ncli.main({arguments!r}, standalone_mode=False)"
+    code = f"from search.cli.main import cli\ncli.main({arguments!r}, standalone_mode=False)"
 
     assert not {"torch", "ray", "optuna", "cv2", "pyarrow"} & modules_after(code)
 
@@ -152,7 +153,7 @@ def test_a_wrong_name_is_said_at_once(arguments: list[str]) -> None:
     """Who mistypes a name is not kept waiting either."""
     code = f"""
 from data.errors import InputError
-from search.cli import cli
+from search.cli.main import cli
 try:
     cli.main({arguments!r}, standalone_mode=False)
 except InputError as error:
@@ -174,15 +175,11 @@ def test_a_module_opens_with_its_purpose(path: str) -> None:
 
 
 def test_every_package_is_installed() -> None:
-    """A package that is not listed is missing in the wheel, and nowhere else."""
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("__init__.py")
-    }
+    """A folder that setuptools does not find as a package is missing in the wheel, and nowhere else."""
+    included = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    found = {path.replace(".", "/") for path in find_packages(str(ROOT), include=included)}
 
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
-    assert all((path.parent / "__init__.py").is_file() for path in modules())
+    assert {str(path.parent.relative_to(ROOT)) for path in modules()} == found
 
 
 def test_every_dependency_is_pinned() -> None:

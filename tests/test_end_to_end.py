@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from data.shards import Dataset
-from search.experiment import Experiment
+from data.dataset.dataset import Dataset
+from search.study.experiment import Experiment
 from tests.commands import SMALL, records, run, twinhead
-from trainable.checkpoint import load_model
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop import EpochEnd
-from trainable.training import World
+from trainable.loop.checkpoint import load_model
+from trainable.loop.loop import EpochEnd
+from trainable.loop.state import World
 from trainable.trial import run as run_alone
 
 
@@ -95,8 +95,8 @@ def test_best_evaluate_and_predict_hand_the_network_over(
     searched: tuple[Experiment, dict[str, Any]], drawn: Path, tmp_path: Path
 ) -> None:
     """What `evaluate` measures on the handed-over network is what the summary said of it."""
+    from data.dataset.dataset import Dataset
     from data.images import decode_photo, encode_png
-    from data.shards import Dataset
 
     experiment, summary = searched
     out = tmp_path / "best"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from search.experiment import Experiment
+from search.study.experiment import Experiment
 from tests.commands import records, run, started, twinhead, wait_for, wait_for_epoch
-from trainable.checkpoint import load_model
+from trainable.loop.checkpoint import load_model
 
 RECIPE = """
 name: {name}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from search.experiment import Experiment
-from search.trials import TrialRecord
+from search.study.experiment import Experiment
+from search.study.trials import TrialRecord
 from tests.commands import (
     LONG,
     SMALL,
@@ -23,7 +23,7 @@ from tests.commands import (
     wait_for_epoch,
     wait_for_file,
 )
-from trainable.checkpoint import STATE, load_origin
+from trainable.loop.checkpoint import STATE, load_origin
 
 
 def test_ctrl_c_leaves_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> None:

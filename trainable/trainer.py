@@ -18,18 +18,18 @@ from ray import tune
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from data.grids import save_png
 from data.loader import Loader
-from data.pictures import save_png
 from data.schema import Pixels
 from trainable import trial
-from trainable.checkpoint import PICTURES
 from trainable.config import TrialConfig, build
+from trainable.evaluation.grid import prediction_grid
+from trainable.evaluation.latency import ms_per_picture
 from trainable.job import TrialJob, Workers
-from trainable.latency import ms_per_picture
-from trainable.loop import EpochEnd, NonFiniteLossError
-from trainable.pictures import prediction_grid
-from trainable.reports import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED, WORST
-from trainable.training import Training, World
+from trainable.loop.checkpoint import PICTURES
+from trainable.loop.loop import EpochEnd, NonFiniteLossError
+from trainable.loop.state import Training, World
+from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED, WORST
 
 SLOW = "ms_per_picture"
 """Name of the figure that a trial measures itself, and of its limit."""

@@ -19,22 +19,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from data.augment import Augmenter
-from data.cache import DecodedSplit, decoded
-from data.device_augment import DeviceAugmenter, is_on_device
-from data.erase import BLACK, Colour, Erase
+from data.augment.cpu import Augmenter
+from data.augment.device import DeviceAugmenter, is_on_device
+from data.augment.erase import BLACK, Colour, Erase
+from data.cache.cache import DecodedSplit, decoded
+from data.dataset.dataset import Dataset
+from data.dataset.manifest import SampleIds
 from data.errors import InputError
 from data.loader import Loader
-from data.manifest import SampleIds
-from data.shards import Dataset
-from data.splits import SplitKey, rows
-from data.subset import subset
-from trainable import loop
+from data.splits.splits import SplitKey, rows
+from data.splits.subset import subset
 from trainable.config import DataConfig, TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop import EpochEnd, Report
-from trainable.precision import resolve
-from trainable.training import Training, World, start
+from trainable.loop import loop
+from trainable.loop.loop import EpochEnd, Report
+from trainable.loop.precision import resolve
+from trainable.loop.state import Training, World, start
 
 SIDE_STEP = 16
 """Sides of pictures are multiples of it, so that every family can halve them."""

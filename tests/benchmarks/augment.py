@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from results import Row, arguments, publish
 
-from data.augment import Augmenter
-from data.cache import DecodedPictures
-from data.changes import HSV_SHIFT, RGB_SHIFT
-from data.device_augment import DeviceAugmenter
-from data.erase import Erase
+from data.augment.cpu import Augmenter
+from data.augment.device import DeviceAugmenter
+from data.augment.draws import HSV_SHIFT, RGB_SHIFT
+from data.augment.erase import Erase
+from data.cache.cache import DecodedPictures
 from data.schema import Batch
 from trainable.config import Augmentation
-from trainable.precision import choice
+from trainable.loop.precision import choice
 from trainable.recipes import load_recipe
 
 BATCH = 32

@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 from results import Row, arguments, publish
 
-from data.compose import SCALE, Composition, compose, open_sources
+from data.compose.compose import SCALE, Composition, compose, open_sources
 from data.images import encode_png
-from data.scenes import SceneSet
+from data.scenes.scenes import SceneSet
 
 ROUNDS = 3
 PICTURES = 5

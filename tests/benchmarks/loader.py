@@ -27,10 +27,10 @@ from loader_peers import BATCH, Epochs, Form, Stored
 from loader_pictures import batch_fingerprints, fingerprints, lossless_samples, make_pictures, stored_jpeg, stored_raw
 from results import Row, arguments, publish, write
 
-from data.cache import DecodedPictures, decoded
+from data.cache.cache import DecodedPictures, decoded
+from data.dataset.dataset import Dataset, write_dataset
 from data.loader import Loader
 from data.schema import Batch
-from data.shards import Dataset, write_dataset
 
 SIZE = 224
 PER_BACKGROUND = 15

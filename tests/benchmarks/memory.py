@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from results import arguments, publish
 
+from data.dataset.dataset import Dataset, write_dataset
+from data.dataset.verify import verify
 from data.images import encode_png
 from data.schema import EncodedSample
-from data.shards import Dataset, write_dataset
-from data.verify import verify
 
 SIDE = 48
 VARIANTS = 16

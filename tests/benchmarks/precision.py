@@ -1,4 +1,4 @@
-"""A training step in fp32 and in bf16, by width: why `trainable/precision.py` measures, and does not rule.
+"""A training step in fp32 and in bf16, by width: why `trainable/loop/precision.py` measures, and does not rule.
 
 python tests/benchmarks/precision.py [--size 96] [--threads 1] [--json FILE]
 """
@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from trainable.config import LossConfig, ModelConfig, OptimizerConfig
+from trainable.loop.precision import autocast
+from trainable.loss.dual_loss import DualLoss
 from trainable.models import build_model
-from trainable.objective import DualLoss
-from trainable.optim import build_optimizer
-from trainable.precision import autocast
+from trainable.optim.optimizers import build_optimizer
 
 BATCH = 16
 STEPS = 5

@@ -18,9 +18,9 @@ from data.loader import Loader
 from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop import EpochEnd, NonFiniteLossError
-from trainable.reports import OBJECTIVE, WORST
-from trainable.training import Training, World
+from trainable.loop.loop import EpochEnd, NonFiniteLossError
+from trainable.loop.state import Training, World
+from trainable.metrics.names import OBJECTIVE, WORST
 
 
 class _RungReachedError(Exception):

@@ -26,9 +26,9 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from results import Row, arguments, publish
 
-from search.rungs import rung_epochs
-from search.scheduler import build_scheduler
-from search.searcher import RungSearcher
+from search.strategy.rungs import rung_epochs
+from search.strategy.scheduler import build_scheduler
+from search.strategy.searcher import RungSearcher
 
 VARIABLE = "TWINHEAD_LCBENCH"
 FULL = 52

@@ -21,10 +21,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from data.schema import Batch
 from trainable.config import TrialConfig, build
+from trainable.loop.precision import autocast
+from trainable.loss.dual_loss import DualLoss
 from trainable.models import build_model
-from trainable.objective import DualLoss
-from trainable.optim import build_optimizer
-from trainable.precision import autocast
+from trainable.optim.optimizers import build_optimizer
 
 WIDTHS = {
     "resunet": 32,
@@ -89,7 +89,7 @@ def _options() -> argparse.Namespace:
 def measure(family: str, device: torch.device, options: argparse.Namespace) -> Row:
     """Seconds of a step of each kind, by the median of steps that take turns; which of fp32 and bf16 trials take, too.
 
-    A trial takes the precision that is faster, as `trainable/precision.py` does: 'ours' is the better of both.
+    A trial takes the precision that is faster, as `trainable/loop/precision.py` does: 'ours' is the better of both.
     """
     kinds = {"plain": PLAIN, "bf16": OURS, "fp32": replace(OURS, precision="fp32")}
     if options.parts:

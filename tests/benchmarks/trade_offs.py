@@ -21,12 +21,12 @@ import optuna
 from numpy.typing import NDArray
 from results import Row, arguments, publish
 
-from search.pareto import hypervolume
-from search.points import Draw
-from search.proposals import KNOWN
-from search.rungs import rung_epochs
-from search.scheduler import build_scheduler
-from search.searcher import RungSearcher
+from search.strategy.encoding import Draw
+from search.strategy.pareto import hypervolume
+from search.strategy.proposer import KNOWN
+from search.strategy.rungs import rung_epochs
+from search.strategy.scheduler import build_scheduler
+from search.strategy.searcher import RungSearcher
 
 EPOCHS = 27
 SCHEDULE = {"max_epochs": EPOCHS, "grace_epochs": 3, "reduction_factor": 3}

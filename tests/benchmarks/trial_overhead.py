@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from search.cluster import cluster, prepare_environment
+from search.run.cluster import cluster, prepare_environment
 
 prepare_environment()  # which Ray reads when it is imported
 
@@ -42,24 +42,24 @@ from rich.console import Console
 from safetensors.torch import save_file
 from wait import dataset
 
+from data.dataset.dataset import Dataset
 from data.loader import Loader
-from data.shards import Dataset
-from search import tuner
-from search.budget import Budget
 from search.driver import DriverOnly
-from search.experiment import Experiment
-from search.prepare import decode, make_job
-from search.progress import Screen, SearchProgress
-from search.recorder import TensorBoard
-from search.rungs import TIME_ATTR
-from search.scheduler import build_scheduler
-from search.spec import SearchSpec, load_spec
-from search.study import open_study
-from search.tuner import Stopper, Tuner
+from search.run import tuner
+from search.run.budget import Budget
+from search.run.prepare import decode, make_job
+from search.run.progress import Screen, SearchProgress
+from search.run.recorder import TensorBoard
+from search.run.tuner import Stopper, Tuner
+from search.spec.spec import SearchSpec, load_spec
+from search.strategy.rungs import TIME_ATTR
+from search.strategy.scheduler import build_scheduler
+from search.study.experiment import Experiment
+from search.study.study import open_study
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.job import TrialJob, Workers, import_trainer, tune_function
+from trainable.metrics.names import METRICS, OBJECTIVE
 from trainable.models import build_model
-from trainable.reports import METRICS, OBJECTIVE
 
 SLOTS, EPOCH_SECONDS = 2, 0.5
 TRIALS, DOCUMENTED_TRIALS, REAL_TRIALS = 32, 6, 8
@@ -217,7 +217,7 @@ def _spec(network: tuple[str, int], data_path: str, trials: int) -> SearchSpec:
 def _asleep(config: dict[str, Any], *, job: TrialJob) -> None:
     """A trial whose epochs are slept through."""
     import_trainer()
-    from trainable import loop
+    from trainable.loop import loop
 
     epochs: list[float] = []
 
@@ -236,7 +236,7 @@ def _asleep(config: dict[str, Any], *, job: TrialJob) -> None:
 def _noted(config: dict[str, Any], *, job: TrialJob) -> None:
     """A trial as it is, that says when it had its first batch."""
     import_trainer()
-    from trainable import loop
+    from trainable.loop import loop
 
     began: list[float] = []
     step, epoch = loop.train_step, loop.train_epoch

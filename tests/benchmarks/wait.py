@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from results import arguments, publish, write
 
-from data.importers import import_layout
+from data.dataset.dataset import Dataset, write_dataset
+from data.importers.importers import import_layout
 from data.loader import Loader
-from data.shards import Dataset, write_dataset
 from trainable import trial
-from trainable.clock import OTHER, PHASES
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop import EpochEnd
-from trainable.training import Training, World
+from trainable.loop.clock import OTHER, PHASES
+from trainable.loop.loop import EpochEnd
+from trainable.loop.state import Training, World
 
 CPU_LIMIT, GPU_LIMIT = 0.02, 0.05
 """Share of wall time that may go into waiting."""

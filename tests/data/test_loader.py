@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data.augment import Augmenter
-from data.cache import DecodedPictures, DecodedSplit, decoded
-from data.device_augment import DeviceAugmenter
+from data.augment.cpu import Augmenter
+from data.augment.device import DeviceAugmenter
+from data.cache.cache import DecodedPictures, DecodedSplit, decoded
+from data.dataset.dataset import Dataset, write_dataset
 from data.images import encode_sample
 from data.loader import Loader
 from data.schema import Batch, EncodedSample, Sample
-from data.shards import Dataset, write_dataset
 
 COUNT, SIZE = 40, 16
 CPU = torch.device("cpu")

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.augment import Augmenter
-from data.cache import DecodedPictures
-from data.device_augment import DeviceAugmenter, is_on_device
-from data.erase import Erase
+from data.augment.cpu import Augmenter
+from data.augment.device import DeviceAugmenter, is_on_device
+from data.augment.erase import Erase
+from data.cache.cache import DecodedPictures
 from data.loader import Loader
 from data.schema import Batch
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
+from data.dataset.dataset import Dataset, write_dataset
 from data.loader import Loader
-from data.rendering import render
-from data.scenes import SceneSet
-from data.shards import Dataset, write_dataset
+from data.scenes.render import render
+from data.scenes.scenes import SceneSet
 from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop import EpochEnd, NonFiniteLossError
-from trainable.training import Training, World
+from trainable.loop.loop import EpochEnd, NonFiniteLossError
+from trainable.loop.state import Training, World
 
 FAMILIES = {"resunet": 16, "pair": 16, "sepunet": 32, "dmnet-cnn": 8, "resnet-dual": 8}
 HOW = ("to its end", "stopped", "diverging")

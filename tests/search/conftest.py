@@ -15,16 +15,16 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from data.shards import Dataset
-from search import cli as command_line
-from search.cluster import ENVIRONMENT
-from search.experiment import Experiment
-from search.handover import hand_over
-from search.spec import load_spec
-from search.study import open_study
-from search.trials import EpochRecord, note_epoch, note_start
-from trainable.checkpoint import Origin, save
+from data.dataset.dataset import Dataset
+from search.cli import main as command_line
+from search.results.export import hand_over
+from search.run.cluster import ENVIRONMENT
+from search.spec.spec import load_spec
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.trials import EpochRecord, note_epoch, note_start
 from trainable.config import DataConfig, ModelConfig, TrialConfig
+from trainable.loop.checkpoint import Origin, save
 from trainable.models import build_model
 
 CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2), data=DataConfig(image_size=32))

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from data.augment import Augmenter
-from data.device_augment import DeviceAugmenter
+from data.augment.cpu import Augmenter
+from data.augment.device import DeviceAugmenter
 from data.errors import InputError
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.training import World
+from trainable.loop.state import World
 from trainable.trial import evaluation_loader, training_loaders
 
 ALONE = World(device=torch.device("cpu"))

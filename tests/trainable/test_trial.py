@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 
+from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.loader import Loader
-from data.rendering import render
-from data.scenes import SceneSet
-from data.shards import Dataset, write_dataset
+from data.scenes.render import render
+from data.scenes.scenes import SceneSet
 from trainable import trial
-from trainable.checkpoint import load_model
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop import EpochEnd
-from trainable.training import Training, World
+from trainable.loop.checkpoint import load_model
+from trainable.loop.loop import EpochEnd
+from trainable.loop.state import Training, World
 
 ALONE = World(device=torch.device("cpu"))
 

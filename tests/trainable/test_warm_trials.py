@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from data.loader import Loader
-from trainable import loop, trial
+from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop import EpochEnd, NonFiniteLossError
-from trainable.training import Training, World
+from trainable.loop import loop
+from trainable.loop.loop import EpochEnd, NonFiniteLossError
+from trainable.loop.state import Training, World
 
 ALONE = World(device=torch.device("cpu"))
 MEASURED = re.compile(r"second|^time_|^memory_")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from data.splits import SplitKey
+from data.splits.splits import SplitKey
 from trainable.config.section import Probability, Section, Share
 
 

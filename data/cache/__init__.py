@@ -1,0 +1,1 @@
+"""Images decoded once per node and read by every trial, or decoded on the fly."""

@@ -1,0 +1,1 @@
+"""A data set on disk: Parquet parts and one `dataset.json`, written once, read by row group, verified."""

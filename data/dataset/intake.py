@@ -1,0 +1,81 @@
+"""What happens to a sample on its way into a data set: it is checked, counted and measured.
+
+Shapes: H and W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING
+
+from data.dataset.ids import SeenIds
+from data.dataset.statistics import StatisticsGatherer
+from data.errors import InputError
+from data.images import decode_photo, decode_sample
+
+if TYPE_CHECKING:
+    from data.schema import EncodedSample, Pixels
+
+DECODED_BYTES = 64 * 2**20
+"""How many bytes of decoded backgrounds are kept."""
+
+
+class Intake:
+    """Checks samples as they come, and gathers what `dataset.json` says of them."""
+
+    def __init__(self) -> None:
+        self.statistics = StatisticsGatherer()
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self.samples = 0
+        self.foregrounds: set[str] = set()
+        self.backgrounds: dict[str, bytes] = {}
+        """SHA-256 of each background's encoded bytes."""
+        self._sample_ids = SeenIds()
+        self._decoded = DecodedBackgrounds()
+
+    def take(self, encoded: EncodedSample) -> bool:
+        """Whether the sample's background is new.
+
+        Raises:
+            InputError: if the sample cannot be stored.
+        """
+        if encoded.sample_id in self._sample_ids:
+            raise InputError(f"The sample id '{encoded.sample_id}' comes twice; give each sample an id of its own.")
+        digest = hashlib.sha256(encoded.bg).digest()
+        is_new = encoded.bg_id not in self.backgrounds
+        if self.backgrounds.setdefault(encoded.bg_id, digest) != digest:
+            raise InputError(
+                f"The background id '{encoded.bg_id}' of sample '{encoded.sample_id}' stands for another "
+                "picture than before; give each background an id of its own."
+            )
+        bg = self._decoded.get(encoded.bg_id, encoded.bg, f"bg of sample {encoded.sample_id}")
+        sample = decode_sample(encoded, bg=bg, where="the samples to write")
+        if is_new:
+            self.statistics.add_background(sample.bg)
+        self.statistics.add_sample(sample.fg_bg, sample.mask, sample.depth)
+        self.sizes[sample.mask.shape[0], sample.mask.shape[1]] += 1
+        self._sample_ids.add(encoded.sample_id)
+        self.samples += 1
+        self.foregrounds.add(encoded.fg_id)
+        return is_new
+
+
+class DecodedBackgrounds:
+    """The backgrounds that were used last, decoded, up to `DECODED_BYTES`."""
+
+    def __init__(self) -> None:
+        self._pixels: OrderedDict[str, Pixels] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, bg_id: str, encoded: bytes, where: str) -> Pixels:
+        """(H, W, 3) RGB; marked as not to be written to, since several samples share it."""
+        if bg_id not in self._pixels:
+            pixels = decode_photo(encoded, where)
+            pixels.setflags(write=False)
+            self._pixels[bg_id] = pixels
+            self._bytes += pixels.nbytes
+            while self._bytes > DECODED_BYTES and len(self._pixels) > 1:
+                self._bytes -= self._pixels.popitem(last=False)[1].nbytes
+        self._pixels.move_to_end(bg_id)
+        return self._pixels[bg_id]

@@ -1,0 +1,120 @@
+"""A data set appears at its destination only when it is whole, whatever kind of place that is.
+
+On this machine it is written beside its destination and renamed. Elsewhere nothing can be renamed: its parts are
+written where they stay, and dataset.json, without which they are no data set, is written last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyarrow import fs
+
+from data.dataset.manifest import MANIFEST_NAME
+from data.dataset.parts import writing_to
+from data.dataset.storage import Location
+from data.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Building:
+    """A data set that is being written."""
+
+    directory: Location
+    """Where its parts go."""
+    mark: str
+    """What must be in their names."""
+    destination: Location
+
+    def publish(self, manifest: str) -> None:
+        """Make it appear; all of its parts are written.
+
+        Raises:
+            InputError: if something appeared at the destination before, or it cannot be written.
+        """
+        _refuse_existing(self.destination)
+        with writing_to(self.destination):
+            path, final = self.directory.local, self.destination.local
+            if path is None or final is None:
+                _write_last(self.directory / MANIFEST_NAME, manifest)
+            else:
+                _write_synced(path / MANIFEST_NAME, manifest)
+                path.rename(final)
+
+
+@contextlib.contextmanager
+def building(destination: Location) -> Iterator[Building]:
+    """Where to write a data set that is to appear at `destination`; nothing is left of it if that fails.
+
+    Raises:
+        InputError: if there is something already, or it cannot be written.
+    """
+    _refuse_existing(destination)
+    if destination.local is None:
+        # No other writer's parts have its names, nor those of one that was killed.
+        mark = secrets.token_hex(4)
+        try:
+            yield Building(destination, mark, destination)
+        except BaseException:
+            with contextlib.suppress(OSError, InputError):
+                _remove_parts(destination, mark)
+            raise
+        return
+    path = destination.local.with_name(f".{destination.local.name}.partial-{os.getpid()}")
+    # What is there under this process's number was left by a dead process that had the same one.
+    shutil.rmtree(path, ignore_errors=True)
+    with writing_to(destination):
+        path.mkdir(parents=True)
+    try:
+        yield Building(Location.parse(path), "", destination)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _refuse_existing(destination: Location) -> None:
+    if destination.local is not None:
+        if os.path.lexists(destination.local):
+            raise InputError(f"The destination '{destination}' exists already; remove it, or give another one.")
+        return
+    with writing_to(destination):
+        if (destination / MANIFEST_NAME).is_file():
+            raise InputError(f"The destination '{destination}' has a data set already; remove it, or give another one.")
+
+
+def _remove_parts(directory: Location, mark: str) -> None:
+    """Remove what one writer wrote, and the mark of an empty directory that some stores leave then."""
+    filesystem = directory.filesystem()
+    for name in directory.files():
+        if name.endswith(f"-{mark}.parquet"):
+            filesystem.delete_file((directory / name).path)
+    everything = fs.FileSelector(directory.path, recursive=True, allow_not_found=True)
+    if not filesystem.get_file_info(everything):
+        filesystem.delete_dir(directory.path)
+
+
+def _write_last(manifest: Location, text: str) -> None:
+    """A manifest that was interrupted may be there: without its parts, it must not stay."""
+    try:
+        with manifest.open_output() as file:
+            file.write(text.encode())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            manifest.filesystem().delete_file(manifest.path)
+        raise
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""Published folders and archives to samples: found, paired and checked."""

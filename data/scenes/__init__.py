@@ -1,0 +1,1 @@
+"""Rendered rooms and figures with exact mask and depth."""

@@ -1,0 +1,133 @@
+"""Stable train, val and test parts: an id's hash decides, so it keeps its part whatever else there is.
+
+The published ways to divide a data set are in `published_splits`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from data.errors import InputError
+from data.splits.published import PUBLISHED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from data.dataset.manifest import SampleIds
+
+PARTS = ("train", "val", "test")
+
+SplitKey = Literal["background", "foreground", "sample", "listing", "draws", "shuffled", "pairs", "batch"]
+SPLITS: tuple[SplitKey, ...] = get_args(SplitKey)
+"""What a split may be made by: an id, whose hash decides, or a published rule."""
+
+SHARES = (0.70, 0.15, 0.15)
+
+KEYS = {"background": "bg_id", "foreground": "fg_id", "sample": "sample_id"}
+"""The id that decides on a sample."""
+NEEDED = {"pairs": "samples of each pair of background and foreground", "batch": "batches"}
+"""What a data set has too few of where a part is empty; of samples, if nothing is said."""
+
+
+def assign(ids: Sequence[str], shares: tuple[float, float, float] = SHARES) -> NDArray[np.str_]:
+    """Assign each id to a part: the start of its SHA-256, as a number in [0, 1), against the shares.
+
+    Args:
+        ids: N ids; equal ones get the same part.
+        shares: of train, val and test; each in 0..1, and 1 together. They are met on average: with few ids a
+            part can be empty.
+
+    Returns:
+        (N,) of 'train', 'val' or 'test'.
+
+    Raises:
+        InputError: if the shares do not add up to 1, or one is outside of 0..1.
+    """
+    _check(shares)
+    # Rounded, so that 0.1 + 0.2 + 0.7 leaves no sliver for a part whose share is 0.
+    bounds = [round(shares[0], 12), round(shares[0] + shares[1], 12)]
+    places = np.searchsorted(bounds, [_fraction(id_) for id_ in ids], side="right")
+    return np.asarray(PARTS)[places]
+
+
+def rows(
+    dataset_ids: SampleIds, part: str, split_by: SplitKey, shares: tuple[float, float, float] = SHARES
+) -> NDArray[np.int64]:
+    """Row numbers, in storage order, of the samples of a part.
+
+    A published split divides into training and the rest. Its training is kept, and the rest is divided between
+    val and test, in proportion of their shares, by the hash of the sample's id.
+
+    Args:
+        dataset_ids: `Dataset.ids`, N samples.
+        part: 'train', 'val' or 'test', several joined by '+' as in 'train+val', or 'all'.
+        split_by: the id whose hash decides ('background', 'foreground' or 'sample'), or a published split
+            ('listing', 'draws', 'shuffled', 'pairs' or 'batch', see `published_splits`).
+        shares: of train, val and test; how a published split takes that of train, it says itself.
+
+    Returns:
+        Ascending row numbers, each in 0..N-1.
+
+    Raises:
+        InputError: if the part has no samples, the split is not possible, or the part's name, the split's or the
+            shares are not known.
+    """
+    wanted = PARTS if part == "all" else tuple(part.split("+"))
+    if not set(wanted) <= set(PARTS):
+        raise InputError(f"The part '{part}' is not known; give 'train', 'val', 'test', 'train+val' or 'all'.")
+    if split_by not in SPLITS:
+        raise InputError(f"The value of 'split_by' is '{split_by}', but must be one of {', '.join(SPLITS)}.")
+    if split_by in KEYS:
+        parts = assign(getattr(dataset_ids, KEYS[split_by]), shares)
+    else:
+        parts = _published(dataset_ids, split_by, shares)
+    chosen = np.flatnonzero(np.isin(parts, wanted)).astype(np.int64)
+    if not len(chosen):
+        raise InputError(_nothing(dataset_ids, part, split_by, shares))
+    return chosen
+
+
+def _published(dataset_ids: SampleIds, split_by: str, shares: tuple[float, float, float]) -> NDArray[np.str_]:
+    """(N,) of 'train', 'val' or 'test'."""
+    _check(shares)
+    training = PUBLISHED[split_by](dataset_ids, shares[0])
+    held_out = shares[1] + shares[2]
+    val = shares[1] / held_out if held_out else 0.0
+    return np.where(training, "train", assign(dataset_ids.sample_id, (0.0, val, 1 - val)))
+
+
+def _check(shares: tuple[float, float, float]) -> None:
+    if any(not 0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        raise InputError(
+            f"The shares of train, val and test are {shares}, but each must be in 0..1 and together 1; "
+            "correct data.split in the spec."
+        )
+
+
+def _nothing(dataset_ids: SampleIds, part: str, split_by: str, shares: tuple[float, float, float]) -> str:
+    """The sentence for a part without samples."""
+    shown = ", ".join(f"{share:g}" for share in shares)
+    if split_by in KEYS:
+        count = len(set(getattr(dataset_ids, KEYS[split_by])))
+        noun = split_by if count == 1 else f"{split_by}s"
+        return (
+            f"The part '{part}' of a split by {split_by} has no samples: the data set has {count} {noun}, and none "
+            f"falls into it with shares {shown} of train, val and test; use a data set with more {split_by}s, or give "
+            "other shares in data.split of the spec."
+        )
+    return (
+        f"The part '{part}' of the published split '{split_by}' has no samples: none of the data set's "
+        f"{len(dataset_ids)} falls into it with shares {shown} of train, val and test; use a data set with more "
+        f"{NEEDED.get(split_by, 'samples')}, or give another data.split or data.split_by in the spec."
+    )
+
+
+def _fraction(id_: str) -> float:
+    """Turn an id into a number in [0, 1), a multiple of 2^-53: with more bits rounding could reach 1."""
+    return (int.from_bytes(hashlib.sha256(id_.encode()).digest()[:8], "big") >> 11) / 2**53

@@ -1,0 +1,1 @@
+"""The `twinhead` command line: one module a group of commands."""

@@ -1,0 +1,159 @@
+"""The command that composes a data set from backgrounds, their depth, and foregrounds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from data.errors import InputError
+from search.cli.shared import INTERRUPTED, counted, json_option, print_dataset, screen
+
+if TYPE_CHECKING:
+    from data.compose.compose import Composition
+    from data.compose.estimate import Plan
+    from data.compose.sources import Sources
+    from search.run.progress import Screen
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  twinhead compose --backgrounds rooms --depths rooms-depth --depth-unit mm --foregrounds people \\\n"
+    "      --placements 20 --flips --out classroom\n"
+    "  twinhead compose --backgrounds streets --depths estimated --depth-unit relative \\\n"
+    "      --depth-polarity far-bright --foregrounds players --out footballers"
+)
+@click.option("--backgrounds", type=_FOLDER, required=True, help="Folder of photographs.")
+@click.option("--foregrounds", type=_FOLDER, required=True, help="Folder of RGBA pictures of what is put in front.")
+@click.option("--depths", type=_FOLDER, help="Folder of the backgrounds' depth: pictures of the same names.")
+@click.option("--out", type=_FOLDER, required=True, help="Directory for the data set.")
+@click.option("--depth-unit", type=click.Choice(["mm", "cm", "relative"]), help="What the depth's numbers mean.")
+@click.option(
+    "--depth-polarity",
+    type=click.Choice(["far-bright", "near-bright"]),
+    help="What bright means, where depth is relative.",
+)
+@click.option(
+    "--depth-far",
+    type=float,
+    help="Metres that are stored as 255, and all beyond; the largest of the set when left out.",
+)
+@click.option(
+    "--placements", type=int, default=20, show_default=True, help="Places of each foreground in each background."
+)
+@click.option("--flips", is_flag=True, help="Each foreground mirrored, too: twice as many samples.")
+@click.option(
+    "--size",
+    type=int,
+    default=224,
+    show_default=True,
+    help="Side in pixels; backgrounds are cut to their middle square.",
+)
+@click.option(
+    "--scale",
+    type=(float, float),
+    default=(0.2, 0.67),
+    show_default=True,
+    help="Smallest and largest longer side of a foreground, as shares of the picture's side.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other places.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that compose; one a core when left out.")
+@json_option
+def compose(
+    backgrounds: Path,
+    foregrounds: Path,
+    depths: Path | None,
+    out: Path,
+    depth_unit: str | None,
+    depth_polarity: str | None,
+    depth_far: float | None,
+    placements: int,
+    flips: bool,
+    size: int,
+    scale: tuple[float, float],
+    seed: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Compose a data set: every foreground in front of every background, in many places.
+
+    The mask is the foreground's alpha. Depth is the background's, with the foreground as an upright plane on the ground
+    at its feet. The same command goes on with a run that was stopped.
+    """
+    from data.compose.compose import Composition
+
+    if depths is None or depth_unit is None:
+        raise _without_depth(depths)
+    composition = Composition(
+        backgrounds=backgrounds,
+        foregrounds=foregrounds,
+        depths=depths,
+        depth_unit=cast("Any", depth_unit),
+        depth_polarity=cast("Any", depth_polarity),
+        depth_far=depth_far,
+        placements=placements,
+        flips=flips,
+        size=size,
+        scale=scale,
+        seed=seed,
+    )
+    _run(composition, out, workers, screen())
+    print_dataset(out, None, as_json)
+
+
+def _run(composition: Composition, out: Path, workers: int | None, shown: Screen) -> None:
+    from data.compose.compose import compose as compose_set
+    from data.compose.compose import refuse_existing, refuse_other
+    from data.compose.estimate import plan_composition
+
+    refuse_existing(out)
+    sources = _check_sources(composition, shown)
+    refuse_other(composition, sources, out)
+    plan = plan_composition(composition, sources, out, processes=workers)
+    _say(composition, sources, plan, shown)
+    try:
+        with shown.bar("composing", plan.samples, "samples") as move:
+            compose_set(composition, sources, out, processes=workers, on_sample=lambda _: move(1, ""))
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on with it", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _check_sources(composition: Composition, shown: Screen) -> Sources:
+    from data.compose.sources import count_pictures, open_sources
+
+    total = count_pictures(composition)
+    with shown.bar("checking the pictures", total, "pictures") as move:
+        return open_sources(composition, lambda _: move(1, ""))
+
+
+def _say(composition: Composition, sources: Sources, plan: Plan, shown: Screen) -> None:
+    from search.run.progress import clock
+
+    directions = " × 2 directions" if composition.flips else ""
+    shown.say(
+        f"{counted(plan.samples, 'sample')} of {composition.size} px: "
+        f"{counted(len(sources.backgrounds), 'background')} × {counted(len(sources.foregrounds), 'foreground')}"
+        f"{directions} × {counted(composition.placements, 'placement')}"
+    )
+    if sources.scale.far is not None:
+        shown.say(f"depth: level 255 is {sources.scale.far:g} m and beyond")
+    if plan.pieces_finished:
+        shown.say(f"going on with {plan.pieces_finished} of {plan.pieces} pieces that are finished")
+    shown.say(
+        f"about {plan.bytes / 1e9:.2f} GB, twice that until it is whole; about {clock(plan.seconds)} with "
+        f"{plan.processes} process{'es' if plan.processes > 1 else ''}"
+    )
+
+
+def _without_depth(depths: Path | None) -> InputError:
+    if depths is None:
+        return InputError(
+            "The depth of the backgrounds is missing, and cannot be made up; give --depths, a folder with a depth "
+            "picture for each background."
+        )
+    return InputError(f"The unit of the depth in '{depths}' is not known; give --depth-unit mm, cm or relative.")

@@ -1,0 +1,83 @@
+"""The commands that make and look at data sets: `render`, `import` and `inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from data.errors import InputError
+from search.cli.shared import json_option, print_dataset, screen
+
+
+@click.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--backgrounds", type=int, default=100, show_default=True, help="Number of rooms.")
+@click.option("--per-background", type=int, default=8, show_default=True, help="Pictures of each room.")
+@click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures in pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other scenes.")
+@json_option
+def render(destination: Path, backgrounds: int, per_background: int, size: int, seed: int, as_json: bool) -> None:
+    """Draw a data set of scenes with exact mask and depth."""
+    from data.scenes.scenes import SceneSet
+    from search.run.demo import draw
+
+    scenes = SceneSet(seed=seed, backgrounds=backgrounds, per_background=per_background, size=size)
+    draw(scenes, destination, screen())
+    print_dataset(destination, None, as_json)
+
+
+@click.command(
+    "import",
+    epilog="\b\nExamples:\n  twinhead import classroom-photos classroom\n  twinhead import dataset.zip footballers",
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("destination")
+@click.option("--layout", help="Layout of the source; recognised by its file names when left out.")
+@click.option(
+    "--depth-polarity",
+    type=click.Choice(["far-bright", "near-bright"]),
+    help="What bright depth means in the source; measured when left out.",
+)
+@json_option
+def import_(source: Path, destination: str, layout: str | None, depth_polarity: str | None, as_json: bool) -> None:
+    """Import the published pictures in SOURCE as DESTINATION.
+
+    SOURCE is a folder, a zip archive, or a folder of zip archives, which are read without being extracted.
+    """
+    from data.dataset.dataset import write_dataset
+    from data.importers.importers import import_layout
+
+    shown = screen()
+    found = import_layout(source, layout=layout, depth_polarity=depth_polarity)
+    measured = found.measured
+    shown.say(f"layout {found.layout}: {found.reason}")
+    shown.say(
+        f"{len(found)} samples; depth is {found.depth_polarity} (inside the mask it differs "
+        f"from just around it by {measured.difference:.1f} grey levels, {measured.agreement:.0%} of {measured.samples} "
+        f"samples agree)"
+    )
+    with shown.bar("importing", len(found), "samples") as move:
+        write_dataset(found.samples(), destination, source=found.source, on_sample=lambda _: move(1, ""))
+    print_dataset(destination, None, as_json)
+
+
+@click.command(epilog="\b\nExample:\n  twinhead inspect classroom --out sheet.png")
+@click.argument("data")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The contact sheet; DATA-sheet.png when left out."
+)
+@click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows of the contact sheet.")
+@json_option
+def inspect(data: str, out: Path | None, samples: int, as_json: bool) -> None:
+    """Check a data set and show what is in it."""
+    from data.grids import contact_sheet, save_png
+    from search.run.prepare import open_data
+
+    dataset = open_data(data, screen())
+    sheet = out or Path(f"{dataset.path.absolute().name}-sheet.png")
+    try:
+        save_png(contact_sheet(dataset, samples), sheet)
+    except OSError as error:
+        raise InputError(f"The sheet '{sheet}' cannot be written ({error.strerror}); give another --out.") from None
+    print_dataset(data, sheet, as_json)

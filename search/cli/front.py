@@ -1,0 +1,84 @@
+"""The command that shows the trade-offs between a search's objectives: `front`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli.shared import console, json_option, print_result, storage_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from search.results.front import Point
+    from search.study.experiment import Experiment
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead front first\n  twinhead front first --objectives score,-macs --svg front.svg\n"
+    "  twinhead front first --json"
+)
+@click.argument("name")
+@click.option(
+    "--objectives", metavar="NAMES", help="Compare by these, such as score,-macs; by the search's own when left out."
+)
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw all trials and the front to a file.")
+@storage_option
+@json_option
+def front(name: str, objectives: str | None, svg: Path | None, storage: Path, as_json: bool) -> None:
+    """Show the trials of a search that no other one beats in every objective.
+
+    Each counts as the epoch with its best score, whose checkpoint is kept.
+    """
+    from search.results.front import front_of
+    from search.spec.objectives import parse_objectives
+    from search.study.experiment import Experiment
+
+    experiment = Experiment(storage=storage, name=name)
+    spec = experiment.spec()
+    aims = parse_objectives(objectives) if objectives is not None else spec.plan.objectives
+    points = front_of(experiment, aims)
+    if svg is not None:
+        _draw(points, aims, name, svg)
+    found = {
+        "name": name,
+        "objectives": aims,
+        "trials": len(points),
+        "front": [point.as_plain() for point in points if point.on_front],
+        "svg": str(svg) if svg else None,
+    }
+    print_result(found, as_json, lambda: _show(experiment, points, aims, svg))
+
+
+def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: Path) -> None:
+    from data.errors import InputError
+    from search.results.front_chart import as_svg
+
+    if len(objectives) < 2:
+        raise InputError(
+            f"There is nothing to draw of one objective, '{objectives[0]}'; give two, such as --objectives score,-macs."
+        )
+    try:
+        file.write_text(as_svg(points, objectives, f"Trade-offs of the search '{name}'"), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The chart cannot be written to '{file}' ({error.strerror}); give another --svg.") from None
+
+
+def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[str], svg: Path | None) -> None:
+    from search.cli.tables import show_front
+    from search.results.front_chart import as_text
+
+    out = console()
+    plain = [point.as_plain() for point in points if point.on_front]
+    out.print(f"on the front: {len(plain)} of {len(points)} trials that have a network", highlight=False)
+    if len(objectives) > 1:
+        out.print()
+        for line in as_text(points, objectives):
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
+    show_front(out, experiment, plain)
+    if len(objectives) == 1:
+        out.print("for trade-offs, give --objectives score,-macs", highlight=False)
+    if svg is not None:
+        out.print(f"\nchart: {svg}", highlight=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""The command that shows where a recipe's training time goes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli.shared import console, json_option, pair, print_result, screen
+from search.cli.train import faithful_option, set_option
+
+if TYPE_CHECKING:
+    from trainable.evaluation.profiling import Profile
+
+QUIET = "99"
+"""Higher than any level at which torch's profiler would talk."""
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead profile raguram-resunet classroom\n"
+    "  twinhead profile mine.yaml classroom --set data.image_size=64 --steps 50 --out traces/"
+)
+@click.argument("recipe")
+@click.argument("data")
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Training steps to measure.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(), show_default=True, help="Directory for the trace."
+)
+@set_option
+@faithful_option
+@json_option
+def profile(
+    recipe: str, data: str, steps: int, out: Path, overrides: tuple[str, ...], faithful: bool, as_json: bool
+) -> None:
+    """Show where the time of RECIPE's training on DATA goes.
+
+    A few steps are measured; an epoch is taken to be made of such. The trace that is written opens in Perfetto and in
+    TensorBoard.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)  # read when torch is loaded
+    import torch
+
+    from search.recipes.trainings import changed
+    from search.run.prepare import open_data
+    from trainable.evaluation.profiling import TRACED_STEPS, WARM_STEPS, profile_training
+    from trainable.job import TrialData
+    from trainable.recipes import load_recipe
+    from trainable.trial import read_part
+
+    found = load_recipe(recipe, faithful=faithful or None)
+    config = changed(found.config, [pair(text) for text in overrides], found.file)
+    shown = screen()
+    dataset = open_data(data, shown)
+    part = TrialData(path=data, fingerprint=dataset.info.fingerprint)
+    with shown.warnings():
+        with shown.bar("decoding", dataset.info.counts.samples, "samples") as move:
+            for name in ("train", "val"):
+                read_part(config.data, part, name, lambda count: move(count, ""))
+        with shown.bar("measuring", WARM_STEPS + steps + TRACED_STEPS, "steps") as move:
+            measured = profile_training(
+                config,
+                part,
+                out / f"{found.name}.pt.trace.json",
+                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+                steps=steps,
+                on_step=lambda count: move(count, ""),
+            )
+    print_result({"recipe": found.name} | measured.as_plain(), as_json, lambda: _show(found.name, measured))
+
+
+def _show(name: str, measured: Profile) -> None:
+    from rich.table import Table
+
+    out = console()
+    whole = sum(measured.seconds.values())
+    out.print(
+        f"[bold]{name}[/bold]: {whole:.1f} s an epoch of {measured.epoch_steps} steps of {measured.batch_size} samples,"
+        f" by {measured.steps} of them",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for heading in ("s an epoch", "share"):
+        table.add_column(heading, justify="right")
+    for phase, seconds in measured.seconds.items():
+        table.add_row(phase, f"{seconds:.2f}", f"{seconds / whole:.1%}")
+    out.print(table)
+    out.print()
+    for line in _lines(measured):
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def _lines(measured: Profile) -> list[str]:
+    memory = ", ".join(f"{where} {gigabytes:.2f} GB" for where, gigabytes in measured.memory_gb.items())
+    seconds = ", ".join(f"{name} {value:.3f} s" for name, value in measured.precision_seconds.items())
+    pieces = f", each batch in {measured.micro_batches} pieces" if measured.micro_batches > 1 else ""
+    return [
+        f"samples/s      {measured.samples_per_second:.1f} in training, on {measured.device}{pieces}",
+        f"network        {measured.parameters:,} parameters, {measured.multiply_adds:,} multiply-adds a picture",
+        f"precision      {measured.precision}" + (f" (a step: {seconds})" if seconds else ""),
+        f"peak memory    {memory}",
+        f"trace          {measured.trace}",
+    ]

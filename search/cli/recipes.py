@@ -1,0 +1,34 @@
+"""The command that lists the published recipes, or prints one."""
+
+from __future__ import annotations
+
+import click
+
+from search.cli.shared import console, json_option, print_result
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead recipes\n  twinhead recipes birender-cnn > mine.yaml\n"
+    "  twinhead recipes birender-cnn --json --faithful"
+)
+@click.argument("name", required=False)
+@click.option("--faithful", is_flag=True, help="With the published errors turned back on.")
+@json_option
+def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
+    """List the published recipes, or print the one that NAME is.
+
+    A recipe is a YAML file: copy it, change it, and give 'train' or 'compare' the path of the copy. At its end stands,
+    line by line, what was corrected, and what --faithful turns back on.
+    """
+    from search.recipes.listing import as_text, describe_whole, list_recipes, show_recipes
+    from trainable.recipes import load_recipe
+
+    if name is None:
+        listed = list_recipes(faithful=faithful)
+        print_result(listed, as_json, lambda: show_recipes(console(), listed))
+    else:
+        recipe = load_recipe(name, faithful=faithful or None)
+        if as_json:
+            print_result(describe_whole(recipe), True, lambda: None)
+        else:
+            click.echo(as_text(recipe), nl=False)

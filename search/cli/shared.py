@@ -1,0 +1,97 @@
+"""What commands have in common: options, how results are printed, and how an interruption is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from data.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rich.console import Console
+
+    from search.run.progress import Screen
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+PIPE_COLUMNS = 120
+
+storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Directory that holds the searches.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
+
+
+def resumable(command: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` comes to; when it is interrupted, say that `command` goes on, and leave."""
+    from search.run.tuner import InterruptedSearchError
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
+            return work()
+    except (InterruptedSearchError, KeyboardInterrupt):
+        click.echo(f"\nstopped; go on with: {command}", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def pair(override: str) -> tuple[str, str]:
+    """Key and value of a --set.
+
+    Raises:
+        InputError: if it has no '='.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"The value of --set is '{override}', but must be KEY=VALUE, such as optimizer.lr=0.01.")
+    return key.strip(), value
+
+
+def print_result(values: Mapping[str, Any] | Sequence[Any], as_json: bool, show: Callable[[], None]) -> None:
+    """Print a result as JSON, or as `show` does."""
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+    else:
+        show()
+
+
+def print_dataset(path: Path | str, sheet: Path | None, as_json: bool) -> None:
+    """Print what a data set holds; `sheet` is a contact sheet that was made of it."""
+    from data.dataset.dataset import Dataset
+    from search.cli.tables import show_dataset
+
+    info = Dataset.open(path).info
+    values = json.loads(info.to_json()) | {"path": str(path)} | ({"sheet": str(sheet)} if sheet else {})
+    print_result(values, as_json, lambda: show_dataset(console(), path, info, sheet))
+
+
+def console() -> Console:
+    """Standard output; wide enough for our tables where it is no terminal."""
+    from rich.console import Console
+
+    shown = Console()
+    if not shown.is_terminal:
+        shown.width = max(shown.width, PIPE_COLUMNS)
+    return shown
+
+
+def screen() -> Screen:
+    """Standard error, for progress."""
+    from search.run.progress import Screen
+
+    return Screen()
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 fault', '1,200 faults'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

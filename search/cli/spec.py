@@ -1,0 +1,64 @@
+"""The command that prints a commented spec, or checks one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from data.errors import InputError
+from search.cli.shared import BAD_INPUT, json_option, pair, print_result
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead spec --data classroom > spec.yaml\n  twinhead spec --check spec.yaml\n"
+    "  twinhead spec --set budget.patience=10 --data classroom > spec.yaml"
+)
+@click.option("--check", "file", type=click.Path(path_type=Path), metavar="FILE", help="Check this spec; print none.")
+@click.option("--data", help="The data set.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the spec; may be repeated.")
+@json_option
+def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print a spec with every key there is, its default and what it means; or check a spec.
+
+    --check says what would be searched, or names every error as FILE:LINE:COLUMN and exits with code 2.
+    """
+    from search.spec.spec import load_spec
+    from search.spec.template import as_text, describe, summary_lines
+
+    pairs = [pair(override) for override in overrides]
+    if file is None:
+        printed = load_spec(overrides=pairs, data_path=data or "DATA")
+        print_result(printed.as_plain(), as_json, lambda: click.echo(as_text(printed), nl=False))
+        return
+    try:
+        checked = load_spec(file, pairs, data_path=data)
+    except InputError as error:
+        _refuse(error, as_json)
+    lines = [f"{file}: ok", *summary_lines(checked)]
+    print_result({"ok": True, **describe(checked)}, as_json, lambda: click.echo("\n".join(lines)))
+
+
+def _refuse(error: InputError, as_json: bool) -> None:
+    """Print every problem and leave."""
+    from trainable.config import ConfigError, Problem
+
+    problems = error.problems if isinstance(error, ConfigError) else (Problem(key="", sentence=str(error)),)
+    if as_json:
+        print_result({"ok": False, "problems": [_plain(problem) for problem in problems]}, True, lambda: None)
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    sys.exit(BAD_INPUT)
+
+
+def _plain(problem: Any) -> dict[str, Any]:
+    place = problem.place
+    return {
+        "file": problem.file or None,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "key": problem.key or None,
+        "sentence": problem.sentence,
+    }

@@ -1,0 +1,242 @@
+"""What the command line prints for people; the same figures are JSON under `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data.dataset.manifest import DatasetInfo
+from data.errors import InputError
+from search.recipes.listing import describe
+from search.results.export import baseline_metrics, verdict
+from search.results.front import shown
+from search.run.progress import clock
+from search.study.experiment import Experiment
+from trainable.config import TrialConfig, build
+from trainable.metrics.names import OBJECTIVE
+
+ROWS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
+
+
+def show_metrics(console: Console, title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
+    """A table with a row a metric and a column for each of `columns`."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in ROWS:
+        cells = (f"{values[row]:.4f}" if row in values else "–" for values in columns.values())
+        table.add_row(row, *cells)
+    console.print(table)
+
+
+def show_summary(console: Console, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+    """What a search came to, and where everything is."""
+    best = summary["best"]
+    counts = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items() if count)
+    console.print(
+        f"\n[bold]{summary['name']}[/bold]: {summary['trials']} trials ({counts}), {summary['epochs']} epochs, "
+        f"{summary['seconds']:.0f} s",
+        highlight=False,
+    )
+    console.print(
+        f"best trial {best['trial']} with validation score {best['score']:.4f} at epoch {best['epoch']}: "
+        f"{describe_config(best['config'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if summary["retrained"]:
+        _show_test(console, summary)
+    front = summary.get("front") or []
+    if front and len(front[0]["objectives"]) > 1:
+        console.print("\n[bold]trade-offs[/bold]: no other trial beats these in every objective")
+        show_front(console, experiment, front)
+    console.print()
+    for name, path in _places(experiment, summary).items():
+        console.print(f"{name:<12}{path}", highlight=False, soft_wrap=True)
+
+
+def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the trials on a front, and how to take one of them."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("trial", "epoch", *front[0]["objectives"]):
+        table.add_column(column, justify="right")
+    table.add_column("network")
+    table.add_column("checkpoint", overflow="fold")
+    for row in front:
+        figures = (shown(value) for value in row["objectives"].values())
+        name = f"{row['family']} of width {row['width']}" + (f", recipe {row['recipe']}" if row["recipe"] else "")
+        table.add_row(str(row["trial"]), str(row["epoch"]), *figures, name, row["checkpoint"])
+    console.print(table)
+    middle = front[len(front) // 2]["trial"]
+    command = f"twinhead best {experiment.name} --trial {middle} --storage {experiment.storage}"
+    console.print(f"take one of them, such as trial {middle}: {command}", highlight=False, soft_wrap=True)
+
+
+def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -> None:
+    """What a training without a search came to, and where its network is."""
+    console.print(
+        f"\n[bold]{summary['name']}[/bold]: recipe {summary['recipe']}{', faithful' if summary['faithful'] else ''}, "
+        f"{summary['epochs']} epochs, {summary['seconds']:.0f} s; validation picked epoch {summary['epoch']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    columns = {"baselines": baseline_metrics(summary["baselines"]), "network": summary["metrics"]}
+    console.print()
+    show_metrics(console, "on the test pictures", columns)
+    show_verdict(console, summary["metrics"], summary["baselines"])
+    for name, value in summary["published"].items():
+        console.print(f"{name:<18}{value:.4f}  (the project's own metric)", highlight=False, soft_wrap=True)
+    console.print(f"\nnetwork     {storage / summary['name'] / summary['checkpoint']}", highlight=False, soft_wrap=True)
+
+
+def show_verdict(console: Console, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> None:
+    """Say where a network loses to what needs none."""
+    for sentence in verdict(metrics, baselines):
+        console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
+
+
+def beyond(summary: Mapping[str, Any]) -> list[str]:
+    """How far the best trial got beyond the best recipe that was trained for as long, on the test pictures."""
+    if not summary.get("beyond_recipe"):
+        return []
+    name, best = summary["recipe"]["recipe"], summary["best"]
+    if best["trial"] == summary["recipe"]["trial"]:
+        return [f"no trial got beyond the recipe {name}"]
+    gains = (_gain(metric, found) for metric, found in summary["beyond_recipe"].items())
+    said = [f"trial {best['trial']} beyond the recipe {name}, with 95 % intervals over backgrounds: {', '.join(gains)}"]
+    score = summary["beyond_recipe"]["score"]
+    if score["low"] is not None and score["low"] <= 0:
+        said.append("the score's interval holds 0: on these pictures, the trial is not clearly better than the recipe")
+    return said
+
+
+def _gain(metric: str, found: Mapping[str, float | None]) -> str:
+    """A difference with its interval, which a single background does not have."""
+    value, low, high = (f"{found[name]:+.4f}" if found[name] is not None else "" for name in ("value", "low", "high"))
+    return f"{metric} {value} ({low} to {high})" if low else f"{metric} {value}"
+
+
+def describe_config(config: Mapping[str, Any]) -> str:
+    """A configuration's main choices in a line."""
+    said = describe(build(TrialConfig, config, source="the summary"))
+    return f"{said['family']} of width {said['width']}; {said['losses']}; {said['optimizer']}; {said['policy']}"
+
+
+def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
+    """What a search would come to."""
+    smallest, largest = found["networks"]["smallest"], found["networks"]["largest"]
+    samples, epochs = found["samples"], found["epochs"]
+    lines = {
+        "trials": f"{found['trials']}, {found['concurrent']} at a time on this machine",
+        "samples": f"{samples['train']} to train on, {samples['val']} to validate, {samples['test']} to test",
+        "epochs": f"{epochs['fewest']} as trials are stopped early, {epochs['most']} if none were",
+        "time": " to ".join(clock(3600 * hours) for hours in found["hours"]),
+        "GPU-hours": _between(found["gpu_hours"], ".2g"),
+        "disk": " and ".join(f"{value / 1e9:.2f} GB of {name}" for name, value in found["bytes"].items()),
+    }
+    for end, network in (("smallest", smallest), ("largest", largest)):
+        lines[end] = (
+            f"{network['family']} of width {network['width']}: {network['parameters']:,} parameters, "
+            f"{network['multiply_adds']:,} multiply-adds, {network['samples_per_second']:,.1f} samples/s"
+        )
+    for name, text in lines.items():
+        console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
+    console.print(
+        "\nTimes are of training steps, from all trials as the smallest network to all as the largest;\n"
+        "what starting and evaluating trials takes, and the retraining, comes on top.",
+        highlight=False,
+    )
+    if found["outside"]:
+        console.print()
+    for name, reason in found["outside"].items():
+        console.print(f"outside of the space lies {name}: {reason}", highlight=False, soft_wrap=True)
+    console.print("\n[bold]first trials[/bold]")
+    for number, first in enumerate(found["first"]):
+        whose = first["recipe"] or first["earlier"] or "proposed"
+        console.print(f"{number:>3}  {whose}: {_first(first)}", highlight=False, soft_wrap=True)
+
+
+def _first(first: Mapping[str, Any]) -> str:
+    """A first trial's main choices; its parameters, where they do not go together."""
+    try:
+        return describe_config(first["config"])
+    except InputError:
+        return ", ".join(f"{key} {_short(value)}" for key, value in first["parameters"].items())
+
+
+def _between(ends: Sequence[float], form: str) -> str:
+    low, high = ends
+    return f"{low:{form}} to {high:{form}}" if high else "0"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: Path | None) -> None:
+    """What a data set holds."""
+    counts, statistics = info.counts, info.statistics
+    sizes = ", ".join(f"{size.width} × {size.height} ({size.samples})" for size in info.sizes)
+    lines = {
+        "data set": str(path),
+        "samples": f"{counts.samples} with {counts.backgrounds} backgrounds and {counts.foregrounds} foregrounds",
+        "pixels": sizes,
+        "depth": info.depth_polarity,
+        "mask": f"covers {statistics.mask_fraction.mean:.1%} of a picture on average "
+        f"({statistics.mask_fraction.min:.1%} to {statistics.mask_fraction.max:.1%})",
+        "bytes": f"{sum(part.bytes for part in info.parts):,} in {len(info.parts)} parts",
+        "fingerprint": info.fingerprint,
+    }
+    if sheet is not None:
+        lines["sheet"] = str(sheet)
+    for name, value in lines.items():
+        console.print(f"{name:<12}{value}", highlight=False, soft_wrap=True)
+    table = Table(title="\nchannels, 0..1", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for heading in ("", "mean", "standard deviation"):
+        table.add_column(heading)
+    for name in ("bg", "fg_bg", "mask", "depth"):
+        channel = getattr(statistics, name)
+        table.add_row(name, *(" ".join(f"{value:.4f}" for value in row) for row in (channel.mean, channel.std)))
+    console.print(table)
+
+
+def _show_test(console: Console, summary: Mapping[str, Any]) -> None:
+    columns = {
+        "baselines": baseline_metrics(summary["baselines"]),
+        f"trial {summary['best']['trial']}": summary["best"]["test"],
+        "retrained": summary["retrained"]["metrics"],
+    }
+    if summary.get("recipe"):
+        columns = {f"recipe {summary['recipe']['recipe']}": summary["recipe"]["test"]} | columns
+    console.print()
+    show_metrics(console, "on the test pictures", columns)
+    for sentence in beyond(summary):
+        console.print(sentence, highlight=False, soft_wrap=True)
+    show_verdict(console, summary["retrained"]["metrics"], summary["baselines"])
+    trial, retrained = (summary["best"]["test"][OBJECTIVE], summary["retrained"]["metrics"][OBJECTIVE])
+    if retrained < trial:
+        number = summary["best"]["trial"]
+        sentence = (
+            f"the retrained network loses to trial {number}: {OBJECTIVE} {retrained:.4f} against {trial:.4f}; "
+            f"'twinhead best {summary['name']} --trial {number}' hands that one over"
+        )
+        console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
+
+
+def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]:
+    places = {
+        "summary": str(experiment.summary_file),
+        "best trial": str(experiment.best),
+        "curves": f"tensorboard --logdir {experiment.trials}",
+    }
+    if "://" in summary.get("study", ""):
+        places["study"] = f"optuna-dashboard {summary['study']}"
+    if summary["retrained"]:
+        places = {"retrained": str(experiment.retrained), "pictures": str(experiment.test_pictures)} | places
+    places["more"] = f"twinhead trials {experiment.name} --storage {experiment.storage}"
+    return places

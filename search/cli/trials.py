@@ -1,0 +1,117 @@
+"""The commands that show what a search learned: `trials` and `importance`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from search.cli.shared import console, json_option, print_result, storage_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from search.results.importance import Learned
+
+SHOWN_PARAMETERS = 12
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead trials first\n  twinhead trials first --sort mask_iou --top 5\n"
+    "  twinhead trials first --where model.family=resunet --where 'score>0.5' --json"
+)
+@click.argument("name")
+@click.option("--sort", default="score", show_default=True, help="number, epochs, seconds, a metric, or a key.")
+@click.option("--where", multiple=True, metavar="KEY=VALUE", help="Keep what fits; also KEY>NUMBER and KEY<NUMBER.")
+@click.option("--top", type=click.IntRange(1), help="Keep so many rows.")
+@storage_option
+@json_option
+def trials(name: str, sort: str, where: tuple[str, ...], top: int | None, storage: Path, as_json: bool) -> None:
+    """List the trials of a search, the best first."""
+    from search.results.importance import condition, trial_rows
+    from search.study.experiment import Experiment
+
+    rows = trial_rows(Experiment(storage=storage, name=name), sort=sort, keep=[condition(text) for text in where])[:top]
+    print_result(rows, as_json, lambda: _show_trials(rows, sort))
+
+
+@click.command(epilog="\b\nExamples:\n  twinhead importance first\n  twinhead importance first --json")
+@click.argument("name")
+@storage_option
+@json_option
+def importance(name: str, storage: Path, as_json: bool) -> None:
+    """Show which parameters mattered in a search, and how flat its optimum is."""
+    from search.results.importance import learn
+    from search.study.experiment import Experiment
+
+    learned = learn(Experiment(storage=storage, name=name))
+    print_result(asdict(learned), as_json, lambda: _show_importance(learned))
+
+
+def _show_trials(rows: Sequence[dict[str, Any]], sort: str) -> None:
+    from rich.table import Table
+
+    if not rows:
+        click.echo("there is no such trial")
+        return
+    columns = ["number", "outcome", "epochs", *dict.fromkeys((sort, "score", "mask_iou", "depth_delta1")), "seconds"]
+    table = Table(box=None, pad_edge=False)
+    for column in dict.fromkeys(columns):
+        table.add_column(column, justify="left" if column == "outcome" else "right")
+    table.add_column("what it tried")
+    for row in rows:
+        # One that is not finished runs, or was interrupted.
+        row = row | {"outcome": "unfinished" if row["state"] == "running" else row["outcome"]}
+        table.add_row(*(_cell(row.get(column)) for column in dict.fromkeys(columns)), _tried(row))
+    console().print(table)
+
+
+def _tried(row: dict[str, Any]) -> str:
+    """The recipe or the parameters, as far as they fit; or why there is no score."""
+    if row["outcome"] not in {"trained", "unfinished", ""}:
+        return str(row["reason"])
+    if row["recipe"]:
+        return f"recipe {row['recipe']}"
+    named = {key: value for key, value in row["params"].items() if key.endswith((".name", ".family"))}
+    width = [f"width {value}" for key, value in row["params"].items() if key.startswith("model.width")]
+    numbers = {key: value for key, value in row["params"].items() if isinstance(value, float) and "optimizer." in key}
+    return ", ".join(
+        [
+            *map(str, named.values()),
+            *width,
+            *(f"{key.rpartition('.')[2].partition('@')[0]} {_cell(numbers[key])}" for key in numbers),
+        ]
+    )
+
+
+def _show_importance(learned: Learned) -> None:
+    from rich.table import Table
+
+    out = console()
+    out.print(
+        f"of {learned.trials} trials, the best {learned.good} against all (PED-ANOVA; the shares add up to 1)",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for key, share in list(learned.importance.items())[:SHOWN_PARAMETERS]:
+        table.add_row(key, f"{share:.3f}", "█" * round(30 * share))
+    out.print(table)
+    out.print(f"\nnearest to the best trial, {learned.best}:", highlight=False)
+    near = Table(box=None, pad_edge=False)
+    for column in ("trial", "distance", "score", "below"):
+        near.add_column(column, justify="right")
+    near.add_column("differs most in")
+    for row in learned.neighbours:
+        differs = ", ".join(
+            f"{key} {_cell(ours)} → {_cell(its)}" for key, (ours, its) in list(row["differs"].items())[:3]
+        )
+        near.add_row(str(row["number"]), f"{row['distance']:.2f}", _cell(row["score"]), _cell(row["below"]), differs)
+    out.print(near)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""The published recipes: listed, trained and compared without a search."""

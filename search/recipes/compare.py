@@ -1,0 +1,223 @@
+"""Every recipe trained on the same samples, measured on the same test pictures, in one table.
+
+Test pictures are looked at once, when all trainings are over, by the weights that validation picked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from data.dataset.dataset import Dataset
+from data.errors import InputError
+from search.recipes.listing import describe
+from search.recipes.trainings import Given, Trained, changed, training
+from search.results.report import write_report
+from search.results.summary import find_best, outcome_of, versions
+from search.run.prepare import split_counts
+from search.run.progress import Screen
+from search.study.experiment import Experiment
+from search.study.trials import TrialRecord
+from trainable.config import TrialConfig
+from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_pictures
+from trainable.job import TrialData
+from trainable.metrics.bootstrap import intervals
+from trainable.metrics.per_image import PictureFigures
+from trainable.models import build_model, multiply_adds, parameter_count
+from trainable.recipes import RECIPES, load_recipe
+
+_OURS = "on the test pictures"
+COLUMNS: tuple[dict[str, str], ...] = tuple(
+    {"key": key, "title": title, "group": group, "better": better}
+    for key, title, group, better in (
+        ("score", "score", _OURS, "higher"),
+        ("mask_iou", "mask IoU", _OURS, "higher"),
+        ("mask_rmse", "mask RMSE", _OURS, "lower"),
+        ("depth_delta1", "depth δ < 1.25", _OURS, "higher"),
+        ("depth_rmse", "depth RMSE", _OURS, "lower"),
+        ("ssim90_mask", "mask SSIM > .90", "birender", "higher"),
+        ("ssim50_depth", "depth SSIM > .50", "birender", "higher"),
+        ("soft_mask_delta1", "mask δ < 1.25", "ramana", "higher"),
+        ("soft_mask_rmse", "mask rms", "ramana", "lower"),
+        ("depth_delta1", "depth δ < 1.25", "ramana", "higher"),
+        ("depth_rmse", "depth rms", "ramana", "lower"),
+        ("iou75_mask", "mask IoU at .75", "monimoyd", "higher"),
+    )
+)
+"""What a comparison shows: our metrics, then each project's own."""
+
+
+def make_comparison(
+    data_path: str, recipes: Sequence[str], *, epochs: int, overrides: Sequence[tuple[str, str]], faithful: bool
+) -> Given:
+    """What a comparison trains: each recipe on pictures, split and number of epochs that all have alike.
+
+    Args:
+        data_path: the data set.
+        recipes: names, files, or 'all'.
+        epochs: of each training; the policies' horizons are scaled to it.
+        overrides: (dotted key, YAML text) pairs that hold for all.
+        faithful: whether the recipes' published errors are turned back on.
+
+    Raises:
+        InputError: if a recipe is not known, two have one name, or an override does not fit.
+    """
+    if not recipes:
+        raise InputError(f"The value of --recipes is empty; give 'all', or some of {', '.join(RECIPES)} or YAML files.")
+    trials: dict[str, TrialConfig] = {}
+    origins: dict[str, dict[str, Any]] = {}
+    common = TrialConfig().data
+    for wanted in RECIPES if list(recipes) == ["all"] else recipes:
+        recipe = load_recipe(wanted, faithful=faithful or None)
+        if recipe.name in trials:
+            raise InputError(
+                f"The recipe '{recipe.name}' is given twice in --recipes; give a file a 'name:' of its own."
+            )
+        config = recipe.scaled(epochs)
+        alike = {name: getattr(common, name) for name in ("image_size", "resize", "split_by", "split")}
+        config = config.model_copy(update={"data": config.data.model_copy(update=alike)})
+        origins[recipe.name] = {"source": recipe.source, "faithful": recipe.faithful}
+        trials[recipe.name] = changed(config, overrides, recipe.file)
+    notes = [
+        f"every learning-rate policy goes through its whole course in {epochs} epochs",
+        f"all see pictures of {next(iter(trials.values())).data.image_size} px, resized and split alike",
+        "batch sizes are the recipes' own" if not _sets_batch(overrides) else "",
+        *(f"{key} is {text} for all" for key, text in overrides),
+    ]
+    return Given(
+        kind="compare",
+        data_path=data_path,
+        trials=trials,
+        faithful=faithful,
+        origins=origins,
+        notes=[note for note in notes if note],
+    )
+
+
+def run_comparison(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> dict[str, Any]:
+    """Train what is left, measure every network on the test pictures, and write the report.
+
+    Returns:
+        The comparison, as in `comparison.json`.
+
+    Raises:
+        InputError: if the data changed, or the cluster or the disk has no room.
+        InterruptedSearchError: after Ctrl-C.
+    """
+    started = time.monotonic()
+    with training(experiment, given, dataset, screen) as trained:
+        before = float(trained.study.user_attrs.get("seconds", 0.0))
+        screen.say("measuring every network and the baselines on the test pictures")
+        _measure_all(experiment, trained)
+        baselines = _measure_baselines(given, trained)
+        seconds = round(before + time.monotonic() - started, 1)
+        trained.study.set_user_attr("seconds", seconds)
+    comparison = _comparison(experiment, given, trained.trials, dataset, baselines) | {"seconds": seconds}
+    write_report(comparison, experiment.root)
+    return comparison
+
+
+def _sets_batch(overrides: Sequence[tuple[str, str]]) -> bool:
+    return any(key == "data.batch_size" for key, _ in overrides)
+
+
+def _measure_all(experiment: Experiment, trained: Trained) -> None:
+    """Measure each network that was not measured yet, as many at a time as there is room for."""
+    workers = trained.job.workers
+    remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
+    tasks = []
+    for trial in trained.trials:
+        best = find_best(experiment, [trial])
+        if best is not None and not experiment.measured(trial.recipe).is_file():
+            places = (
+                str(best.checkpoint),
+                str(experiment.measured(trial.recipe)),
+                str(experiment.pictures(trial.recipe)),
+            )
+            tasks.append(remote.remote(places, trained.job.data, workers.cpus))
+    ray.get(tasks)
+
+
+def _measure(places: Sequence[str], data: TrialData, threads: int) -> None:
+    """`places` are the checkpoint, the file for its figures, and the one for pictures of its predictions."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    checkpoint, measured, pictures = (Path(place) for place in places)
+    pictures.parent.mkdir(parents=True, exist_ok=True)
+    evaluate_pictures(checkpoint, data, "test", device=device, pictures=pictures).save(measured)
+
+
+def _measure_baselines(given: Given, trained: Trained) -> dict[str, dict[str, float]]:
+    config = next(iter(given.trials.values()))
+    remote = ray.remote(num_cpus=1)(evaluate_baselines_on)
+    baselines: dict[str, dict[str, float]] = ray.get(remote.remote(config.data, trained.job.data, "test"))
+    return baselines
+
+
+def _comparison(
+    experiment: Experiment,
+    given: Given,
+    trials: Sequence[TrialRecord],
+    dataset: Dataset,
+    baselines: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    config = next(iter(given.trials.values()))
+    samples = split_counts(dataset, config.data)
+    by_recipe = {trial.recipe: trial for trial in trials}
+    tables = {
+        name: PictureFigures.load(experiment.measured(name))
+        for name in given.trials
+        if experiment.measured(name).is_file()
+    }
+    some = next(iter(tables.values()), None)
+    return {
+        "name": experiment.name,
+        "data": given.data_path,
+        "data_fingerprint": dataset.info.fingerprint,
+        "image_size": config.data.image_size,
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "complete": True,
+        "samples": samples,
+        "samples_seen": samples["train"] * config.epochs,
+        "test": {
+            "pictures": samples["test"],
+            "backgrounds": len(set(some.bg_ids)) if some else 0,
+        },
+        "notes": list(given.notes),
+        "columns": list(COLUMNS),
+        "rows": [_row(experiment, given, name, by_recipe.get(name), tables.get(name)) for name in given.trials],
+        "baselines": baselines,
+        "versions": versions(),
+    }
+
+
+def _row(
+    experiment: Experiment, given: Given, name: str, trial: TrialRecord | None, table: PictureFigures | None
+) -> dict[str, Any]:
+    config = given.trials[name]
+    with torch.device("meta"):
+        network = build_model(config.model)
+    best = trial.best(experiment) if trial else None
+    figures = None
+    if table is not None:
+        figures = {key: found.as_plain() for key, found in intervals(table).items()}
+    return {
+        "recipe": name,
+        **given.origins[name],
+        **describe(config),
+        "parameters": parameter_count(network),
+        "macs": multiply_adds(network, config.data.image_size),
+        "batch_size": config.data.batch_size,
+        "outcome": outcome_of(trial, config.epochs) if trial else "missing",
+        "reason": trial.reason if trial else "",
+        "epoch": best.epoch if best else None,
+        "seconds": round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1) if trial else None,
+        "figures": figures,
+        "pictures": experiment.relative(experiment.pictures(name)) if experiment.pictures(name).is_file() else None,
+    }

@@ -1,0 +1,139 @@
+"""One recipe trained without a search, and what it came to on the test pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from data.dataset.dataset import Dataset
+from data.errors import UnfinishedError
+from search.recipes.trainings import Given, Trained, changed, training
+from search.results.export import hand_over
+from search.results.summary import Best, find_best, versions
+from search.run.progress import Screen
+from search.study.experiment import Experiment
+from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_published
+from trainable.job import TrialData
+from trainable.loop.checkpoint import load_origin
+from trainable.recipes import Evaluation, load_recipe
+
+
+def make_training(
+    recipe: str,
+    data_path: str,
+    *,
+    epochs: int | None,
+    overrides: Sequence[tuple[str, str]],
+    faithful: bool,
+    workers: int = 1,
+) -> Given:
+    """What `twinhead train` trains: the recipe with its own epochs, step counts, pictures and split.
+
+    Args:
+        recipe: a name, or a file.
+        data_path: the data set.
+        epochs: of the training, if not the recipe's; the policies keep their published step counts.
+        overrides: (dotted key, YAML text) pairs that win over the recipe.
+        faithful: whether the recipe's published errors are turned back on.
+        workers: processes that share the training.
+
+    Raises:
+        InputError: if the recipe is not known, or an override does not fit.
+    """
+    found = load_recipe(recipe, faithful=faithful or None)
+    config = found.config if epochs is None else found.config.model_copy(update={"epochs": epochs})
+    config = changed(config, overrides, found.file)
+    return Given(
+        kind="train",
+        data_path=data_path,
+        trials={found.name: config},
+        faithful=found.faithful,
+        metric=found.metric,
+        evaluation=found.evaluation,
+        workers=workers,
+        notes=[f"{key} is {text}" for key, text in overrides],
+    )
+
+
+def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> dict[str, Any]:
+    """Train what is left, measure the epoch that validation picked on the test pictures, and hand it over.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        InputError: if the data changed, or the cluster or the disk has no room.
+        UnfinishedError: if it came to no network.
+        InterruptedSearchError: after Ctrl-C.
+    """
+    started = time.monotonic()
+    [(name, config)] = given.trials.items()
+    with training(experiment, given, dataset, screen) as trained:
+        before = float(trained.study.user_attrs.get("seconds", 0.0))
+        best = find_best(experiment, trained.trials)
+        if best is None:
+            reasons = "; ".join(trial.reason for trial in trained.trials if trial.reason) or "no reason reported"
+            raise UnfinishedError(
+                f"The training of '{name}' came to no network ({reasons}); correct its configuration."
+            )
+        screen.say("measuring the network and the baselines on the test pictures")
+        metrics, published, baselines = _measure_remotely(experiment, given, best, trained)
+        seconds = round(before + time.monotonic() - started, 1)
+        trained.study.set_user_attr("seconds", seconds)
+    hand_over(
+        best.checkpoint,
+        experiment.best,
+        metrics={"val": dict(best.epoch.metrics), "test": metrics, "published": published, "baselines": baselines},
+        title=f"{name}{', faithful' if given.faithful else ''}, after epoch {best.epoch.epoch}",
+        pictures=experiment.pictures(name),
+    )
+    summary = {
+        "name": experiment.name,
+        "complete": True,
+        "recipe": name,
+        "faithful": given.faithful,
+        "notes": list(given.notes),
+        "config": config.model_dump(mode="json"),
+        "epoch": best.epoch.epoch,
+        "epochs": config.epochs,
+        "metrics": metrics,
+        "published": published,
+        "baselines": baselines,
+        "checkpoint": experiment.relative(experiment.best),
+        "seconds": seconds,
+        "versions": versions(),
+        "data": given.data_path,
+        "data_fingerprint": dataset.info.fingerprint,
+    }
+    experiment.write_summary(summary)
+    return summary
+
+
+Measured = tuple[dict[str, float], dict[str, float], dict[str, dict[str, float]]]
+"""Metrics on the test pictures: the network's, the project's own, the baselines'."""
+
+
+def _measure_remotely(experiment: Experiment, given: Given, best: Best, trained: Trained) -> Measured:
+    workers, data = trained.job.workers, trained.job.data
+    remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
+    places = str(best.checkpoint), str(experiment.pictures(best.trial.recipe))
+    found: Measured = ray.get(remote.remote(places, data, given.metric, given.evaluation, workers.cpus))
+    return found
+
+
+def _measure(places: tuple[str, str], data: TrialData, metric: str, evaluation: Evaluation, threads: int) -> Measured:
+    """`places` are the checkpoint and the file for pictures of its predictions."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    checkpoint, pictures = (Path(place) for place in places)
+    pictures.parent.mkdir(parents=True, exist_ok=True)
+    return (
+        evaluate_checkpoint(checkpoint, data, "test", device=device, pictures=pictures),
+        evaluate_published(checkpoint, data, "test", metric, evaluation, device=device),
+        evaluate_baselines_on(load_origin(checkpoint).config.data, data, "test"),
+    )

@@ -1,0 +1,253 @@
+"""Trials whose configurations are given, not searched: what to train, and training it with Ray Tune.
+
+A comparison trains one for each recipe, `twinhead train` a single one. What is to be trained lies in given.yaml: a run
+that was stopped goes on with the same, whatever became of the recipes since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+
+from data.dataset.dataset import Dataset
+from data.errors import InputError
+from search.results.summary import trial_records
+from search.run.cluster import cluster, cluster_resources, plan
+from search.run.prepare import (
+    OPTIMIZER_COPIES,
+    alone,
+    announce_dashboard,
+    check_disk,
+    check_same_data,
+    decode,
+    each_uses,
+    make_job,
+    split_counts,
+)
+from search.run.progress import Screen, SearchProgress
+from search.run.recorder import TensorBoard
+from search.run.tuner import InterruptedSearchError, Stopper, run_trials
+from search.spec.sections import ResourcesConfig
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.trials import RECIPE, TrialRecord, keep_best
+from trainable.config import TrialConfig, build
+from trainable.config.text import parse_yaml
+from trainable.job import TrialJob
+from trainable.models import check_model
+from trainable.recipes import Evaluation
+
+Kind = Literal["compare", "train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Configurations to be trained on a data set."""
+
+    kind: Kind
+    data_path: str
+    trials: Mapping[str, TrialConfig]
+    """By the name of a recipe."""
+    faithful: bool
+    """Whether the recipes' published errors are turned back on."""
+    metric: str = "none"
+    """The own metric of the one recipe that `train` trains."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """How that metric is taken."""
+    workers: int = 1
+    """Processes that share a training."""
+    origins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By the name of a recipe, its `source`, and whether it is `faithful`."""
+    notes: Sequence[str] = ()
+    """What was done to the recipes, in sentences without a full stop."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """As YAML can hold it."""
+        trials = {name: config.model_dump(mode="json") for name, config in self.trials.items()}
+        return {
+            "kind": self.kind,
+            "data": self.data_path,
+            "faithful": self.faithful,
+            "metric": self.metric,
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "workers": self.workers,
+            "origins": {name: dict(origin) for name, origin in self.origins.items()},
+            "notes": list(self.notes),
+            "trials": trials,
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], source: str) -> Given:
+        """Read what `as_plain` gave.
+
+        Raises:
+            InputError: if something in it does not fit.
+        """
+        try:
+            trials = {str(name): build(TrialConfig, trial, source=source) for name, trial in values["trials"].items()}
+            return cls(
+                kind=values["kind"],
+                data_path=str(values["data"]),
+                trials=trials,
+                faithful=bool(values["faithful"]),
+                metric=str(values["metric"]),
+                evaluation=build(Evaluation, values["evaluation"], source=source),
+                workers=int(values["workers"]),
+                origins={str(name): dict(origin) for name, origin in values["origins"].items()},
+                notes=list(values["notes"]),
+            )
+        except (KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"'{source}' is damaged ({error!r} is not as it was written); start anew.") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What `training` has to offer once the trials are over, while the cluster is still there."""
+
+    job: TrialJob
+    trials: Sequence[TrialRecord]
+    study: optuna.Study
+
+
+def changed(config: TrialConfig, overrides: Sequence[tuple[str, str]], file: str) -> TrialConfig:
+    """`config` with the values at dotted keys replaced by what the YAML texts say.
+
+    Args:
+        config: a recipe's.
+        overrides: (dotted key, YAML text) pairs.
+        file: how to call the recipe's file in an error.
+
+    Raises:
+        InputError: if a key is not known, or a value does not fit.
+    """
+    values = config.model_dump()
+    source = f"--set, or in {file}" if overrides else file
+    for key, text in overrides:
+        *sections, leaf = key.split(".")
+        node: Any = values
+        for section in sections:
+            node = node.get(section)
+            if not isinstance(node, dict):
+                raise InputError(f"The key '{key}' of --set is not known; use sections such as {', '.join(values)}.")
+        if leaf not in node:
+            raise InputError(f"The key '{key}' of --set is not known; use one of {', '.join(node)} there.")
+        if isinstance(node[leaf], dict):
+            raise InputError(f"The key '{key}' of --set is a section; set one of {', '.join(node[leaf])} in it.")
+        node[leaf] = parse_yaml(text, f"--set {key}")
+    if any(key == "data.batch_size" for key, _ in overrides):
+        for stage in values["data"]["progression"]:
+            stage["batch_size"] = None
+    config = build(TrialConfig, values, source=source)
+    check_model(config.model, source)
+    return config
+
+
+def begin_given(experiment: Experiment, given: Given, dataset: Dataset) -> None:
+    """Make the experiment, once it is known that the data has what the configurations want of it.
+
+    Raises:
+        InputError: if a part of a split has no samples, or the name cannot be used.
+    """
+    for config in given.trials.values():
+        split_counts(dataset, config.data)
+    experiment.create_given(given.as_plain())
+
+
+def load_given(experiment: Experiment) -> Given:
+    """What the experiment trains.
+
+    Raises:
+        InputError: if there is no such experiment, or its file was damaged.
+    """
+    return Given.of(experiment.given(), str(experiment.given_file))
+
+
+@contextmanager
+def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> Iterator[Trained]:
+    """Train what is left of the trials; within it, they are over and the cluster is there still.
+
+    Raises:
+        InputError: if the data changed, or the cluster or the disk has no room.
+        InterruptedSearchError: after Ctrl-C.
+    """
+    configs = list(given.trials.values())
+    with experiment.lock(), cluster() as dashboard:
+        study = open_study(experiment)
+        check_same_data(experiment, study, dataset)
+        if not study.get_trials(deepcopy=False):
+            for name in given.trials:
+                study.enqueue_trial({}, user_attrs={RECIPE: name})
+        workers, fits = plan(ResourcesConfig(workers=given.workers), cluster_resources())
+        concurrent = min(fits, len(configs))
+        sizes = {(config.data.image_size, config.data.resize): config.data for config in configs}
+        check_disk(
+            experiment,
+            dataset,
+            [size for size, _ in sizes],
+            [config.model for config in configs],
+            len(configs) + concurrent * 2 * OPTIMIZER_COPIES,
+        )
+        announce_dashboard(screen, dashboard)
+        job = make_job(experiment, dataset, workers, range(1, max(config.epochs for config in configs) + 1))
+        if len(configs) == 1:
+            job = alone(job, fits)
+        screen.say(f"{given.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")
+        for name, config in given.trials.items():
+            screen.say(
+                f"{name}: {config.epochs} epochs at {config.data.image_size} px (data.image_size), in batches of "
+                f"{config.data.batch_size} (data.batch_size)"
+            )
+        decode(list(sizes.values()), job, dataset, screen)
+        stopper = Stopper()
+        _train(experiment, given, study, job, concurrent, screen, stopper)
+        if stopper.interrupted:
+            raise InterruptedSearchError
+        yield Trained(job=job, trials=trial_records(study), study=study)
+
+
+def _train(
+    experiment: Experiment,
+    given: Given,
+    study: optuna.Study,
+    job: TrialJob,
+    concurrent: int,
+    screen: Screen,
+    stopper: Stopper,
+) -> None:
+    left = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+    values = {name: config.model_dump() for name, config in given.trials.items()}
+    epochs = {config.epochs for config in given.trials.values()}
+    to_do = 0
+    for trial in left:
+        name, done = trial.user_attrs[RECIPE], trial.last_step or 0
+        to_do += given.trials[name].epochs - done
+        if done:
+            screen.say(f"{name} goes on after epoch {done}")
+    with screen.bar("training", to_do, "epochs") as move:
+        listeners: list[tune.Callback] = [
+            TensorBoard(experiment),
+            SearchProgress(screen, move, max_epochs=max(epochs), by_epoch=True),
+        ]
+        run_trials(
+            experiment,
+            job,
+            study,
+            lambda trial: values[trial.user_attrs[RECIPE]],
+            FIFOScheduler(),  # type: ignore[no-untyped-call]
+            rungs=sorted(epochs),
+            samples=len(left),
+            seed=0,
+            concurrent=concurrent,
+            stopper=stopper,
+            listeners=listeners,
+        )
+    for record in trial_records(study):
+        if record.state.is_finished():
+            keep_best(experiment, record)

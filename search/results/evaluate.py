@@ -1,0 +1,92 @@
+"""What comes after a search: its best network handed over, and a network measured on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.errors import InputError
+from search.results.export import copy_out, hand_over
+from search.results.summary import find_trial
+from search.run.prepare import open_data
+from search.run.progress import Screen
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from trainable.config import DataConfig
+from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
+from trainable.job import TrialData
+from trainable.loop.checkpoint import load_model
+
+
+def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, Any]:
+    """Copy the retrained network, or a trial's own, to `out`.
+
+    Returns:
+        `what` it is, in words, and `out`.
+
+    Raises:
+        InputError: if the search or trial has none, or `out` holds other files.
+    """
+    experiment.spec()
+    if trial is None:
+        if not experiment.retrained.is_dir():
+            raise InputError(
+                f"The search '{experiment.name}' has no retrained network yet; {_way_to_one(experiment)}, or give "
+                "--trial for a trial's own weights."
+            )
+        load_model(experiment.retrained)
+        copy_out(experiment.retrained, out)
+        return {"what": f"the retrained network of '{experiment.name}'", "out": str(out)}
+    found = find_trial(experiment, open_study(experiment), trial)
+    hand_over(
+        found.checkpoint,
+        out,
+        metrics={"val": dict(found.epoch.metrics)},
+        title=f"{experiment.name}: trial {trial} after epoch {found.epoch.epoch}",
+    )
+    return {"what": f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}", "out": str(out)}
+
+
+def evaluate_beside_baselines(checkpoint: Path, data_path: str, part: str, screen: Screen) -> dict[str, Any]:
+    """Metrics of a handed-over network on a part of a data set, and of the baselines on the same pictures.
+
+    The split is that of the network's configuration, so that 'test' means pictures that it was not trained on.
+
+    Raises:
+        InputError: if the checkpoint or the data set cannot be used, or the part has no samples.
+    """
+    _, origin = load_model(checkpoint)
+    dataset = open_data(data_path, screen)
+    fingerprint = dataset.info.fingerprint
+    if fingerprint != origin.data_fingerprint:
+        screen.say(
+            f"warning: the data is not what the network was trained on (fingerprint {fingerprint[:12]}…, trained on "
+            f"{origin.data_fingerprint[:12]}…)"
+        )
+    data = TrialData(path=str(dataset.path.absolute()), fingerprint=fingerprint)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {
+        "checkpoint": str(checkpoint),
+        "data": data_path,
+        "split": part,
+        "metrics": evaluate_checkpoint(checkpoint, data, part, device=device),
+        "baselines": _baselines(origin.config.data, data, part, screen),
+        "same_data": fingerprint == origin.data_fingerprint,
+    }
+
+
+def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -> dict[str, dict[str, float]] | None:
+    """The baselines, fitted to the data set's training part; None where it has none."""
+    try:
+        return evaluate_baselines_on(config, data, part)
+    except InputError as error:
+        screen.say(f"no baselines, for they are fitted to the training part: {error}")
+        return None
+
+
+def _way_to_one(experiment: Experiment) -> str:
+    if experiment.summary_file.is_file() and experiment.summary()["complete"]:
+        return f"make one with 'twinhead retrain {experiment.name} --storage {experiment.storage}'"
+    return f"finish it with '{experiment.resume_command}'"

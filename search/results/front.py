@@ -1,0 +1,135 @@
+"""The trade-offs that a search came to: the trials that no other one beats in every objective.
+
+A trial counts as the epoch whose checkpoint is kept, which is that of its best score: what the front names can be
+handed over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from data.errors import InputError
+from search.results.summary import find_best, trial_records
+from search.spec.constraints import SHOWN
+from search.spec.objectives import MILLISECONDS, Aim, known_before
+from search.strategy.pareto import non_dominated
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.trials import EpochRecord, TrialRecord
+
+UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A trial by its objectives."""
+
+    trial: TrialRecord
+    epoch: EpochRecord
+    values: dict[str, float]
+    """By the objective's name, without a sign; smaller is better where the objective has a '-'."""
+    on_front: bool = False
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON holds it; the checkpoint lies below the experiment."""
+        return {
+            "trial": self.trial.number,
+            "recipe": self.trial.recipe or None,
+            "family": self.trial.config["model"]["family"],
+            "width": self.trial.config["model"]["width"],
+            "epoch": self.epoch.epoch,
+            "objectives": self.values,
+            "checkpoint": self.epoch.checkpoint,
+        }
+
+
+def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) -> list[Point]:
+    """Every trial that has a network, those of the front among them; see `points_of`.
+
+    Args:
+        experiment: a search.
+        objectives: what to compare by; those of the search when left out.
+
+    Raises:
+        InputError: if there is no such search, none of its trials has a network, or an objective was not measured.
+    """
+    spec = experiment.spec()
+    points = points_of(experiment, trial_records(open_study(experiment)), objectives or spec.plan.objectives)
+    if not points:
+        raise InputError(
+            f"The search '{experiment.name}' has no trial with a network yet; go on with '{experiment.resume_command}'."
+        )
+    return points
+
+
+def front_rows(
+    experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The front as JSON holds it; see `points_of`."""
+    return [point.as_plain() for point in points_of(experiment, trials, objectives) if point.on_front]
+
+
+def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]) -> list[Point]:
+    """The trials whose checkpoint is there, the best by the first objective first.
+
+    One of whose objectives one is not finite is left out: it cannot be compared.
+
+    Args:
+        experiment: where they lie.
+        trials: of the search.
+        objectives: such as 'score' and '-macs'.
+
+    Raises:
+        InputError: if an objective was not measured.
+    """
+    aims = [Aim.of(text) for text in objectives]
+    points = []
+    for trial in trials:
+        epoch = trial.best(experiment)
+        values = _values(experiment, trial, epoch, aims) if epoch is not None else {}
+        if epoch is not None and all(map(math.isfinite, values.values())):
+            points.append(Point(trial=trial, epoch=epoch, values=values))
+    points.sort(key=lambda point: (*(-aim.goodness(point.values[aim.name]) for aim in aims), point.trial.number))
+    return _with_front(experiment, points, aims)
+
+
+def shown(value: float) -> str:
+    """A figure in four digits, with a letter for thousands and more."""
+    for unit, letter in UNITS:
+        if abs(value) >= unit:
+            return f"{value / unit:.4g} {letter}"
+    return f"{value:.4g}"
+
+
+def _with_front(experiment: Experiment, points: list[Point], aims: Sequence[Aim]) -> list[Point]:
+    """The points with those marked that are on the front; one whose weights do not load is left out."""
+    while points:
+        goodness = np.array([[aim.goodness(point.values[aim.name]) for aim in aims] for point in points])
+        kept = non_dominated(goodness)
+        marked = [replace(point, on_front=bool(is_kept)) for point, is_kept in zip(points, kept, strict=True)]
+        sound = [point for point in marked if not point.on_front or find_best(experiment, [point.trial]) is not None]
+        if len(sound) == len(points):
+            return sound
+        points = sound
+    return points
+
+
+def _values(experiment: Experiment, trial: TrialRecord, epoch: EpochRecord, aims: Sequence[Aim]) -> dict[str, float]:
+    """Of each objective, in their order."""
+    known = known_before([str(aim) for aim in aims], trial.config)
+    values = {}
+    for aim in aims:
+        found = known.get(aim.name, epoch.metrics.get(aim.name))
+        if found is None:
+            hint = f"; search with --set objectives='[score, -{MILLISECONDS}]'" if aim.name == MILLISECONDS else ""
+            others = ", ".join(sorted({*epoch.metrics, *SHOWN}))
+            raise InputError(
+                f"Trial {trial.number} of '{experiment.name}' did not measure '{aim.name}'{hint or f'; give {others}'}."
+            )
+        values[aim.name] = float(found)
+    return values

@@ -1,0 +1,207 @@
+"""The chart of a front: every trial as a dot, those of the front joined as a stair; as SVG and as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from search.results.front import Point, shown
+from search.spec.constraints import SHOWN
+from search.spec.objectives import MILLISECONDS, Aim
+
+WIDTH, HEIGHT = 720, 440
+"""Of a panel, in pixels."""
+LEFT, RIGHT, TOP, BOTTOM = 78, 24, 56, 58
+"""What is around a panel's plot."""
+COLUMNS, ROWS = 64, 15
+"""Of the chart as text."""
+INK, SOFT, LINE, MARK, BACK = "#1c2430", "#5a6675", "#e3e8ee", "#1d5fa8", "#ffffff"
+LETTER = 7.5
+"""Width of a digit of a name, in pixels."""
+WORDS = {**SHOWN, MILLISECONDS: "milliseconds per picture"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis: where a value lies, 0 to 1."""
+
+    aim: Aim
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, aim: Aim, points: Sequence[Point]) -> Scale:
+        """With room for all points; what a network costs is drawn by its logarithm."""
+        found = [cls._moved(aim, point.values[aim.name]) for point in points]
+        low, high = min(found), max(found)
+        room = 0.06 * (high - low) or 0.05
+        return cls(aim, low - room, high + room)
+
+    @staticmethod
+    def _moved(aim: Aim, value: float) -> float:
+        return math.log10(value) if aim.name in WORDS else value
+
+    def place(self, value: float) -> float:
+        """Where a value lies between the ends."""
+        return (self._moved(self.aim, value) - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[float]:
+        """Round values between the ends: 1, 2 and 5 times powers of ten, or multiples of one of these."""
+        if self.aim.name in WORDS:
+            powers = range(math.floor(self.low), math.ceil(self.high) + 1)
+            found = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+            within = [value for value in found if 0 <= self.place(value) <= 1]
+            if len(within) > 1:
+                return within if len(within) <= 7 else [value for value in within if f"{value:e}"[0] == "1"]
+            return list(self.ends)
+        rough = (self.high - self.low) / 5
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+        first = math.ceil(self.low / step)
+        return [number * step for number in range(first, math.floor(self.high / step) + 1)]
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The values at 0 and 1."""
+        return (10**self.low, 10**self.high) if self.aim.name in WORDS else (self.low, self.high)
+
+    @property
+    def title(self) -> str:
+        """In words, with the direction that is wanted."""
+        words = WORDS.get(self.aim.name, self.aim.name.replace("_", " "))
+        return f"{words} ({'smaller' if self.aim.sign < 0 else 'larger'} is better)"
+
+
+def as_svg(points: Sequence[Point], objectives: Sequence[str], title: str) -> str:
+    """A panel for each objective but the first, which is drawn upwards in all.
+
+    Args:
+        points: at least one.
+        objectives: at least two, such as 'score' and '-macs'.
+        title: what they are the trials of.
+    """
+    first, *others = (Aim.of(text) for text in objectives)
+    panels = [
+        f'<g transform="translate({number * WIDTH} 0)">{_panel(points, first, other, stair=len(others) == 1)}</g>'
+        for number, other in enumerate(others)
+    ]
+    width, on_front = WIDTH * len(others), sum(point.on_front for point in points)
+    said = f"on the front: {on_front} of {len(points)} trials"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
+        f'font-family="system-ui, sans-serif" font-size="13" role="img" aria-label="{escape(title)}: {said}">'
+        f'<rect width="{width}" height="{HEIGHT}" fill="{BACK}"/>'
+        f'<text x="{LEFT}" y="26" font-size="16" font-weight="600" fill="{INK}">{escape(title)}</text>'
+        f'<text x="{LEFT}" y="44" fill="{SOFT}">{said}</text>{"".join(panels)}</svg>\n'
+    )
+
+
+def as_text(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
+    """The first two objectives as lines of letters: ● is on the front, · is not.
+
+    Args:
+        points: at least one.
+        objectives: at least two.
+    """
+    first, other = (Aim.of(text) for text in objectives[:2])
+    up, across = Scale.of(first, points), Scale.of(other, points)
+    rows = [[" "] * COLUMNS for _ in range(ROWS)]
+    places = {
+        point.trial.number: (
+            round((1 - up.place(point.values[first.name])) * (ROWS - 1)),
+            round(across.place(point.values[other.name]) * (COLUMNS - 1)),
+        )
+        for point in points
+    }
+    for is_front, mark in ((False, "·"), (True, "●")):
+        for point in points:
+            if point.on_front == is_front:
+                row, column = places[point.trial.number]
+                rows[row][column] = mark
+    low, high = (rounded(end) for end in across.ends)
+    labels = dict(zip((ROWS - 1, 0), map(rounded, up.ends), strict=True))
+    pad = max(map(len, labels.values()))
+    lines = [f"{labels.get(number, ''):>{pad}} │{''.join(row).rstrip()}" for number, row in enumerate(rows)]
+    lines.append(f"{'':>{pad}} └{'─' * COLUMNS}")
+    lines.append(f"{'':>{pad}}  {low}{high:>{COLUMNS - len(low)}}")
+    return [f"{up.title}", *lines, f"{across.title:>{pad + 2 + COLUMNS}}"]
+
+
+def rounded(value: float) -> str:
+    """A value of an axis."""
+    return shown(float(f"{value:.3g}"))
+
+
+def _panel(points: Sequence[Point], first: Aim, other: Aim, *, stair: bool) -> str:
+    up, across = Scale.of(first, points), Scale.of(other, points)
+
+    def spot(point: Point) -> tuple[float, float]:
+        x = LEFT + across.place(point.values[other.name]) * (WIDTH - LEFT - RIGHT)
+        y = HEIGHT - BOTTOM - up.place(point.values[first.name]) * (HEIGHT - TOP - BOTTOM)
+        return x, y
+
+    marks = [*_axes(up, across)]
+    front = [point for point in points if point.on_front]
+    if stair:
+        marks.append(_stair([spot(point) for point in front], better_left=other.sign < 0))
+    for point in sorted(points, key=lambda point: point.on_front):
+        x, y = spot(point)
+        look = f'r="5.5" fill="{MARK}"' if point.on_front else f'r="3.5" fill="{SOFT}" fill-opacity="0.45"'
+        marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(_told(point))}</title></circle>')
+    marks += _names(front, [spot(point) for point in front], better_left=other.sign < 0)
+    return "".join(marks)
+
+
+def _axes(up: Scale, across: Scale) -> list[str]:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    marks = []
+    for value in up.ticks():
+        y = bottom - up.place(value) * (bottom - TOP)
+        marks.append(f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{LINE}"/>')
+        marks.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{SOFT}">{rounded(value)}</text>')
+    for value in across.ticks():
+        x = LEFT + across.place(value) * (right - LEFT)
+        marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}" stroke="{LINE}"/>')
+        marks.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle" fill="{SOFT}">{rounded(value)}</text>')
+    middle = (TOP + bottom) / 2
+    marks.append(
+        f'<text x="{(LEFT + right) / 2}" y="{bottom + 42}" text-anchor="middle" fill="{INK}">{across.title}</text>'
+        f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle" fill="{INK}">{up.title}</text>'
+    )
+    return marks
+
+
+def _stair(spots: Sequence[tuple[float, float]], *, better_left: bool) -> str:
+    """What is reached at every cost: from the cheapest point on the score stays what it was up to the next point."""
+    ordered = sorted(spots, reverse=not better_left)
+    end = WIDTH - RIGHT if better_left else LEFT
+    path = f"M{ordered[0][0]:.1f} {HEIGHT - BOTTOM}V{ordered[0][1]:.1f}"
+    path += "".join(f"H{x:.1f}V{y:.1f}" for x, y in ordered[1:])
+    return f'<path d="{path}H{end}" fill="none" stroke="{MARK}" stroke-width="1.8"/>'
+
+
+def _names(front: Sequence[Point], spots: Sequence[tuple[float, float]], *, better_left: bool) -> list[str]:
+    """The number of each trial outside of the stair, or inside where there is no room; none where neither has any."""
+    outside, inside = ((-8, -8), (8, 18)) if better_left else ((8, -8), (-8, 18))
+    marks: list[str] = []
+    taken = [(x, x, y) for x, y in spots]
+    for point, (x, y) in zip(front, spots, strict=True):
+        name = str(point.trial.number)
+        for across, down in (outside, inside, (inside[0], -8)):
+            begin, end = sorted((x + across, x + across + math.copysign(LETTER * len(name), across)))
+            free = all(
+                end < left - 4 or right + 4 < begin or abs(y + down - 4 - other) > 11 for left, right, other in taken
+            )
+            if free and begin > LEFT and end < WIDTH:
+                taken.append((begin, end, y + down - 4))
+                marks.append(f'<text x="{begin:.1f}" y="{y + down:.1f}" fill="{INK}" font-size="12">{name}</text>')
+                break
+    return marks
+
+
+def _told(point: Point) -> str:
+    name = f" ({point.trial.recipe})" if point.trial.recipe else ""
+    figures = ", ".join(f"{key} {value:.4g}" for key, value in point.values.items())
+    return f"trial {point.trial.number}{name}, epoch {point.epoch.epoch}: {figures}"

@@ -1,0 +1,168 @@
+"""What a comparison came to, as a person reads it: on the screen, as Markdown, and as one HTML file to be sent around.
+
+`comparison.json` has it all; `search/recipes/compare.py` says what is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.results.comparison import (
+    BASELINES,
+    below_baselines,
+    best_value,
+    figure,
+    groups,
+    label,
+    provenance,
+    sorted_rows,
+    summary_of,
+    unfinished,
+)
+from search.results.export import baseline_metrics
+from search.results.report_page import page
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCREEN_COLUMNS = ("score", "mask_iou", "depth_delta1")
+WIDE = 100
+"""Narrower screens show the figures alone, for half an interval says nothing."""
+
+
+def write_report(comparison: Mapping[str, Any], directory: Path) -> dict[str, Path]:
+    """Write comparison.json, comparison.md and comparison.html; each appears whole.
+
+    Args:
+        comparison: plain values, as `run_comparison` gives them.
+        directory: where the pictures lie that it names.
+
+    Returns:
+        The files, by their suffix without the dot.
+    """
+    texts = {
+        "json": json.dumps(dict(comparison), indent=2) + "\n",
+        "md": as_markdown(comparison),
+        "html": page(comparison, directory),
+    }
+    written = {}
+    for suffix, text in texts.items():
+        written[suffix] = directory / f"comparison.{suffix}"
+        beside = directory / f".comparison.{suffix}.{os.getpid()}"
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(written[suffix])
+        finally:
+            beside.unlink(missing_ok=True)
+    return written
+
+
+def show_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
+    """The table on a terminal, best first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    wide = console.width >= WIDE
+    titles = {column["key"]: column["title"] for column in comparison["columns"]}
+    headings = [titles.get(key, key) for key in SCREEN_COLUMNS]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("recipe", overflow="fold")
+    for heading in ("parameters", *headings, "seconds") if wide else headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows = sorted_rows(comparison)
+    for row in rows:
+        cells = [cell(row, key) for key in SCREEN_COLUMNS]
+        seconds = "–" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        table.add_row(Text(label(row)), *([f"{row['parameters']:,}", *cells, seconds] if wide else cells))
+    both = baseline_metrics(comparison["baselines"])
+    cells = [_short(both[key]) for key in SCREEN_COLUMNS]
+    table.add_row("without a network", *(["0", *cells, "–"] if wide else cells))
+    console.print(summary_of(comparison), highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(table)
+    if below := below_baselines(comparison):
+        console.print(f"\n{below}", highlight=False, markup=False, soft_wrap=True)
+    for sentence in unfinished(rows):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def as_markdown(comparison: Mapping[str, Any]) -> str:
+    """The comparison as Markdown: what was done, our metrics, the projects' own, what each recipe is."""
+    rows = sorted_rows(comparison)
+    parts = [f"# {_plain(comparison['name'])}", _plain(summary_of(comparison))]
+    parts.append("\n".join(f"- {_plain(note)}" for note in comparison["notes"]))
+    parts.append(_plain(below_baselines(comparison)))
+    for group, columns in groups(comparison).items():
+        heading = f"## {group}" if group == next(iter(groups(comparison))) else f"## The metric of {group}"
+        parts += [heading, _metrics_table(comparison, rows, columns)]
+    parts += ["## What each recipe is", _recipes_table(rows)]
+    said = unfinished(rows)
+    if said:
+        parts += ["## Not trained to the end", "\n".join(f"- {_plain(sentence)}" for sentence in said)]
+    parts.append(_plain(provenance(comparison)))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def cell(row: Mapping[str, Any], key: str) -> str:
+    """A figure with its interval, as in '.612 (.580–.640)'."""
+    found = figure(row, key)
+    if found is None:
+        return "–"
+    if found["low"] is None:
+        return _short(found["value"])
+    return f"{_short(found['value'])} ({_short(found['low'])}–{_short(found['high'])})"
+
+
+def _short(value: float) -> str:
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0.") else text
+
+
+def _metrics_table(
+    comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, str]]
+) -> str:
+    lines = [
+        "| recipe | " + " | ".join(column["title"] for column in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    best = {column["key"]: best_value(rows, column) for column in columns}
+    for row in rows:
+        cells = []
+        for column in columns:
+            text, found = cell(row, column["key"]), figure(row, column["key"])
+            is_best = found is not None and found["value"] == best[column["key"]]
+            cells.append(f"**{text}**" if is_best else text)
+        lines.append(f"| {_plain(label(row))} | " + " | ".join(cells) + " |")
+    for key, name in BASELINES.items():
+        values = comparison["baselines"][key]
+        cells = [_short(values[column["key"]]) if column["key"] in values else "–" for column in columns]
+        if any(text != "–" for text in cells):
+            lines.append(f"| *{name}* | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _recipes_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        "| recipe | family, width | parameters | multiply-adds | batch | how it is trained | epoch | seconds "
+        "| source |",
+        "|---" * 9 + "|",
+    ]
+    lines += [
+        f"| {_plain(row['recipe'])} | {row['family']}, {row['width']} | {row['parameters']:,} "
+        f"| {row['macs'] / 1e9:.2f} G | {row['batch_size']} | {row['losses']}; {row['optimizer']}; {row['policy']} "
+        f"| {row['epoch'] or '–'} | {'–' if row['seconds'] is None else round(row['seconds'])} "
+        f"| {_plain(row['source']) or '–'} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text that is no Markdown: names and reasons come from files that users write."""
+    for mark in "\\`*_[]<>|":
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("\n", " ")

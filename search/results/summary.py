@@ -1,0 +1,151 @@
+"""What came out of a search: the best trial by reported score, and the summary that says it all."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from data.errors import InputError
+from search.spec.spec import SearchSpec
+from search.study.experiment import Experiment
+from search.study.trials import EpochRecord, TrialRecord
+
+_VERSIONED = ("twinhead", "torch", "ray", "optuna", "albumentations", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The trial with the best reported score, at the epoch that reached it, with weights that load."""
+
+    trial: TrialRecord
+    epoch: EpochRecord
+    checkpoint: Path
+
+
+def trial_records(study: optuna.Study) -> list[TrialRecord]:
+    """Every trial that was started, by number."""
+    started = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
+    return [TrialRecord.of(trial) for trial in started]
+
+
+def find_best(experiment: Experiment, trials: Iterable[TrialRecord]) -> Best | None:
+    """The best of `trials`; one whose weights do not load is passed over. None if there is none."""
+    candidates = []
+    for trial in trials:
+        epoch = trial.best(experiment)
+        if epoch is not None and epoch.checkpoint is not None:
+            candidates.append(Best(trial=trial, epoch=epoch, checkpoint=experiment.root / epoch.checkpoint))
+    for best in sorted(candidates, key=lambda best: (-best.epoch.score, best.trial.number)):
+        if _loads(best.checkpoint):
+            return best
+    return None
+
+
+def find_best_recipe(experiment: Experiment, trials: Iterable[TrialRecord], max_epochs: int) -> Best | None:
+    """The best of the recipes that ran for all their epochs; None if none did."""
+    whole = [trial for trial in trials if trial.recipe and trial.epochs and trial.epochs[-1].epoch >= max_epochs]
+    return find_best(experiment, whole)
+
+
+def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best:
+    """Trial `number` at its best epoch.
+
+    Raises:
+        InputError: if there is no such trial, or it has no checkpoint.
+    """
+    records = {trial.number: trial for trial in trial_records(study)}
+    if number not in records:
+        numbers = f"0 to {max(records)}" if records else "none yet"
+        raise InputError(
+            f"The search '{experiment.name}' has no trial {number}; give --trial one of its trials ({numbers})."
+        )
+    best = find_best(experiment, [records[number]])
+    if best is None:
+        raise InputError(
+            f"Trial {number} of '{experiment.name}' has no checkpoint that loads; give --trial another one."
+        )
+    return best
+
+
+def outcomes(trials: Iterable[TrialRecord], max_epochs: int) -> dict[str, int]:
+    """How many trials finished, were stopped, diverged, broke a constraint, failed, or were interrupted."""
+    counts = Counter(outcome_of(trial, max_epochs) for trial in trials)
+    return {name: counts[name] for name in ("finished", "stopped", "diverged", "constraint", "failed", "interrupted")}
+
+
+def outcome_of(trial: TrialRecord, max_epochs: int) -> str:
+    """How a trial of at most so many epochs ended: a key of what `outcomes` gives."""
+    if trial.state == TrialState.RUNNING:
+        return "interrupted"
+    if trial.state == TrialState.FAIL:
+        return "failed"
+    if trial.outcome in {"diverged", "constraint"}:
+        return trial.outcome
+    return "finished" if trial.epochs and trial.epochs[-1].epoch >= max_epochs else "stopped"
+
+
+def summarise(
+    experiment: Experiment,
+    spec: SearchSpec,
+    trials: list[TrialRecord],
+    best: Best | None,
+    recipe: Best | None,
+    *,
+    seconds: float,
+    data_fingerprint: str,
+) -> dict[str, Any]:
+    """The summary of a search before its retraining, as JSON values."""
+    return {
+        "name": experiment.name,
+        "complete": False,
+        "trials": len(trials),
+        "outcomes": outcomes(trials, spec.plan.scheduler.max_epochs),
+        "retried": sum(trial.retries > 0 for trial in trials),
+        "epochs": sum(len(trial.epochs) for trial in trials),
+        "best": _best_summary(experiment, best) if best else None,
+        "recipe": _best_summary(experiment, recipe) if recipe else None,
+        "beyond_recipe": None,
+        "retrained": None,
+        "baselines": None,
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+        "seeds": {"search": spec.plan.search.seed, "trials": spec.plan.search.seed},
+        "data": spec.data_path,
+        "data_fingerprint": data_fingerprint,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what decides the numbers."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _VERSIONED}
+
+
+def _best_summary(experiment: Experiment, best: Best) -> dict[str, Any]:
+    metrics: Mapping[str, float] = best.epoch.metrics
+    return {
+        "trial": best.trial.number,
+        "recipe": best.trial.recipe or None,
+        "epoch": best.epoch.epoch,
+        "score": best.epoch.score,
+        "config": dict(best.trial.config),
+        "metrics": dict(metrics),
+        "checkpoint": experiment.relative(best.checkpoint),
+    }
+
+
+def _loads(checkpoint: Path) -> bool:
+    from trainable.loop.checkpoint import load_model  # imports torch
+
+    try:
+        load_model(checkpoint)
+    except InputError:
+        return False
+    return True

@@ -1,0 +1,110 @@
+"""What a search has spent, and whether that is enough: trials without an improvement, and hours of GPUs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+
+from data.errors import InputError
+from search.driver import DriverOnly
+from search.spec.sections import BudgetConfig
+from search.study.trials import TrialRecord
+from trainable.job import Workers
+from trainable.metrics.names import CONSTRAINT, OBJECTIVE
+
+GPU_SECONDS = "gpu_seconds"
+"""Attribute of a study: what its trials used, up to the last one that ended."""
+
+
+def check_budget(budget: BudgetConfig, workers: Workers) -> None:
+    """See to it that the budget can be spent.
+
+    Raises:
+        InputError: if it counts GPUs, and the trials have none.
+    """
+    if budget.gpu_hours is not None and not workers.gpus:
+        raise InputError(
+            f"The value of 'budget.gpu_hours' is {budget.gpu_hours:g}, but the trials use no GPU; remove it from the "
+            "spec and give budget.hours, or set resources.gpus_per_trial on a cluster that has GPUs."
+        )
+
+
+class Budget(DriverOnly, tune.Callback):
+    """Follows the trials of a search, those of an earlier run of it among them.
+
+    Args:
+        config: what the search may spend.
+        study: its trials; what they used is kept there.
+        gpus: of each trial.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self, config: BudgetConfig, study: optuna.Study, *, gpus: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config = config
+        self._study = study
+        self._gpus = gpus
+        self._clock = clock
+        self._used = float(study.user_attrs.get(GPU_SECONDS, 0.0))
+        self._started: dict[str, float] = {}
+        self._best = -math.inf
+        self._best_of: dict[str, float] = {}
+        self._in_vain = 0
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.max):
+            record = TrialRecord.of(trial)
+            self._end(max((epoch.score for epoch in record.epochs), default=-math.inf), record.outcome)
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Of all trials so far, the running ones among them."""
+        running = sum(self._clock() - started for started in self._started.values())
+        return self._used + running * self._gpus
+
+    def spent(self) -> str:
+        """The key of the budget that is used up; '' while there is some left."""
+        hours, patience = self._config.gpu_hours, self._config.patience
+        if hours is not None and self.gpu_seconds >= hours * 3600:
+            return "gpu_hours"
+        # A trial that runs and is the best so far has not ended in vain.
+        ahead = any(score > self._best for score in self._best_of.values())
+        if patience is not None and self._in_vain >= patience and not ahead:
+            return "patience"
+        return ""
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """From here on it uses its GPUs."""
+        self._started.setdefault(trial.trial_id, self._clock())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Note a trial's best score."""
+        score = float(result[OBJECTIVE])
+        self._best_of[trial.trial_id] = max(self._best_of.get(trial.trial_id, -math.inf), score)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Count a trial that ended, and keep what all used."""
+        outcome = str((trial.last_result or {}).get("outcome", ""))
+        self._end(self._best_of.pop(trial.trial_id, -math.inf), outcome)
+        self._used += (self._clock() - self._started.pop(trial.trial_id, self._clock())) * self._gpus
+        self._study.set_user_attr(GPU_SECONDS, self._used)
+
+    on_trial_error = on_trial_complete
+
+    def _end(self, score: float, outcome: str) -> None:
+        if outcome == CONSTRAINT:
+            return  # it was not trained, and says nothing of what training comes to
+        if score > self._best:
+            self._best, self._in_vain = score, 0
+        else:
+            self._in_vain += 1

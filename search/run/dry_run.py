@@ -1,0 +1,186 @@
+"""What a search would come to, before it starts: trials, epochs, hours, disk, and its first configurations."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from data.cache.cache import decoded_bytes
+from data.dataset.dataset import Dataset
+from search.run.cluster import plan
+from search.run.prepare import OPTIMIZER_COPIES, split_counts
+from search.spec.checks import settled
+from search.spec.constraints import broken, widths_of
+from search.spec.spec import SearchSpec
+from search.strategy.rungs import rung_epochs
+from search.strategy.searcher import RungSearcher
+from search.strategy.space import define_space, largest_trials
+from search.strategy.warm_start import EARLIER, enqueue_starts
+from search.study.trials import RECIPE
+from trainable.config import TrialConfig, build
+from trainable.loop.precision import choice
+from trainable.metrics.names import MODE, OBJECTIVE
+from trainable.models import build_model
+from trainable.models.cost import multiply_adds, parameter_count
+
+FIRST = 10
+EVALUATION_SHARE = 1 / 3
+"""Of a step's time for a picture: its forward pass took 33 % of a ResUNet's step (`twinhead profile`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One end of the space, and what was measured of it."""
+
+    config: TrialConfig
+    parameters: int
+    multiply_adds: int
+    """Of one pair of pictures."""
+    picture_seconds: float
+    """Of a training step, for each of its pictures, in the faster precision."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "family": self.config.model.family,
+            "width": self.config.model.width,
+            "parameters": self.parameters,
+            "multiply_adds": self.multiply_adds,
+            "samples_per_second": 1 / self.picture_seconds,
+        }
+
+
+def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]:
+    """What `spec` would cost on this machine, from one measured step of its smallest and of its largest network.
+
+    Those are of the networks that keep to the limits of parameters and multiply-adds.
+
+
+    Returns:
+        trials; epochs, at the fewest (as many trials pass each rung as the reduction factor says) and at the most;
+        hours and gpu_hours, each from all trials as the smallest network to all as the largest, at the fewest epochs;
+        bytes of checkpoints and of decoded pictures; the two networks; the first configurations; and why recipes and
+        earlier trials are not among them, by their names.
+
+    Raises:
+        InputError: if a split has no samples, an earlier search in `storage` is not there that it starts from, or this
+            machine has no room for a trial.
+    """
+    first, outside = _first(spec, storage)
+    data = build(TrialConfig, next(largest_trials(spec)), source="the spec").data
+    counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    workers, concurrent = plan(spec.plan.resources, _this_machine())
+    torch.set_num_threads(workers.cpus)
+    ends = [_measured(config, device) for config in _ends(list(_bounds(spec)))]
+    epochs = _epochs(spec)
+    samples = counts["train"] + EVALUATION_SHARE * counts["val"]
+    hours = [epochs["fewest"] * samples * end.picture_seconds / workers.count / concurrent / 3600 for end in ends]
+    gpus = workers.count * workers.gpus * concurrent
+    kept, live = spec.plan.budget.trials + 3, concurrent * 2 * OPTIMIZER_COPIES
+    return {
+        "trials": spec.plan.budget.trials,
+        "concurrent": concurrent,
+        "samples": counts,
+        "epochs": epochs,
+        "hours": hours,
+        "gpu_hours": [value * gpus for value in hours],
+        "bytes": {
+            "checkpoints": 4 * ends[1].parameters * (kept + live),
+            "decoded": decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, data.image_size),
+        },
+        "networks": {"smallest": ends[0].as_plain(), "largest": ends[1].as_plain()},
+        "first": first,
+        "outside": outside,
+    }
+
+
+def first_configurations(spec: SearchSpec, storage: Path) -> list[dict[str, Any]]:
+    """What the search would try first, before anything is learned: parameters, configurations, and whose they are.
+
+    That is a `recipe`, or a trial of an `earlier` search in `storage`, as SEARCH:NUMBER; both are '' for a proposal.
+    """
+    return _first(spec, storage)[0]
+
+
+def _first(spec: SearchSpec, storage: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Those, and why recipes and earlier trials are not among them."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler())
+    outside = enqueue_starts(study, spec, storage)
+    searcher = RungSearcher(
+        define_space(spec),
+        metric=OBJECTIVE,
+        mode=MODE,
+        rungs=rung_epochs(**spec.plan.scheduler.model_dump()),
+        seed=spec.plan.search.seed,
+        study=study,
+        describe=lambda trial, values: {
+            "recipe": trial.user_attrs.get(RECIPE, ""),
+            "earlier": trial.user_attrs.get(EARLIER, ""),
+            "parameters": dict(trial.params),
+            "config": values,
+        },
+    )
+    first = [searcher.suggest(str(number)) for number in range(min(FIRST, spec.plan.budget.trials))]
+    return first, outside
+
+
+def _epochs(spec: SearchSpec) -> dict[str, int]:
+    """Over all trials."""
+    trials, factor = spec.plan.budget.trials, spec.plan.scheduler.reduction_factor
+    rungs = [0, *rung_epochs(**spec.plan.scheduler.model_dump())]
+    steps = enumerate(itertools.pairwise(rungs))
+    fewest = sum((end - begin) * max(1, round(trials / factor**number)) for number, (begin, end) in steps)
+    return {"fewest": fewest, "most": trials * spec.plan.scheduler.max_epochs}
+
+
+def _bounds(spec: SearchSpec) -> Iterator[TrialConfig]:
+    """For each family, its narrowest and its widest network that keep to the limits; none where none does."""
+    for values in largest_trials(spec):
+        family = values["model"]["family"]
+        widths = widths_of(spec.space, family)
+        trial = partial(_of_width, spec, family)
+        within = bisect.bisect_right(widths, 0, key=lambda width: bool(broken(trial(width), spec.plan.constraints)))
+        for width in (widths[0], widths[within - 1]) if within else ():
+            yield build(TrialConfig, trial(width), source="the spec")
+
+
+def _of_width(spec: SearchSpec, family: str, width: int) -> dict[str, Any]:
+    return settled(spec.space, {"model.family": family, "model.width": width})
+
+
+def _ends(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """The configurations with the fewest and the most multiply-adds."""
+    costs = [_multiply_adds(config) for config in configs]
+    return [configs[costs.index(min(costs))], configs[costs.index(max(costs))]]
+
+
+def _multiply_adds(config: TrialConfig) -> int:
+    with torch.device("meta"):
+        return multiply_adds(build_model(config.model), config.data.image_size)
+
+
+def _measured(config: TrialConfig, device: torch.device) -> Network:
+    found = choice(config, device)
+    with torch.device("meta"):
+        parameters = parameter_count(build_model(config.model))
+    return Network(
+        config=config,
+        parameters=parameters,
+        multiply_adds=_multiply_adds(config),
+        picture_seconds=min(found.seconds.values()) / found.pictures,
+    )
+
+
+def _this_machine() -> list[dict[str, float]]:
+    return [{"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}]

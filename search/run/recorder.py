@@ -1,0 +1,208 @@
+"""What the driver writes down while trials run: reports and checkpoints in the study, curves for TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray import tune
+from ray.tune.experiment import Trial
+from tensorboardX import FileWriter
+from tensorboardX.proto.summary_pb2 import Summary
+
+from data.images import decode_photo, encode_jpeg
+from search.driver import DriverOnly
+from search.strategy.searcher import RungSearcher
+from search.study.experiment import Experiment
+from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_retry
+from trainable.loop.checkpoint import PICTURES
+from trainable.metrics.names import OBJECTIVE
+
+GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
+"""First words of the names of metrics that belong together."""
+SINGLE = frozenset((OBJECTIVE, "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture"))
+MEMORY = re.compile(r"^[\w.]*OutOfMemoryError: ")
+"""The line of an error that says so."""
+PICTURES_SECONDS = 60.0
+"""A trial that runs shows a picture grid at most so often; the last one is shown at its end."""
+
+
+class Recorder(DriverOnly, tune.Callback):
+    """Keeps each report in the study, and of each trial the checkpoints that are needed.
+
+    Those are the newest and the best while it runs, and when it has finished, the weights of its best epoch. Tune is
+    not asked to remove the others: it would write down the state of the whole search after every checkpoint.
+    """
+
+    def __init__(self, experiment: Experiment, searcher: RungSearcher) -> None:
+        self._experiment = experiment
+        self._searcher = searcher
+        self._started: dict[str, Trial] = {}
+        self._trials: dict[str, optuna.Trial] = {}
+        self._checkpoints: dict[str, list[EpochRecord]] = {}
+        searcher.when_failed(self._note_failure)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Have the trial at hand, should it fail."""
+        self._started[trial.trial_id] = trial
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Keep what was reported."""
+        studied = self._searcher.running(trial.trial_id)
+        if studied is None:
+            return
+        self._trials[trial.trial_id] = studied
+        checkpoint = _checkpoint(self._experiment, trial, result)
+        record = EpochRecord(epoch=int(result["epoch"]), metrics=own_metrics(result), checkpoint=checkpoint)
+        note_epoch(studied, record, result)
+        if checkpoint is not None:
+            self._checkpoints.setdefault(trial.trial_id, []).append(record)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
+    ) -> None:
+        """Remove what is neither the best nor the newest, now that Tune has that one to go on from."""
+        left = self._checkpoints.get(trial.trial_id, [])
+        newest = Path(checkpoint.path).name
+        best = max(left, key=lambda record: (record.score, -record.epoch), default=None)
+        needed = [record for record in left if record is best or Path(record.checkpoint or "").name == newest]
+        self._checkpoints[trial.trial_id] = needed
+        for record in left:
+            if record not in needed and record.checkpoint is not None:
+                shutil.rmtree(self._experiment.root / record.checkpoint, ignore_errors=True)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Keep that the trial crashed and is taken up again."""
+        studied = self._searcher.running(trial.trial_id)
+        if studied is not None:
+            note_retry(studied)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Keep the weights of the best epoch alone, unless the trial is to be gone on with."""
+        studied = self._trials.get(trial.trial_id)
+        self._forget(trial)
+        if studied is not None and not self._searcher.interrupted:
+            keep_best(self._experiment, TrialRecord.of(studied))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Forget the trial; why it failed was kept when the study heard of it."""
+        self._forget(trial)
+
+    def _note_failure(self, trial_id: str, studied: optuna.Trial) -> None:
+        if trial_id in self._started:
+            note_failure(studied, _reason(self._started[trial_id]))
+
+    def _forget(self, trial: Trial) -> None:
+        for kept in (self._started, self._trials, self._checkpoints):
+            kept.pop(trial.trial_id, None)
+
+
+@dataclass
+class _Events:
+    """A trial's file of events, and the picture grid that is to be shown in it next."""
+
+    writer: FileWriter
+    shown: float = field(default_factory=time.monotonic)
+    """When it was opened, or last got a grid."""
+    waiting: tuple[int, Path] | None = None
+    """Epoch and file."""
+
+
+class TensorBoard(DriverOnly, tune.Callback):
+    """Writes each trial's metrics, and now and then the picture grid of its best epoch, beside its checkpoints."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._events: dict[str, _Events] = {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Write the scalars of an epoch."""
+        if trial.trial_id not in self._events:
+            directory = self._experiment.trials / str(trial.config["name"])
+            self._events[trial.trial_id] = _Events(FileWriter(str(directory)))
+        events, epoch = self._events[trial.trial_id], int(result["epoch"])
+        scalars = [
+            Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in own_metrics(result).items()
+        ]
+        events.writer.add_summary(Summary(value=scalars), epoch)
+        checkpoint = _checkpoint(self._experiment, trial, result)
+        if checkpoint and (path := self._experiment.root / checkpoint / PICTURES).is_file():
+            events.waiting = epoch, path
+            if time.monotonic() - events.shown > PICTURES_SECONDS:
+                _show(events)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Close the trial's file."""
+        if events := self._events.pop(trial.trial_id, None):
+            _show(events)
+            events.writer.close()
+
+    on_trial_error = on_trial_complete
+
+
+def _tag(name: str) -> str:
+    group = name.split("_", maxsplit=1)[0]
+    return f"{group}/{name}" if group in GROUPS else name
+
+
+def _show(events: _Events) -> None:
+    """Write the grid that waits, if one does; as JPEG, which takes less room."""
+    if events.waiting is None:
+        return
+    epoch, path = events.waiting
+    with contextlib.suppress(OSError):  # it was removed with its checkpoint
+        grid = decode_photo(path.read_bytes(), str(path))
+        height, width, channels = grid.shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(grid, quality=85)
+        )
+        events.writer.add_summary(Summary(value=[Summary.Value(tag="pictures", image=image)]), epoch)
+    events.waiting, events.shown = None, time.monotonic()
+
+
+def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that a trial reported; Tune adds times, ids and settings of its own."""
+    return {
+        name: value
+        for name, value in result.items()
+        if isinstance(value, int | float) and (name.partition("_")[0] in GROUPS or name in SINGLE)
+    }
+
+
+def _checkpoint(experiment: Experiment, trial: Trial, result: Mapping[str, Any]) -> str | None:
+    """Where the report's checkpoint lies below the experiment; None if there is none."""
+    if path := result.get("checkpoint_path"):
+        return experiment.relative(path)
+    if name := result.get("checkpoint_dir_name"):
+        return experiment.relative(experiment.trials / str(trial.config["name"]) / name)
+    return None
+
+
+def _reason(trial: Trial) -> str:
+    """What the trial's last error comes to, in a line.
+
+    The workers of a group fail one after the other: what says most is not always what stands last.
+    """
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = [line.strip() for line in Path(trial.error_file or "").read_text().splitlines() if line.strip()]
+    starts = [number for number, line in enumerate(lines) if line.startswith("Failure #")]
+    lines = lines[starts[-1] + 1 :] if starts else lines
+    for line in lines:
+        if MEMORY.search(line):
+            return line
+    for line in lines:
+        if died := line.partition("Worker exit detail: ")[2]:
+            return f"its process died: {died.partition(' Some common causes')[0]}"
+    return lines[-1] if lines else "its process ended"

@@ -1,0 +1,266 @@
+"""The YAML file a user writes: what to search, with how much, and on what.
+
+Any leaf of the sections data, model, loss, optimizer and policy is a value, a range `{low, high, log}`, a list
+`{choices}`, or one of these for each value of another leaf, `{per: KEY, VALUE: …}`. With `or_zero: true`, a range also
+offers 0, and half of the trials take it. A policy's own keys are searched only in trials with that policy, those of a
+loss only where the loss has a weight. What a file leaves out is as `twinhead spec` prints it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from data.dataset.storage import Location
+from data.errors import InputError
+from search.spec.checks import problems_of_conditions, problems_of_values
+from search.spec.constraints import problems_of_limits
+from search.spec.default_space import DEFAULT_SPACE
+from search.spec.domains import Domain, as_floats, parse_leaf
+from search.spec.locate import placed
+from search.spec.sections import NAME, Plan
+from search.study.database import problems_of_study
+from trainable.config import ConfigError, Problem, Section, TrialConfig, build
+from trainable.config.text import parse_yaml, read_yaml
+
+
+def _directory_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError("be up to 100 letters, digits, '.', '_' and '-', starting with a letter or digit")
+    return name
+
+
+class Subject(Section):
+    """What a search is called, and what it searches on."""
+
+    name: Annotated[str, AfterValidator(_directory_name)] | None = None
+    """Of the search: its directory in the storage. The file's own when left out."""
+    path: Annotated[str, Field(min_length=1)]
+    """The data set: a directory, or an address such as s3://bucket/prefix."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """How many training samples the trials see, whole backgrounds where the split is by background, as search.seed
+    picks them; all when left out. Validation is always whole, and the retraining sees everything."""
+
+
+DATA_KEYS = ("path", "samples")
+"""Keys of the section `data` that are no trial's own."""
+PLAIN_KEYS = ("name", "objectives")
+"""Keys at the top that are no sections."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """A spec that was checked: every domain's bounds and choices are values that a trial accepts."""
+
+    subject: Subject
+    space: Mapping[str, Any]
+    """Nested: sections of `TrialConfig` down to leaves, each a plain value or a `Domain`."""
+    plan: Plan
+
+    @property
+    def data_path(self) -> str:
+        """The data set."""
+        return self.subject.path
+
+    def anywhere(self) -> SearchSpec:
+        """The same with an absolute path to the data, so that it means the same from every directory."""
+        path = str(Location.parse(self.data_path).absolute())
+        return replace(self, subject=self.subject.model_copy(update={"path": path}))
+
+    def with_retraining(self, epochs: int) -> SearchSpec:
+        """The same with a retraining of so many epochs.
+
+        Raises:
+            ConfigError: if the number is not positive.
+        """
+        values = self.as_plain()
+        values["retrain"]["epochs"] = epochs
+        return check_spec(values, source="--epochs")
+
+    def as_plain(self) -> dict[str, Any]:
+        """The whole spec as YAML and JSON can hold it; `load_spec` reads it back as it is."""
+        tree, subject = _plain(self.space), self.subject.model_dump()
+        name = {"name": subject["name"]} if subject["name"] else {}
+        own = {key: subject[key] for key in DATA_KEYS}
+        return {**name, "data": own | tree.pop("data"), **tree, **self.plan.model_dump()}
+
+
+def load_spec(
+    path: Path | None = None,
+    overrides: Sequence[tuple[str, str]] = (),
+    *,
+    data_path: str | None = None,
+    name: str | None = None,
+) -> SearchSpec:
+    """Read and check a spec.
+
+    Args:
+        path: a YAML file; None takes the defaults.
+        overrides: (dotted key, YAML text) pairs, which win over the file.
+        data_path: the data set, which wins over `data.path`.
+        name: of the search, which wins over `name`.
+
+    Raises:
+        InputError: for a file that cannot be read; a ConfigError for all keys and values that do not fit, each named
+            with where it came from. What stands in the file opens with FILE:LINE:COLUMN.
+    """
+    sources = [f"'{path}'"] if path else []
+    source = " or ".join([*sources, "the command line"] if overrides else sources) or "the spec"
+    try:
+        given = read_yaml(path, "spec") if path else {}
+        for key, text in overrides:
+            _insert(given, key, text)
+        return check_spec(given, source=source, data_path=data_path, name=name)
+    except InputError as error:
+        raise placed(error, path, given_elsewhere=[key for key, _ in overrides]) from None
+
+
+def check_spec(
+    given: Mapping[str, Any], *, source: str, data_path: str | None = None, name: str | None = None
+) -> SearchSpec:
+    """A spec from nested plain values.
+
+    Args:
+        given: as a YAML file holds them.
+        source: where they came from, for the errors.
+        data_path: the data set, which wins over `data.path`.
+        name: of the search, which wins over `name`.
+
+    Raises:
+        ConfigError: for the keys and values that do not fit, all that can be told at once.
+    """
+    schema = TrialConfig().model_dump()
+    tree = {section: values for section, values in schema.items() if isinstance(values, dict)}
+    problems: list[Problem] = []
+    values = _sections(given, [*tree, *Plan.model_fields], source, problems)
+    subject = _subject(values, source, data_path, name, problems)
+    plan = Plan()
+    try:
+        plan = build(Plan, {key: values.pop(key) for key in Plan.model_fields if key in values}, source=source)
+    except ConfigError as error:
+        problems += error.problems
+    problems += problems_of_study(plan.search.study, source)
+    space = _merge(_merge(tree, DEFAULT_SPACE, (), "the defaults", problems), values, (), source, problems)
+    space = _typed(space, tree)
+    problems += problems_of_values(space, source)
+    if not problems:
+        problems += problems_of_conditions(space, source)
+    if not problems:
+        problems += problems_of_limits(space, plan.constraints, source)
+    if problems or subject is None:
+        raise ConfigError(problems)
+    return SearchSpec(subject=subject, space=space, plan=plan)
+
+
+def _sections(given: Mapping[str, Any], known: Sequence[str], source: str, problems: list[Problem]) -> dict[str, Any]:
+    """The sections that there are, and the name; of the others, say so."""
+    values: dict[str, Any] = {}
+    for key, section in given.items():
+        if key in PLAIN_KEYS:
+            values[key] = section
+        elif key not in known:
+            sentence = f"The section '{key}' is not known; use one of {', '.join(known)} in {source}."
+            problems.append(Problem(key=str(key), sentence=sentence, is_key=True))
+        elif not isinstance(section, Mapping):
+            sentence = f"The section '{key}' is {section!r}, but must hold keys; correct it in {source}."
+            problems.append(Problem(key=str(key), sentence=sentence))
+        else:
+            values[key] = copy.deepcopy(dict(section))
+    return values
+
+
+def _subject(
+    values: dict[str, Any], source: str, data_path: str | None, name: str | None, problems: list[Problem]
+) -> Subject | None:
+    """Take out of `values` what is no trial's own; None if something is wrong with it."""
+    data = values.get("data", {})
+    own = {key: data.pop(key) for key in DATA_KEYS if key in data}
+    own |= {"path": data_path} if data_path is not None else {}
+    named = name or values.pop("name", None)
+    values.pop("name", None)
+    if own.get("path") is None:
+        problems.append(
+            Problem(key="data.path", sentence="The data set is missing; give --data, or set data.path in the spec.")
+        )
+        own["path"] = "nowhere"
+    elif not isinstance(own["path"], str):
+        sentence = f"The value of 'data.path' is {own['path']!r}, but must be a directory; correct it in {source}."
+        problems.append(Problem(key="data.path", sentence=sentence))
+        own["path"] = "nowhere"
+    try:
+        return build(Subject, {"name": named, **own}, source=source)
+    except ConfigError as error:
+        for problem in error.problems:
+            key = f"data.{problem.key}" if problem.key in DATA_KEYS else problem.key
+            sentence = problem.sentence.replace(f"'{problem.key}'", f"'{key}'", 1)
+            problems.append(replace(problem, key=key, sentence=sentence))
+        return None
+
+
+def _merge(
+    tree: Mapping[str, Any],
+    given: Mapping[str, Any],
+    prefix: tuple[str, ...],
+    source: str,
+    problems: list[Problem],
+) -> dict[str, Any]:
+    """`tree` with the leaves that `given` names replaced; `tree` says which keys there are."""
+    merged = dict(tree)
+    for name, value in given.items():
+        key = ".".join((*prefix, str(name)))
+        if name not in tree:
+            known = ", ".join(str(known) for known in tree)
+            sentence = f"The key '{key}' is not known; use one of {known} in {source}."
+            problems.append(Problem(key=key, sentence=sentence, is_key=True))
+        elif not isinstance(tree[name], Mapping):
+            try:
+                merged[name] = parse_leaf(key, value, source=source)
+            except ConfigError as error:
+                problems += error.problems
+        elif isinstance(value, Mapping):
+            merged[name] = _merge(tree[name], value, (*prefix, str(name)), source, problems)
+        else:
+            wanted = f"must hold keys such as '{next(iter(tree[name]))}'"
+            sentence = f"The value of '{key}' is {value!r}, but {wanted}; correct it in {source}."
+            problems.append(Problem(key=key, sentence=sentence))
+    return merged
+
+
+def _typed(space: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`space` with whole numbers as floats where the field is one: a range of 0 to 1 means all between them."""
+    typed: dict[str, Any] = {}
+    for name, node in space.items():
+        if isinstance(node, Mapping):
+            typed[name] = _typed(node, defaults[name])
+        else:
+            typed[name] = as_floats(node) if isinstance(defaults[name], float) else node
+    return typed
+
+
+def _plain(space: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, node in space.items():
+        if isinstance(node, Mapping):
+            plain[name] = _plain(node)
+        else:
+            plain[name] = node.as_plain() if isinstance(node, Domain) else node
+    return plain
+
+
+def _insert(values: dict[str, Any], key: str, text: str) -> None:
+    """Set the leaf at a dotted key, making the mappings on the way."""
+    *sections, leaf = key.split(".")
+    if not sections and leaf not in PLAIN_KEYS:
+        raise InputError(f"The key '{key}' of --set names no section; write --set SECTION.KEY=VALUE.")
+    node = values
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise InputError(f"The key '{key}' of --set lies below a value; remove that from the spec.")
+        node = child
+    node[leaf] = parse_yaml(text, f"--set {key}")

@@ -1,0 +1,1 @@
+"""An experiment on disk: its paths, its Optuna study, and the records of its trials."""

@@ -1,0 +1,54 @@
+"""Ids held compactly: they are still the sequence that they were, and one that came before is known."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.dataset.ids import IdColumn, SeenIds
+
+LISTS = st.lists(st.text(max_size=5) | st.sampled_from(["bg0", "bg1"]), max_size=40)
+
+
+@settings(deadline=None)
+@given(ids=LISTS, index=st.integers(-50, 50), stop=st.integers(-50, 50))
+def test_it_is_a_sequence_of_its_ids(ids: list[str], index: int, stop: int) -> None:
+    """Splits index, slice, iterate and compare ids, whether they are stored by letter or by number."""
+    column = IdColumn(ids)
+
+    assert column == ids
+    assert list(column) == ids
+    assert list(column[index:stop]) == ids[index:stop]
+    assert len(column) == len(ids)
+    if -len(ids) <= index < len(ids):
+        assert column[index] == ids[index]
+    else:
+        with pytest.raises(IndexError):
+            column[index]
+
+
+def test_other_ids_are_not_equal() -> None:
+    """A data set's ids are compared after it was sent to another process."""
+    assert IdColumn(["a", "b"]) != ["a", "c"]
+    assert IdColumn(["a", "b"]) != ["a", "b", "b"]
+
+
+def test_an_id_that_comes_often_is_held_once() -> None:
+    """400,000 samples have some hundred backgrounds: each sample takes the four bytes of a number."""
+    long_ids = [f"a-background-with-a-long-name-{number % 10}" for number in range(10_000)]
+
+    assert IdColumn(long_ids).nbytes < 5 * len(long_ids)
+
+
+@settings(deadline=None, max_examples=20)
+@given(ids=st.lists(st.integers(0, 30_000), max_size=30), before=st.integers(0, 20_000))
+def test_ids_that_came_before_are_known(ids: list[int], before: int) -> None:
+    """A sample that comes twice would be in two parts of a split; here with ids enough to be sorted several times."""
+    seen, expected = SeenIds(), {str(number) for number in range(before)}
+    for id_ in expected:
+        seen.add(id_)
+    for number in ids:
+        assert (str(number) in seen) == (str(number) in expected)
+        seen.add(str(number))
+        expected.add(str(number))

@@ -1,0 +1,323 @@
+"""Data sets on an object store: as on this machine, one is there when it is whole, and only then."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import fs
+
+from data.cache.cache import decoded
+from data.dataset import storage
+from data.dataset.dataset import Dataset, write_dataset
+from data.dataset.storage import Location
+from data.dataset.verify import verify
+from data.errors import InputError
+from data.images import encode_png
+from data.schema import EncodedSample
+
+BUCKET = "pictures"
+STARTS_WITHIN = 60.0
+
+
+def samples(count: int, *, seed: int = 0) -> list[EncodedSample]:
+    """Noise of 12 x 16 pixels, three backgrounds taking turns."""
+    generator = np.random.default_rng(seed)
+    photos = [encode_png(generator.integers(0, 256, (12, 16, 3), np.uint8)) for _ in range(count + 3)]
+    planes = [encode_png(generator.integers(0, 256, (12, 16), np.uint8)) for _ in range(2 * count)]
+    return [
+        EncodedSample(
+            sample_id=f"s{number}",
+            bg_id=f"bg{number % 3}",
+            fg_id=f"fg{number % 4}",
+            bg=photos[number % 3],
+            fg_bg=photos[3 + number],
+            mask=planes[number],
+            depth=planes[count + number],
+        )
+        for number in range(count)
+    ]
+
+
+@contextmanager
+def s3_server(**environment: str) -> Iterator[int]:
+    """The port of a server of its own process, which ends with the block, however that ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            give_up = time.monotonic() + STARTS_WITHIN
+            while not _answers(port):
+                assert server.poll() is None, "the server ended by itself"
+                assert time.monotonic() < give_up, "the server did not start"
+                time.sleep(0.05)
+            yield port
+        finally:
+            server.kill()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _credentials() -> Iterator[None]:
+    """No test uses those of the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with s3_server() as port:
+        store(port).create_dir(BUCKET)
+        yield port
+
+
+def store(port: int) -> fs.S3FileSystem:
+    """To look behind our own code."""
+    return fs.S3FileSystem(endpoint_override=f"http://127.0.0.1:{port}", allow_bucket_creation=True)
+
+
+def address(port: int, prefix: str, bucket: str = BUCKET) -> str:
+    return f"s3://{bucket}/{prefix}?endpoint_override=http://127.0.0.1:{port}"
+
+
+def names(port: int, prefix: str) -> list[str]:
+    """All that is stored under a prefix, with the marks of empty directories."""
+    found = store(port).get_file_info(fs.FileSelector(f"{BUCKET}/{prefix}", recursive=True, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
+def test_round_trip(port: int) -> None:
+    """Every byte and id comes back in order, over several parts, and the checksums of what was sent are right."""
+    place = address(port, "round/trip")
+    info = write_dataset(samples(10), place, source={"kind": "test"}, part_bytes=3000)
+
+    dataset = Dataset.open(place, verify=True)
+
+    assert dataset.info == info
+    assert len(info.parts) > 3
+    assert list(dataset.read_encoded()) == samples(10)
+    assert dataset.ids.sample_id == [f"s{number}" for number in range(10)]
+    assert [sample.sample_id for sample in dataset.read([7, 2])] == ["s2", "s7"]
+    assert [bg_id for bg_id, _ in dataset.backgrounds()] == ["bg0", "bg1", "bg2"]
+
+
+def test_content_is_what_it_is_wherever_it_lies(port: int, tmp_path: Path) -> None:
+    """The fingerprint keys caches and experiments: a data set that moves to a store stays the same one."""
+    here = write_dataset(samples(4), tmp_path / "set", source={})
+    there = write_dataset(samples(4), address(port, "moved"), source={})
+
+    assert here.fingerprint == there.fingerprint
+
+
+def test_pictures_are_decoded_from_a_store(port: int, tmp_path: Path) -> None:
+    """Trials read through the node's cache, which is filled from wherever the data set is."""
+    place, rows = address(port, "cached"), np.arange(8)
+    write_dataset(samples(8), place, source={}, part_bytes=2000)
+    write_dataset(samples(8), tmp_path / "set", source={})
+
+    found = decoded(Dataset.open(place), [rows], 8, root=tmp_path / "there").gather(rows)
+
+    expected = decoded(Dataset.open(tmp_path / "set"), [rows], 8, root=tmp_path / "here").gather(rows)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_another_process_can_read_it(port: int) -> None:
+    """Workers are sent the data set, opened and read from before."""
+    place = address(port, "sent")
+    write_dataset(samples(4), place, source={})
+    dataset = Dataset.open(place)
+    assert next(dataset.read_encoded()) == samples(4)[0]
+    code = "import pickle, sys; print([s.sample_id for s in pickle.load(sys.stdin.buffer).read_encoded()])"
+
+    ran = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(dataset), capture_output=True, check=True)
+
+    assert ran.stdout.decode().strip() == "['s0', 's1', 's2', 's3']"
+
+
+def test_manifest_comes_last(port: int) -> None:
+    """While it is written, a data set is none: whoever looks finds parts without a manifest."""
+    seen: list[list[str]] = []
+
+    def source() -> Iterator[EncodedSample]:
+        for sample in samples(10):
+            seen.append(names(port, "last"))
+            yield sample
+
+    write_dataset(source(), address(port, "last"), source={}, part_bytes=2000)
+
+    assert len(seen[-1]) > 1
+    assert not any("dataset.json" in found for found in seen)
+    assert "dataset.json" in names(port, "last")
+
+
+def interrupted(error: BaseException) -> Iterator[EncodedSample]:
+    yield from samples(5)
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("bad")])
+def test_nothing_is_left_of_an_interrupted_write(port: int, error: BaseException) -> None:
+    """What is stored is paid for, and half a data set is of no use."""
+    with pytest.raises(type(error)):
+        write_dataset(interrupted(error), address(port, "stopped"), source={}, part_bytes=2000)
+
+    assert names(port, "stopped") == []
+
+
+def test_what_is_not_ours_is_left(port: int) -> None:
+    """A failed write must clean up after itself, and after nobody else."""
+    with store(port).open_output_stream(f"{BUCKET}/shared/notes.txt") as file:
+        file.write(b"kept")
+
+    with pytest.raises(InputError, match="bad"):
+        write_dataset(interrupted(InputError("bad")), address(port, "shared"), source={}, part_bytes=2000)
+
+    assert names(port, "shared") == ["notes.txt"]
+
+
+def test_existing_data_set_is_refused(port: int) -> None:
+    """A data set that trials were run on must not be overwritten."""
+    write_dataset(samples(2), address(port, "taken"), source={})
+
+    with pytest.raises(InputError, match=r"The destination 's3://pictures/taken.*' has a data set already"):
+        write_dataset(samples(2), address(port, "taken"), source={})
+
+
+def test_the_first_of_two_writers_wins_unharmed(port: int) -> None:
+    """Nothing can be locked or renamed there: the second must neither replace the first's parts nor remove them."""
+    place = address(port, "raced")
+
+    def source() -> Iterator[EncodedSample]:
+        yield from samples(6)
+        write_dataset(samples(3, seed=1), place, source={}, part_bytes=2000)
+        yield samples(7)[6]
+
+    with pytest.raises(InputError, match="has a data set already"):
+        write_dataset(source(), place, source={}, part_bytes=2000)
+
+    assert list(Dataset.open(place, verify=True).read_encoded()) == samples(3, seed=1)
+
+
+def test_no_data_set_there_is_named(port: int) -> None:
+    """A wrong prefix is the commonest error, as a wrong path is."""
+    with pytest.raises(InputError, match=r"The data set 's3://pictures/nowhere.*' does not exist"):
+        Dataset.open(address(port, "nowhere"))
+
+
+def test_no_such_bucket_is_named(port: int) -> None:
+    """A bucket is made by its owner, not by a data set that is written to a misspelt address."""
+    place = address(port, "set", bucket="misspelt")
+
+    with pytest.raises(InputError, match=r"The bucket of 's3://misspelt/set.*' does not exist; create it"):
+        Dataset.open(place)
+    with pytest.raises(InputError, match=r"The bucket of 's3://misspelt/set.*' does not exist; create it"):
+        write_dataset(samples(1), place, source={})
+
+
+def test_denied_access_is_named() -> None:
+    """Which credentials are used is not seen anywhere: the sentence says where they are taken from."""
+    with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as port:
+        with pytest.raises(InputError, match=r"Access to 's3://.*' was denied .*AWS_ACCESS_KEY_ID"):
+            Dataset.open(address(port, "set"))
+        with pytest.raises(InputError, match=r"Access to 's3://.*' was denied .*AWS_ACCESS_KEY_ID"):
+            write_dataset(samples(1), address(port, "set"), source={})
+
+
+def test_server_that_is_not_there_is_named() -> None:
+    """A server that is down must not look like a data set that is damaged."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = address(free.getsockname()[1], "set")
+
+        with pytest.raises(InputError, match=r"'s3://.*' cannot be reached .*check the address"):
+            Dataset.open(place)
+
+
+def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an end to waiting this test, and a search's start, would hang for minutes."""
+    monkeypatch.setattr(storage, "ANSWER_SECONDS", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+
+        with pytest.raises(InputError, match=r"'s3://.*' cannot be reached .*check the address"):
+            Dataset.open(address(silent.getsockname()[1], "set"))
+
+
+def test_verifying_names_what_is_broken_there(port: int) -> None:
+    """A store keeps what it was given, and may have been given something else since."""
+    place = address(port, "broken")
+    info = write_dataset(samples(6), place, source={})
+    part = next(part for part in info.parts if part.kind == "samples")
+    path = f"{BUCKET}/broken/{part.path}"
+    with store(port).open_input_file(path) as file:
+        content = bytearray(file.read())
+    content[content.index(samples(6)[4].mask) + 50] ^= 0xFF
+    with store(port).open_output_stream(path) as file:
+        file.write(bytes(content))
+
+    found = verify(place)
+
+    assert [(fault.sample_id, fault.picture) for fault in found.faults] == [(None, None), ("s4", "mask")]
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("here/set/", "here/set"), ("file:///data/my%20set", "/data/my set"), ("file://localhost/set", "/set")],
+)
+def test_a_path_or_a_file_address_is_on_this_machine(text: str, path: str) -> None:
+    """Tools hand over the one or the other."""
+    assert Location.parse(text).local == Path(path)
+    assert str(Location.parse(text)) == path
+
+
+def test_an_address_keeps_its_options() -> None:
+    """It is written into specs and sent to trials as text, and must open the same place from there."""
+    text = "s3://bucket/some/set?region=eu-central-1&endpoint_override=http://store:9000"
+
+    assert str(Location.parse(text)) == str(Location.parse(text).absolute()) == text
+    assert str(Location.parse(text) / "part") == text.replace("some/set", "some/set/part")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("s3://bucket", "names no place for a data set"),
+        ("s3://bucket//set", "names no place for a data set"),
+        ("s3://key:s3cr3t@bucket/set", r"'s3://…@bucket/set' holds credentials"),
+        ("s3://bucket/set?regoin=x", "has the option 'regoin', but there are endpoint_override, region, scheme"),
+        ("carrier://pigeon/set", "cannot be opened"),
+        ("file://other-machine/set", "cannot be opened"),
+    ],
+)
+def test_address_that_cannot_be_used_is_refused(text: str, sentence: str) -> None:
+    """A misspelt address must end in a sentence, and never with a password in it."""
+    with pytest.raises(InputError, match=sentence) as refused:
+        Dataset.open(text)
+    assert "s3cr3t" not in str(refused.value)

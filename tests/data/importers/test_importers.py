@@ -1,0 +1,345 @@
+"""Importers: pictures come in as published, sized and turned far-bright, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.dataset.dataset import Dataset, write_dataset
+from data.errors import InputError
+from data.images import decode_photo, decode_plane, encode_jpeg, encode_png, resize_to
+from data.importers.importers import Import, import_layout
+from data.schema import Pixels
+
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a project published its pictures; `samples` are folder, background, key, and the foreground's id."""
+
+    bg: str
+    fg_bg: str
+    mask: str
+    depth: str
+    bg_id: str
+    samples: tuple[tuple[str, str, str, str], ...]
+    depth_side: int = SIDE
+    inside: int = 40
+    """Depth of the foreground; that beside it is 100 to 200."""
+
+
+FORMS = {
+    "raguram": Form(
+        *("bg_images/Image_{bg}", "fg_bg/Image_{key}", "fg_bg_mask/Image_{key}", "fg_bg_depth/Image_{key}"),
+        "Image_{bg}",
+        (("", "7", "7_3_29121", "fg3"), ("", "7", "7_107_29140", "fg3"), ("", "80", "80_3_332801", "fg3")),
+    ),
+    "divyansh": Form(
+        *("{folder}bg/{bg}", "{folder}fg/{key}", "{folder}mask/mask_{key}", "{folder}depth/depth_{key}"),
+        "{bg}",
+        (
+            ("train/", "img2", "img2_flip_img075_19", "img075"),
+            ("train/", "img15", "img15_img075_0", "img075"),
+            ("validate/", "img15", "img15_img075_0", "img075"),
+        ),
+        depth_side=18,
+        inside=250,
+    ),
+    "birender": Form(
+        *("bg_images/img_{bg}", "fg_bg_images/{key}", "fg_bg_mask_images_c1/{key}", "fg_bg_depth_images/{key}"),
+        "img_{bg}",
+        (
+            ("", "012", "fg021_bg012_08", "fg021"),
+            ("", "028", "fg065flip_bg028_06", "fg065"),
+            ("", "028", "fg100_bg028_13", "fg100"),
+        ),
+        depth_side=40,
+        inside=250,
+    ),
+    "ramana": Form(
+        *("bg/bg_{bg}", "fg_bg/bg_{bg}/{key}", "fg_bg_masks/bg_{bg}/{key}", "fg_bg_depth/bg_{bg}/{key}"),
+        "bg_{bg}",
+        (
+            ("", "00", "bg_00_fg_07_F_000312", "fg07"),
+            ("", "00", "bg_00_fg_07_T_000290", "fg07"),
+            ("", "75", "bg_75_fg_99_T_000020", "fg99"),
+        ),
+    ),
+    "monimoyd": Form(
+        "{folder}bg_jpg/bg_img_{bg}",
+        "{folder}fg_bg_jpg/fg_bg_{key}",
+        "{folder}mask_black_jpg/bg_mask_{key}",
+        "{folder}depth_fg_bg_jpg/depth_fg_bg_{key}",
+        "bg_img_{bg}",
+        (
+            ("batch1/", "51", "9_51_0_2", "fg9"),
+            ("batch1/", "51", "9_51_1_2", "fg9"),
+            ("batch10/", "51", "100_51_1_20", "fg100"),
+        ),
+        depth_side=SIDE // 2,
+    ),
+}
+
+
+def published(root: Path, layout: str) -> dict[str, tuple[str, str, dict[str, Path]]]:
+    """Write the pictures, grey where they were; by sample id, the other two ids and the four files."""
+    form, written = FORMS[layout], {}
+    extension = ".JPEG" if layout == "raguram" else ".jpg"
+    for number, (folder, bg, key, fg_id) in enumerate(form.samples):
+        mask = mask_at(3 + 4 * number)
+        depth = resize_to(depth_of(mask, form.inside), form.depth_side, form.depth_side)
+        photos = [photo(int(bg.strip("img"))), photo(100 + number)]
+        if layout == "monimoyd":
+            photos = [pixels[:, :, 0].copy() for pixels in photos]
+        files = {}
+        for role, pixels in zip(("bg", "fg_bg", "mask", "depth"), (*photos, mask, depth), strict=True):
+            files[role] = root / (getattr(form, role).format(folder=folder, bg=bg, key=key) + extension)
+            store(files[role], encode_jpeg(pixels))
+        written[folder.replace("/", "_") + key] = form.bg_id.format(bg=bg), fg_id, files
+    return written
+
+
+def archived(folder: Path, layout: str, destination: Path) -> Path:
+    """Zip the pictures as they were published: all in one, by role or by batch."""
+    if layout not in ("birender", "monimoyd"):
+        return Path(shutil.make_archive(str(destination / "dataset"), "zip", folder))
+    for part in folder.iterdir():
+        name = f"{part.name}_images" if layout == "monimoyd" else part.name
+        shutil.make_archive(str(destination / name), "zip", part)
+    return destination
+
+
+def photo(seed: int, side: int = SIDE) -> Pixels:
+    noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    return np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
+
+
+def mask_at(x: int, side: int = SIDE) -> Pixels:
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 4 : side * 3 // 4, x : x + side // 4] = 255
+    return mask
+
+
+def depth_of(mask: Pixels, inside: int = 40) -> Pixels:
+    """Brighter to the top, as a room's depth is, and `inside` at the foreground."""
+    side = len(mask)
+    depth = np.linspace(200, 100, side).round().astype(np.uint8)[:, None].repeat(side, axis=1)
+    return np.where(mask > 127, np.uint8(inside), depth)
+
+
+def store(path: Path, encoded: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded)
+
+
+def birender(root: Path, samples: int = 4, inside: int = 40) -> Path:
+    """Samples over two backgrounds, every second mirrored; targets are PNG beside photographs in JPEG."""
+    for number in range(1, samples + 1):
+        room = 1 + number % 2
+        name = f"fg{number:03d}{'flip' if number % 2 else ''}_bg{room:03d}_{number:02d}"
+        mask = mask_at(3 + number % 12)
+        store(root / f"bg_images/img_{room:03d}.jpg", encode_jpeg(photo(room)))
+        store(root / f"fg_bg_images/{name}.jpg", encode_jpeg(photo(100 + number)))
+        store(root / f"fg_bg_mask_images/{name}.png", encode_png(mask))
+        store(root / f"fg_bg_depth_images/{name}.png", encode_png(depth_of(mask, inside)))
+    return root
+
+
+def write(found: Import, path: Path) -> Dataset:
+    write_dataset(found.samples(), path, source=found.source)
+    return Dataset.open(path)
+
+
+@pytest.mark.parametrize("kept", ["folder", "archives", "archive of the folder"])
+@pytest.mark.parametrize("layout", FORMS)
+def test_published_pictures_make_a_round_trip(tmp_path: Path, layout: str, kept: str) -> None:
+    """Whichever project they are of and however they are kept, all ids and pixels are the published ones."""
+    expected = published(tmp_path / "published", layout)
+    source = tmp_path / "published"
+    if kept == "archives":
+        source = archived(source, layout, tmp_path / "archives")
+    elif kept == "archive of the folder":
+        source = Path(shutil.make_archive(str(tmp_path / "one"), "zip", tmp_path, "published"))
+
+    found = import_layout(source)
+    dataset = write(found, tmp_path / "set")
+
+    assert found.layout == layout
+    assert set(dataset.ids.sample_id) == set(expected)
+    for sample in dataset.read():
+        bg_id, fg_id, files = expected[sample.sample_id]
+        mask, depth = (decode_plane(files[role].read_bytes(), "") for role in ("mask", "depth"))
+        method = cv2.INTER_AREA if len(depth) > len(mask) else cv2.INTER_LINEAR
+        depth = np.asarray(cv2.resize(depth, (SIDE, SIDE), interpolation=method), np.uint8)
+        assert (sample.bg_id, sample.fg_id) == (bg_id, fg_id)
+        np.testing.assert_array_equal(sample.bg, decode_photo(files["bg"].read_bytes(), ""))
+        np.testing.assert_array_equal(sample.fg_bg, decode_photo(files["fg_bg"].read_bytes(), ""))
+        np.testing.assert_array_equal(sample.mask, mask)
+        np.testing.assert_array_equal(sample.depth, 255 - depth if FORMS[layout].inside > 127 else depth)
+
+
+def test_imported_data_set_records_its_source(tmp_path: Path) -> None:
+    """Whoever opens dataset.json sees what was read, as which layout, and what was done to depth, and why."""
+    published(tmp_path / "published", "birender")
+    found = import_layout(archived(tmp_path / "published", "birender", tmp_path / "archives"))
+
+    source = write(found, tmp_path / "set").info.source
+
+    roles = ("bg_images", "fg_bg_depth_images", "fg_bg_images", "fg_bg_mask_images_c1")
+    assert source["path"] == str(tmp_path / "archives")
+    assert source["archives"] == [f"{name}.zip" for name in roles]
+    assert source["layout"] == "birender"
+    assert source["reason"] == found.reason
+    assert found.reason.startswith("11 of 11 pictures are named as in 'birender' (bg_images/img_*, ")
+    assert source["depth_inverted"] is True
+    assert source["depth_polarity"]["measured"]["name"] == "near-bright"
+    assert source["depth_resized"] == {"from": "40x40", "to": "32x32", "by": "area"}
+
+
+def test_a_layout_that_is_asked_for_is_the_reason(tmp_path: Path) -> None:
+    """It was not recognised, and the record says so."""
+    published(tmp_path, "ramana")
+
+    assert import_layout(tmp_path, layout="ramana").reason.startswith("asked for with --layout; 11 of 11 pictures")
+
+
+@pytest.mark.parametrize(
+    ("layout", "side", "wanted"), [("ramana", 16, "32x32"), ("monimoyd", 10, "32x32"), ("birender", 20, "40x40")]
+)
+def test_depth_of_another_size_than_published_is_refused(tmp_path: Path, layout: str, side: int, wanted: str) -> None:
+    """A layout's depth is the mask's size, or half, or any that all samples share; another is a mistake."""
+    written = published(tmp_path, layout)
+    found = import_layout(tmp_path)
+    changed = found.quadruples if layout == "monimoyd" else found.quadruples[1:]
+    for each in changed:
+        path = written[each.sample_id][2]["depth"]
+        path.write_bytes(encode_jpeg(resize_to(decode_plane(path.read_bytes(), ""), side, side)))
+
+    with pytest.raises(InputError, match=f"is {side}x{side}, but must be {wanted} to fit"):
+        list(import_layout(tmp_path).samples())
+
+
+def test_depth_of_other_proportions_is_refused(tmp_path: Path) -> None:
+    """Resizing it would squeeze what is in it."""
+    root = birender(tmp_path)
+    for path in (root / "fg_bg_depth_images").iterdir():
+        path.write_bytes(encode_png(resize_to(decode_plane(path.read_bytes(), ""), 24, 32)))
+
+    with pytest.raises(InputError, match="is 32x24, but must be 24x24 to fit"):
+        list(import_layout(root).samples())
+
+
+def test_pictures_keep_the_published_bytes(tmp_path: Path) -> None:
+    """Encoding a second time would lose quality and cost time; where nothing was resized, nothing says so."""
+    root = birender(tmp_path)
+    found = import_layout(root)
+
+    assert found.source["depth_resized"] is None
+    for quadruple, sample in zip(found.quadruples, found.samples(), strict=True):
+        for role in ("bg", "fg_bg", "mask", "depth"):
+            assert getattr(sample, role) == (root / getattr(quadruple, role)).read_bytes()
+
+
+def test_colour_files_of_grey_are_stored_as_one_channel(tmp_path: Path) -> None:
+    """Published masks and depths are often RGB with R=G=B."""
+    root = birender(tmp_path)
+    for path in root.glob("fg_bg_depth_images/*"):
+        plane = decode_plane(path.read_bytes(), "")
+        path.write_bytes(encode_png(np.stack([plane] * 3, axis=2)))
+
+    for sample in import_layout(root).samples():
+        stored = np.asarray(cv2.imdecode(np.frombuffer(sample.depth, np.uint8), cv2.IMREAD_UNCHANGED))
+        assert stored.shape == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("given", ["far-bright", "near-bright"])
+def test_given_polarity_is_taken_where_it_is_not_clear(tmp_path: Path, given: str) -> None:
+    """Depth that does not show the foreground cannot tell; then the user does."""
+    root = birender(tmp_path, inside=150)
+
+    assert import_layout(root, depth_polarity=given).depth_polarity == given
+
+
+def test_unclear_polarity_is_refused(tmp_path: Path) -> None:
+    """Guessing would turn a whole data set inside out, and no loss would show it."""
+    with pytest.raises(InputError, match=r"not clear .*give --depth-polarity far-bright or near-bright"):
+        import_layout(birender(tmp_path, inside=150))
+
+
+def test_polarity_that_disagrees_is_refused(tmp_path: Path) -> None:
+    """Where the pictures are clear, the flag is wrong."""
+    with pytest.raises(InputError, match="'near-bright', but the depth was measured to be far-bright"):
+        import_layout(birender(tmp_path, 12), depth_polarity="near-bright")
+
+
+def test_unknown_polarity_is_refused(tmp_path: Path) -> None:
+    """The two names are given."""
+    with pytest.raises(InputError, match="'bright', but must be 'far-bright' or 'near-bright'"):
+        import_layout(birender(tmp_path), depth_polarity="bright")
+
+
+def test_layout_name_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    """The names that exist are given."""
+    with pytest.raises(InputError, match="'seed', but must be one of raguram, divyansh, birender, ramana, monimoyd"):
+        import_layout(birender(tmp_path), layout="seed")
+
+
+@pytest.mark.parametrize("folder", ["bg_images", "fg_bg_images", "fg_bg_mask_images", "fg_bg_depth_images"])
+def test_file_that_is_no_image_is_named(tmp_path: Path, folder: str) -> None:
+    """Error pages saved as pictures are common in downloads."""
+    root = birender(tmp_path)
+    path = min((root / folder).iterdir())
+    path.write_bytes(b"<html>not found</html>")
+
+    with pytest.raises(InputError, match=f"{path.name}' is no image"):
+        write(import_layout(root), tmp_path / "set")
+
+
+@pytest.mark.parametrize("folder", ["bg_images", "fg_bg_images"])
+def test_sizes_that_differ_are_refused(tmp_path: Path, folder: str) -> None:
+    """A photograph of another size than its mask is a picture of something else."""
+    root = birender(tmp_path)
+    for path in (root / folder).iterdir():
+        path.write_bytes(encode_png(photo(7, SIDE // 2)))
+
+    with pytest.raises(InputError, match=rf"{folder}/.*' is 16x16, but must be 32x32"):
+        list(import_layout(root, depth_polarity="far-bright").samples())
+
+
+@pytest.mark.parametrize("folder", ["fg_bg_mask_images", "fg_bg_depth_images"])
+def test_target_with_colours_is_refused(tmp_path: Path, folder: str) -> None:
+    """A photograph in a target's place would be averaged to grey without a word."""
+    root = birender(tmp_path)
+    for path in (root / folder).iterdir():
+        path.write_bytes(encode_png(photo(7)))
+
+    with pytest.raises(InputError, match=f"{folder}/.* has colours"):
+        import_layout(root)
+
+
+def test_a_damaged_picture_in_an_archive_is_named(tmp_path: Path) -> None:
+    """The data set appears whole or not at all, and the archive to get anew is named."""
+    published(tmp_path / "published", "raguram")
+    path = archived(tmp_path / "published", "raguram", tmp_path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"fg_bg_mask/Image_80_3_332801.JPEG") + 60
+    content[place : place + 8] = b"damaged!"
+    path.write_bytes(content)
+
+    with pytest.raises(InputError, match=r"dataset\.zip/fg_bg_mask/Image_80_3_332801\.JPEG' is damaged in its archive"):
+        import_layout(path)
+
+
+def test_background_that_differs_between_folders_is_refused(tmp_path: Path) -> None:
+    """All batches share their backgrounds by number; one that differs would be shown with the wrong samples."""
+    written = published(tmp_path, "monimoyd")
+    store(written["batch10_100_51_1_20"][2]["bg"], encode_jpeg(photo(77)))
+
+    with pytest.raises(InputError, match="'bg_img_51' of sample 'batch10_100_51_1_20' stands for another picture"):
+        write(import_layout(tmp_path), tmp_path / "set")

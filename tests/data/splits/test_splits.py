@@ -1,0 +1,120 @@
+"""Splits: an id keeps its part for ever, and no room or person is on two sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.dataset.manifest import SampleIds
+from data.errors import InputError
+from data.splits.splits import PARTS, SplitKey, assign, rows
+
+texts = st.lists(st.text(min_size=1), min_size=1, max_size=40, unique=True)
+shares = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20)).map(
+    lambda weights: (weights[0] / sum(weights), weights[1] / sum(weights), weights[2] / sum(weights))
+)
+
+
+def ids_of(samples: int, backgrounds: int, foregrounds: int) -> SampleIds:
+    return SampleIds(
+        sample_id=tuple(f"s{number}" for number in range(samples)),
+        bg_id=tuple(f"bg{number % backgrounds}" for number in range(samples)),
+        fg_id=tuple(f"fg{number % foregrounds}" for number in range(samples)),
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts, texts, shares, st.randoms(use_true_random=False))
+def test_an_id_keeps_its_part(
+    ids: list[str], others: list[str], wanted: tuple[float, float, float], random: object
+) -> None:
+    """A data set that grows, or is listed in another order, must not move a tested picture into training."""
+    before = dict(zip(ids, assign(ids, wanted), strict=True))
+    mixed = [*ids, *others]
+    random.shuffle(mixed)  # type: ignore[attr-defined]
+
+    after = dict(zip(mixed, assign(mixed, wanted), strict=True))
+
+    assert {id_: after[id_] for id_ in ids} == before
+
+
+def test_parts_of_known_ids() -> None:
+    """The rule is part of a data set's meaning: another release must give the parts that this one gave."""
+    # `printf bg1 | sha256sum` starts with 7777, of 10000 in hexadecimal 0.467; bg2 b436, 0.704; bg6 dbd3, 0.859.
+    assert assign(["bg1", "bg2", "bg6"], (0.70, 0.15, 0.15)).tolist() == ["train", "val", "test"]
+
+
+@pytest.mark.parametrize("wanted", [(0.70, 0.15, 0.15), (0.5, 0.25, 0.25), (0.9, 0.1, 0.0)])
+def test_shares_are_approached(wanted: tuple[float, float, float]) -> None:
+    """With many ids each part has its share, up to 4 standard deviations of a binomial draw."""
+    parts = assign([f"background {number}" for number in range(5000)], wanted)
+
+    for part, share in zip(PARTS, wanted, strict=True):
+        spread = 4 * np.sqrt(share * (1 - share) / 5000)
+        assert abs((parts == part).mean() - share) <= spread
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts)
+def test_a_part_without_a_share_stays_empty(ids: list[str]) -> None:
+    """0.1 + 0.2 + 0.7 is a little more than 1 in floating point; a share of 0 is none all the same."""
+    assert "test" not in assign(ids, (0.8, 0.2, 0.0))
+    assert "test" not in assign(ids, (0.1 + 0.2, 0.7, 0.0))
+    assert set(assign(ids, (1.0, 0.0, 0.0))) == {"train"}
+
+
+@pytest.mark.parametrize("split_by", ["background", "foreground", "sample"])
+def test_parts_are_disjoint_and_complete(split_by: SplitKey) -> None:
+    """Every sample is in exactly one part, and no id that the split is made by is in two."""
+    ids = ids_of(600, 60, 45)
+    key = {"background": ids.bg_id, "foreground": ids.fg_id, "sample": ids.sample_id}[split_by]
+
+    parts = [rows(ids, part, split_by) for part in PARTS]
+
+    assert np.sort(np.concatenate(parts)).tolist() == list(range(600))
+    sets = [{key[row] for row in part} for part in parts]
+    assert not sets[0] & sets[1] | sets[0] & sets[2] | sets[1] & sets[2]
+
+
+def test_train_and_val_together() -> None:
+    """The best configuration is trained once more on both, and on nothing of the test part."""
+    ids = ids_of(300, 50, 20)
+
+    both = rows(ids, "train+val", "background")
+
+    expected = np.union1d(rows(ids, "train", "background"), rows(ids, "val", "background"))
+    np.testing.assert_array_equal(both, expected)
+
+
+def test_all_is_every_row() -> None:
+    """A tool that only shows a data set takes every sample."""
+    assert rows(ids_of(7, 3, 2), "all", "background").tolist() == list(range(7))
+
+
+def test_empty_part_says_how_many_ids_there_are() -> None:
+    """With few backgrounds a part can be empty; the user learns which, why, and what to do."""
+    with pytest.raises(InputError, match=r"'test' of a split by background .* has 1 background, .*data\.split"):
+        rows(ids_of(5, 1, 5), "test", "background")
+
+
+@pytest.mark.parametrize("wanted", [(0.5, 0.5, 0.5), (1.2, -0.1, -0.1), (0.0, 0.0, 0.0)])
+def test_shares_that_do_not_fit_are_refused(wanted: tuple[float, float, float]) -> None:
+    """Shares that do not add up are a typing error, not a wish to drop samples."""
+    with pytest.raises(InputError, match="shares of train, val and test"):
+        assign(["a"], wanted)
+
+
+def test_unknown_part_is_refused() -> None:
+    """A misspelt part must not be an empty one."""
+    with pytest.raises(InputError, match="The part 'valid' is not known"):
+        rows(ids_of(5, 5, 5), "valid", "background")
+
+
+def test_unknown_key_is_refused() -> None:
+    """A misspelt key must name those that exist."""
+    with pytest.raises(
+        InputError, match="'split_by' is 'room', but must be one of background, foreground, sample, listing, "
+    ):
+        rows(ids_of(5, 5, 5), "train", "room")  # type: ignore[arg-type]

@@ -1,0 +1,174 @@
+"""Pictures for people: what is shown is the data, at its place, under its title."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.dataset.dataset import Dataset, write_dataset
+from data.grids import COLUMNS, MARGIN, contact_sheet, overlay, picture_grid, save_png
+from data.images import decode_photo, encode_sample
+from data.schema import Pixels, Sample
+
+
+def flat(level: int, side: int = 20) -> Pixels:
+    return np.full((side, side), level, np.uint8)
+
+
+def sample(number: int, room: int) -> Sample:
+    """A sample that can be told by its grey: the room's level in `bg`, its own in `fg_bg`."""
+    mask = flat(0)
+    mask[5:15, 5:15] = 255
+    return Sample(
+        sample_id=f"s{number}",
+        bg_id=f"bg{room}",
+        fg_id="fg",
+        bg=np.full((20, 20, 3), 10 * room, np.uint8),
+        fg_bg=np.full((20, 20, 3), 10 * number, np.uint8),
+        mask=mask,
+        depth=flat(200),
+    )
+
+
+def dataset(path: Path, rooms: list[int]) -> Dataset:
+    samples = [encode_sample(sample(number, room), lossless=True) for number, room in enumerate(rooms)]
+    write_dataset(samples, path, source={})
+    return Dataset.open(path)
+
+
+def test_grid_places_each_picture_under_its_title() -> None:
+    """Rows are samples and columns are kinds; a transposed grid would show predictions as targets."""
+    grid = picture_grid([[flat(10), flat(60)], [flat(110), flat(160)]], ["mask", "depth"], cell=64)
+
+    for row, levels in enumerate(((10, 60), (110, 160))):
+        for column, level in enumerate(levels):
+            y = len(grid) - (2 - row) * (64 + MARGIN) + 32
+            x = MARGIN + column * (64 + MARGIN) + 32
+            assert grid[y, x].tolist() == [level] * 3
+
+
+def test_grid_shows_colours_as_they_are() -> None:
+    """Channels in the wrong order would turn every room blue."""
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[:, :, 0] = 255
+
+    grid = picture_grid([[red]], ["bg"], cell=32)
+
+    assert grid[-MARGIN - 16, MARGIN + 16].tolist() == [255, 0, 0]
+
+
+def test_grid_keeps_the_shape_of_a_picture() -> None:
+    """A wide picture is fitted into the square cell, not stretched."""
+    grid = picture_grid([[np.zeros((10, 40), np.uint8)]], ["wide"], cell=80)
+
+    area = grid[-MARGIN - 80 : -MARGIN, MARGIN : MARGIN + 80]
+
+    assert ((area == 0).all(axis=2).sum(axis=0) == 20).all()
+
+
+@pytest.mark.parametrize("row_titles", [None, ["a first sample", "a second one"]])
+def test_grid_has_titles(row_titles: list[str] | None) -> None:
+    """Ink stands above every column, and left of every row if rows have titles."""
+    grid = picture_grid([[flat(255)], [flat(255)]], ["depth"], row_titles=row_titles, cell=48)
+    ink = (grid < 128).all(axis=2)
+    body = len(grid) - 2 * (48 + MARGIN)
+
+    assert ink[:body].any()
+    for row in range(2):
+        y = body + row * (48 + MARGIN)
+        assert ink[y : y + 48].any() == (row_titles is not None)
+
+
+def test_long_titles_stay_in_their_columns() -> None:
+    """Titles that run into each other cannot be read."""
+    grid = picture_grid([[flat(255), flat(255)]], ["a title that is much too long", ""], cell=64)
+
+    ink = (grid < 200).any(axis=2)
+
+    assert ink[:, MARGIN : MARGIN + 64].any()
+    assert not ink[:, MARGIN + 64 :].any()
+
+
+@pytest.mark.parametrize(("rows", "row_titles"), [([], None), ([[flat(0)]], None), ([[flat(0)] * 2], ["a", "b"])])
+def test_grid_of_uneven_rows_is_refused(rows: list[list[Pixels]], row_titles: list[str] | None) -> None:
+    """A picture without a title, or a title without a picture, is a mistake of the caller."""
+    with pytest.raises(ValueError, match="title"):
+        picture_grid(rows, ["bg", "mask"], row_titles=row_titles)
+
+
+def test_overlay_tints_the_mask_alone() -> None:
+    """Outside of the mask and its outline the photograph must be unchanged: there one judges the fit."""
+    photo = np.full((40, 40, 3), 100, np.uint8)
+    mask = flat(0, 40)
+    mask[10:30, 10:30] = 255
+
+    shown = overlay(photo, mask, (200, 0, 0))
+
+    outside = np.ones((40, 40), bool)
+    outside[9:31, 9:31] = False
+    assert (shown[outside] == 100).all()
+    np.testing.assert_allclose(shown[20, 20], [145, 55, 55], atol=1)
+    assert shown[10, 20].tolist() == [200, 0, 0]
+
+
+def test_overlay_leaves_its_input_alone() -> None:
+    """The same photograph is shown beside the overlay."""
+    photo = np.full((20, 20, 3), 100, np.uint8)
+
+    overlay(photo, flat(255))
+
+    assert (photo == 100).all()
+
+
+def test_contact_sheet_shows_as_many_backgrounds_as_it_can(tmp_path: Path) -> None:
+    """The first rows of a sorted data set are all of one room; the sheet takes each room before any second sample."""
+    sheet = contact_sheet(dataset(tmp_path / "set", [1, 1, 1, 2, 2, 3]), samples=3, cell=40)
+
+    levels = {int(level) for level in (10, 20, 30) if (sheet == level).all(axis=2).sum() > 1000}
+
+    assert levels == {10, 20, 30}
+
+
+def test_contact_sheet_is_as_long_as_its_samples(tmp_path: Path) -> None:
+    """More rows than samples are not filled with repeats."""
+    stored = dataset(tmp_path / "set", [1, 2])
+
+    two, many = contact_sheet(stored, samples=2, cell=40), contact_sheet(stored, samples=9, cell=40)
+
+    np.testing.assert_array_equal(two, many)
+
+
+def test_contact_sheet_takes_columns(tmp_path: Path) -> None:
+    """A page may show targets alone; a column that does not exist is refused."""
+    stored = dataset(tmp_path / "set", [1, 2])
+
+    narrow = contact_sheet(stored, columns=["mask", "depth"], cell=40)
+
+    assert contact_sheet(stored, cell=40).shape[1] - narrow.shape[1] == (len(COLUMNS) - 2) * (40 + MARGIN)
+    with pytest.raises(ValueError, match="one of bg, fg_bg"):
+        contact_sheet(stored, columns=["normals"])
+
+
+def test_saved_png_is_the_picture(tmp_path: Path) -> None:
+    """Folders are made, an older picture is replaced, and nothing else is left beside it."""
+    path = tmp_path / "pictures" / "sheet.png"
+    save_png(flat(1), path)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+
+    save_png(pixels, path)
+
+    np.testing.assert_array_equal(decode_photo(path.read_bytes(), "sheet"), pixels)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_text_is_dark_on_white(tmp_path: Path) -> None:
+    """Titles must be readable in print: full contrast somewhere in each letter."""
+    grid = picture_grid([[flat(255)]], ["mask"], cell=128)
+
+    title = cv2.cvtColor(grid[: len(grid) - 128 - MARGIN], cv2.COLOR_RGB2GRAY)
+
+    assert title.min() < 80
+    assert title.max() == 255

@@ -1,0 +1,203 @@
+"""The command line without a cluster: what it prints, where, and that bad input is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from click import Group
+
+from data.dataset.dataset import Dataset
+from search.cli import main as command_line
+from search.study.experiment import Experiment
+
+Command = Callable[..., Any]
+
+
+def commands() -> list[str]:
+    assert isinstance(command_line.cli, Group)
+    return sorted(command_line.cli.commands)
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_shows_an_example(twinhead: Command, name: str) -> None:
+    """People copy: each command's help ends with a line that can be typed."""
+    said = twinhead(name, "--help")
+
+    assert (said.code, said.err) == (0, "")
+    assert f"  twinhead {name} " in said.out.split("Example")[1]
+
+
+def test_help_lists_every_command(twinhead: Command) -> None:
+    """What is not listed is not found."""
+    said = twinhead("--help")
+
+    assert [name for name in commands() if f"\n  {name} " not in said.out] == []
+    assert twinhead("--version").out.startswith("twinhead")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["best"], ["evaluate", "a", "b", "--split", "tests"], ["render", "--size", "x", "d"]]
+)
+def test_a_slip_of_the_command_line_is_named(twinhead: Command, arguments: list[str]) -> None:
+    """Unknown commands and options get one sentence like any other bad input, with where to look."""
+    said = twinhead(*arguments)
+
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("twinhead: ")
+    assert said.err.endswith("--help'.\n")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_render_and_inspect(twinhead: Command, tmp_path: Path) -> None:
+    """Standard output is one JSON document with --json: everything else is on standard error."""
+    rendered = twinhead("render", "set", "--backgrounds", 2, "--per-background", 1, "--size", 32, "--json")
+    inspected = twinhead("inspect", "set", "--samples", 2, "--json")
+
+    assert (rendered.code, inspected.code) == (0, 0)
+    values = json.loads(rendered.out)
+    assert values["counts"]["samples"] == 2
+    assert json.loads(inspected.out) == {**values, "path": "set", "sheet": "set-sheet.png"}
+    assert cv2.imread(str(tmp_path / "set-sheet.png")) is not None
+    assert "samples     2 with 2 backgrounds" in twinhead("inspect", "set").out
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--backgrounds", 0), ("--per-background", -1), ("--size", 0), ("--seed", -1)]
+)
+def test_scenes_that_cannot_be_drawn_are_named(refused: Command, option: str, value: int) -> None:
+    """Nothing is left behind by what was refused."""
+    sentence = refused("render", "set", "--backgrounds", 1, "--per-background", 1, option, value)
+
+    assert str(value) in sentence
+    assert not Path("set").exists()
+
+
+def test_an_existing_destination_is_refused(refused: Command, scenes: Path) -> None:
+    """A data set is never written over."""
+    sentence = refused("render", scenes, "--backgrounds", 1, "--per-background", 1, "--size", 32)
+
+    assert "exists already; remove it, or give another one" in sentence
+
+
+def test_import_of_published_pictures(twinhead: Command) -> None:
+    """The published layout is recognised, and what was found is said."""
+    root = os.environ.get("TWINHEAD_REAL")
+    if root is None:
+        pytest.skip("TWINHEAD_REAL does not name a folder with published pictures")
+    said = twinhead("import", Path(root, "nyu_composed"), "set", "--json")
+
+    assert said.code == 0
+    assert json.loads(said.out)["counts"]["samples"] > 0
+    assert "samples; depth is far-bright" in said.err or "samples; depth is near-bright" in said.err
+    assert Dataset.open(Path("set"), verify=True).info.source["kind"] == "import"
+
+
+def test_a_source_that_cannot_be_imported_is_named(refused: Command, tmp_path: Path) -> None:
+    """A wrong folder, an empty one, a file, an unknown layout."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.png").write_bytes(b"")
+
+    assert "'nowhere' does not exist" in refused("import", "nowhere", "set")
+    assert "'file.png' is a file, but must be a folder" in refused("import", "file.png", "set")
+    assert "'empty'" in refused("import", "empty", "set")
+    assert "'--layout' is 'mine'" in refused("import", "empty", "set", "--layout", "mine")
+    assert not Path("set").exists()
+
+
+def test_a_file_that_is_no_picture_is_named_by_import(refused: Command, tmp_path: Path) -> None:
+    """One broken download among thousands has to be found by its name."""
+    root = os.environ.get("TWINHEAD_REAL")
+    if root is None:
+        pytest.skip("TWINHEAD_REAL does not name a folder with published pictures")
+    shutil.copytree(Path(root, "nyu_composed"), tmp_path / "photos")
+    broken = min((tmp_path / "photos" / "fg_bg_images").iterdir())
+    broken.write_bytes(b"not a picture")
+
+    sentence = refused("import", "photos", "set")
+
+    assert broken.name in sentence
+    assert "is no image, or cut off; replace it" in sentence
+    assert not Path("set").exists()
+
+
+def _truncate(data: Path) -> None:
+    part = data / "samples-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-5])
+
+
+def _alter(data: Path) -> None:
+    part = data / "samples-00000.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+
+
+def _age(data: Path) -> None:
+    manifest = data / "dataset.json"
+    values = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**values, "schema_version": values["schema_version"] + 1}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (_truncate, "samples-00000.parquet' was altered since it was written"),
+        (_alter, "its SHA-256 differs"),
+        (_age, "upgrade Twinhead"),
+        (shutil.rmtree, "does not exist"),
+        (lambda data: (data / "dataset.json").unlink(), "has no dataset.json"),
+    ],
+)
+def test_data_that_cannot_be_used_is_named(
+    refused: Command, scenes: Path, network: Path, damage: Callable[[Path], Any], sentence: str
+) -> None:
+    """Every command that reads a data set compares it with its checksums first; a search leaves no name in use."""
+    shutil.copytree(scenes, "set")
+    damage(Path("set"))
+
+    assert sentence in refused("inspect", "set")
+    assert sentence in refused("evaluate", network, "set", "--json")
+    assert sentence in refused("search", "--data", "set", "--name", "first")
+    assert not Path("artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--name", "first"], "data set is missing; give --data"),
+        (["--data", "set"], "name of the search is missing; give --name"),
+        (["nowhere.yaml", "--data", "set"], "The spec 'nowhere.yaml' cannot be read"),
+        ([".", "--data", "set"], "The spec '.' cannot be read"),
+        (["broken.yaml"], "no valid YAML at line 2, column 1 of the spec 'broken.yaml'"),
+        (["--data", "set", "--name", "a", "--set", "lr"], "--set is 'lr', but must be KEY=VALUE"),
+        (["--data", "set", "--name", "a", "--set", "optimizer.lr=x"], "'optimizer.lr' is 'x'"),
+        (["--data", "set", "--name", "a", "--trials", "0"], "'budget.trials' is 0"),
+        (["--data", "SCENES", "--name", "../a"], "'../a' is none of a search"),
+        (["--data", "SCENES", "--name", "first"], "'first' is in use"),
+        (["--resume", "third"], "no search 'third' in 'artifacts'; there are first"),
+        (["--resume", "first", "--name", "x"], "--resume goes on with 'first' as it was started"),
+    ],
+)
+def test_a_search_that_cannot_start_is_named(
+    refused: Command, scenes: Path, experiment: Experiment, arguments: list[str], sentence: str
+) -> None:
+    """Each is found before a cluster is started."""
+    Path("broken.yaml").write_text("data: [\n")
+    given = [str(scenes) if argument == "SCENES" else argument for argument in arguments]
+
+    assert sentence in refused("search", *given)
+    assert [path.name for path in experiment.storage.iterdir()] == ["first"]
+
+
+def test_a_sheet_that_cannot_be_written_is_named(refused: Command, scenes: Path) -> None:
+    """A directory that is not there is a slip like any other."""
+    Path("file").write_text("")
+
+    assert "sheet.png" in refused("inspect", scenes, "--out", "file/sheet.png")

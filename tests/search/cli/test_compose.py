@@ -1,0 +1,71 @@
+"""`twinhead compose`: what it says before it starts, what it refuses, and what it gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from data.compose.compose import SCALE
+from data.errors import InputError
+from search.cli.compose import compose
+from tests.data.compose.compose_kit import kit
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+
+def invoke(root: Path, *arguments: str, catch: bool = True) -> Result:
+    kit(root)
+    folders = ["--backgrounds", str(root / "bg"), "--foregrounds", str(root / "fg"), "--out", str(root / "set")]
+    return CliRunner().invoke(compose, [*folders, *arguments], catch_exceptions=catch)
+
+
+def test_a_set_is_composed(tmp_path: Path) -> None:
+    """The result alone on standard output, and on standard error how much it will be."""
+    depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm")
+    said = invoke(tmp_path, *depths, "--size", "32", "--placements", "3", "--flips", "--workers", "1", "--json")
+
+    assert said.exit_code == 0
+    result = json.loads(said.stdout)
+    assert result["counts"] == {"samples": 24, "backgrounds": 2, "foregrounds": 2}
+    assert (result["path"], result["source"]["depth"]["far"]) == (str(tmp_path / "set"), 5.0)
+    assert "24 samples of 32 px: 2 backgrounds × 2 foregrounds × 2 directions × 3 placements" in said.stderr
+    assert "level 255 is 5 m" in said.stderr
+    assert " GB, twice that until it is whole; about " in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give --depths, a folder"),
+        (("--depths", "depth"), "give --depth-unit mm, cm or relative"),
+        (("--depths", "depth", "--depth-unit", "relative"), "give --depth-polarity"),
+        (("--depths", "depth", "--depth-unit", "mm", "--placements", "0"), "--placements"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    """With the option that is to be given."""
+    with pytest.raises(InputError) as refused:
+        invoke(tmp_path, *arguments, catch=False)
+    assert said in str(refused.value)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_place_that_is_taken_is_said_before_anything_else(tmp_path: Path) -> None:
+    """Hundreds of thousands of pictures may have to be looked at before it would be said otherwise."""
+    (tmp_path / "set").mkdir()
+    depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm")
+    said = invoke(tmp_path, *depths, "--size", "32", "--workers", "1")
+
+    assert "exists already" in str(said.exception)
+    assert said.stderr == ""
+
+
+def test_the_options_have_the_composition_s_defaults() -> None:
+    """They are written twice, since the command line loads nothing that it may not need."""
+    defaults = {parameter.name: parameter.default for parameter in compose.params}
+    assert defaults["scale"] == SCALE

@@ -1,0 +1,186 @@
+"""What becomes of a network on the command line: handed over, measured, used; and refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from data.images import encode_png
+from search.study.experiment import Experiment
+from trainable.loop.checkpoint import CONFIG, WEIGHTS
+
+Command = Callable[..., Any]
+
+
+def picture(path: Path, height: int = 24, width: int = 40) -> Path:
+    path.write_bytes(encode_png(np.full((height, width, 3), 127, np.uint8)))
+    return path
+
+
+def test_best_hands_over_the_retrained_network(
+    twinhead: Command, refused: Command, experiment: Experiment, network: Path
+) -> None:
+    """Before the retraining there is none, and the sentence says what to do."""
+    sentence = refused("best", "first", "--out", "mine")
+    assert "no retrained network yet; finish it with 'twinhead search --resume first" in sentence
+
+    shutil.copytree(network, experiment.retrained)
+    said = twinhead("best", "first", "--out", "mine", "--json")
+
+    assert said.code == 0
+    assert json.loads(said.out)["out"] == "mine"
+    assert {path.name for path in Path("mine").iterdir()} >= {"model.safetensors", "config.json", "README.md"}
+
+
+def test_best_hands_over_a_trial(twinhead: Command, experiment: Experiment) -> None:
+    """Any trial's own weights, by its number."""
+    said = twinhead("best", "first", "--trial", 0, "--out", "mine", "--json")
+
+    assert said.code == 0
+    assert json.loads(said.out) == {"what": "trial 0 of 'first', epoch 1", "out": "mine"}
+    assert json.loads(Path("mine", "metrics.json").read_text()) == {
+        "val": json.loads(Path("raw", "metrics.json").read_text())
+    }
+
+
+def test_best_leaves_other_files_alone(refused: Command, experiment: Experiment) -> None:
+    """`--out` may name any directory, by a slip as well."""
+    Path("letters").mkdir()
+    Path("letters", "a.txt").write_text("dear")
+
+    assert "other files at 'letters'" in refused("best", "first", "--trial", 0, "--out", "letters")
+    assert Path("letters", "a.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["third"], "no search 'third' in 'artifacts'; there are first"),
+        (["../first"], "is none of a search"),
+        (["first", "--trial", "7"], "no trial 7; give --trial one of its trials (0 to 0)"),
+        (["first", "--storage", "elsewhere"], "no search 'first' in 'elsewhere'; start one with"),
+    ],
+)
+def test_a_network_that_is_not_there_is_named(
+    refused: Command, experiment: Experiment, arguments: list[str], sentence: str
+) -> None:
+    """A wrong name is answered with the right ones."""
+    assert sentence in refused("best", *arguments)
+
+
+def test_a_damaged_retrained_network_is_not_handed_over(
+    refused: Command, experiment: Experiment, network: Path
+) -> None:
+    """What is handed over loads."""
+    shutil.copytree(network, experiment.retrained)
+    (experiment.retrained / WEIGHTS).write_bytes(b"")
+
+    assert "model.safetensors' cannot be read" in refused("best", "first", "--out", "mine")
+    assert not Path("mine").exists()
+
+
+def test_evaluate_shows_baselines_beside(twinhead: Command, network: Path, scenes: Path) -> None:
+    """A figure alone says nothing: the same pictures without a network are next to it."""
+    said = twinhead("evaluate", network, scenes, "--split", "val", "--json")
+    values = json.loads(said.out)
+    shown = twinhead("evaluate", network, scenes, "--split", "val").out
+
+    assert said.code == 0
+    assert 0 <= values["metrics"]["score"] <= 1
+    assert set(values["baselines"]) == {"mask_threshold", "depth_mean"}
+    assert (values["split"], values["same_data"]) == ("val", True)
+    assert f"{values['metrics']['mask_iou']:.4f}" in shown
+    assert "warning" not in said.err
+
+
+def _lose_weights(network: Path) -> None:
+    (network / WEIGHTS).unlink()
+
+
+def _cut_weights(network: Path) -> None:
+    path = network / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def _widen(network: Path) -> None:
+    path = network / CONFIG
+    values = json.loads(path.read_text())
+    values["trial"]["model"]["width"] = 4
+    path.write_text(json.dumps(values))
+
+
+def _renew(network: Path) -> None:
+    path = network / CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (shutil.rmtree, "holds no readable config.json; give a directory made by 'twinhead best'"),
+        (lambda network: (network / CONFIG).write_text("{"), "holds no readable config.json"),
+        (_lose_weights, "model.safetensors' cannot be read"),
+        (_cut_weights, "model.safetensors' cannot be read"),
+        (_widen, "are of another network"),
+        (_renew, "has format 99"),
+    ],
+)
+def test_a_network_that_cannot_be_used_is_named(
+    refused: Command, network: Path, scenes: Path, damage: Callable[[Path], Any], sentence: str
+) -> None:
+    """Missing, cut off, of another width, of another time: each has its sentence."""
+    damage(network)
+    photo = picture(Path("photo.png"))
+
+    assert sentence in refused("evaluate", network, scenes)
+    assert sentence in refused("predict", network, "--bg", photo, "--fg-bg", photo)
+    assert not Path("out").exists()
+
+
+def test_a_part_without_samples_is_named(twinhead: Command, refused: Command, network: Path) -> None:
+    """With a single room there is nothing to test on."""
+    twinhead("render", "set", "--backgrounds", 1, "--per-background", 1, "--size", 32)
+
+    assert "has no samples: the data set has 1 background" in refused("evaluate", network, "set")
+
+
+def test_predict_writes_pictures_of_the_given_size(twinhead: Command, network: Path) -> None:
+    """The network's own size is nobody's concern."""
+    said = twinhead(
+        "predict", network, "--bg", picture(Path("a.png")), "--fg-bg", picture(Path("b.png")), "--out", "out", "--json"
+    )
+    written = json.loads(said.out)["written"]
+
+    assert said.code == 0
+    assert [Path(path).name for path in written] == ["mask.png", "depth.png", "overlay.png"]
+    for path in written:
+        pixels = cv2.imread(path)
+        assert pixels is not None
+        assert pixels.shape[:2] == (24, 40)
+
+
+@pytest.mark.parametrize(
+    ("bg", "sentence"),
+    [
+        ("nowhere.png", "'nowhere.png' cannot be read (No such file or directory)"),
+        (".", "'.' cannot be read (Is a directory)"),
+        ("text.png", "'text.png' is no image, or cut off"),
+        ("larger.png", "are 40 × 48 and 40 × 24 pixels; give two of the same size"),
+    ],
+)
+def test_pictures_that_cannot_be_used_are_named(refused: Command, network: Path, bg: str, sentence: str) -> None:
+    """The two pictures are a person's own, and of any origin."""
+    Path("text.png").write_text("text")
+    picture(Path("larger.png"), height=48)
+
+    given = ("predict", network, "--bg", bg, "--fg-bg", picture(Path("b.png")), "--out", "out")
+
+    assert sentence in refused(*given)
+    assert not Path("out").exists()

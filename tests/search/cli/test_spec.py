@@ -1,0 +1,160 @@
+"""The spec as a command prints and checks it: what is printed is the defaults, and every error has its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from search.cli.spec import spec
+from search.spec.spec import load_spec
+from search.spec.tree import leaves
+
+BAD = """\
+data: {path: set, image_size: 50, samples: 0}
+model:
+  family: unet
+  width: {choices: [8, big]}
+optimizer:
+  lr: fast
+  learning_rate: 3
+  weight_decay: {low: 1, high: 0}
+optimiser: {}
+budget: {patience: 0}
+constraints:
+  parameters: -1
+"""
+
+
+def said(*arguments: object) -> Result:
+    return CliRunner().invoke(spec, [str(argument) for argument in arguments])
+
+
+def problems_of(tmp_path: Path, text: str) -> list[dict[str, Any]]:
+    """What the check finds in a file; all but its place and key is told elsewhere."""
+    file = tmp_path / "spec.yaml"
+    file.write_text(text)
+    result = said("--check", file, "--json")
+    assert result.exit_code == 2
+    found: list[dict[str, Any]] = json.loads(result.stdout)["problems"]
+    return found
+
+
+def test_what_is_printed_is_the_defaults(tmp_path: Path) -> None:
+    """People start from it, and change what they came to change: the rest must mean what it meant without a file."""
+    file = tmp_path / "a.yaml"
+    file.write_text(said().stdout)
+    checked = said("--check", file)
+
+    assert (checked.exit_code, checked.stderr) == (0, "")
+    assert checked.stdout.startswith(f"{file}: ok\n")
+    assert load_spec(file, data_path="set") == load_spec(data_path="set")
+
+
+def test_every_key_is_printed() -> None:
+    """What is not there cannot be found: the printed spec is the reference."""
+    printed = yaml.safe_load(said().stdout)
+    everything = load_spec(data_path="DATA").as_plain()
+
+    assert {path for path, _ in leaves(everything)} | {("name",)} == {path for path, _ in leaves(printed)}
+
+
+def test_comments_are_the_fields_own() -> None:
+    """A second copy would soon say something else than the field."""
+    text = said().stdout
+
+    assert "  # Peak learning rate: each policy scales it by a factor in (0, 1].\n  lr:  # above 0\n    per:" in text
+    assert "  combine: {choices: [sum, sqrt, uncertainty]}  # one of sum, sqrt, uncertainty\n" in text
+    assert "    hflip: 0.5  # 0 to 1\n" in text
+    assert max(len(line) for line in text.splitlines() if line.lstrip().startswith("#")) <= 100
+
+
+def test_flags_are_printed(tmp_path: Path) -> None:
+    """A command line becomes a file."""
+    file = tmp_path / "a.yaml"
+    result = said("--data", "classroom", "--set", "policy.name=cosine", "--set", "name=first")
+    file.write_text(result.stdout)
+    found = load_spec(file)
+
+    assert (found.data_path, found.subject.name) == ("classroom", "first")
+    assert found == load_spec(None, [("policy.name", "cosine"), ("name", "first")], data_path="classroom")
+
+
+def test_every_error_is_found_where_it_stands(tmp_path: Path) -> None:
+    """One run of the check is enough to correct a file: line and column of each wrong key, value, bound and choice."""
+    found = [(problem["line"], problem["column"], problem["key"]) for problem in problems_of(tmp_path, BAD)]
+
+    assert found == [
+        (1, 31, "data.image_size"),
+        (1, 44, "data.samples"),
+        (3, 11, "model.family"),
+        (4, 24, "model.width"),
+        (6, 7, "optimizer.lr"),
+        (7, 3, "optimizer.learning_rate"),
+        (8, 23, "optimizer.weight_decay.low"),
+        (9, 1, "optimiser"),
+        (10, 20, "budget.patience"),
+        (12, 15, "constraints.parameters"),
+    ]
+
+
+def test_errors_open_with_their_place(tmp_path: Path) -> None:
+    """As compilers have it: terminals and editors jump there."""
+    file = tmp_path / "spec.yaml"
+    file.write_text("data: {path: set}\nbudget:\n  trials: 0\n")
+    result = said("--check", file)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"{file}:3:11: The value of 'budget.trials' is 0, but must be greater than or equal to 1; "
+        f"correct it in '{file}'.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "sentence"),
+    [
+        ("data: {path: set}\nmodel: {width: [8\n", 3, 1, "no valid YAML"),
+        ("data: {path: set}\nmodel: {width: 8, width: 9}\n", 2, 19, "'width' is there twice"),
+        ("data: {image_size: 64}\n", 1, 1, "data set is missing"),
+        ("budget: {trials: 3}\n", 1, 1, "data set is missing"),
+        ("data: {path: set}\nscheduler:\n  grace_epochs: 20\n", 3, 3, "grace_epochs at most max_epochs"),
+        ("data: {path: set}\nsearch: {start_from: [recipes, a b]}\n", 2, 22, "not 'a b'"),
+        ("data:\n  path: set\n  progression:\n  - {share: 0.5, scale: 2}\n", 4, 25, "less than or equal to 1"),
+        ("data: {path: set}\nname: a/b\n", 2, 7, "up to 100 letters"),
+    ],
+)
+def test_places_of_odd_errors(tmp_path: Path, text: str, line: int, column: int, sentence: str) -> None:
+    """Of what is no YAML, missing, in a list, or wrong only beside another value: as near as can be."""
+    [problem] = problems_of(tmp_path, text)
+
+    assert sentence in problem["sentence"]
+    assert (problem["line"], problem["column"]) == (line, column)
+
+
+def test_a_file_that_is_not_there() -> None:
+    """It has no lines, but a sentence all the same."""
+    result = said("--check", "nowhere.yaml")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("The spec 'nowhere.yaml' cannot be read")
+
+
+def test_the_check_says_what_would_be_searched(tmp_path: Path) -> None:
+    """Before hours of training, one look at what they will be spent on."""
+    file = tmp_path / "spec.yaml"
+    file.write_text(
+        "name: small\ndata: {path: set, samples: 200}\nmodel: {family: resunet, width: 8}\n"
+        "budget: {trials: 7, hours: 2, patience: 5}\nconstraints: {parameters: 2e6}\n"
+    )
+    found = json.loads(said("--check", file, "--json").stdout)
+
+    assert (found["ok"], found["name"], found["data"]["samples"], found["rungs"]) == (True, "small", 200, [3, 9])
+    assert found["budget"] == {"trials": 7, "hours": 2, "patience": 5}
+    assert found["constraints"] == {"parameters": 2e6}
+    assert "model.width" not in found["searched"]
+    assert found["searched"]["optimizer.name"] == {"choices": ["sgd", "adam", "adamw"]}

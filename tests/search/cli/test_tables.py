@@ -1,0 +1,116 @@
+"""What people read at the end: each result in words and figures, and where everything is."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search.cli.tables import show_summary, show_training
+from search.study.experiment import Experiment
+from trainable.recipes import load_recipe
+
+FIGURES = {"score": 0.6, "mask_iou": 0.9, "mask_rmse": 0.1, "depth_delta1": 0.3, "depth_rmse": 0.25}
+BASELINES = {
+    "mask_threshold": {"mask_iou": 0.8, "mask_rmse": 0.2},
+    "depth_mean": {"depth_delta1": 0.2, "depth_rmse": 0.3},
+}
+
+
+def shown(show: Any, *arguments: Any) -> str:
+    console = Console(width=100, file=io.StringIO(), record=True)
+    show(console, *arguments)
+    return console.export_text()
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    config = load_recipe("ramana-dnn").config.model_dump(mode="json")
+    trial = {"trial": 12, "recipe": None, "epoch": 8, "score": 0.61, "config": config, "test": FIGURES}
+    return {
+        "name": "first",
+        "trials": 20,
+        "outcomes": {"finished": 8, "stopped": 12, "diverged": 0},
+        "epochs": 99,
+        "seconds": 12.0,
+        "best": trial,
+        "recipe": {**trial, "trial": 3, "recipe": "birender-cnn", "test": {**FIGURES, "score": 0.5}},
+        "beyond_recipe": {"score": {"value": 0.1, "low": 0.05, "high": 0.15}},
+        "retrained": {"metrics": FIGURES, "checkpoint": "retrained", "epochs": 9},
+        "baselines": BASELINES,
+        **changes,
+    }
+
+
+def test_a_search_says_what_its_best_trial_is(tmp_path: Path) -> None:
+    """Family, losses, optimizer and policy: enough to know what won."""
+    text = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
+    assert "20 trials (8 finished, 12 stopped), 99 epochs" in text
+    assert "resnet-dual of width 32; l1 + ssim + edge mask" in text
+    assert "adam 0.001" in text
+
+
+def test_a_search_says_how_far_it_got_beyond_the_best_recipe(tmp_path: Path) -> None:
+    """That is what searching was for."""
+    text = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
+    assert "recipe birender-cnn" in text
+    assert "trial 12 beyond the recipe birender-cnn" in text
+    assert "score +0.1000 (+0.0500 to +0.1500)" in text
+    assert "not clearly better" not in text
+    unclear = summary(beyond_recipe={"score": {"value": 0.01, "low": -0.02, "high": 0.04}})
+    assert "not clearly better" in shown(show_summary, Experiment(storage=tmp_path, name="first"), unclear)
+
+
+def test_a_gain_without_an_interval_is_shown_without_one(tmp_path: Path) -> None:
+    """Test pictures of a single room have none."""
+    alone = summary(beyond_recipe={"score": {"value": 0.01, "low": None, "high": None}})
+    assert "score +0.0100\n" in shown(show_summary, Experiment(storage=tmp_path, name="first"), alone)
+
+
+def test_a_search_says_that_no_trial_beat_a_recipe(tmp_path: Path) -> None:
+    """A gain of 0 with an interval of 0 would look like a measurement."""
+    same = summary()
+    same["recipe"]["trial"] = 12
+    assert "no trial got beyond the recipe birender-cnn" in shown(
+        show_summary, Experiment(storage=tmp_path, name="first"), same
+    )
+
+
+def test_a_search_without_recipes_does_not_speak_of_them(tmp_path: Path) -> None:
+    """The demo has none."""
+    text = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(recipe=None, beyond_recipe=None))
+    assert "beyond" not in text
+    assert "the recipe" not in text
+
+
+def test_a_training_shows_its_network_beside_the_baselines(tmp_path: Path) -> None:
+    """With the project's own metric, if it had one."""
+    result = {
+        "name": "mine",
+        "recipe": "monimoyd-unet",
+        "faithful": True,
+        "epochs": 5,
+        "epoch": 4,
+        "seconds": 3.0,
+        "metrics": FIGURES,
+        "published": {"iou75_mask": 0.75},
+        "baselines": BASELINES,
+        "checkpoint": "best",
+    }
+    text = shown(show_training, tmp_path, result)
+    assert "recipe monimoyd-unet, faithful, 5 epochs" in text
+    assert "validation picked epoch 4" in text
+    assert "iou75_mask" in text
+    assert "0.7500" in text
+    assert "mask_iou" in text
+
+
+def test_a_retrained_network_that_is_worse_than_the_trial_is_noted(tmp_path: Path) -> None:
+    """It is handed over by default, though the trial's own weights are to be had."""
+    retrained = {"metrics": {**FIGURES, "score": FIGURES["score"] - 0.1}, "checkpoint": "retrained", "epochs": 9}
+    worse = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(retrained=retrained))
+    equal = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
+
+    assert "loses to trial 12" in worse
+    assert "loses to trial" not in equal

@@ -1,0 +1,156 @@
+"""A checkpoint as it is handed over: what is in it, what its card says, and that nobody's files are lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.errors import InputError
+from search.results.export import baseline_metrics, copy_out, hand_over, metrics_table, verdict
+from trainable.config import DataConfig, ModelConfig, TrialConfig
+from trainable.loop.checkpoint import Origin, load_model, save, save_state
+from trainable.models import build_model
+
+CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2), data=DataConfig(image_size=32))
+METRICS = {"score": 0.5, "mask_iou": 0.4, "mask_rmse": 0.3, "depth_delta1": 0.6, "depth_rmse": 0.2}
+BASELINES = {"mask_threshold": {"mask_iou": 0.25, "mask_rmse": 0.5}, "depth_mean": {"depth_delta1": 0.75}}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """As a trial leaves it: with the state that only going on needs."""
+    directory = tmp_path / "checkpoint"
+    origin = Origin(config=CONFIGURATION, data_fingerprint="abc", epoch=7)
+    save(directory, build_model(CONFIGURATION.model), origin, METRICS)
+    save_state(directory, {"epoch": 7})
+    return directory
+
+
+def handed(checkpoint: Path, destination: Path) -> Path:
+    hand_over(checkpoint, destination, metrics={"val": METRICS, "baselines": BASELINES}, title="first: trial 3")
+    return destination
+
+
+def test_it_holds_what_is_needed_and_nothing_more(checkpoint: Path, tmp_path: Path) -> None:
+    """The optimizer's state is twice the weights, and of no use to anybody else."""
+    out = handed(checkpoint, tmp_path / "deep" / "out")
+    model, origin = load_model(out)
+
+    assert {path.name for path in out.iterdir()} == {"model.safetensors", "config.json", "metrics.json", "README.md"}
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert (origin.config, origin.epoch, origin.data_fingerprint) == (CONFIGURATION, 7, "abc")
+    for name, weights in load_model(checkpoint)[0].state_dict().items():
+        assert torch.equal(model.state_dict()[name], weights)
+
+
+def test_metrics_are_whole(checkpoint: Path, tmp_path: Path) -> None:
+    """The card shows some figures; the file has all."""
+    out = handed(checkpoint, tmp_path / "out")
+
+    assert json.loads((out / "metrics.json").read_text()) == {"val": METRICS, "baselines": BASELINES}
+
+
+def test_the_card_says_what_one_must_know(checkpoint: Path, tmp_path: Path) -> None:
+    """Who is given the weights has nothing else: how to use them, how good they are, beside what, made from what."""
+    card = (handed(checkpoint, tmp_path / "out") / "README.md").read_text()
+
+    assert card.startswith("# first: trial 3\n")
+    assert "twinhead predict . --bg bg.jpg --fg-bg fg_bg.jpg --out out/" in card
+    assert "| metric | without a network | this network, validation |" in card
+    assert "| mask_iou | 0.2500 | 0.4000 |" in card
+    assert "| depth_rmse | – | 0.2000 |" in card
+    assert "`abc`" in card
+    assert "32 × 32" in card
+    assert "7 of 9 epochs" in card
+    assert "pictures.png" not in card
+
+
+def test_the_card_says_where_it_loses_to_no_network(checkpoint: Path, tmp_path: Path) -> None:
+    """On the whole, in the mask, in the depth: a table alone lets it be overlooked."""
+    better = {name: value + 1 for name, value in METRICS.items()}
+    worse = {name: value - 1 for name, value in METRICS.items()}
+
+    assert verdict(better, BASELINES) == []
+    assert [said.split(" loses")[0] for said in verdict(worse, BASELINES)] == [
+        "on the whole it",
+        "the mask",
+        "the depth",
+    ]
+
+    hand_over(checkpoint, tmp_path / "out", metrics={"val": worse, "baselines": BASELINES}, title="first")
+    assert "Note: on the whole it loses to what takes no network: score" in (tmp_path / "out/README.md").read_text()
+
+
+def test_pictures_are_shown_where_there_are_any(checkpoint: Path, tmp_path: Path) -> None:
+    """A card without its picture would have a broken link."""
+    (checkpoint / "pictures.png").write_bytes(b"picture")
+    out = handed(checkpoint, tmp_path / "out")
+
+    assert (out / "pictures.png").read_bytes() == b"picture"
+    assert "](pictures.png)" in (out / "README.md").read_text()
+
+
+def test_an_earlier_one_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    """A second retraining hands over to the same place, whole."""
+    (checkpoint / "pictures.png").write_bytes(b"picture")
+    handed(checkpoint, tmp_path / "out")
+    (checkpoint / "pictures.png").unlink()
+    out = handed(checkpoint, tmp_path / "out")
+
+    assert not (out / "pictures.png").exists()
+    copy_out(out, tmp_path / "copy")
+    copy_out(out, tmp_path / "copy")
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {path.name for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("give", ["hand_over", "copy_out"])
+def test_other_files_are_left_alone(checkpoint: Path, tmp_path: Path, give: str) -> None:
+    """`--out ~` must not cost anybody their home."""
+    made = handed(checkpoint, tmp_path / "made")
+    home = tmp_path / "home"
+    (home / "letters").mkdir(parents=True)
+    (home / "letters" / "a.txt").write_text("dear")
+    for place in (home, home / "letters" / "a.txt"):
+        with pytest.raises(InputError, match=r"other files at '.*'; give --out an empty or a new directory"):
+            handed(checkpoint, place) if give == "hand_over" else copy_out(made, place)
+
+    assert [path.name for path in home.rglob("*")] == ["letters", "a.txt"]
+
+
+def test_the_directory_that_one_stands_in_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell would stand in a directory that is no more."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    with pytest.raises(InputError, match=r"'\.' is where the command runs; give --out one within it"):
+        handed(checkpoint, Path())
+    assert handed(checkpoint, Path("best")).is_dir()
+
+
+def test_a_place_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    """Below a file nothing can be made."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError, match=r"Nothing can be written to '.*file/out'.*; give another directory"):
+        handed(checkpoint, tmp_path / "file" / "out")
+
+
+def test_baselines_are_one_prediction() -> None:
+    """The score to beat is that of the threshold's mask with the mean's depth."""
+    both = baseline_metrics(BASELINES)
+
+    assert both["score"] == pytest.approx((0.25 + 0.75) / 2)
+    assert both["mask_rmse"] == 0.5
+
+
+def test_a_table_has_a_row_a_metric() -> None:
+    """What a column lacks is a dash, not a zero."""
+    table = metrics_table({"a": {"score": 0.5}, "b": {}}).splitlines()
+
+    assert table[:3] == ["| metric | a | b |", "|---|---|---|", "| score | 0.5000 | – |"]
+    assert len(table) == 7

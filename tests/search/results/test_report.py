@@ -1,0 +1,307 @@
+"""The report of a comparison: three files that say the same, whatever names users give and whatever failed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from data.grids import save_png
+from search.recipes.compare import COLUMNS
+from search.results.report import show_comparison, write_report
+
+NASTY = "<b>x</b>|`y`"
+
+
+def row(name: str, score: float | None, **changes: Any) -> dict[str, Any]:
+    keys = {column["key"] for column in COLUMNS}
+    figures = None
+    if score is not None:
+        figures = {key: {"value": score, "low": score - 0.02, "high": score + 0.03} for key in keys}
+    return {
+        "recipe": name,
+        "source": "",
+        "faithful": False,
+        "family": "debug",
+        "width": 4,
+        "parameters": 1_234,
+        "macs": 56_000_000,
+        "batch_size": 16,
+        "losses": "bce mask, l1 depth",
+        "optimizer": "sgd 0.1",
+        "policy": "step",
+        "outcome": "finished" if figures else "diverged",
+        "reason": "" if figures else "The loss became nan",
+        "epoch": 2 if figures else None,
+        "seconds": 3.4,
+        "figures": figures,
+        "pictures": None,
+        **changes,
+    }
+
+
+def comparison(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "compare",
+        "data": "rooms",
+        "data_fingerprint": "ab",
+        "image_size": 64,
+        "epochs": 9,
+        "seed": 0,
+        "complete": True,
+        "samples": {"train": 420, "val": 92, "test": 88},
+        "samples_seen": 3_780,
+        "test": {"pictures": 88, "backgrounds": 22},
+        "notes": ["batch sizes are the recipes' own"],
+        "columns": list(COLUMNS),
+        "rows": list(rows),
+        "baselines": {
+            "mask_threshold": {"mask_iou": 0.875, "mask_rmse": 0.2, "threshold": 20.0},
+            "depth_mean": {"depth_delta1": 0.25, "depth_rmse": 0.3},
+        },
+        "versions": {},
+        "seconds": 12.0,
+    }
+
+
+def on_screen(given: dict[str, Any], width: int = 120) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    show_comparison(console, given)
+    return console.export_text()
+
+
+class Page(HTMLParser):
+    """What a page shows, and which tags it has."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.open, self.drawn = "", [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "img", "line", "circle"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+        if self.open and self.open[-1] == "text":
+            self.drawn.append((data, self.tags[-1][1]))
+
+
+def test_the_best_comes_first_and_what_failed_last(tmp_path: Path) -> None:
+    """A reader looks at the top, and must learn at the bottom what is missing and why."""
+    files = write_report(comparison(row("low", 0.3), row("broken", None), row("high", 0.6)), tmp_path)
+    markdown = files["md"].read_text()
+
+    table = [line for line in markdown.splitlines() if line.startswith(("| high", "| low", "| broken"))][:3]
+    assert [line.split()[1] for line in table] == ["high", "low", "broken"]
+    assert "**.600 (.580–.630)**" in table[0]
+    assert ".300 (.280–.330) |" in table[1].split("**")[0]  # the score is not marked; an error of .3 is the best
+    assert "- broken diverged: The loss became nan" in markdown
+
+
+def test_baselines_stand_in_the_table(tmp_path: Path) -> None:
+    """A network that loses to a threshold on the difference of two pictures is no network."""
+    files = write_report(comparison(row("a", 0.5)), tmp_path)
+    for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
+        assert "a threshold on the difference" in text
+        assert ".875" in text
+
+
+def test_every_column_is_there(tmp_path: Path) -> None:
+    """Our metrics, and each project's own."""
+    files = write_report(comparison(row("a", 0.5)), tmp_path)
+    for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
+        for column in COLUMNS:
+            assert column["title"] in text
+        assert "The metric of monimoyd" in text
+
+
+def test_names_are_text_and_no_markup(tmp_path: Path) -> None:
+    """They come from files that anybody may have written."""
+    files = write_report(comparison(row(NASTY, 0.5), row("bad", None, reason=NASTY)), tmp_path)
+    page = Page(files["html"].read_text())
+
+    assert page.text.count(NASTY) >= 3
+    assert "b" not in [tag for tag, _ in page.tags]
+    assert NASTY not in files["md"].read_text()
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """It is sent around by itself: pictures inside, no script, no address."""
+    save_png(np.zeros((4, 6, 3), np.uint8), tmp_path / "a.png")
+    html = write_report(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text()
+    page = Page(html)
+
+    assert page.open == []
+    assert "script" not in [tag for tag, _ in page.tags]
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) == 1
+    assert str(sources[0]).startswith("data:image/png;base64,")
+    assert "http" not in html
+    assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
+    assert all(attributes.get("scope") in {"col", "row"} for tag, attributes in page.tags if tag == "th")
+
+
+def test_json_is_the_comparison(tmp_path: Path) -> None:
+    """Programs read what people read."""
+    given = comparison(row("a", 0.5))
+    assert json.loads(write_report(given, tmp_path)["json"].read_text()) == given
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "comparison.json", "comparison.md"]
+
+
+def test_figures_without_an_interval_are_shown(tmp_path: Path) -> None:
+    """A single background says nothing of how much others would differ."""
+    alone = row("a", 0.5)
+    for figure in alone["figures"].values():
+        figure.update(low=None, high=None)
+    files = write_report(comparison(alone), tmp_path)
+    assert "**.500** |" in files["md"].read_text()
+    assert "0.500" in Page(files["html"].read_text()).text
+
+
+def test_nothing_but_failures_is_a_report_too(tmp_path: Path) -> None:
+    """Somebody waited hours for it."""
+    page = Page(write_report(comparison(row("a", None)), tmp_path)["html"].read_text())
+    assert "No recipe came to a result." in page.text
+
+
+@pytest.mark.parametrize("width", [120, 100, 80])
+def test_the_screen_has_room_for_the_table(width: int) -> None:
+    """Lines that are broken in the middle cannot be read."""
+    shown = on_screen(comparison(row("raguram-resunet-lite", 0.5), row("bad", None)), width)
+    line = next(line for line in shown.splitlines() if line.startswith("raguram-resunet-lite"))
+    assert ".500 (.480–.530)" in line
+    assert len(line.rstrip()) <= width
+    assert "bad diverged: The loss became nan" in shown
+
+
+def test_recipes_below_the_baselines_are_named(tmp_path: Path) -> None:
+    """A network that is no better than none must not look like a result."""
+    files = write_report(comparison(row("good", 0.9), row("poor", 0.3)), tmp_path)
+    for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
+        assert "Not better than without a network (score 0.562): poor." in text
+
+
+def test_a_value_that_several_share_is_not_the_best(tmp_path: Path) -> None:
+    """Three zeros are no winners."""
+    assert "**" not in write_report(comparison(row("a", 0.5), row("b", 0.5)), tmp_path)["md"].read_text()
+
+
+def test_a_long_name_does_not_cost_the_figures(tmp_path: Path) -> None:
+    """A recipe of the user's may have a hundred letters; what is read is the numbers."""
+    shown = on_screen(comparison(row("n" * 100, 0.5)))
+    assert shown.count(".500 (.480–.530)") == 3
+    assert "…" not in shown
+
+
+def test_brackets_on_the_screen_are_brackets() -> None:
+    """A path with brackets is a path; the screen's own markup must not make it vanish, or stop there."""
+    given = comparison(row("[/b]", 0.5), row("bad", None, reason="[red]x"))
+    shown = on_screen(given | {"data": "/photos/[/2024]"})
+    assert all(text in shown for text in ("/photos/[/2024]", "[/b]", "[red]x"))
+
+
+def test_a_training_that_broke_off_says_so_beside_its_figures(tmp_path: Path) -> None:
+    """The weights from before it diverged are measured, and must not pass for a whole training."""
+    given = comparison(row("broken", 0.6, outcome="diverged", reason="The loss became nan", epoch=3), row("a", 0.5))
+    files = write_report(given, tmp_path)
+    for text in (files["md"].read_text(), Page(files["html"].read_text()).text, on_screen(given)):
+        plain = text.replace("\\", "")
+        assert "broken diverged: The loss became nan (its figures are of epoch 3)" in plain
+        assert "broken (diverged)" in plain
+        assert "a (finished)" not in plain
+
+
+def test_a_recipe_that_was_not_reached_says_so(tmp_path: Path) -> None:
+    """It has no reason, and a sentence must not end in a colon."""
+    markdown = write_report(comparison(row("a", None, outcome="missing", reason="")), tmp_path)["md"].read_text()
+    assert "- a missing\n" in markdown
+
+
+def test_published_errors_are_declared(tmp_path: Path) -> None:
+    """Figures of recipes with their errors turned on are not those of the recipes as they are."""
+    corrected, faithful = comparison(row("a", 0.5)), comparison(row("a", 0.5, faithful=True))
+    said = "Published errors are turned back on in every recipe."
+    for suffix in ("md", "html"):
+        assert said not in write_report(corrected, tmp_path)[suffix].read_text()
+        assert said in write_report(faithful, tmp_path)[suffix].read_text()
+    assert said in on_screen(faithful)
+
+
+def test_a_report_says_what_it_is_of(tmp_path: Path) -> None:
+    """Whoever gets the file has neither the data nor the program beside it."""
+    given = comparison(row("a", 0.5, source="somebody's project")) | {"versions": {"torch": "9.9"}}
+    files = write_report(given, tmp_path)
+    for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
+        assert all(part in text for part in ("fingerprint ab, seed 0; torch 9.9", "somebody's project"))
+
+
+def test_a_score_that_is_no_number_is_last_and_unmarked(tmp_path: Path) -> None:
+    """One network that answers with NaN must not cost the others their report."""
+    bad = row("bad", 0.5)
+    bad["figures"] = {key: {"value": None, "low": None, "high": None} for key in bad["figures"]}
+    lines = write_report(comparison(bad, row("a", 0.5)), tmp_path)["md"].read_text().splitlines()
+    table = [line.split()[1] for line in lines if line.startswith(("| a |", "| bad |"))]
+    assert table[:2] == ["a", "bad"]
+
+    alone = write_report(comparison(bad), tmp_path)
+    assert "**–**" not in alone["md"].read_text()
+    assert "No recipe came to a result." in Page(alone["html"].read_text()).text
+
+
+def test_the_chart_has_a_scale(tmp_path: Path) -> None:
+    """A distance between two dots says nothing without one."""
+    page = Page(write_report(comparison(row("a", 0.31), row("b", 0.52)), tmp_path)["html"].read_text())
+    places = {text: float(str(attributes["x"])) for text, attributes in page.drawn if attributes.get("class") == "tick"}
+    assert list(places) == ["0.3", "0.4", "0.5"]
+    circles = [float(str(attributes["cx"])) for tag, attributes in page.tags if tag == "circle"]
+    step = places["0.5"] - places["0.4"]
+    assert (circles[0] - circles[1]) / step == pytest.approx(2.1, abs=0.01)
+
+
+def test_the_chart_has_room_for_a_long_name(tmp_path: Path) -> None:
+    """It leaves out the middle, and keeps how the training ended."""
+    given = comparison(row("n" * 100, 0.5, outcome="diverged", reason="The loss became nan"))
+    page = Page(write_report(given, tmp_path)["html"].read_text())
+    (name,) = [text for text, attributes in page.drawn if attributes.get("text-anchor") == "end"]
+    assert len(name) <= 32
+    assert name.endswith("(diverged)")
+
+
+def test_pictures_have_their_size(tmp_path: Path) -> None:
+    """The page keeps their room, and does not jump."""
+    save_png(np.zeros((4, 6, 3), np.uint8), tmp_path / "a.png")
+    page = Page(write_report(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text())
+    (image,) = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert (image["width"], image["height"]) == ("6", "4")
+
+
+def test_a_machine_without_unicode_writes_it_too(tmp_path: Path) -> None:
+    """The report comes after hours of training, and has a δ in it."""
+    (tmp_path / "in.json").write_text(json.dumps(comparison(row("a", 0.5))))
+    program = (
+        "import json, pathlib, sys; from search.results.report import write_report; place = pathlib.Path(sys.argv[1]); "
+        "write_report(json.loads((place / 'in.json').read_text()), place)"
+    )
+    ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=ascii_alone, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "δ" in (tmp_path / "comparison.html").read_text(encoding="utf-8")

@@ -1,0 +1,216 @@
+"""What the study remembers of trials, and what is made of it: the best one, the outcomes, the summary."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from data.errors import InputError
+from search.results.summary import find_best, find_best_recipe, find_trial, outcomes, summarise, trial_records
+from search.spec.spec import load_spec
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start
+from trainable.config import ModelConfig, TrialConfig
+from trainable.loop.checkpoint import CONFIG, STATE, WEIGHTS, Origin, save, save_state
+from trainable.models import build_model
+
+CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2))
+SPEC = load_spec(data_path="set")
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Iterator[Experiment]:
+    experiment = Experiment(storage=tmp_path, name="s")
+    experiment.create(SPEC)
+    yield experiment
+
+
+def checkpoint(experiment: Experiment, number: int, epoch: int) -> str:
+    """Weights and state as a trial leaves them; the directory below the experiment."""
+    directory = experiment.trials / f"{number:05d}" / f"checkpoint_{epoch:06d}"
+    origin = Origin(config=CONFIGURATION, data_fingerprint="0", epoch=epoch)
+    save(directory, build_model(CONFIGURATION.model), origin, {"score": 0.0})
+    save_state(directory, {"epoch": epoch})
+    return experiment.relative(directory)
+
+
+def trial_of(
+    experiment: Experiment,
+    study: optuna.Study,
+    scores: dict[int, float],
+    *,
+    state: TrialState = TrialState.COMPLETE,
+    kept: tuple[int, ...] = (),
+    outcome: str = "trained",
+    recipe: str = "",
+) -> TrialRecord:
+    """A trial with these scores by epoch, and checkpoints of the `kept` epochs."""
+    trial = study.ask()
+    trial.set_user_attr("recipe", recipe)
+    note_start(trial, CONFIGURATION.model_dump())
+    for epoch, score in scores.items():
+        path = checkpoint(experiment, trial.number, epoch) if epoch in kept else None
+        note_epoch(trial, EpochRecord(epoch=epoch, metrics={"score": score}, checkpoint=path), {"outcome": outcome})
+    if state != TrialState.RUNNING:
+        study.tell(trial, max(scores.values()) if state == TrialState.COMPLETE else None, state=state)
+    return trial_records(study)[-1]
+
+
+def test_a_trial_is_read_as_it_was_noted(experiment: Experiment) -> None:
+    """Another process, a year later, reads the same: epochs in order, configuration, learning rates."""
+    trial = open_study(experiment).ask()
+    assert note_start(trial, CONFIGURATION.model_dump()) == 0
+    for epoch in (1, 2, 10):
+        record = EpochRecord(epoch=epoch, metrics={"score": epoch / 10, "mask_iou": 0.5}, checkpoint=f"c{epoch}")
+        note_epoch(trial, record, {"outcome": "trained", "lr_factors": [1.0] * epoch, "other": 3})
+
+    [record] = trial_records(open_study(experiment))
+    assert [epoch.epoch for epoch in record.epochs] == [1, 2, 10]
+    assert record.epochs[2] == EpochRecord(epoch=10, metrics={"score": 1.0, "mask_iou": 0.5}, checkpoint="c10")
+    assert record.config == CONFIGURATION.model_dump()
+    assert (record.outcome, record.reason, record.lr_factors) == ("trained", "", [1.0] * 10)
+    assert note_start(trial, CONFIGURATION.model_dump()) == 1
+
+
+def test_the_best_epoch_is_of_those_with_weights(experiment: Experiment) -> None:
+    """A score without weights cannot be handed over; of equals the earlier counts."""
+    record = trial_of(experiment, open_study(experiment), {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.7}, kept=(1, 3, 4))
+    best = record.best(experiment)
+
+    assert best is not None
+    assert (best.epoch, best.score) == (3, 0.7)
+
+
+def test_the_newest_checkpoint_with_state_is_gone_on_from(experiment: Experiment) -> None:
+    """Weights alone do not have what the optimizer needs."""
+    record = trial_of(experiment, open_study(experiment), {1: 0.5, 2: 0.9, 3: 0.7}, kept=(1, 2, 3))
+    assert record.newest(experiment) == experiment.root / str(record.epochs[2].checkpoint)
+    (experiment.root / str(record.epochs[2].checkpoint) / STATE).unlink()
+
+    assert record.newest(experiment) == experiment.root / str(record.epochs[1].checkpoint)
+    shutil.rmtree(experiment.trials)
+    assert record.newest(experiment) is None
+
+
+def test_a_finished_trial_keeps_its_best_weights_alone(experiment: Experiment) -> None:
+    """Hundreds of trials share a disk."""
+    record = trial_of(experiment, open_study(experiment), {1: 0.5, 2: 0.9, 3: 0.7}, kept=(1, 2, 3))
+    keep_best(experiment, record)
+
+    [left] = (experiment.trials / "00000").iterdir()
+    assert left == experiment.root / str(record.epochs[1].checkpoint)
+    assert (left / WEIGHTS).is_file()
+    assert not (left / STATE).exists()
+
+
+def test_the_best_trial_is_found_by_its_best_epoch(experiment: Experiment) -> None:
+    """Not by its last one, nor by the trial with the most epochs."""
+    study = open_study(experiment)
+    trial_of(experiment, study, {1: 0.5, 2: 0.6}, kept=(1, 2))
+    trial_of(experiment, study, {1: 0.8, 2: 0.1}, kept=(1, 2))
+    trial_of(experiment, study, {1: 0.9})
+    best = find_best(experiment, trial_records(study))
+
+    assert best is not None
+    assert (best.trial.number, best.epoch.epoch) == (1, 1)
+    assert best.checkpoint == experiment.trials / "00001" / "checkpoint_000001"
+
+
+@pytest.mark.parametrize("damage", [WEIGHTS, CONFIG])
+def test_weights_that_do_not_load_are_passed_over(experiment: Experiment, damage: str) -> None:
+    """A file that was cut off when the disk was full must not end the search."""
+    study = open_study(experiment)
+    trial_of(experiment, study, {1: 0.5}, kept=(1,))
+    trial_of(experiment, study, {1: 0.8}, kept=(1,))
+    path = experiment.trials / "00001" / "checkpoint_000001" / damage
+    path.write_bytes(path.read_bytes()[:20])
+    best = find_best(experiment, trial_records(study))
+
+    assert best is not None
+    assert best.trial.number == 0
+    assert find_best(experiment, trial_records(study)[1:]) is None
+    with pytest.raises(InputError, match=r"Trial 1 of 's' has no checkpoint that loads; give --trial another one"):
+        find_trial(experiment, study, 1)
+
+
+def test_a_trial_that_is_not_there_is_named_with_those_that_are(experiment: Experiment) -> None:
+    """`--trial` takes a number that people read off a log."""
+    study = open_study(experiment)
+    with pytest.raises(InputError, match=r"no trial 0; give --trial one of its trials \(none yet\)"):
+        find_trial(experiment, study, 0)
+    for _ in range(2):
+        trial_of(experiment, study, {1: 0.5}, kept=(1,))
+
+    assert find_trial(experiment, study, 1).trial.number == 1
+    with pytest.raises(InputError, match=r"no trial 7; .*\(0 to 1\)"):
+        find_trial(experiment, study, 7)
+
+
+def test_outcomes_are_told_apart(experiment: Experiment) -> None:
+    """A search in which most trials diverged is not one in which most were stopped."""
+    study = open_study(experiment)
+    trial_of(experiment, study, {9: 0.5})
+    trial_of(experiment, study, {3: 0.5})
+    trial_of(experiment, study, {3: 0.5})
+    trial_of(experiment, study, {2: 0.0}, outcome="diverged")
+    trial_of(experiment, study, {1: 0.0}, outcome="constraint")
+    trial_of(experiment, study, {1: 0.5}, state=TrialState.FAIL)
+    trial_of(experiment, study, {1: 0.5}, state=TrialState.RUNNING)
+
+    counts = outcomes(trial_records(study), max_epochs=9)
+    assert counts == {"finished": 1, "stopped": 2, "diverged": 1, "constraint": 1, "failed": 1, "interrupted": 1}
+
+
+def test_a_failure_is_remembered(experiment: Experiment) -> None:
+    """Why nothing worked is what somebody needs whose search has no result."""
+    trial = open_study(experiment).ask()
+    note_start(trial, {})
+    note_failure(trial, "CUDA out of memory")
+
+    [record] = trial_records(open_study(experiment))
+    assert (record.outcome, record.reason) == ("failed", "CUDA out of memory")
+
+
+def test_what_only_waits_is_no_trial(experiment: Experiment) -> None:
+    """The configuration to start from stands in the study before anything ran."""
+    study = open_study(experiment)
+    study.enqueue_trial({"x": 1})
+
+    assert trial_records(study) == []
+
+
+def test_the_summary_says_what_came_out(experiment: Experiment) -> None:
+    """It is JSON that names the best trial with its configuration, and what the numbers depend on."""
+    study = open_study(experiment)
+    trial_of(experiment, study, {1: 0.5, 2: 0.75}, kept=(1, 2))
+    trials = trial_records(study)
+    best = find_best(experiment, trials)
+    summary = summarise(experiment, SPEC, trials, best, None, seconds=12.34, data_fingerprint="f")
+
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["best"]["trial"] == 0
+    assert (summary["best"]["epoch"], summary["best"]["score"]) == (2, 0.75)
+    assert summary["best"]["config"] == CONFIGURATION.model_dump()
+    assert (experiment.root / summary["best"]["checkpoint"] / WEIGHTS).is_file()
+    assert (summary["trials"], summary["epochs"], summary["seconds"]) == (1, 2, 12.3)
+    assert {"python", "torch", "ray", "optuna"} <= set(summary["versions"])
+    assert summarise(experiment, SPEC, [], None, None, seconds=0, data_fingerprint="f")["best"] is None
+
+
+def test_the_best_recipe_is_one_that_had_the_whole_budget(experiment: Experiment) -> None:
+    """A recipe that was stopped early may have been ahead at the time; what it would have come to nobody knows."""
+    study = open_study(experiment)
+    for name, curve in (("early", {1: 0.9}), ("whole", {1: 0.3, 2: 0.5}), ("worse", {1: 0.2, 2: 0.4}), ("", {2: 0.8})):
+        trial_of(experiment, study, curve, kept=tuple(curve), recipe=name)
+
+    recipe = find_best_recipe(experiment, trial_records(study), max_epochs=2)
+    assert recipe is not None
+    assert recipe.trial.recipe == "whole"
+    assert find_best_recipe(experiment, trial_records(study), max_epochs=3) is None

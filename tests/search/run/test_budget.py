@@ -1,0 +1,111 @@
+"""When a search has spent enough: patience and hours of GPUs, over all its runs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import optuna
+import pytest
+from ray.tune.experiment import Trial
+
+from data.errors import InputError
+from search.run.budget import Budget, check_budget
+from search.run.tuner import Stopper
+from search.spec.sections import BudgetConfig
+from search.study.trials import EpochRecord, note_epoch
+from trainable.job import Workers
+
+
+def run(budget: Budget, name: str, *scores: float, outcome: str = "trained", ends: bool = True) -> None:
+    """Let a trial start, report these scores, and end."""
+    trial = cast("Trial", SimpleNamespace(trial_id=name, last_result={"outcome": outcome}))
+    budget.on_trial_start(0, [], trial)
+    for epoch, score in enumerate(scores, start=1):
+        budget.on_trial_result(0, [], trial, {"score": score, "epoch": epoch})
+    if ends:
+        budget.on_trial_complete(0, [], trial)
+
+
+def budget_of(study: optuna.Study | None = None, clock: Any = lambda: 0.0, gpus: float = 0.0, **limits: Any) -> Budget:
+    return Budget(BudgetConfig(**limits), study or optuna.create_study(), gpus=gpus, clock=clock)
+
+
+def test_patience_counts_trials_in_vain() -> None:
+    """So many in a row without a better one, not so many in all."""
+    budget = budget_of(patience=2)
+    for name, scores in {"a": [0.5], "b": [0.4], "c": [0.3, 0.6], "d": [0.6]}.items():
+        run(budget, name, *scores)
+    before = budget.spent()
+    run(budget, "e", 0.1)
+
+    assert (before, budget.spent()) == ("", "patience")
+
+
+def test_patience_waits_for_a_trial_that_is_ahead() -> None:
+    """Ending the best trial of all, because others were worse, would be a poor end."""
+    budget = budget_of(patience=1)
+    run(budget, "a", 0.5)
+    run(budget, "ahead", 0.7, ends=False)
+    run(budget, "b", 0.4)
+
+    assert budget.spent() == ""
+
+
+def test_what_was_not_trained_says_nothing() -> None:
+    """Networks that are too slow end in a second; patience is with training."""
+    budget = budget_of(patience=1)
+    run(budget, "a", 0.5)
+    run(budget, "b", -1.0, outcome="constraint")
+
+    assert budget.spent() == ""
+
+
+def test_a_search_that_goes_on_is_as_impatient_as_before() -> None:
+    """What ended before the interruption counts."""
+    study = optuna.create_study(direction="maximize")
+    for score in (0.5, 0.4, 0.3):
+        trial = study.ask()
+        note_epoch(trial, EpochRecord(epoch=1, metrics={"score": score}, checkpoint=None), {"outcome": "trained"})
+        study.tell(trial, score)
+
+    assert budget_of(study, patience=2).spent() == "patience"
+    assert budget_of(study, patience=3).spent() == ""
+
+
+def test_hours_of_gpus_add_up_over_trials_and_runs() -> None:
+    """Two trials at a time with half a GPU each spend an hour in an hour, and a resumed search has the rest."""
+    now, study = [0.0], optuna.create_study()
+    budget = budget_of(study, clock=lambda: now[0], gpus=0.5, gpu_hours=1.0)
+    run(budget, "a", 0.5, ends=False)
+    run(budget, "b", 0.5, ends=False)
+    now[0] = 1800.0
+    run(budget, "a", 0.5)
+
+    assert budget.gpu_seconds == 1800.0
+    assert budget.spent() == ""
+    again = budget_of(study, clock=lambda: now[0], gpus=0.5, gpu_hours=1.0)
+    assert again.gpu_seconds == 900.0  # what ran when it was interrupted, "b", is not known to it
+    now[0] = 3600.0
+    assert (budget.gpu_seconds, budget.spent()) == (2700.0, "")
+    now[0] = 5400.0
+    assert budget.spent() == "gpu_hours"
+
+
+def test_the_first_limit_ends_the_search() -> None:
+    """And it is said which one it was."""
+    budget = budget_of(patience=1)
+    stopper = Stopper(seconds=3600, budget=budget)
+    run(budget, "a", 0.5)
+    before = stopper.stop_all()
+    run(budget, "b", 0.5)
+
+    assert (before, stopper.stop_all(), stopper.reason) == (False, True, "patience")
+
+
+def test_hours_of_gpus_need_gpus() -> None:
+    """The search would never end."""
+    with pytest.raises(InputError, match=r"'budget.gpu_hours' is 2, but the trials use no GPU; remove it"):
+        check_budget(BudgetConfig(gpu_hours=2.0), Workers())
+    check_budget(BudgetConfig(gpu_hours=2.0), Workers(gpus=0.5))
+    check_budget(BudgetConfig(), Workers())

@@ -1,0 +1,78 @@
+"""What a search would come to, said before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.dataset.dataset import Dataset
+from data.errors import InputError
+from search.run.dry_run import dry_run, first_configurations
+from search.spec.spec import SearchSpec, load_spec
+from tests.commands import SMALL, run
+
+SETTINGS = (("data.image_size", "32"), ("model.family", "debug"), ("model.width", "{choices: [2, 8]}"))
+NOWHERE = Path("nowhere")
+"""Where no earlier searches lie."""
+
+
+def spec(data: Path, *more: tuple[str, str]) -> SearchSpec:
+    return load_spec(None, [*SETTINGS, *more], data_path=str(data))
+
+
+def test_epochs_follow_from_the_rungs(drawn: Path) -> None:
+    """9 trials of 3 epochs, 3 of which go on to 9, and 1 to 27: what ASHA leaves of 243."""
+    rungs = [("scheduler.max_epochs", "27"), ("scheduler.grace_epochs", "3"), ("budget.trials", "9")]
+    found = dry_run(spec(drawn, *rungs), Dataset.open(drawn), NOWHERE)
+
+    assert found["epochs"] == {"fewest": 9 * 3 + 3 * 6 + 1 * 18, "most": 243}
+
+
+def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
+    """A user with a budget wants to know what the space can cost, not what its middle costs."""
+    found = dry_run(spec(drawn), Dataset.open(drawn), NOWHERE)
+    smallest, largest = found["networks"]["smallest"], found["networks"]["largest"]
+
+    assert (smallest["width"], largest["width"]) == (2, 8)
+    assert smallest["multiply_adds"] < largest["multiply_adds"]
+    assert min(found["hours"]) > 0
+    assert len(found["first"]) == 10
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_what_breaks_a_limit_is_not_reckoned_with(drawn: Path) -> None:
+    """It would not be trained either: the largest network is the widest that is small enough."""
+    wide = ("model.width", "{low: 2, high: 64}")
+    free = dry_run(spec(drawn, wide), Dataset.open(drawn), NOWHERE)["networks"]["largest"]
+    limit = free["parameters"] // 4
+    found = dry_run(spec(drawn, wide, ("constraints.parameters", str(limit))), Dataset.open(drawn), NOWHERE)
+    largest = found["networks"]["largest"]
+
+    assert free["width"] == 64
+    assert 2 < largest["width"] < 64
+    assert limit * 0.9 < largest["parameters"] <= limit
+
+
+def test_a_search_begins_as_its_dry_run_said(drawn: Path) -> None:
+    """Otherwise what it would try first is a guess."""
+    of_seed = [first_configurations(spec(drawn, ("search.seed", seed)), NOWHERE) for seed in ("1", "1", "2")]
+
+    assert of_seed[0] == of_seed[1] != of_seed[2]
+
+
+def test_nothing_is_made(drawn: Path, tmp_path: Path) -> None:
+    """A dry run that leaves a search behind is not dry."""
+    done = run("search", "--data", str(drawn), *SMALL, "--dry-run", "--storage", str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert "GPU-hours" in done.stdout
+    assert "first trials" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_without_samples_is_said(drawn: Path) -> None:
+    """As the search itself would."""
+    with pytest.raises(InputError):
+        dry_run(spec(drawn, ("data.split", "{train: 1.0, val: 0.0, test: 0.0}")), Dataset.open(drawn), NOWHERE)

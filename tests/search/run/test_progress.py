@@ -1,0 +1,61 @@
+"""What a person sees of a search while it runs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ray.tune.experiment import Trial
+from rich.console import Console
+
+from search.run.progress import Screen, SearchProgress
+
+
+class _Unlooked(list[Trial]):
+    """Tune's list of every trial there ever was."""
+
+    def __iter__(self) -> Iterator[Trial]:
+        raise AssertionError("a report costs more the longer the search")
+
+
+@pytest.fixture
+def notes() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def progress(notes: list[str]) -> SearchProgress:
+    screen = Screen(Console(file=io.StringIO()))
+    return SearchProgress(screen, lambda _, note: notes.append(note), max_epochs=3)
+
+
+def _trial(number: int) -> Trial:
+    return Trial("trial", stub=True, trial_id=f"t{number}", config={"number": number})
+
+
+def _result(score: float) -> dict[str, Any]:
+    return {"score": score, "epoch": 1}
+
+
+def test_note_says_how_many_run_and_the_best_score(progress: SearchProgress, notes: list[str]) -> None:
+    """People judge by it whether a search is alive."""
+    trials = [_trial(number) for number in range(3)]
+    for trial in trials:
+        progress.on_trial_start(0, trials, trial)
+    progress.on_trial_result(1, trials, trials[0], _result(0.25))
+    progress.on_trial_result(2, trials, trials[1], _result(0.125))
+    progress.on_trial_complete(3, trials, trials[0])
+    progress.on_trial_error(4, trials, trials[1])
+    counts = ["3", "3", "2", "1"]
+    assert notes == [f"{count} running, best score 0.2500" for count in counts]
+
+
+def test_a_report_does_not_look_at_the_trials_of_the_past(progress: SearchProgress, notes: list[str]) -> None:
+    """Or what all reports cost would grow as the square of their number."""
+    trial, past = _trial(0), _Unlooked()
+    progress.on_trial_start(0, past, trial)
+    progress.on_trial_result(1, past, trial, _result(0.5))
+    progress.on_trial_complete(2, past, trial)
+    assert len(notes) == 2

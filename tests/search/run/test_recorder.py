@@ -1,0 +1,169 @@
+"""What is kept while trials run: the checkpoints that are needed, why a trial failed, curves and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data.grids import save_png
+from search.results.summary import trial_records
+from search.run import recorder as recording
+from search.run.recorder import Recorder, TensorBoard
+from search.spec.spec import load_spec
+from search.strategy.searcher import RungSearcher
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from trainable.loop.checkpoint import PICTURES, STATE, WEIGHTS
+
+CONTROLLER: list[Any] = []
+MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+DIED = (
+    "The actor is dead. Worker exit type: SYSTEM_ERROR Worker exit detail: End of file. Some common causes include: 1."
+)
+
+
+@dataclass
+class StubTrial:
+    """As much of Tune's trial as is looked at."""
+
+    directory: Path
+    trial_id: str = "a"
+    config: dict[str, Any] = field(default_factory=lambda: {"name": "00000", "number": 0})
+
+    @property
+    def error_file(self) -> str:
+        return str(self.directory / "error.txt")
+
+
+@dataclass
+class Running:
+    """A search whose one trial runs."""
+
+    experiment: Experiment
+    study: optuna.Study
+    searcher: RungSearcher
+    recorder: Recorder
+    trial: Trial
+
+    def report(self, epoch: int, score: float, *listeners: tune.Callback, pictures: bool = False) -> None:
+        """A report with a checkpoint, as Tune hands it around."""
+        directory = self.experiment.trials / "00000" / f"checkpoint_{epoch - 1:06d}"
+        directory.mkdir(parents=True)
+        for name in (WEIGHTS, STATE):
+            (directory / name).touch()
+        if pictures:
+            save_png(np.full((64, 48, 3), 10 * epoch, np.uint8), directory / PICTURES)
+        result = {"epoch": epoch, "score": score, "train_loss": 0.5, "checkpoint_dir_name": directory.name}
+        self.searcher.on_trial_result("a", result)
+        for listener in (self.recorder, *listeners):
+            listener.on_trial_result(iteration=0, trials=CONTROLLER, trial=self.trial, result=result)
+            listener.on_checkpoint(
+                iteration=0, trials=CONTROLLER, trial=self.trial, checkpoint=tune.Checkpoint(str(directory))
+            )
+
+    def kept(self) -> list[int]:
+        """Epochs of the checkpoints that are there."""
+        return sorted(int(path.name[-6:]) + 1 for path in (self.experiment.trials / "00000").glob("checkpoint_*"))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    experiment = Experiment(storage=tmp_path, name="s")
+    experiment.create(load_spec(data_path="set"))
+    study = open_study(experiment)
+    space = lambda trial: {"x": trial.suggest_float("x", 0, 1)}  # noqa: E731
+    searcher = RungSearcher(space, metric="score", mode="max", rungs=[9], study=study)
+    searcher.suggest("a")
+    recorder, trial = Recorder(experiment, searcher), cast("Trial", StubTrial(tmp_path))
+    recorder.on_trial_start(iteration=0, trials=CONTROLLER, trial=trial)
+    return Running(experiment, study, searcher, recorder, trial)
+
+
+def test_the_best_and_the_newest_checkpoint_are_kept(running: Running) -> None:
+    """One is the result, the other is where a trial goes on; of thousands of trials, more would fill the disk."""
+    kept = []
+    for epoch, score in enumerate([0.1, 0.5, 0.3, 0.5, 0.2], start=1):
+        running.report(epoch, score)
+        kept.append(running.kept())
+    assert kept == [[1], [2], [2, 3], [2, 4], [2, 5]]
+
+
+def test_a_finished_trial_keeps_its_best_weights_alone(running: Running) -> None:
+    """Nobody goes on with it."""
+    for epoch, score in enumerate([0.1, 0.5, 0.3], start=1):
+        running.report(epoch, score)
+    running.searcher.on_trial_complete("a", {"epoch": 3, "score": 0.3})
+    running.recorder.on_trial_complete(iteration=0, trials=CONTROLLER, trial=running.trial)
+    assert running.kept() == [2]
+    assert not list(running.experiment.trials.rglob(STATE))
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (["Traceback", "ValueError: a bug"], "ValueError: a bug"),
+        (["[Rank 0]", MEMORY, "[Rank 1]", "RuntimeError: Connection closed by peer"], MEMORY),
+        (["[Rank 0]", DIED, "[Rank 1]", "RuntimeError: Connection closed by peer"], "its process died: End of file."),
+        ([MEMORY, "Failure # 2 (occurred at noon)", "ValueError: another"], "ValueError: another"),
+    ],
+)
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_trial_that_fails_says_why(running: Running, said: Sequence[str], reason: str, epochs: int) -> None:
+    """Whether it had reported or not, and whatever its other workers say; and the search goes on."""
+    for epoch in range(epochs):
+        running.report(epoch + 1, 0.5)
+    Path(running.trial.error_file).write_text("\n".join(["Failure # 1 (occurred at noon)", *said, ""]))
+    running.searcher.on_trial_complete("a", error=True)
+    running.recorder.on_trial_error(iteration=0, trials=CONTROLLER, trial=running.trial)
+
+    [record] = trial_records(running.study)
+    assert (record.state, record.outcome, record.reason) == (TrialState.FAIL, "failed", reason)
+    assert running.searcher.suggest("b")
+
+
+def test_retries_are_counted(running: Running) -> None:
+    """Whose machine kills processes wants to know it."""
+    for _ in range(2):
+        running.recorder.on_trial_recover(iteration=0, trials=CONTROLLER, trial=running.trial)
+    assert trial_records(running.study)[0].retries == 2
+
+
+@pytest.mark.parametrize(("every", "shown"), [(60.0, [2]), (0.0, [1, 2])])
+def test_pictures_are_shown_now_and_then(
+    running: Running, monkeypatch: pytest.MonkeyPatch, every: float, shown: list[int]
+) -> None:
+    """Of a short trial those of its best epoch alone, of a long one some on the way; scalars of every epoch."""
+    monkeypatch.setattr(recording, "PICTURES_SECONDS", every)
+    board = TensorBoard(running.experiment)
+    running.report(1, 0.1, board, pictures=True)
+    running.report(2, 0.5, board, pictures=True)
+    running.report(3, 0.3, board)
+    board.on_trial_complete(iteration=0, trials=CONTROLLER, trial=running.trial)
+
+    events = EventAccumulator(str(running.experiment.trials / "00000"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("score")] == pytest.approx([0.1, 0.5, 0.3])
+    assert "train/train_loss" in events.Tags()["scalars"]
+    assert [(event.step, event.height, event.width) for event in events.Images("pictures")] == [
+        (step, 64, 48) for step in shown
+    ]
+
+
+def test_the_journal_is_one_that_optuna_reads(running: Running) -> None:
+    """Its dashboard opens the file, while the search runs."""
+    running.report(1, 0.5)
+    storage = JournalStorage(JournalFileBackend(str(running.experiment.study_file)))
+    [trial] = optuna.load_study(study_name="s", storage=storage).trials
+    assert (trial.params, trial.intermediate_values) == (running.study.trials[0].params, {1: 0.5})

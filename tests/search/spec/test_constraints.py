@@ -1,0 +1,97 @@
+"""Limits of a network: what is known before it is trained is told to the searcher, and never trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FixedTrial
+
+from search.spec.constraints import broken, violations
+from search.spec.sections import ConstraintsConfig
+from search.spec.spec import SearchSpec, check_spec
+from search.strategy.space import define_space
+from search.strategy.warm_start import enqueue_starts, find_starts
+from trainable.config import ModelConfig
+from trainable.models import build_model, multiply_adds, parameter_count
+
+NETWORK = {"model": {"family": "resunet-lite", "width": 16}, "data": {"image_size": 64}}
+NOWHERE = Path("nowhere")
+"""Where no earlier searches lie."""
+
+
+def spec_of(**sections: Any) -> SearchSpec:
+    return check_spec(sections, source="the test", data_path="set")
+
+
+def test_the_excess_is_a_share_of_the_limit() -> None:
+    """A searcher learns from how far something is off, whatever it is counted in."""
+    model = build_model(ModelConfig(family="resunet-lite", width=16))
+    parameters, macs = parameter_count(model), multiply_adds(model, 64)
+    limits = ConstraintsConfig(parameters=parameters / 2, macs=macs * 2.0)
+
+    assert violations(NETWORK, limits) == {"parameters": pytest.approx(1.0), "macs": pytest.approx(-0.5)}
+    assert violations(NETWORK, ConstraintsConfig(parameters=float(parameters)))["parameters"] == 0
+
+
+def test_without_limits_nothing_is_counted() -> None:
+    """Counting takes a tenth of a second for each network; who sets no limit does not wait for it."""
+    assert violations({}, ConstraintsConfig(ms_per_picture=5.0)) == {}
+
+
+def test_what_is_broken_is_said_in_words() -> None:
+    """A recipe that is left out is left out for a reason."""
+    assert broken(NETWORK, ConstraintsConfig(parameters=1e3)) == (
+        f"it has {parameter_count(build_model(ModelConfig(**NETWORK['model']))):,} parameters, and "  # type: ignore[arg-type]
+        "constraints.parameters is 1,000"
+    )
+    assert broken(NETWORK, ConstraintsConfig(parameters=1e9)) == ""
+
+
+@pytest.mark.parametrize(("width", "excess"), [(16, True), (64, False)])
+def test_a_draw_tells_what_it_breaks(width: int, excess: bool) -> None:
+    """The searcher draws again, and learns where the limit lies."""
+    limit = parameter_count(build_model(ModelConfig(family="resunet-lite", width=32)))
+    spec = spec_of(
+        model={"family": "resunet-lite", "width": {"choices": [16, 64]}},
+        constraints={"parameters": limit},
+    )
+    study = optuna.create_study()
+    study.enqueue_trial({"model.width": width})
+    trial = study.ask()
+    define_space(spec)(trial)
+
+    assert (trial.constraints["parameters"] < 0) is excess
+
+
+def test_recipes_keep_to_the_limits() -> None:
+    """The first trials would be the most expensive way to break them."""
+    spec = spec_of(constraints={"parameters": 3e5}, search={"start_from": ["recipes", "default"]})
+    starts, outside = find_starts(spec, ["recipes"], NOWHERE)
+    study = optuna.create_study()
+    enqueue_starts(study, spec, NOWHERE)
+
+    assert "raguram-resunet" not in {start.recipe for start in starts}
+    assert "constraints.parameters is 300,000" in outside["raguram-resunet"]
+    assert len(study.get_trials()) == len(starts)  # the default network is too large as well
+
+
+def test_the_smallest_network_decides_whether_a_limit_can_be_kept() -> None:
+    """One family within the limit is enough."""
+    assert spec_of(constraints={"parameters": 2e5}).plan.constraints.parameters == 2e5
+
+
+def test_a_space_takes_any_trial() -> None:
+    """Optuna's fixed trials are what a person tries a space with."""
+    spec = spec_of(model={"family": "debug", "width": 2}, constraints={"parameters": 1e6})
+    parameters = {"optimizer.name": "sgd", "optimizer.lr@sgd": 0.1, "policy.name": "constant", "policy.warmup": 0.0}
+    parameters |= {"data.batch_size": 16, "data.augment.jitter?": False, "data.augment.rotate?": False}
+    parameters |= {"model.depth_activation": "linear", "loss.combine": "sum", "optimizer.weight_decay": 0.0}
+    parameters |= {f"loss.{name}?": False for name in ("mask.l1", "mask.dice", "depth.ssim", "depth.edge")}
+    parameters |= {"loss.mask.bce": 1.0, "loss.depth.l1": 1.0}
+    values = define_space(spec)(FixedTrial(parameters))  # type: ignore[arg-type]
+
+    assert values["loss"]["depth"]["ssim"] == 0
+    assert "window" not in values["loss"]["ssim"]

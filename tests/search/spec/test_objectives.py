@@ -1,0 +1,115 @@
+"""The objectives of a spec: which there are, which way is better, and where an error lies."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from data.errors import InputError
+from search.cli.main import cli
+from search.spec.objectives import known_before, known_objectives, parse_objectives
+from search.spec.spec import check_spec, load_spec
+from search.strategy.proposer import KNOWN
+from search.strategy.space import define_space
+from trainable.config import ConfigError, TrialConfig
+from trainable.metrics.names import METRICS
+
+
+def objectives_of(text: str) -> list[str]:
+    return load_spec(data_path="set", overrides=[("objectives", text)]).plan.objectives
+
+
+def test_the_score_alone_by_default() -> None:
+    """Whoever does not ask for trade-offs has the search that there always was."""
+    assert load_spec(data_path="set").plan.objectives == ["score"]
+
+
+def test_several_survive_being_written() -> None:
+    """What is kept beside a search is read again when it goes on."""
+    spec = load_spec(data_path="set", overrides=[("objectives", "[score, -macs, -depth_rmse]")])
+
+    assert spec.plan.objectives == ["score", "-macs", "-depth_rmse"]
+    assert objectives_of("score,-macs, -depth_rmse") == spec.plan.objectives
+    assert check_spec(spec.as_plain(), source="the test") == spec
+
+
+def test_every_metric_can_be_aimed_at_the_way_that_is_better() -> None:
+    """An error is to be small; were a metric to be added the wrong way round, a search would make networks worse."""
+    known = known_objectives()
+
+    assert set(METRICS) < set(known)
+    assert {name for name, text in known.items() if text.startswith("-")} == {
+        *("mask_rmse", "mask_mae", "depth_rmse", "depth_mae", "parameters", "macs", "ms_per_picture")
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[score, flops]", r"'objectives.1' is 'flops', but must be one of score, .*-macs"),
+        ("[score, macs]", r"'objectives.1' is 'macs', but must be '-macs', for smaller is better"),
+        ("[score, -mask_iou]", r"must be 'mask_iou', for larger is better"),
+        ("[score, -macs, -macs]", r"must name '-macs' once"),
+        ("[-macs, score]", r"must begin with 'score', by which trials are stopped"),
+        ("[]", r"must hold 1 to 3 objectives"),
+        ("[score, -macs, mask_iou, depth_delta1]", r"must hold 1 to 3 objectives"),
+        ("{score: -macs}", r"'objectives' is {'score': '-macs'}, but must be a valid list"),
+    ],
+)
+def test_what_cannot_be_aimed_at(text: str, sentence: str) -> None:
+    """A slip in a sign would be noticed hours later, by its result."""
+    with pytest.raises(ConfigError, match=sentence):
+        objectives_of(text)
+
+
+def test_an_error_has_its_place(tmp_path: Path) -> None:
+    """Editors jump to FILE:LINE:COLUMN."""
+    file = tmp_path / "spec.yaml"
+    file.write_text("data: {path: set}\nobjectives:\n  - score\n  - macs\n")
+    result = CliRunner().invoke(cli, ["spec", "--check", str(file)])
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{file}:4:5: The value of 'objectives.1'")
+
+
+def test_objectives_are_printed_with_what_they_mean() -> None:
+    """The printed spec is the reference."""
+    result = CliRunner().invoke(cli, ["spec", "--set", "objectives=[score, -macs]"])
+
+    assert yaml.safe_load(result.stdout)["objectives"] == ["score", "-macs"]
+    assert "# What the search aims at" in result.stdout
+
+
+def test_objectives_of_a_command_line() -> None:
+    """They are checked as those of a spec are."""
+    assert parse_objectives("score, -macs") == ["score", "-macs"]
+    with pytest.raises(InputError, match=r"--objectives is 'macs', but must be '-macs'"):
+        parse_objectives("score,macs")
+
+
+def test_the_space_tells_a_trial_what_is_known_of_it() -> None:
+    """The searcher need not learn what can be counted; a trial of a search without such an aim is told nothing."""
+    told, values = drawn_under("[score, -macs, -parameters]")
+    exact = known_before(["-macs", "-parameters"], values)
+
+    assert told == pytest.approx({name: math.log(value) for name, value in exact.items()})
+    assert drawn_under("[score, mask_iou]")[0] == {}
+
+
+def drawn_under(objectives: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """What a trial is told, and its configuration."""
+    spec = load_spec(data_path="set", overrides=[("objectives", objectives)])
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    values = define_space(spec)(trial)
+    return trial.user_attrs.get(KNOWN, {}), values
+
+
+def test_what_is_known_of_a_configuration() -> None:
+    """Of the figures that are measured, nothing is."""
+    assert set(known_before(["score", "-macs", "-ms_per_picture"], TrialConfig().model_dump())) == {"macs"}

@@ -1,0 +1,145 @@
+"""What `RungSearcher` proposes beyond its best guess: constraints, small spaces, and parameters that appear late."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import mean
+from typing import Any
+
+import optuna
+import pytest
+
+from search.strategy.proposer import ENOUGH, RANDOM_EVERY
+from search.strategy.searcher import RungSearcher
+
+Space = Callable[[optuna.Trial], "dict[str, Any] | None"]
+
+
+def searcher_of(space: Space, *, seed: int = 0, study: optuna.Study | None = None) -> RungSearcher:
+    return RungSearcher(space, metric="score", mode="max", rungs=[1, 3, 9], seed=seed, study=study)
+
+
+def run_trials(
+    searcher: RungSearcher, count: int, score: Callable[[dict[str, Any]], float], limit: float = math.inf
+) -> list[dict[str, Any]]:
+    """Trials of constant scores, each told that its x must not be above a limit."""
+    configs = []
+    for number in range(count):
+        configs.append(searcher.suggest(str(number)))
+        if limit < math.inf and (trial := searcher.running(str(number))):
+            trial.set_constraint("x", configs[-1]["x"] - limit)
+        for epoch in (1, 3):
+            searcher.on_trial_result(str(number), {"epoch": epoch, "score": score(configs[-1])})
+        searcher.on_trial_complete(str(number), {"epoch": 9, "score": score(configs[-1])})
+    return configs
+
+
+def line(trial: optuna.Trial) -> None:
+    trial.suggest_float("x", 0.0, 1.0)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_constraints_are_learned(resumed: bool) -> None:
+    """The best allowed trial is wanted: the score alone would draw every proposal beyond the limit."""
+    late: list[float] = []
+    for seed in range(4):
+        searcher = searcher_of(line, seed=seed)
+        run_trials(searcher, 10, lambda config: float(config["x"]), limit=0.4)
+        if resumed:
+            searcher = searcher_of(line, seed=seed, study=searcher.study)
+        late += [config["x"] for config in run_trials(searcher, 4, lambda config: float(config["x"]), limit=0.4)]
+
+    assert mean(abs(x - 0.4) < 0.15 for x in late) > 0.7
+    assert 0.3 < mean(x <= 0.4 for x in late) < 1
+
+
+def test_without_anything_feasible_feasibility_is_sought() -> None:
+    """Before the first allowed trial there is no best one to improve on."""
+    late: list[float] = []
+    for seed in range(4):
+        configs = run_trials(searcher_of(line, seed=seed), 24, lambda config: float(config["x"]), limit=-0.1)
+        late += [config["x"] for config in configs[-4:]]
+
+    assert mean(late) < 0.3  # the limit is nearest at 0
+
+
+def test_what_the_space_knows_to_be_infeasible_is_not_proposed() -> None:
+    """A network that is too large needs no trial to be known as such."""
+
+    def limited(trial: optuna.Trial) -> None:
+        trial.set_constraint("size", trial.suggest_float("x", 0.0, 1.0) - 0.3)
+
+    configs = run_trials(searcher_of(limited), 3 * RANDOM_EVERY, lambda config: float(config["x"]))
+    assert all(config["x"] <= 0.3 for config in configs)
+
+
+def test_a_space_of_which_all_is_infeasible_is_still_drawn_from() -> None:
+    """Tune takes None for 'no more trials'."""
+
+    def forbidden(trial: optuna.Trial) -> None:
+        trial.set_constraint("size", 1 + trial.suggest_float("x", 0.0, 1.0))
+
+    configs = run_trials(searcher_of(forbidden), 2 * ENOUGH, lambda config: float(config["x"]))
+    assert all(0 <= config["x"] <= 1 for config in configs)
+
+
+def test_a_small_space_is_tried_out() -> None:
+    """What was tried is not proposed again while there is anything else; then proposals go on all the same."""
+
+    def small(trial: optuna.Trial) -> None:
+        trial.suggest_categorical("c", ["a", "b", "c"])
+        trial.suggest_int("n", 1, 4)
+
+    configs = run_trials(searcher_of(small), 40, lambda config: float(config["n"]))
+    assert len({tuple(config.values()) for config in configs[:24]}) == 12
+
+
+def test_a_space_without_parameters() -> None:
+    """Nothing to search is no reason to fail."""
+    assert run_trials(searcher_of(lambda _: {"fixed": 1}), 2 * ENOUGH, lambda _: 0.5) == [{"fixed": 1}] * 2 * ENOUGH
+
+
+def test_a_parameter_that_appears_late() -> None:
+    """A condition may be met by one trial in a hundred, when the model has long been without its parameter."""
+
+    def rare(trial: optuna.Trial) -> None:
+        if trial.suggest_float("x", 0.0, 1.0) > 0.97:
+            trial.suggest_float("deep", 0.0, 1.0)
+
+    configs = run_trials(searcher_of(rare), 40, lambda config: config["x"] + config.get("deep", 0.0))
+    assert all(("deep" in config) == (config["x"] > 0.97) for config in configs)
+    assert max(config.get("deep", 0.0) for config in configs) > 0.8
+
+
+def test_ranges_may_depend_on_other_parameters() -> None:
+    """The model sees one axis, the space gives each trial its part of it."""
+
+    def dependent(trial: optuna.Trial) -> None:
+        high = 1.0 + trial.suggest_int("n", 0, 3)
+        trial.suggest_float("x", 0.0, high)
+
+    configs = run_trials(searcher_of(dependent), 40, lambda config: float(config["x"]))
+    assert all(0 <= config["x"] <= 1 + config["n"] for config in configs)
+    assert max(config["x"] for config in configs) > 3.8
+
+
+def test_scores_that_are_all_alike() -> None:
+    """As of networks that all diverged to the same value: no division by their spread."""
+    configs = run_trials(searcher_of(line), 3 * ENOUGH, lambda _: 0.0)
+
+    assert len({config["x"] for config in configs}) == len(configs)
+
+
+def test_many_trials_cost_no_more_each() -> None:
+    """The model is given a bounded number of scores: the best, and others from all over their range."""
+    searcher = searcher_of(line)
+    for number in range(300):
+        trial = searcher.study.ask()
+        x = trial.suggest_float("x", 0.0, 1.0)
+        trial.report(-abs(x - 0.7), 1 if number % 2 else 9)
+        searcher.study.tell(trial, -abs(x - 0.7))
+    after = searcher_of(line, study=searcher.study)
+    configs = run_trials(after, 5, lambda config: -abs(config["x"] - 0.7))
+
+    assert mean(abs(config["x"] - 0.7) for config in configs) < 0.15

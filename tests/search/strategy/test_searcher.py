@@ -1,0 +1,350 @@
+"""`RungSearcher`: what it proposes from what it was told at each rung, and what it knows after an interruption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+
+from search.strategy.proposer import ENOUGH
+from search.strategy.searcher import RungSearcher
+
+RUNGS = [1, 3, 9]
+Curve = Callable[[dict[str, Any], int], float]
+
+
+def line(trial: optuna.Trial) -> None:
+    trial.suggest_float("x", 0.0, 1.0)
+
+
+def conditional(trial: optuna.Trial) -> None:
+    if trial.suggest_categorical("name", ["sgd", "adamw"]) == "sgd":
+        trial.suggest_float("lr@sgd", 0.1, 1.0, log=True)
+    else:
+        trial.suggest_float("lr@adamw", 1e-4, 1e-2, log=True)
+
+
+def searcher_of(
+    space: Callable[[optuna.Trial], dict[str, Any] | None] = line,
+    *,
+    seed: int = 0,
+    mode: str = "max",
+    study: optuna.Study | None = None,
+) -> RungSearcher:
+    return RungSearcher(space, metric="score", mode=mode, rungs=RUNGS, seed=seed, study=study)
+
+
+def run_trial(searcher: RungSearcher, trial_id: str, curve: Curve, epochs: Sequence[int] = RUNGS) -> dict[str, Any]:
+    """As Tune runs a trial: each report but the last by itself, the last with the trial's end."""
+    config = searcher.suggest(trial_id)
+    results = [{"epoch": epoch, "score": curve(config, epoch)} for epoch in epochs]
+    for result in results[:-1]:
+        searcher.on_trial_result(trial_id, result)
+    searcher.on_trial_complete(trial_id, results[-1])
+    return config
+
+
+def proposals(searcher: RungSearcher, count: int, curve: Curve, epochs: Sequence[int] = RUNGS) -> list[dict[str, Any]]:
+    return [run_trial(searcher, f"trial-{number}", curve, epochs) for number in range(count)]
+
+
+def journal_study(path: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+    return optuna.create_study(study_name="s", storage=storage, direction="maximize", load_if_exists=True)
+
+
+def misleading(config: dict[str, Any], epoch: int) -> float:
+    """Curves that cross: after one epoch a small x is best, after nine a large one."""
+    wanted = 0.1 if epoch == 1 else 0.9
+    return 1 - abs(float(config["x"]) - wanted)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_last_rung_guides(mode: str) -> None:
+    """Were all reports one quantity, the many low scores would draw the search to where trials only start well."""
+    sign = 1 if mode == "max" else -1
+    late = []
+    for seed in range(5):
+        configs = proposals(searcher_of(seed=seed, mode=mode), 40, lambda c, epoch: sign * misleading(c, epoch))
+        late.append(mean(abs(config["x"] - 0.9) for config in configs[-20:]))
+
+    assert mean(late) < 0.2  # uniform proposals lie 0.41 away, those that follow the first epoch 0.8
+
+
+def test_without_results_of_a_higher_rung_the_lower_one_guides() -> None:
+    """At the start of a search ASHA has stopped almost everything after an epoch: that must still teach something."""
+    late = []
+    for seed in range(5):
+        configs = proposals(searcher_of(seed=seed), 40, misleading, epochs=[1])
+        late.append(mean(abs(config["x"] - 0.1) for config in configs[-20:]))
+
+    assert mean(late) < 0.2
+
+
+def test_a_few_whole_curves_outweigh_many_starts() -> None:
+    """Curves that cross are recognised by those that were seen to their end, though ASHA lets few get there."""
+    late = []
+    for seed in range(5):
+        proposals(searcher := searcher_of(seed=seed), ENOUGH - 1, misleading)
+        configs = [run_trial(searcher, f"short-{number}", misleading, [1]) for number in range(40)]
+        late.append(mean(abs(config["x"] - 0.9) for config in configs[-20:]))
+
+    assert mean(late) < 0.25  # those that follow the first epoch lie 0.8 away
+
+
+def test_every_tenth_proposal_is_random() -> None:
+    """No region is given up for good; the random ones do not depend on any score."""
+    good = proposals(searcher_of(), 30, misleading)
+    bad = proposals(searcher_of(), 30, lambda config, epoch: -misleading(config, epoch))
+
+    assert [good[turn] for turn in (9, 19, 29)] == [bad[turn] for turn in (9, 19, 29)]
+    assert good[20:29] != bad[20:29]
+
+
+def test_the_same_seed_proposes_the_same() -> None:
+    """A search is to be repeated by its seed alone."""
+    first, again = (proposals(searcher_of(seed=3), 25, misleading) for _ in range(2))
+    other = proposals(searcher_of(seed=4), 25, misleading)
+
+    assert first == again
+    assert first != other
+
+
+def test_what_waits_in_the_study_is_completed_by_the_seed() -> None:
+    """A configuration to start from may leave parameters open; they too are drawn from the seed."""
+    drawn = []
+    for _ in range(2):
+        study = optuna.create_study(direction="maximize")
+        study.enqueue_trial({"name": "sgd"})
+        drawn.append(searcher_of(conditional, seed=5, study=study).suggest("a"))
+
+    assert drawn[0]["name"] == "sgd"
+    assert drawn[0] == drawn[1]
+
+
+def test_trials_at_the_same_time_are_told_apart() -> None:
+    """Tune asks for many before the first ends, and their reports come mixed."""
+    searcher = searcher_of()
+    configs = {name: searcher.suggest(name) for name in "abcdefgh"}
+    for name, config in configs.items():
+        searcher.on_trial_result(name, {"epoch": 1, "score": config["x"]})
+    for name in reversed(configs):
+        searcher.on_trial_complete(name, {"epoch": 3, "score": configs[name]["x"] + 1})
+
+    assert len({config["x"] for config in configs.values()}) == len(configs)
+    for trial in searcher.study.trials:
+        assert trial.intermediate_values == {1: trial.params["x"], 3: trial.params["x"] + 1}
+        assert trial.value == trial.params["x"] + 1
+
+
+def test_a_trial_counts_with_its_best_epoch() -> None:
+    """A network that got worse in its last epoch is handed over at its best one."""
+    searcher = searcher_of()
+    run_trial(searcher, "a", lambda _, epoch: {1: 0.2, 3: 0.8, 9: 0.5}[epoch])
+    lowest = searcher_of(mode="min")
+    run_trial(lowest, "a", lambda _, epoch: {1: 0.2, 3: 0.8, 9: 0.5}[epoch])
+
+    assert searcher.study.trials[0].value == 0.8
+    assert lowest.study.trials[0].value == 0.2
+
+
+def test_a_report_that_comes_only_with_the_end_is_learned() -> None:
+    """Tune does not pass on the report after which a scheduler stops a trial: the rung would stay empty."""
+    searcher = searcher_of()
+    config = searcher.suggest("a")
+    searcher.on_trial_complete("a", {"epoch": 1, "score": 0.25})
+
+    assert searcher.study.trials[0].params == config
+    assert searcher.study.trials[0].intermediate_values == {1: 0.25}
+    assert searcher.study.trials[0].state == TrialState.COMPLETE
+
+
+def test_a_report_that_comes_twice_is_learned_once() -> None:
+    """A trial that crashed goes on from its checkpoint, and reports some epochs a second time."""
+    searcher = searcher_of()
+    searcher.suggest("a")
+    for score in (0.25, 0.75):
+        searcher.on_trial_result("a", {"epoch": 1, "score": score})
+    searcher.on_trial_complete("a", {"epoch": 3, "score": 0.5})
+
+    assert searcher.study.trials[0].intermediate_values == {1: 0.25, 3: 0.5}
+
+
+def test_a_report_without_the_objective_is_passed_over() -> None:
+    """Tune reports of its own accord when a trial's function returns."""
+    searcher = searcher_of()
+    searcher.suggest("a")
+    searcher.on_trial_result("a", {"epoch": 1, "score": 0.5})
+    searcher.on_trial_complete("a", {"done": True})
+
+    assert searcher.study.trials[0].intermediate_values == {1: 0.5}
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("fails", ["diverges", "crashes"])
+def test_where_trials_fail_the_search_does_not_go_again(tmp_path: Path, fails: str, resumed: bool) -> None:
+    """A model that did not learn of failures would take their region for an unexplored one."""
+    late = []
+    for seed in range(5):
+        searcher = searcher_of(seed=seed, study=journal_study(tmp_path / str(seed)))
+        for number in range(32):
+            if resumed and number == 25:
+                searcher = searcher_of(seed=seed, study=journal_study(tmp_path / str(seed)))
+            x = searcher.suggest(str(number))["x"]
+            if x > 0.5:
+                searcher.on_trial_complete(str(number), {"epoch": 9, "score": x - 2})
+            elif fails == "diverges":
+                searcher.on_trial_complete(str(number), {"epoch": 1, "score": math.nan})
+            else:
+                searcher.on_trial_complete(str(number), error=True)
+        late += [trial.params["x"] > 0.5 for trial in searcher.study.trials[-7:]]
+        assert all((trial.params["x"] > 0.5) == (trial.state == TrialState.COMPLETE) for trial in searcher.study.trials)
+
+    assert mean(late) > 0.75
+
+
+def test_a_search_of_nothing_but_failures_goes_on() -> None:
+    """Tune takes None for 'no more trials': a proposal is made whatever happened before."""
+    searcher = searcher_of()
+    configs = []
+    for number in range(3 * ENOUGH):
+        configs.append(searcher.suggest(str(number)))
+        searcher.on_trial_complete(str(number), error=True)
+
+    assert all(0 <= config["x"] <= 1 for config in configs)
+    assert {trial.state for trial in searcher.study.trials} == {TrialState.FAIL}
+
+
+def test_conditional_spaces_are_learned() -> None:
+    """A learning rate is drawn for the drawn optimizer alone, and each optimizer's is learned by itself."""
+    late = []
+    for seed in range(5):
+        configs = proposals(
+            searcher_of(conditional, seed=seed),
+            50,
+            lambda config, _: 0.0 if config["name"] == "sgd" else 1 - abs(math.log10(config["lr@adamw"] / 1e-3)),
+        )
+        assert all(set(config) == {"name", f"lr@{config['name']}"} for config in configs)
+        late += [abs(math.log10(config["lr@adamw"] / 1e-3)) for config in configs[-20:] if config["name"] == "adamw"]
+
+    assert len(late) > 70  # of 100; without learning, half
+    assert mean(late) < 0.3  # in decades; without learning, a half
+
+
+def test_a_space_that_returns_constants() -> None:
+    """Spaces that were written for Ray's OptunaSearch return None, or what is to be added to the drawn values."""
+
+    def with_constants(trial: optuna.Trial) -> dict[str, Any]:
+        return {"doubled": 2 * trial.suggest_float("x", 0.0, 1.0)}
+
+    plain, added = searcher_of().suggest("a"), searcher_of(with_constants).suggest("a")
+
+    assert set(plain) == {"x"}
+    assert added == {"x": plain["x"], "doubled": 2 * plain["x"]}
+
+
+def test_describe_decides_what_tune_is_given() -> None:
+    """The tuner adds a trial's name and directory to what the space returned."""
+    searcher = RungSearcher(
+        lambda trial: {"nested": {"x": trial.suggest_float("x", 0, 1)}},
+        metric="score",
+        mode="max",
+        rungs=RUNGS,
+        describe=lambda trial, values: {"number": trial.number, **values},
+    )
+
+    given = [searcher.suggest(name) for name in "ab"]
+
+    assert [config["number"] for config in given] == [0, 1]
+    assert set(given[0]) == {"number", "nested"}
+
+
+def test_the_studys_trial_is_known_while_it_runs() -> None:
+    """What is recorded of a running trial goes to its place in the study."""
+    searcher = searcher_of()
+    searcher.suggest("a")
+    searcher.suggest("b")
+
+    assert [trial.number for name in "ab" if (trial := searcher.running(name))] == [0, 1]
+    searcher.on_trial_complete("b", {"epoch": 1, "score": 0.5})
+    assert searcher.running("b") is None
+
+
+def test_an_interrupted_search_goes_on_with_what_ran(tmp_path: Path) -> None:
+    """After Ctrl-C nothing is lost: what ran comes first again, with the number and values that it had."""
+    before = searcher_of(study=journal_study(tmp_path / "j"))
+    run_trial(before, "done", misleading)
+    running = {name: before.suggest(name) for name in "ab"}
+    before.on_trial_result("a", {"epoch": 1, "score": 0.5})
+    before.interrupt()
+    before.on_trial_complete("a", {"epoch": 3, "score": 0.75})
+    before.on_trial_complete("b")
+
+    after = searcher_of(study=journal_study(tmp_path / "j"))
+    again = [after.suggest(name) for name in "cd"]
+    new = after.suggest("e")
+
+    assert again == list(running.values())
+    assert [trial.number for name in "cde" if (trial := after.running(name))] == [1, 2, 3]
+    assert new not in again
+    assert [trial.state for trial in after.study.trials] == [TrialState.COMPLETE, *[TrialState.RUNNING] * 3]
+    assert after.study.trials[1].intermediate_values == {1: 0.5, 3: 0.75}
+
+
+def test_a_trial_that_is_gone_on_with_ends_as_one(tmp_path: Path) -> None:
+    """Its curve is that of both runs, without the epochs that it went through again."""
+    before = searcher_of(study=journal_study(tmp_path / "j"))
+    before.suggest("a")
+    before.on_trial_result("a", {"epoch": 1, "score": 0.5})
+    before.on_trial_result("a", {"epoch": 2, "score": 0.9})
+
+    after = searcher_of(study=journal_study(tmp_path / "j"))
+    after.suggest("b")
+    for epoch, score in ((2, 0.1), (3, 0.6)):
+        after.on_trial_result("b", {"epoch": epoch, "score": score})
+    after.on_trial_complete("b", {"epoch": 4, "score": 0.7})
+
+    [trial] = journal_study(tmp_path / "j").trials
+    assert trial.state == TrialState.COMPLETE
+    assert trial.intermediate_values == {1: 0.5, 2: 0.9, 3: 0.6, 4: 0.7}
+    assert trial.value == 0.9
+
+
+def test_a_resumed_search_knows_what_was_found(tmp_path: Path) -> None:
+    """It starts where the first left: in the good region, not with random trials."""
+    near = []
+    for seed in range(3):
+        journal = tmp_path / f"j{seed}"
+        proposals(searcher_of(seed=seed, study=journal_study(journal)), 25, misleading)
+        configs = proposals(searcher_of(seed=seed, study=journal_study(journal)), 4, misleading)
+        near.append(mean(abs(config["x"] - 0.9) for config in configs))
+
+    assert mean(near) < 0.2
+
+
+def test_a_resumed_search_draws_no_configuration_again(tmp_path: Path) -> None:
+    """With the seed alone it would begin with the trials of its start, and pay for each a second time."""
+    first = proposals(searcher_of(study=journal_study(tmp_path / "j")), 3, misleading)
+    more = proposals(searcher_of(study=journal_study(tmp_path / "j")), 3, misleading)
+
+    assert len({config["x"] for config in first + more}) == 6
+
+
+def test_a_trial_that_was_lost_before_it_was_drawn_is_drawn_now(tmp_path: Path) -> None:
+    """A process can die between the study's entry and its first parameter."""
+    study = journal_study(tmp_path / "j")
+    study.enqueue_trial({"x": 0.125})
+    study.ask()
+
+    searcher = searcher_of(study=journal_study(tmp_path / "j"))
+
+    assert searcher.suggest("a") == {"x": 0.125}
+    assert len(searcher.study.trials) == 1

@@ -1,0 +1,93 @@
+"""What a search tries first: the recipes, exactly, wherever the space and the search leave room for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from search.spec.spec import SearchSpec, check_spec
+from search.strategy.space import define_space
+from search.strategy.warm_start import enqueue_starts, find_starts
+from trainable.config import TrialConfig, build
+from trainable.recipes import RECIPES, load_recipe
+
+NOWHERE = Path("nowhere")
+"""Where no earlier searches lie."""
+
+
+def spec_of(**sections: dict[str, Any]) -> SearchSpec:
+    return check_spec(sections, source="the test", data_path="set")
+
+
+def first_trials(spec: SearchSpec) -> dict[str, TrialConfig]:
+    """The configuration of every trial that waits in a new study, by its recipe."""
+    study = optuna.create_study()
+    enqueue_starts(study, spec, NOWHERE)
+    waiting = len(study.get_trials(deepcopy=False))
+    drawn = [(trial := study.ask(), define_space(spec)(trial)) for _ in range(waiting)]
+    return {trial.user_attrs.get("recipe", ""): build(TrialConfig, values, source="a start") for trial, values in drawn}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_tried_as_it_is(name: str) -> None:
+    """A search that starts from something near a recipe cannot say that it got beyond the recipe."""
+    spec = spec_of(scheduler={"max_epochs": 7})
+    found = first_trials(spec)[name]
+    recipe = load_recipe(name).scaled(7)
+    alike = {
+        key: getattr(TrialConfig().data, key) for key in ("image_size", "batch_size", "resize", "split", "split_by")
+    }
+    stages = [stage.model_copy(update={"batch_size": None}) for stage in recipe.data.progression]
+    data = recipe.data.model_copy(update={**alike, "progression": stages})
+
+    # The parts of policies that the recipe does not have are not compared: they have no effect.
+    part = {recipe.policy.name: getattr(recipe.policy, recipe.policy.name, None)}
+    assert getattr(found.policy, recipe.policy.name, None) == part[recipe.policy.name]
+    policy = recipe.policy.model_dump(include={"name", "horizon_epochs", "horizon_batches", "warmup", "hold"})
+    assert found.policy.model_dump(include=set(policy)) == policy
+    assert (found.data, found.model, found.loss) == (data, recipe.model, recipe.loss)
+    assert (found.optimizer, found.depth_policy, found.epochs) == (recipe.optimizer, recipe.depth_policy, 7)
+
+
+def test_recipes_come_first_in_their_order() -> None:
+    """A budget that is too small for all of them tries the first ones."""
+    starts, outside = find_starts(spec_of(), ["recipes"], NOWHERE)
+    assert [start.recipe for start in starts] == list(RECIPES)
+    assert outside == {}
+
+
+def test_a_recipe_outside_of_the_space_is_named() -> None:
+    """Whoever narrows the space must learn what it leaves out, and why."""
+    starts, outside = find_starts(spec_of(model={"family": "sepunet", "width": 32}), ["recipes"], NOWHERE)
+    assert [start.recipe for start in starts] == ["monimoyd-unet"]
+    assert set(outside) == set(RECIPES) - {"monimoyd-unet"}
+    assert outside["birender-cnn"] == "its model.family is dmnet-cnn, and the space has sepunet"
+
+
+def test_a_range_that_excludes_a_recipe_leaves_it_out() -> None:
+    """Its value moved to the bound would be another recipe."""
+    lr = {"per": "optimizer.name", "sgd": {"low": 0.1, "high": 1.0}, "adam": 1e-3, "adamw": 1e-3}
+    _, outside = find_starts(spec_of(optimizer={"lr": lr}), ["recipes"], NOWHERE)
+    assert outside["monimoyd-unet"] == "its optimizer.lr is 0.01, and the space has 0.1 to 1"
+    assert "raguram-resunet" not in outside
+
+
+def test_what_the_spec_fixes_by_itself_holds_for_recipes_too() -> None:
+    """Somebody who asks for unflipped pictures does not want a trial that flips them."""
+    _, outside = find_starts(spec_of(data={"augment": {"hflip": 0.25}}), ["ramana-dnn"], NOWHERE)
+    assert outside["ramana-dnn"] == "its data.augment.hflip is 0.5, and the space has 0.25"
+
+
+def test_single_recipes_and_the_default_can_be_asked_for() -> None:
+    """Not everybody has the time for all of them."""
+    found = first_trials(spec_of(search={"start_from": ["birender-cnn", "default"]}))
+    assert list(found) == ["birender-cnn", ""]
+    assert found[""].optimizer.lr == TrialConfig().optimizer.lr
+
+
+def test_nothing_can_be_asked_for() -> None:
+    """The demo starts from random trials alone."""
+    assert first_trials(spec_of(search={"start_from": []})) == {}

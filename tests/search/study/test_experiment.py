@@ -1,0 +1,169 @@
+"""A search's place on disk: it appears whole, is found by its name, and no name leads out of the storage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.errors import InputError
+from search.spec.spec import load_spec
+from search.study.experiment import Experiment, free_name
+
+SPEC = load_spec(data_path="set")
+
+
+def created(storage: Path, name: str = "first") -> Experiment:
+    experiment = Experiment(storage=storage, name=name)
+    experiment.create(SPEC)
+    return experiment
+
+
+def test_the_spec_is_kept_as_it_was_run(tmp_path: Path) -> None:
+    """What comes out a year later must say what went in."""
+    experiment = created(tmp_path / "deep" / "storage")
+
+    assert experiment.spec() == SPEC
+    assert [path.name for path in experiment.root.iterdir()] == ["spec.yaml"]
+    assert [path.name for path in experiment.storage.iterdir()] == ["first"]
+
+
+def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
+    """A second search must never write over the first."""
+    experiment = created(tmp_path)
+    before = experiment.spec_file.read_text()
+
+    with pytest.raises(InputError, match=r"'first' is in use .* choose another --name, or go on with .*--resume first"):
+        Experiment(storage=tmp_path, name="first").create(SPEC.with_retraining(3))
+
+    assert experiment.spec_file.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "../other", ".hidden", "-x", "a b", "ä", "a\n", "/etc", "x" * 101])
+def test_a_name_that_is_no_directorys_is_refused(tmp_path: Path, name: str) -> None:
+    """A name with '/' or '..' would lie outside of the storage, one with '-' would be taken for an option."""
+    storage = tmp_path / "storage"
+    experiment = Experiment(storage=storage, name=name)
+    for use in (
+        lambda: experiment.create(SPEC),
+        experiment.spec,
+        experiment.summary,
+        lambda: experiment.extend([("budget.trials", "3")]),
+    ):
+        with pytest.raises(InputError, match="letters, digits"):
+            use()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A file in the way is found before hours of training."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError, match=r"cannot be written to '.*file/storage' \(Not a directory\); give another"):
+        Experiment(storage=tmp_path / "file" / "storage", name="first").create(SPEC)
+
+
+def test_a_search_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    """The commonest slip is a name or a --storage."""
+    with pytest.raises(InputError, match=r"no search 'third' in '.*'; start one with 'twinhead search --name'"):
+        Experiment(storage=tmp_path, name="third").spec()
+    created(tmp_path)
+    created(tmp_path, "second")
+
+    with pytest.raises(InputError, match=r"no search 'third' in '.*'; there are first, second"):
+        Experiment(storage=tmp_path, name="third").spec()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("model: [", r"no valid YAML at line 1.*spec.yaml"),
+        ("", r"data set is missing"),
+        ("3", r"must hold sections"),
+        ("model: {width: x}", r"spec.yaml|data set is missing"),
+    ],
+)
+def test_a_damaged_spec_is_named(tmp_path: Path, text: str, sentence: str) -> None:
+    """People look into the directory, and edit."""
+    experiment = created(tmp_path)
+    experiment.spec_file.write_text(text)
+
+    with pytest.raises(InputError, match=sentence):
+        experiment.spec()
+
+
+def test_a_larger_budget_is_kept(tmp_path: Path) -> None:
+    """A search that is gone on with twice has the budget of the last time."""
+    experiment = created(tmp_path)
+    budget = experiment.extend([("budget.trials", "30"), ("budget.hours", "2.5")]).plan.budget
+
+    assert (budget.trials, budget.hours) == (30, 2.5)
+    assert experiment.spec().plan.budget == budget
+    assert experiment.spec().space == SPEC.space
+    with pytest.raises(InputError, match=r"'budget.trials' is 0"):
+        experiment.extend([("budget.trials", "0")])
+    assert experiment.spec().plan.budget == budget
+
+
+def test_nothing_but_the_budget_is_changed(tmp_path: Path) -> None:
+    """Trials of before and after would be compared that cannot be."""
+    experiment = created(tmp_path)
+
+    with pytest.raises(InputError, match=r"'scheduler.max_epochs' cannot be changed once 'first' began"):
+        experiment.extend([("budget.trials", "30"), ("scheduler.max_epochs", "99")])
+    assert experiment.spec() == SPEC
+
+
+def test_trials_that_are_there_count(tmp_path: Path) -> None:
+    """Who takes the number for that of further trials learns that it is the total."""
+    experiment = created(tmp_path)
+    experiment.write_summary({"trials": 6})
+
+    with pytest.raises(InputError, match=r"'budget.trials' is 3, but 'first' has 6 already, which count; give more"):
+        experiment.extend([("budget.trials", "3")])
+    assert experiment.extend([("budget.trials", "7")]).plan.budget.trials == 7
+
+
+def test_the_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Before a search came that far there is none, and the sentence says how to get it."""
+    experiment = created(tmp_path)
+    with pytest.raises(InputError, match=r"no summary yet; finish it with 'twinhead search --resume first --storage"):
+        experiment.summary()
+    experiment.write_summary({"best": {"score": 0.5}})
+
+    assert experiment.summary() == {"best": {"score": 0.5}}
+    assert json.loads(experiment.summary_file.read_text()) == experiment.summary()
+    experiment.summary_file.write_text('{"best": ')
+    with pytest.raises(InputError, match=r"summary '.*summary.json' is damaged; make it again with"):
+        experiment.summary()
+
+
+def test_one_process_runs_a_search(tmp_path: Path) -> None:
+    """Two that write the same journal and checkpoints would spoil both."""
+    experiment = created(tmp_path)
+    with experiment.lock(), pytest.raises(InputError, match=r"'first' .* is running in another process"):
+        Experiment(storage=tmp_path, name="first").lock()
+    with experiment.lock() as again:
+        assert again.is_locked
+
+
+def test_the_directory_can_be_moved(tmp_path: Path) -> None:
+    """Its files name each other from its root."""
+    experiment = created(tmp_path / "here")
+    path = experiment.relative(experiment.trials / "00000" / "checkpoint_000001")
+    experiment.storage.rename(tmp_path / "there")
+    moved = Experiment(storage=tmp_path / "there", name="first")
+
+    assert moved.spec() == SPEC
+    assert moved.root / path == moved.trials / "00000" / "checkpoint_000001"
+
+
+def test_a_free_name_is_found(tmp_path: Path) -> None:
+    """The demo runs as often as one likes."""
+    assert free_name(tmp_path, "demo") == "demo"
+    created(tmp_path, "demo")
+    created(tmp_path, "demo-2")
+
+    assert free_name(tmp_path, "demo") == "demo-3"

@@ -1,0 +1,203 @@
+"""The evaluation of a checkpoint and of the baselines, against the same worked out by hand in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.dataset.dataset import Dataset
+from data.errors import InputError
+from data.images import resize
+from data.schema import Sample
+from data.splits.splits import rows
+from trainable.config import TrialConfig, build
+from trainable.evaluation.evaluate import (
+    evaluate_baselines_on,
+    evaluate_checkpoint,
+    evaluate_pictures,
+    evaluate_published,
+)
+from trainable.job import TrialData
+from trainable.loop import checkpoint
+from trainable.metrics.names import METRICS
+from trainable.metrics.per_image import figures
+from trainable.metrics.published import OWN_METRICS
+from trainable.recipes import RECIPES, Evaluation, load_recipe
+
+CPU = torch.device("cpu")
+SIZE = 16
+CONFIG = build(
+    TrialConfig,
+    {
+        "data": {"image_size": SIZE, "split_by": "sample", "split": {"train": 0.4, "val": 0.2, "test": 0.4}},
+        "model": {"width": 4, "precision": "fp32"},
+    },
+    source="the test",
+)
+
+
+@pytest.fixture(scope="module")
+def saved(save_warmed: Callable[[TrialConfig], Path]) -> Path:
+    """A checkpoint of `CONFIG`."""
+    return save_warmed(CONFIG)
+
+
+def samples_of(part: str, data: TrialData) -> list[Sample]:
+    dataset = Dataset.open(Path(data.path))
+    return list(dataset.read(rows(dataset.ids, part, "sample", CONFIG.data.shares)))
+
+
+def planes(samples: list[Sample], name: str) -> np.ndarray:
+    """(N, H, W) or (N, H, W, 3) float32 in 0..1."""
+    return np.stack([resize(getattr(sample, name), SIZE) for sample in samples]).astype(np.float32) / 255
+
+
+def test_a_checkpoint_is_measured_as_by_hand(trial_data: TrialData, saved: Path) -> None:
+    """The number in the hand-over is what it says: this network, this part, at the size that it was trained at."""
+    samples = samples_of("test", trial_data)
+    assert len(samples) > 5
+    model, _ = checkpoint.load_model(saved)
+    photos = [torch.from_numpy(planes(samples, name)).permute(0, 3, 1, 2) for name in ("bg", "fg_bg")]
+    with torch.no_grad():
+        prediction = model(*photos)
+    probability = torch.sigmoid(prediction.mask_logits)[:, 0].double().numpy()
+    depth = prediction.depth[:, 0].double().numpy()
+    mask, truth = planes(samples, "mask") > 0.5, planes(samples, "depth").astype(np.float64)
+    found = probability > 0.5
+    ious = [(left & right).sum() / (left | right).sum() for left, right in zip(found, mask, strict=True)]
+    near, far = np.clip(depth, 0.1, 1), np.clip(truth, 0.1, 1)
+    delta1 = (np.maximum(near / far, far / near) < 1.25).mean()
+    assert 0.01 < np.mean(ious) < 0.9
+    assert 0.01 < delta1 < 0.9
+
+    measured = evaluate_checkpoint(saved, trial_data, "test", device=CPU)
+    assert measured["mask_iou"] == pytest.approx(np.mean(ious), rel=1e-5)
+    assert measured["mask_mae"] == pytest.approx(np.abs(probability - mask).mean(), rel=1e-5)
+    assert measured["depth_rmse"] == pytest.approx(np.sqrt(((depth - truth) ** 2).mean()), rel=1e-5)
+    assert measured["depth_delta1"] == pytest.approx(delta1, rel=1e-5)
+    assert measured["score"] == pytest.approx((np.mean(ious) + delta1) / 2, rel=1e-5)
+
+
+def test_each_part_is_its_own(trial_data: TrialData, saved: Path) -> None:
+    """A test score that was taken on val would be the one that the search has chosen by."""
+    val, test, both = (evaluate_checkpoint(saved, trial_data, part, device=CPU) for part in ("val", "test", "val+test"))
+    assert val["score"] != test["score"]
+    counts = [len(samples_of(part, trial_data)) for part in ("val", "test")]
+    pooled = np.average([val["depth_mae"], test["depth_mae"]], weights=counts)
+    assert both["depth_mae"] == pytest.approx(pooled)
+
+
+def test_pictures_are_written_where_they_are_asked_for(trial_data: TrialData, saved: Path, tmp_path: Path) -> None:
+    """Numbers alone hide a mask that is upside down."""
+    evaluate_checkpoint(saved, trial_data, "test", device=CPU, pictures=tmp_path / "grid.png")
+    grid = cv2.imread(str(tmp_path / "grid.png"))
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+    assert grid.shape[1] > grid.shape[0] > 4 * 100  # six columns, four rows
+
+
+def test_figures_of_pictures_are_the_metrics_of_the_whole(trial_data: TrialData, saved: Path) -> None:
+    """A comparison's intervals are around what a training reports, by our metrics and by the projects' own."""
+    table = evaluate_pictures(saved, trial_data, "val+test", device=CPU)
+    samples = [*samples_of("val", trial_data), *samples_of("test", trial_data)]
+    assert table.bg_ids == tuple(sample.bg_id for sample in samples)
+    found = figures(table)
+    whole = evaluate_checkpoint(saved, trial_data, "val+test", device=CPU)
+    assert {name: found[name] for name in METRICS} == pytest.approx(whole, rel=1e-12)
+    for metric, names in OWN_METRICS.items():
+        own = evaluate_published(saved, trial_data, "val+test", metric, Evaluation(), device=CPU)
+        assert own == pytest.approx({name: found[name] for name in names}, rel=1e-12)
+
+
+def test_figures_of_pictures_are_in_storage_order(trial_data: TrialData, saved: Path) -> None:
+    """Each row is that of its own background: a picture's figures do not depend on the pictures beside it."""
+    both, test = (evaluate_pictures(saved, trial_data, part, device=CPU) for part in ("val+test", "test"))
+    assert len(test.bg_ids) < len(both.bg_ids)
+    assert both.bg_ids[-len(test.bg_ids) :] == test.bg_ids
+    assert np.allclose(both.columns()[-len(test.bg_ids) :], test.columns(), rtol=1e-4)
+    assert len(np.unique(test.states[:, 1])) == len(test.bg_ids)  # else any order would do
+
+
+def test_networks_are_compared_on_unchanged_pictures(
+    trial_data: TrialData, saved: Path, save_warmed: Callable[[TrialConfig], Path]
+) -> None:
+    """A published error changed the test pictures too; a table of comparison has one set for all."""
+    values = CONFIG.model_dump()
+    values["data"]["augment"]["in_evaluation"] = True
+    changed = save_warmed(build(TrialConfig, values, source="the test"))
+    tables = [evaluate_pictures(directory, trial_data, "test", device=CPU) for directory in (saved, changed)]
+    assert np.array_equal(tables[0].columns(), tables[1].columns())
+
+
+def test_a_network_that_drops_in_evaluation_is_measured_alike_each_time(
+    trial_data: TrialData, save_warmed: Callable[[TrialConfig], Path]
+) -> None:
+    """Dropout that stays on is a published error; the figures are to be those of the report all the same."""
+    values = CONFIG.model_dump() | {
+        "model": {"family": "resnet-dual", "width": 4, "dropout": 0.2, "eval_mode": "dropout", "precision": "fp32"}
+    }
+    dropping = save_warmed(build(TrialConfig, values, source="the test"))
+    torch.manual_seed(0)
+    once = evaluate_pictures(dropping, trial_data, "test", device=CPU)
+    torch.manual_seed(1)
+    assert np.array_equal(evaluate_pictures(dropping, trial_data, "test", device=CPU).columns(), once.columns())
+    by_whole = evaluate_checkpoint(dropping, trial_data, "test", device=CPU)
+    assert figures(once)["score"] == pytest.approx(by_whole["score"], rel=1e-12)
+
+
+def test_published_figures_are_of_batches_as_in_training(
+    trial_data: TrialData, save_warmed: Callable[[TrialConfig], Path]
+) -> None:
+    """The published errors: of raw outputs, and the mean of what each batch comes to."""
+    values = CONFIG.model_dump()
+    values["data"]["batch_size"] = 4
+    directory = save_warmed(build(TrialConfig, values, source="the test"))
+    samples = samples_of("test", trial_data)
+    model, _ = checkpoint.load_model(directory)
+    photos = [torch.from_numpy(planes(samples, name)).permute(0, 3, 1, 2) for name in ("bg", "fg_bg")]
+    with torch.no_grad():
+        logits = model(*photos).mask_logits[:, 0].numpy()
+    squares = ((logits - planes(samples, "mask")) ** 2).mean(axis=(1, 2))
+    batches = np.array_split(squares, -(-len(samples) // 4))
+    expected = np.mean([np.sqrt(batch.mean()) for batch in batches])
+    batchwise = Evaluation(on="logits", average="batches")
+    published = evaluate_published(directory, trial_data, "test", "delta-rms", batchwise, device=CPU)
+    assert published["soft_mask_rmse"] == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(np.sqrt(squares.mean()), rel=1e-4)
+
+
+def test_recipes_are_measured_by_their_projects_metrics(trial_data: TrialData, saved: Path) -> None:
+    """Two of the projects had no metric, and nothing is made up for them."""
+    own = {"birender": ("ssim90_mask", "ssim50_depth"), "monimoyd": ("iou75_mask",), "raguram": (), "divyansh": ()}
+    for name in RECIPES:
+        metric, project = load_recipe(name).metric, name.partition("-")[0]
+        found = evaluate_published(saved, trial_data, "test", metric, Evaluation(), device=CPU)
+        assert tuple(found) == own.get(project, OWN_METRICS["delta-rms"])
+
+
+def test_other_data_than_was_asked_for_is_refused(trial_data: TrialData, saved: Path) -> None:
+    """The score would stand in a report beside the wrong data set's name."""
+    other = TrialData(path=trial_data.path, fingerprint="f" * 64)
+    with pytest.raises(InputError, match="has the fingerprint"):
+        evaluate_checkpoint(saved, other, "test", device=CPU)
+
+
+def test_baselines_are_fitted_on_train_and_measured_on_the_part(trial_data: TrialData) -> None:
+    """They are what the network has to beat, so they must not have seen the part either."""
+    measured = evaluate_baselines_on(CONFIG.data, trial_data, "test")
+    train, test = (samples_of(part, trial_data) for part in ("train", "test"))
+    error = planes(train, "depth").mean(axis=0) - planes(test, "depth")
+    assert measured["depth_mean"]["depth_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-5)
+
+    def ious(samples: list[Sample], cut: float) -> float:
+        difference = np.abs(planes(samples, "fg_bg") - planes(samples, "bg")).mean(axis=3) * 255
+        found, mask = difference > cut - 0.1, planes(samples, "mask") * 255 > 127
+        return float(np.mean([(f & m).sum() / (f | m).sum() for f, m in zip(found, mask, strict=True)]))
+
+    threshold = measured["mask_threshold"]["threshold"]
+    assert measured["mask_threshold"]["mask_iou"] == pytest.approx(ious(test, threshold), rel=1e-5)
+    assert ious(train, threshold) == pytest.approx(max(ious(train, cut / 3) for cut in range(300)), rel=1e-5)

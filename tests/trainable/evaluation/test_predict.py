@@ -1,0 +1,135 @@
+"""Prediction from files: three pictures of the input's size, the same as the evaluation sees, or one clear sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.errors import InputError
+from data.images import decode_photo, encode_jpeg, encode_png
+from data.schema import Pixels
+from trainable.config import TrialConfig, build
+from trainable.evaluation.grid import as_pixels, predict
+from trainable.evaluation.predict import predict_files, predict_pixels
+from trainable.job import TrialData
+from trainable.loop import checkpoint
+from trainable.loop.state import World
+from trainable.models.prediction import Prediction
+from trainable.trial import evaluation_loader, read_part
+
+SIZE = 32
+CONFIG = build(
+    TrialConfig, {"data": {"image_size": SIZE}, "model": {"width": 4, "precision": "fp32"}}, source="the test"
+)
+
+
+@pytest.fixture(scope="module")
+def saved(save_warmed: Callable[[TrialConfig], Path]) -> Path:
+    """A checkpoint of `CONFIG`."""
+    return save_warmed(CONFIG)
+
+
+def photo(seed: int, height: int = 40, width: int = 70) -> Pixels:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return np.asarray(cv2.GaussianBlur(noise, (0, 0), 4), np.uint8)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Two photographs that are wider than high, one PNG and one JPEG."""
+    paths = tmp_path / "bg.png", tmp_path / "fg_bg.jpg"
+    paths[0].write_bytes(encode_png(photo(0)))
+    paths[1].write_bytes(encode_jpeg(photo(1)))
+    return paths
+
+
+def test_three_pictures_of_the_inputs_size(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """They are laid over the input, which is rarely square and never of the model's size."""
+    out = tmp_path / "new" / "out"
+    written = predict_files(saved, *pair, out)
+    assert written == [out / "mask.png", out / "depth.png", out / "overlay.png"]
+    assert sorted(out.iterdir()) == sorted(written)
+    mask, depth, overlay = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in written)
+    assert (mask.shape, depth.shape, overlay.shape) == ((40, 70), (40, 70), (40, 70, 3))
+    photos = [decode_photo(path.read_bytes(), path.name) for path in pair]
+    expected = predict_pixels(saved, *photos)
+    np.testing.assert_array_equal(mask, expected[0])
+    np.testing.assert_array_equal(depth, expected[1])
+    assert mask.std() > 0
+    assert predict_files(saved, *pair, out) == written  # again, over what is there
+
+
+def test_the_two_pictures_have_their_places(saved: Path) -> None:
+    """A background taken for the foreground would give a mask of something that is not there."""
+    mask, _ = predict_pixels(saved, photo(0), photo(1))
+    swapped, _ = predict_pixels(saved, photo(1), photo(0))
+    assert not np.array_equal(mask, swapped)
+
+
+def test_a_stored_sample_is_predicted_as_the_evaluation_does(saved: Path, trial_data: TrialData) -> None:
+    """What a user gets from files must be as good as the score that was measured from the data set."""
+    model, origin = checkpoint.load_model(saved)
+    world = World(device=torch.device("cpu"))
+    (batch,) = evaluation_loader(origin.config, trial_data, "test", world).epoch(0)
+    expected = as_pixels(predict(model, batch, origin.config.model))
+    stored = read_part(origin.config.data, trial_data, "test").gather(np.arange(3))
+    for index in range(3):
+        found = predict_pixels(saved, stored.bg[index], stored.fg_bg[index])
+        for plane, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(plane.astype(int), wanted[index].astype(int), atol=1)
+
+
+def test_planes_as_pixels_are_clipped_not_wrapped() -> None:
+    """The depth head is linear: -0.1 must be black and 1.1 white, not the other way round."""
+    depth = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.1, 300.0]).view(1, 1, 1, 6)
+    logits = torch.tensor([-200.0, -1.0, 0.0, 1.0, 20.0, 200.0]).view(1, 1, 1, 6)
+    mask, far = as_pixels(Prediction.of(logits, depth))
+    assert far.tolist() == [[[0, 0, 128, 255, 255, 255]]]
+    assert mask.tolist() == [[[0, 69, 128, 186, 255, 255]]]
+
+
+def test_pictures_of_two_sizes_are_refused(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Their pixels do not lie on each other."""
+    pair[0].write_bytes(encode_png(photo(0, height=41)))
+    with pytest.raises(InputError, match="are 70 × 41 and 70 × 40 pixels; give two of the same size"):
+        predict_files(saved, *pair, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("content", [None, b"", b"no image", encode_png(photo(0))[:500]])
+def test_what_is_no_picture_is_refused(
+    saved: Path, pair: tuple[Path, Path], tmp_path: Path, which: int, content: bytes | None
+) -> None:
+    """The sentence says which of the two files it is."""
+    if content is None:
+        pair[which].unlink()
+    else:
+        pair[which].write_bytes(content)
+    with pytest.raises(InputError, match=str(pair[which])):
+        predict_files(saved, *pair, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_is_no_picture(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """A folder of pictures is easily given in place of one."""
+    with pytest.raises(InputError, match="Is a directory"):
+        predict_files(saved, tmp_path, pair[1], tmp_path / "out")
+
+
+def test_a_place_that_cannot_be_written_is_refused(saved: Path, pair: tuple[Path, Path]) -> None:
+    """Here the place for the directory is taken by a file."""
+    with pytest.raises(InputError, match=f"'{pair[0]}'.*give another directory"):
+        predict_files(saved, *pair, pair[0])
+    assert cv2.imread(str(pair[0])).shape == (40, 70, 3)
+
+
+def test_a_directory_without_a_checkpoint_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """The directory above or below it is easily given."""
+    with pytest.raises(InputError, match="give a directory made by 'twinhead best'"):
+        predict_files(tmp_path, *pair, tmp_path / "out")

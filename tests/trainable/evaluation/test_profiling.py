@@ -1,0 +1,47 @@
+"""What a profile says of a training: where its time goes, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainable.config import TrialConfig, build
+from trainable.evaluation.profiling import STEP_PHASES, profile_training
+from trainable.job import TrialData
+from trainable.loop.clock import OTHER
+
+CPU = torch.device("cpu")
+
+
+def config(**model: object) -> TrialConfig:
+    debug = {"family": "debug", "width": 4, "precision": "fp32"} | model
+    return build(TrialConfig, {"data": {"image_size": 32, "batch_size": 8}, "model": debug}, source="the test")
+
+
+def test_a_profile_tells_where_an_epoch_goes(trial_data: TrialData, tmp_path: Path) -> None:
+    """Who sees what a training waits for knows what to change; and its trace must open in a viewer."""
+    done: list[int] = []
+    trace = tmp_path / "new" / "debug.pt.trace.json"
+    measured = profile_training(config(), trial_data, trace, device=CPU, steps=40, on_step=done.append)
+    plain = measured.as_plain()
+    events = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+
+    assert set(measured.seconds) == {*STEP_PHASES, OTHER, "evaluation", "checkpoint"}
+    assert min(measured.seconds[phase] for phase in STEP_PHASES) > 0
+    assert sum(row["share"] for row in plain["phases"]) == pytest.approx(1)
+    assert "aten::convolution" in events
+    assert sum(done) == 46  # with those that warm up, and those of the trace
+    assert measured.samples_per_second > 0 < measured.memory_gb["host"]
+    assert json.loads(json.dumps(plain)) == plain
+    assert [path.name for path in trace.parent.iterdir()] == [trace.name]
+
+
+def test_a_profile_says_what_auto_chose(trial_data: TrialData, tmp_path: Path) -> None:
+    """The choice and its figures belong together."""
+    measured = profile_training(config(precision="auto"), trial_data, tmp_path / "t.json", device=CPU, steps=1)
+
+    assert measured.precision == min(measured.precision_seconds, key=measured.precision_seconds.__getitem__)
+    assert set(measured.precision_seconds) == {"fp32", "bf16"}

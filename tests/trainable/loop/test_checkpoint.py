@@ -1,0 +1,170 @@
+"""Checkpoints: what was saved comes back bit for bit, and what is damaged, foreign or hostile is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from data.errors import InputError
+from trainable.config import TrialConfig, build
+from trainable.loop import checkpoint
+from trainable.loop.checkpoint import CONFIG, METRICS, STATE, WEIGHTS, Origin
+from trainable.models import build_model
+
+
+def config(width: int = 2) -> TrialConfig:
+    return build(TrialConfig, {"model": {"width": width}, "optimizer": {"lr": 0.1 + 0.2}}, source="the test")
+
+
+def network(width: int = 2) -> nn.Module:
+    """Channels-last, as in training, and its batch norms have seen something."""
+    torch.manual_seed(0)
+    model = build_model(config(width).model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    photo = torch.rand(2, 3, 32, 32)
+    model(photo, photo)
+    return model
+
+
+def saved(directory: Path, width: int = 2) -> Path:
+    origin = Origin(config=config(width), data_fingerprint="ab12", epoch=7)
+    checkpoint.save(directory, network(width), origin, {"score": 0.75})
+    checkpoint.save_state(directory, {"epoch": 7, "momenta": [torch.ones(3)]})
+    return directory
+
+
+def test_weights_and_origin_come_back_bit_for_bit(tmp_path: Path) -> None:
+    """What is handed over must be what was measured: weights, batch-norm statistics, and how it was trained."""
+    original = network()
+    found, origin = checkpoint.load_model(saved(tmp_path / "a" / "b"))
+    wanted = original.state_dict()
+    assert found.state_dict().keys() == wanted.keys()
+    for name, tensor in found.state_dict().items():
+        assert tensor.dtype == wanted[name].dtype
+        assert torch.equal(tensor, wanted[name]), name
+    assert not found.training
+    assert (origin.config, origin.data_fingerprint, origin.epoch) == (config(), "ab12", 7)
+    assert json.loads((tmp_path / "a" / "b" / METRICS).read_text()) == {"score": 0.75}
+
+
+def test_a_channels_last_network_survives(tmp_path: Path) -> None:
+    """safetensors knows no memory format; loaded into such a network, the weights keep its own."""
+    model = network()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    checkpoint.load_weights(model, saved(tmp_path))
+    weight = model.get_parameter("body.enc2.main.0.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(weight, network().get_parameter("body.enc2.main.0.weight"))
+
+
+def test_state_comes_back(tmp_path: Path) -> None:
+    """A resumed trial needs the optimizer's momenta and the place in the run."""
+    state = checkpoint.load_state(saved(tmp_path))
+    assert state["epoch"] == 7
+    assert torch.equal(state["momenta"][0], torch.ones(3))
+
+
+def test_a_finished_trial_has_no_state(tmp_path: Path) -> None:
+    """It is removed at the end, being twice as large as the weights."""
+    (saved(tmp_path) / STATE).unlink()
+    with pytest.raises(InputError, match=f"no '.*{STATE}' to go on from; start the trial anew"):
+        checkpoint.load_state(tmp_path)
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    """Two files of different checkpoints, copied together by hand."""
+    saved(tmp_path / "narrow", width=2)
+    saved(tmp_path / "wide", width=3)
+    (tmp_path / "narrow" / WEIGHTS).replace(tmp_path / "wide" / WEIGHTS)
+    with pytest.raises(InputError, match=r"'body.bottleneck.0.bias' is \(32,\), but must be \(48,\)"):
+        checkpoint.load_model(tmp_path / "wide")
+
+
+def test_missing_and_surplus_weights_are_refused_by_name(tmp_path: Path) -> None:
+    """A head that is not in the file would keep its random weights."""
+    saved(tmp_path)
+    headless = network()
+    del headless.body.mask_head
+    with pytest.raises(InputError, match=r"'body.mask_head.bias' is \(1,\), but must be absent"):
+        checkpoint.load_weights(headless, tmp_path)
+    larger = network()
+    larger.third_head = nn.Conv2d(2, 1, kernel_size=1)
+    with pytest.raises(InputError, match=r"'third_head.bias' is missing, but must be \(1,\)"):
+        checkpoint.load_weights(larger, tmp_path)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 4)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, STATE])
+@pytest.mark.parametrize("damage", [cut, empty, garble, Path.unlink])
+def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    """A copy that broke off is the user's to fetch again, not a traceback."""
+    damage(saved(tmp_path) / name)
+    with pytest.raises(InputError, match=str(tmp_path)):
+        checkpoint.load_state(tmp_path) if name == STATE else checkpoint.load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        [],
+        {},
+        {"format": "one"},
+        {"format": 1},
+        {"format": 1, "trial": {}, "epoch": 1},
+        {"format": 1, "trial": 3, "data_fingerprint": "", "epoch": 1},
+        {"format": 1, "trial": {}, "data_fingerprint": "", "epoch": None},
+        {"format": 1, "trial": {"epochs": 0}, "data_fingerprint": "", "epoch": 1},
+    ],
+)
+def test_a_description_that_is_not_whole_is_refused(tmp_path: Path, described: Any) -> None:
+    """People edit it, and other tools have a config.json too."""
+    (saved(tmp_path) / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(InputError, match=CONFIG):
+        checkpoint.load_origin(tmp_path)
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    """It may lack what this version reads, and mean something else by what it has."""
+    (saved(tmp_path) / CONFIG).write_text(json.dumps({"format": checkpoint.FORMAT + 1}))
+    with pytest.raises(InputError, match="has format 2, but this version reads up to 1; upgrade twinhead"):
+        checkpoint.load_model(tmp_path)
+
+
+class Hostile:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.write_text, (self.trace, "was here")
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
+    """Checkpoints are passed around; one must not run its author's code on the reader's machine."""
+    saved(tmp_path)
+    trace = tmp_path / "trace"
+    torch.save({"epoch": Hostile(trace)}, tmp_path / STATE)
+    with pytest.raises(InputError, match=STATE):
+        checkpoint.load_state(tmp_path)
+    assert not trace.exists()
+    torch.load(tmp_path / STATE, weights_only=False)
+    assert trace.exists()  # so it would have

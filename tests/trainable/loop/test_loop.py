@@ -1,0 +1,299 @@
+"""The loop: it learns, repeats itself bit for bit, goes on where it was, and says what became of it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from data.loader import Loader
+from trainable.config import TrialConfig, build
+from trainable.job import TrialData
+from trainable.loop import loop
+from trainable.loop.checkpoint import load_model, load_origin
+from trainable.loop.clock import Clock
+from trainable.loop.loop import EpochEnd, NonFiniteLossError
+from trainable.loop.state import Training, World, start
+from trainable.loop.step import train_step
+from trainable.optim.optimizers import OPTIMIZERS
+from trainable.optim.schedules import POLICIES
+from trainable.trial import evaluation_loader, read_part, training_loaders
+
+ALONE = World(device=torch.device("cpu"))
+AUGMENT = {"hflip": 0.5, "rotate": 10.0, "zoom": 0.2, "jitter": 0.2, "noise": 0.1}
+
+
+def config(**changes: Any) -> TrialConfig:
+    """The tiny network at 16 px, four epochs of three steps; sections are merged with what is given."""
+    values: dict[str, Any] = {
+        "data": {"image_size": 16, "batch_size": 8, "augment": {"hflip": 0.0}},
+        "model": {"family": "debug", "width": 4, "precision": "fp32"},
+        "optimizer": {"lr": 0.02},
+        "epochs": 4,
+    }
+    for name, change in changes.items():
+        values[name] = {**values.get(name, {}), **change} if isinstance(change, dict) else change
+    return build(TrialConfig, values, source="the test")
+
+
+def begin(config: TrialConfig, data: TrialData, world: World = ALONE) -> tuple[Training, list[Loader], Loader]:
+    train, val = training_loaders(config, data, world), evaluation_loader(config, data, "val", world)
+    steps = [len(loader) for loader in train]
+    training = start(config, steps_of_epochs=steps, world=world, data_fingerprint=data.fingerprint)
+    return training, train, val
+
+
+def run(
+    config: TrialConfig,
+    data: TrialData,
+    *,
+    validate: bool = True,
+    rungs: frozenset[int] = frozenset(),
+    resume_from: Path | None = None,
+    listen: Callable[[EpochEnd], None] | None = None,
+) -> tuple[Training, list[EpochEnd]]:
+    """Train to the end; what was reported after each epoch."""
+    ends: list[EpochEnd] = []
+    training, train, val = begin(config, data)
+    if resume_from is not None:
+        training.resume(resume_from)
+
+    def report(end: EpochEnd) -> None:
+        ends.append(end)
+        if listen is not None:
+            listen(end)
+
+    loop.fit(training, train, val if validate else None, world=ALONE, report=report, checkpoint_epochs=rungs)
+    return training, ends
+
+
+MEASURED = re.compile(r"second|^time_|^memory_")
+
+
+def curve(ends: list[EpochEnd]) -> list[dict[str, float]]:
+    """All that is reported but times and memory."""
+    return [{name: value for name, value in end.metrics.items() if not MEASURED.search(name)} for end in ends]
+
+
+def weights(training: Training) -> torch.Tensor:
+    return torch.cat([tensor.detach().double().flatten() for tensor in training.network.state_dict().values()])
+
+
+def test_the_loss_goes_down(trial_data: TrialData) -> None:
+    """The loop trains: both heads get better on pictures that they see again and again."""
+    _, ends = run(config(epochs=12), trial_data)
+    first, last = ends[0].metrics, ends[-1].metrics
+    for part in ("train_loss", "train_mask_bce", "train_depth_l1"):
+        assert last[part] < 0.8 * first[part]
+    assert last["score"] > first["score"]
+    assert first["train_loss"] == pytest.approx(first["train_mask_bce"] + first["train_depth_l1"], rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["debug", "resunet"])
+def test_a_seed_decides_a_trial(trial_data: TrialData, family: str) -> None:
+    """Trials must differ by their configuration alone; and another seed must matter, or repeats tell nothing."""
+    sections = {"data": {"augment": AUGMENT}, "model": {"family": family, "width": 2}}
+    first, ends = run(config(**sections, epochs=2), trial_data)
+    torch.rand(5)
+    second, again = run(config(**sections, epochs=2), trial_data)
+    third, other = run(config(**sections, epochs=2, seed=1), trial_data)
+    assert curve(ends) == curve(again)
+    assert torch.equal(weights(first), weights(second))
+    assert curve(ends) != curve(other)
+    assert not torch.equal(weights(first), weights(third))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_resumed_trial_is_the_uninterrupted_one(
+    trial_data: TrialData, tmp_path: Path, optimizer: str, policy: str
+) -> None:
+    """Workers die: what a search decides must not depend on which trials were interrupted."""
+    chosen = config(
+        data={"augment": AUGMENT},
+        optimizer={"name": optimizer, "lr": 0.01},
+        # Every epoch is a plateau: the learning rate is lowered before the interruption and after it.
+        policy={"name": policy, "warmup": 0.2, "plateau": {"patience": 0.0, "threshold": 1.0}},
+    )
+
+    def keep(end: EpochEnd) -> None:
+        if end.epoch == 2:
+            assert end.save is not None
+            end.save(tmp_path)
+
+    whole, ends = run(chosen, trial_data, rungs=frozenset({2}), listen=keep)
+    resumed, rest = run(chosen, trial_data, resume_from=tmp_path)
+    assert [end.epoch for end in rest] == [3, 4]
+    assert curve(rest) == curve(ends[2:])
+    assert torch.equal(weights(resumed), weights(whole))
+    assert (resumed.best_score, resumed.best_epoch) == (whole.best_score, whole.best_epoch)
+    assert resumed.policies[0].history == whole.policies[0].history
+    if policy == "plateau":
+        assert len(set(whole.policies[0].history)) > 2
+
+
+def test_a_finished_trial_that_is_resumed_does_nothing(trial_data: TrialData, tmp_path: Path) -> None:
+    """It was interrupted after its last checkpoint, before anybody heard of it."""
+    training, ends = run(config(), trial_data)
+    training.save(tmp_path, ends[-1].metrics)
+    resumed, rest = run(config(), trial_data, resume_from=tmp_path)
+    assert rest == []
+    assert torch.equal(weights(resumed), weights(training))
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial(trial_data: TrialData) -> None:
+    """The searcher must learn of it, and the user find out which configuration it was."""
+    absurd = config(optimizer={"name": "sgd", "lr": 1e30, "clip_norm": 0.0}, policy={"name": "constant"})
+    with pytest.raises(NonFiniteLossError) as caught:
+        run(absurd, trial_data)
+    sentence = str(caught.value)
+    assert "at step 1 (epoch 1)" in sentence or "at step 2 (epoch 1)" in sentence
+    assert absurd.model_dump_json() in sentence
+    assert sentence.endswith("lower optimizer.lr or optimizer.clip_norm.")
+
+
+def test_clipping_bounds_a_step(trial_data: TrialData) -> None:
+    """One bad batch must not throw the weights away; 0 does not clip."""
+    moved = {}
+    for clip_norm in (0.0, 1e-3):
+        plain = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": clip_norm}
+        training, train, _ = begin(config(optimizer=plain, policy={"name": "constant"}), trial_data)
+        before = weights(training)
+        train_step(training, next(iter(train[0].epoch(1))), 0, ALONE, Clock(ALONE.device))
+        moved[clip_norm] = float((weights(training) - before).norm())
+    assert moved[1e-3] == pytest.approx(1e-3, rel=1e-3)
+    assert moved[0.0] > 10 * moved[1e-3]
+
+
+def test_a_checkpoint_is_due_at_rungs_new_bests_and_the_end(trial_data: TrialData) -> None:
+    """More would cost a search minutes of writing, fewer would lose what a stopped trial reached."""
+    _, ends = run(config(epochs=10, optimizer={"lr": 0.2}), trial_data, rungs=frozenset({1, 4}))
+    scores = [end.metrics["score"] for end in ends]
+    best = {epoch for epoch, score in enumerate(scores, start=1) if score > max([-1.0, *scores[: epoch - 1]])}
+    due = {end.epoch for end in ends if end.save is not None}
+    assert due == best | {1, 4, 10}
+    assert best - {1, 4, 10}
+    assert len(due) < 10
+
+
+def test_without_validation_there_is_no_score_and_training_works(trial_data: TrialData) -> None:
+    """The final training takes train + val, and has nothing left to be measured on."""
+    training, ends = run(config(epochs=5), trial_data, validate=False, rungs=frozenset({2}))
+    assert [end.epoch for end in ends if end.save is not None] == [2, 5]
+    assert not any(name.startswith(("score", "mask", "depth")) for end in ends for name in end.metrics)
+    assert ends[-1].metrics["train_loss"] < ends[0].metrics["train_loss"]
+    assert training.best_epoch == 0
+
+
+def test_a_checkpoint_is_of_its_epoch(trial_data: TrialData, tmp_path: Path) -> None:
+    """Its weights give the metrics that stand beside them."""
+
+    def keep(end: EpochEnd) -> None:
+        if end.save is not None:
+            end.save(tmp_path / str(end.epoch))
+
+    chosen = config(model={"family": "resunet", "width": 2})
+    run(chosen, trial_data, rungs=frozenset({1, 3}), listen=keep)
+    val = evaluation_loader(chosen, trial_data, "val", ALONE)
+    for epoch in (1, 3, 4):
+        model, origin = load_model(tmp_path / str(epoch))
+        stored = json.loads((tmp_path / str(epoch) / "metrics.json").read_text())
+        measured = loop.evaluate(model, val, chosen, ALONE)
+        assert (origin.epoch, origin.data_fingerprint) == (epoch, trial_data.fingerprint)
+        assert measured == pytest.approx({name: stored[name] for name in measured}, rel=1e-6)
+
+
+def test_metrics_do_not_depend_on_the_evaluation_batch(trial_data: TrialData) -> None:
+    """They are compared between machines that evaluate in batches of other sizes."""
+    chosen = config(model={"family": "resunet", "width": 2}, epochs=1)
+    training, _ = run(chosen, trial_data)
+    split = read_part(chosen.data, trial_data, "all")
+    measured = [
+        loop.evaluate(training.model, Loader(split=split, batch_size=size, device=ALONE.device), chosen, ALONE)
+        for size in (1, 7, 64)
+    ]
+    assert measured[1] == pytest.approx(measured[0], rel=1e-6)
+    assert measured[2] == pytest.approx(measured[0], rel=1e-6)
+    assert 0 < measured[0]["score"] < 1
+
+
+def test_batch_norm_learns_in_every_epoch(trial_data: TrialData) -> None:
+    """Evaluation switches it off, and must not leave it off for the rest of the run."""
+    training, _ = run(config(model={"family": "resunet", "width": 2}, epochs=3), trial_data)
+    assert training.network.get_buffer("body.enc1.main.1.num_batches_tracked") == 3 * 3
+
+
+def test_a_plateau_is_one_of_the_validation_score(trial_data: TrialData) -> None:
+    """The learning rate falls after the epochs whose score did not rise, and after no other."""
+    plateau = {"name": "plateau", "plateau": {"patience": 0.0, "factor": 0.5, "threshold": 0.0}}
+    training, ends = run(config(epochs=8, optimizer={"lr": 0.1}, policy=plateau), trial_data)
+    expected, best = [1.0], -1.0
+    for end in ends[:-1]:
+        has_risen = end.metrics["score"] > best
+        best = max(best, end.metrics["score"])
+        expected.append(expected[-1] * (1.0 if has_risen else 0.5))
+    assert training.policies[0].history == pytest.approx(expected)
+    assert 2 < len(set(expected)) < 7  # both happened
+
+
+def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData) -> None:
+    """The final training has no score to watch, and lowers its learning rate where the search's trial did."""
+    chosen = config(policy={"name": "plateau"}, optimizer={"lr": 0.01})
+    factors = [1.0, 1.0, 0.3, 0.09]
+    train = training_loaders(chosen, trial_data, ALONE)
+    training = start(
+        chosen,
+        steps_of_epochs=[len(loader) for loader in train],
+        world=ALONE,
+        data_fingerprint=trial_data.fingerprint,
+        replay=factors,
+    )
+    ends: list[EpochEnd] = []
+    loop.fit(training, train, None, world=ALONE, report=ends.append)
+    assert [end.metrics["lr"] for end in ends] == pytest.approx([0.01 * factor for factor in factors])
+
+
+def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, float]:
+    """Two epochs on one of two workers; its last metrics. The first worker keeps the network."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    try:
+        world = World(device=torch.device("cpu"), rank=rank, size=2)
+        chosen = config(model={"family": "resunet", "width": 2}, epochs=2)
+        train = training_loaders(chosen, data, world)
+        training = start(
+            chosen,
+            steps_of_epochs=[len(loader) for loader in train],
+            world=world,
+            data_fingerprint=data.fingerprint,
+            spread=DistributedDataParallel,
+        )
+        ends: list[EpochEnd] = []
+        val = evaluation_loader(chosen, data, "val", world)
+        loop.fit(training, train, val, world=world, report=ends.append)
+        training.save(folder / str(rank), ends[-1].metrics)
+    finally:
+        torch.distributed.destroy_process_group()
+    return curve(ends)[-1]
+
+
+def test_two_workers_report_the_metrics_of_the_whole_split(trial_data: TrialData, tmp_path: Path) -> None:
+    """Each sees half of the pictures; the score must be that of one network on all of them."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(train_as_one_of_two, rank, trial_data, tmp_path) for rank in range(2)]
+        first, second = (future.result(timeout=300) for future in futures)
+    assert first == second
+    networks = [load_model(tmp_path / str(rank))[0] for rank in range(2)]
+    for left, right in zip(*(network.parameters() for network in networks), strict=True):
+        assert torch.equal(left, right)
+    chosen = load_origin(tmp_path / "0").config
+    alone = loop.evaluate(networks[0], evaluation_loader(chosen, trial_data, "val", ALONE), chosen, ALONE)
+    assert {name: first[name] for name in alone} == pytest.approx(alone, rel=1e-6)

@@ -1,0 +1,130 @@
+"""The choice between fp32 and bf16: measured once, remembered, told, and never the reason that a trial fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainable.config import ModelConfig, TrialConfig, build
+from trainable.loop.precision import autocast, choice, resolve
+
+CPU = torch.device("cpu")
+
+
+def config(precision: str = "auto", width: int = 1) -> TrialConfig:
+    values = {"data": {"image_size": 16}, "model": {"family": "debug", "width": width, "precision": precision}}
+    return build(TrialConfig, values, source="the test")
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a cache of this test's own."""
+    monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path))
+    return tmp_path / "precision.json"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_explicit_precision_is_left_alone(memory: Path, precision: str) -> None:
+    """A user who names it wants it, and waits for no measurement."""
+    assert resolve(config(precision), CPU) == config(precision)
+    assert not memory.exists()
+
+
+def test_the_answer_is_one_of_both_and_changes_nothing_else(memory: Path) -> None:
+    """The checkpoint says which arithmetic its metrics were taken in."""
+    resolved = resolve(config(), CPU)
+    assert resolved in (config("fp32"), config("bf16"))
+    (measured,) = json.loads(memory.read_text()).values()
+    assert measured.keys() == {"fp32", "bf16"}
+    assert resolved.model.precision == min(measured, key=measured.get)
+
+
+def test_a_measurement_is_obeyed_and_not_repeated(memory: Path) -> None:
+    """Timing wavers: two trials of one configuration must not get different arithmetic, and so different curves."""
+    resolve(config(), CPU)
+    (key,) = json.loads(memory.read_text())
+    for faster, slower in (("fp32", "bf16"), ("bf16", "fp32")):
+        planted = {key: {faster: 0.25, slower: 0.5}}
+        memory.write_text(json.dumps(planted))
+        assert resolve(config(), CPU).model.precision == faster
+        assert json.loads(memory.read_text()) == planted
+
+
+def test_the_choice_can_be_asked_for_with_its_reasons(memory: Path) -> None:
+    """A user who wonders about a precision gets both figures, and the ones that decided."""
+    chosen = choice(config("fp32"), CPU)
+    assert chosen.precision == min(chosen.seconds, key=chosen.seconds.__getitem__)
+    assert all(0 < seconds < 60 for seconds in chosen.seconds.values())
+    assert [chosen.seconds] == list(json.loads(memory.read_text()).values())
+    assert resolve(config(), CPU).model.precision == chosen.precision
+    assert choice(config(), CPU) == chosen
+
+
+def test_a_batch_smaller_than_the_measured_one_is_measured_as_it_is(memory: Path) -> None:
+    """Casting the weights costs a step the same whatever its pictures: of few, bf16 may not pay."""
+    small = config().model_copy(update={"data": config().data.model_copy(update={"batch_size": 2})})
+    assert choice(small, CPU).pictures == 2
+    assert choice(config(), CPU).pictures == 8
+    assert len(json.loads(memory.read_text())) == 2
+
+
+def test_a_gpu_without_bf16_runs_in_fp32(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would imitate it, slowly; nothing has to be measured to know."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert resolve(config(), torch.device("cuda")) == config("fp32")
+    assert not memory.exists()
+
+
+def test_each_network_is_measured(memory: Path) -> None:
+    """bf16 is faster from some width on, and slower below."""
+    for width in (1, 2):
+        resolve(config(width=width), CPU)
+    assert len(json.loads(memory.read_text())) == 2
+
+
+def test_the_random_state_is_not_disturbed(memory: Path) -> None:
+    """Else the trial that happens to measure would draw other weights and dropout than one that remembers."""
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    dropping = ModelConfig(family="dmnet-cnn", width=1, dropout=0.2)
+    resolve(config().model_copy(update={"model": dropping}), CPU)
+    assert memory.exists()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"a": 1}', '["a"]', "\x00\x01"])
+def test_a_damaged_memory_is_measured_anew(memory: Path, text: str) -> None:
+    """A full disk or a crash must not stop all later trials of a node."""
+    memory.write_text(text)
+    assert resolve(config(), CPU).model.precision in ("fp32", "bf16")
+    assert len(json.loads(memory.read_text())) == 1
+
+
+def test_a_damaged_entry_is_measured_anew(memory: Path) -> None:
+    """And the others are kept."""
+    resolve(config(), CPU)
+    (key,) = json.loads(memory.read_text())
+    other = {"another network": {"fp32": 1.0, "bf16": 2.0}}
+    for damaged in (None, {"fp32": 1.0}, {"fp32": "fast", "bf16": 1.0}):
+        memory.write_text(json.dumps(other | {key: damaged}))
+        resolve(config(), CPU)
+        found = json.loads(memory.read_text())
+        assert found.keys() == {"another network", key}
+        assert all(isinstance(seconds, float) for seconds in found[key].values())
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_forward_pass_computes_in_it(precision: str, dtype: torch.dtype) -> None:
+    """What was asked for is what runs."""
+    with autocast(config(precision).model, CPU):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == dtype
+
+
+def test_auto_is_decided_before_the_first_step() -> None:
+    """A loop that ran in 'auto' would be fp32 by accident."""
+    with pytest.raises(ValueError, match="resolve"):
+        autocast(ModelConfig(), CPU)

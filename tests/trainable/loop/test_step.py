@@ -1,0 +1,121 @@
+"""Steps that do not fit into memory, and where the time of those that do goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from data.schema import Batch
+from trainable.config import TrialConfig, build
+from trainable.job import TrialData
+from trainable.loop.clock import PHASES, Clock, forget_peaks, peaks
+from trainable.loop.loop import evaluate
+from trainable.loop.state import Training, World, start
+from trainable.loop.step import train_step
+from trainable.trial import evaluation_loader
+
+ALONE = World(device=torch.device("cpu"))
+
+
+def config(**sections: object) -> TrialConfig:
+    plain = {"family": "debug", "width": 4, "precision": "fp32"}
+    small = {"data": {"image_size": 32, "batch_size": 8}, "model": plain, "optimizer": {"name": "sgd", "lr": 0.1}}
+    return build(TrialConfig, small | sections, source="the test")
+
+
+def batch(samples: int) -> Batch:
+    draw = torch.Generator().manual_seed(1)
+    pictures = [torch.randint(256, (samples, channels, 32, 32), generator=draw).byte() for channels in (3, 3, 1, 1)]
+    return Batch(bg=pictures[0], fg_bg=pictures[1], mask=pictures[2], depth=pictures[3])
+
+
+def training(most: int | None = None) -> Training:
+    """A trial whose network takes at most so many samples at once."""
+    spread: Callable[[nn.Module], nn.Module] = lambda network: Cramped(network, most) if most else network  # noqa: E731
+    return start(config(), steps_of_epochs=[3], world=ALONE, data_fingerprint="0", spread=spread)
+
+
+class Cramped(nn.Module):
+    """A network on a device with little memory."""
+
+    def __init__(self, network: nn.Module, most: int) -> None:
+        super().__init__()
+        self.network, self.most = network, most
+
+    def forward(self, bg: torch.Tensor, fg_bg: torch.Tensor) -> object:
+        if len(bg) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.network(bg, fg_bg)
+
+
+def weights(of: Training) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in of.network.parameters()])
+
+
+def test_a_batch_too_large_for_memory_is_computed_in_pieces() -> None:
+    """The optimizer must see the same effective batch: otherwise a trial would depend on the device's memory."""
+    whole, cramped = training(), training(most=3)
+    clock = Clock(ALONE.device)
+    expected = [train_step(whole, batch(8), step, ALONE, clock) for step in range(3)]
+    with pytest.warns(RuntimeWarning, match="same effective batch") as said:
+        found = [train_step(cramped, batch(8), step, ALONE, clock) for step in range(3)]
+
+    assert cramped.micro_batches == 4
+    assert len(said) == 2  # 8 to 4 to 2 at once; the steps after that know it
+    torch.testing.assert_close(weights(cramped), weights(whole), rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours["loss"], theirs["loss"], rtol=1e-4, atol=1e-6)
+
+
+def test_what_no_piece_can_mend_is_raised() -> None:
+    """A network that does not fit with a single sample must end its trial, not halve for ever."""
+    cramped = training(most=3)
+    cramped.model = Cramped(cramped.network, 0)
+
+    with pytest.warns(RuntimeWarning), pytest.raises(torch.OutOfMemoryError):
+        train_step(cramped, batch(4), 0, ALONE, Clock(ALONE.device))
+
+
+def test_evaluation_out_of_memory_goes_on_with_smaller_batches(trial_data: TrialData) -> None:
+    """Its batches are larger than those for training; that must cost no trial, nor change its metrics."""
+    chosen = config()
+    network = training().network
+    loader = evaluation_loader(chosen, trial_data, "val", ALONE)
+    expected = evaluate(network, loader, chosen, ALONE)
+    with pytest.warns(RuntimeWarning, match="Evaluation ran out of memory"):
+        found = evaluate(Cramped(network, 2), loader, chosen, ALONE)
+
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_shares_of_time_add_up() -> None:
+    """A table of where the time went must leave none of it out."""
+    clock = Clock(ALONE.device)
+    with clock.during("data"):
+        time.sleep(0.02)
+    with clock.during("forward"):
+        time.sleep(0.01)
+    wall, shares = clock.read()
+
+    assert set(shares) == {*PHASES, "other"}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["data"] > shares["forward"] > shares["backward"] == 0
+    assert wall >= 0.03
+    assert clock.read()[1]["data"] == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
+def test_a_peak_is_that_of_the_trial() -> None:
+    """A process has many trials: a large one must not be charged to those after it."""
+    large = torch.ones(60_000_000)
+    forget_peaks(ALONE.device)
+    before = peaks(ALONE.device)["host"]
+    del large
+    forget_peaks(ALONE.device)
+
+    assert before - peaks(ALONE.device)["host"] > 0.15

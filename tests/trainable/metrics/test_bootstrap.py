@@ -1,0 +1,162 @@
+"""The intervals: how often they hold the truth, and that they are what a slow loop over pictures gives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from trainable.metrics import bootstrap
+from trainable.metrics.bootstrap import Interval, difference, intervals
+from trainable.metrics.per_image import OWN, STATES, PictureFigures, figures, metrics_of
+
+PIXELS = 1024
+
+
+def table(seed: int, *, rooms: int = 30, room_spread: float = 0.1, spread: float = 0.05) -> PictureFigures:
+    """Pictures of rooms, one to eight each, that are alike within a room; the IoU's expectation is 0.5."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 9, rooms)
+    room = np.repeat(np.arange(rooms), counts)
+    effect = rng.normal(0, room_spread, rooms)[room]
+
+    def quality() -> np.ndarray:
+        return np.clip(0.5 + effect + rng.normal(0, spread, len(room)), 0, 1)
+
+    states = np.stack([PIXELS * quality() for _ in STATES], axis=1)
+    states[:, 0], states[:, 1], states[:, 2] = 1, quality(), PIXELS
+    own = {name: quality() * (PIXELS if "soft" in name else 1) for name in OWN}
+    return PictureFigures(bg_ids=tuple(f"room-{number}" for number in room), states=states, own=own)
+
+
+def as_rooms(found: PictureFigures) -> PictureFigures:
+    """The same pictures, each as if it had a room to itself."""
+    return replace(found, bg_ids=tuple(str(number) for number in range(len(found.bg_ids))))
+
+
+def width(interval: Interval) -> float:
+    return interval.high - interval.low
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Pictures of one room are no independent witnesses; an interval that takes them for such is far too narrow."""
+    tables = [table(seed) for seed in range(200)]
+
+    def share_held(found: list[PictureFigures]) -> float:
+        ious = [intervals(each, draws=300)["mask_iou"] for each in found]
+        return float(np.mean([interval.low <= 0.5 <= interval.high for interval in ious]))
+
+    assert 0.9 <= share_held(tables) <= 0.98
+    assert share_held([as_rooms(each) for each in tables]) < 0.8
+
+
+def test_intervals_are_those_of_a_slow_loop_over_pictures() -> None:
+    """Rooms differ in their number of pictures: all of a drawn room's pictures count, as often as it was drawn."""
+    found = table(1, rooms=8)
+    rng, columns, rooms = np.random.default_rng(5), found.columns(), sorted(set(found.bg_ids))
+    drawn: dict[str, list[float]] = {}
+    for _ in range(4000):
+        pictures = [
+            row
+            for room in rng.choice(rooms, len(rooms))
+            for row, bg_id in zip(columns, found.bg_ids, strict=True)
+            if bg_id == room
+        ]
+        for name, value in metrics_of(np.sum(pictures, axis=0)).items():
+            drawn.setdefault(name, []).append(float(value))
+    fast = intervals(found, level=0.8, draws=20_000)
+    assert fast.keys() == drawn.keys()
+    for name, values in drawn.items():
+        low, high = np.quantile(values, [0.1, 0.9])
+        near = 0.1 * (high - low)
+        assert fast[name].low == pytest.approx(low, abs=near)
+        assert fast[name].high == pytest.approx(high, abs=near)
+
+
+def test_an_interval_is_around_the_figure_itself() -> None:
+    """The table of a comparison shows the metrics as they were measured, not the mean of what was resampled."""
+    found = table(2)
+    measured = intervals(found)
+    assert {name: interval.value for name, interval in measured.items()} == figures(found)
+    assert all(interval.low < interval.value < interval.high for interval in measured.values())
+
+
+def test_a_paired_difference_is_narrower_than_the_two_alone() -> None:
+    """What makes a room hard is the same for both networks, and must not hide which is better."""
+    a = table(3)
+    states = a.states.copy()
+    states[:, 1] -= 0.02 + np.random.default_rng(0).normal(0, 0.01, len(states))
+    b = replace(a, states=states)
+    paired = difference(a, b, "mask_iou")
+    assert paired.value == pytest.approx(figures(a)["mask_iou"] - figures(b)["mask_iou"])
+    assert 0 < paired.low < paired.value < paired.high
+    unpaired = math.hypot(*(width(intervals(each)["mask_iou"]) for each in (a, b)))
+    assert width(paired) < unpaired / 5
+
+
+def test_a_difference_of_unrelated_networks_is_as_wide_as_the_two_together() -> None:
+    """Pairing takes away only what the two have in common."""
+    a = table(4, room_spread=0.0)
+    b = replace(a, states=np.where(np.arange(len(STATES)) == 1, a.states[::-1], a.states))
+    unpaired = math.hypot(*(width(intervals(each)["mask_iou"]) for each in (a, b)))
+    assert width(difference(a, b, "mask_iou")) == pytest.approx(unpaired, rel=0.15)
+
+
+@pytest.mark.parametrize("change", ["order", "size"])
+def test_a_difference_is_one_on_the_same_pictures(change: str) -> None:
+    """Rows of unlike pictures would be paired, and the interval would mean nothing."""
+    a = table(5)
+    states = a.states.copy()
+    states[:, 2] = 4 * PIXELS
+    b = replace(a, bg_ids=a.bg_ids[::-1]) if change == "order" else replace(a, states=states)
+    with pytest.raises(ValueError, match="same pictures in the same order"):
+        difference(a, b, "score")
+
+
+def test_one_background_says_nothing_of_others() -> None:
+    """Resampled, it is always itself: an interval of no width would look like certainty."""
+    found = table(6, rooms=1)
+    measured = intervals(found)["score"]
+    assert measured.value == figures(found)["score"]
+    assert math.isnan(measured.low)
+    assert math.isnan(measured.high)
+
+
+def test_a_figure_that_is_not_a_number_spoils_no_other() -> None:
+    """A network with a single infinite output still has shares."""
+    found = table(7)
+    found.states[3, STATES.index("mask_squares")] = math.nan
+    measured = intervals(found)
+    assert math.isnan(measured["mask_rmse"].value)
+    assert math.isnan(measured["mask_rmse"].high)
+    assert [name for name, interval in measured.items() if math.isnan(interval.low)] == ["mask_rmse"]
+
+
+def test_equal_tables_get_equal_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed comparison writes the same table, whatever fits into memory at a time."""
+    once = intervals(table(8))
+    assert intervals(table(8)) == once
+    assert intervals(table(8), seed=1) != once
+    monkeypatch.setattr(bootstrap, "WEIGHTS_AT_ONCE", 1000)
+    for name, interval in intervals(table(8)).items():
+        assert (interval.low, interval.high) == pytest.approx((once[name].low, once[name].high), rel=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"level": 1.0}, {"level": 0.0}, {"draws": 0}])
+def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    """A level of 95 would give an error of numpy's, or none at all."""
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        intervals(table(9), **wrong)
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    """The sentence says what there is."""
+    with pytest.raises(ValueError, match="'iou' is not known; give one of score, mask_iou"):
+        difference(table(9), table(9), "iou")
+
+
+def test_an_interval_can_be_written_as_json() -> None:
+    """JSON has no NaN, and a reader that is strict would refuse the whole report."""
+    assert Interval(value=0.5, low=math.nan, high=math.nan).as_plain() == {"value": 0.5, "low": None, "high": None}

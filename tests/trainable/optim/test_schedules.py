@@ -1,0 +1,298 @@
+"""The learning-rate policies against torch's schedulers, step by step, and how they resume and replay."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler
+
+from data.errors import InputError
+from trainable.config import OptimizerConfig
+from trainable.config.policy import (
+    CosinePolicy,
+    CyclicPolicy,
+    OneCyclePolicy,
+    PlateauPolicy,
+    PolicyConfig,
+    StepPolicy,
+)
+from trainable.optim.curves import POLICIES
+from trainable.optim.optimizers import build_optimizer
+from trainable.optim.schedules import build_policy, build_replay
+
+PEAK = 0.3
+SCORES = [0.1, 0.3, 0.3004, 0.31, 0.31, 0.3, 0.29, math.nan, 0.2, 0.5, 0.4, 0.4]
+
+
+def _optimizer():
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+
+
+def _rates(policy, *, steps_per_epoch, epochs, scores=None):
+    """The learning rate of every step, as an optimizer has it."""
+    optimizer, rates = _optimizer(), []
+    for epoch in range(epochs):
+        for index in range(steps_per_epoch):
+            policy.apply(optimizer.param_groups, epoch * steps_per_epoch + index)
+            rates.append(optimizer.param_groups[0]["lr"])
+        policy.epoch_end({"score": scores[epoch]} if scores else {})
+    return rates
+
+
+def _torch_rates(build, *, steps_per_epoch, epochs, per, scores=None):
+    """The same by a scheduler of torch's, stepped after every 'batch' or 'epoch'."""
+    optimizer, rates = _optimizer(), []
+    scheduler = build(optimizer)
+    for epoch in range(epochs):
+        for index in range(steps_per_epoch):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            is_last = epoch == epochs - 1 and index == steps_per_epoch - 1
+            if per == "batch" and not is_last:
+                scheduler.step()
+        if per == "epoch":
+            scheduler.step(*([scores[epoch]] if scores else []))
+    return rates
+
+
+def _steps(*, steps_per_epoch, epochs):
+    return [steps_per_epoch] * epochs
+
+
+def _policy(config, length):
+    return build_policy(config, steps_of_epochs=_steps(**length))
+
+
+@pytest.mark.parametrize(("share", "every"), [(0.33, 4), (0.25, 3), (0.01, 1), (1.0, 12)])
+def test_step_agrees_with_torch(share, every):
+    """A share of the run is the same number of epochs for every worker and at every batch size."""
+    length = {"steps_per_epoch": 4, "epochs": 12}
+    config = PolicyConfig(name="step", step=StepPolicy(every=share, factor=0.3))
+    expected = _torch_rates(
+        lambda optimizer: lr_scheduler.StepLR(optimizer, step_size=every, gamma=0.3), per="epoch", **length
+    )
+    assert _rates(_policy(config, length), **length) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("share", "patience"), [(0.0, 0), (0.1, 1), (0.17, 2), (0.3, 4)])
+def test_plateau_agrees_with_torch(share, patience):
+    """It lowers once the patience is used up; a rise within the threshold is none, nor is a NaN."""
+    length = {"steps_per_epoch": 3, "epochs": 12}
+    plateau = PlateauPolicy(patience=share, factor=0.3, threshold=1e-3)
+    expected = _torch_rates(
+        lambda optimizer: lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode="max", factor=0.3, patience=patience, threshold=1e-3, threshold_mode="abs"
+        ),
+        per="epoch",
+        scores=SCORES,
+        **length,
+    )
+    found = _rates(_policy(PolicyConfig(name="plateau", plateau=plateau), length), scores=SCORES, **length)
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert len(set(found)) > 1
+
+
+@pytest.mark.parametrize(("halve", "mode"), [(True, "triangular2"), (False, "triangular")])
+@pytest.mark.parametrize(("period", "half"), [(0.2, 4), (0.33, 7), (1.0, 20), (0.001, 1)])
+def test_cyclic_agrees_with_torch(halve, mode, period, half):
+    """Triangles from the floor, whose length is a share of the run rounded to whole steps."""
+    length = {"steps_per_epoch": 10, "epochs": 4}
+    config = PolicyConfig(name="cyclic", cyclic=CyclicPolicy(period=period, floor=0.01, halve=halve))
+    expected = _torch_rates(
+        lambda optimizer: lr_scheduler.CyclicLR(
+            optimizer, base_lr=0.01 * PEAK, max_lr=PEAK, step_size_up=half, mode=mode, cycle_momentum=False
+        ),
+        per="batch",
+        **length,
+    )
+    assert _rates(_policy(config, length), **length) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("anneal", ["cos", "linear"])
+@pytest.mark.parametrize(("steps_per_epoch", "epochs"), [(7, 4), (10, 3), (1, 1), (1, 2), (5, 1)])
+@pytest.mark.parametrize("pct_start", [0.25, 0.3, 0.9])
+def test_onecycle_agrees_with_torch(anneal, steps_per_epoch, epochs, pct_start):
+    """Its peak falls between two steps wherever torch has it, down to runs of a single step."""
+    length = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
+    onecycle = OneCyclePolicy(pct_start=pct_start, div=25.0, final_div=1000.0, anneal=anneal)
+    expected = _torch_rates(
+        lambda optimizer: lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=PEAK,
+            total_steps=steps_per_epoch * epochs,
+            pct_start=pct_start,
+            anneal_strategy=anneal,
+            cycle_momentum=False,
+            div_factor=25.0,
+            final_div_factor=1000.0,
+        ),
+        per="batch",
+        **length,
+    )
+    found = _rates(_policy(PolicyConfig(name="onecycle", onecycle=onecycle), length), **length)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_onecycle_starts_at_the_peak_when_its_rise_is_one_step():
+    """Torch divides by zero here."""
+    policy = build_policy(
+        PolicyConfig(name="onecycle", onecycle=OneCyclePolicy(pct_start=0.25)), steps_of_epochs=[2] * 2
+    )
+    assert policy.factor(0) == 1.0
+    assert [policy.factor(step) for step in range(4)] == sorted(map(policy.factor, range(4)), reverse=True)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_cosine_agrees_with_torch(floor):
+    """It reaches its floor after the last step, so that no step is taken with a learning rate of 0."""
+    length = {"steps_per_epoch": 7, "epochs": 4}
+    expected = _torch_rates(
+        lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, T_max=28, eta_min=floor * PEAK),
+        per="batch",
+        **length,
+    )
+    found = _rates(_policy(PolicyConfig(name="cosine", cosine=CosinePolicy(floor=floor)), length), **length)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_constant_stays_at_the_peak():
+    """The policy that the others are compared with."""
+    length = {"steps_per_epoch": 3, "epochs": 3}
+    assert _rates(_policy(PolicyConfig(name="constant"), length), **length) == [PEAK] * 9
+
+
+def test_warmup_agrees_with_torch():
+    """Linear over the first share of the steps, on top of what the policy says."""
+    length = {"steps_per_epoch": 5, "epochs": 4}
+
+    def build(optimizer):
+        warmup = lr_scheduler.LinearLR(optimizer, start_factor=1 / 7, end_factor=1.0, total_iters=6)
+        cosine = lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+        return lr_scheduler.ChainedScheduler([warmup, cosine])
+
+    found = _rates(_policy(PolicyConfig(name="cosine", warmup=0.3), length), **length)
+    assert found == pytest.approx(_torch_rates(build, per="batch", **length), rel=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@example(name="onecycle", warmup=0.0, hold=0.9, horizon={}, lengths=[2, 3])
+@example(name="cosine", warmup=0.0, hold=0.9, horizon={"horizon_batches": 1}, lengths=[2, 3])
+@given(
+    name=st.sampled_from(sorted(POLICIES)),
+    warmup=st.floats(0, 0.5),
+    hold=st.floats(0, 0.99),
+    horizon=st.one_of(
+        st.just({}),
+        st.builds(lambda count: {"horizon_epochs": count}, st.integers(1, 12)),
+        st.builds(lambda count: {"horizon_batches": count}, st.integers(1, 60)),
+    ),
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6),
+)
+def test_no_step_is_taken_with_a_rate_of_zero_or_above_the_peak(name, warmup, hold, horizon, lengths):
+    """At any length, down to one epoch of one step, and where the hold leaves no step; after the last one it stays."""
+    onecycle, cyclic = OneCyclePolicy(cycle_momentum=True), CyclicPolicy(cycle_momentum=True)
+    config = PolicyConfig(name=name, warmup=warmup, hold=hold, onecycle=onecycle, cyclic=cyclic, **horizon)
+    policy = build_policy(config, steps_of_epochs=lengths)
+    steps = sum(lengths)
+    assert all(0 < policy.factor(step) <= 1 for step in range(steps))
+    assert policy.factor(steps) == policy.factor(10 * steps) == policy.factor(steps - 1)
+    assert all(0.8 <= (policy.momentum(step) or 0.8) <= 0.95 for step in range(steps))
+
+
+RESUMED = {
+    **{name: PolicyConfig(name=name, warmup=0.2) for name in sorted(POLICIES)},
+    "plateau on the training loss after a hold": PolicyConfig(
+        name="plateau", hold=0.4, plateau=PlateauPolicy(patience=0.1, watch="train_loss")
+    ),
+    "cycle of the momentum": PolicyConfig(
+        name="cyclic", hold=0.1, cyclic=CyclicPolicy(cadence="epoch", cycle_momentum=True)
+    ),
+    "one cycle of the momentum, interrupted in its hold": PolicyConfig(
+        name="onecycle", hold=0.7, horizon_batches=40, onecycle=OneCyclePolicy(cycle_momentum=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_a_resumed_run_goes_on_where_it_was(name, kind, tmp_path):
+    """Through a file of plain values, into a fresh policy and a fresh optimizer with its own state."""
+    lengths, losses = [2] * 4 + [4] * 8, [1.0] * 9 + [0.5, 0.5, 0.5]
+
+    def begin():
+        optimizer = build_optimizer([[torch.nn.Parameter(torch.zeros(1))]], OptimizerConfig(name=kind, lr=PEAK))
+        return build_policy(RESUMED[name], steps_of_epochs=lengths), optimizer
+
+    def train(policy, optimizer, epochs):
+        group, seen = optimizer.param_groups[0], []
+        for epoch in epochs:
+            for index in range(lengths[epoch]):
+                policy.apply(optimizer.param_groups, sum(lengths[:epoch]) + index)
+                seen.append((group["lr"], group["betas"] if kind == "adam" else group["momentum"]))
+            policy.epoch_end({"score": SCORES[epoch], "train_loss": losses[epoch]})
+        return seen
+
+    whole, optimizer = begin()
+    expected = train(whole, optimizer, range(12))
+    first, before = begin()
+    train(first, before, range(7))
+    torch.save({"policy": first.state_dict(), "optimizer": before.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second, after = begin()
+    second.load_state_dict(state["policy"])
+    after.load_state_dict(state["optimizer"])
+    assert train(second, after, range(7, 12)) == expected[sum(lengths[:7]) :]
+    assert second.history == whole.history
+    assert json.loads(json.dumps(second.state_dict())) == whole.state_dict()
+
+
+def test_the_history_has_the_factor_that_each_epoch_ended_with():
+    """A retraining without a validation split has nothing else to go by."""
+    config = PolicyConfig(name="plateau", plateau=PlateauPolicy(patience=0.0, factor=0.5))
+    policy = build_policy(config, steps_of_epochs=[2] * 4)
+    returned = [policy.epoch_end({"score": score}) for score in (0.5, 0.4, 0.6, 0.6)]
+    assert policy.history == returned == [1.0, 1.0, 0.5, 0.5]
+    assert policy.factor(7) == 0.25
+
+
+@pytest.mark.parametrize("horizon", [{}, {"horizon_epochs": 20}, {"horizon_batches": 30}])
+def test_a_replay_has_the_rates_of_the_run_it_repeats(horizon):
+    """The warm-up is not in the history, and has to be asked for again, with what it was a share of."""
+    length = {"steps_per_epoch": 3, "epochs": 12}
+    policy = _policy(PolicyConfig(name="plateau", warmup=0.25, hold=0.1, **horizon), length)
+    expected = _rates(policy, scores=SCORES, **length)
+    replay = build_replay(policy.history, warmup=0.25, steps_of_epochs=_steps(**length), **horizon)
+    assert _rates(replay, **length) == expected
+    assert replay.history == policy.history
+
+
+@pytest.mark.parametrize(
+    ("history", "epochs", "expected"),
+    [
+        ([1.0, 0.5, 0.25], 6, [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]),
+        ([1.0, 1.0, 0.5, 0.5], 2, [1.0, 0.5]),
+        ([1.0, 0.5], 3, [1.0, 0.5, 0.5]),
+        ([0.5], 4, [0.5] * 4),
+    ],
+)
+def test_a_replay_of_another_length_is_stretched(history, epochs, expected):
+    """The fall comes at the same share of the run; what falls on the middle goes to the later epoch."""
+    replay = build_replay(history, steps_of_epochs=[2] * epochs)
+    assert [replay.factor(2 * epoch) for epoch in range(epochs)] == expected
+    assert [replay.factor(2 * epoch + 1) for epoch in range(epochs)] == expected
+
+
+@pytest.mark.parametrize("history", [[], [1.0, 0.0], [1.5]])
+def test_a_history_that_cannot_be_played_is_refused(history):
+    """A trial that was stopped in its first epoch has none."""
+    with pytest.raises(InputError, match=r"'history' is .* must be a factor in"):
+        build_replay(history, steps_of_epochs=[2] * 2)
+
+
+def test_every_policy_of_the_configuration_has_its_rule():
+    """A name without a rule would pass validation and fail when the trial starts."""
+    names = PolicyConfig.model_json_schema()["properties"]["name"]["enum"]
+    assert set(names) == set(POLICIES)

@@ -1,0 +1,1 @@
+"""Trained networks at work: evaluation, prediction, image grids, latency and profiles."""

@@ -1,0 +1,51 @@
+"""What a network sees and says, side by side: the grid that each trial keeps beside its best weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.grids import picture_grid
+from data.loader import Loader
+from data.schema import Batch, Pixels
+from trainable.config import ModelConfig
+from trainable.loop.precision import autocast
+from trainable.models.prediction import Prediction
+
+COLUMNS = ("background", "with foreground", "mask", "predicted mask", "depth", "predicted depth")
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
+    """Mask and depth of a batch, (B, 1, H, W) float32 on the batch's device."""
+    model.eval()
+    with autocast(config, batch.bg.device):
+        prediction: Prediction = model(*batch.inputs())
+    return prediction
+
+
+def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
+    """Mask as probability and depth, each (B, H, W) uint8: 0..1 becomes 0..255, what lies outside is clipped."""
+    mask, depth = (
+        (plane.clamp(0, 1) * 255).round().to(torch.uint8).squeeze(1).cpu().numpy()
+        for plane in (prediction.mask, prediction.depth)
+    )
+    return mask, depth
+
+
+def prediction_grid(
+    model: nn.Module, loader: Loader, config: ModelConfig, *, pictures: int = 4, cell: int = 128
+) -> Pixels:
+    """A row for each of a few samples, spread over the split: what `COLUMNS` says, (H, W, 3).
+
+    Each picture is shown `cell` pixels large.
+    """
+    chosen = np.unique(np.linspace(0, len(loader.split) - 1, pictures).round().astype(np.int64))
+    batch = loader.batch(chosen)
+    mask, depth = as_pixels(predict(model, batch, config))
+    photos = (stack.permute(0, 2, 3, 1).cpu().numpy() for stack in (batch.bg, batch.fg_bg))
+    truth = (stack.squeeze(1).cpu().numpy() for stack in (batch.mask, batch.depth))
+    (bg, fg_bg), (true_mask, true_depth) = photos, truth
+    columns = (bg, fg_bg, true_mask, mask, true_depth, depth)
+    return picture_grid(list(zip(*columns, strict=True)), COLUMNS, cell=cell)

@@ -1,0 +1,75 @@
+"""Images in, mask and depth out: what a handed-over checkpoint is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from data.errors import InputError
+from data.grids import overlay, save_png
+from data.images import decode_photo, resize
+from data.schema import Batch, Pixels
+from trainable.evaluation.grid import as_pixels, predict
+from trainable.loop.checkpoint import load_model
+from trainable.loop.precision import resolve
+
+OUTPUTS = ("mask.png", "depth.png", "overlay.png")
+
+
+def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path) -> list[Path]:
+    """Predict mask and depth of a pair of pictures, and write them as PNG files of the pictures' size.
+
+    Args:
+        checkpoint: a directory that `twinhead best` made.
+        bg: picture of the background.
+        fg_bg: picture of the same background with something in front of it, of the same size.
+        out: directory to write to; made when it is not there.
+
+    Returns:
+        mask.png (probability, 0..255), depth.png (far is bright, clipped to 0..255) and overlay.png in `out`.
+
+    Raises:
+        InputError: if a file cannot be read, the two pictures differ in size, or `out` cannot be written.
+    """
+    photos = [_read(path) for path in (bg, fg_bg)]
+    if photos[0].shape != photos[1].shape:
+        sizes = " and ".join(f"{photo.shape[1]} × {photo.shape[0]}" for photo in photos)
+        raise InputError(f"The pictures '{bg}' and '{fg_bg}' are {sizes} pixels; give two of the same size.")
+    mask, depth = predict_pixels(checkpoint, *photos)
+    written = [out / name for name in OUTPUTS]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for pixels, path in zip((mask, depth, overlay(photos[1], mask)), written, strict=True):
+            save_png(pixels, path)
+    except OSError as error:
+        raise InputError(f"Nothing can be written to '{out}' ({error.strerror}); give another directory.") from None
+    return written
+
+
+def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels, Pixels]:
+    """Mask (probability) and depth, (H, W) uint8 both, of two photographs (H, W, 3)."""
+    model, origin = load_model(checkpoint)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = resolve(origin.config, device)
+    height, width = bg.shape[:2]
+    size = config.data.image_size
+    stacks = [
+        torch.from_numpy(resize(photo, size, config.data.resize).copy()).permute(2, 0, 1)[None] for photo in (bg, fg_bg)
+    ]
+    nothing = torch.zeros(1, 1, size, size, dtype=torch.uint8)
+    batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=nothing, depth=nothing).to(device)
+    planes = as_pixels(predict(model.on(device), batch, config.model))
+    mask, depth = (
+        np.asarray(cv2.resize(plane[0], (width, height), interpolation=cv2.INTER_LINEAR), np.uint8) for plane in planes
+    )
+    return mask, depth
+
+
+def _read(path: Path) -> Pixels:
+    try:
+        return decode_photo(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(f"The picture '{path}' cannot be read ({error.strerror}); give a PNG or JPEG file.") from None

@@ -1,0 +1,194 @@
+"""Where the time of a configuration's training goes: measured on a few steps, without Ray."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from data.errors import InputError
+from data.loader import Loader
+from trainable.config import TrialConfig
+from trainable.job import TrialData
+from trainable.loop.clock import OTHER, Clock, Phase, forget_peaks, peaks
+from trainable.loop.precision import autocast, choice, resolve
+from trainable.loop.state import Training, World, start
+from trainable.loop.step import train_step
+from trainable.metrics.pooled import MetricSums
+from trainable.models.cost import multiply_adds, parameter_count
+from trainable.trial import evaluation_loader, training_loaders
+
+STEP_PHASES: tuple[Phase, ...] = ("data", "transfer", "forward", "loss", "backward", "optimizer")
+WARM_STEPS = 3
+"""The first steps are slower: memory is taken, and libraries choose their kernels."""
+TRACED_STEPS = 3
+EVALUATED_BATCHES = 8
+"""At most; the time of the whole split follows from theirs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What an epoch costs, and why."""
+
+    steps: int
+    """Measured ones; the others of an epoch are taken to be like them."""
+    seconds: dict[str, float]
+    """Of an epoch, by phase: those of `trainable.clock`, and what is none of them."""
+    epoch_steps: int
+    batch_size: int
+    samples_per_second: float
+    """In training, without evaluation and checkpoint."""
+    memory_gb: dict[str, float]
+    """At the peak: of the host, and of the device if it is a GPU."""
+    parameters: int
+    multiply_adds: int
+    """Of one pair of pictures."""
+    precision: str
+    precision_seconds: dict[str, float]
+    """Of a step in each, if the choice was 'auto'."""
+    micro_batches: int
+    device: str
+    trace: Path
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON holds it, with the shares of an epoch."""
+        whole = sum(self.seconds.values())
+        phases = [
+            {"phase": name, "seconds_an_epoch": seconds, "share": seconds / whole}
+            for name, seconds in self.seconds.items()
+        ]
+        return {**vars(self), "seconds": whole, "phases": phases, "trace": str(self.trace)}
+
+
+def profile_training(
+    config: TrialConfig,
+    data: TrialData,
+    trace: Path,
+    *,
+    device: torch.device,
+    steps: int = 20,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> Profile:
+    """Train `config` for a few steps of its last stage, evaluate, and write a checkpoint that is thrown away.
+
+    Args:
+        config: what to train.
+        data: what to train on.
+        trace: file for a trace of some steps, in Chrome's format, which Perfetto and TensorBoard open.
+        device: where.
+        steps: how many to measure; short epochs are begun again as often as needed.
+        on_step: told the number of steps done, as they are.
+
+    Raises:
+        InputError: if the data cannot be used, or the trace cannot be written.
+        torch.OutOfMemoryError: if a single sample is too much.
+    """
+    world = World(device=device)
+    settled = resolve(config, device)
+    train = training_loaders(settled, data, world)
+    training = start(
+        settled, steps_of_epochs=[len(loader) for loader in train], world=world, data_fingerprint=data.fingerprint
+    )
+    forget_peaks(device)
+    clock = Clock(device)
+    steps_taken = _Steps(training, train[-1], world, clock, on_step)
+    steps_taken.run(WARM_STEPS)
+    clock.read()
+    wall, shares = steps_taken.run(steps)
+    _write_trace(steps_taken, trace)
+    epoch_steps = len(train[-1])
+    seconds = {name: shares[name] * wall / steps * epoch_steps for name in (*STEP_PHASES, OTHER)}
+    if data.val:
+        seconds["evaluation"] = _evaluation_seconds(training, evaluation_loader(settled, data, data.val, world))
+    seconds["checkpoint"] = _checkpoint_seconds(training)
+    return Profile(
+        steps=steps,
+        seconds=seconds,
+        epoch_steps=epoch_steps,
+        batch_size=settled.data.batch_size,
+        samples_per_second=steps_taken.measured_samples / wall,
+        memory_gb=peaks(device),
+        parameters=parameter_count(training.network),
+        multiply_adds=multiply_adds(training.network, settled.data.image_size),
+        precision=settled.model.precision,
+        precision_seconds=_choice_seconds(config, device),
+        micro_batches=training.micro_batches,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        trace=trace,
+    )
+
+
+def _choice_seconds(config: TrialConfig, device: torch.device) -> dict[str, float]:
+    if config.model.precision != "auto":
+        return {}
+    return {str(name): seconds for name, seconds in choice(config, device).seconds.items()}
+
+
+class _Steps:
+    """Steps of a training, over as many epochs as it takes."""
+
+    def __init__(
+        self, training: Training, loader: Loader, world: World, clock: Clock, on_step: Callable[[int], None]
+    ) -> None:
+        self._training, self._world, self._clock, self._on_step = training, world, clock, on_step
+        self._batches = itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count(1))
+        self._most = len(loader) * training.config.epochs
+        self._number = 0
+        self.measured_samples = 0
+
+    def run(self, steps: int) -> tuple[float, dict[str, float]]:
+        """Wall seconds of so many steps, and the share of each phase."""
+        self.measured_samples = 0
+        self._training.model.train()
+        for _ in range(steps):
+            with self._clock.during("data"):
+                batch = next(self._batches)
+            # Policies have no rates beyond the last step of the run.
+            train_step(self._training, batch, self._number % self._most, self._world, self._clock)
+            self._number += 1
+            self.measured_samples += len(batch)
+            self._on_step(1)
+        return self._clock.read()
+
+
+def _write_trace(steps: _Steps, trace: Path) -> None:
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=activities) as profiler:
+        steps.run(TRACED_STEPS)
+    beside = trace.with_name(f".{trace.name}.partial")
+    try:
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+    except OSError as error:
+        raise InputError(f"The trace '{trace}' cannot be written ({error.strerror}); give another --out.") from None
+    profiler.export_chrome_trace(str(beside))
+    beside.replace(trace)
+
+
+@torch.no_grad()
+def _evaluation_seconds(training: Training, loader: Loader) -> float:
+    """Of the whole split, as far as its first batches tell."""
+    some = min(len(loader), EVALUATED_BATCHES)
+    training.model.eval()
+    sums = MetricSums(loader.device)
+    started = time.perf_counter()
+    for batch in itertools.islice(loader.epoch(0), some):
+        with autocast(training.config.model, loader.device):
+            prediction = training.model(*batch.inputs())
+        sums.update(prediction, batch.mask, batch.depth)
+    sums.compute()  # waits for the device
+    return (time.perf_counter() - started) * len(loader) / some
+
+
+def _checkpoint_seconds(training: Training) -> float:
+    with TemporaryDirectory() as directory:
+        started = time.perf_counter()
+        training.save(Path(directory), {})
+        return time.perf_counter() - started

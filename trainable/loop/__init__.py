@@ -1,0 +1,1 @@
+"""The training loop of a trial: one step, its state, its checkpoints and its clock."""

@@ -1,0 +1,1 @@
+"""Losses of one head, and the training loss of both."""

@@ -1,0 +1,79 @@
+"""What is minimised: the losses of both heads, weighed and combined, and penalties on the network's weights.
+
+Shapes: B pictures of H x W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from trainable.loss.losses import LOSSES, ON_LOGITS
+
+if TYPE_CHECKING:
+    from trainable.config import LossConfig
+    from trainable.models.prediction import Prediction
+
+HEADS = ("mask", "depth")
+
+
+class DualLoss(nn.Module):
+    """The loss of a configuration; only what has a weight above 0 is computed.
+
+    With 'uncertainty' it has two parameters to be learned with the network, the logarithms s of the heads' variances;
+    a head's loss L then counts as exp(-s) L + s (Kendall et al. 2018).
+    """
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._weights = {head: _above_zero(getattr(config, head).model_dump()) for head in HEADS}
+        if config.combine == "uncertainty":
+            self.log_variance = nn.Parameter(torch.zeros(len(HEADS)))
+
+    def forward(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Give the total to minimise, and its unweighted parts under names like 'mask_bce' and 'depth_l1'.
+
+        Args:
+            prediction: what a network returned.
+            mask: (B, 1, H, W) float in 0..1.
+            depth: (B, 1, H, W) float in 0..1.
+        """
+        parts: dict[str, Tensor] = {}
+        totals = []
+        for head, logits, activated, target in (
+            ("mask", prediction.mask_logits, prediction.mask, mask),
+            ("depth", prediction.depth_logits, prediction.depth, depth),
+        ):
+            total = torch.zeros((), device=target.device)
+            for name, weight in self._weights[head].items():
+                seen = logits if name in ON_LOGITS else activated
+                parts[f"{head}_{name}"] = part = LOSSES[name](seen, target, self._config)
+                total = total + weight * part
+            totals.append(total)
+        return self._combined(torch.stack(totals)), {name: part.detach() for name, part in parts.items()}
+
+    def penalty(self, network: nn.Module) -> Tensor | float:
+        """What the weights of `network` that are trained cost by themselves; 0 where nothing was asked for."""
+        weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        cost: Tensor | float = 0.0
+        if self._config.norm_sum:
+            cost = cost + self._config.norm_sum * torch.stack([weight.norm() for weight in weights]).sum()
+        if self._config.l1_sum:
+            cost = cost + self._config.l1_sum * torch.stack([weight.abs().sum() for weight in weights]).sum()
+        return cost
+
+    def _combined(self, heads: Tensor) -> Tensor:
+        """One loss of the two heads', (2,)."""
+        match self._config.combine:
+            case "sqrt":
+                return (heads + self._config.sqrt_eps).sqrt().sum()
+            case "uncertainty":
+                return (torch.exp(-self.log_variance) * heads + self.log_variance).sum()
+        return heads.sum()
+
+
+def _above_zero(weights: dict[str, float]) -> dict[str, float]:
+    return {name: weight for name, weight in weights.items() if weight > 0}

@@ -1,0 +1,110 @@
+"""What a trained network must beat: a threshold on the difference of the two pictures, and the mean depth.
+
+Shapes: B pictures of a batch, H and W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from data.errors import InputError
+from trainable.metrics.pooled import MetricSums
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from data.schema import Batch
+
+CHANNELS = 3
+LEVELS = CHANNELS * 255 + 1
+"""A pixel's difference, summed over its channels, is one of 0..765."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """Two predictors without a network, as fitted on a training split."""
+
+    cut: int
+    """0..766: a pixel is foreground if its difference, summed over the channels, is at least this."""
+    depth_mean: Tensor
+    """(1, H, W) float32 in 0..1: each pixel's mean depth."""
+
+    @property
+    def threshold(self) -> float:
+        """The cut in grey levels of the mean over channels, 0..255 and a third."""
+        return self.cut / CHANNELS
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Give the mask's probability, 0 or 1, and the depth in 0..1: (B, 1, H, W) float32 both."""
+        probability = (_difference(batch) >= self.cut).unsqueeze(1).float()
+        return probability, self.depth_mean.to(probability.device).expand_as(probability)
+
+
+def fit_baselines(batches: Iterable[Batch]) -> Baselines:
+    """Fit both in one pass over a training split, best without augmentation.
+
+    The cut is the lowest of those with the highest intersection over union, mean over pictures.
+
+    Raises:
+        InputError: if there is no batch.
+    """
+    iou_sums = torch.zeros(LEVELS + 1, dtype=torch.float64)
+    depth_sum: Tensor | None = None
+    pictures = 0
+    for batch in batches:
+        iou_sums += _ious_of_every_cut(batch).sum(dim=0).cpu()
+        batch_depth = batch.depth.sum(dim=0, dtype=torch.int64)  # (1, H, W), exact
+        depth_sum = batch_depth if depth_sum is None else depth_sum + batch_depth
+        pictures += len(batch)
+    if depth_sum is None:
+        raise InputError(
+            "The number of training pictures is 0, but must be at least 1; "
+            "give 'train' a larger share in data.split, or the data set more samples."
+        )
+    depth_mean = (depth_sum.double() / (255 * pictures)).float()
+    return Baselines(cut=int(iou_sums.argmax()), depth_mean=depth_mean)
+
+
+def evaluate_baselines(baselines: Baselines, batches: Iterable[Batch]) -> dict[str, dict[str, float]]:
+    """Measure both on a split as `MetricSums` measures a network, in plain values.
+
+    Returns:
+        Under 'mask_threshold' the metrics named mask_*, and 'threshold' in grey levels; under 'depth_mean'
+        the metrics named depth_*.
+
+    Raises:
+        InputError: if there is no batch.
+    """
+    sums = MetricSums()
+    for batch in batches:
+        probability, depth = baselines.predict(batch)
+        sums.update_values(probability, depth, batch.mask, batch.depth)
+    metrics = sums.compute()
+    mask = {name: value for name, value in metrics.items() if name.startswith("mask_")}
+    depth_metrics = {name: value for name, value in metrics.items() if name.startswith("depth_")}
+    return {"mask_threshold": {**mask, "threshold": baselines.threshold}, "depth_mean": depth_metrics}
+
+
+def _difference(batch: Batch) -> Tensor:
+    """Absolute difference of the two pictures, summed over the channels: (B, H, W) int32 in 0..765."""
+    return (batch.fg_bg.int() - batch.bg.int()).abs().sum(dim=1, dtype=torch.int32)
+
+
+def _ious_of_every_cut(batch: Batch) -> Tensor:
+    """Intersection over union of each picture at each cut, (B, 767) float64; 1 where both are empty."""
+    pictures = len(batch)
+    is_foreground = (batch.mask > 127).flatten(1)  # (B, H W)
+    # One count for each picture, kind of pixel and difference, all in one histogram.
+    row = 2 * torch.arange(pictures, device=is_foreground.device).unsqueeze(1) + is_foreground
+    bins = row * LEVELS + _difference(batch).flatten(1)
+    counts = torch.bincount(bins.flatten(), minlength=pictures * 2 * LEVELS).view(pictures, 2, LEVELS)
+    at_least = torch.zeros(pictures, 2, LEVELS + 1, dtype=torch.int64, device=counts.device)
+    # Pixels whose difference is at least the cut.
+    at_least[:, :, :LEVELS] = counts.flip(-1).cumsum(-1).flip(-1)
+    false_positives, intersection = at_least.unbind(dim=1)
+    union = intersection[:, :1] + false_positives  # at cut 0 every foreground pixel is found
+    return torch.where(union > 0, intersection.double() / union.clamp(min=1), 1.0)

@@ -1,0 +1,156 @@
+"""The metrics that the published projects judged themselves by, corrected or as they were published.
+
+Two projects (raguram, divyansh) published losses and pictures alone. Shapes: B pictures of a batch, H and W height and
+width in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.errors import InputError
+from trainable.metrics.per_image import OWN, STATES, metrics_of
+from trainable.metrics.pooled import as_unit, finite_mask, picture_errors, picture_ious, picture_states
+
+if TYPE_CHECKING:
+    from trainable.models.prediction import Prediction
+
+On = Literal["probability", "logits"]
+Average = Literal["pictures", "batches"]
+
+OWN_METRICS: dict[str, tuple[str, ...]] = {
+    "ssim-accuracy": ("ssim90_mask", "ssim50_depth"),
+    "delta-rms": (
+        "soft_mask_rmse", "soft_mask_delta1", "soft_mask_delta2", "soft_mask_delta3",
+        "depth_rmse", "depth_delta1", "depth_delta2", "depth_delta3",
+    ),
+    "iou-75": ("iou75_mask",),
+}  # fmt: skip
+"""By its name in a recipe, the keys of a project's own metric."""
+
+SIMILAR_MASK, SIMILAR_DEPTH = 0.9, 0.5
+"""A picture counts if its structural similarity is above this."""
+IOU_ABOVE = 0.75
+"""A pixel is foreground if mask and truth, in 0..1, are above this."""
+WINDOW = 7
+"""Side in pixels of the window of the structural similarity."""
+STABILISERS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+"""The constants C1 and C2 of the structural similarity of grey levels."""
+
+
+class PublishedMetrics:
+    """The projects' own metrics of a part, over everything that was added.
+
+    - ssim90_mask, ssim50_depth: share of pictures whose structural similarity to the truth is above 0.9 (mask) or 0.5
+      (depth); project birender.
+    - soft_mask_rmse, soft_mask_delta1, 2, 3 and the same of the depth: as in `MetricSums`, but the mask is compared
+      with its truth as it is, in 0..1; project ramana.
+    - iou75_mask: intersection over union of prediction > 0.75 and truth > 0.75, mean over pictures, 1 if both are
+      empty; project monimoyd.
+
+    A prediction that is not finite counts as wrong, and makes RMSE NaN. By default the metrics are corrected.
+
+    Args:
+        on: what the heads gave after their activations ('probability'), or, as published, before ('logits').
+        average: over the part's pictures and pixels ('pictures'); or, as published, each batch is taken by itself, its
+            pixels as those of a single picture in the IoU, and all batches have equal weight ('batches').
+    """
+
+    def __init__(self, *, on: On = "probability", average: Average = "pictures") -> None:
+        self._on, self._average = on, average
+        self._batches: list[Tensor] = []  # (20,) each, on the device
+
+    @torch.no_grad()
+    def update(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> None:
+        """Add a batch, as a model predicted it.
+
+        Args:
+            prediction: what a network returned, (B, 1, H, W) each.
+            mask: (B, 1, H, W), uint8 as in a `Batch` or float in 0..1.
+            depth: (B, 1, H, W), likewise.
+        """
+        if self._on == "logits":
+            predicted_mask, predicted_depth = prediction.mask_logits, prediction.depth_logits
+        else:
+            predicted_mask, predicted_depth = finite_mask(prediction), prediction.depth
+        sums = picture_columns(predicted_mask, predicted_depth, mask, depth).sum(dim=0)
+        if self._average == "batches":
+            of_batch = _ious75(predicted_mask.reshape(1, -1), mask.reshape(1, -1))
+            sums[len(STATES) + OWN.index("iou75_mask")] = len(mask) * of_batch[0]
+        self._batches.append(sums)
+
+    def compute(self) -> dict[str, float]:
+        """Compute the metrics of everything that was added, under the keys in `OWN_METRICS`.
+
+        Raises:
+            InputError: if nothing was added.
+        """
+        if not self._batches:
+            raise InputError(
+                "The number of pictures to be evaluated is 0, but must be at least 1; "
+                "give the split a larger share in data.split, or the data set more samples."
+            )
+        sums = torch.stack(self._batches).cpu().numpy()
+        metrics = metrics_of(sums if self._average == "batches" else sums.sum(axis=0, keepdims=True))
+        return {name: float(metrics[name].mean()) for names in OWN_METRICS.values() for name in names}
+
+
+@torch.no_grad()
+def picture_columns(mask: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
+    """What is added up of each picture for all metrics, (B, 20) float64: `STATES`, then `OWN`.
+
+    All are (B, 1, H, W), H and W at least 7; predictions are floats, truths uint8 or floats in 0..1.
+    """
+    mask, depth = mask.float(), depth.float()
+    own = [
+        similarities(mask, mask_truth) > SIMILAR_MASK,
+        similarities(depth, depth_truth) > SIMILAR_DEPTH,
+        _ious75(mask, mask_truth),
+        picture_errors(mask, as_unit(mask_truth))[:, [0, 2, 3, 4]],
+    ]
+    return torch.column_stack([picture_states(mask, depth, mask_truth, depth_truth), *own])
+
+
+def similarities(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of each pair of pictures as they would be saved with 8 bits, -1..1.
+
+    The window is uniform, 7 x 7, with the sample covariance; K1 is 0.01, K2 0.03; the mean is over pixels whose window
+    lies inside of the picture. So has scikit-image its `structural_similarity`.
+
+    Args:
+        prediction: (B, 1, H, W), H and W at least 7; clipped to 0..1.
+        truth: (B, 1, H, W), uint8 or float in 0..1.
+
+    Returns:
+        (B,) float64; NaN where a prediction is not finite.
+    """
+    p, t = _grey_levels(prediction), _grey_levels(truth)
+    maps = torch.cat([p, t, p * p, t * t, p * t], dim=1)  # (B, 5, H, W)
+    # Whole numbers below 2^24, so that sums over windows are exact in float32.
+    down = F.avg_pool2d(maps, (WINDOW, 1), stride=1, divisor_override=1)
+    sums = F.avg_pool2d(down, (1, WINDOW), stride=1, divisor_override=1).double()
+    pixels = WINDOW**2
+    mean_p, mean_t = sums[:, 0] / pixels, sums[:, 1] / pixels
+    products = torch.stack([mean_p * mean_p, mean_t * mean_t, mean_p * mean_t], dim=1)
+    var_p, var_t, covariance = ((sums[:, 2:] - pixels * products) / (pixels - 1)).unbind(dim=1)
+    c1, c2 = STABILISERS
+    similarity = (2 * mean_p * mean_t + c1) * (2 * covariance + c2)
+    similarity /= (mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2)
+    return similarity.mean(dim=(1, 2))
+
+
+def _grey_levels(pixels: Tensor) -> Tensor:
+    """Whole numbers in 0..255 as float32; NaN where a pixel is not finite."""
+    if pixels.dtype == torch.uint8:
+        return pixels.float()
+    return (torch.where(pixels.isfinite(), pixels.float(), math.nan).clamp(0, 1) * 255).round()
+
+
+def _ious75(mask: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union above 0.75 of each row or picture, (B,) float64."""
+    return picture_ious(mask, as_unit(truth) > IOU_ABOVE, above=IOU_ABOVE)

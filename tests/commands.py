@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from search.results.summary import trial_records
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import TrialRecord
+from search.study.trials import TrialRecord, trial_records
 
 SMALL = ("--set", "data.image_size=32", "--set", "model.family=debug", "--set", "model.width={choices: [2, 4]}")
 LONG = (

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ PACKAGES = ("data", "trainable", "search")
 BELOW = {"data": {"data"}, "trainable": {"data", "trainable"}, "search": {"data", "trainable", "search"}}
 WITH_RAY = ROOT / "trainable" / "trainer.py"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MODULES_PER_FOLDER = 14
 INSTALLER = {"pip"}
 """Comes with the environment itself, so that no pin decides on it."""
 
@@ -136,6 +138,80 @@ def modules_after(code: str) -> set[str]:
         [sys.executable, "-c", shown], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
     )
     return set(ran.stderr.split())
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Which module imports which, wherever in it: at its top, within a function, or for type checking alone."""
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in modules()
+    }
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names if alias.name in names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    graph[name] |= {inner} if inner in names else {node.module} & names.keys()
+    return graph
+
+
+def cycles(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes that are left when those without a successor are removed again and again, and those without a
+    predecessor; none if the graph has no cycle.
+    """
+    left = {node: successors - {node} for node, successors in graph.items()}
+    while True:
+        needed = set().union(*left.values()) if left else set()
+        ends = {node for node, successors in left.items() if not successors & left.keys() or node not in needed}
+        if not ends:
+            return sorted(left)
+        left = {node: successors - ends for node, successors in left.items() if node not in ends}
+
+
+def test_a_cycle_is_found() -> None:
+    """The search for cycles finds one, and only what is on it."""
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b", "c"]
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Modules in a circle are one module in several files: none can be read, tested or moved alone."""
+    assert cycles(import_graph()) == []
+
+
+FLOORS = ("cli", "recipes", "run", "results", "strategy", "study", "spec")
+"""The packages of `search`, from the top down."""
+
+
+def test_the_floors_of_search_hold() -> None:
+    """Within `search`, imports go down one stair: a spec is read without a study, a result shown without a run."""
+    floors = {f"search.{floor}": depth for depth, floor in enumerate(FLOORS)}
+    upwards = [
+        f"{name} -> {other}"
+        for name, others in import_graph().items()
+        for other in others
+        if (below := floors.get(".".join(name.split(".")[:2]))) is not None
+        and (above := floors.get(".".join(other.split(".")[:2]))) is not None
+        and above < below
+    ]
+
+    assert upwards == []
+
+
+def test_folders_are_small() -> None:
+    """A dozen names are read at a glance."""
+    sizes = Counter(path.parent for path in modules() if path.name != "__init__.py")
+
+    assert {str(folder): count for folder, count in sizes.items() if count > MODULES_PER_FOLDER} == {}
+
+
+def test_a_package_says_in_a_sentence_what_it_holds() -> None:
+    """The first thing a newcomer opens is a folder."""
+    for path in modules():
+        if path.name == "__init__.py":
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            assert docstring.splitlines()[0].endswith("."), path
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["predict", "--help"]])

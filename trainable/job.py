@@ -1,14 +1,8 @@
-"""What the trials of a search have in common, and the function that Ray Tune calls for each of them.
-
-This file imports neither torch nor Ray: who only speaks of trials need not wait for them.
-"""
+"""What the trials of a search have in common; importing it loads neither torch nor Ray."""
 
 from __future__ import annotations
 
-import gc
-import sys
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,31 +61,3 @@ class TrialJob:
         if self.workers.is_group:
             return {"CPU": 0, "memory": 1}  # a byte: the driver must hold something, and no CPU that a worker needs
         return {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
-
-
-def tune_function(config: dict[str, Any], *, job: TrialJob) -> None:
-    """The Tune function: `trainable.trainer.run_trial`, imported where it runs."""
-    import_trainer()
-    from trainable.trainer import run_trial
-
-    run_trial(config, job=job)
-
-
-def import_trainer() -> None:
-    """Import what a trial takes, once a process, and do not look for garbage meanwhile.
-
-    None of torch's million objects is any; looking through them again and again made up a fifth of the time. Later
-    looks leave them out.
-    """
-    if "trainable.trainer" in sys.modules:
-        return
-    gc.disable()
-    try:
-        import torch
-
-        import trainable.trainer  # noqa: F401
-
-        torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports torch's compiler
-        gc.freeze()
-    finally:
-        gc.enable()

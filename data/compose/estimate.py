@@ -21,7 +21,7 @@ from data.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data.compose.compose import Composition
+    from data.compose.composition import Composition
     from data.compose.sources import Sources
 
 BACKGROUNDS_TRIED, FOREGROUNDS_TRIED = 4, 8

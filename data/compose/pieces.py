@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from data.compose.compose import Composition
+    from data.compose.composition import Composition
     from data.compose.depth import DepthScale
     from data.compose.sources import Background, SourceFile, Sources
 

@@ -21,7 +21,7 @@ from data.schema import EncodedSample
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from data.compose.compose import Composition
+    from data.compose.composition import Composition
     from data.compose.depth import DepthScale
     from data.compose.sources import Background, SourceFile
     from data.schema import Pixels

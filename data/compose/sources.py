@@ -19,7 +19,7 @@ from data.images import decode_any, decode_photo, resize_to
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from data.compose.compose import Composition
+    from data.compose.composition import Composition
     from data.schema import Pixels
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")

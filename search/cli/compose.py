@@ -12,10 +12,10 @@ from data.errors import InputError
 from search.cli.shared import INTERRUPTED, counted, json_option, print_dataset, screen
 
 if TYPE_CHECKING:
-    from data.compose.compose import Composition
+    from data.compose.composition import Composition
     from data.compose.estimate import Plan
     from data.compose.sources import Sources
-    from search.run.progress import Screen
+    from search.terminal import Screen
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -84,7 +84,7 @@ def compose(
     The mask is the foreground's alpha. Depth is the background's, with the foreground as an upright plane on the ground
     at its feet. The same command goes on with a run that was stopped.
     """
-    from data.compose.compose import Composition
+    from data.compose.composition import Composition
 
     if depths is None or depth_unit is None:
         raise _without_depth(depths)
@@ -132,7 +132,7 @@ def _check_sources(composition: Composition, shown: Screen) -> Sources:
 
 
 def _say(composition: Composition, sources: Sources, plan: Plan, shown: Screen) -> None:
-    from search.run.progress import clock
+    from search.terminal import clock
 
     directions = " × 2 directions" if composition.flips else ""
     shown.say(

@@ -188,7 +188,7 @@ def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json:
     experiment = Experiment(storage=storage, name=name)
     experiment.spec()  # which fails at once if there is no such search
 
-    from search.results.evaluate import deliver
+    from search.run.deliver import deliver
 
     out = out or Path("best" if trial is None else f"trial{trial}")
     delivered = deliver(experiment, out, trial)
@@ -203,8 +203,8 @@ def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json:
 def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
     """Measure a network on a data set, beside baselines."""
     from search.cli.tables import show_metrics, show_verdict
-    from search.results.evaluate import evaluate_beside_baselines
     from search.results.export import baseline_metrics
+    from search.run.deliver import evaluate_beside_baselines
 
     shown = screen()
     measured = evaluate_beside_baselines(checkpoint, data, split, shown)

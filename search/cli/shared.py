@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from search.run.progress import Screen
+    from search.terminal import Screen
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -87,7 +87,7 @@ def console() -> Console:
 
 def screen() -> Screen:
     """Standard error, for progress."""
-    from search.run.progress import Screen
+    from search.terminal import Screen
 
     return Screen()
 

@@ -14,8 +14,8 @@ from data.errors import InputError
 from search.recipes.listing import describe
 from search.results.export import baseline_metrics, verdict
 from search.results.front import shown
-from search.run.progress import clock
 from search.study.experiment import Experiment
+from search.terminal import clock
 from trainable.config import TrialConfig, build
 from trainable.metrics.names import OBJECTIVE
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from data.dataset.dataset import Dataset
     from search.recipes.trainings import Given, Kind
-    from search.run.progress import Screen
     from search.study.experiment import Experiment
+    from search.terminal import Screen
 
     Work = Callable[[Experiment, Given, Dataset, Screen], dict[str, Any]]
 

@@ -20,9 +20,9 @@ from search.recipes.trainings import Given, Trained, changed, training
 from search.results.report import write_report
 from search.results.summary import find_best, outcome_of, versions
 from search.run.prepare import split_counts
-from search.run.progress import Screen
 from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
+from search.terminal import Screen
 from trainable.config import TrialConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_pictures
 from trainable.job import TrialData

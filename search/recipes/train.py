@@ -15,8 +15,8 @@ from data.errors import UnfinishedError
 from search.recipes.trainings import Given, Trained, changed, training
 from search.results.export import hand_over
 from search.results.summary import Best, find_best, versions
-from search.run.progress import Screen
 from search.study.experiment import Experiment
+from search.terminal import Screen
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_published
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_origin

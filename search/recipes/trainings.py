@@ -18,7 +18,6 @@ from ray.tune.schedulers import FIFOScheduler
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError
-from search.results.summary import trial_records
 from search.run.cluster import cluster, cluster_resources, plan
 from search.run.prepare import (
     OPTIMIZER_COPIES,
@@ -31,13 +30,14 @@ from search.run.prepare import (
     make_job,
     split_counts,
 )
-from search.run.progress import Screen, SearchProgress
+from search.run.progress import SearchProgress
 from search.run.recorder import TensorBoard
 from search.run.tuner import InterruptedSearchError, Stopper, run_trials
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import RECIPE, TrialRecord, keep_best
+from search.study.trials import RECIPE, TrialRecord, keep_best, trial_records
+from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
 from trainable.job import TrialJob

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from data.errors import InputError
-from search.results.summary import find_best, trial_records
-from search.spec.constraints import SHOWN
+from search.results.summary import find_best
+from search.spec.costs import SHOWN
 from search.spec.objectives import MILLISECONDS, Aim, known_before
 from search.strategy.pareto import non_dominated
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import EpochRecord, TrialRecord
+from search.study.trials import EpochRecord, TrialRecord, trial_records
 
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 

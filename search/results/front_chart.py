@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from search.results.front import Point, shown
-from search.spec.constraints import SHOWN
+from search.spec.costs import SHOWN
 from search.spec.objectives import MILLISECONDS, Aim
 
 WIDTH, HEIGHT = 720, 440

@@ -14,9 +14,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from data.errors import InputError
-from search.results.summary import trial_records
 from search.spec.tree import at
-from search.study.trials import TrialRecord
+from search.study.trials import TrialRecord, trial_records
 from trainable.metrics.names import OBJECTIVE
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from data.errors import InputError
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
-from search.study.trials import EpochRecord, TrialRecord
+from search.study.trials import EpochRecord, TrialRecord, trial_records
 
 _VERSIONED = ("twinhead", "torch", "ray", "optuna", "albumentations", "numpy", "pyarrow")
 
@@ -28,12 +28,6 @@ class Best:
     trial: TrialRecord
     epoch: EpochRecord
     checkpoint: Path
-
-
-def trial_records(study: optuna.Study) -> list[TrialRecord]:
-    """Every trial that was started, by number."""
-    started = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
-    return [TrialRecord.of(trial) for trial in started]
 
 
 def find_best(experiment: Experiment, trials: Iterable[TrialRecord]) -> Best | None:

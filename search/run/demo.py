@@ -10,10 +10,10 @@ from data.errors import InputError
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
 from search.run.prepare import open_data
-from search.run.progress import Screen
 from search.run.run import begin, run_search
 from search.spec.spec import check_spec
 from search.study.experiment import Experiment, free_name
+from search.terminal import Screen
 
 SCENES = SceneSet(seed=7, backgrounds=80, per_background=6, size=96)
 SPEC: dict[str, Any] = {

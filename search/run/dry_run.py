@@ -21,7 +21,6 @@ from search.run.prepare import OPTIMIZER_COPIES, split_counts
 from search.spec.checks import settled
 from search.spec.constraints import broken, widths_of
 from search.spec.spec import SearchSpec
-from search.strategy.rungs import rung_epochs
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import define_space, largest_trials
 from search.strategy.warm_start import EARLIER, enqueue_starts
@@ -121,7 +120,7 @@ def _first(spec: SearchSpec, storage: Path) -> tuple[list[dict[str, Any]], dict[
         define_space(spec),
         metric=OBJECTIVE,
         mode=MODE,
-        rungs=rung_epochs(**spec.plan.scheduler.model_dump()),
+        rungs=spec.plan.scheduler.rungs,
         seed=spec.plan.search.seed,
         study=study,
         describe=lambda trial, values: {
@@ -138,7 +137,7 @@ def _first(spec: SearchSpec, storage: Path) -> tuple[list[dict[str, Any]], dict[
 def _epochs(spec: SearchSpec) -> dict[str, int]:
     """Over all trials."""
     trials, factor = spec.plan.budget.trials, spec.plan.scheduler.reduction_factor
-    rungs = [0, *rung_epochs(**spec.plan.scheduler.model_dump())]
+    rungs = [0, *spec.plan.scheduler.rungs]
     steps = enumerate(itertools.pairwise(rungs))
     fewest = sum((end - begin) * max(1, round(trials / factor**number)) for number, (begin, end) in steps)
     return {"fewest": fewest, "most": trials * spec.plan.scheduler.max_epochs}

@@ -16,8 +16,8 @@ from data.errors import InputError
 from data.splits.splits import rows
 from data.splits.subset import subset
 from search.run.cluster import has_one_node
-from search.run.progress import Screen
 from search.study.experiment import Experiment
+from search.terminal import Screen
 from trainable.config import DataConfig, ModelConfig
 from trainable.job import TrialData, TrialJob, Workers
 from trainable.models import build_model, parameter_count

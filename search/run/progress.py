@@ -1,103 +1,17 @@
-"""What a person sees while something takes long: how far it is and what is left, on standard error."""
+"""Progress of a search or a training on the screen, as callbacks of Ray Tune."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from search.driver import DriverOnly
 from search.study.trials import RECIPE
+from search.terminal import Screen
 from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE
-
-_LINE_SECONDS = 10.0
-"""Without a terminal, a line is written this often."""
-
-
-class Screen:
-    """Standard error, as a terminal with moving bars or as a log of plain lines."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
-
-    def say(self, line: str) -> None:
-        """Write a line that stays."""
-        self.console.print(line, markup=False, soft_wrap=True)
-
-    @contextmanager
-    def bar(self, title: str, total: int, unit: str = "") -> Iterator[Callable[[int, str], None]]:
-        """A bar that the yielded function moves on by a number of steps, with a note beside it."""
-        log = None if self.console.is_terminal else _Log(self, title, total, unit)
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeElapsedColumn(),
-            TextColumn("· left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=self.console, transient=True, disable=log is not None) as progress:
-            task = progress.add_task(title, total=total, note="")
-
-            def move(steps: int, note: str = "") -> None:
-                progress.update(task, advance=steps, note=note)
-                if log is not None:
-                    log.move(steps, note)
-
-            yield move
-
-    @contextmanager
-    def warnings(self) -> Iterator[None]:
-        """Within it, a warning is a line like any other, and is said once."""
-        said: set[str] = set()
-
-        def show(message: Warning | str, *_: Any, **__: Any) -> None:
-            if str(message) not in said:
-                said.add(str(message))
-                self.say(str(message))
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = show
-            yield
-
-
-class _Log:
-    """The lines that take a bar's place where there is no terminal."""
-
-    def __init__(self, screen: Screen, title: str, total: int, unit: str) -> None:
-        self._screen, self._title, self._total, self._unit = screen, title, total, unit
-        self._done = 0
-        self._started = self._written = time.monotonic()
-
-    def move(self, steps: int, note: str) -> None:
-        self._done += steps
-        now = time.monotonic()
-        if now - self._written < _LINE_SECONDS:
-            return
-        self._written = now
-        elapsed = now - self._started
-        left = f", about {clock(elapsed / self._done * (self._total - self._done))} left" if self._done else ""
-        place = f"{self._done}/{self._total} {self._unit}".rstrip()
-        self._screen.say(f"{self._title}: {place}, {clock(elapsed)} so far{left}{f'; {note}' if note else ''}")
 
 
 class SearchProgress(DriverOnly, tune.Callback):
@@ -176,13 +90,3 @@ class EpochProgress(DriverOnly, tune.Callback):
     ) -> None:
         """Move on by one epoch."""
         self._move(1, f"training loss {result.get('train_loss', float('nan')):.4f}")
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 42 s, 3 min 20 s or 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

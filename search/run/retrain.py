@@ -18,10 +18,11 @@ from ray import tune
 
 from data.errors import InputError, UnfinishedError
 from search.results.summary import Best
-from search.run.progress import EpochProgress, Screen
+from search.run.progress import EpochProgress
 from search.run.tuner import Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
+from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_pictures
 from trainable.job import TrialData, TrialJob

@@ -12,7 +12,7 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError, UnfinishedError
 from search.results.export import hand_over
 from search.results.front import front_rows
-from search.results.summary import Best, find_best, find_best_recipe, summarise, trial_records
+from search.results.summary import Best, find_best, find_best_recipe, summarise
 from search.run.budget import Budget, check_budget
 from search.run.cluster import cluster, cluster_resources, plan
 from search.run.prepare import (
@@ -27,18 +27,18 @@ from search.run.prepare import (
     on_everything,
     split_counts,
 )
-from search.run.progress import Screen, SearchProgress
+from search.run.progress import SearchProgress
 from search.run.recorder import TensorBoard
 from search.run.retrain import measure_on_test, retrain
 from search.run.tuner import InterruptedSearchError, Stopper, Tuner
 from search.spec.objectives import MILLISECONDS, Aim
 from search.spec.spec import SearchSpec
-from search.strategy.rungs import rung_epochs
 from search.strategy.space import largest_trials
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
 from search.study.study import check_study, held_study, leaving_nothing, open_study, study_place
-from search.study.trials import TrialRecord, keep_best
+from search.study.trials import TrialRecord, keep_best, trial_records
+from search.terminal import Screen
 from trainable.config import DataConfig, TrialConfig, build
 from trainable.job import TrialJob, Workers
 
@@ -251,7 +251,7 @@ def _job(experiment: Experiment, spec: SearchSpec, dataset: Dataset, workers: Wo
         experiment,
         dataset,
         workers,
-        rung_epochs(**spec.plan.scheduler.model_dump()),
+        spec.plan.scheduler.rungs,
         samples=spec.subject.samples,
         seed=spec.plan.search.seed,
         ms_per_picture=spec.plan.constraints.ms_per_picture,

@@ -23,15 +23,15 @@ from search.driver import DriverOnly
 from search.run.budget import Budget
 from search.run.recorder import Recorder
 from search.spec.spec import SearchSpec
-from search.strategy.rungs import TIME_ATTR, rung_epochs
 from search.strategy.scheduler import build_scheduler, remind
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import Space, define_space
 from search.study.experiment import Experiment
 from search.study.trials import RECIPE, TrialRecord, note_start
 from trainable.config import TrialConfig, build
-from trainable.job import TrialJob, tune_function
-from trainable.metrics.names import MODE, OBJECTIVE
+from trainable.entry import tune_function
+from trainable.job import TrialJob
+from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 RETRIES = 2
 """How often a trial that crashed is taken up again from its checkpoint."""
@@ -71,7 +71,7 @@ class Tuner:
             study,
             define_space(self._spec),
             scheduler,
-            rungs=rung_epochs(**plan.scheduler.model_dump()),
+            rungs=plan.scheduler.rungs,
             samples=0 if stopper.stop_all() else plan.budget.trials - len(ended),
             seed=plan.search.seed,
             aims=plan.objectives[1:],

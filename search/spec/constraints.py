@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from search.spec.costs import SHOWN, cost
 from search.spec.domains import Choices, Domain, Per, Range, representatives
 from search.spec.tree import at
-from trainable.config import ModelConfig, Problem, build
+from trainable.config import Problem
 
 if TYPE_CHECKING:
     from search.spec.sections import ConstraintsConfig
-    from trainable.models import Network
-
-SHOWN = {"parameters": "parameters", "macs": "multiply-adds"}
-"""In words, the limits that are known before."""
 
 
 def violations(values: Mapping[str, Any], limits: ConstraintsConfig) -> dict[str, float]:
@@ -40,15 +36,6 @@ def broken(values: Mapping[str, Any], limits: ConstraintsConfig) -> str:
         for name, excess in violations(values, limits).items()
         if excess > 0
     )
-
-
-def cost(name: str, values: Mapping[str, Any]) -> int:
-    """What a network has of `name`, a key of `SHOWN`; `values` are those of a `TrialConfig`, nested."""
-    model = {key: value for key, value in values["model"].items() if key in {"family", "width", "shared_decoder"}}
-    config = build(ModelConfig, model, source="the spec")
-    if name == "parameters":
-        return _parameters(config.family, config.width, config.shared_decoder)
-    return _macs(config.family, config.width, config.shared_decoder, at(values, "data.image_size"))
 
 
 def problems_of_limits(space: Mapping[str, Any], limits: ConstraintsConfig, source: str) -> Iterator[Problem]:
@@ -89,28 +76,3 @@ def _smallest_networks(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name in family.values if isinstance(family, Choices) else (family,):
         model = {"family": name, "width": widths_of(space, str(name))[0]}
         yield {"model": model, "data": {"image_size": at(space, "data.image_size")}}
-
-
-@functools.lru_cache(maxsize=4096)
-def _parameters(family: str, width: int, shared_decoder: bool) -> int:
-    """Of a network; dropout, normalisation and activations have none."""
-    from trainable.models import parameter_count
-
-    return parameter_count(_network(family, width, shared_decoder))
-
-
-@functools.lru_cache(maxsize=4096)
-def _macs(family: str, width: int, shared_decoder: bool, image_size: int) -> int:
-    from trainable.models import multiply_adds
-
-    return multiply_adds(_network(family, width, shared_decoder), image_size)
-
-
-def _network(family: str, width: int, shared_decoder: bool) -> Network:
-    """Without memory for its weights."""
-    import torch
-
-    from trainable.models import build_model
-
-    with torch.device("meta"):
-        return build_model(ModelConfig(family=family, width=width, shared_decoder=shared_decoder))

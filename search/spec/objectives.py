@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import InputError
-from search.spec.constraints import SHOWN, cost
+from search.spec.costs import SHOWN, cost
 from trainable.metrics.names import METRICS, OBJECTIVE
 
 MILLISECONDS = "ms_per_picture"

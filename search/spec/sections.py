@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import Annotated, Any, Literal
@@ -62,6 +63,19 @@ class SchedulerConfig(Section):
         if self.grace_epochs > self.max_epochs:
             raise ValueError(f"have grace_epochs at most max_epochs, which is {self.max_epochs}")
         return self
+
+    @property
+    def rungs(self) -> list[int]:
+        """The epochs at which trials are compared, and the last one, ascending."""
+        return rung_epochs(**self.model_dump())
+
+
+def rung_epochs(*, max_epochs: int, grace_epochs: int, reduction_factor: float) -> list[int]:
+    """The epochs at which ASHA compares trials, and the last one."""
+    reached = (grace_epochs * reduction_factor**number for number in itertools.count())
+    before_the_end = itertools.takewhile(lambda epoch: epoch < max_epochs, reached)
+    # A rung between two epochs is compared at the later one.
+    return sorted({*(math.ceil(epoch) for epoch in before_the_end), max_epochs})
 
 
 class BudgetConfig(Section):

@@ -24,7 +24,7 @@ from search.spec.default_space import DEFAULT_SPACE
 from search.spec.domains import Domain, as_floats, parse_leaf
 from search.spec.locate import placed
 from search.spec.sections import NAME, Plan
-from search.study.database import problems_of_study
+from search.spec.study_url import problems_of_study
 from trainable.config import ConfigError, Problem, Section, TrialConfig, build
 from trainable.config.text import parse_yaml, read_yaml
 

@@ -18,9 +18,8 @@ from search.spec import spec as spec_module
 from search.spec.domains import Domain
 from search.spec.sections import Plan
 from search.spec.spec import DATA_KEYS, SearchSpec, Subject
+from search.spec.study_url import masked
 from search.spec.tree import at, leaves
-from search.strategy.rungs import rung_epochs
-from search.study.database import masked
 from trainable.config import Section, TrialConfig
 
 WIDTH = 100
@@ -59,7 +58,7 @@ def describe(spec: SearchSpec) -> dict[str, Any]:
         },
         "objectives": plan.objectives,
         "searched": domains,
-        "rungs": rung_epochs(**plan.scheduler.model_dump()),
+        "rungs": plan.scheduler.rungs,
         "budget": _given(plan.budget),
         "resources": plan.resources.model_dump(),
         "constraints": _given(plan.constraints),

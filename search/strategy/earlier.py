@@ -10,10 +10,9 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from search.results.summary import trial_records
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import TrialRecord
+from search.study.trials import TrialRecord, trial_records
 from trainable.config import ConfigError
 from trainable.metrics.names import TRAINED
 from trainable.recipes import RECIPES

@@ -18,9 +18,9 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.strategy.rungs import TIME_ATTR, rung_epochs
+from search.spec.sections import rung_epochs
 from search.study.trials import RECIPE
-from trainable.metrics.names import MODE, OBJECTIVE
+from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 ROOM = 1.5
 """Of the trials at a rung, so many times one in `reduction_factor` may go on, and whoever is the best so far.

@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 
-from search.run.progress import Screen
 from search.spec.conditions import exists, matters
 from search.spec.constraints import broken
 from search.spec.domains import Choices, Per, Range
@@ -21,6 +20,7 @@ from search.spec.tree import at, leaves, replace_leaf
 from search.strategy.earlier import WORDS, EarlierTrial, best_trials, is_earlier
 from search.strategy.space import FIXED, deciding, default_parameters, parameter
 from search.study.trials import RECIPE
+from search.terminal import Screen
 from trainable.config import ConfigError, TrialConfig, build
 from trainable.recipes import RECIPES, load_recipe
 

@@ -1,51 +1,22 @@
-"""The database that a study may lie in: what its URL must be, how it is shown, and one sentence for what goes wrong."""
+"""The database that a study may lie in: connecting to it, and one sentence for what goes wrong."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from data.errors import InputError
-from trainable.config import Problem
+from search.spec.study_url import masked, parse
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-    from sqlalchemy.engine import URL
 
 CONNECT_SECONDS = 10
 """A server that does not answer for so long cannot be reached."""
 PATIENCE_SECONDS = 300.0
 """One that was reached before, and is away, is waited for so long."""
-_IN_MEMORY = frozenset({"", ":memory:"})
-
-
-def problems_of_study(url: str | None, source: str) -> Iterator[Problem]:
-    """What is wrong with the URL of a spec, as far as it can be told without the database; nothing where it is None."""
-    if url is None:
-        return
-    parsed = _parsed(url)
-    if parsed is None:
-        wanted = (
-            "must be the URL of a database, such as postgresql+psycopg://USER@HOST/DATABASE, with a password's special "
-            "characters percent-encoded"
-        )
-    elif parsed.get_backend_name() == "sqlite" and (parsed.database or "") in _IN_MEMORY:
-        wanted = "must name a file, as in sqlite:////home/me/study.db, for what lies in memory is gone at the end"
-    elif parsed.get_backend_name() == "sqlite" and not str(parsed.database).startswith("/"):
-        wanted = "must name an absolute path, with four slashes, as in sqlite:////home/me/study.db"
-    else:
-        return
-    sentence = f"The value of 'search.study' is '{masked(url)}', but {wanted}; correct it in {source}."
-    yield Problem(key="search.study", sentence=sentence)
-
-
-def masked(url: str) -> str:
-    """`url` without its password, for everything that somebody reads."""
-    without = re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)
-    return re.sub(r"(password=)[^&]*", r"\1***", without)
 
 
 def open_database(url: str, source: str) -> RDBStorage:
@@ -110,7 +81,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _advice(url: str, reason: str) -> str:
-    parsed = _parsed(url)
+    parsed = parse(url)
     name = parsed.database if parsed else ""
     if "password" in reason or "authentication" in reason:
         return "give the right user, and the password in $PGPASSWORD, in ~/.pgpass or in the URL"
@@ -121,24 +92,9 @@ def _advice(url: str, reason: str) -> str:
     return "see that it is there and can be reached from here, or correct search.study"
 
 
-def _parsed(url: str) -> URL | None:
-    """None if it is no URL of a database that can be used."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-        dialect = parsed.get_dialect()
-    except (ArgumentError, ValueError):
-        return None
-    except ImportError:  # of a driver's own dialect; it is named when it is opened
-        return parsed
-    return None if dialect.is_async or "@" in (parsed.host or "") else parsed
-
-
 def _options(url: str) -> dict[str, Any]:
     """For SQLAlchemy's engine; what the URL says itself comes before it."""
-    parsed = _parsed(url)
+    parsed = parse(url)
     if parsed is None or parsed.get_backend_name() != "postgresql" or "psycopg" not in parsed.get_driver_name():
         return {}
     wanted = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}

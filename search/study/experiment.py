@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from data.errors import InputError
 from search.spec.spec import SearchSpec, load_spec
-from search.study.database import masked
+from search.spec.study_url import masked
 from trainable.config.text import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

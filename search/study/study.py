@@ -16,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from data.errors import InputError, UnfinishedError
 from search.spec.spec import SearchSpec
-from search.study.database import masked, named_errors, open_database, reason_of
+from search.spec.study_url import masked
+from search.study.database import named_errors, open_database, reason_of
 from search.study.experiment import Experiment
 from search.study.journal import Journal
 from trainable.config import ConfigError

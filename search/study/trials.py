@@ -92,6 +92,12 @@ class TrialRecord:
         return None
 
 
+def trial_records(study: optuna.Study) -> list[TrialRecord]:
+    """Every trial that was started, by number."""
+    started = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
+    return [TrialRecord.of(trial) for trial in started]
+
+
 def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
     """Remember that a trial starts; how often it was started before."""
     attempt = int(trial.user_attrs.get("attempt", -1)) + 1

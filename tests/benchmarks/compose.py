@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 from results import Row, arguments, publish
 
-from data.compose.compose import SCALE, Composition, compose, open_sources
+from data.compose.compose import compose, open_sources
+from data.compose.composition import SCALE, Composition
 from data.images import encode_png
 from data.scenes.scenes import SceneSet
 

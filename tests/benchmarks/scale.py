@@ -33,20 +33,20 @@ from rich.console import Console
 from tune_loop import CHECKPOINT, Result, Search, run
 
 from search.run.budget import Budget
-from search.run.progress import Screen, SearchProgress
+from search.run.progress import SearchProgress
 from search.run.recorder import Recorder, TensorBoard
 from search.run.tuner import Stopper, build_searcher
-from search.spec.sections import BudgetConfig
+from search.spec.sections import BudgetConfig, rung_epochs
 from search.spec.spec import SearchSpec, check_spec
-from search.strategy.rungs import TIME_ATTR, rung_epochs
 from search.strategy.scheduler import build_scheduler
 from search.strategy.space import define_space
 from search.study.experiment import Experiment
 from search.study.journal import Journal
 from search.study.study import open_study
+from search.terminal import Screen
 from trainable.loop.checkpoint import STATE, WEIGHTS
 from trainable.loop.clock import OTHER, PHASES
-from trainable.metrics.names import METRICS, MODE, OBJECTIVE, TRAINED
+from trainable.metrics.names import METRICS, MODE, OBJECTIVE, TIME_ATTR, TRAINED
 
 REPORTS, CONCURRENT = 5, 16
 SCHEDULE = {"max_epochs": REPORTS, "grace_epochs": 1, "reduction_factor": 3}

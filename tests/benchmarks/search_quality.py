@@ -26,7 +26,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from results import Row, arguments, publish
 
-from search.strategy.rungs import rung_epochs
+from search.spec.sections import rung_epochs
 from search.strategy.scheduler import build_scheduler
 from search.strategy.searcher import RungSearcher
 

@@ -35,12 +35,12 @@ from results import Row, arguments, publish, write
 from tune_loop import Search, run
 from wait import dataset
 
+from search.spec.sections import rung_epochs
 from search.spec.spec import SearchSpec, check_spec
-from search.strategy.rungs import TIME_ATTR, rung_epochs
 from search.strategy.scheduler import build_scheduler
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import Space, define_space
-from trainable.metrics.names import MODE, OBJECTIVE
+from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 SCHEDULE = {"max_epochs": 9, "grace_epochs": 3, "reduction_factor": 3}
 WIDTHS = {"resunet": [4, 8], "pair": [4, 8], "sepunet": [8, 16]}

@@ -21,10 +21,10 @@ import optuna
 from numpy.typing import NDArray
 from results import Row, arguments, publish
 
+from search.spec.sections import rung_epochs
 from search.strategy.encoding import Draw
 from search.strategy.pareto import hypervolume
 from search.strategy.proposer import KNOWN
-from search.strategy.rungs import rung_epochs
 from search.strategy.scheduler import build_scheduler
 from search.strategy.searcher import RungSearcher
 

@@ -48,17 +48,18 @@ from search.driver import DriverOnly
 from search.run import tuner
 from search.run.budget import Budget
 from search.run.prepare import decode, make_job
-from search.run.progress import Screen, SearchProgress
+from search.run.progress import SearchProgress
 from search.run.recorder import TensorBoard
 from search.run.tuner import Stopper, Tuner
 from search.spec.spec import SearchSpec, load_spec
-from search.strategy.rungs import TIME_ATTR
 from search.strategy.scheduler import build_scheduler
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.terminal import Screen
 from trainable.config import ModelConfig, TrialConfig, build
-from trainable.job import TrialJob, Workers, import_trainer, tune_function
-from trainable.metrics.names import METRICS, OBJECTIVE
+from trainable.entry import import_trainer, tune_function
+from trainable.job import TrialJob, Workers
+from trainable.metrics.names import METRICS, OBJECTIVE, TIME_ATTR
 from trainable.models import build_model
 
 SLOTS, EPOCH_SECONDS = 2, 0.5

@@ -18,3 +18,5 @@ METRICS = (
 
 TRAINED, DIVERGED, CONSTRAINT = "trained", "diverged", "constraint"
 """Values of the metric `outcome`."""
+TIME_ATTR = "epoch"
+"""Key of the epoch, counted from 1."""

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.compose.compose import Composition, compose, open_sources
+from data.compose.compose import compose, open_sources
+from data.compose.composition import Composition
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_png

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from data.compose.compose import Composition, compose, made_of, open_sources
+from data.compose.compose import compose, made_of, open_sources
+from data.compose.composition import Composition
 from data.compose.estimate import plan_composition
 from data.compose.pieces import PieceFolder
 from data.dataset.dataset import Dataset

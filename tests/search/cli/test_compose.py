@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from data.compose.compose import SCALE
+from data.compose.composition import SCALE
 from data.errors import InputError
 from search.cli.compose import compose
 from tests.data.compose.compose_kit import kit

@@ -19,11 +19,11 @@ from search.cli.main import cli
 from search.cli.tables import show_front
 from search.results.front import front_of, front_rows, shown
 from search.results.front_chart import as_svg, as_text
-from search.results.summary import trial_records
 from search.spec.objectives import known_before
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.study.trials import trial_records
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.loop.checkpoint import Origin, save
 from trainable.models import build_model

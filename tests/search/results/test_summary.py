@@ -12,11 +12,11 @@ import pytest
 from optuna.trial import TrialState
 
 from data.errors import InputError
-from search.results.summary import find_best, find_best_recipe, find_trial, outcomes, summarise, trial_records
+from search.results.summary import find_best, find_best_recipe, find_trial, outcomes, summarise
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start
+from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start, trial_records
 from trainable.config import ModelConfig, TrialConfig
 from trainable.loop.checkpoint import CONFIG, STATE, WEIGHTS, Origin, save, save_state
 from trainable.models import build_model

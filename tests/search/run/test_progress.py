@@ -10,7 +10,8 @@ import pytest
 from ray.tune.experiment import Trial
 from rich.console import Console
 
-from search.run.progress import Screen, SearchProgress
+from search.run.progress import SearchProgress
+from search.terminal import Screen
 
 
 class _Unlooked(list[Trial]):

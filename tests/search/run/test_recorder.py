@@ -18,13 +18,13 @@ from ray.tune.experiment import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.grids import save_png
-from search.results.summary import trial_records
 from search.run import recorder as recording
 from search.run.recorder import Recorder, TensorBoard
 from search.spec.spec import load_spec
 from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.study.trials import trial_records
 from trainable.loop.checkpoint import PICTURES, STATE, WEIGHTS
 
 CONTROLLER: list[Any] = []

@@ -17,13 +17,14 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
 from data.dataset.dataset import Dataset
-from search.results.summary import outcomes, trial_records
+from search.results.summary import outcomes
 from search.run import tuner
 from search.run.cluster import cluster
 from search.run.tuner import Stopper, run_trials
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.study.trials import trial_records
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData, TrialJob, Workers
 

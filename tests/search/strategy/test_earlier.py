@@ -11,7 +11,6 @@ import pytest
 from optuna.trial import TrialState
 
 from data.errors import InputError
-from search.run.progress import Screen
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.earlier import best_trials
 from search.strategy.space import define_space
@@ -19,6 +18,7 @@ from search.strategy.warm_start import EARLIER, check_starts, enqueue_starts, fi
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import RECIPE, EpochRecord, note_epoch, note_start
+from search.terminal import Screen
 from trainable.config import TrialConfig, build
 
 Command = Callable[..., Any]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from search.strategy.rungs import rung_epochs
+from search.spec.sections import rung_epochs
 from search.strategy.scheduler import build_scheduler, remind
 
 

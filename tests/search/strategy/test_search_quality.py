@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from search.run.tuner import build_scheduler
-from search.strategy.rungs import rung_epochs
+from search.spec.sections import rung_epochs
 from search.strategy.searcher import RungSearcher
 
 FULL = 52

@@ -14,8 +14,8 @@ import pytest
 from data.errors import InputError
 from search.results.importance import trial_rows
 from search.spec.spec import load_spec
+from search.spec.study_url import masked, problems_of_study
 from search.spec.template import summary_lines
-from search.study.database import masked, problems_of_study
 from search.study.experiment import Experiment
 from search.study.study import check_study, leaving_nothing, open_study, study_place
 

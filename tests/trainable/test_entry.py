@@ -14,7 +14,7 @@ print(*({"torch", "ray"} & set(sys.modules)))
 """
 GETS_READY = """
 import gc, sys
-from trainable.job import import_trainer
+from trainable.entry import import_trainer
 import_trainer()
 frozen = gc.get_freeze_count()
 import_trainer()

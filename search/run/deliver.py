@@ -11,9 +11,9 @@ from data.errors import InputError
 from search.results.export import copy_out, hand_over
 from search.results.summary import find_trial
 from search.run.prepare import open_data
-from search.run.progress import Screen
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.terminal import Screen
 from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
 from trainable.job import TrialData

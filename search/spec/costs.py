@@ -1,0 +1,51 @@
+"""The costs of a network that are known before it is trained: its parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from search.spec.tree import at
+from trainable.config import ModelConfig, build
+
+if TYPE_CHECKING:
+    from trainable.models import Network
+
+
+SHOWN = {"parameters": "parameters", "macs": "multiply-adds"}
+"""In words, the limits that are known before."""
+
+
+def cost(name: str, values: Mapping[str, Any]) -> int:
+    """What a network has of `name`, a key of `SHOWN`; `values` are those of a `TrialConfig`, nested."""
+    model = {key: value for key, value in values["model"].items() if key in {"family", "width", "shared_decoder"}}
+    config = build(ModelConfig, model, source="the spec")
+    if name == "parameters":
+        return _parameters(config.family, config.width, config.shared_decoder)
+    return _macs(config.family, config.width, config.shared_decoder, at(values, "data.image_size"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _parameters(family: str, width: int, shared_decoder: bool) -> int:
+    """Of a network; dropout, normalisation and activations have none."""
+    from trainable.models import parameter_count
+
+    return parameter_count(_network(family, width, shared_decoder))
+
+
+@functools.lru_cache(maxsize=4096)
+def _macs(family: str, width: int, shared_decoder: bool, image_size: int) -> int:
+    from trainable.models import multiply_adds
+
+    return multiply_adds(_network(family, width, shared_decoder), image_size)
+
+
+def _network(family: str, width: int, shared_decoder: bool) -> Network:
+    """Without memory for its weights."""
+    import torch
+
+    from trainable.models import build_model
+
+    with torch.device("meta"):
+        return build_model(ModelConfig(family=family, width=width, shared_decoder=shared_decoder))

@@ -1,0 +1,56 @@
+"""The URL of the database that a study may lie in: what it must be, and how it is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trainable.config import Problem
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+
+_IN_MEMORY = frozenset({"", ":memory:"})
+
+
+def problems_of_study(url: str | None, source: str) -> Iterator[Problem]:
+    """What is wrong with the URL of a spec, as far as it can be told without the database; nothing where it is None."""
+    if url is None:
+        return
+    parsed = parse(url)
+    if parsed is None:
+        wanted = (
+            "must be the URL of a database, such as postgresql+psycopg://USER@HOST/DATABASE, with a password's special "
+            "characters percent-encoded"
+        )
+    elif parsed.get_backend_name() == "sqlite" and (parsed.database or "") in _IN_MEMORY:
+        wanted = "must name a file, as in sqlite:////home/me/study.db, for what lies in memory is gone at the end"
+    elif parsed.get_backend_name() == "sqlite" and not str(parsed.database).startswith("/"):
+        wanted = "must name an absolute path, with four slashes, as in sqlite:////home/me/study.db"
+    else:
+        return
+    sentence = f"The value of 'search.study' is '{masked(url)}', but {wanted}; correct it in {source}."
+    yield Problem(key="search.study", sentence=sentence)
+
+
+def masked(url: str) -> str:
+    """`url` without its password, for everything that somebody reads."""
+    without = re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", without)
+
+
+def parse(url: str) -> URL | None:
+    """None if it is no URL of a database that can be used."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+        dialect = parsed.get_dialect()
+    except (ArgumentError, ValueError):
+        return None
+    except ImportError:  # of a driver's own dialect; it is named when it is opened
+        return parsed
+    return None if dialect.is_async or "@" in (parsed.host or "") else parsed

@@ -79,7 +79,7 @@ def compose(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Compose a data set: every foreground in front of every background, in many places.
+    """Compose a data set from backgrounds and foregrounds.
 
     The mask is the foreground's alpha. Depth is the background's, with the foreground as an upright plane on the ground
     at its feet. The same command goes on with a run that was stopped.

@@ -18,7 +18,7 @@ from search.cli.shared import json_option, print_dataset, screen
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other scenes.")
 @json_option
 def render(destination: Path, backgrounds: int, per_background: int, size: int, seed: int, as_json: bool) -> None:
-    """Draw a data set of scenes with exact mask and depth."""
+    """Render a data set of scenes with exact mask and depth."""
     from data.scenes.scenes import SceneSet
     from search.run.demo import draw
 
@@ -41,7 +41,7 @@ def render(destination: Path, backgrounds: int, per_background: int, size: int, 
 )
 @json_option
 def import_(source: Path, destination: str, layout: str | None, depth_polarity: str | None, as_json: bool) -> None:
-    """Import the published pictures in SOURCE as DESTINATION.
+    """Import images of a published layout as a data set.
 
     SOURCE is a folder, a zip archive, or a folder of zip archives, which are read without being extracted.
     """
@@ -70,7 +70,7 @@ def import_(source: Path, destination: str, layout: str | None, depth_polarity: 
 @click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows of the contact sheet.")
 @json_option
 def inspect(data: str, out: Path | None, samples: int, as_json: bool) -> None:
-    """Check a data set and show what is in it."""
+    """Show counts, statistics and a contact sheet of a data set."""
     from data.grids import contact_sheet, save_png
     from search.run.prepare import open_data
 

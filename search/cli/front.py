@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 @storage_option
 @json_option
 def front(name: str, objectives: str | None, svg: Path | None, storage: Path, as_json: bool) -> None:
-    """Show the trials of a search that no other one beats in every objective.
+    """Show the Pareto front of a search.
 
-    Each counts as the epoch with its best score, whose checkpoint is kept.
+    These are the trials that no other trial beats in every objective. A trial counts at the epoch with its best score,
+    whose checkpoint is kept.
     """
     from search.results.front import front_of
     from search.spec.objectives import parse_objectives

@@ -52,17 +52,40 @@ Examples:
 """
 
 
-@click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+SECTIONS = {
+    "Data": ("render", "compose", "import", "inspect", "verify"),
+    "Search": ("demo", "spec", "search", "retrain"),
+    "Results": ("trials", "importance", "front", "best", "evaluate", "predict"),
+    "Recipes": ("recipes", "train", "compare", "profile"),
+}
+"""The commands under the headings of `twinhead --help`."""
+
+
+class _Sections(click.Group):
+    """A group whose help lists its commands under headings, a line each."""
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                width = max(map(len, self.commands))
+                formatter.write_dl(
+                    [(f"{name:{width}}", self.commands[name].get_short_help_str(limit=1000)) for name in names]
+                )
+
+
+@click.group(
+    cls=_Sections, epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="twinhead")
 def cli() -> None:
-    """Tune a network that predicts a foreground's mask and a scene's depth from two pictures."""
+    """Hyperparameter search for dual-head networks: mask and depth from two images."""
 
 
 @cli.command(epilog="\b\nExample:\n  twinhead demo --storage artifacts")
 @storage_option
 @json_option
 def demo(storage: Path, as_json: bool) -> None:
-    """Run the main job, small, on rendered scenes."""
+    """Run a small search end to end on rendered scenes."""
     from search.run.demo import run_demo
 
     with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
@@ -99,7 +122,7 @@ def search(
     storage: Path,
     as_json: bool,
 ) -> None:
-    """Search for the best configuration and retrain it.
+    """Search for the best configuration, then retrain and test it.
 
     SPEC is a YAML file that says what to search; what it leaves out, and all without it, is the default.
     """
@@ -155,7 +178,7 @@ def search(
 @storage_option
 @json_option
 def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None:
-    """Retrain the best trial of a search, and test it."""
+    """Retrain the best configuration of a search, and test it."""
     from search.study.experiment import Experiment
 
     experiment = Experiment(storage=storage, name=name)
@@ -179,7 +202,7 @@ def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None
 @storage_option
 @json_option
 def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json: bool) -> None:
-    """Hand over the best network of a search.
+    """Export the best network of a search.
 
     It is a directory with model.safetensors, config.json, metrics.json and README.md, a model card.
     """
@@ -201,7 +224,7 @@ def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json:
 @click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
 @json_option
 def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
-    """Measure a network on a data set, beside baselines."""
+    """Evaluate a network on a data set, with baselines."""
     from search.cli.tables import show_metrics, show_verdict
     from search.results.export import baseline_metrics
     from search.run.deliver import evaluate_beside_baselines
@@ -227,7 +250,7 @@ def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Directory.")
 @json_option
 def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, as_json: bool) -> None:
-    """Predict mask and depth of a pair of pictures.
+    """Predict mask and depth for a pair of images.
 
     Writes mask.png, depth.png and overlay.png.
     """

@@ -34,10 +34,9 @@ QUIET = "99"
 def profile(
     recipe: str, data: str, steps: int, out: Path, overrides: tuple[str, ...], faithful: bool, as_json: bool
 ) -> None:
-    """Show where the time of RECIPE's training on DATA goes.
+    """Profile the training of a recipe on a data set.
 
-    A few steps are measured; an epoch is taken to be made of such. The trace that is written opens in Perfetto and in
-    TensorBoard.
+    Measures a few steps and extrapolates to an epoch. The trace opens in Perfetto and in TensorBoard.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)  # read when torch is loaded
     import torch

@@ -15,7 +15,7 @@ from search.cli.shared import console, json_option, print_result
 @click.option("--faithful", is_flag=True, help="With the published errors turned back on.")
 @json_option
 def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
-    """List the published recipes, or print the one that NAME is.
+    """List the published recipes, or print one as YAML.
 
     A recipe is a YAML file: copy it, change it, and give 'train' or 'compare' the path of the copy. At its end stands,
     line by line, what was corrected, and what --faithful turns back on.

@@ -21,7 +21,7 @@ from search.cli.shared import BAD_INPUT, json_option, pair, print_result
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the spec; may be repeated.")
 @json_option
 def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print a spec with every key there is, its default and what it means; or check a spec.
+    """Print a commented spec with all defaults, or check a spec.
 
     --check says what would be searched, or names every error as FILE:LINE:COLUMN and exits with code 2.
     """

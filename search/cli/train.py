@@ -55,10 +55,10 @@ def train(
     storage: Path,
     as_json: bool,
 ) -> None:
-    """Train one recipe on DATA, without a search.
+    """Train one recipe on a data set, without a search.
 
     RECIPE is a name that 'twinhead recipes' lists, or a YAML file like those it prints. Policies keep their published
-    step counts. Validation picks the epoch, which is then measured on the test pictures once and handed over.
+    step counts. Validation picks the epoch; its network is evaluated on the test images once and exported.
     """
     from search.cli.tables import show_training
     from search.recipes.train import make_training, run_training
@@ -102,10 +102,11 @@ def compare(
     storage: Path,
     as_json: bool,
 ) -> None:
-    """Train recipes on DATA with the same number of samples, and measure them on the same test pictures.
+    """Train recipes on equal terms and compare their test metrics.
 
-    Writes comparison.md, comparison.json and comparison.html, with pictures. Policies are scaled to the epochs given;
-    picture size and split are alike for all, and --set holds for all.
+    Every recipe sees the same number of samples and is evaluated on the same test images. Learning-rate policies are
+    scaled to the given epochs; image size, split and --set apply to all. Writes comparison.md, comparison.json and
+    comparison.html, with images.
     """
     from search.recipes.compare import make_comparison, run_comparison
     from search.results.report import show_comparison

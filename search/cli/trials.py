@@ -42,7 +42,7 @@ def trials(name: str, sort: str, where: tuple[str, ...], top: int | None, storag
 @storage_option
 @json_option
 def importance(name: str, storage: Path, as_json: bool) -> None:
-    """Show which parameters mattered in a search, and how flat its optimum is."""
+    """Show which hyperparameters mattered in a search."""
     from search.results.importance import learn
     from search.study.experiment import Experiment
 

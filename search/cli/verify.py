@@ -23,7 +23,7 @@ BROKEN = 1
 @click.argument("data")
 @json_option
 def verify(data: str, as_json: bool) -> None:
-    """Check every part and decode every picture of DATA.
+    """Verify every checksum and decode every image of a data set.
 
     What is broken is named: the part, the sample's id, the picture, and why. DATA is a directory or an address.
     """

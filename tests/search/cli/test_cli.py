@@ -42,6 +42,20 @@ def test_help_lists_every_command(twinhead: Command) -> None:
     assert twinhead("--version").out.startswith("twinhead")
 
 
+def test_help_groups_the_commands_a_line_each(twinhead: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command is found by its heading, and its sentence is read whole in a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    grouped = [name for names in command_line.SECTIONS.values() for name in names]
+    lines = twinhead("--help").out.splitlines()
+
+    assert sorted(grouped) == commands()
+    assert [title for title in command_line.SECTIONS if f"{title}:" not in lines] == []
+    for name in grouped:
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        assert line.endswith("."), line
+        assert "..." not in line
+
+
 @pytest.mark.parametrize(
     "arguments", [["nonsense"], ["best"], ["evaluate", "a", "b", "--split", "tests"], ["render", "--size", "x", "d"]]
 )

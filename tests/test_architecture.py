@@ -1,4 +1,4 @@
-"""The rules of the house as tests: who imports whom, what is pinned, and that the README tells the truth."""
+"""The rules of the house as tests: who imports whom, what is pinned, and that the documents are true."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from setuptools import find_packages
 
 from search.cli.main import cli
+from search.spec.spec import load_spec
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("data", "trainable", "search")
@@ -66,8 +67,12 @@ def required(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[s
         yield from required(needed, frozenset(requirement.extras), seen)
 
 
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
+def documents() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def prose() -> str:
+    return "\n".join(path.read_text() for path in documents())
 
 
 def makefile() -> str:
@@ -75,9 +80,9 @@ def makefile() -> str:
 
 
 def code_lines() -> list[str]:
-    """Lines of the README's code blocks, fenced or indented."""
+    """Lines of the documents' code blocks, fenced or indented; a line that ends with a backslash with its next one."""
     lines, fenced = [], False
-    for line in readme().splitlines():
+    for line in prose().replace("\\\n", " ").splitlines():
         if line.lstrip().startswith("```"):
             fenced = not fenced
         elif fenced or line.startswith("    "):
@@ -230,6 +235,7 @@ def test_a_wrong_name_is_said_at_once(arguments: list[str]) -> None:
     code = f"""
 from data.errors import InputError
 from search.cli.main import cli
+from search.spec.spec import load_spec
 try:
     cli.main({arguments!r}, standalone_mode=False)
 except InputError as error:
@@ -292,54 +298,78 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     assert differing == {}
 
 
-def test_the_readme_names_every_command() -> None:
-    """What it does not name is not found; what it names and is not there is a bad start."""
+def test_the_documents_name_every_command() -> None:
+    """A command that they do not name is not found; one that they name and that does not exist is a bad start."""
     shown = {match for line in code_lines() for match in re.findall(r"(?:^|[/$ ])twinhead +([a-z]+)", line)}
-    told = set(re.findall(r"`twinhead +([a-z]+)", readme()))
-    made = {target for target in re.findall(r"make ([a-z-]+)", readme()) if f"/twinhead {target}\n" in makefile()}
+    told = set(re.findall(r"`twinhead +([a-z]+)", prose()))
+    made = {target for target in re.findall(r"make ([a-z-]+)", prose()) if f"/twinhead {target}\n" in makefile()}
 
     assert sorted(commands() - shown - told - made) == []
     assert sorted((shown | told) - commands()) == []
 
 
-def test_the_options_of_the_readme_exist() -> None:
+def test_the_options_in_the_documents_exist() -> None:
     """An example that does not run is worse than none."""
     assert isinstance(cli, Group)
-    for line in code_lines():
+    examples = [*code_lines(), *re.findall(r"`(twinhead [^`]+)`", prose())]
+    checked = 0
+    for line in examples:
         if match := re.search(r"(?:^|[/$ ])twinhead +([a-z]+)(.*)", line.split("#")[0]):
             known = {option for parameter in cli.commands[match[1]].params for option in parameter.opts}
             unknown = set(re.findall(r"(?<=\s)--[a-z-]+", match[2])) - known - {"--help"}
             assert unknown == set(), line
+            checked += 1
+    assert checked > 20
 
 
-def test_the_make_targets_of_the_readme_exist() -> None:
+def test_the_spec_in_the_documents_is_right(tmp_path: Path) -> None:
+    """People copy it."""
+    (example,) = re.findall(r"```yaml\n(.+?)```", prose(), flags=re.DOTALL)
+    (tmp_path / "spec.yaml").write_text(example)
+
+    assert load_spec(tmp_path / "spec.yaml").plan.budget.trials == 40
+
+
+def test_the_make_targets_in_the_documents_exist() -> None:
     """The first line that somebody types is one of them."""
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile(), flags=re.MULTILINE))
-    prose = re.findall(r"`make ([a-z-]+)", readme())
+    inline = re.findall(r"`make ([a-z-]+)", prose())
     code = [match[1] for line in code_lines() if (match := re.match(r"(?:\$ )?make ([a-z-]+)", line))]
 
-    assert prose + code
-    assert sorted({*prose, *code} - targets) == []
+    assert inline
+    assert code
+    assert sorted({*inline, *code} - targets) == []
 
 
-def test_the_links_of_the_readme_lead_somewhere() -> None:
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
     """Files move; a link to one does not move with it."""
-    links = re.findall(r"\]\(([^)\s]+)\)", readme()) + re.findall(r"(?:src|href)=\"([^\"]+)\"", readme())
-    anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in headings()}
+    text = document.read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+    titles = re.findall(r"^#+ +(.+?) *$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
     relative = [link for link in links if "://" not in link and not link.startswith("mailto:")]
     broken = [
         link
         for link in relative
-        if (link[1:] not in anchors if link.startswith("#") else not (ROOT / link.split("#")[0]).exists())
+        if (link[1:] not in anchors if link.startswith("#") else not (document.parent / link.split("#")[0]).exists())
     ]
 
     assert broken == []
 
 
-def headings() -> list[str]:
-    return re.findall(r"^#+ +(.+?) *$", readme(), flags=re.MULTILINE)
+def test_files_in_the_documents_exist() -> None:
+    """A path in backticks is a way into the code."""
+    paths = re.findall(r"`((?:data|trainable|search|tests|docs)/[\w/.-]*)`", prose())
+
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_readme_names_what_there_is() -> None:
-    """It is the map of the repository: every package is on it."""
-    assert [package for package in PACKAGES if f"{package}/" not in readme()] == []
+def test_the_map_of_the_packages_is_complete() -> None:
+    """`docs/architecture.md` names every package and every module at the top of one."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    packages = {path.parent.name + "/" for path in modules() if path.parent.parent != ROOT}
+    top = {path.name for path in modules() if path.parent.parent == ROOT and path.name != "__init__.py"}
+
+    assert [name for name in sorted(packages | top) if f"`{name}`" not in text] == []

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.terminal import Screen
+
+T = TypeVar("T")
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -33,7 +35,7 @@ storage_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
 
 
-def resumable(command: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def resumable(command: str, work: Callable[[], T]) -> T:
     """What `work` comes to; when it is interrupted, say that `command` goes on, and leave."""
     from search.run.tuner import InterruptedSearchError
 

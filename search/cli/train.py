@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from data.errors import InputError
 from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from search.study.experiment import Experiment
     from search.terminal import Screen
 
-    Work = Callable[[Experiment, Given, Dataset, Screen], dict[str, Any]]
+    Work = Callable[[Experiment, Given, Dataset, Screen], T]
 
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the configuration; may be repeated."
@@ -129,10 +131,10 @@ def compare(
         show_comparison(console(), comparison)
         click.echo(f"\nreport      {experiment.root / 'comparison.html'} (and .md, .json)")
 
-    print_result(comparison, as_json, show)
+    print_result(comparison.as_plain(), as_json, show)
 
 
-def _begin(experiment: Experiment, given: Given, work: Work) -> dict[str, Any]:
+def _begin(experiment: Experiment, given: Given, work: Work[T]) -> T:
     from search.recipes.trainings import begin_given
     from search.run.prepare import open_data
 
@@ -141,7 +143,7 @@ def _begin(experiment: Experiment, given: Given, work: Work) -> dict[str, Any]:
     return resumable(experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
 
 
-def _go_on(kind: Kind, experiment: Experiment, work: Work) -> dict[str, Any]:
+def _go_on(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
     from search.recipes.trainings import load_given
     from search.run.prepare import open_data
 

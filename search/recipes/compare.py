@@ -17,6 +17,7 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.recipes.listing import describe
 from search.recipes.trainings import Given, Trained, changed, training
+from search.results.comparison import Column, Comparison, HeldOut, Row
 from search.results.report import write_report
 from search.results.summary import find_best, outcome_of, versions
 from search.run.prepare import split_counts
@@ -32,24 +33,21 @@ from trainable.models import build_model, multiply_adds, parameter_count
 from trainable.recipes import RECIPES, load_recipe
 
 _OURS = "on the test pictures"
-COLUMNS: tuple[dict[str, str], ...] = tuple(
-    {"key": key, "title": title, "group": group, "better": better}
-    for key, title, group, better in (
-        ("score", "score", _OURS, "higher"),
-        ("mask_iou", "mask IoU", _OURS, "higher"),
-        ("mask_rmse", "mask RMSE", _OURS, "lower"),
-        ("depth_delta1", "depth δ < 1.25", _OURS, "higher"),
-        ("depth_rmse", "depth RMSE", _OURS, "lower"),
-        ("ssim90_mask", "mask SSIM > .90", "birender", "higher"),
-        ("ssim50_depth", "depth SSIM > .50", "birender", "higher"),
-        ("soft_mask_delta1", "mask δ < 1.25", "ramana", "higher"),
-        ("soft_mask_rmse", "mask rms", "ramana", "lower"),
-        ("depth_delta1", "depth δ < 1.25", "ramana", "higher"),
-        ("depth_rmse", "depth rms", "ramana", "lower"),
-        ("iou75_mask", "mask IoU at .75", "monimoyd", "higher"),
-    )
+COLUMNS = (
+    Column(key="score", title="score", group=_OURS, better="higher"),
+    Column(key="mask_iou", title="mask IoU", group=_OURS, better="higher"),
+    Column(key="mask_rmse", title="mask RMSE", group=_OURS, better="lower"),
+    Column(key="depth_delta1", title="depth δ < 1.25", group=_OURS, better="higher"),
+    Column(key="depth_rmse", title="depth RMSE", group=_OURS, better="lower"),
+    Column(key="ssim90_mask", title="mask SSIM > .90", group="birender", better="higher"),
+    Column(key="ssim50_depth", title="depth SSIM > .50", group="birender", better="higher"),
+    Column(key="soft_mask_delta1", title="mask δ < 1.25", group="ramana", better="higher"),
+    Column(key="soft_mask_rmse", title="mask rms", group="ramana", better="lower"),
+    Column(key="depth_delta1", title="depth δ < 1.25", group="ramana", better="higher"),
+    Column(key="depth_rmse", title="depth rms", group="ramana", better="lower"),
+    Column(key="iou75_mask", title="mask IoU at .75", group="monimoyd", better="higher"),
 )
-"""What a comparison shows: our metrics, then each project's own."""
+"""What a comparison shows: our metrics, then the published metric of each project."""
 
 
 def make_comparison(
@@ -99,11 +97,11 @@ def make_comparison(
     )
 
 
-def run_comparison(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> dict[str, Any]:
+def run_comparison(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> Comparison:
     """Train what is left, measure every network on the test pictures, and write the report.
 
     Returns:
-        The comparison, as in `comparison.json`.
+        The comparison.
 
     Raises:
         InputError: if the data changed, or the cluster or the disk has no room.
@@ -117,7 +115,7 @@ def run_comparison(experiment: Experiment, given: Given, dataset: Dataset, scree
         baselines = _measure_baselines(given, trained)
         seconds = round(before + time.monotonic() - started, 1)
         trained.study.set_user_attr("seconds", seconds)
-    comparison = _comparison(experiment, given, trained.trials, dataset, baselines) | {"seconds": seconds}
+    comparison = _comparison(experiment, given, trained.trials, dataset, baselines, seconds)
     write_report(comparison, experiment.root)
     return comparison
 
@@ -165,7 +163,8 @@ def _comparison(
     trials: Sequence[TrialRecord],
     dataset: Dataset,
     baselines: Mapping[str, Mapping[str, float]],
-) -> dict[str, Any]:
+    seconds: float,
+) -> Comparison:
     config = next(iter(given.trials.values()))
     samples = split_counts(dataset, config.data)
     by_recipe = {trial.recipe: trial for trial in trials}
@@ -175,49 +174,44 @@ def _comparison(
         if experiment.measured(name).is_file()
     }
     some = next(iter(tables.values()), None)
-    return {
-        "name": experiment.name,
-        "data": given.data_path,
-        "data_fingerprint": dataset.info.fingerprint,
-        "image_size": config.data.image_size,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "complete": True,
-        "samples": samples,
-        "samples_seen": samples["train"] * config.epochs,
-        "test": {
-            "pictures": samples["test"],
-            "backgrounds": len(set(some.bg_ids)) if some else 0,
-        },
-        "notes": list(given.notes),
-        "columns": list(COLUMNS),
-        "rows": [_row(experiment, given, name, by_recipe.get(name), tables.get(name)) for name in given.trials],
-        "baselines": baselines,
-        "versions": versions(),
-    }
+    return Comparison(
+        name=experiment.name,
+        data=given.data_path,
+        data_fingerprint=dataset.info.fingerprint,
+        image_size=config.data.image_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        complete=True,
+        samples=samples,
+        samples_seen=samples["train"] * config.epochs,
+        test=HeldOut(pictures=samples["test"], backgrounds=len(set(some.bg_ids)) if some else 0),
+        notes=list(given.notes),
+        columns=COLUMNS,
+        rows=[_row(experiment, given, name, by_recipe.get(name), tables.get(name)) for name in given.trials],
+        baselines=baselines,
+        versions=versions(),
+        seconds=seconds,
+    )
 
 
 def _row(
     experiment: Experiment, given: Given, name: str, trial: TrialRecord | None, table: PictureFigures | None
-) -> dict[str, Any]:
+) -> Row:
     config = given.trials[name]
     with torch.device("meta"):
         network = build_model(config.model)
     best = trial.best(experiment) if trial else None
-    figures = None
-    if table is not None:
-        figures = {key: found.as_plain() for key, found in intervals(table).items()}
-    return {
-        "recipe": name,
+    return Row(
+        recipe=name,
         **given.origins[name],
         **describe(config),
-        "parameters": parameter_count(network),
-        "macs": multiply_adds(network, config.data.image_size),
-        "batch_size": config.data.batch_size,
-        "outcome": outcome_of(trial, config.epochs) if trial else "missing",
-        "reason": trial.reason if trial else "",
-        "epoch": best.epoch if best else None,
-        "seconds": round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1) if trial else None,
-        "figures": figures,
-        "pictures": experiment.relative(experiment.pictures(name)) if experiment.pictures(name).is_file() else None,
-    }
+        parameters=parameter_count(network),
+        macs=multiply_adds(network, config.data.image_size),
+        batch_size=config.data.batch_size,
+        outcome=outcome_of(trial, config.epochs) if trial else "missing",
+        reason=trial.reason if trial else "",
+        epoch=best.epoch if best else None,
+        seconds=round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1) if trial else None,
+        figures=intervals(table) if table is not None else None,
+        pictures=experiment.relative(experiment.pictures(name)) if experiment.pictures(name).is_file() else None,
+    )

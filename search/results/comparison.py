@@ -1,100 +1,187 @@
-"""A comparison's plain values, read: its rows in order, its columns by whose they are, what was done in a paragraph."""
+"""A comparison of recipes: its rows and columns as typed values, and what was done in a paragraph."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from search.results.export import baseline_metrics
+from trainable.metrics.bootstrap import Interval
 
 BASELINES = {"mask_threshold": "a threshold on the difference", "depth_mean": "the mean depth"}
-"""What needs no network, and what to call it."""
+"""The baselines, which need no network, and what to call them."""
 FINISHED = "finished"
-"""The outcome of a training that went through all its epochs."""
+"""The outcome of a training that ran for all its epochs."""
 
 
-def summary_of(comparison: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A metric that a comparison shows."""
+
+    key: str
+    """Of `Row.figures`."""
+    title: str
+    group: str
+    """The project whose metric it is, or what ours are measured on."""
+    better: Literal["higher", "lower"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A recipe, how its training went, and its metrics."""
+
+    recipe: str
+    source: str
+    faithful: bool
+    family: str
+    width: int
+    losses: str
+    optimizer: str
+    policy: str
+    parameters: int
+    macs: int
+    """Multiply-adds for one pair of images."""
+    batch_size: int
+    outcome: str
+    reason: str
+    """Why the training did not finish; '' if it did."""
+    epoch: int | None
+    """The best epoch on validation; None without a checkpoint."""
+    seconds: float | None
+    figures: Mapping[str, Interval] | None
+    """By the key of a column; None without a network."""
+    pictures: str | None
+    """A PNG file below the experiment."""
+
+    @property
+    def label(self) -> str:
+        """Its name, with the outcome where the training did not finish."""
+        return self.recipe if self.outcome == FINISHED else f"{self.recipe} ({self.outcome})"
+
+    def figure(self, key: str) -> Interval | None:
+        """A metric; None if it is missing or NaN."""
+        found = (self.figures or {}).get(key)
+        return None if found is None or math.isnan(found.value) else found
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON has it, where None stands for NaN."""
+        figures = None if self.figures is None else {key: found.as_plain() for key, found in self.figures.items()}
+        return asdict(self) | {"figures": figures}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The size of the test part."""
+
+    pictures: int
+    backgrounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Recipes trained on the same samples and measured on the same test images."""
+
+    name: str
+    data: str
+    data_fingerprint: str
+    image_size: int
+    epochs: int
+    seed: int
+    complete: bool
+    samples: Mapping[str, int]
+    """Of each part."""
+    samples_seen: int
+    """By each training in all."""
+    test: HeldOut
+    notes: Sequence[str]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    baselines: Mapping[str, Mapping[str, float]]
+    versions: Mapping[str, str]
+    seconds: float
+
+    def as_plain(self) -> dict[str, Any]:
+        """As `comparison.json` has it."""
+        return asdict(self) | {"rows": [row.as_plain() for row in self.rows]}
+
+    @property
+    def sorted_rows(self) -> list[Row]:
+        """The best score first; rows without a score last."""
+
+        def place(row: Row) -> float:
+            score = row.figure("score")
+            return 1.0 if score is None else -score.value
+
+        return sorted(self.rows, key=place)
+
+    @property
+    def groups(self) -> dict[str, list[Column]]:
+        """The columns of each group, in their order."""
+        found: dict[str, list[Column]] = {}
+        for column in self.columns:
+            found.setdefault(column.group, []).append(column)
+        return found
+
+    @property
+    def baseline_score(self) -> float:
+        """The score of the two baselines together."""
+        return baseline_metrics(self.baselines)["score"]
+
+    def best_value(self, column: Column) -> float | None:
+        """The best value of a column; None if it has none, or if several rows share it."""
+        known = [found.value for row in self.rows if (found := row.figure(column.key)) is not None]
+        if not known:
+            return None
+        best = max(known) if column.better == "higher" else min(known)
+        return best if known.count(best) == 1 else None
+
+
+def summary_of(comparison: Comparison) -> str:
     """What was done, in a paragraph."""
-    samples, test = comparison["samples"], comparison["test"]
+    samples, test = comparison.samples, comparison.test
     return (
-        f"Every recipe was trained for {comparison['epochs']} epochs on {samples['train']:,} samples of "
-        f"{comparison['data']} at {comparison['image_size']} px, {comparison['samples_seen']:,} samples in all. The "
-        f"epoch that {samples['val']:,} validation samples picked was measured on {test['pictures']:,} test pictures "
-        f"of {test['backgrounds']:,} backgrounds. Intervals are 95 % of a bootstrap over backgrounds, of one seed."
-        f"{_faithfulness(comparison['rows'])}"
+        f"Every recipe was trained for {comparison.epochs} epochs on {samples['train']:,} samples of "
+        f"{comparison.data} at {comparison.image_size} px, {comparison.samples_seen:,} samples in all. The "
+        f"epoch that {samples['val']:,} validation samples picked was measured on {test.pictures:,} test pictures "
+        f"of {test.backgrounds:,} backgrounds. Intervals are 95 % of a bootstrap over backgrounds, of one seed."
+        f"{_faithfulness(comparison.rows)}"
     )
 
 
-def below_baselines(comparison: Mapping[str, Any]) -> str:
-    """A sentence that names the recipes that do no better than what needs no network; '' if there are none."""
-    without = baseline_metrics(comparison["baselines"])["score"]
+def below_baselines(comparison: Comparison) -> str:
+    """A sentence that names the recipes that are no better than the baselines; '' if there are none."""
+    without = comparison.baseline_score
     names = [
-        row["recipe"]
-        for row in sorted_rows(comparison)
-        if row["figures"] and ((score := figure(row, "score")) is None or not score["value"] > without)
+        row.recipe
+        for row in comparison.sorted_rows
+        if row.figures and ((score := row.figure("score")) is None or not score.value > without)
     ]
     return f"Not better than without a network (score {without:.3f}): {', '.join(names)}." if names else ""
 
 
-def provenance(comparison: Mapping[str, Any]) -> str:
-    """On what data, with which seed and versions: what somebody needs who does it again."""
-    versions = ", ".join(f"{name} {version}" for name, version in comparison["versions"].items())
-    said = f"Data set with fingerprint {comparison['data_fingerprint']}, seed {comparison['seed']}"
+def provenance(comparison: Comparison) -> str:
+    """The data, seed and versions: what is needed to repeat the comparison."""
+    versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
+    said = f"Data set with fingerprint {comparison.data_fingerprint}, seed {comparison.seed}"
     return f"{said}; {versions}." if versions else f"{said}."
 
 
-def label(row: Mapping[str, Any]) -> str:
-    """A recipe's name, with how its training ended where that was not at its end."""
-    return str(row["recipe"]) if row["outcome"] == FINISHED else f"{row['recipe']} ({row['outcome']})"
-
-
-def unfinished(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each recipe that was not trained to its end: how it ended, why, and what its figures are of."""
+def unfinished(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each training that did not finish: how it ended, why, and which epoch was measured."""
     said = []
     for row in rows:
-        if row["outcome"] == FINISHED:
+        if row.outcome == FINISHED:
             continue
-        reason = f": {row['reason']}" if row["reason"] else ""
-        measured = f" (its figures are of epoch {row['epoch']})" if row["figures"] else ""
-        said.append(f"{row['recipe']} {row['outcome']}{reason}{measured}")
+        reason = f": {row.reason}" if row.reason else ""
+        measured = f" (its figures are of epoch {row.epoch})" if row.figures else ""
+        said.append(f"{row.recipe} {row.outcome}{reason}{measured}")
     return said
 
 
-def figure(row: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
-    """A row's figure with its ends; None if it has none, or one that is no number."""
-    found: Mapping[str, Any] | None = (row["figures"] or {}).get(key)
-    return None if found is None or found["value"] is None else found
-
-
-def groups(comparison: Mapping[str, Any]) -> dict[str, list[Mapping[str, str]]]:
-    """The columns by what they belong to, in their order."""
-    found: dict[str, list[Mapping[str, str]]] = {}
-    for column in comparison["columns"]:
-        found.setdefault(column["group"], []).append(column)
-    return found
-
-
-def sorted_rows(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Best score first; those without one last."""
-
-    def place(row: Mapping[str, Any]) -> float:
-        score = figure(row, "score")
-        return 1.0 if score is None else -float(score["value"])
-
-    return sorted(comparison["rows"], key=place)
-
-
-def best_value(rows: Sequence[Mapping[str, Any]], column: Mapping[str, str]) -> float | None:
-    """The best value of a column; None if there is none, or several share it."""
-    known = [float(found["value"]) for row in rows if (found := figure(row, column["key"])) is not None]
-    if not known:
-        return None
-    best = max(known) if column["better"] == "higher" else min(known)
-    return best if known.count(best) == 1 else None
-
-
-def _faithfulness(rows: Sequence[Mapping[str, Any]]) -> str:
-    faithful = [row["recipe"] for row in rows if row["faithful"]]
+def _faithfulness(rows: Sequence[Row]) -> str:
+    faithful = [row.recipe for row in rows if row.faithful]
     if not faithful:
         return ""
     whose = "every recipe" if len(faithful) == len(rows) else ", ".join(faithful)

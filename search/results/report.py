@@ -6,20 +6,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search.results.comparison import (
     BASELINES,
+    Column,
+    Comparison,
+    Row,
     below_baselines,
-    best_value,
-    figure,
-    groups,
-    label,
     provenance,
-    sorted_rows,
     summary_of,
     unfinished,
 )
@@ -34,18 +33,18 @@ WIDE = 100
 """Narrower screens show the figures alone, for half an interval says nothing."""
 
 
-def write_report(comparison: Mapping[str, Any], directory: Path) -> dict[str, Path]:
+def write_report(comparison: Comparison, directory: Path) -> dict[str, Path]:
     """Write comparison.json, comparison.md and comparison.html; each appears whole.
 
     Args:
-        comparison: plain values, as `run_comparison` gives them.
+        comparison: as `run_comparison` returns it.
         directory: where the pictures lie that it names.
 
     Returns:
         The files, by their suffix without the dot.
     """
     texts = {
-        "json": json.dumps(dict(comparison), indent=2) + "\n",
+        "json": json.dumps(comparison.as_plain(), indent=2) + "\n",
         "md": as_markdown(comparison),
         "html": page(comparison, directory),
     }
@@ -61,24 +60,24 @@ def write_report(comparison: Mapping[str, Any], directory: Path) -> dict[str, Pa
     return written
 
 
-def show_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
+def show_comparison(console: Console, comparison: Comparison) -> None:
     """The table on a terminal, best first."""
     from rich.table import Table
     from rich.text import Text
 
     wide = console.width >= WIDE
-    titles = {column["key"]: column["title"] for column in comparison["columns"]}
+    titles = {column.key: column.title for column in comparison.columns}
     headings = [titles.get(key, key) for key in SCREEN_COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("recipe", overflow="fold")
     for heading in ("parameters", *headings, "seconds") if wide else headings:
         table.add_column(heading, justify="right", no_wrap=True)
-    rows = sorted_rows(comparison)
+    rows = comparison.sorted_rows
     for row in rows:
         cells = [cell(row, key) for key in SCREEN_COLUMNS]
-        seconds = "–" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        table.add_row(Text(label(row)), *([f"{row['parameters']:,}", *cells, seconds] if wide else cells))
-    both = baseline_metrics(comparison["baselines"])
+        seconds = "–" if row.seconds is None else f"{row.seconds:.0f}"
+        table.add_row(Text(row.label), *([f"{row.parameters:,}", *cells, seconds] if wide else cells))
+    both = baseline_metrics(comparison.baselines)
     cells = [_short(both[key]) for key in SCREEN_COLUMNS]
     table.add_row("without a network", *(["0", *cells, "–"] if wide else cells))
     console.print(summary_of(comparison), highlight=False, markup=False, soft_wrap=True)
@@ -90,14 +89,14 @@ def show_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
-def as_markdown(comparison: Mapping[str, Any]) -> str:
+def as_markdown(comparison: Comparison) -> str:
     """The comparison as Markdown: what was done, our metrics, the projects' own, what each recipe is."""
-    rows = sorted_rows(comparison)
-    parts = [f"# {_plain(comparison['name'])}", _plain(summary_of(comparison))]
-    parts.append("\n".join(f"- {_plain(note)}" for note in comparison["notes"]))
+    rows = comparison.sorted_rows
+    parts = [f"# {_plain(comparison.name)}", _plain(summary_of(comparison))]
+    parts.append("\n".join(f"- {_plain(note)}" for note in comparison.notes))
     parts.append(_plain(below_baselines(comparison)))
-    for group, columns in groups(comparison).items():
-        heading = f"## {group}" if group == next(iter(groups(comparison))) else f"## The metric of {group}"
+    for group, columns in comparison.groups.items():
+        heading = f"## {group}" if group == next(iter(comparison.groups)) else f"## The metric of {group}"
         parts += [heading, _metrics_table(comparison, rows, columns)]
     parts += ["## What each recipe is", _recipes_table(rows)]
     said = unfinished(rows)
@@ -107,14 +106,14 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def cell(row: Mapping[str, Any], key: str) -> str:
+def cell(row: Row, key: str) -> str:
     """A figure with its interval, as in '.612 (.580–.640)'."""
-    found = figure(row, key)
+    found = row.figure(key)
     if found is None:
         return "–"
-    if found["low"] is None:
-        return _short(found["value"])
-    return f"{_short(found['value'])} ({_short(found['low'])}–{_short(found['high'])})"
+    if math.isnan(found.low):
+        return _short(found.value)
+    return f"{_short(found.value)} ({_short(found.low)}–{_short(found.high)})"
 
 
 def _short(value: float) -> str:
@@ -122,40 +121,38 @@ def _short(value: float) -> str:
     return text[1:] if text.startswith("0.") else text
 
 
-def _metrics_table(
-    comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, str]]
-) -> str:
+def _metrics_table(comparison: Comparison, rows: Sequence[Row], columns: Sequence[Column]) -> str:
     lines = [
-        "| recipe | " + " | ".join(column["title"] for column in columns) + " |",
+        "| recipe | " + " | ".join(column.title for column in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    best = {column["key"]: best_value(rows, column) for column in columns}
+    best = {column.key: comparison.best_value(column) for column in columns}
     for row in rows:
         cells = []
         for column in columns:
-            text, found = cell(row, column["key"]), figure(row, column["key"])
-            is_best = found is not None and found["value"] == best[column["key"]]
+            text, found = cell(row, column.key), row.figure(column.key)
+            is_best = found is not None and found.value == best[column.key]
             cells.append(f"**{text}**" if is_best else text)
-        lines.append(f"| {_plain(label(row))} | " + " | ".join(cells) + " |")
+        lines.append(f"| {_plain(row.label)} | " + " | ".join(cells) + " |")
     for key, name in BASELINES.items():
-        values = comparison["baselines"][key]
-        cells = [_short(values[column["key"]]) if column["key"] in values else "–" for column in columns]
+        values = comparison.baselines[key]
+        cells = [_short(values[column.key]) if column.key in values else "–" for column in columns]
         if any(text != "–" for text in cells):
             lines.append(f"| *{name}* | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _recipes_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def _recipes_table(rows: Sequence[Row]) -> str:
     lines = [
         "| recipe | family, width | parameters | multiply-adds | batch | how it is trained | epoch | seconds "
         "| source |",
         "|---" * 9 + "|",
     ]
     lines += [
-        f"| {_plain(row['recipe'])} | {row['family']}, {row['width']} | {row['parameters']:,} "
-        f"| {row['macs'] / 1e9:.2f} G | {row['batch_size']} | {row['losses']}; {row['optimizer']}; {row['policy']} "
-        f"| {row['epoch'] or '–'} | {'–' if row['seconds'] is None else round(row['seconds'])} "
-        f"| {_plain(row['source']) or '–'} |"
+        f"| {_plain(row.recipe)} | {row.family}, {row.width} | {row.parameters:,} "
+        f"| {row.macs / 1e9:.2f} G | {row.batch_size} | {row.losses}; {row.optimizer}; {row.policy} "
+        f"| {row.epoch or '–'} | {'–' if row.seconds is None else round(row.seconds)} "
+        f"| {_plain(row.source) or '–'} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.results.comparison import (
     BASELINES,
+    Column,
+    Comparison,
+    Row,
     below_baselines,
-    best_value,
-    figure,
-    groups,
-    label,
     provenance,
-    sorted_rows,
     summary_of,
     unfinished,
 )
-from search.results.export import baseline_metrics
 
 WIDTH, LEFT, ROW, TOP = 860, 264, 30, 26
 """Of the chart, in pixels: its width, the column of names, the height of a row, the space above the first row."""
@@ -30,26 +28,25 @@ MAX_NAME = 32
 """Letters of a name that the chart shows; the tables show all."""
 
 
-def page(comparison: Mapping[str, Any], directory: Path) -> str:
+def page(comparison: Comparison, directory: Path) -> str:
     """The whole page.
 
     Args:
-        comparison: plain values, as `run_comparison` returns them.
+        comparison: as `run_comparison` returns it.
         directory: where the images lie that its rows name.
     """
     environment = Environment(
         loader=PackageLoader("search.results"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    rows = sorted_rows(comparison)
+    rows = comparison.sorted_rows
     return environment.get_template("comparison.html.j2").render(
-        name=comparison["name"],
+        name=comparison.name,
         summary=summary_of(comparison),
-        notes=comparison["notes"],
+        notes=comparison.notes,
         below_baselines=below_baselines(comparison),
         chart=_chart(comparison, rows),
-        tables=[_table(comparison, rows, *group) for group in groups(comparison).items()],
+        tables=[_table(comparison, rows, *group) for group in comparison.groups.items()],
         rows=rows,
-        label=label,
         unfinished=unfinished(rows),
         images=list(_images(rows, directory)),
         provenance=provenance(comparison),
@@ -57,54 +54,54 @@ def page(comparison: Mapping[str, Any], directory: Path) -> str:
 
 
 def _table(
-    comparison: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    comparison: Comparison,
+    rows: Sequence[Row],
     group: str,
-    columns: Sequence[Mapping[str, str]],
+    columns: Sequence[Column],
 ) -> dict[str, Any]:
     """A table of metrics: those of all recipes come first, then the published metric of each project."""
-    is_first = group == next(iter(groups(comparison)))
-    best = {column["key"]: best_value(rows, column) for column in columns}
+    is_first = group == next(iter(comparison.groups))
+    best = {column.key: comparison.best_value(column) for column in columns}
 
-    def cell(row: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-        found = figure(row, key)
-        return None if found is None else {**found, "is_best": found["value"] == best[key]}
+    def cell(row: Row, key: str) -> dict[str, Any] | None:
+        found = row.figure(key)
+        return None if found is None else {**found.as_plain(), "is_best": found.value == best[key]}
 
-    keys = [column["key"] for column in columns]
+    keys = [column.key for column in columns]
     baselines = [
-        {"label": name, "values": [comparison["baselines"][baseline].get(key) for key in keys]}
+        {"label": name, "values": [comparison.baselines[baseline].get(key) for key in keys]}
         for baseline, name in BASELINES.items()
-        if any(key in comparison["baselines"][baseline] for key in keys)
+        if any(key in comparison.baselines[baseline] for key in keys)
     ]
     return {
         "title": group.capitalize() if is_first else f"The metric of {group}",
-        "columns": [column["title"] for column in columns],
-        "rows": [{"label": label(row), "cells": [cell(row, key) for key in keys]} for row in rows],
+        "columns": [column.title for column in columns],
+        "rows": [{"label": row.label, "cells": [cell(row, key) for key in keys]} for row in rows],
         "baselines": baselines,
     }
 
 
-def _chart(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _chart(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any] | None:
     """A dot and an interval per recipe, and a line for the baselines; None if no recipe has a score."""
-    shown = [(label(row), score) for row in rows if (score := figure(row, "score")) is not None]
+    shown = [(row.label, score) for row in rows if (score := row.figure("score")) is not None]
     if not shown:
         return None
-    baseline: float = baseline_metrics(comparison["baselines"])["score"]
-    ends = [baseline]
-    ends += [score[end] for _, score in shown for end in ("value", "low", "high") if score[end] is not None]
+    baseline = comparison.baseline_score
+    ends = [end for _, score in shown for end in (score.value, score.low, score.high) if not math.isnan(end)]
+    ends.append(baseline)
     low, high = max(0.0, min(ends) - 0.03), min(1.0, max(ends) + 0.03)
 
-    def across(value: float | None) -> float | None:
-        return None if value is None else round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - 70), 1)
+    def across(value: float) -> float | None:
+        return None if math.isnan(value) else round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - 70), 1)
 
     bars = [
         {
             "name": _shortened(name),
             "y": TOP + ROW * number + ROW // 2,
-            "x": across(score["value"]),
-            "value": score["value"],
-            "low": across(score["low"]),
-            "high": across(score["high"]),
+            "x": across(score.value),
+            "value": score.value,
+            "low": across(score.low),
+            "high": across(score.high),
         }
         for number, (name, score) in enumerate(shown)
     ]
@@ -126,15 +123,15 @@ def _shortened(name: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
-def _images(rows: Sequence[Mapping[str, Any]], directory: Path) -> Iterator[dict[str, Any]]:
+def _images(rows: Sequence[Row], directory: Path) -> Iterator[dict[str, Any]]:
     """The grid of each recipe as Base64, with the size that its PNG header gives."""
     for row in rows:
-        file = directory / row["pictures"] if row["pictures"] else None
+        file = directory / row.pictures if row.pictures else None
         if file is not None and file.is_file():
             png = file.read_bytes()
             width, height = struct.unpack(">II", png[16:24])
             yield {
-                "name": row["recipe"],
+                "name": row.recipe,
                 "width": width,
                 "height": height,
                 "data": base64.b64encode(png).decode(),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,63 +19,72 @@ from rich.console import Console
 
 from data.grids import save_png
 from search.recipes.compare import COLUMNS
+from search.results.comparison import Comparison, HeldOut, Row
 from search.results.report import show_comparison, write_report
+from trainable.metrics.bootstrap import Interval
 
+ROOT = Path(__file__).parents[3]
 NASTY = "<b>x</b>|`y`"
 
 
-def row(name: str, score: float | None, **changes: Any) -> dict[str, Any]:
-    keys = {column["key"] for column in COLUMNS}
+def row(name: str, score: float | None, **changes: Any) -> Row:
     figures = None
     if score is not None:
-        figures = {key: {"value": score, "low": score - 0.02, "high": score + 0.03} for key in keys}
-    return {
-        "recipe": name,
-        "source": "",
-        "faithful": False,
-        "family": "debug",
-        "width": 4,
-        "parameters": 1_234,
-        "macs": 56_000_000,
-        "batch_size": 16,
-        "losses": "bce mask, l1 depth",
-        "optimizer": "sgd 0.1",
-        "policy": "step",
-        "outcome": "finished" if figures else "diverged",
-        "reason": "" if figures else "The loss became nan",
-        "epoch": 2 if figures else None,
-        "seconds": 3.4,
-        "figures": figures,
-        "pictures": None,
-        **changes,
-    }
+        figures = {column.key: Interval(value=score, low=score - 0.02, high=score + 0.03) for column in COLUMNS}
+    made = Row(
+        recipe=name,
+        source="",
+        faithful=False,
+        family="debug",
+        width=4,
+        parameters=1_234,
+        macs=56_000_000,
+        batch_size=16,
+        losses="bce mask, l1 depth",
+        optimizer="sgd 0.1",
+        policy="step",
+        outcome="finished" if figures else "diverged",
+        reason="" if figures else "The loss became nan",
+        epoch=2 if figures else None,
+        seconds=3.4,
+        figures=figures,
+        pictures=None,
+    )
+    return replace(made, **changes)
 
 
-def comparison(*rows: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": "compare",
-        "data": "rooms",
-        "data_fingerprint": "ab",
-        "image_size": 64,
-        "epochs": 9,
-        "seed": 0,
-        "complete": True,
-        "samples": {"train": 420, "val": 92, "test": 88},
-        "samples_seen": 3_780,
-        "test": {"pictures": 88, "backgrounds": 22},
-        "notes": ["batch sizes are the recipes' own"],
-        "columns": list(COLUMNS),
-        "rows": list(rows),
-        "baselines": {
+def without(part: str, of: Row) -> Row:
+    """A row whose intervals, or whose values too, are no numbers."""
+    nan = dict.fromkeys(("low", "high") if part == "intervals" else ("value", "low", "high"), math.nan)
+    return replace(of, figures={key: replace(found, **nan) for key, found in (of.figures or {}).items()})
+
+
+def comparison(*rows: Row, **changes: Any) -> Comparison:
+    made = Comparison(
+        name="compare",
+        data="rooms",
+        data_fingerprint="ab",
+        image_size=64,
+        epochs=9,
+        seed=0,
+        complete=True,
+        samples={"train": 420, "val": 92, "test": 88},
+        samples_seen=3_780,
+        test=HeldOut(pictures=88, backgrounds=22),
+        notes=["batch sizes are the recipes' own"],
+        columns=COLUMNS,
+        rows=rows,
+        baselines={
             "mask_threshold": {"mask_iou": 0.875, "mask_rmse": 0.2, "threshold": 20.0},
             "depth_mean": {"depth_delta1": 0.25, "depth_rmse": 0.3},
         },
-        "versions": {},
-        "seconds": 12.0,
-    }
+        versions={},
+        seconds=12.0,
+    )
+    return replace(made, **changes)
 
 
-def on_screen(given: dict[str, Any], width: int = 120) -> str:
+def on_screen(given: Comparison, width: int = 120) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
     show_comparison(console, given)
     return console.export_text()
@@ -130,7 +141,7 @@ def test_every_column_is_there(tmp_path: Path) -> None:
     files = write_report(comparison(row("a", 0.5)), tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
         for column in COLUMNS:
-            assert column["title"] in text
+            assert column.title in text
         assert "The metric of monimoyd" in text
 
 
@@ -163,16 +174,18 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> N
 def test_json_is_the_comparison(tmp_path: Path) -> None:
     """Programs read what people read."""
     given = comparison(row("a", 0.5))
-    assert json.loads(write_report(given, tmp_path)["json"].read_text()) == given
+    assert json.loads(write_report(given, tmp_path)["json"].read_text()) == json.loads(json.dumps(given.as_plain()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "comparison.json", "comparison.md"]
 
 
 def test_figures_without_an_interval_are_shown(tmp_path: Path) -> None:
     """A single background says nothing of how much others would differ."""
-    alone = row("a", 0.5)
-    for figure in alone["figures"].values():
-        figure.update(low=None, high=None)
-    files = write_report(comparison(alone), tmp_path)
+    files = write_report(comparison(without("intervals", row("a", 0.5))), tmp_path)
+    assert json.loads(files["json"].read_text())["rows"][0]["figures"]["score"] == {
+        "value": 0.5,
+        "low": None,
+        "high": None,
+    }
     assert "**.500** |" in files["md"].read_text()
     assert "0.500" in Page(files["html"].read_text()).text
 
@@ -215,7 +228,7 @@ def test_a_long_name_does_not_cost_the_figures(tmp_path: Path) -> None:
 def test_brackets_on_the_screen_are_brackets() -> None:
     """A path with brackets is a path; the screen's own markup must not make it vanish, or stop there."""
     given = comparison(row("[/b]", 0.5), row("bad", None, reason="[red]x"))
-    shown = on_screen(given | {"data": "/photos/[/2024]"})
+    shown = on_screen(replace(given, data="/photos/[/2024]"))
     assert all(text in shown for text in ("/photos/[/2024]", "[/b]", "[red]x"))
 
 
@@ -248,7 +261,7 @@ def test_published_errors_are_declared(tmp_path: Path) -> None:
 
 def test_a_report_says_what_it_is_of(tmp_path: Path) -> None:
     """Whoever gets the file has neither the data nor the program beside it."""
-    given = comparison(row("a", 0.5, source="somebody's project")) | {"versions": {"torch": "9.9"}}
+    given = comparison(row("a", 0.5, source="somebody's project"), versions={"torch": "9.9"})
     files = write_report(given, tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
         assert all(part in text for part in ("fingerprint ab, seed 0; torch 9.9", "somebody's project"))
@@ -256,8 +269,7 @@ def test_a_report_says_what_it_is_of(tmp_path: Path) -> None:
 
 def test_a_score_that_is_no_number_is_last_and_unmarked(tmp_path: Path) -> None:
     """One network that answers with NaN must not cost the others their report."""
-    bad = row("bad", 0.5)
-    bad["figures"] = {key: {"value": None, "low": None, "high": None} for key in bad["figures"]}
+    bad = without("values", row("bad", 0.5))
     lines = write_report(comparison(bad, row("a", 0.5)), tmp_path)["md"].read_text().splitlines()
     table = [line.split()[1] for line in lines if line.startswith(("| a |", "| bad |"))]
     assert table[:2] == ["a", "bad"]
@@ -296,12 +308,13 @@ def test_pictures_have_their_size(tmp_path: Path) -> None:
 
 def test_a_machine_without_unicode_writes_it_too(tmp_path: Path) -> None:
     """The report comes after hours of training, and has a δ in it."""
-    (tmp_path / "in.json").write_text(json.dumps(comparison(row("a", 0.5))))
     program = (
-        "import json, pathlib, sys; from search.results.report import write_report; place = pathlib.Path(sys.argv[1]); "
-        "write_report(json.loads((place / 'in.json').read_text()), place)"
+        "import pathlib, sys; from tests.search.results.test_report import comparison, row, write_report; "
+        "write_report(comparison(row('a', 0.5)), pathlib.Path(sys.argv[1]))"
     )
     ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=ascii_alone, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], env=ascii_alone, capture_output=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr.decode()
     assert "δ" in (tmp_path / "comparison.html").read_text(encoding="utf-8")

@@ -39,18 +39,18 @@ def front(name: str, objectives: str | None, svg: Path | None, storage: Path, as
 
     experiment = Experiment(storage=storage, name=name)
     spec = experiment.spec()
-    aims = parse_objectives(objectives) if objectives is not None else spec.plan.objectives
-    points = front_of(experiment, aims)
+    compared = parse_objectives(objectives) if objectives is not None else spec.plan.objectives
+    points = front_of(experiment, compared)
     if svg is not None:
-        _draw(points, aims, name, svg)
+        _draw(points, compared, name, svg)
     found = {
         "name": name,
-        "objectives": aims,
+        "objectives": compared,
         "trials": len(points),
         "front": [point.as_plain() for point in points if point.on_front],
         "svg": str(svg) if svg else None,
     }
-    print_result(found, as_json, lambda: _show(experiment, points, aims, svg))
+    print_result(found, as_json, lambda: _show(experiment, points, compared, svg))
 
 
 def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from data.errors import InputError
 from search.results.summary import find_best
 from search.spec.costs import SHOWN
-from search.spec.objectives import MILLISECONDS, Aim, known_before
+from search.spec.objectives import MILLISECONDS, Objective, known_before
 from search.strategy.pareto import non_dominated
 from search.study.experiment import Experiment
 from search.study.study import open_study
@@ -87,15 +87,20 @@ def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives:
     Raises:
         InputError: if an objective was not measured.
     """
-    aims = [Aim.of(text) for text in objectives]
+    compared = [Objective.of(text) for text in objectives]
     points = []
     for trial in trials:
         epoch = trial.best(experiment)
-        values = _values(experiment, trial, epoch, aims) if epoch is not None else {}
+        values = _values(experiment, trial, epoch, compared) if epoch is not None else {}
         if epoch is not None and all(map(math.isfinite, values.values())):
             points.append(Point(trial=trial, epoch=epoch, values=values))
-    points.sort(key=lambda point: (*(-aim.goodness(point.values[aim.name]) for aim in aims), point.trial.number))
-    return _with_front(experiment, points, aims)
+    points.sort(
+        key=lambda point: (
+            *(-objective.oriented(point.values[objective.name]) for objective in compared),
+            point.trial.number,
+        )
+    )
+    return _with_front(experiment, points, compared)
 
 
 def shown(value: float) -> str:
@@ -106,11 +111,13 @@ def shown(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _with_front(experiment: Experiment, points: list[Point], aims: Sequence[Aim]) -> list[Point]:
+def _with_front(experiment: Experiment, points: list[Point], compared: Sequence[Objective]) -> list[Point]:
     """The points with those marked that are on the front; one whose weights do not load is left out."""
     while points:
-        goodness = np.array([[aim.goodness(point.values[aim.name]) for aim in aims] for point in points])
-        kept = non_dominated(goodness)
+        oriented = np.array(
+            [[objective.oriented(point.values[objective.name]) for objective in compared] for point in points]
+        )
+        kept = non_dominated(oriented)
         marked = [replace(point, on_front=bool(is_kept)) for point, is_kept in zip(points, kept, strict=True)]
         sound = [point for point in marked if not point.on_front or find_best(experiment, [point.trial]) is not None]
         if len(sound) == len(points):
@@ -119,17 +126,20 @@ def _with_front(experiment: Experiment, points: list[Point], aims: Sequence[Aim]
     return points
 
 
-def _values(experiment: Experiment, trial: TrialRecord, epoch: EpochRecord, aims: Sequence[Aim]) -> dict[str, float]:
+def _values(
+    experiment: Experiment, trial: TrialRecord, epoch: EpochRecord, compared: Sequence[Objective]
+) -> dict[str, float]:
     """Of each objective, in their order."""
-    known = known_before([str(aim) for aim in aims], trial.config)
+    known = known_before([str(objective) for objective in compared], trial.config)
     values = {}
-    for aim in aims:
-        found = known.get(aim.name, epoch.metrics.get(aim.name))
+    for objective in compared:
+        name = objective.name
+        found = known.get(name, epoch.metrics.get(name))
         if found is None:
-            hint = f"; search with --set objectives='[score, -{MILLISECONDS}]'" if aim.name == MILLISECONDS else ""
             others = ", ".join(sorted({*epoch.metrics, *SHOWN}))
-            raise InputError(
-                f"Trial {trial.number} of '{experiment.name}' did not measure '{aim.name}'{hint or f'; give {others}'}."
+            advice = (
+                "search with --set objectives='[score, -ms_per_picture]'" if name == MILLISECONDS else f"give {others}"
             )
-        values[aim.name] = float(found)
+            raise InputError(f"Trial {trial.number} of '{experiment.name}' did not measure '{name}'; {advice}.")
+        values[objective.name] = float(found)
     return values

@@ -9,7 +9,7 @@ from html import escape
 
 from search.results.front import Point, shown
 from search.spec.costs import SHOWN
-from search.spec.objectives import MILLISECONDS, Aim
+from search.spec.objectives import MILLISECONDS, Objective
 
 WIDTH, HEIGHT = 720, 440
 """Of a panel, in pixels."""
@@ -20,36 +20,36 @@ COLUMNS, ROWS = 64, 15
 INK, SOFT, LINE, MARK, BACK = "#1c2430", "#5a6675", "#e3e8ee", "#1d5fa8", "#ffffff"
 LETTER = 7.5
 """Width of a digit of a name, in pixels."""
-WORDS = {**SHOWN, MILLISECONDS: "milliseconds per picture"}
+COST_NAMES = {**SHOWN, MILLISECONDS: "milliseconds per picture"}
 
 
 @dataclass(frozen=True)
 class Scale:
     """An axis: where a value lies, 0 to 1."""
 
-    aim: Aim
+    objective: Objective
     low: float
     high: float
 
     @classmethod
-    def of(cls, aim: Aim, points: Sequence[Point]) -> Scale:
+    def of(cls, objective: Objective, points: Sequence[Point]) -> Scale:
         """With room for all points; what a network costs is drawn by its logarithm."""
-        found = [cls._moved(aim, point.values[aim.name]) for point in points]
+        found = [cls._scaled(objective, point.values[objective.name]) for point in points]
         low, high = min(found), max(found)
         room = 0.06 * (high - low) or 0.05
-        return cls(aim, low - room, high + room)
+        return cls(objective, low - room, high + room)
 
     @staticmethod
-    def _moved(aim: Aim, value: float) -> float:
-        return math.log10(value) if aim.name in WORDS else value
+    def _scaled(objective: Objective, value: float) -> float:
+        return math.log10(value) if objective.name in COST_NAMES else value
 
     def place(self, value: float) -> float:
         """Where a value lies between the ends."""
-        return (self._moved(self.aim, value) - self.low) / (self.high - self.low)
+        return (self._scaled(self.objective, value) - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
         """Round values between the ends: 1, 2 and 5 times powers of ten, or multiples of one of these."""
-        if self.aim.name in WORDS:
+        if self.objective.name in COST_NAMES:
             powers = range(math.floor(self.low), math.ceil(self.high) + 1)
             found = [step * 10.0**power for power in powers for step in (1, 2, 5)]
             within = [value for value in found if 0 <= self.place(value) <= 1]
@@ -65,13 +65,13 @@ class Scale:
     @property
     def ends(self) -> tuple[float, float]:
         """The values at 0 and 1."""
-        return (10**self.low, 10**self.high) if self.aim.name in WORDS else (self.low, self.high)
+        return (10**self.low, 10**self.high) if self.objective.name in COST_NAMES else (self.low, self.high)
 
     @property
     def title(self) -> str:
         """In words, with the direction that is wanted."""
-        words = WORDS.get(self.aim.name, self.aim.name.replace("_", " "))
-        return f"{words} ({'smaller' if self.aim.sign < 0 else 'larger'} is better)"
+        words = COST_NAMES.get(self.objective.name, self.objective.name.replace("_", " "))
+        return f"{words} ({'smaller' if self.objective.sign < 0 else 'larger'} is better)"
 
 
 def as_svg(points: Sequence[Point], objectives: Sequence[str], title: str) -> str:
@@ -82,7 +82,7 @@ def as_svg(points: Sequence[Point], objectives: Sequence[str], title: str) -> st
         objectives: at least two, such as 'score' and '-macs'.
         title: what they are the trials of.
     """
-    first, *others = (Aim.of(text) for text in objectives)
+    first, *others = (Objective.of(text) for text in objectives)
     panels = [
         f'<g transform="translate({number * WIDTH} 0)">{_panel(points, first, other, stair=len(others) == 1)}</g>'
         for number, other in enumerate(others)
@@ -105,7 +105,7 @@ def as_text(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
         points: at least one.
         objectives: at least two.
     """
-    first, other = (Aim.of(text) for text in objectives[:2])
+    first, other = (Objective.of(text) for text in objectives[:2])
     up, across = Scale.of(first, points), Scale.of(other, points)
     rows = [[" "] * COLUMNS for _ in range(ROWS)]
     places = {
@@ -134,7 +134,7 @@ def rounded(value: float) -> str:
     return shown(float(f"{value:.3g}"))
 
 
-def _panel(points: Sequence[Point], first: Aim, other: Aim, *, stair: bool) -> str:
+def _panel(points: Sequence[Point], first: Objective, other: Objective, *, stair: bool) -> str:
     up, across = Scale.of(first, points), Scale.of(other, points)
 
     def spot(point: Point) -> tuple[float, float]:

@@ -31,7 +31,7 @@ from search.run.progress import SearchProgress
 from search.run.recorder import TensorBoard
 from search.run.retrain import measure_on_test, retrain
 from search.run.tuner import InterruptedSearchError, Stopper, Tuner
-from search.spec.objectives import MILLISECONDS, Aim
+from search.spec.objectives import MILLISECONDS, Objective
 from search.spec.spec import SearchSpec
 from search.strategy.space import largest_trials
 from search.strategy.warm_start import check_starts, outside_of, start
@@ -255,7 +255,7 @@ def _job(experiment: Experiment, spec: SearchSpec, dataset: Dataset, workers: Wo
         samples=spec.subject.samples,
         seed=spec.plan.search.seed,
         ms_per_picture=spec.plan.constraints.ms_per_picture,
-        timed=any(Aim.of(text).name == MILLISECONDS for text in spec.plan.objectives),
+        timed=any(Objective.of(text).name == MILLISECONDS for text in spec.plan.objectives),
     )
 
 

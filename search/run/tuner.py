@@ -23,7 +23,7 @@ from search.driver import DriverOnly
 from search.run.budget import Budget
 from search.run.recorder import Recorder
 from search.spec.spec import SearchSpec
-from search.strategy.scheduler import build_scheduler, remind
+from search.strategy.scheduler import build_scheduler, replay
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import Space, define_space
 from search.study.experiment import Experiment
@@ -64,7 +64,7 @@ class Tuner:
         plan = self._spec.plan
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         scheduler = build_scheduler(**plan.scheduler.model_dump())
-        remind(scheduler, ended)
+        replay(scheduler, ended)
         run_trials(
             self._experiment,
             self._job,
@@ -74,7 +74,7 @@ class Tuner:
             rungs=plan.scheduler.rungs,
             samples=0 if stopper.stop_all() else plan.budget.trials - len(ended),
             seed=plan.search.seed,
-            aims=plan.objectives[1:],
+            objectives=plan.objectives[1:],
             concurrent=self._concurrent,
             stopper=stopper,
             listeners=self._listeners,
@@ -94,7 +94,7 @@ def run_trials(
     concurrent: int,
     stopper: Stopper,
     listeners: Sequence[tune.Callback],
-    aims: Sequence[str] = (),
+    objectives: Sequence[str] = (),
 ) -> None:
     """Run trials of a study, those first that wait or were interrupted there, and keep what they report in it.
 
@@ -110,11 +110,11 @@ def run_trials(
         concurrent: how many at a time.
         stopper: ends them all.
         listeners: told of every report.
-        aims: what they are to reach beside a high score, as the spec's `objectives` name it.
+        objectives: what they are to reach beside a high score, as the spec's `objectives` name it.
     """
     if samples <= 0:
         return
-    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, aims=aims)
+    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, objectives=objectives)
     with stopper.on_ctrl_c(searcher.interrupt):
         tune.Tuner(
             trainable(job),
@@ -139,7 +139,7 @@ def build_searcher(
     *,
     rungs: Sequence[int],
     seed: int,
-    aims: Sequence[str] = (),
+    objectives: Sequence[str] = (),
 ) -> RungSearcher:
     """What proposes the trials of a study; see `run_trials`."""
     return RungSearcher(
@@ -149,7 +149,7 @@ def build_searcher(
         rungs=rungs,
         time_attr=TIME_ATTR,
         seed=seed,
-        aims=aims,
+        objectives=objectives,
         study=study,
         describe=partial(_describe, experiment),
     )

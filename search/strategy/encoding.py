@@ -1,7 +1,7 @@
-"""Configurations of a define-by-run space as points: each parameter is an axis, wherever it exists and whoever drew it.
+"""Encodes configurations of a define-by-run space as rows of numbers, one column per parameter.
 
-P is the number of parameters known so far. Rows are (n, P): a number lies in [0, 1] over its range, a choice is its
-index, and what does not exist under the conditions of the space is NaN.
+P is the number of parameters known so far. Rows are (n, P): a number is scaled to [0, 1] over its range, a choice is
+its index, and a parameter that does not exist under the conditions of the space is NaN.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Axis:
-    """A parameter's range, or its number of choices."""
+    """The range of a parameter, or its number of choices."""
 
     low: float
-    """Lower end of the range, on the scale on which it is uniform."""
+    """Lower end of the range, on the scale on which it is sampled uniformly."""
     high: float
     log: bool = False
     step: float = 0.0
-    """Between two values, before any logarithm; 0 for a continuous range."""
+    """Distance of two values, before any logarithm; 0 for a continuous range."""
     first: float = 0.0
-    """The lowest value, from which steps count."""
+    """The lowest value; steps count from it."""
     last: float = 0.0
     choices: int = 0
-    """How many, if it is a choice and not a number."""
+    """Their number; 0 for a numeric parameter."""
     order: tuple[float, ...] = ()
-    """Where each choice lies in [0, 1], if all are numbers: those of a list such as (16, 32, 64) are near or far."""
+    """Position of each choice in [0, 1] if all are numbers, as in (16, 32, 64)."""
 
     @classmethod
     def of(cls, distribution: BaseDistribution) -> Axis:
-        """The axis of one of Optuna's distributions; a value with steps owns half a step to both sides."""
+        """The axis of an Optuna distribution; a value with steps owns half a step on both sides."""
         if isinstance(distribution, CategoricalDistribution):
             return cls(0.0, 1.0, choices=len(distribution.choices), order=_order(distribution.choices))
         if not isinstance(distribution, FloatDistribution | IntDistribution):
@@ -48,8 +48,8 @@ class Axis:
         low, high = np.log(ends) if distribution.log else ends
         return cls(float(low), float(high), distribution.log, step, float(distribution.low), float(distribution.high))
 
-    def hull(self, other: Axis) -> Axis:
-        """An axis with room for both, of a parameter whose range depends on others."""
+    def union(self, other: Axis) -> Axis:
+        """The smallest axis that contains both, for a parameter whose range depends on others."""
         inside = self.low <= other.low and other.high <= self.high
         if inside or self.choices or other.choices:
             return self
@@ -63,34 +63,34 @@ class Axis:
         )
 
     def unit(self, value: Floats | float) -> Floats:
-        """Where numbers lie in [0, 1]."""
+        """Scale numbers to [0, 1]."""
         scaled = np.log(value) if self.log else np.asarray(value, float)
         return np.asarray((scaled - self.low) / max(self.high - self.low, 1e-12))
 
     def value(self, unit: Floats | float) -> Floats:
-        """The numbers that lie at, or are nearest to, places in [0, 1]."""
+        """The valid numbers nearest to positions in [0, 1]."""
         scaled = self.low + np.asarray(unit) * (self.high - self.low)
         value = np.exp(scaled) if self.log else scaled
         if self.step:
             value = self.first + self.step * np.round((value - self.first) / self.step)
         return np.asarray(np.clip(value, self.first, self.last))
 
-    def drawn(self, uniform: float) -> float:
-        """One number, of a uniform one in [0, 1)."""
+    def sampled(self, uniform: float) -> float:
+        """One valid number from a uniform number in [0, 1)."""
         scaled = self.low + uniform * (self.high - self.low)
         return self.nearest(math.exp(scaled) if self.log else scaled)
 
     def nearest(self, value: float) -> float:
-        """The number of the axis that is nearest to `value`."""
+        """The valid number nearest to `value`."""
         if self.step:
             value = self.first + self.step * round((value - self.first) / self.step)
         return min(max(value, self.first), self.last)
 
 
-class Draw:
+class SampledTrial:
     """As much of an `optuna.Trial` as a space draws from, at a hundredth of its cost.
 
-    It takes the values that are wanted where they exist, moved into the range that the space gives them, and draws
+    It takes the values that are wanted where they exist, neighbours into the range that the space gives them, and draws
     the rest at random.
     """
 
@@ -106,23 +106,23 @@ class Draw:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """As `optuna.Trial` has it."""
+        """As in `optuna.Trial`."""
         return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """As `optuna.Trial` has it."""
+        """As in `optuna.Trial`."""
         return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """As `optuna.Trial` has it."""
+        """As in `optuna.Trial`."""
         return self._suggest(name, CategoricalDistribution(choices))
 
     def set_constraint(self, key: str, value: float) -> None:
-        """As `optuna.Trial` has it: what a space knows to be infeasible needs no trial."""
+        """As in `optuna.Trial`."""
         self.constraints[key] = float(value)
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """As `optuna.Trial` has it."""
+        """As in `optuna.Trial`."""
         self.user_attrs[key] = value
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
@@ -130,74 +130,74 @@ class Draw:
             return self.params[name]
         value = self._wanted.get(name)
         if isinstance(distribution, CategoricalDistribution):
-            # Wanted by its place, for None may be a choice and is no wish.
-            place = int(self._rng.integers(len(distribution.choices))) if value is None else int(value)
-            value = distribution.choices[place]
+            # A wanted choice is an index, since None may be a choice.
+            index = int(self._rng.integers(len(distribution.choices))) if value is None else int(value)
+            value = distribution.choices[index]
         else:
             axis = Axis.of(distribution)
-            value = axis.drawn(self._rng.random()) if value is None else axis.nearest(value)
+            value = axis.sampled(self._rng.random()) if value is None else axis.nearest(value)
             value = round(value) if isinstance(distribution, IntDistribution) else value
         self.params[name], self.distributions[name] = value, distribution
         return value
 
 
 @dataclass
-class Points:
-    """The parameters seen so far, and what lies where among them."""
+class SpaceEncoding:
+    """The parameters seen so far, and the encoding of configurations by them."""
 
     names: list[str] = field(default_factory=list)
     axes: list[Axis] = field(default_factory=list)
 
     def learn(self, distributions: Mapping[str, BaseDistribution]) -> bool:
-        """Take in the parameters of a trial; whether rows that were encoded before have to be encoded anew."""
+        """Add the parameters of a trial; return whether earlier rows have to be encoded again."""
         before = (len(self.names), list(self.axes))
-        places = {name: place for place, name in enumerate(self.names)}
+        indices = {name: index for index, name in enumerate(self.names)}
         for name, distribution in distributions.items():
             axis = Axis.of(distribution)
-            if name in places:
-                self.axes[places[name]] = self.axes[places[name]].hull(axis)
+            if name in indices:
+                self.axes[indices[name]] = self.axes[indices[name]].union(axis)
             else:
                 self.names.append(name)
                 self.axes.append(axis)
         return before != (len(self.names), self.axes)
 
     def row(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> Floats:
-        """A trial as a row, (P,)."""
+        """Encode a trial, (P,)."""
         row = np.full(len(self.names), np.nan)
-        for place, (name, axis) in enumerate(zip(self.names, self.axes, strict=True)):
+        for index, (name, axis) in enumerate(zip(self.names, self.axes, strict=True)):
             if name in params:
                 internal = distributions[name].to_internal_repr(params[name])
-                row[place] = internal if axis.choices else axis.unit(internal)
+                row[index] = internal if axis.choices else axis.unit(internal)
         return row
 
     def wanted(self, row: Floats) -> dict[str, Any]:
-        """What a `Draw` is to draw for a row: numbers, and the places of choices."""
+        """Decode a row to the wanted values of a `SampledTrial`: numbers, and indices of choices."""
         pairs = zip(self.names, self.axes, row, strict=True)
         return {
-            name: int(place) if axis.choices else float(axis.value(place))
-            for name, axis, place in pairs
-            if np.isfinite(place)
+            name: int(index) if axis.choices else float(axis.value(index))
+            for name, axis, index in pairs
+            if np.isfinite(index)
         }
 
     def snap(self, rows: Floats) -> Floats:
-        """Rows with every number at the nearest that its axis has, (n, P)."""
+        """Rows with every number at the nearest valid one, (n, P)."""
         snapped = np.clip(rows, 0, 1)
-        for place, axis in enumerate(self.axes):
+        for index, axis in enumerate(self.axes):
             if axis.choices:
-                snapped[:, place] = rows[:, place]
+                snapped[:, index] = rows[:, index]
             elif axis.step:
-                snapped[:, place] = axis.unit(axis.value(snapped[:, place]))
+                snapped[:, index] = axis.unit(axis.value(snapped[:, index]))
         return snapped
 
     def features(self, rows: Floats) -> Floats:
-        """Rows in a Euclidean space, (n, F): a number is one column, a choice one for each, a distance of 1 apart.
+        """Features for the kernel, (n, F): one column per number, one-hot columns at distance 1 per choice.
 
-        A choice among numbers is one column, too, in which they are evenly spaced. What does not exist lies in the
-        middle: the parameter that it depends on tells such trials apart.
+        A choice among numbers is a single column in which they are evenly spaced. A missing parameter is 0.5: the
+        parameter that it depends on tells such trials apart.
         """
         columns = []
-        for place, axis in enumerate(self.axes):
-            column = rows[:, place]
+        for index, axis in enumerate(self.axes):
+            column = rows[:, index]
             if axis.order:
                 known = np.where(np.isnan(column), 0, column).astype(int)
                 columns.append(np.where(np.isnan(column), 0.5, np.array(axis.order)[known]))
@@ -208,22 +208,22 @@ class Points:
         return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 1))
 
     def owners(self) -> NDArray[np.intp]:
-        """The parameter that each column of `features` belongs to, (F,)."""
+        """The index of the parameter of each column of `features`, (F,)."""
         widths = [1 if axis.order else axis.choices or 1 for axis in self.axes]
-        owners = [place for place, width in enumerate(widths) for _ in range(width)]
+        owners = [index for index, width in enumerate(widths) for _ in range(width)]
         return np.array(owners or [0])
 
-    def moved(self, rng: np.random.Generator, parents: Floats, count: int, width: float) -> Floats:
-        """Points near some: half of the numbers move by a normal step of `width`, one choice in ten is another one.
+    def neighbours(self, rng: np.random.Generator, parents: Floats, count: int, width: float) -> Floats:
+        """Random neighbours: half of the numbers get a normal step, one choice in ten is replaced.
 
         Args:
-            rng: draws them.
+            rng: random generator.
             parents: (n, P), n > 0.
-            count: how many to make.
+            count: number of neighbours.
             width: standard deviation of a step, in shares of a range.
 
         Returns:
-            (count, P). Whether a space's conditions allow a point is for the space to say.
+            (count, P). They may violate the conditions of the space.
         """
         rows = parents[rng.integers(len(parents), size=count)]
         choices = np.array([axis.choices for axis in self.axes])
@@ -235,7 +235,7 @@ class Points:
 
 
 def constraint_violation(constraints: Iterable[float]) -> float:
-    """The largest of a trial's constraints, infinite where one is NaN; feasible if it is not above 0."""
+    """The largest constraint of a trial, infinite if one is NaN; the trial is feasible if it is at most 0."""
     return max((float(value) if value == value else np.inf for value in constraints), default=-np.inf)
 
 

@@ -1,14 +1,15 @@
-"""What to try next for several aims at once: the configuration that is expected to add most to their trade-offs.
+"""Proposes configurations for several objectives: the maximum of the expected hypervolume improvement.
 
-The score has the model of curves that it has by itself, and so has every other aim that trials report. What the space
-knows of a configuration before it runs, such as its multiply-adds, is not modelled: candidates are asked for it.
+The score and every other reported objective have a model of learning curves each. An objective that the space knows
+before a trial runs, such as multiply-adds, is not modelled but computed for each candidate.
 
-Measured on two made-up problems with curves, one of them of sizes that are known before, with 60 whole trials and ten
-seeds (see `tests/benchmarks/trade_offs.py`; one standard error is at most 0.05): of the hypervolume of 100,000 random
-configurations, this one has 0.85 and 0.76, Optuna's TPE 0.65 and 0.61, its NSGA-II 0.53 and 0.40, random trials 0.49
-and 0.33. With our scheduler, which stops trials by the score alone, this one has 0.96 and 0.76 within as many epochs.
-With 40 trials and eight seeds, no difference was clear between rays: 0.71 and 0.72 with one for each proposal, 0.73 and
-0.72 with four; with 128 neighbours at each width in place of 64, and one ray, 0.74 and 0.75.
+Measured on two synthetic problems with learning curves, one of them with a known objective, with 60 full trials and ten
+seeds (see `tests/benchmarks/trade_offs.py`; one standard error is at most 0.05), as a share of the hypervolume of
+100,000 random configurations: this method 0.85 and 0.76, Optuna's TPE 0.65 and 0.61, its NSGA-II 0.53 and 0.40, random
+search 0.49 and 0.33. With the scheduler of a search, which stops trials by the score alone, this method reaches 0.96
+and 0.76 within as many epochs. With 40 trials and eight seeds, the number of rays made no clear difference: 0.71 and
+0.72 with one per proposal, 0.73 and 0.72 with four; with 128 neighbours per step size instead of 64, and one ray, 0.74
+and 0.75.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from search.spec.objectives import Aim
+from search.spec.objectives import Objective
 from search.strategy.encoding import Floats
 from search.strategy.pareto import directions, log_volume_gain, non_dominated
 from search.strategy.proposer import (
-    CLOSER,
     END,
-    ENOUGH,
-    LEARNED,
+    FINE_STEP_SIZES,
+    MAX_OBSERVATIONS,
+    MIN_RESULTS,
     PARENTS,
-    WIDTHS,
+    STEP_SIZES,
     Candidate,
     Proposer,
     Space,
@@ -36,91 +37,94 @@ from search.strategy.proposer import (
 from search.strategy.surrogate import CurveModel
 
 NEAR = 64
-"""Neighbours at each of the widths: each is drawn from the space, which takes a millisecond."""
+"""Neighbours per step size: each is sampled from the space, which takes a millisecond."""
 
 
-class Compromiser(Proposer):
-    """As `Proposer`, but for the score and other aims.
+class MultiObjectiveProposer(Proposer):
+    """A `Proposer` for the score and other objectives.
 
     Args:
-        space: a define-by-run space; what it knows of the other aims it keeps in the attribute `KNOWN` of a trial.
+        space: a define-by-run space; it sets known objectives as the attribute `KNOWN` of a trial.
         rungs: the epochs at which trials are compared, ascending.
-        seed: of everything random.
-        aims: the others, such as '-macs'.
+        seed: of every random choice.
+        objectives: those beside the score, such as '-macs'.
     """
 
-    def __init__(self, space: Space, rungs: Sequence[int], seed: int, aims: Sequence[str]) -> None:
+    def __init__(self, space: Space, rungs: Sequence[int], seed: int, objectives: Sequence[str]) -> None:
         super().__init__(space, rungs, seed)
-        self._aims = [Aim.of(text) for text in aims]
-        self._reported: dict[str, dict[tuple[int, int], float]] = {aim.name: {} for aim in self._aims}
-        self._models = {aim.name: CurveModel() for aim in self._aims}
-        self._used: list[Aim] = []
+        self._objectives = [Objective.of(text) for text in objectives]
+        self._reported: dict[str, dict[tuple[int, int], float]] = {objective.name: {} for objective in self._objectives}
+        self._models = {objective.name: CurveModel() for objective in self._objectives}
+        self._used: list[Objective] = []
 
     def report(self, trial: int, rung: int, figures: Mapping[str, float]) -> None:
-        """Take in what a trial reported at a rung beside its score; what is not finite is worse than any number."""
-        for aim in self._aims:
-            if aim.name in figures:
-                value = aim.goodness(figures[aim.name])
-                self._reported[aim.name][trial, rung] = value if math.isfinite(value) else -math.inf
+        """Add the other objectives of a trial at a rung; a value that is not finite is the worst."""
+        for objective in self._objectives:
+            if objective.name in figures:
+                value = objective.oriented(figures[objective.name])
+                self._reported[objective.name][trial, rung] = value if math.isfinite(value) else -math.inf
 
     def _best(self, rng: np.random.Generator, pending: list[int]) -> Candidate:
-        """The configuration of the highest acquisition, of those found by drawing many."""
+        """The candidate with the highest acquisition."""
         tried = [self._trials[trial] for trial in self._prepare(pending)]
         if not self._used:
             return super()._best(rng, pending)
-        weigh, front = self._gain(rng, tried)
-        names, changes = set(self._points.names), self._changes
-        offered, values = list(self._pool), weigh(self._pool)
-        for width in (*WIDTHS, *CLOSER):
-            leaders = front if width in WIDTHS else [offered[place] for place in np.argsort(-values)[: 2 * PARENTS]]
+        acquisition, front = self._gain(rng, tried)
+        names, changes = set(self._encoding.names), self._changes
+        offered, values = list(self._pool), acquisition(self._pool)
+        for width in (*STEP_SIZES, *FINE_STEP_SIZES):
+            leaders = front if width in STEP_SIZES else [offered[place] for place in np.argsort(-values)[: 2 * PARENTS]]
             parents = np.stack([leader.row for leader in leaders])
-            moved = self._points.moved(rng, parents, NEAR, width)
-            drawn = self._draw(rng, [self._points.wanted(row) for row in moved])
+            neighbours = self._encoding.neighbours(rng, parents, NEAR, width)
+            drawn = self._sample(rng, [self._encoding.wanted(row) for row in neighbours])
             if self._changes > changes:
-                # A parameter that nobody had seen yet: the model cannot weigh it, but will once it was tried.
+                # A new parameter: the model knows nothing of it until it is tried.
                 return next((each for each in drawn if each.params.keys() - names), drawn[0])
             offered += drawn
-            values = np.concatenate([values, weigh(drawn)])
+            values = np.concatenate([values, acquisition(drawn)])
         ordered = (offered[place] for place in np.argsort(-values, kind="stable"))
         new = (each for each in ordered if each.row.tobytes() not in self._seen and not is_infeasible(each))
         return next(new, None) or self._random(rng, 1)[0]
 
     def _prepare(self, pending: list[int]) -> list[int]:
-        """Tell the models what is known, and see which aims there is something known of."""
+        """Update the models, and find the objectives with enough observations."""
         before = self._learned
         tried = super()._prepare(pending)
         self._used, chosen = [], self._chosen()
-        for aim in self._aims:
-            reported = self._reported[aim.name]
+        for objective in self._objectives:
+            reported = self._reported[objective.name]
             known = [(trial, reported[trial, rung], rung) for trial, _, rung in chosen if (trial, rung) in reported]
-            if any(aim.name in self._trials[trial].figures for trial in tried):
-                self._used.append(aim)
-            elif sum(math.isfinite(value) for _, value, _ in known) >= ENOUGH:
+            if any(objective.name in self._trials[trial].figures for trial in tried):
+                self._used.append(objective)
+            elif sum(math.isfinite(value) for _, value, _ in known) >= MIN_RESULTS:
                 refit = self._learned != before
-                self._teach(self._models[aim.name], self._observations(known), pending, refit=refit)
-                self._used.append(aim)
+                self._update(self._models[objective.name], self._observations(known), pending, refit=refit)
+                self._used.append(objective)
         return tried
 
     def _ranked(self, rung: int) -> list[tuple[float, int]]:
-        """Where there are more than the model is given, those last that nothing dominates."""
+        """The same; where there are more than the model takes, non-dominated trials come last."""
         scores = super()._ranked(rung)
-        if len(scores) <= LEARNED // len(self._rungs):
+        if len(scores) <= MAX_OBSERVATIONS // len(self._rungs):
             return scores
-        points = [[score, *(self._goodness(aim, trial, rung) for aim in self._aims)] for score, trial in scores]
+        points = [
+            [score, *(self._oriented(objective, trial, rung) for objective in self._objectives)]
+            for score, trial in scores
+        ]
         front = non_dominated(np.array(points))
         return [scores[place] for place in np.argsort(front, kind="stable")]
 
-    def _goodness(self, aim: Aim, trial: int, rung: int) -> float:
-        """Of a trial at a rung; the worst where nobody said."""
+    def _oriented(self, objective: Objective, trial: int, rung: int) -> float:
+        """An objective of a trial at a rung, larger is better; -inf if unknown."""
         figures = self._trials[trial].figures
-        if aim.name in figures:
-            return aim.goodness(figures[aim.name])
-        return self._reported[aim.name].get((trial, rung), -math.inf)
+        if objective.name in figures:
+            return objective.oriented(figures[objective.name])
+        return self._reported[objective.name].get((trial, rung), -math.inf)
 
     def _gain(
         self, rng: np.random.Generator, tried: Sequence[Candidate]
     ) -> tuple[Callable[[Sequence[Candidate]], Floats], list[Candidate]]:
-        """The acquisition of candidates, and the tried ones that nothing allowed dominates, as far as is known."""
+        """The acquisition function, and the feasible trials that no feasible trial dominates."""
         means, _ = self._expected(tried)
         allowed = np.isfinite(means).all(1) & (self._feasible(_rows(tried)) > math.log(0.5))
         if not allowed.any():
@@ -128,30 +132,30 @@ class Compromiser(Proposer):
         means, possible = means[allowed], [each for each, is_allowed in zip(tried, allowed, strict=True) if is_allowed]
         kept = non_dominated(means)
         front, rays = means[kept], directions(rng, means.shape[1])
-        # Where the front is a point, by what was tried.
+        # If the front is a single point, the extent of all trials is used.
         extents = (np.ptp(front, axis=0), np.ptp(means, axis=0), np.ones(means.shape[1]))
         extent = np.select([extents[0] > 1e-9, extents[1] > 1e-9], extents[:2], extents[2])
 
-        def weigh(candidates: Sequence[Candidate]) -> Floats:
+        def acquisition(candidates: Sequence[Candidate]) -> Floats:
             mean, deviation = self._expected(candidates)
             gain = log_volume_gain(mean, deviation, front, extent, rays)
             return np.where(np.isnan(gain), -np.inf, gain) + self._feasible(_rows(candidates))
 
-        return weigh, [each for each, on_front in zip(possible, kept, strict=True) if on_front]
+        return acquisition, [each for each, on_front in zip(possible, kept, strict=True) if on_front]
 
     def _expected(self, candidates: Sequence[Candidate]) -> tuple[Floats, Floats]:
-        """Mean and standard deviation at the last rung of the score and the other aims, (n, K) each; larger is better.
+        """Mean and standard deviation of all objectives at the last rung, (n, K) each; larger is better.
 
-        NaN stands for what is known of others before they run, but not of this one.
+        A known objective that a candidate lacks is NaN.
         """
         features = self._features(candidates)
         found = [self._model.predict(features, END)]
-        for aim in self._used:
-            if any(aim.name in each.figures for each in candidates):
-                told = [aim.goodness(each.figures.get(aim.name, math.nan)) for each in candidates]
+        for objective in self._used:
+            if any(objective.name in each.figures for each in candidates):
+                told = [objective.oriented(each.figures.get(objective.name, math.nan)) for each in candidates]
                 found.append((np.array(told), np.zeros(len(told))))
             else:
-                found.append(self._models[aim.name].predict(features, END))
+                found.append(self._models[objective.name].predict(features, END))
         means, deviations = zip(*found, strict=True)
         return np.stack(means, axis=1), np.stack(deviations, axis=1)
 

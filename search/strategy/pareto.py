@@ -1,6 +1,6 @@
-"""Trade-offs between several aims: which points nothing dominates, what they enclose, and what a new one would add.
+"""Pareto fronts: non-dominated points, hypervolume, and its expected improvement.
 
-N points of K aims are (N, K), and larger is better in every aim.
+N points of K objectives are (N, K), and larger is better in every objective.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from scipy.special import log_ndtr, logsumexp
 Floats = NDArray[np.float64]
 
 DIRECTIONS = 4
-"""Along so many random rays, new ones for each proposal, the volume is measured that a point would add."""
+"""Random rays per proposal along which the added volume is measured."""
 NODES = 8
 """Of the quadrature along each ray."""
 FLATTEST = 1e-3
-"""A ray goes at least so far in every aim."""
+"""Smallest component of the direction of a ray."""
 MARGIN = 0.1
-"""The volume reaches so far below the worst of the front, in shares of its extent: its ends count, too."""
+"""Distance of the reference point below the worst of the front, in shares of its extent, so that its ends count."""
 SHARPEST = 1e-3
-"""What is known exactly is taken to be known to this share of the front's extent."""
+"""Smallest standard deviation, in shares of the extent of the front; known objectives have 0."""
 
 
 def non_dominated(points: Floats) -> NDArray[np.bool_]:
-    """Which points no other is as good as in every aim and better than in one, (N,); of equal ones each is."""
+    """Whether no other point is as good in every objective and better in one, (N,); equal points are all kept."""
     kept = np.zeros(len(points), bool)
-    # What dominates a point comes before it in this order, and something on the front does if anything does.
-    for place in np.lexsort(-points.T[::-1]):
-        point, front = points[place], points[kept]
-        kept[place] = not ((front >= point).all(1) & (front > point).any(1)).any()
+    # In this order, a point that dominates another comes first; if any point dominates, one of the front does.
+    for index in np.lexsort(-points.T[::-1]):
+        point, front = points[index], points[kept]
+        kept[index] = not ((front >= point).all(1) & (front > point).any(1)).any()
     return kept
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
-    """What points dominate of the space above a reference (Zitzler and Thiele 1998), by slices of the last aim.
+    """Hypervolume above a reference point (Zitzler and Thiele 1998), by slices of the last objective.
 
     Args:
-        points: (N, K), K at least 1; those that are not above the reference in every aim add nothing.
+        points: (N, K), K at least 1; points that are not above the reference in every objective add nothing.
         reference: (K,)
     """
     points = points[(points > reference).all(1)]
@@ -53,28 +53,28 @@ def hypervolume(points: Floats, reference: Floats) -> float:
     return float(sum(hypervolume(ordered[:count, :-1], reference[:-1]) * height for count, height in slices))
 
 
-def directions(rng: np.random.Generator, aims: int) -> Floats:
-    """Directions of random rays into what is better in every aim, (`DIRECTIONS`, K)."""
-    rays = np.abs(rng.normal(size=(DIRECTIONS, aims)))
+def directions(rng: np.random.Generator, objectives: int) -> Floats:
+    """Directions of random rays in which every objective improves, (`DIRECTIONS`, K)."""
+    rays = np.abs(rng.normal(size=(DIRECTIONS, objectives)))
     return np.asarray(np.maximum(rays / np.linalg.norm(rays, axis=1, keepdims=True), FLATTEST))
 
 
 def log_volume_gain(mean: Floats, deviation: Floats, front: Floats, extent: Floats, rays: Floats) -> Floats:
-    """Logarithm of the hypervolume that points are expected to add to a front, up to a constant; (N,).
+    """Log expected hypervolume improvement of points over a front, up to a constant; (N,).
 
-    The volume is the mean over random rays of how far the front reaches along them, to the power K (Zhang and Golovin
-    2020, lemma 5). Along a ray of direction d a point y reaches min over aims of (y - reference) / d, for independent
-    normal aims further than t with the product of their chances: what is expected beyond the front is an integral in
-    one dimension, however many aims there are.
+    The hypervolume is the mean over random rays of the reach of the front along a ray, to the power K (Zhang and
+    Golovin 2020, lemma 5). Along a ray of direction d, a point y reaches the minimum over objectives of (y - reference)
+    / d. For independent normal objectives, the probability to reach further than t is a product, so the expected
+    improvement is an integral in one dimension for any number of objectives.
 
     Args:
-        mean: (N, K) of independent normal aims.
-        deviation: (N, K) their standard deviations, 0 for what is known.
+        mean: (N, K) of independent normal objectives.
+        deviation: (N, K) their standard deviations, 0 for known objectives.
         front: (M, K), M at least 1.
-        extent: (K,) by how much aims differ; the front reaches from `MARGIN` of it below its worst points.
-        rays: as `directions` gives them.
+        extent: (K,) the scale of each objective; the reference is `MARGIN` of it below the worst of the front.
+        rays: from `directions`.
     """
-    aims = front.shape[1]
+    objectives = front.shape[1]
     reference = front.min(0) - MARGIN * extent
     mean, front = (mean - reference) / extent, (front - reference) / extent
     deviation = np.maximum(deviation / extent, SHARPEST)
@@ -84,8 +84,8 @@ def log_volume_gain(mean: Floats, deviation: Floats, front: Floats, extent: Floa
     width = (end - begin)[..., None]
     along = begin[:, None] + width * (nodes + 1) / 2
     chance = np.zeros_like(along)
-    for aim in range(aims):
-        behind = mean[:, aim, None, None] - along * rays[:, aim, None]
-        chance += log_ndtr(behind / deviation[:, aim, None, None])
-    gain = chance + np.log(weights / 2 * width) + (aims - 1) * np.log(along) + math.log(aims)
+    for objective in range(objectives):
+        behind = mean[:, objective, None, None] - along * rays[:, objective, None]
+        chance += log_ndtr(behind / deviation[:, objective, None, None])
+    gain = chance + np.log(weights / 2 * width) + (objectives - 1) * np.log(along) + math.log(objectives)
     return np.asarray(logsumexp(gain, axis=(1, 2)) - math.log(len(rays)))

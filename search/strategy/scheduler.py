@@ -1,7 +1,7 @@
-"""Successive halving as a search uses it: at each rung the best go on, and with them the best recipe.
+"""Asynchronous successive halving: at each rung the best trials continue, and the best recipe with them.
 
-ASHA in its stopping form lets on whoever is in the best third of those before. The proposals of a search that learns
-get better, so that soon nearly all are, and run to their end. Here the number that goes on is bounded as well.
+The stopping variant of ASHA continues every trial in the best third of the trials before it. The proposals of a
+model-based searcher improve, so that soon nearly all trials would continue. Here their number is bounded as well.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from search.study.trials import RECIPE
 from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 ROOM = 1.5
-"""Of the trials at a rung, so many times one in `reduction_factor` may go on, and whoever is the best so far.
+"""At most so many times one in `reduction_factor` of the trials at a rung continue, and the best so far.
 
 On six tasks of a published surrogate (see `tests/benchmarks/search_quality.py`) a search of 10 and of 40 full trainings
 was worth 829 and 4,031 random ones with 1.5, with 1, the rule to the letter, 643 and 3,517, with 2, 677 and 4,610; on
-made-up noisy curves that cross, 26 with 1.5 and 15 with 1. Without a bound, an earlier form of the searcher was worth
+synthetic noisy curves that cross, 26 with 1.5 and 15 with 1. Without a bound, an earlier searcher was worth
 189 on six other tasks within 10 full trainings, and 438 with 1.5. One standard error is about a third of each.
 """
 
@@ -41,11 +41,11 @@ def build_scheduler(
     grace_epochs: int,
     reduction_factor: float,
 ) -> TrialScheduler:
-    """Successive halving that stops and never pauses, after ASHA (Li et al. 2020).
+    """Successive halving that stops trials and never pauses them, after ASHA (Li et al. 2020).
 
-    At each rung a trial goes on if it is among the best one in `reduction_factor` so far, and not too many went on
-    before it; or if it is the best so far. What is not a number is stopped. The best recipe so far goes on too, so
-    that one of them has had the whole budget in the end.
+    At each rung a trial continues if it is the best so far, or if it is among the best one in `reduction_factor` and
+    the bound `ROOM` is not reached. A NaN is stopped. The best recipe so far continues too, so that one recipe gets the
+    whole budget.
     """
     return _Halving(
         metric=metric,
@@ -56,8 +56,8 @@ def build_scheduler(
     )
 
 
-def remind(scheduler: TrialScheduler, ended: Iterable[FrozenTrial]) -> None:
-    """Tell a new scheduler what earlier trials reached, so that a resumed search is as strict as before."""
+def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial]) -> None:
+    """Replay the history of ended trials to a new scheduler, so that a resumed search is as strict as before."""
     for frozen in ended:
         past: Any = _Past(trial_id=f"past-{frozen.number}", config={RECIPE: frozen.user_attrs.get(RECIPE)})
         curve = sorted(frozen.intermediate_values.items())
@@ -71,27 +71,27 @@ def remind(scheduler: TrialScheduler, ended: Iterable[FrozenTrial]) -> None:
 
 
 class _Rung:
-    """The scores at a rung, higher is better, and how many of them went on."""
+    """The scores at a rung, higher is better, and the number of trials that continued."""
 
     def __init__(self) -> None:
         self._scores: list[float] = []
-        self._went_on = 0
+        self._continued = 0
 
-    def goes_on(self, score: float, factor: float) -> bool:
-        """Take in a score, and decide: yes for the best so far, no for NaN."""
+    def is_continued(self, score: float, factor: float) -> bool:
+        """Add a score, and decide whether its trial continues."""
         if math.isnan(score):
             score = -math.inf
         better = len(self._scores) - bisect.bisect_right(self._scores, score)
         bisect.insort(self._scores, score)
         count = len(self._scores)
-        has_room = self._went_on < ROOM * count / factor
+        has_room = self._continued < ROOM * count / factor
         decision = score > -math.inf and (better == 0 or (better + 1 <= count / factor and has_room))
-        self._went_on += decision
+        self._continued += decision
         return decision
 
 
 class _Halving(FIFOScheduler):
-    """Starts trials in their order and stops them at rungs; a recipe that is the best of all recipes goes on."""
+    """Starts trials in their order and stops them at rungs; the best of all recipes continues."""
 
     def __init__(self, *, metric: str, mode: str, time_attr: str, rungs: Sequence[int], factor: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -110,7 +110,7 @@ class _Halving(FIFOScheduler):
         trial: Trial,
         result: dict[str, Any],
     ) -> str:
-        """Compare a trial at the rungs that it has reached since its last report."""
+        """Compare a trial at the rungs that it reached since its last report."""
         if self._time_attr not in result or self._metric not in result:
             return str(TrialScheduler.CONTINUE)
         epoch, score = int(result[self._time_attr]), self._sign * float(result[self._metric])
@@ -118,22 +118,22 @@ class _Halving(FIFOScheduler):
         if epoch >= self._last:
             return str(TrialScheduler.STOP)
         ahead = self._ahead.setdefault(trial.trial_id, list(self._rungs))
-        goes_on = True
+        continues = True
         while ahead and ahead[0] <= epoch:
-            goes_on = self._rungs[ahead.pop(0)].goes_on(score, self._factor)
-        return str(TrialScheduler.CONTINUE if goes_on or is_best_recipe else TrialScheduler.STOP)
+            continues = self._rungs[ahead.pop(0)].is_continued(score, self._factor)
+        return str(TrialScheduler.CONTINUE if continues or is_best_recipe else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        """Take in the report of a trial that ended by itself."""
+        """Add the last report of a trial that ended by itself."""
         self.on_trial_result(tune_controller, trial, result)
         self._ahead.pop(trial.trial_id, None)
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Forget a trial that was stopped from elsewhere."""
+        """Forget a trial that was stopped by something else."""
         self._ahead.pop(trial.trial_id, None)
 
     def debug_string(self) -> str:
-        """What Tune prints of it."""
+        """A description for the output of Tune."""
         return f"Halving at the epochs {[*self._rungs, self._last]}"
 
     def _is_best_recipe(self, trial: Trial, epoch: int, score: float) -> bool:
@@ -147,7 +147,7 @@ class _Halving(FIFOScheduler):
 
 @dataclass
 class _Past:
-    """A trial of an earlier run, as far as a scheduler looks at it."""
+    """The part of a Tune trial that a scheduler reads, for a trial of an earlier run."""
 
     trial_id: str
     config: dict[str, Any] = field(default_factory=dict)

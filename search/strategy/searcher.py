@@ -1,4 +1,4 @@
-"""Optuna behind Ray Tune's `Searcher`: a study keeps what happened, a model of learning curves says what to try."""
+"""A Ray Tune `Searcher` on an Optuna study, with a model of learning curves that proposes trials."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.driver import DriverOnly
-from search.spec.objectives import Aim
-from search.strategy.multi_objective import Compromiser
+from search.spec.objectives import Objective
+from search.strategy.multi_objective import MultiObjectiveProposer
 from search.strategy.proposer import KNOWN, Proposer
 
 FIGURES = "figures:"
-"""With an epoch behind it, the attribute of a study's trial that holds what it reported of the other aims."""
+"""Prefix, before an epoch, of the attribute with the other objectives that a trial reported."""
 
 
 @dataclass(kw_only=True)
 class _Running:
-    """A trial that Tune runs: the study's trial, its curve so far, and what waits for its results."""
+    """A trial that Tune runs: the trial of the study, its curve so far, and the rungs ahead."""
 
     trial: optuna.Trial
     curve: dict[int, float] = field(default_factory=dict)
     rungs_left: list[int]
 
 
-def _drawn(trial: optuna.Trial, returned: dict[str, Any]) -> dict[str, Any]:
+def _all_parameters(trial: optuna.Trial, returned: dict[str, Any]) -> dict[str, Any]:
     return {**trial.params, **returned}
 
 
@@ -37,18 +37,18 @@ class RungSearcher(DriverOnly, Searcher):
     """Proposes configurations from a define-by-run space.
 
     Args:
-        space: draws from an `optuna.Trial`, and returns a dict or None.
-        metric: key of the objective in a trial's reports.
+        space: samples from an `optuna.Trial`, and returns a dict or None.
+        metric: key of the score in a report.
         mode: 'max' or 'min'.
         rungs: the epochs at which trials are compared, in any order.
-        time_attr: key of the epoch in a trial's reports.
-        seed: of everything random.
-        aims: more aims, such as '-macs', with '-' where smaller is better: proposals are to add to the trade-offs
-            between all. They are reported beside the objective, or the space knows them (`search.proposals.KNOWN`).
-        study: where trials are kept; one in memory when left out. Its finished trials are learned from, and those
-            that it has as running are proposed again first.
-        describe: turns the study's trial and what `space` returned into what Tune is given; when left out, that is
-            every drawn parameter and, over them, what was returned, as Ray's OptunaSearch has it.
+        time_attr: key of the epoch in a report.
+        seed: of every random choice.
+        objectives: those beside the score, such as '-macs', with '-' where smaller is better; proposals then improve
+            the Pareto front. Trials report them, or the space knows them (`proposer.KNOWN`).
+        study: keeps the trials; in memory by default. Finished trials are observations, and trials that are still
+            marked as running are proposed again first.
+        describe: maps the trial of the study and the result of `space` to the configuration for Tune; by default all
+            parameters, updated with the result, as in Ray's OptunaSearch.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class RungSearcher(DriverOnly, Searcher):
         rungs: Sequence[int],
         time_attr: str = "epoch",
         seed: int = 0,
-        aims: Sequence[str] = (),
+        objectives: Sequence[str] = (),
         study: optuna.Study | None = None,
-        describe: Callable[[optuna.Trial, dict[str, Any]], dict[str, Any]] = _drawn,
+        describe: Callable[[optuna.Trial, dict[str, Any]], dict[str, Any]] = _all_parameters,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._space = space
@@ -73,24 +73,24 @@ class RungSearcher(DriverOnly, Searcher):
         self._study = study or optuna.create_study(direction=self._direction)
         self._rungs = sorted(rungs)
         self._proposed = sum(frozen.state != TrialState.WAITING for frozen in self._study.get_trials(deepcopy=False))
-        # Not the seed alone: a search that is gone on with would draw again what it drew at its start.
+        # Not the seed alone: a resumed search would repeat its first samples.
         self._study.sampler = optuna.samplers.RandomSampler(seed=seed + self._proposed)
-        self._figures = [Aim.of(text).name for text in aims]
-        self._compromiser = Compromiser(space, self._rungs, seed, aims) if aims else None
-        self._proposer = self._compromiser or Proposer(space, self._rungs, seed)
+        self._figures = [Objective.of(text).name for text in objectives]
+        self._multi_objective = MultiObjectiveProposer(space, self._rungs, seed, objectives) if objectives else None
+        self._proposer = self._multi_objective or Proposer(space, self._rungs, seed)
         self._running: dict[str, _Running] = {}
         self._again: list[FrozenTrial] = []
         self._interrupted = False
         self._when_failed: Callable[[str, optuna.Trial], None] = lambda *_: None
-        self._recall()
+        self._read_study()
 
     @property
     def study(self) -> optuna.Study:
-        """Where every trial is kept, with each report as an intermediate value."""
+        """The study with every trial, and each report as an intermediate value."""
         return self._study
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next configuration; never None."""
+        """The next configuration for Tune; never None."""
         if self._again:
             frozen = self._again.pop(0)
             curve = dict(frozen.intermediate_values)
@@ -106,27 +106,27 @@ class RungSearcher(DriverOnly, Searcher):
         return self._describe(running.trial, returned or {})
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Learn from a report: an intermediate value of the study's trial, and a result of the rung it reached."""
-        self._take(self._running[trial_id], result)
+        """Record a report as an intermediate value and, at a rung, as an observation."""
+        self._record(self._running[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Close the study's trial: complete with the best value of its curve, or failed.
+        """End the trial of the study: complete with the best value of its curve, or failed.
 
-        What it was told by `set_constraint`, by the space or since, is learned from. The last report may come here
-        alone: Tune does not pass on the one after which a trial is stopped.
+        Its constraints become observations. The last report may arrive only here: Tune does not pass the report after
+        which a trial is stopped to `on_trial_result`.
         """
         running = self._running.pop(trial_id, None)
         if running is None:
             return
         if result and not error:
-            self._take(running, result)
+            self._record(running, result)
         finite = [value for value in running.curve.values() if math.isfinite(value)]
         if self._interrupted:
             return
         self._proposer.constrain(running.trial.number, running.trial.constraints)
         if error or not finite:
             for rung in running.rungs_left:
-                self._learn(running.trial.number, rung, math.nan)
+                self._observe(running.trial.number, rung, math.nan)
             if error:
                 self._when_failed(trial_id, running.trial)
             self._study.tell(running.trial, state=TrialState.FAIL)
@@ -134,9 +134,9 @@ class RungSearcher(DriverOnly, Searcher):
             self._study.tell(running.trial, max(finite) if self._direction == "maximize" else min(finite))
 
     def when_failed(self, then: Callable[[str, optuna.Trial], None]) -> None:
-        """From here on `then` is called with the id and the study's trial of one that failed, before that is closed.
+        """Set a callback that gets the id and the trial of the study of each failed trial, before it is ended.
 
-        Afterwards nothing could be noted of it.
+        An ended trial takes no more attributes.
         """
         self._when_failed = then
 
@@ -146,22 +146,22 @@ class RungSearcher(DriverOnly, Searcher):
         return self._interrupted
 
     def interrupt(self) -> None:
-        """From here on a trial that ends was interrupted: the study keeps it as running, to be gone on with later."""
+        """Treat trials that end from now on as interrupted: they stay running in the study, and are resumed later."""
         self._interrupted = True
 
     def running(self, trial_id: str) -> optuna.Trial | None:
-        """The study's trial behind one that Tune runs."""
+        """The trial of the study for a running trial of Tune."""
         running = self._running.get(trial_id)
         return running.trial if running else None
 
     def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the study's storage has everything already."""
+        """Do nothing: the storage of the study has everything."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: a new searcher on the same study knows all that this one knew."""
+        """Do nothing: a new searcher reads the same study."""
 
-    def _recall(self) -> None:
-        """Learn from what the study already holds."""
+    def _read_study(self) -> None:
+        """Read the trials of the study."""
         for frozen in self._study.get_trials(deepcopy=False):
             if frozen.state == TrialState.WAITING:
                 continue
@@ -174,27 +174,27 @@ class RungSearcher(DriverOnly, Searcher):
                 if reached or frozen.state == TrialState.FAIL:
                     value = frozen.intermediate_values[min(reached)] if reached else math.nan
                     figures = frozen.user_attrs.get(f"{FIGURES}{min(reached)}", {}) if reached else {}
-                    self._learn(frozen.number, rung, value, figures)
+                    self._observe(frozen.number, rung, value, figures)
 
     def _propose(self) -> _Running:
-        """A new trial of the study: one that waits there, or one with the parameters that are proposed."""
+        """A new trial of the study: an enqueued one, or one with proposed parameters."""
         if not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             pending = [running.trial.number for running in self._running.values()]
             self._study.enqueue_trial(self._proposer.propose(self._proposed, pending))
         self._proposed += 1
         return _Running(trial=self._study.ask(), rungs_left=list(self._rungs))
 
-    def _learn(self, number: int, rung: int, value: float, figures: Mapping[str, float] | None = None) -> None:
-        """Tell the model what a trial reached at a rung; NaN, as of a trial that failed, is worse than any number.
+    def _observe(self, number: int, rung: int, value: float, figures: Mapping[str, float] | None = None) -> None:
+        """Add the score of a trial at a rung; NaN, a failed trial, is the worst.
 
-        A model that did not know of failures would take their region for an unexplored one, and go there again.
+        Without failures, the model would treat their region as unexplored and return to it.
         """
         self._proposer.score(number, rung, value if self._direction == "maximize" else -value)
-        if self._compromiser and figures:
-            self._compromiser.report(number, rung, figures)
+        if self._multi_objective and figures:
+            self._multi_objective.report(number, rung, figures)
 
-    def _take(self, running: _Running, result: Mapping[str, Any]) -> None:
-        """Learn from a report; one that was taken already changes nothing."""
+    def _record(self, running: _Running, result: Mapping[str, Any]) -> None:
+        """Record a report; a repeated report changes nothing."""
         if self._time_attr not in result or self._metric_key not in result:
             return
         epoch, value = int(result[self._time_attr]), float(result[self._metric_key])
@@ -206,4 +206,4 @@ class RungSearcher(DriverOnly, Searcher):
                 running.trial.set_user_attr(f"{FIGURES}{epoch}", figures)
         while running.rungs_left and running.rungs_left[0] <= epoch:
             rung = running.rungs_left.pop(0)
-            self._learn(running.trial.number, rung, value, figures)
+            self._observe(running.trial.number, rung, value, figures)

@@ -98,7 +98,7 @@ def parameter(key: str, leaf: Domain, case: Any) -> str:
 
 
 def default_parameters(spec: SearchSpec) -> dict[str, Any]:
-    """Optuna's parameters of the default `TrialConfig`, moved to the nearest bound of the space's ranges.
+    """Optuna's parameters of the default `TrialConfig`, neighbours to the nearest bound of the space's ranges.
 
     A choice that the space does not offer is left to be drawn.
     """

@@ -1,14 +1,14 @@
-"""A Gaussian process over configurations and epochs: from curves that were stopped early, what others would reach.
+"""A Gaussian process over configurations and epochs, which predicts final scores from curves that were stopped early.
 
-With N observations, F features and P parameters (see `search.points`):
+With N observations, F features and P parameters (see `search/strategy/encoding.py`):
 
     k((x, s), (x', s')) = a·m(x, x')·(1 - w + w·exp(-|s - s'| / l)) + r·[same trial] + n·[same observation] + mean
 
-where m is Matérn 5/2 with a length for each parameter and s is the logarithm of the epoch. The share w of what a
-configuration is worth changes along its curve, so curves may cross; that low scores after three epochs and high ones
-after nine are of one quantity is learned and not assumed. Trials that were stopped are missing at later epochs because
-of what they had shown at earlier ones, which a model of both takes into account and one of each by itself does not.
-Lengths and shares are the likeliest under weak priors (Rasmussen and Williams 2006, chapter 5).
+where m is a Matérn 5/2 kernel with one length scale per parameter and s is the logarithm of the epoch. The share w of
+the
+variance changes along the curve, so that curves may cross: how early and late scores correlate is learned. Trials are
+missing at later epochs because of their earlier scores; a joint model accounts for that, a model per rung does not. The
+hyperparameters maximise the posterior under weak priors (Rasmussen and Williams 2006, chapter 5).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from scipy.special import log_ndtr, ndtri
 Floats = NDArray[np.float64]
 
 JITTER = 1e-6
-"""Of the variance of the scores, which is about 1: what keeps a covariance of near-duplicates positive."""
+"""Added to the variance of the scores, which is about 1, to keep the covariance positive definite."""
 ITERATIONS = 30
-"""Of the search for the likeliest lengths, which starts where the last one ended."""
+"""Of the optimizer of the hyperparameters, which starts from the last optimum."""
 TAIL = 4
-"""Amplitude, share, decay, trial and noise come after the P lengths: this many after the first of them."""
+"""Amplitude, share, decay, trial and noise follow the P length scales: this many follow the amplitude."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """What was reported, of N configurations at an epoch each."""
+    """N scores, each of a configuration at an epoch."""
 
     features: Floats
     """(N, F)"""
@@ -46,7 +46,7 @@ class Observations:
     """(N,) of about unit variance; the higher the better"""
 
     def joined(self, other: Observations) -> Observations:
-        """Both, one after the other."""
+        """Both, concatenated."""
         return Observations(
             features=np.concatenate([self.features, other.features]),
             time=np.concatenate([self.time, other.time]),
@@ -56,17 +56,17 @@ class Observations:
 
 
 def warp(score: Floats) -> Floats:
-    """Scores of any distribution as ones that a Gaussian process can follow, in the same order.
+    """Transform scores of any distribution for a Gaussian process, preserving their order.
 
-    What is below the median counts by its rank, so that how badly a diverged trial did changes nothing; above it, the
-    nearer to the best the more a difference counts, by a logarithm. As Vizier does (Song et al. 2024, section 3.2),
-    with its constant of 1.5.
+    Scores below the median are replaced by normal quantiles of their rank, so that the size of a failure does not
+    matter. Above it, a logarithm stretches differences near the best. The method and the constant 1.5 are those of
+    Vizier (Song et al. 2024, section 3.2).
 
     Args:
-        score: (N,), higher is better; -inf, as of a failed trial, counts as the worst.
+        score: (N,), higher is better; -inf, a failed trial, counts as the worst.
 
     Returns:
-        (N,), of mean 0 and standard deviation 1 (all 0 where all are alike).
+        (N,), with mean 0 and standard deviation 1; all 0 if all scores are equal.
     """
     finite = score[np.isfinite(score)]
     score = np.where(np.isfinite(score), score, finite.min() if len(finite) else 0.0)
@@ -87,9 +87,9 @@ def warp(score: Floats) -> Floats:
 
 
 def log_expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:
-    """Logarithm of E[max(f - best, 0)], f normal; (n,) for means and standard deviations of (n,).
+    """Logarithm of E[max(f - best, 0)] for a normal f; (n,) for means and standard deviations of (n,).
 
-    Far below the best the tail's expansion takes over, where the formula has no digits left (Ament et al. 2023).
+    Far below the best, an expansion of the tail replaces the formula, which loses all digits (Ament et al. 2023).
     """
     z = (mean - best) / deviation
     near = np.maximum(z, -5.0)
@@ -101,7 +101,7 @@ def log_expected_improvement(mean: Floats, deviation: Floats, best: float) -> Fl
 
 
 class CurveModel:
-    """Predicts scores of configurations at an epoch, after `fit` once and `condition` on what is known."""
+    """Predicts scores of configurations at an epoch, after `fit` and `condition`."""
 
     def __init__(self) -> None:
         self._theta = np.zeros(0)
@@ -109,10 +109,10 @@ class CurveModel:
         self._prior = np.zeros((0, 2))
 
     def shape(self, owners: NDArray[np.intp], dimensions: float) -> None:
-        """Say what the features are: the parameter of each, (F,), and how many parameters a trial has on average.
+        """Set the parameter of each feature, (F,), and the mean number of parameters of a trial.
 
-        A length is about 0.3 of the root of their number, for the distance of random points grows as this root
-        (Hvarfner et al. 2024): two of them are as much alike in many dimensions as in few.
+        The prior mean of a length scale is 0.3 times the square root of that number, since the distance of random
+        points grows with this root (Hvarfner et al. 2024).
         """
         count = int(owners.max()) + 1
         lengths = np.tile([math.log(0.3 * math.sqrt(max(dimensions, 1.0))), 1.0], (count, 1))
@@ -124,7 +124,7 @@ class CurveModel:
             self._theta = self._prior[:, 0].copy()
 
     def fit(self, known: Observations) -> None:
-        """Find the likeliest lengths and shares."""
+        """Maximise the posterior of the hyperparameters."""
         spread = 3.5 * self._prior[:, 1]
         bounds = list(zip(self._prior[:, 0] - spread, self._prior[:, 0] + spread, strict=True))
         found = minimize(
@@ -134,7 +134,7 @@ class CurveModel:
             self._theta = found.x
 
     def condition(self, known: Observations) -> None:
-        """Take these observations for what is known. Costs N³."""
+        """Condition the predictions on these observations. Costs N³."""
         self._known = known
         covariance = self._between(known.features, known.time)
         covariance += math.exp(self._theta[-2]) * (known.trial[:, None] == known.trial)
@@ -143,7 +143,7 @@ class CurveModel:
         self._weights = cho_solve((self._root, True), known.score)
 
     def predict(self, features: Floats, time: float) -> tuple[Floats, Floats]:
-        """Mean and standard deviation, (n,) each, of configurations of features (n, F). Costs n·N²."""
+        """Mean and standard deviation, (n,) each, for features (n, F) at a time in [0, 1]. Costs n·N²."""
         across = self._between(features, np.array([time]))
         gain = solve_triangular(self._root, across.T, lower=True, check_finite=False)
         prior = math.exp(self._theta[-1 - TAIL]) + 2.0
@@ -151,7 +151,7 @@ class CurveModel:
         return across @ self._weights, np.sqrt(variance)
 
     def loss(self, theta: Floats, known: Observations) -> tuple[float, Floats]:
-        """Negative log posterior of lengths and shares, and its gradient in each."""
+        """Negative log posterior of the hyperparameters, and its gradient."""
         p = len(theta) - 1 - TAIL
         count = len(known.score)
         amplitude, decay, trial, noise = np.exp(theta[[p, p + 2, p + 3, p + 4]])
@@ -177,7 +177,7 @@ class CurveModel:
 
         slope = (inverse - np.outer(weights, weights)) / 2
         gradient = np.zeros_like(theta)
-        # Of Matérn 5/2 by the logarithm of a length: 5/3·(1 + root)·exp(-root)·(difference / length)².
+        # Derivative of Matérn 5/2 by the logarithm of a length scale: 5/3·(1 + root)·exp(-root)·(difference / length)².
         bent = slope * amplitude * mixed * (5 / 3) * (1 + root) * falling
         by_feature = 2 * (bent.sum(1) @ (scaled * scaled) - (scaled * (bent @ scaled)).sum(0))
         np.add.at(gradient, self._owners, by_feature)
@@ -191,7 +191,7 @@ class CurveModel:
         return value + float(off @ off) / 2, gradient + off / self._prior[:, 1]
 
     def _between(self, features: Floats, time: Floats) -> Floats:
-        """Covariance of configurations with what is known, (n, N): features (n, F), times (n,) or (1,) for all."""
+        """Covariance with the observations, (n, N), for features (n, F) and times (n,) or (1,)."""
         p = len(self._theta) - 1 - TAIL
         lengths = np.exp(self._theta[self._owners])
         root = _root(features / lengths, self._known.features / lengths)
@@ -203,11 +203,11 @@ class CurveModel:
 
 
 def _root(one: Floats, other: Floats) -> Floats:
-    """√5 times the distances of scaled features, (n, m)."""
+    """√5 times the Euclidean distances of scaled features, (n, m)."""
     squares = (one * one).sum(1)[:, None] + (other * other).sum(1) - 2 * one @ other.T
     return np.asarray(np.sqrt(5 * np.maximum(squares, 0.0) + 1e-12))
 
 
 def _mean(apart: Floats) -> Floats:
-    """Of the level that all trials share, which may change along the curve: unit variance for both parts."""
+    """Covariance of the mean curve of all trials: a constant and a varying part, each of unit variance."""
     return np.asarray(1 + np.exp(-apart))

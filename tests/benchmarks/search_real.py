@@ -43,7 +43,7 @@ from search.strategy.space import Space, define_space
 from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 SCHEDULE = {"max_epochs": 9, "grace_epochs": 3, "reduction_factor": 3}
-WIDTHS = {"resunet": [4, 8], "pair": [4, 8], "sepunet": [8, 16]}
+STEP_SIZES = {"resunet": [4, 8], "pair": [4, 8], "sepunet": [8, 16]}
 """What is searched of the families: those that take about a second of a core for an epoch of the default samples."""
 PARTS = 9
 """The table has so many rows."""
@@ -116,8 +116,8 @@ def spec(size: int, seed: int) -> SearchSpec:
     given = {
         "data": {"image_size": size},
         "model": {
-            "family": {"choices": list(WIDTHS)},
-            "width": {"per": "model.family"} | {family: {"choices": widths} for family, widths in WIDTHS.items()},
+            "family": {"choices": list(STEP_SIZES)},
+            "width": {"per": "model.family"} | {family: {"choices": widths} for family, widths in STEP_SIZES.items()},
             "precision": "bf16",
         },
         "scheduler": SCHEDULE,

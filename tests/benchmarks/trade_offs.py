@@ -1,11 +1,11 @@
-"""How much of the best trade-offs a search of two aims finds: ours, random, and Optuna's NSGA-II and TPE.
+"""How much of the best trade-offs a search of two objectives finds: ours, random, and Optuna's NSGA-II and TPE.
 
 python tests/benchmarks/trade_offs.py [--seeds 10] [--trials 60] [--json FILE]
 
 On two made-up problems with learning curves, of which every side runs the same number of whole trials: what each has
 after them is the hypervolume of its front, as a share of what 100,000 random configurations come to. A ratio says how
 many times as much is missing to that without our search as with it. Ours runs with its scheduler as well, which
-stops trials by the first aim alone, until it has run as many epochs.
+stops trials by the first objective alone, until it has run as many epochs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from results import Row, arguments, publish
 
 from search.spec.sections import rung_epochs
-from search.strategy.encoding import Draw
+from search.strategy.encoding import SampledTrial
 from search.strategy.pareto import hypervolume
 from search.strategy.proposer import KNOWN
 from search.strategy.scheduler import build_scheduler
@@ -41,24 +41,24 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 
 class Problem(Protocol):
-    """A space, the other aim, and curves of both aims."""
+    """A space, the other objective, and curves of both objectives."""
 
     @property
-    def aim(self) -> str:
-        """The second aim, such as '-macs'."""
+    def objective(self) -> str:
+        """The second objective, such as '-macs'."""
 
     def space(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Draw a configuration."""
+        """SampledTrial a configuration."""
 
     def curve(self, config: dict[str, Any], epoch: int) -> tuple[float, float]:
-        """Score and second aim after an epoch; larger is better."""
+        """Score and second objective after an epoch; larger is better."""
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Good networks are large ones, with diminishing returns; how large one is is known before it is trained."""
 
-    aim: str = "-macs"
+    objective: str = "-macs"
 
     def space(self, trial: optuna.Trial) -> dict[str, Any]:
         """Eight parameters, of which the network's three settle its multiply-adds."""
@@ -96,7 +96,7 @@ class Sizes:
 class Heads:
     """Two heads share a network: what helps one takes from the other."""
 
-    aim: str = "-error"
+    objective: str = "-error"
 
     def space(self, trial: optuna.Trial) -> dict[str, Any]:
         """Six parameters."""
@@ -154,7 +154,7 @@ def row(problem: str, side: str, trials: int, shares: list[float]) -> Row:
 def volume_of(problem: Problem) -> Callable[[list[tuple[float, float]]], float]:
     """The hypervolume of points, as a share of that of many random configurations, on the scale of their front."""
     rng = np.random.default_rng(0)
-    draws = (Draw(rng) for _ in range(REFERENCE_DRAWS))
+    draws = (SampledTrial(rng) for _ in range(REFERENCE_DRAWS))
     points: NDArray[np.float64] = np.array([problem.curve(problem.space(draw), EPOCHS) for draw in draws])  # type: ignore[arg-type]
     low, high = np.quantile(points, 0.5, axis=0), points.max(0)
     whole = hypervolume(staircase(points), low)
@@ -167,7 +167,7 @@ def volume_of(problem: Problem) -> Callable[[list[tuple[float, float]]], float]:
 
 
 def staircase(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Those of many points of two aims that nothing dominates."""
+    """Those of many points of two objectives that nothing dominates."""
     ordered = points[np.lexsort((-points[:, 1], -points[:, 0]))]
     best = np.maximum.accumulate(ordered[:, 1])
     return np.asarray(ordered[np.append(True, ordered[1:, 1] > best[:-1])])
@@ -180,14 +180,22 @@ def run(side: str, problem: Problem, trials: int, seed: int) -> list[tuple[float
         study.optimize(lambda trial: problem.curve(problem.space(trial), EPOCHS), n_trials=trials)
         return [(trial.values[0], trial.values[1]) for trial in study.trials]
     searcher = RungSearcher(
-        problem.space, metric="score", mode="max", rungs=rung_epochs(**SCHEDULE), seed=seed, aims=[problem.aim]
+        problem.space,
+        metric="score",
+        mode="max",
+        rungs=rung_epochs(**SCHEDULE),
+        seed=seed,
+        objectives=[problem.objective],
     )
     budget, reached = trials * EPOCHS, []  # type: int, list[tuple[float, float]]
     stop = stops_at(side)
     while budget > 0:
         number = str(len(reached))
         config = searcher.suggest(number)
-        name, curve = problem.aim.removeprefix("-"), [problem.curve(config, epoch) for epoch in range(1, EPOCHS + 1)]
+        name, curve = (
+            problem.objective.removeprefix("-"),
+            [problem.curve(config, epoch) for epoch in range(1, EPOCHS + 1)],
+        )
         last = stop(number, [score for score, _ in curve])
         for epoch, (score, other) in enumerate(curve[:last], start=1):
             report = {"epoch": epoch, "score": score, name: -other}

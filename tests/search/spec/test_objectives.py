@@ -83,7 +83,7 @@ def test_objectives_are_printed_with_what_they_mean() -> None:
     result = CliRunner().invoke(cli, ["spec", "--set", "objectives=[score, -macs]"])
 
     assert yaml.safe_load(result.stdout)["objectives"] == ["score", "-macs"]
-    assert "# What the search aims at" in result.stdout
+    assert "# What the search objectives at" in result.stdout
 
 
 def test_objectives_of_a_command_line() -> None:
@@ -94,7 +94,7 @@ def test_objectives_of_a_command_line() -> None:
 
 
 def test_the_space_tells_a_trial_what_is_known_of_it() -> None:
-    """The searcher need not learn what can be counted; a trial of a search without such an aim is told nothing."""
+    """The searcher need not model what can be computed; without such an objective, a trial gets no attribute."""
     told, values = drawn_under("[score, -macs, -parameters]")
     exact = known_before(["-macs", "-parameters"], values)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import ks_2samp
 
-from search.strategy.encoding import Draw, Points
+from search.strategy.encoding import SampledTrial, SpaceEncoding
 
 DISTRIBUTIONS: list[BaseDistribution] = [
     FloatDistribution(-1.0, 2.0),
@@ -38,11 +38,11 @@ def suggest(trial: Any, distribution: BaseDistribution) -> Any:
 @given(seed=st.integers(0, 1000))
 def test_what_is_drawn_comes_back_from_its_row(distribution: BaseDistribution, seed: int) -> None:
     """The model speaks of rows, and the study of parameters: none may be lost between them."""
-    draw, points = Draw(np.random.default_rng(seed)), Points()
+    draw, points = SampledTrial(np.random.default_rng(seed)), SpaceEncoding()
     value = suggest(draw, distribution)
     points.learn(draw.distributions)
     row = points.row(draw.params, draw.distributions)
-    again = Draw(np.random.default_rng(seed + 1), points.wanted(row))
+    again = SampledTrial(np.random.default_rng(seed + 1), points.wanted(row))
 
     assert distribution._contains(distribution.to_internal_repr(value))
     drawn = suggest(again, distribution)
@@ -54,7 +54,7 @@ def test_what_is_drawn_comes_back_from_its_row(distribution: BaseDistribution, s
 def test_draws_are_spread_as_optunas_are(distribution: BaseDistribution) -> None:
     """On the scale of the range, and with the first and last value as likely as the others."""
     rng = np.random.default_rng(0)
-    ours = [suggest(Draw(rng), distribution) for _ in range(2000)]
+    ours = [suggest(SampledTrial(rng), distribution) for _ in range(2000)]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     theirs = [suggest(study.ask(), distribution) for _ in range(500)]
 
@@ -63,7 +63,7 @@ def test_draws_are_spread_as_optunas_are(distribution: BaseDistribution) -> None
 
 def test_a_wanted_value_moves_into_the_range_that_there_is() -> None:
     """A range may depend on other parameters."""
-    draw = Draw(np.random.default_rng(0), {"x": 5.0, "n": 7, "absent": 1})
+    draw = SampledTrial(np.random.default_rng(0), {"x": 5.0, "n": 7, "absent": 1})
 
     assert draw.suggest_float("x", 0.0, 2.0) == 2.0
     assert draw.suggest_int("n", 2, 6, step=2) == 6
@@ -72,14 +72,14 @@ def test_a_wanted_value_moves_into_the_range_that_there_is() -> None:
 
 def test_steps_stay_in_the_space() -> None:
     """Whatever moves: numbers lie where the space has them, choices are among its own, what is absent stays so."""
-    draw, points, rng = Draw(np.random.default_rng(0)), Points(), np.random.default_rng(1)
+    draw, points, rng = SampledTrial(np.random.default_rng(0)), SpaceEncoding(), np.random.default_rng(1)
     draw.suggest_int("n", 1, 5)
     draw.suggest_categorical("c", ["a", "b", "c"])
     draw.suggest_float("x", 0.0, 1.0)
     points.learn(draw.distributions)
     points.learn({"other": FloatDistribution(0.0, 1.0)})
     parent = points.row(draw.params, draw.distributions)[None]
-    rows = points.moved(rng, parent, 300, 0.5)
+    rows = points.neighbours(rng, parent, 300, 0.5)
 
     assert np.isnan(rows[:, 3]).all()
     assert {points.wanted(row)["n"] for row in rows} == {1, 2, 3, 4, 5}
@@ -91,7 +91,7 @@ def test_steps_stay_in_the_space() -> None:
 
 def test_a_choice_is_as_far_from_each_other_one() -> None:
     """Their order in the list means nothing."""
-    points = Points()
+    points = SpaceEncoding()
     points.learn({"c": CategoricalDistribution(("a", "b", "c")), "x": FloatDistribution(0.0, 1.0)})
     features = points.features(np.array([[0, np.nan], [1, np.nan], [2, np.nan]]))
     distances = np.linalg.norm(features[:, None] - features, axis=2)
@@ -102,7 +102,7 @@ def test_a_choice_is_as_far_from_each_other_one() -> None:
 
 def test_a_choice_among_numbers_has_an_order() -> None:
     """Of 16, 32 and 64 units, what 32 are worth says something of the others."""
-    points = Points()
+    points = SpaceEncoding()
     points.learn({"n": CategoricalDistribution((64, 16, 32))})
 
     assert points.features(np.array([[0], [1], [2], [np.nan]])).tolist() == [[1.0], [0.0], [0.5], [0.5]]
@@ -111,7 +111,7 @@ def test_a_choice_among_numbers_has_an_order() -> None:
 
 def test_a_range_that_grows_is_told() -> None:
     """Rows of before mean something else then."""
-    points = Points()
+    points = SpaceEncoding()
 
     assert points.learn({"x": FloatDistribution(0.0, 1.0)})
     assert not points.learn({"x": FloatDistribution(0.2, 0.8)})

@@ -1,4 +1,4 @@
-"""Searches of several aims: the trade-offs that they find, and what they know after an interruption."""
+"""Searches of several objectives: the trade-offs that they find, and what they know after an interruption."""
 
 from __future__ import annotations
 
@@ -44,10 +44,12 @@ def run_trials(
     figures: Figures,
     *,
     seed: int = 0,
-    aims: Sequence[str] = ("-size",),
+    objectives: Sequence[str] = ("-size",),
     study: optuna.Study | None = None,
 ) -> tuple[RungSearcher, list[dict[str, Any]]]:
-    searcher = RungSearcher(space, metric="score", mode="max", rungs=RUNGS, seed=seed, aims=aims, study=study)
+    searcher = RungSearcher(
+        space, metric="score", mode="max", rungs=RUNGS, seed=seed, objectives=objectives, study=study
+    )
     configs = []
     for number in map(str, range(count)):
         configs.append(searcher.suggest(number))
@@ -64,7 +66,7 @@ def volume(configs: Sequence[dict[str, Any]]) -> float:
 
 @pytest.mark.parametrize(("space", "figures"), [(sized, only_score), (box, conflict)], ids=["known", "reported"])
 def test_trade_offs_are_found_sooner_than_by_chance(space: Callable[[optuna.Trial], None], figures: Figures) -> None:
-    """It is what several aims are for: with as many trials, more of the space of both aims is reached."""
+    """It is what several objectives are for: with as many trials, more of the space of both objectives is reached."""
     ours = [volume(run_trials(space, 30, figures, seed=seed)[1]) for seed in range(4)]
     rng = np.random.default_rng(0)
     chance = [volume([dict(zip("xyz", rng.random(3), strict=True)) for _ in range(30)]) for _ in range(200)]
@@ -73,9 +75,9 @@ def test_trade_offs_are_found_sooner_than_by_chance(space: Callable[[optuna.Tria
 
 
 def test_the_whole_front_is_sought() -> None:
-    """One aim alone would draw every proposal to its own end."""
+    """One objective alone would draw every proposal to its own end."""
     _, several = run_trials(box, 30, conflict)
-    _, one = run_trials(box, 30, conflict, aims=())
+    _, one = run_trials(box, 30, conflict, objectives=())
 
     assert min(config["x"] for config in several[10:]) < 0.1
     assert max(config["x"] for config in several[10:]) > 0.5
@@ -88,10 +90,10 @@ def test_a_search_that_is_gone_on_with_knows_all_aims() -> None:
     def apart(config: dict[str, Any], _: int) -> dict[str, float]:
         return {"score": 1 - abs(config["x"] - 0.5), "gain": 1 - abs(config["y"] - 0.9)}
 
-    searcher, _ = run_trials(box, 20, apart, aims=["gain"])
+    searcher, _ = run_trials(box, 20, apart, objectives=["gain"])
     late = []
     for seed in range(3):
-        searcher, configs = run_trials(box, 4, apart, aims=["gain"], study=searcher.study, seed=seed)
+        searcher, configs = run_trials(box, 4, apart, objectives=["gain"], study=searcher.study, seed=seed)
         late += [config["y"] for config in configs]
 
     assert mean(abs(y - 0.9) < 0.2 for y in late) > 0.6  # by chance it is 0.3

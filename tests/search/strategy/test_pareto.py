@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from search.strategy.pareto import directions, hypervolume, log_volume_gain, non_dominated
 
 points = st.integers(1, 3).flatmap(
-    lambda aims: st.lists(st.tuples(*[st.integers(0, 4)] * aims), min_size=1, max_size=8)
+    lambda objectives: st.lists(st.tuples(*[st.integers(0, 4)] * objectives), min_size=1, max_size=8)
 )
 
 
@@ -39,7 +39,7 @@ def test_the_hypervolume_is_what_is_dominated(found: list[tuple[int, ...]]) -> N
 
 
 def test_the_gain_is_what_the_volume_grows_by() -> None:
-    """Against volumes of drawn outcomes, up to a constant: uncertain and known aims, near the front and beyond it."""
+    """Against volumes of sampled outcomes, up to a constant, for uncertain and known objectives."""
     rng = np.random.default_rng(0)
     front = np.array([[0.0, 1.0], [0.5, 0.6], [1.0, 0.0]])
     reference = front.min(0) - 0.1

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 
-from search.strategy.proposer import ENOUGH, RANDOM_EVERY
+from search.strategy.proposer import MIN_RESULTS, RANDOM_EVERY
 from search.strategy.searcher import RungSearcher
 
 Space = Callable[[optuna.Trial], "dict[str, Any] | None"]
@@ -80,7 +80,7 @@ def test_a_space_of_which_all_is_infeasible_is_still_drawn_from() -> None:
     def forbidden(trial: optuna.Trial) -> None:
         trial.set_constraint("size", 1 + trial.suggest_float("x", 0.0, 1.0))
 
-    configs = run_trials(searcher_of(forbidden), 2 * ENOUGH, lambda config: float(config["x"]))
+    configs = run_trials(searcher_of(forbidden), 2 * MIN_RESULTS, lambda config: float(config["x"]))
     assert all(0 <= config["x"] <= 1 for config in configs)
 
 
@@ -97,7 +97,10 @@ def test_a_small_space_is_tried_out() -> None:
 
 def test_a_space_without_parameters() -> None:
     """Nothing to search is no reason to fail."""
-    assert run_trials(searcher_of(lambda _: {"fixed": 1}), 2 * ENOUGH, lambda _: 0.5) == [{"fixed": 1}] * 2 * ENOUGH
+    assert (
+        run_trials(searcher_of(lambda _: {"fixed": 1}), 2 * MIN_RESULTS, lambda _: 0.5)
+        == [{"fixed": 1}] * 2 * MIN_RESULTS
+    )
 
 
 def test_a_parameter_that_appears_late() -> None:
@@ -126,7 +129,7 @@ def test_ranges_may_depend_on_other_parameters() -> None:
 
 def test_scores_that_are_all_alike() -> None:
     """As of networks that all diverged to the same value: no division by their spread."""
-    configs = run_trials(searcher_of(line), 3 * ENOUGH, lambda _: 0.0)
+    configs = run_trials(searcher_of(line), 3 * MIN_RESULTS, lambda _: 0.0)
 
     assert len({config["x"] for config in configs}) == len(configs)
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from search.spec.sections import rung_epochs
-from search.strategy.scheduler import build_scheduler, remind
+from search.strategy.scheduler import build_scheduler, replay
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_resumed_search_knows_its_recipes(stopped_at: Callable[..., int]) -> N
     """The best one of all goes on, not the best since the search was resumed."""
     scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=1, reduction_factor=3)
     curve = dict.fromkeys(range(1, 10), 0.5)
-    remind(
+    replay(
         scheduler,
         [
             create_trial(state=TrialState.COMPLETE, value=0.5, intermediate_values=curve, user_attrs={"recipe": "a"}),

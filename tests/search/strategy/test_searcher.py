@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from search.strategy.proposer import ENOUGH
+from search.strategy.proposer import MIN_RESULTS
 from search.strategy.searcher import RungSearcher
 
 RUNGS = [1, 3, 9]
@@ -93,7 +93,7 @@ def test_a_few_whole_curves_outweigh_many_starts() -> None:
     """Curves that cross are recognised by those that were seen to their end, though ASHA lets few get there."""
     late = []
     for seed in range(5):
-        proposals(searcher := searcher_of(seed=seed), ENOUGH - 1, misleading)
+        proposals(searcher := searcher_of(seed=seed), MIN_RESULTS - 1, misleading)
         configs = [run_trial(searcher, f"short-{number}", misleading, [1]) for number in range(40)]
         late.append(mean(abs(config["x"] - 0.9) for config in configs[-20:]))
 
@@ -215,7 +215,7 @@ def test_a_search_of_nothing_but_failures_goes_on() -> None:
     """Tune takes None for 'no more trials': a proposal is made whatever happened before."""
     searcher = searcher_of()
     configs = []
-    for number in range(3 * ENOUGH):
+    for number in range(3 * MIN_RESULTS):
         configs.append(searcher.suggest(str(number)))
         searcher.on_trial_complete(str(number), error=True)
 

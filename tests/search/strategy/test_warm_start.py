@@ -68,7 +68,7 @@ def test_a_recipe_outside_of_the_space_is_named() -> None:
 
 
 def test_a_range_that_excludes_a_recipe_leaves_it_out() -> None:
-    """Its value moved to the bound would be another recipe."""
+    """Its value neighbours to the bound would be another recipe."""
     lr = {"per": "optimizer.name", "sgd": {"low": 0.1, "high": 1.0}, "adam": 1e-3, "adamw": 1e-3}
     _, outside = find_starts(spec_of(optimizer={"lr": lr}), ["recipes"], NOWHERE)
     assert outside["monimoyd-unet"] == "its optimizer.lr is 0.01, and the space has 0.1 to 1"

@@ -1,4 +1,4 @@
-"""The recipes as a person lists them: what each is, in words and figures."""
+"""The recipes in text and figures, as 'twinhead recipes' prints them."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def show_recipes(console: Console, listed: Sequence[Mapping[str, Any]]) -> None:
     for row in listed:
         console.print(f"{row['name']:<22}{row['source']}", highlight=False, soft_wrap=True)
     console.print(
-        "\n'twinhead recipes NAME' prints one whole, with what was corrected; 'twinhead train NAME DATA' runs it.",
+        "\n'twinhead recipes NAME' prints a recipe and its corrections; 'twinhead train NAME DATA' trains it.",
         highlight=False,
         soft_wrap=True,
     )
@@ -131,8 +131,12 @@ def _optimizer(config: OptimizerConfig) -> str:
     named = f"{config.name} {config.lr:g}"
     if config.name == "sgd" and config.momentum:
         named += f", {'nesterov' if config.nesterov else 'momentum'} {config.momentum:g}"
-    return named + (f", decay {config.weight_decay:g}" if config.weight_decay else "")
+    elif config.name != "sgd" and config.momentum != OptimizerConfig().momentum:
+        named += f", beta1 {config.momentum:g}"
+    named += f", decay {config.weight_decay:g}" if config.weight_decay else ""
+    return named + (f", {config.steps_per_batch} steps a batch" if config.steps_per_batch > 1 else "")
 
 
 def _policy(config: PolicyConfig) -> str:
-    return f"constant, then {config.name}" if config.hold and config.name != "constant" else config.name
+    named = f"constant, then {config.name}" if config.hold and config.name != "constant" else config.name
+    return f"{named} with plateau drops" if config.name == "cyclic" and config.cyclic.plateau else named

@@ -23,14 +23,14 @@ class StepPolicy(Section):
 
 
 class PlateauPolicy(Section):
-    """Multiply by `factor` when what is watched has not improved for `patience` of the horizon, stepped per epoch."""
+    """Multiply by `factor` after more than `patience` of the horizon without an improvement, stepped per epoch."""
 
     patience: Share = 0.1
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
     threshold: Weight = 1e-3
-    """Smallest improvement that counts: of the score as it is, of the training loss as a share of it."""
-    watch: Literal["score", "train_loss"] = "score"
-    """The validation score, or the training loss."""
+    """Smallest improvement that counts: absolute for the score, relative for a loss."""
+    watch: Literal["score", "val_loss", "train_loss"] = "score"
+    """The validation score, the validation loss, or the training loss."""
 
 
 class CyclicPolicy(Section):
@@ -48,6 +48,9 @@ class CyclicPolicy(Section):
     """Move the momentum against the learning rate, from `max_momentum` to `base_momentum` and back."""
     base_momentum: Momentum = 0.8
     max_momentum: Momentum = 0.9
+    plateau: PlateauPolicy | None = None
+    """A published error: a plateau rule beside the cycle. The cycle does not know of its drops: each lasts until the
+    cycle next sets the rate, which is one epoch, or one batch. None in a training without what it watches."""
 
 
 class OneCyclePolicy(Section):
@@ -96,3 +99,10 @@ class PolicyConfig(Section):
         if self.horizon_epochs is not None and self.horizon_batches is not None:
             raise ValueError("have horizon_epochs or horizon_batches, not both")
         return self
+
+    @property
+    def watched(self) -> str | None:
+        """What the plateau rule in use watches; None where there is no such rule."""
+        rules = {"plateau": self.plateau, "cyclic": self.cyclic.plateau}
+        rule = rules.get(self.name)
+        return rule.watch if rule else None

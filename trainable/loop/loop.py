@@ -23,6 +23,7 @@ from trainable.loop.clock import Clock, forget_peaks, peaks
 from trainable.loop.precision import autocast
 from trainable.loop.state import Training, World
 from trainable.loop.step import after_out_of_memory, train_step
+from trainable.loss.dual_loss import DualLoss
 from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.pooled import MetricSums
 from trainable.models.prediction import Prediction
@@ -78,7 +79,7 @@ def fit(
         metrics = train_epoch(training, train, epoch, world, clock)
         if val is not None:
             with clock.during("evaluation"):
-                metrics |= evaluate(training.model, val, config, world)
+                metrics |= evaluate(training.model, val, config, world, loss=_watched_loss(training))
         metrics |= _spent(clock, world, samples=len(train[epoch - 1].split))
         due = _end_epoch(training, epoch, metrics) or epoch in checkpoint_epochs or epoch == config.epochs
         save = functools.partial(training.save, metrics=metrics) if due else None
@@ -172,11 +173,26 @@ def _spent(clock: Clock, world: World, *, samples: int) -> dict[str, float]:
     }
 
 
+def _watched_loss(training: Training) -> DualLoss | None:
+    """The loss, where a policy watches it on the validation split."""
+    policies = (training.config.policy, training.config.depth_policy)
+    return training.loss if any(policy and policy.watched == "val_loss" for policy in policies) else None
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Loader, config: TrialConfig, world: World) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, loader: Loader, config: TrialConfig, world: World, *, loss: DualLoss | None = None
+) -> dict[str, float]:
     """The metrics of `model`, pooled over the whole split and all workers.
 
     Out of memory, it begins again with batches of half the size.
+
+    Args:
+        model: takes a batch's inputs, and returns a `Prediction`.
+        loader: of the split.
+        config: of the trial.
+        world: the device, and the worker's place among the others.
+        loss: adds its mean over the samples, as 'val_loss'.
 
     Raises:
         torch.OutOfMemoryError: if there are several workers, or a single sample is too much.
@@ -184,11 +200,14 @@ def evaluate(model: nn.Module, loader: Loader, config: TrialConfig, world: World
     model.eval()
     while True:
         try:
-            sums = MetricSums(world.device)
+            sums, losses = MetricSums(world.device), torch.zeros(2, dtype=torch.float64, device=world.device)
             for batch in loader.epoch(0):
                 with autocast(config.model, batch.bg.device):
                     prediction: Prediction = model(*batch.inputs())
                 sums.update(prediction, batch.mask, batch.depth)
+                if loss is not None:
+                    total, _ = loss(prediction, *batch.targets())
+                    losses += torch.stack([total.double() * len(batch), torch.full_like(losses[0], len(batch))])
             break
         except torch.OutOfMemoryError:
             if world.size > 1 or loader.batch_size == 1:
@@ -198,7 +217,10 @@ def evaluate(model: nn.Module, loader: Loader, config: TrialConfig, world: World
             f"Evaluation ran out of memory; it goes on with batches of {loader.batch_size} samples.", world.device
         )
     sums.load(world.sum(sums.state()))
-    return sums.compute()
+    if loss is None:
+        return sums.compute()
+    total, samples = world.sum(losses).tolist()
+    return sums.compute() | {"val_loss": total / samples}
 
 
 def _end_epoch(training: Training, epoch: int, metrics: dict[str, Any]) -> bool:

@@ -110,7 +110,7 @@ def start(
         steps_of_epochs: optimizer steps of each epoch.
         world: where this process stands.
         data_fingerprint: of the data set, for the checkpoints.
-        replay: learning-rate factors of an earlier run, one an epoch, that take the place of a plateau of scores.
+        replay: learning-rate factors of an earlier run, one an epoch, for a plateau policy that watches validation.
         spread: wraps the network for several workers.
     """
     torch.manual_seed(config.seed)
@@ -131,7 +131,7 @@ def start(
 
 
 def _policy(config: PolicyConfig, steps_of_epochs: Sequence[int], replay: list[float] | None) -> Policy:
-    if replay is not None and config.name == "plateau" and config.plateau.watch == "score":
+    if replay is not None and config.name == "plateau" and config.watched != "train_loss":
         return build_replay(
             replay,
             warmup=config.warmup,

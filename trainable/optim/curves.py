@@ -73,8 +73,8 @@ class Rule(Protocol):
     def momentum(self, step: int, epoch: int) -> float | None:
         """Give the momentum, or None to leave it alone."""
 
-    def epoch_end(self, metrics: Mapping[str, float]) -> None:
-        """Take note of what an epoch came to."""
+    def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
+        """Take the metrics of an epoch; the next one is `next_epoch`, which begins with `next_step`."""
 
     def state_dict(self) -> dict[str, Any]:
         """Give what the steps' numbers do not say, as plain values."""
@@ -100,8 +100,8 @@ class Curve:
         """Give the momentum, or None to leave it alone."""
         return self._momentum(step, epoch) if self._momentum else None
 
-    def epoch_end(self, metrics: Mapping[str, float]) -> None:
-        """Nothing follows from a measurement."""
+    def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
+        """A curve does not depend on metrics."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the numbers of step and epoch say it all."""
@@ -111,34 +111,29 @@ class Curve:
         """There is nothing to be restored."""
 
 
-class _Plateau:
-    """Lower the factor after more than `patience` epochs in which what is watched did not improve."""
+class _Watch:
+    """Counts epochs in which a metric did not improve (`ReduceLROnPlateau`)."""
 
-    def __init__(self, config: PlateauPolicy, patience: int) -> None:
+    def __init__(self, config: PlateauPolicy, horizon: Horizon) -> None:
         self._config = config
-        self._patience = patience
-        self._factor = 1.0
+        self._patience = rounded(config.patience, horizon.epochs)
         self._best: float | None = None
         self._bad_epochs = 0
 
-    def factor(self, step: int, epoch: int) -> float:  # noqa: ARG002  what it depends on are the measurements
-        return self._factor
-
-    def momentum(self, step: int, epoch: int) -> float | None:  # noqa: ARG002
-        return None
-
-    def epoch_end(self, metrics: Mapping[str, float]) -> None:
+    def fires(self, metrics: Mapping[str, float]) -> bool:
+        """Count an epoch; True, and the count starts again, after more than `patience` without an improvement."""
         watched = OBJECTIVE if self._config.watch == "score" else self._config.watch
         if watched not in metrics:  # as in a run that is not validated
-            return
+            return False
         value = metrics[watched]
         if self._has_improved(value):
             self._best, self._bad_epochs = value, 0
-            return
+            return False
         self._bad_epochs += 1
-        if self._bad_epochs > self._patience:
-            self._factor *= self._config.factor
-            self._bad_epochs = 0
+        if self._bad_epochs <= self._patience:
+            return False
+        self._bad_epochs = 0
+        return True
 
     def _has_improved(self, value: float) -> bool:
         """False for a value that is NaN."""
@@ -149,10 +144,65 @@ class _Plateau:
         return value < self._best * (1 - self._config.threshold)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"factor": self._factor, "best": self._best, "bad_epochs": self._bad_epochs}
+        return {"best": self._best, "bad_epochs": self._bad_epochs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._factor, self._best, self._bad_epochs = state["factor"], state["best"], state["bad_epochs"]
+        self._best, self._bad_epochs = state["best"], state["bad_epochs"]
+
+
+class _Plateau:
+    """Lower the factor for good each time that the watch fires."""
+
+    def __init__(self, config: PlateauPolicy, horizon: Horizon) -> None:
+        self._watch = _Watch(config, horizon)
+        self._drop = config.factor
+        self._factor = 1.0
+
+    def factor(self, step: int, epoch: int) -> float:  # noqa: ARG002  it depends on the metrics alone
+        return self._factor
+
+    def momentum(self, step: int, epoch: int) -> float | None:  # noqa: ARG002
+        return None
+
+    def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:  # noqa: ARG002
+        if self._watch.fires(metrics):
+            self._factor *= self._drop
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"factor": self._factor, **self._watch.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._factor = state["factor"]
+        self._watch.load_state_dict(state)
+
+
+class _PlateauBeside:
+    """A curve, lowered each time that the watch fires until the curve next sets the rate: for an epoch, or a step."""
+
+    def __init__(self, curve: Curve, config: PlateauPolicy, horizon: Horizon, *, by_epoch: bool) -> None:
+        self._curve, self._by_epoch = curve, by_epoch
+        self._watch = _Watch(config, horizon)
+        self._drop = config.factor
+        self._dropped: int | None = None
+        """The epoch, or the step, that the last drop is for."""
+
+    def factor(self, step: int, epoch: int) -> float:
+        is_dropped = self._dropped == (epoch if self._by_epoch else step)
+        return self._curve.factor(step, epoch) * (self._drop if is_dropped else 1.0)
+
+    def momentum(self, step: int, epoch: int) -> float | None:
+        return self._curve.momentum(step, epoch)
+
+    def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
+        if self._watch.fires(metrics):
+            self._dropped = next_epoch if self._by_epoch else next_step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"dropped": self._dropped, **self._watch.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._dropped = state["dropped"]
+        self._watch.load_state_dict(state)
 
 
 def _constant(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001  all builders are called alike
@@ -171,11 +221,14 @@ def _plateau(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noq
     A share that rounds to no epoch is a patience of 0: the first epoch without an improvement lowers the factor.
     Torch leaves the rate alone once a step down is below 1e-8; here it goes on falling.
     """
-    return _Plateau(config.plateau, rounded(config.plateau.patience, horizon.epochs))
+    return _Plateau(config.plateau, horizon)
 
 
 def _cyclic(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
-    """Triangles (`CyclicLR`, triangular or triangular2); rise and fall take at least one step or epoch each."""
+    """Triangles (`CyclicLR`, triangular or triangular2); rise and fall take at least one step or epoch each.
+
+    With a plateau rule beside them, as `ReduceLROnPlateau` on the same optimizer, called after `CyclicLR`.
+    """
     cyclic = config.cyclic
     by_epoch = cyclic.cadence == "epoch"
     half_period = max(1, rounded(cyclic.period / 2, horizon.epochs if by_epoch else horizon.steps))
@@ -185,10 +238,11 @@ def _cyclic(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa
         return min(place, 2 * half_period - place) / half_period * (0.5**cycle if cyclic.halve else 1.0)
 
     spread = cyclic.max_momentum - cyclic.base_momentum
-    return Curve(
+    curve = Curve(
         lambda step, epoch: cyclic.floor + (1 - cyclic.floor) * height(step, epoch),
         (lambda step, epoch: cyclic.max_momentum - spread * height(step, epoch)) if cyclic.cycle_momentum else None,
     )
+    return _PlateauBeside(curve, cyclic.plateau, horizon, by_epoch=by_epoch) if cyclic.plateau else curve
 
 
 def _onecycle(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001

@@ -1,7 +1,7 @@
 """How the learning rate changes over a run, as a factor of its peak, and with it the momentum.
 
-A policy is asked for every optimizer step, by the step's number alone, so that a resumed run goes on where it was; only
-`plateau` depends on what was measured, and keeps that in its state. The curves are those of torch's schedulers, at the
+A policy is a function of the optimizer step's number, so that a resumed run continues where it was; only a plateau rule
+depends on metrics, and keeps its counts in its state. The curves are those of torch's schedulers, at the
 cadence they are driven with: `trainable/optim/curves.py`. Steps count optimizer steps from 0 over the whole run.
 """
 
@@ -71,7 +71,11 @@ class Policy:
         factor = self._factor(min(self._run.first_step(epoch + 1), self._run.steps) - 1)
         self._history.append(factor)
         if epoch >= self._hold_epochs:
-            self._rule.epoch_end(metrics)
+            self._rule.epoch_end(
+                metrics,
+                next_step=self._run.first_step(epoch + 1) - self._hold_steps,
+                next_epoch=epoch + 1 - self._hold_epochs,
+            )
         return factor
 
     def state_dict(self) -> dict[str, Any]:

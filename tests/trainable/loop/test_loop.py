@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
 from data.loader import Loader
@@ -23,6 +24,7 @@ from trainable.loop.clock import Clock
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.state import Training, World, start
 from trainable.loop.step import train_step
+from trainable.loss.dual_loss import DualLoss
 from trainable.optim.optimizers import OPTIMIZERS
 from trainable.optim.schedules import POLICIES
 from trainable.trial import evaluation_loader, read_part, training_loaders
@@ -211,6 +213,41 @@ def test_a_checkpoint_is_of_its_epoch(trial_data: TrialData, tmp_path: Path) -> 
         assert measured == pytest.approx({name: stored[name] for name in measured}, rel=1e-6)
 
 
+PLATEAU = {"patience": 0.0, "factor": 0.1, "threshold": 1.0, "watch": "val_loss"}
+"""No loss but 0 is an improvement by all of it, so that every epoch after the first one is followed by a drop."""
+
+
+def test_the_validation_loss_is_measured_where_a_policy_watches_it(trial_data: TrialData) -> None:
+    """It is the loss that is trained, as a mean over samples; nobody else pays for it."""
+    chosen = config(policy={"name": "cyclic", "cyclic": {"plateau": PLATEAU}}, loss={"combine": "sqrt"}, epochs=1)
+    training, [end] = run(chosen, trial_data)
+    [batch] = evaluation_loader(chosen, trial_data, "val", ALONE).epoch(0)
+    mask, depth = batch.targets()
+    with torch.no_grad():
+        predicted = training.network.eval()(*batch.inputs())
+    roots = [
+        (loss + 1e-6) ** 0.5
+        for loss in (
+            binary_cross_entropy_with_logits(predicted.mask_logits, mask).item(),
+            (predicted.depth - depth).abs().mean().item(),
+        )
+    ]
+    assert end.metrics["val_loss"] == pytest.approx(sum(roots), rel=1e-5)
+    _, [unwatched] = run(config(policy={"name": "cyclic"}, epochs=1), trial_data)
+    assert "val_loss" not in unwatched.metrics
+
+
+@pytest.mark.parametrize("watch", ["val_loss", "score"])
+def test_a_plateau_rule_beside_a_cycle_lowers_the_rate_of_a_run(trial_data: TrialData, watch: str) -> None:
+    """The third and the fourth epoch, for the first one is always the best so far."""
+    cyclic = {"period": 1.0, "floor": 0.5, "cadence": "epoch"}
+    _, plain = run(config(policy={"name": "cyclic", "cyclic": cyclic}), trial_data)
+    policy = {"name": "cyclic", "cyclic": {**cyclic, "plateau": {**PLATEAU, "watch": watch}}}
+    _, dropped = run(config(policy=policy), trial_data)
+    ratios = [low.metrics["lr"] / high.metrics["lr"] for low, high in zip(dropped, plain, strict=True)]
+    assert ratios == pytest.approx([1.0, 1.0, 0.1, 0.1])
+
+
 def test_metrics_do_not_depend_on_the_evaluation_batch(trial_data: TrialData) -> None:
     """They are compared between machines that evaluate in batches of other sizes."""
     chosen = config(model={"family": "resunet", "width": 2}, epochs=1)
@@ -244,9 +281,10 @@ def test_a_plateau_is_one_of_the_validation_score(trial_data: TrialData) -> None
     assert 2 < len(set(expected)) < 7  # both happened
 
 
-def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData) -> None:
+@pytest.mark.parametrize("watch", ["score", "val_loss"])
+def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData, watch: str) -> None:
     """The final training has no score to watch, and lowers its learning rate where the search's trial did."""
-    chosen = config(policy={"name": "plateau"}, optimizer={"lr": 0.01})
+    chosen = config(policy={"name": "plateau", "plateau": {"watch": watch}}, optimizer={"lr": 0.01})
     factors = [1.0, 1.0, 0.3, 0.09]
     train = training_loaders(chosen, trial_data, ALONE)
     training = start(
@@ -267,7 +305,8 @@ def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, f
     torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     try:
         world = World(device=torch.device("cpu"), rank=rank, size=2)
-        chosen = config(model={"family": "resunet", "width": 2}, epochs=2)
+        watching = {"name": "plateau", "plateau": {"watch": "val_loss"}}
+        chosen = config(model={"family": "resunet", "width": 2}, policy=watching, epochs=2)
         train = training_loaders(chosen, data, world)
         training = start(
             chosen,
@@ -295,5 +334,7 @@ def test_two_workers_report_the_metrics_of_the_whole_split(trial_data: TrialData
     for left, right in zip(*(network.parameters() for network in networks), strict=True):
         assert torch.equal(left, right)
     chosen = load_origin(tmp_path / "0").config
-    alone = loop.evaluate(networks[0], evaluation_loader(chosen, trial_data, "val", ALONE), chosen, ALONE)
+    val = evaluation_loader(chosen, trial_data, "val", ALONE)
+    alone = loop.evaluate(networks[0], val, chosen, ALONE, loss=DualLoss(chosen.loss))
+    assert "val_loss" in alone
     assert {name: first[name] for name in alone} == pytest.approx(alone, rel=1e-6)

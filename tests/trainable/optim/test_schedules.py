@@ -193,7 +193,8 @@ def test_warmup_agrees_with_torch():
 )
 def test_no_step_is_taken_with_a_rate_of_zero_or_above_the_peak(name, warmup, hold, horizon, lengths):
     """At any length, down to one epoch of one step, and where the hold leaves no step; after the last one it stays."""
-    onecycle, cyclic = OneCyclePolicy(cycle_momentum=True), CyclicPolicy(cycle_momentum=True)
+    onecycle = OneCyclePolicy(cycle_momentum=True)
+    cyclic = CyclicPolicy(cycle_momentum=True, plateau=PlateauPolicy(patience=0.0))
     config = PolicyConfig(name=name, warmup=warmup, hold=hold, onecycle=onecycle, cyclic=cyclic, **horizon)
     policy = build_policy(config, steps_of_epochs=lengths)
     steps = sum(lengths)
@@ -209,6 +210,14 @@ RESUMED = {
     ),
     "cycle of the momentum": PolicyConfig(
         name="cyclic", hold=0.1, cyclic=CyclicPolicy(cadence="epoch", cycle_momentum=True)
+    ),
+    "cycle by epochs with a plateau rule beside it, interrupted after a drop": PolicyConfig(
+        name="cyclic",
+        hold=0.1,
+        cyclic=CyclicPolicy(cadence="epoch", plateau=PlateauPolicy(patience=0.25, watch="train_loss")),
+    ),
+    "cycle by batches with a plateau rule beside it, interrupted before a drop": PolicyConfig(
+        name="cyclic", cyclic=CyclicPolicy(plateau=PlateauPolicy(patience=0.6, watch="train_loss"))
     ),
     "one cycle of the momentum, interrupted in its hold": PolicyConfig(
         name="onecycle", hold=0.7, horizon_batches=40, onecycle=OneCyclePolicy(cycle_momentum=True)
@@ -247,6 +256,19 @@ def test_a_resumed_run_goes_on_where_it_was(name, kind, tmp_path):
     assert train(second, after, range(7, 12)) == expected[sum(lengths[:7]) :]
     assert second.history == whole.history
     assert json.loads(json.dumps(second.state_dict())) == whole.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("cadence", "expected"),
+    [("epoch", [0.75, 0.75, 0.5, 0.5, 0.75, 0.75]), ("batch", [0.75, 0.875, 0.5, 0.875, 0.75, 0.625])],
+)
+def test_a_drop_beside_a_cycle_lasts_until_the_cycle_sets_the_rate(cadence, expected):
+    """That is one epoch or one batch; the peak, which the third epoch begins with, is halved here."""
+    cyclic = CyclicPolicy(period=0.8, floor=0.5, cadence=cadence, plateau=PlateauPolicy(patience=0.0, factor=0.5))
+    policy = build_policy(PolicyConfig(name="cyclic", cyclic=cyclic), steps_of_epochs=[2] * 5)
+    for score in (0.5, 0.4):
+        policy.epoch_end({"score": score})
+    assert [policy.factor(step) for step in range(2, 8)] == pytest.approx(expected)
 
 
 def test_the_history_has_the_factor_that_each_epoch_ended_with():

@@ -12,13 +12,13 @@ from search.cli.shared import console, json_option, print_result
     "  twinhead recipes birender-cnn --json --faithful"
 )
 @click.argument("name", required=False)
-@click.option("--faithful", is_flag=True, help="With the published errors turned back on.")
+@click.option("--faithful", is_flag=True, help="As published, with the errors that were corrected.")
 @json_option
 def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
     """List the published recipes, or print one as YAML.
 
-    A recipe is a YAML file: copy it, change it, and give 'train' or 'compare' the path of the copy. At its end stands,
-    line by line, what was corrected, and what --faithful turns back on.
+    A recipe is a YAML file: copy it, change it, and pass the path of the copy to 'train' or 'compare'. It ends with a
+    list of the corrections: those that --faithful undoes, and those that it does not, with the reason.
     """
     from search.recipes.listing import as_text, describe_whole, list_recipes, show_recipes
     from trainable.recipes import load_recipe

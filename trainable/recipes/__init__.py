@@ -1,6 +1,6 @@
 """The published projects as recipes: a YAML file each, which a user can read, copy and change.
 
-A recipe is corrected by default. What was put right is listed in its file; `faithful` turns back on what it can.
+A recipe is corrected by default. Its file lists the corrections; `faithful` undoes those that can be undone.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ RECIPES = (
 
 
 class Correction(Section):
-    """Something that was put right, or one of its traps that does not arise here."""
+    """A published error that was corrected, or a way in which the recipe differs from what was published."""
 
     what: str
-    """What was wrong, in a sentence."""
+    """What was published, in one or two sentences."""
     published: dict[str, Any] | None = None
-    """Values by dotted key of the recipe that turn it back on."""
+    """Values by dotted key of the recipe that reproduce it."""
     because: str | None = None
-    """Why it cannot be, or need not be, turned back on."""
+    """Why it cannot be, or need not be, reproduced."""
 
     @model_validator(mode="after")
-    def _comes_to_something(self) -> Self:
+    def _has_one_outcome(self) -> Self:
         if bool(self.published) == bool(self.because):
             raise ValueError("have either 'published' or 'because'")
         return self
 
 
 class Evaluation(Section):
-    """How the project's own metric is taken."""
+    """How the project's own metric is computed."""
 
     on: Literal["probability", "logits"] = "probability"
-    """What the heads gave after their activations, or before."""
+    """On the outputs of the heads after their activations, or before."""
     average: Literal["pictures", "batches"] = "pictures"
-    """Over all pictures and pixels, or over batches with equal weight."""
+    """Over all images and pixels, or over batches with equal weight."""
 
 
 class _File(Section):
-    """What a recipe's file holds beside the sections of `TrialConfig`."""
+    """The keys of a recipe's file that are not sections of `TrialConfig`."""
 
     name: str
     source: str
@@ -84,7 +84,7 @@ class Recipe:
     source: str
     """Whose it is, and where it was published."""
     metric: str
-    """What the project judged itself by: 'none', 'ssim-accuracy', 'delta-rms' or 'iou-75'."""
+    """The project's own metric: 'none', 'ssim-accuracy', 'delta-rms' or 'iou-75'."""
     faithful: bool
     """Whether the published errors are turned on in `config` and `evaluation`."""
     config: TrialConfig
@@ -96,7 +96,7 @@ class Recipe:
     """What to call the file in an error."""
 
     def scaled(self, epochs: int) -> TrialConfig:
-        """The configuration for another number of epochs, in which each policy goes through its whole course."""
+        """The configuration for another number of epochs, with each policy's horizon scaled to them."""
         return _scaled(self.config, epochs)
 
 
@@ -105,7 +105,7 @@ def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
 
     Args:
         name_or_path: one of `RECIPES`, or a YAML file.
-        faithful: whether to turn the published errors on; as the file says when left out.
+        faithful: whether to train as published, errors included; the file's own value when None.
 
     Raises:
         InputError: if there is neither such a recipe nor such a file, or something in the file does not fit.

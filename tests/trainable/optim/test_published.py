@@ -22,9 +22,9 @@ EPOCHS, STEPS = 3, 5
 MOMENTUM = 0.9
 
 ONECYCLE = OneCyclePolicy(
-    pct_start=0.25,
+    pct_start=0.3,
     div=25.0,
-    final_div=1000.0,
+    final_div=10_000.0,
     anneal="linear",
     cycle_momentum=True,
     base_momentum=0.85,
@@ -50,6 +50,8 @@ BIRENDER_BATCHES = PolicyConfig(
     horizon_batches=160_000,
     cyclic=CyclicPolicy(period=0.025, floor=0.01, halve=True, cadence="batch", cycle_momentum=True),
 )
+FLAT_AFTER_14 = [1.0 - 0.05 * min(epoch, 14) for epoch in range(1, 41)]
+"""A loss of 40 epochs, counted from 1."""
 RAMANA = PolicyConfig(name="constant")
 MONIMOYD = PolicyConfig(name="step", horizon_epochs=5, step=StepPolicy(every=0.4, factor=0.1))
 
@@ -77,7 +79,8 @@ def _found(
         for index in range(steps):
             built.apply(optimizer.param_groups, epoch * steps + index)
             seen.append(_now(optimizer))
-        built.epoch_end({"score": 0.5, "train_loss": losses[epoch] if losses else 1.0})
+        loss = losses[epoch] if losses else 1.0
+        built.epoch_end({"score": 0.5, "train_loss": loss, "val_loss": loss})
     return seen
 
 
@@ -109,20 +112,26 @@ def _is_same(found: list[tuple[float, float]], expected: list[tuple[float, float
     return len(found) == len(expected) and np.allclose(found, expected, rtol=1e-9, atol=0.0)
 
 
+@pytest.mark.parametrize(("pct_start", "final_div"), [(0.3, 10_000.0), (0.25, 1_000.0)])
 @pytest.mark.parametrize("epochs", [EPOCHS, 20])
 @pytest.mark.parametrize("horizon", [20, 3])
-def test_raguram_cycles_once(horizon: int, epochs: int) -> None:
-    """Per batch, linear, with the momentum against it; a shorter run sees the beginning, a longer one stays."""
-    policy, optimizer = RAGURAM.model_copy(update={"horizon_epochs": horizon}), _sgd(0.5)
+def test_raguram_cycles_once(horizon: int, epochs: int, pct_start: float, final_div: float) -> None:
+    """Per batch, linear, with the momentum against it; a shorter run sees the beginning, a longer one stays.
+
+    The full run and the loss experiments differ in where the peak lies and how far the rate falls.
+    """
+    onecycle = ONECYCLE.model_copy(update={"pct_start": pct_start, "final_div": final_div})
+    policy = RAGURAM.model_copy(update={"horizon_epochs": horizon, "onecycle": onecycle})
+    optimizer = _sgd(0.5)
     scheduler = lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=0.5,
         epochs=horizon,
         steps_per_epoch=STEPS,
-        pct_start=0.25,
+        pct_start=pct_start,
         anneal_strategy="linear",
         div_factor=25.0,
-        final_div_factor=1000.0,
+        final_div_factor=final_div,
     )
     expected = _published(scheduler, optimizer, per="batch", epochs=min(epochs, horizon))
     expected += [expected[-1]] * (epochs - min(epochs, horizon)) * STEPS
@@ -193,6 +202,63 @@ def test_birender_cycles_by_batches(steps: int) -> None:
     assert _is_same(_found(BIRENDER_BATCHES, 0.01, epochs=EPOCHS, steps=steps), expected)
 
 
+def _both(cadence: str, *, size: int, losses: list[float], steps: int) -> list[tuple[float, float]]:
+    """Learning rate and momentum of every step by torch's two schedulers on one optimizer, as published.
+
+    `CyclicLR` is stepped after every batch or epoch, then `ReduceLROnPlateau` after every epoch's test.
+    """
+    optimizer = _sgd(1e-4)
+    cycle = lr_scheduler.CyclicLR(optimizer, base_lr=1e-4, max_lr=0.01, step_size_up=size, mode="triangular2")
+    plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5, threshold=0.001)
+    seen = []
+    for loss in losses:
+        for _ in range(steps):
+            seen.append(_now(optimizer))
+            optimizer.step()
+            if cadence == "batch":
+                cycle.step()
+        if cadence == "epoch":
+            cycle.step()
+        plateau.step(loss)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [FLAT_AFTER_14, [1.0] * 40, [1.0 / (1 + epoch) for epoch in range(40)], [0.9992**epoch for epoch in range(40)]],
+    ids=["flat after 14", "flat", "falling", "falling by less than the threshold"],
+)
+def test_birender_drops_the_rate_for_a_whole_epoch(losses: list[float]) -> None:
+    """At epoch cadence, a drop of the plateau rule lasts until the cycle sets the rate an epoch later."""
+    policy = load_recipe("birender-cnn", faithful=True).config.policy
+    expected = _both("epoch", size=8, losses=losses, steps=STEPS)
+    assert _is_same(_found(policy, 0.01, epochs=40, losses=losses), expected)
+
+
+def test_birender_drops_the_rate_before_the_published_epochs() -> None:
+    """With a test loss that is flat after epoch 14; the corrected recipe does not drop it at all."""
+    faithful, corrected = (
+        _found(load_recipe("birender-cnn", faithful=on).config.policy, 0.01, epochs=40, losses=FLAT_AFTER_14, steps=1)
+        for on in (True, False)
+    )
+    ratios = [low / high for (low, _), (high, _) in zip(faithful, corrected, strict=True)]
+    assert [epoch for epoch, ratio in enumerate(ratios, start=1) if ratio < 1] == [21, 27, 33, 39]
+    assert {round(ratio, 9) for ratio in ratios} == {0.1, 1.0}
+    assert _is_same(corrected, _found(BIRENDER_EPOCHS, 0.01, epochs=40, steps=1))
+
+
+def test_birender_drops_the_rate_for_a_single_batch() -> None:
+    """At batch cadence, in epochs of the published 8,750 batches: the cycle sets the rate at the next one."""
+    policy = load_recipe("birender-resnet", faithful=True).config.policy
+    losses = [1.0] * 8
+    expected = _both("batch", size=2_000, losses=losses, steps=8_750)
+    found = _found(policy, 0.01, epochs=8, losses=losses, steps=8_750)
+    assert _is_same(found, expected)
+    corrected, dropped = build_policy(BIRENDER_BATCHES, steps_of_epochs=[8_750] * 8), 7 * 8_750
+    ratios = [found[step][0] / (0.01 * corrected.factor(step)) for step in range(dropped - 1, dropped + 2)]
+    assert ratios == pytest.approx([1.0, 0.1, 1.0])
+
+
 def test_ramana_never_steps() -> None:
     """Its scheduler was made and left alone."""
     assert _is_same(_found(RAMANA, 1e-3, epochs=EPOCHS), _published(None, _sgd(1e-3), per="epoch", epochs=EPOCHS))
@@ -211,6 +277,10 @@ def test_recipes_hold_the_policies_that_are_compared_here() -> None:
     """Another number in a recipe's file would go by unseen otherwise."""
     pair = load_recipe("divyansh-pair", faithful=True).config
     assert (pair.policy, pair.depth_policy) == (DIVYANSH_MASK, DIVYANSH_DEPTH)
+    assert (
+        load_recipe("birender-cnn-v1", faithful=True).config.policy
+        == load_recipe("birender-resnet", faithful=True).config.policy
+    )
     found = {
         name: load_recipe(name).config.policy
         for name in (

@@ -21,7 +21,8 @@ from trainable.config import PolicyConfig, TrialConfig
 from trainable.loop.clock import Clock
 from trainable.loop.state import World, start
 from trainable.loop.step import train_step
-from trainable.models import Network, build_model
+from trainable.loss.dual_loss import DualLoss
+from trainable.models import Network, Prediction, build_model
 from trainable.optim.optimizers import build_optimizer
 from trainable.optim.schedules import build_policy
 from trainable.recipes import RECIPES, load_recipe
@@ -143,6 +144,33 @@ def test_raguram_faithful_trains_as_the_published_program_does() -> None:
     ours = [train_step(training, seen, step, ALONE, clock)["loss"].item() for step, seen in enumerate(batches)]
     assert ours == pytest.approx(published, rel=1e-5)
     assert (training.optimizer.param_groups[0]["lr"], training.optimizer.param_groups[0]["betas"][0]) == (0.02, 0.95)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_faithful_loss_is_what_the_published_program_computes(name: str) -> None:
+    """From the raw outputs on, so that a recipe's activations count too; the values are those of the original code."""
+    i, j, b = torch.meshgrid(torch.arange(16), torch.arange(16), torch.arange(2), indexing="ij")
+    x, y = (
+        table.permute(2, 0, 1).unsqueeze(1)
+        for table in ((3 * i + 5 * j + b) % 17 / 16, (7 * i + 2 * j + 3 * b) % 13 / 12)
+    )
+    mask = (y > 0.5).float()
+    bce, l1, smooth_l1 = 0.7569483, 0.3536377, 0.0938064
+    l1_of_sigmoid = (1 / (1 + (-x).exp()) - y).abs().mean().item()
+    truth, depth, expected = {  # of the mask; raw output for the depth; total
+        "raguram-resunet": (y, x, 2 * l1),
+        "raguram-resunet-lite": (mask, x, bce + l1),
+        "divyansh-pair": (y, x, smooth_l1 + l1_of_sigmoid),
+        "birender-cnn": (y, x, 2 * smooth_l1**0.5),
+        "birender-cnn-v1": (mask, x, 1.7270799),
+        "birender-resnet": (mask, x, 1.7270799),
+        "ramana-dnn": (y, x, 2 * 1.0631982),
+        "monimoyd-unet": (mask, 2 * x - 0.7, 2.3033783),
+    }[name]
+    config = load_recipe(name, faithful=True).config
+    activations = {head: getattr(config.model, head) for head in ("mask_activation", "depth_activation")}
+    total, _ = DualLoss(config.loss)(Prediction.of(x, depth, **activations), truth, y)
+    assert total.item() == pytest.approx(expected, rel=2e-6)
 
 
 def test_the_network_of_raguram_s_first_notebook_is_the_mask_half_of_the_resunet() -> None:

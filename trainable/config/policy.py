@@ -49,8 +49,8 @@ class CyclicPolicy(Section):
     base_momentum: Momentum = 0.8
     max_momentum: Momentum = 0.9
     plateau: PlateauPolicy | None = None
-    """A published error: a plateau rule beside the cycle. The cycle does not know of its drops: each lasts until the
-    cycle next sets the rate, which is one epoch, or one batch. None in a training without what it watches."""
+    """A published error, which a recipe can set and a spec cannot: a plateau rule on the same learning rate. Its drop
+    lasts until the cycle next sets the rate: for one epoch or one batch."""
 
 
 class OneCyclePolicy(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import optuna
@@ -19,12 +19,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data.grids import save_png
 from search.run import recorder as recording
-from search.run.recorder import Recorder, TensorBoard
+from search.run.recorder import Recorder, TensorBoard, own_metrics
 from search.spec.spec import load_spec
 from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import trial_records
+from trainable.config.policy import PlateauPolicy
 from trainable.loop.checkpoint import PICTURES, STATE, WEIGHTS
 
 CONTROLLER: list[Any] = []
@@ -131,6 +132,13 @@ def test_a_trial_that_fails_says_why(running: Running, said: Sequence[str], reas
     [record] = trial_records(running.study)
     assert (record.state, record.outcome, record.reason) == (TrialState.FAIL, "failed", reason)
     assert running.searcher.suggest("b")
+
+
+def test_every_figure_that_a_policy_may_watch_is_kept() -> None:
+    """Whoever asks why a learning rate fell finds the curve that it followed; what Tune adds is left out."""
+    figures = dict.fromkeys(get_args(PlateauPolicy.model_fields["watch"].annotation), 0.5)
+    assert set(figures) == {"score", "val_loss", "train_loss"}
+    assert own_metrics({**figures, "training_iteration": 3, "pid": 7}) == figures
 
 
 def test_retries_are_counted(running: Running) -> None:

@@ -94,8 +94,16 @@ def test_policies_have_the_published_counts() -> None:
         share = {"step": policy.step.every, "cyclic": policy.cyclic.period / 2, "plateau": policy.plateau.patience}
         return policy.name, share.get(policy.name, 1.0) * horizon
 
+    def patience(name: str, *, epochs: float) -> float:
+        plateau = load_recipe(name, faithful=True).config.policy.cyclic.plateau
+        assert plateau is not None
+        return plateau.patience * epochs
+
     assert counts("birender-cnn") == ("cyclic", pytest.approx(8))
     assert counts("birender-cnn-v1") == counts("birender-resnet") == ("cyclic", pytest.approx(2_000))
+    assert patience("birender-cnn", epochs=40) == 5
+    assert patience("birender-cnn-v1", epochs=160_000 / 8_750) == pytest.approx(5)
+    assert patience("birender-resnet", epochs=160_000 / 8_750) == pytest.approx(5)
     assert counts("monimoyd-unet") == ("step", pytest.approx(2))
     assert counts("divyansh-pair") == ("plateau", pytest.approx(5))
     pair = load_recipe("divyansh-pair").config

@@ -18,7 +18,10 @@ from data.compose.composition import Composition
 from data.compose.pieces import PieceFolder, cut_pieces, make_piece
 from data.compose.sources import Sources, open_sources
 from data.dataset.dataset import Dataset, write_dataset
-from data.errors import InputError, UnfinishedError
+from data.dataset.partial import remove_abandoned
+from data.dataset.publish import refuse_existing
+from data.dataset.storage import Location
+from data.errors import UnfinishedError
 from data.parallel import open_pool
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from data.dataset.manifest import DatasetInfo
     from data.schema import EncodedSample
 
-__all__ = ["compose", "made_of", "open_sources", "refuse_existing", "refuse_other"]
+__all__ = ["compose", "made_of", "open_sources", "refuse_other"]
 
 METHOD = 1
 """Counts the changes of how samples are composed: pieces of another method are not gone on with."""
@@ -61,26 +64,19 @@ def compose(
         InputError: if the destination exists or cannot be written, an unfinished set of other arguments or sources
             lies beside it, or a source is changed on the way.
     """
-    refuse_existing(destination)
+    refuse_existing(Location.parse(destination))
+    remove_abandoned(destination.parent)
     pieces = cut_pieces(composition, sources)
     folder = PieceFolder(destination)
     with folder.held(made_of(composition, sources)):
         if not folder.whole.exists():
             with contextlib.closing(_all_samples(pieces, folder, processes)) as samples:
                 write_dataset(samples, folder.whole, source=_described(composition, sources), on_sample=on_sample)
+        # Before it is moved: of a run that is killed here, the next one must find what is left to do.
+        folder.remove_pieces()
         info = _move(folder, destination)
         folder.remove()
     return info
-
-
-def refuse_existing(destination: Path) -> None:
-    """See to it that nothing is overwritten.
-
-    Raises:
-        InputError: if there is something.
-    """
-    if os.path.lexists(destination):
-        raise InputError(f"The destination '{destination}' exists already; remove it, or give another one.")
 
 
 def refuse_other(composition: Composition, sources: Sources, destination: Path) -> None:
@@ -157,6 +153,6 @@ def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int 
 
 def _move(folder: PieceFolder, destination: Path) -> DatasetInfo:
     info = Dataset.open(folder.whole).info
-    refuse_existing(destination)
+    refuse_existing(Location.parse(destination))
     folder.whole.rename(destination)
     return info

@@ -16,6 +16,7 @@ import numpy as np
 from data.compose.pieces import PieceFolder, cut_pieces
 from data.compose.placing import compose_sample, open_stage
 from data.dataset.intake import Intake
+from data.dataset.partial import nearest_parent
 from data.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,9 +112,7 @@ def _spread(count: int, wanted: int) -> list[int]:
 
 
 def _check_room(destination: Path, folder: PieceFolder, size: int) -> None:
-    place = destination.absolute().parent
-    while not place.exists():
-        place = place.parent
+    place = nearest_parent(destination)
     needed = 2 * size * MARGIN - folder.stored_bytes()
     free = shutil.disk_usage(place).free
     if needed > free:

@@ -131,12 +131,12 @@ class PieceFolder:
         return self.path / f"piece-{number:06d}.arrow"
 
     def finished(self, pieces: tuple[Piece, ...]) -> set[int]:
-        """Numbers of the pieces that are there."""
-        return {piece.number for piece in pieces if self.file(piece.number).exists()}
+        """Numbers of the pieces that are there; of a set that is whole, all."""
+        return {piece.number for piece in pieces if self.whole.exists() or self.file(piece.number).exists()}
 
     def stored_bytes(self) -> int:
-        """Bytes of all finished pieces."""
-        return sum(path.stat().st_size for path in self.path.glob("piece-*.arrow"))
+        """Bytes of all finished pieces, and of the set where it is whole."""
+        return sum(path.stat().st_size for path in (*self._pieces(), *self.whole.glob("*")))
 
     def read(self, piece: Piece) -> Iterator[EncodedSample]:
         """A finished piece's samples, in order, few in memory at a time.
@@ -154,9 +154,17 @@ class PieceFolder:
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"The piece '{path}' cannot be read ({error}); remove it, and start again.") from error
 
+    def remove_pieces(self) -> None:
+        """Remove all finished pieces: the set is whole."""
+        for path in self._pieces():
+            path.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove the folder and all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _pieces(self) -> Iterator[Path]:
+        return self.path.glob("piece-*.arrow")
 
     def _check_record(self, made_of: dict[str, Any]) -> None:
         self.check(made_of)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
 from data.dataset.manifest import MANIFEST_NAME
+from data.dataset.partial import nearest_parent, partial_directory
 from data.dataset.parts import writing_to
 from data.dataset.storage import Location
 from data.errors import InputError
@@ -41,7 +41,7 @@ class Building:
         Raises:
             InputError: if something appeared at the destination before, or it cannot be written.
         """
-        _refuse_existing(self.destination)
+        refuse_existing(self.destination)
         with writing_to(self.destination):
             path, final = self.directory.local, self.destination.local
             if path is None or final is None:
@@ -51,6 +51,27 @@ class Building:
                 path.rename(final)
 
 
+def refuse_existing(destination: Location) -> None:
+    """Refuse a place where a data set cannot appear, before the work begins that makes it.
+
+    Raises:
+        InputError: if there is something already, its parent cannot be written to, or it cannot be reached.
+    """
+    if destination.local is None:
+        with writing_to(destination):
+            if (destination / MANIFEST_NAME).is_file():
+                raise InputError(
+                    f"The destination '{destination}' has a data set already; remove it, or give another one."
+                )
+        return
+    if os.path.lexists(destination.local):
+        raise InputError(f"The destination '{destination}' exists already; remove it, or give another one.")
+    parent = nearest_parent(destination.local)
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = "permission denied" if parent.is_dir() else "not a directory"
+        raise InputError(f"The data set cannot be written to '{parent}' ({reason}); give another destination.")
+
+
 @contextlib.contextmanager
 def building(destination: Location) -> Iterator[Building]:
     """Where to write a data set that is to appear at `destination`; nothing is left of it if that fails.
@@ -58,7 +79,7 @@ def building(destination: Location) -> Iterator[Building]:
     Raises:
         InputError: if there is something already, or it cannot be written.
     """
-    _refuse_existing(destination)
+    refuse_existing(destination)
     if destination.local is None:
         # No other writer's parts have its names, nor those of one that was killed.
         mark = secrets.token_hex(4)
@@ -69,26 +90,10 @@ def building(destination: Location) -> Iterator[Building]:
                 _remove_parts(destination, mark)
             raise
         return
-    path = destination.local.with_name(f".{destination.local.name}.partial-{os.getpid()}")
-    # What is there under this process's number was left by a dead process that had the same one.
-    shutil.rmtree(path, ignore_errors=True)
-    with writing_to(destination):
-        path.mkdir(parents=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        with writing_to(destination):
+            path = stack.enter_context(partial_directory(destination.local))
         yield Building(Location.parse(path), "", destination)
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-
-
-def _refuse_existing(destination: Location) -> None:
-    if destination.local is not None:
-        if os.path.lexists(destination.local):
-            raise InputError(f"The destination '{destination}' exists already; remove it, or give another one.")
-        return
-    with writing_to(destination):
-        if (destination / MANIFEST_NAME).is_file():
-            raise InputError(f"The destination '{destination}' has a data set already; remove it, or give another one.")
 
 
 def _remove_parts(directory: Location, mark: str) -> None:

@@ -107,10 +107,12 @@ def compose(
 
 def _run(composition: Composition, out: Path, workers: int | None, shown: Screen) -> None:
     from data.compose.compose import compose as compose_set
-    from data.compose.compose import refuse_existing, refuse_other
+    from data.compose.compose import refuse_other
     from data.compose.estimate import plan_composition
+    from data.dataset.publish import refuse_existing
+    from data.dataset.storage import Location
 
-    refuse_existing(out)
+    refuse_existing(Location.parse(out))
     sources = _check_sources(composition, shown)
     refuse_other(composition, sources, out)
     plan = plan_composition(composition, sources, out, processes=workers)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data.dataset.partial import partial_directory
 from data.errors import InputError
 from trainable.loop.checkpoint import CONFIG, METRICS, PICTURES, WEIGHTS, Origin, load_origin
 from trainable.metrics.names import OBJECTIVE
@@ -146,17 +146,13 @@ def _beside(destination: Path) -> Iterator[Path]:
         raise InputError(f"The directory '{destination}' is where the command runs; give --out one within it.")
     if place.exists() and not _is_ours(place):
         raise InputError(f"There are other files at '{destination}'; give --out an empty or a new directory.")
-    beside = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        shutil.rmtree(place, ignore_errors=True)
-        beside.rename(place)
+        with partial_directory(place) as beside:
+            yield beside
+            shutil.rmtree(place, ignore_errors=True)
+            beside.rename(place)
     except OSError as error:
         raise InputError(f"Nothing can be written to '{destination}' ({error}); give another directory.") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _is_ours(directory: Path) -> bool:

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from data.dataset.partial import partial_directory
 from data.errors import InputError
 from search.spec.spec import SearchSpec, load_spec
 from search.spec.study_url import masked
@@ -202,13 +203,12 @@ class Experiment:
                 f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or go on with "
                 f"'{self.resume_command}'."
             )
-        beside = self.root.with_name(f".{self.name}.{os.getpid()}")
         try:
-            beside.mkdir(parents=True, exist_ok=True)
-            for file, text in files.items():
-                (beside / file.name).touch(mode=0o600 if secret else 0o666)
-                (beside / file.name).write_text(text)
-            beside.rename(self.root)
+            with partial_directory(self.root) as beside:
+                for file, text in files.items():
+                    (beside / file.name).touch(mode=0o600 if secret else 0o666)
+                    (beside / file.name).write_text(text)
+                beside.rename(self.root)
         except OSError as error:
             raise InputError(
                 f"'{self.name}' cannot be written to '{self.storage}' ({error.strerror}); give another --storage."

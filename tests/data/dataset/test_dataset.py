@@ -203,7 +203,7 @@ def test_writer_streams(tmp_path: Path) -> None:
 
     def source() -> Iterator[EncodedSample]:
         for number in range(20):
-            parts_seen.append(len(list(tmp_path.glob(".set.partial-*/samples-*.parquet"))))
+            parts_seen.append(len(list(tmp_path.glob(".set.partial-*/set/samples-*.parquet"))))
             yield encoded_sample(number)
 
     write_dataset(source(), tmp_path / "set", source={}, part_bytes=5000)

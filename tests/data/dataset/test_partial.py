@@ -1,0 +1,139 @@
+"""Directories that are written beside their destination: whatever ends a writer, nothing of it stays for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from data.dataset.partial import LOCK_NAME, partial_directory, remove_abandoned
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from data.dataset.partial import partial_directory
+with partial_directory(Path(sys.argv[1])) as path:
+    (path / "half").write_text("a half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def writing(destination: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has begun to write and does not end by itself; it is killed at the end, as by kill -9."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(destination)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        yield process
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def abandoned(destination: Path) -> Path:
+    """What a killed process left."""
+    with writing(destination):
+        pass
+    (work,) = destination.parent.glob(f".{destination.name}.partial-*")
+    assert (work / destination.name / "half").read_text() == "a half"
+    return work
+
+
+def write(destination: Path) -> None:
+    with partial_directory(destination) as path:
+        (path / "whole").write_text("whole")
+        path.rename(destination)
+
+
+def test_a_directory_appears_whole_and_nothing_else_stays(tmp_path: Path) -> None:
+    """Neither the lock file nor the directory that holds it."""
+    write(tmp_path / "deep" / "set")
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["deep", "set", "whole"]
+
+
+@pytest.mark.parametrize("name", ["set", "another"])
+def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path: Path, name: str) -> None:
+    """Whatever is written there next, and whatever number the killed process had."""
+    abandoned(tmp_path / "set")
+
+    write(tmp_path / name)
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+    """Two imports into one directory at a time."""
+    with writing(tmp_path / "set"):
+        write(tmp_path / "another")
+
+        assert [path.read_text() for path in tmp_path.glob(".set.partial-*/set/half")] == ["a half"]
+
+
+def test_what_was_written_before_the_machine_was_booted_is_removed(tmp_path: Path) -> None:
+    """A power failure ends all processes, too."""
+    work = abandoned(tmp_path / "set")
+    lock = work / LOCK_NAME
+    magic, host, _ = lock.read_text().splitlines()
+    lock.write_text(f"{magic}\n{host}\nbefore\n")
+
+    remove_abandoned(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_host_writes_stays(tmp_path: Path) -> None:
+    """On a shared folder that keeps each host's locks to itself, its lock looks free."""
+    work = abandoned(tmp_path / "set")
+    lock = work / LOCK_NAME
+    lock.write_text(f"{lock.read_text().splitlines()[0]}\nanother-host\nanother-boot\n")
+
+    remove_abandoned(tmp_path)
+
+    assert (work / "set" / "half").exists()
+
+
+def test_a_removal_that_was_cut_off_is_continued(tmp_path: Path) -> None:
+    """The lock file goes last, and then the directory, which may be left empty."""
+    work = abandoned(tmp_path / "set")
+    (work / "set" / "half").unlink()
+    empty = tmp_path / ".set.partial-00000000"
+    empty.mkdir()
+    (tmp_path / ".set.partial-00000001").mkdir()
+    (tmp_path / ".set.partial-00000001" / LOCK_NAME).touch()
+
+    remove_abandoned(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_other_programs_wrote_stays(tmp_path: Path) -> None:
+    """A hidden directory of a similar name is not ours to remove."""
+    for name, file in ((".a.partial-download", "a"), (".a.partial-0123abcd", "a"), (".b.partial-0123abcd", LOCK_NAME)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("of another program")
+    kept = sorted(tmp_path.rglob("*"))
+
+    remove_abandoned(tmp_path)
+
+    assert sorted(tmp_path.rglob("*")) == kept
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C, a full disk, a bug."""
+    with pytest.raises(KeyboardInterrupt), partial_directory(tmp_path / "set") as path:
+        (path / "half").touch()
+        raise KeyboardInterrupt
+
+    assert list(tmp_path.iterdir()) == []

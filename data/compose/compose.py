@@ -20,7 +20,6 @@ from data.compose.sources import Sources, open_sources
 from data.dataset.dataset import Dataset, write_dataset
 from data.dataset.partial import remove_abandoned
 from data.dataset.publish import refuse_existing
-from data.dataset.storage import Location
 from data.errors import UnfinishedError
 from data.parallel import open_pool
 
@@ -64,7 +63,7 @@ def compose(
         InputError: if the destination exists or cannot be written, an unfinished set of other arguments or sources
             lies beside it, or a source is changed on the way.
     """
-    refuse_existing(Location.parse(destination))
+    refuse_existing(destination)
     remove_abandoned(destination.parent)
     pieces = cut_pieces(composition, sources)
     folder = PieceFolder(destination)
@@ -153,6 +152,6 @@ def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int 
 
 def _move(folder: PieceFolder, destination: Path) -> DatasetInfo:
     info = Dataset.open(folder.whole).info
-    refuse_existing(Location.parse(destination))
+    refuse_existing(destination)
     folder.whole.rename(destination)
     return info

@@ -16,6 +16,7 @@ host that wrote it; the lock file names it. Where flock fails, nothing is ever r
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -69,6 +70,13 @@ def remove_abandoned(parent: Path) -> None:
 def nearest_parent(path: Path) -> Path:
     """The first of a path's parents, from below, that exists."""
     return next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+
+
+def unwritable(path: Path) -> OSError | None:
+    """Why nothing can be made at `path`, with the parent that does not take it; None if nothing speaks against it."""
+    parent = nearest_parent(path)
+    number = errno.ENOTDIR if not parent.is_dir() else 0 if os.access(parent, os.W_OK | os.X_OK) else errno.EACCES
+    return OSError(number, os.strerror(number), str(parent)) if number else None
 
 
 def _claim(destination: Path) -> tuple[Path, int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pyarrow import fs
 
 from data.dataset.manifest import MANIFEST_NAME
-from data.dataset.partial import nearest_parent, partial_directory
+from data.dataset.partial import partial_directory, unwritable
 from data.dataset.parts import writing_to
 from data.dataset.storage import Location
 from data.errors import InputError
@@ -23,6 +23,8 @@ from data.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from data.dataset.storage import Place
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,16 @@ class Building:
                 path.rename(final)
 
 
-def refuse_existing(destination: Location) -> None:
+def refuse_existing(place: Place) -> None:
     """Refuse a place where a data set cannot appear, before the work begins that makes it.
+
+    Args:
+        place: a directory, or the address of one elsewhere.
 
     Raises:
         InputError: if there is something already, its parent cannot be written to, or it cannot be reached.
     """
+    destination = Location.parse(place)
     if destination.local is None:
         with writing_to(destination):
             if (destination / MANIFEST_NAME).is_file():
@@ -66,10 +72,10 @@ def refuse_existing(destination: Location) -> None:
         return
     if os.path.lexists(destination.local):
         raise InputError(f"The destination '{destination}' exists already; remove it, or give another one.")
-    parent = nearest_parent(destination.local)
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        reason = "permission denied" if parent.is_dir() else "not a directory"
-        raise InputError(f"The data set cannot be written to '{parent}' ({reason}); give another destination.")
+    if error := unwritable(destination.local):
+        raise InputError(
+            f"The data set cannot be written to '{error.filename}' ({error.strerror}); give another destination."
+        )
 
 
 @contextlib.contextmanager

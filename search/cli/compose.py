@@ -110,9 +110,8 @@ def _run(composition: Composition, out: Path, workers: int | None, shown: Screen
     from data.compose.compose import refuse_other
     from data.compose.estimate import plan_composition
     from data.dataset.publish import refuse_existing
-    from data.dataset.storage import Location
 
-    refuse_existing(Location.parse(out))
+    refuse_existing(out)
     sources = _check_sources(composition, shown)
     refuse_other(composition, sources, out)
     plan = plan_composition(composition, sources, out, processes=workers)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from data.errors import InputError
-from search.cli.shared import json_option, print_dataset, screen
+from search.cli.shared import json_option, print_dataset, refuse_unwritable, screen
 
 
 @click.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
@@ -46,8 +46,10 @@ def import_(source: Path, destination: str, layout: str | None, depth_polarity: 
     SOURCE is a folder, a zip archive, or a folder of zip archives, which are read without being extracted.
     """
     from data.dataset.dataset import write_dataset
+    from data.dataset.publish import refuse_existing
     from data.importers.importers import import_layout
 
+    refuse_existing(destination)
     shown = screen()
     found = import_layout(source, layout=layout, depth_polarity=depth_polarity)
     measured = found.measured
@@ -71,11 +73,13 @@ def import_(source: Path, destination: str, layout: str | None, depth_polarity: 
 @json_option
 def inspect(data: str, out: Path | None, samples: int, as_json: bool) -> None:
     """Show counts, statistics and a contact sheet of a data set."""
+    from data.dataset.storage import Location
     from data.grids import contact_sheet, save_png
     from search.run.prepare import open_data
 
+    sheet = out or Path(f"{Location.parse(data).name}-sheet.png")
+    refuse_unwritable(sheet, "--out")
     dataset = open_data(data, screen())
-    sheet = out or Path(f"{dataset.path.absolute().name}-sheet.png")
     try:
         save_png(contact_sheet(dataset, samples), sheet)
     except OSError as error:

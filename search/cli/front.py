@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import console, json_option, print_result, storage_option
+from search.cli.shared import console, json_option, print_result, refuse_unwritable, storage_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,9 @@ def front(name: str, objectives: str | None, svg: Path | None, storage: Path, as
     These are the trials that no other trial beats in every objective. A trial counts at the epoch with its best score,
     whose checkpoint is kept.
     """
+    if svg is not None:
+        refuse_unwritable(svg, "--svg")
+
     from search.results.front import front_of
     from search.spec.objectives import parse_objectives
     from search.study.experiment import Experiment

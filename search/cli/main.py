@@ -25,6 +25,7 @@ from search.cli.shared import (
     json_option,
     pair,
     print_result,
+    refuse_unwritable,
     resumable,
     screen,
     storage_option,
@@ -155,6 +156,7 @@ def search(
             _dry_run(checked, storage, as_json)
             return
         experiment = Experiment(storage=storage, name=name or checked.subject.name or _default_name(spec))
+        experiment.refuse_existing()
 
     # Here, for they take seconds: what is wrong with the spec is said at once.
     from search.run.prepare import open_data
@@ -254,6 +256,8 @@ def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, as_json: bool) -
 
     Writes mask.png, depth.png and overlay.png.
     """
+    refuse_unwritable(out, "--out", is_directory=True)
+
     from trainable.evaluation.predict import predict_files
 
     written = [str(path) for path in predict_files(checkpoint, bg, fg_bg, out)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import console, json_option, pair, print_result, screen
+from search.cli.shared import console, json_option, pair, print_result, refuse_unwritable, screen
 from search.cli.train import faithful_option, set_option
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def profile(
 
     Measures a few steps and extrapolates to an epoch. The trace opens in Perfetto and in TensorBoard.
     """
+    refuse_unwritable(out, "--out", is_directory=True)
     os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)  # read when torch is loaded
     import torch
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from data.dataset.partial import unwritable
 from data.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +58,21 @@ def pair(override: str) -> tuple[str, str]:
     if not equals or not key:
         raise InputError(f"The value of --set is '{override}', but must be KEY=VALUE, such as optimizer.lr=0.01.")
     return key.strip(), value
+
+
+def refuse_unwritable(path: Path, option: str, *, is_directory: bool = False) -> None:
+    """Refuse a place that cannot be written to, before the work begins whose result goes there.
+
+    Args:
+        path: a file, or a directory for files.
+        option: by which it was given.
+        is_directory: whether it is a directory for files.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    if error := unwritable(path / "file" if is_directory else path):
+        raise InputError(f"Nothing can be written to '{path}' ({error.strerror}); give another {option}.")
 
 
 def print_result(values: Mapping[str, Any] | Sequence[Any], as_json: bool, show: Callable[[], None]) -> None:

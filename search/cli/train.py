@@ -138,6 +138,7 @@ def _begin(experiment: Experiment, given: Given, work: Work[T]) -> T:
     from search.recipes.trainings import begin_given
     from search.run.prepare import open_data
 
+    experiment.refuse_existing()
     dataset = open_data(given.data_path, screen())
     begin_given(experiment, given, dataset)
     return resumable(experiment.resume_command, lambda: work(experiment, given, dataset, screen()))

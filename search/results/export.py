@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data.dataset.partial import partial_directory
+from data.dataset.partial import partial_directory, unwritable
 from data.errors import InputError
 from trainable.loop.checkpoint import CONFIG, METRICS, PICTURES, WEIGHTS, Origin, load_origin
 from trainable.metrics.names import OBJECTIVE
@@ -57,6 +57,25 @@ def copy_out(checkpoint: Path, destination: Path) -> None:
     """
     with _beside(destination) as beside:
         shutil.copytree(checkpoint, beside, dirs_exist_ok=True)
+
+
+def refuse_other_files(destination: Path) -> Path:
+    """Refuse a destination that a hand-over must not replace, before the work begins that leads to one.
+
+    Returns:
+        The destination with its links followed.
+
+    Raises:
+        InputError: if there is something else, it is the working directory, or its parent cannot be written to.
+    """
+    place = destination.resolve()
+    if place == Path.cwd():
+        raise InputError(f"The directory '{destination}' is where the command runs; give --out one within it.")
+    if place.exists() and not _is_ours(place):
+        raise InputError(f"There are other files at '{destination}'; give --out an empty or a new directory.")
+    if error := unwritable(place):
+        raise _unwritable(destination, error)
+    return place
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, float]]) -> str:
@@ -141,18 +160,18 @@ of your own before you rely on them.
 @contextmanager
 def _beside(destination: Path) -> Iterator[Path]:
     """A directory to fill, which then takes the destination's place; what is not a hand-over is left alone."""
-    place = destination.resolve()
-    if place == Path.cwd():
-        raise InputError(f"The directory '{destination}' is where the command runs; give --out one within it.")
-    if place.exists() and not _is_ours(place):
-        raise InputError(f"There are other files at '{destination}'; give --out an empty or a new directory.")
+    place = refuse_other_files(destination)
     try:
         with partial_directory(place) as beside:
             yield beside
             shutil.rmtree(place, ignore_errors=True)
             beside.rename(place)
     except OSError as error:
-        raise InputError(f"Nothing can be written to '{destination}' ({error}); give another directory.") from None
+        raise _unwritable(destination, error) from None
+
+
+def _unwritable(destination: Path, error: OSError) -> InputError:
+    return InputError(f"Nothing can be written to '{destination}' ({error}); give another directory.")
 
 
 def _is_ours(directory: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from data.errors import InputError
-from search.results.export import copy_out, hand_over
+from search.results.export import copy_out, hand_over, refuse_other_files
 from search.results.summary import find_trial
 from search.run.prepare import open_data
 from search.study.experiment import Experiment
@@ -30,6 +30,7 @@ def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, A
         InputError: if the search or trial has none, or `out` holds other files.
     """
     experiment.spec()
+    refuse_other_files(out)
     if trial is None:
         if not experiment.retrained.is_dir():
             raise InputError(

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from data.dataset.partial import partial_directory
+from data.dataset.partial import partial_directory, unwritable
 from data.errors import InputError
 from search.spec.spec import SearchSpec, load_spec
 from search.spec.study_url import masked
@@ -158,6 +158,26 @@ class Experiment:
             ) from None
         return lock
 
+    def refuse_existing(self) -> None:
+        """Refuse a name that cannot become a new experiment, before the work begins that leads to one.
+
+        Raises:
+            InputError: if the name cannot be used, or is in use, or the storage cannot be written to.
+        """
+        _check_name(self.name)
+        if self.root.exists():
+            raise InputError(
+                f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or go on with "
+                f"'{self.resume_command}'."
+            )
+        if error := unwritable(self.root):
+            raise self._unwritable(error)
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"'{self.name}' cannot be written to '{self.storage}' ({error.strerror}); give another --storage."
+        )
+
     def create(self, spec: SearchSpec) -> None:
         """Make the directory, and keep the spec in it.
 
@@ -197,12 +217,7 @@ class Experiment:
 
         Nobody else may read the files where they are secret.
         """
-        _check_name(self.name)
-        if self.root.exists():
-            raise InputError(
-                f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or go on with "
-                f"'{self.resume_command}'."
-            )
+        self.refuse_existing()
         try:
             with partial_directory(self.root) as beside:
                 for file, text in files.items():
@@ -210,9 +225,7 @@ class Experiment:
                     (beside / file.name).write_text(text)
                 beside.rename(self.root)
         except OSError as error:
-            raise InputError(
-                f"'{self.name}' cannot be written to '{self.storage}' ({error.strerror}); give another --storage."
-            ) from None
+            raise self._unwritable(error) from None
 
     def spec(self) -> SearchSpec:
         """The spec as run.

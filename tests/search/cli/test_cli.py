@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,38 @@ def test_an_existing_destination_is_refused(refused: Command, scenes: Path) -> N
     sentence = refused("render", scenes, "--backgrounds", 1, "--per-background", 1, "--size", 32)
 
     assert "exists already; remove it, or give another one" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["import", "nowhere", "taken"], "'taken' exists already"),
+        (["import", "nowhere", "file/set"], "cannot be written to '.*file' \\(Not a directory"),
+        (["render", "taken", "--backgrounds", 10**6], "'taken' exists already"),
+        (
+            ["compose", "--backgrounds=no", "--depths=no", "--depth-unit=mm", "--foregrounds=no", "--out=taken"],
+            "'taken' exists already",
+        ),
+        (["best", "first", "--out", "taken"], "other files at 'taken'"),
+        (["predict", "nowhere", "--bg", "nowhere", "--fg-bg", "nowhere", "--out", "file"], "written to 'file'"),
+        (["inspect", "nowhere", "--out", "file/sheet.png"], "written to 'file/sheet.png'"),
+        (["profile", "birender-cnn", "nowhere", "--out", "file"], "written to 'file'"),
+        (["front", "nowhere", "--svg", "file/front.svg"], "written to 'file/front.svg'"),
+        (["search", "--data", "nowhere", "--name", "first"], "'first' is in use"),
+        (["train", "birender-cnn", "nowhere", "--name", "first"], "'first' is in use"),
+        (["compare", "nowhere", "--name", "first"], "'first' is in use"),
+    ],
+)
+@pytest.mark.usefixtures("experiment")
+def test_a_destination_is_refused_before_anything_is_read(
+    refused: Command, arguments: list[object], sentence: str
+) -> None:
+    """What is read here cannot be read, and would be named first: on real data, that is hours later."""
+    Path("taken").mkdir()
+    Path("taken/letter.txt").write_text("dear")
+    Path("file").write_text("")
+
+    assert re.search(sentence, refused(*arguments))
 
 
 def test_import_of_published_pictures(twinhead: Command) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from data.compose.depth import PER_METRE, DepthScale, StoredDepth, decode_depth, middle_square
 from data.dataset.statistics import FOREGROUND_ABOVE
 from data.errors import InputError
+from data.folders import why_dead
 from data.images import decode_any, decode_photo, resize_to
 
 if TYPE_CHECKING:
@@ -209,11 +210,17 @@ def _has_depth(depth: StoredDepth) -> bool:
 
 def _listed(folder: Path, what: str) -> dict[str, Path]:
     """The pictures in a folder by name without the extension, sorted."""
+    if reason := why_dead(folder):
+        raise InputError(reason)
     if not folder.is_dir():
         raise InputError(f"The folder '{folder}' does not exist; give the folder of the {what} with --{what}.")
     named: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS or not path.is_file():
+        if path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
+            continue
+        if reason := why_dead(path):
+            raise InputError(reason)
+        if not path.is_file():
             continue
         if path.stem in named:
             raise InputError(

@@ -6,8 +6,8 @@ Nothing is extracted: an archive's index is read once, and its members where the
 from __future__ import annotations
 
 import lzma
-import os
 import re
+import stat
 import struct
 import weakref
 import zlib
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 from zipfile import BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 from data.errors import InputError
+from data.folders import Folder, why_dead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SUFFIX = ".zip"
 MOST_BYTES = 256 * 2**20
@@ -29,6 +30,8 @@ ENCRYPTED = 0x1
 """The bit of a member's flags that says so."""
 RESOURCE_FORKS = "__MACOSX"
 """The folder in which macOS keeps its own files beside those that were archived."""
+UNIX_MODE = 16
+"""The first bit of a member's attributes that holds its mode, where Unix wrote it."""
 DAMAGES = (BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, RuntimeError)
 """What reading a damaged archive can raise."""
 
@@ -47,6 +50,10 @@ class Files(Protocol):
     def names(self) -> tuple[str, ...]:
         """All files' names, sorted, relative to the source, with '/' between folders."""
 
+    @property
+    def gaps(self) -> Mapping[str, str]:
+        """What cannot be looked into, such as a link that leads nowhere, by name: a sentence that says why."""
+
     def read(self, name: str) -> bytes:
         """Bytes of a file; InputError if they cannot be read."""
 
@@ -60,6 +67,8 @@ def open_source(source: Path) -> Files:
     Raises:
         InputError: if the source does not exist, is another file, or holds an archive that cannot be read.
     """
+    if reason := why_dead(source):
+        raise InputError(reason)
     if not source.exists():
         raise InputError(
             f"The source '{source}' does not exist; give the folder or the zip archive of a published data set."
@@ -73,41 +82,6 @@ def open_source(source: Path) -> Files:
     raise InputError(
         f"The source '{source}' is a file, but must be a folder or a zip archive; extract it if it is another archive."
     )
-
-
-@dataclass(eq=False)
-class Folder:
-    """The files below a folder, hidden ones left out."""
-
-    root: Path
-
-    @property
-    def archives(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """All files' names."""
-        names: list[str] = []
-        for folder, folders, files in os.walk(self.root):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            place = Path(folder).relative_to(self.root)
-            names += [(place / name).as_posix() for name in files if not name.startswith(".")]
-        return tuple(sorted(names))
-
-    def read(self, name: str) -> bytes:
-        """Bytes of a file."""
-        try:
-            return (self.root / name).read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"The file '{self.where(name)}' cannot be read ({error.strerror}); restore it, or make it readable."
-            ) from error
-
-    def where(self, name: str) -> str:
-        """Path of the file."""
-        return str(self.root / name)
 
 
 @dataclass(eq=False)
@@ -127,7 +101,17 @@ class Archive:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """All files' names."""
-        return tuple(sorted(self._members))
+        return tuple(sorted(self._members.keys() - self.gaps.keys()))
+
+    @cached_property
+    def gaps(self) -> dict[str, str]:
+        """Symbolic links, which are not followed within an archive."""
+        return {
+            name: f"The member '{self.where(name)}' is a symbolic link, which is not followed within an archive; make "
+            "the archive anew with what it points to, or extract it and give the folder."
+            for name, member in self._members.items()
+            if stat.S_ISLNK(member.external_attr >> UNIX_MODE)
+        }
 
     def read(self, name: str) -> bytes:
         """Bytes of a member."""
@@ -206,6 +190,14 @@ class FolderWithArchives:
         for mount, (archive, top) in self._mounts.items():
             names += [mount + name.removeprefix(top) for name in archive.names]
         return tuple(sorted(names))
+
+    @cached_property
+    def gaps(self) -> dict[str, str]:
+        """Those of the folder, and of each archive."""
+        gaps = dict(self._folder.gaps)
+        for mount, (archive, top) in self._mounts.items():
+            gaps |= {mount + name.removeprefix(top): reason for name, reason in archive.gaps.items()}
+        return gaps
 
     def read(self, name: str) -> bytes:
         """Bytes of a file."""

@@ -9,22 +9,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from data.errors import InputError
-from data.images import decode_photo, decode_plane, encode_png, resize_to, storable_plane
+from data.images import encode_png, resize_to
 from data.importers.archives import Files, open_source
 from data.importers.layouts import LAYOUTS
 from data.importers.pairing import Quadruple, find_layout, find_quadruples
 from data.importers.polarity import POLARITIES, Polarity, measure_polarity
-from data.schema import EncodedSample, Pixels
+from data.importers.problems import ImportProblems, ImportProblemsError
+from data.importers.samples import MeasuredPlanes, ReadSample, SampleReader
+from data.schema import EncodedSample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-MOST_MEASURED = 200
-"""How many samples, evenly spread, the depth's polarity is measured in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,72 +49,70 @@ class Import:
         """Encode the samples one by one; pictures keep the bytes they were published with where that can be.
 
         Raises:
-            InputError: if a file cannot be used, or the sizes of a sample's pictures do not fit together.
+            ImportProblemsError: at the end, with everything that was found, if a file cannot be used, or the sizes of
+                a sample's pictures do not fit together.
         """
-        bg_name, bg = "", b""
-        bg_shape: tuple[int, ...] = ()
+        problems = ImportProblems(str(self.files.root))
+        reader = SampleReader(self.files, self.depth_scale, problems)
         for quadruple in self.quadruples:
-            if quadruple.bg != bg_name:
-                bg_name, bg = quadruple.bg, self.files.read(quadruple.bg)
-                bg_shape = decode_photo(bg, self.files.where(bg_name)).shape[:2]
-            yield self._encode(quadruple, bg, bg_shape)
+            read = reader.read(quadruple)
+            # Nothing that is encoded after a problem would be kept.
+            if read is not None and not problems:
+                yield self._encode(quadruple, read)
+        if problems:
+            raise problems.error(len(self))
 
-    def _encode(self, quadruple: Quadruple, bg: bytes, bg_shape: tuple[int, ...]) -> EncodedSample:
-        where = self.files.where
-        fg_bg = self.files.read(quadruple.fg_bg)
-        fg_bg_shape = decode_photo(fg_bg, where(quadruple.fg_bg)).shape[:2]
-        mask, mask_bytes = storable_plane(self.files.read(quadruple.mask), where(quadruple.mask))
-        depth, depth_bytes = storable_plane(self.files.read(quadruple.depth), where(quadruple.depth))
-        height, width = mask.shape
-        depth_shape = (round(height * self.depth_scale), round(width * self.depth_scale))
-        for name, shape, wanted in (
-            (quadruple.bg, bg_shape, mask.shape),
-            (quadruple.fg_bg, fg_bg_shape, mask.shape),
-            (quadruple.depth, depth.shape, depth_shape),
-        ):
-            if shape != wanted:
-                raise InputError(
-                    f"The picture '{where(name)}' is {_size(shape)}, but must be {_size(wanted)} "
-                    f"to fit '{where(quadruple.mask)}' of {_size(mask.shape)}; use one size in a sample."
-                )
+    def _encode(self, quadruple: Quadruple, read: ReadSample) -> EncodedSample:
+        depth_bytes = read.depth_bytes
         if self.depth_scale != 1 or self.depth_polarity == "near-bright":
-            resized = resize_to(depth, height, width)
+            resized = resize_to(read.depth, *read.mask.shape[:2])
             depth_bytes = encode_png(255 - resized if self.depth_polarity == "near-bright" else resized)
         return EncodedSample(
             sample_id=quadruple.sample_id,
             bg_id=quadruple.bg_id,
             fg_id=quadruple.fg_id,
-            bg=bg,
-            fg_bg=fg_bg,
-            mask=mask_bytes,
+            bg=read.bg_bytes,
+            fg_bg=read.fg_bg_bytes,
+            mask=read.mask_bytes,
             depth=depth_bytes,
         )
 
 
-def import_layout(source: Path, *, layout: str | None = None, depth_polarity: str | None = None) -> Import:
+def import_layout(
+    source: Path,
+    *,
+    layout: str | None = None,
+    depth_polarity: str | None = None,
+    on_checked: Callable[[int, int], None] | None = None,
+) -> Import:
     """Recognise a published data set, pair its files by name, and measure its depth's polarity.
+
+    Where a file is missing, or one that is measured cannot be used, all files are checked, and all problems are named.
 
     Args:
         source: a folder, a zip archive, or a folder of zip archives; nothing is extracted.
         layout: a key of `data.layouts.LAYOUTS`; recognised by the files' names if not given.
         depth_polarity: 'far-bright' or 'near-bright', where the measurement may not be clear.
+        on_checked: called after each sample while all files are checked, with how many were and how many there are.
 
     Raises:
-        InputError: if the source cannot be used, its layout is not clear and not given, a file is missing or no
-            image, or the polarity is not clear and not given, or given otherwise than measured.
+        ImportProblemsError: if a file is missing or cannot be used.
+        InputError: if the source cannot be used, its layout is not clear and not given, or the polarity is not clear
+            and not given, or given otherwise than measured.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"The value of '--layout' is '{layout}', but must be one of {', '.join(LAYOUTS)}.")
     files = open_source(source)
     arrangement = find_layout(files, layout)
     reason = arrangement.reason if layout is None else f"asked for with --layout; {arrangement.reason}"
-    quadruples = find_quadruples(files, arrangement)
-    mask, depth = _planes(files, quadruples[0])
-    scale = _depth_scale(mask, depth, arrangement.layout)
-    chosen = np.unique(np.linspace(0, len(quadruples) - 1, MOST_MEASURED).round().astype(int))
-    measured = measure_polarity(_matched_planes(files, quadruples[number]) for number in chosen)
+    problems = ImportProblems(str(source))
+    quadruples = find_quadruples(files, arrangement, problems)
+    planes = MeasuredPlanes(files, quadruples, LAYOUTS[arrangement.layout].depth_size)
+    measured = measure_polarity(planes)
+    if problems or planes.unusable:
+        raise _all_problems(files, quadruples, planes.depth_scale, problems, on_checked)
     polarity = _decide(measured, depth_polarity)
-    resized = {"from": _size(depth.shape), "to": _size(mask.shape), "by": "area" if scale > 1 else "bilinear"}
+    scale = planes.depth_scale
     return Import(
         layout=arrangement.layout,
         reason=reason,
@@ -134,30 +129,24 @@ def import_layout(source: Path, *, layout: str | None = None, depth_polarity: st
             "reason": reason,
             "depth_polarity": {"source": polarity, "given": depth_polarity, "measured": asdict(measured)},
             "depth_inverted": polarity == "near-bright",
-            "depth_resized": resized if scale != 1 else None,
+            "depth_resized": planes.resized,
         },
     )
 
 
-def _planes(files: Files, quadruple: Quadruple) -> tuple[Pixels, Pixels]:
-    """Mask and depth as they are stored."""
-    mask = decode_plane(files.read(quadruple.mask), files.where(quadruple.mask))
-    depth = decode_plane(files.read(quadruple.depth), files.where(quadruple.depth))
-    return mask, depth
-
-
-def _matched_planes(files: Files, quadruple: Quadruple) -> tuple[Pixels, Pixels]:
-    """Mask and depth, (H, W) each: depth at the mask's size."""
-    mask, depth = _planes(files, quadruple)
-    height, width = mask.shape
-    return mask, resize_to(depth, height, width)
-
-
-def _depth_scale(mask: Pixels, depth: Pixels, layout: str) -> float:
-    """Size of the depth as a share of the mask's, if the layout has such depths; 1 if not."""
-    scale = depth.shape[0] / mask.shape[0]
-    size = LAYOUTS[layout].depth_size
-    return scale if size == "own" or (size == "half" and scale == 0.5) else 1.0
+def _all_problems(
+    files: Files,
+    quadruples: Sequence[Quadruple],
+    depth_scale: float,
+    problems: ImportProblems,
+    on_checked: Callable[[int, int], None] | None,
+) -> ImportProblemsError:
+    reader = SampleReader(files, depth_scale, problems)
+    for number, quadruple in enumerate(quadruples, start=1):
+        reader.read(quadruple)
+        if on_checked is not None:
+            on_checked(number, len(quadruples))
+    return problems.error(len(quadruples))
 
 
 def _decide(measured: Polarity, given: str | None) -> Literal["far-bright", "near-bright"]:
@@ -183,8 +172,3 @@ def _decide(measured: Polarity, given: str | None) -> Literal["far-bright", "nea
         f"Whether far or near is bright in the depth is not clear ({evidence}); look at a picture, and give "
         "--depth-polarity far-bright or near-bright."
     )
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    """Height and width as people write them."""
-    return f"{shape[1]}x{shape[0]}"

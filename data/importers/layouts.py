@@ -28,6 +28,9 @@ class Layout:
     depth: tuple[str, ...]
     key: str
     """Regular expression with the groups `fg`, `bg` and `take`, and optionally `flip`."""
+    shown_key: str
+    """How people write the key: B background, F foreground, N take; in brackets what may be left out."""
+    shown_bg: str = "B"
     background: str = r"\d+"
     """Regular expression of what stands for `{bg}`."""
     folder: str = ""
@@ -52,6 +55,11 @@ class Layout:
             re.compile(file + EXTENSION, re.IGNORECASE),
         )
 
+    def readable(self, template: str) -> str:
+        """A template as people write it."""
+        folder = f"[{self.folder.replace(chr(92) + 'd+', 'K').replace('|', ' or ')}/]" if self.folder else ""
+        return template.format(folder=folder, bg=self.shown_bg, key=self.shown_key)
+
     def bg_id(self, name: str) -> str:
         """Id of the background in file `name`: as the first template names it, however this file is named."""
         own = re.search(f"(?:{self.background})$", PurePosixPath(name).stem, re.IGNORECASE)
@@ -73,6 +81,7 @@ LAYOUTS: dict[str, Layout] = {
         mask=("fg_bg_mask/Image_{key}",),
         depth=("fg_bg_depth/Image_{key}",),
         key=r"(?P<bg>\d+)_(?P<fg>\d+)_(?P<take>\d+)",
+        shown_key="B_F_N",
         mirrors_from=104,
         depth_size="own",
     ),
@@ -82,6 +91,7 @@ LAYOUTS: dict[str, Layout] = {
         mask=("{folder}mask/mask_{key}",),
         depth=("{folder}depth/depth_{key}",),
         key=r"(?P<bg>[a-z]*\d+)_(?P<flip>flip_)?(?P<fg>[a-z]*\d+)_(?P<take>\d+)",
+        shown_key="B_[flip_]F_N",
         background=r"[a-z]*\d+",
         folder=r"train|validate",
         depth_size="own",
@@ -92,6 +102,8 @@ LAYOUTS: dict[str, Layout] = {
         mask=("fg_bg_mask_images_c1/{key}", "fg_bg_mask_images/{key}"),
         depth=("fg_bg_depth_images/{key}",),
         key=r"fg(?P<fg>\d+)(?P<flip>flip)?_bg(?P<bg>\d+)_(?P<take>\d+)",
+        shown_key="fgFFF[flip]_bgBBB_NN",
+        shown_bg="BBB",
         depth_size="own",
     ),
     "ramana": Layout(
@@ -100,6 +112,8 @@ LAYOUTS: dict[str, Layout] = {
         mask=("fg_bg_masks/bg_{bg}/{key}",),
         depth=("fg_bg_depth/bg_{bg}/{key}",),
         key=r"bg_(?P<bg>\d+)_fg_(?P<fg>\d+)_(?P<flip>[TF])_(?P<take>\d+)",
+        shown_key="bg_BB_fg_FF_[T or F]_NNNNNN",
+        shown_bg="BB",
     ),
     "monimoyd": Layout(
         # The first of each is what the published program reads; its description, at times, named the others.
@@ -113,6 +127,7 @@ LAYOUTS: dict[str, Layout] = {
             "{folder}mask_black_jpg/depth_{key}",
         ),
         key=r"(?P<fg>\d+)_(?P<bg>\d+)_(?P<flip>[01])_(?P<take>\d+)",
+        shown_key="F_B_[0 or 1]_N",
         folder=r"batch\d+",
         depth_size="half",
     ),

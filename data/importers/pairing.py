@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from data.errors import InputError
 from data.importers.layouts import EXTENSION, LAYOUTS, ROLES, Layout, describe
+from data.importers.report import unfitting_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from data.importers.archives import Files
+    from data.importers.problems import ImportProblems
 
 FEWEST_ROLES = 2
 """A layout is recognised if so many of the four roles have files."""
@@ -21,7 +23,7 @@ FEWEST_ROLES = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quadruple:
-    """The ids of a sample and the names of its four files."""
+    """The ids of a sample and the names of its four files, '' for one that is missing."""
 
     sample_id: str
     bg_id: str
@@ -72,14 +74,14 @@ def find_layout(files: Files, layout: str | None = None) -> Arrangement:
     if layout is None:
         found = [arrangement for arrangement in found if _count_roles(arrangement) >= FEWEST_ROLES]
     if not found and layout is not None:
-        raise InputError(f"The source '{files.root}' has no samples of the layout '{layout}'; give one that has.")
-    if not found:
-        looked_for = "; ".join(
-            f"{name}: {describe(getattr(form, role)[0] for role in ROLES)}" for name, form in LAYOUTS.items()
-        )
         raise InputError(
-            f"The layout of '{files.root}' is not recognised: found none of these ({looked_for}); give the "
-            "folder or the archives that hold them."
+            f"The source '{files.root}' has no samples of the layout '{layout}'; give one that has, or name its files "
+            f"as shown here.{unfitting_lines(files, layout)}"
+        )
+    if not found:
+        raise InputError(
+            f"The layout of '{files.root}' is not recognised: its files are named as in none of {', '.join(LAYOUTS)}; "
+            f"give the folder or the archives of one of these, or rename the files.{unfitting_lines(files)}"
         )
     ranks = [(arrangement.root.count("/"), -_count_roles(arrangement)) for arrangement in found]
     best = [arrangement for arrangement, rank in zip(found, ranks, strict=True) if rank == min(ranks)]
@@ -95,47 +97,91 @@ def find_layout(files: Files, layout: str | None = None) -> Arrangement:
     return best[0]
 
 
-def find_quadruples(files: Files, arrangement: Arrangement) -> list[Quadruple]:
+def find_quadruples(files: Files, arrangement: Arrangement, problems: ImportProblems) -> list[Quadruple]:
     """List a data set's samples by folder, background, foreground and take.
 
     A background that a folder lacks is taken from another one: its number means the same in all.
 
+    Args:
+        files: the source's.
+        arrangement: as `find_layout` gave it.
+        problems: gathers the files that samples lack; their names are '' in the list.
+
     Raises:
-        InputError: if a sample lacks a file, naming the first one and how many do, or there are no samples.
+        InputError: if there are no samples, or none has a file of some role.
     """
     form = LAYOUTS[arrangement.layout]
     found = {role: arrangement.roles[role].names for role in ROLES}
+    if not (found["fg_bg"] or found["mask"] or found["depth"]):
+        raise InputError(
+            f"The source '{files.root}' has no samples of the layout '{arrangement.layout}'; give one that has."
+            f"{unfitting_lines(files, arrangement.layout)}"
+        )
     anywhere = {number: name for (_, number), name in reversed(found["bg"].items())}
     keys = {key for role in ("fg_bg", "mask", "depth") for key in found[role]}
     key_pattern = re.compile(form.key, re.IGNORECASE)
     matches = [(folder, match) for folder, key in keys if (match := key_pattern.fullmatch(key))]
-    quadruples, missing = [], []
+    missing = _Missing(files, arrangement)
+    missing.refuse_empty_roles(*matches[0])
+    quadruples = []
     for folder, match in sorted(matches, key=_order):
         members = {role: found[role].get((folder, match[0]), "") for role in ROLES if role != "bg"}
         number = _unpadded(match["bg"])
         members["bg"] = found["bg"].get((folder, number)) or anywhere.get(number, "")
-        gone = [role for role in ROLES if not members[role]]
-        if gone:
-            missing.append(arrangement.root + _expected(arrangement.roles[gone[0]].template, folder, match))
-            continue
+        sample_id = f"{folder}_{match[0]}" if folder else match[0]
+        for role in ROLES:
+            if not members[role]:
+                problems.add("missing", role, *missing.describe(role, folder, match), sample_id)
         quadruples.append(
-            Quadruple(
-                sample_id=f"{folder}_{match[0]}" if folder else match[0],
-                bg_id=form.bg_id(members["bg"]),
-                fg_id=form.fg_id(match["fg"]),
-                **members,
-            )
-        )
-    if missing:
-        raise InputError(
-            f"The file '{missing[0]}.*' is missing in '{files.root}' ({len(missing)} of {len(keys)} samples "
-            "lack a file); restore what is missing, or remove the other files of these samples."
-        )
-    if not quadruples:
-        raise InputError(
-            f"The source '{files.root}' has no samples of the layout '{arrangement.layout}'; give one that has."
+            Quadruple(sample_id=sample_id, bg_id=form.bg_id(members["bg"]), fg_id=form.fg_id(match["fg"]), **members)
         )
     return quadruples
+
+
+class _Missing:
+    """Says which file a sample lacks, and why where that is known: a link on the way to it may lead nowhere."""
+
+    def __init__(self, files: Files, arrangement: Arrangement) -> None:
+        self._files = files
+        self._arrangement = arrangement
+        self._gaps = {name: gap for gap in files.gaps for name in (gap, gap.rpartition(".")[0] or gap)}
+
+    def refuse_empty_roles(self, folder: str, match: re.Match[str]) -> None:
+        """Refuse a source without any file of a role, unless a gap explains it."""
+        roles, layout = self._arrangement.roles, self._arrangement.layout
+        empty = [role for role in ROLES if not roles[role].names and not self._gap(role, folder, match)]
+        if empty:
+            raise InputError(
+                f"The source '{self._files.root}' is of the layout '{layout}', but has no {' and no '.join(empty)} "
+                f"files; give a source that has, or name them as shown here.{unfitting_lines(self._files, layout)}"
+            )
+
+    def describe(self, role: str, folder: str, match: re.Match[str]) -> tuple[str, str]:
+        """What is missing, and a sentence about it."""
+        if gap := self._gap(role, folder, match):
+            return self._files.where(gap), self._files.gaps[gap]
+        name = self._expected(self._arrangement.roles[role].template, folder, match)
+        return (
+            f"{name}.*",
+            f"The file '{name}.*' is missing in '{self._files.root}'; restore what is missing, or remove the other "
+            "files of these samples.",
+        )
+
+    def _gap(self, role: str, folder: str, match: re.Match[str]) -> str | None:
+        """What cannot be looked into that the file would be, or lie in."""
+        for template in getattr(LAYOUTS[self._arrangement.layout], role):
+            name = self._expected(template, folder, match)
+            while name:
+                if name in self._gaps:
+                    return self._gaps[name]
+                name = name.rpartition("/")[0]
+        return None
+
+    def _expected(self, template: str, folder: str, match: re.Match[str]) -> str:
+        """A file's name, without its extension."""
+        folder = f"{folder}/" if folder else ""
+        named = template.replace("{folder}", folder).replace("{key}", match[0]).replace("{bg}", match["bg"])
+        return self._arrangement.root + named
 
 
 def _arrangements(names: Sequence[str], layouts: Mapping[str, Layout]) -> list[Arrangement]:
@@ -210,11 +256,6 @@ def _order(sample: tuple[str, re.Match[str]]) -> tuple[tuple[str, int], ...]:
     flip = match.groupdict().get("flip") or ""
     numbers = (_natural(text) for text in (folder, match["bg"], match["fg"], flip, match["take"]))
     return (*numbers, (match[0], 0), (folder, 0))
-
-
-def _expected(template: str, folder: str, match: re.Match[str]) -> str:
-    folder = f"{folder}/" if folder else ""
-    return template.replace("{folder}", folder).replace("{key}", match[0]).replace("{bg}", match["bg"])
 
 
 def _natural(text: str) -> tuple[str, int]:

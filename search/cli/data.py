@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from data.errors import InputError
-from search.cli.shared import json_option, print_dataset, refuse_unwritable, screen
+from search.cli.shared import json_option, print_dataset, print_result, refuse_unwritable, screen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from search.run.progress import Screen
 
 
 @click.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
@@ -45,13 +52,26 @@ def import_(source: Path, destination: str, layout: str | None, depth_polarity: 
 
     SOURCE is a folder, a zip archive, or a folder of zip archives, which are read without being extracted.
     """
+    try:
+        _import(source, destination, layout, depth_polarity, screen())
+    except InputError as error:
+        from data.importers.problems import ImportProblemsError
+
+        if as_json:
+            problems = error.as_plain() if isinstance(error, ImportProblemsError) else [{"sentence": str(error)}]
+            print_result({"ok": False, "problems": problems}, as_json, lambda: None)
+        raise
+    print_dataset(destination, None, as_json)
+
+
+def _import(source: Path, destination: str, layout: str | None, depth_polarity: str | None, shown: Screen) -> None:
     from data.dataset.dataset import write_dataset
     from data.dataset.publish import refuse_existing
     from data.importers.importers import import_layout
 
     refuse_existing(destination)
-    shown = screen()
-    found = import_layout(source, layout=layout, depth_polarity=depth_polarity)
+    with _checking(shown) as on_checked:
+        found = import_layout(source, layout=layout, depth_polarity=depth_polarity, on_checked=on_checked)
     measured = found.measured
     shown.say(f"layout {found.layout}: {found.reason}")
     shown.say(
@@ -61,7 +81,22 @@ def import_(source: Path, destination: str, layout: str | None, depth_polarity: 
     )
     with shown.bar("importing", len(found), "samples") as move:
         write_dataset(found.samples(), destination, source=found.source, on_sample=lambda _: move(1, ""))
-    print_dataset(destination, None, as_json)
+
+
+@contextlib.contextmanager
+def _checking(shown: Screen) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears when all samples have to be checked."""
+    with contextlib.ExitStack() as stack:
+        move: Callable[[int, str], None] | None = None
+
+        def show(_: int, total: int) -> None:
+            nonlocal move
+            if move is None:
+                shown.say("a file is missing or cannot be used; all samples are checked for others")
+                move = stack.enter_context(shown.bar("checking", total, "samples"))
+            move(1, "")
+
+        yield show
 
 
 @click.command(epilog="\b\nExample:\n  twinhead inspect classroom --out sheet.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from data.errors import InputError
 from data.importers.layouts import LAYOUTS, ROLES
 from data.importers.pairing import Quadruple, find_layout, find_quadruples
+from data.importers.problems import ImportProblems
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Names:
     names: tuple[str, ...]
     root: Path = Path("source")
     archives: tuple[str, ...] = ()
+    gaps: dict[str, str] = field(default_factory=dict)
 
     def read(self, name: str) -> bytes:
         raise AssertionError(name)
@@ -112,8 +114,11 @@ def published(layout: str, root: str = "", samples: list[Shot] = SHOTS) -> tuple
 
 
 def pair(*names: str, layout: str | None = None) -> list[Quadruple]:
-    files = Names(names)
-    return find_quadruples(files, find_layout(files, layout))
+    files, problems = Names(names), ImportProblems("source")
+    found = find_quadruples(files, find_layout(files, layout), problems)
+    if problems:
+        raise problems.error(len(found))
+    return found
 
 
 def test_every_layout_has_its_published_names_here() -> None:
@@ -318,7 +323,29 @@ def test_an_empty_source_is_refused() -> None:
         pair()
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_without_any_file_is_named_with_where_its_names_are(role: str) -> None:
+    """A folder of another name is the commonest reason: not every sample is to be named for it."""
+    sample = PUBLISHED["birender"](Shot(1, 3, False, 2))
+    gone = getattr(sample, role)
+    names = [f"other/{Path(name).name}" if name == gone else name for name in names_of([sample])]
+
+    with pytest.raises(InputError) as caught:
+        pair(*names)
+
+    sentence, *lines = str(caught.value).splitlines()
+    assert sentence.startswith(
+        f"The source 'source' is of the layout 'birender', but has no {role} files; give a source"
+    )
+    (line,) = [line for line in lines if "a file of such a name" in line]
+    assert f" {role} " in f" {line} "
+    assert f"'{Path(gone).name}', lies in 'other', not '{Path(gone).parent}'" in line
+
+
 def test_an_unknown_layout_says_what_was_looked_for() -> None:
     """The user sees which names would have been found, and that the right folder may be another."""
-    with pytest.raises(InputError, match=r"not recognised.*raguram: bg_images/Image_\*.*birender: .*monimoyd: bg_jpg"):
+    said = (
+        r"(?s)not recognised.*\n +found +pictures/: one\.jpg\n +raguram +bg_images/Image_B, .*\n +monimoyd .*bg_jpg/bg_"
+    )
+    with pytest.raises(InputError, match=said):
         pair("pictures/one.jpg")

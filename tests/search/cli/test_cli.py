@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import pytest
 from click import Group
+from tests.data.test_importers import birender
 
 from data.dataset.dataset import Dataset
 from search.cli import main as command_line
@@ -241,6 +242,50 @@ def test_a_search_that_cannot_start_is_named(
 
     assert sentence in refused("search", *given)
     assert [path.name for path in experiment.storage.iterdir()] == ["first"]
+
+
+def test_problems_of_an_import_are_json_too(twinhead: Command, tmp_path: Path) -> None:
+    """A script that prepares data reads all of them; the exit code, and the sentence on standard error, stay."""
+    root = birender(tmp_path / "source", 12)
+    masks = sorted((root / "fg_bg_mask_images").iterdir())
+    for path in masks[:3]:
+        path.write_bytes(b"<html>")
+    masks[3].unlink()
+
+    said = twinhead("import", "source", "set", "--json")
+    nowhere = twinhead("import", "nowhere", "set", "--json")
+
+    assert (said.code, nowhere.code) == (2, 2)
+    values = json.loads(said.out)
+    assert values["ok"] is False
+    assert [(problem["kind"], problem["samples"]) for problem in values["problems"]] == [
+        ("missing", 1),
+        *[("unusable", 1)] * 3,
+    ]
+    assert {Path(problem["file"]).name for problem in values["problems"][1:]} == {path.name for path in masks[:3]}
+    assert "twinhead: 4 files of 'source' cannot be imported as they are; --json lists all of them:" in said.err
+    (problem,) = json.loads(nowhere.out)["problems"]
+    assert "'nowhere' does not exist" in problem["sentence"]
+    assert not Path("set").exists()
+
+
+def test_a_layout_that_is_not_recognised_is_shown_beside_the_closest(twinhead: Command, tmp_path: Path) -> None:
+    """What was found, what would have been, and what differs; not all layouts in one line."""
+    root = birender(tmp_path / "source")
+    (root / "bg_images").rename(root / "backgrounds")
+    for folder in ("fg_bg_images", "fg_bg_mask_images", "fg_bg_depth_images"):
+        for number, path in enumerate(sorted((root / folder).iterdir())):
+            path.rename(path.with_name(f"{number:04d}{path.suffix}"))
+
+    said = twinhead("import", "source", "set")
+
+    assert said.code == 2
+    lines = said.err.splitlines()
+    assert lines[0].startswith("twinhead: The layout of 'source' is not recognised: its files are named as in none of")
+    assert lines[1].split() == ["found", "backgrounds/:", "img_001.jpg,", "img_002.jpg"]
+    assert "fg_bg_images/: 0000.jpg, 0001.jpg, 0002.jpg, … (4 files)" in said.err
+    assert "closest: birender  bg     bg_images/img_BBB: a file of such a name, 'img_001.jpg', lies in " in said.err
+    assert "the folder 'fg_bg_images' is there, but '0000.jpg' is not named 'fgFFF[flip]_bgBBB_NN'" in said.err
 
 
 def test_a_sheet_that_cannot_be_written_is_named(refused: Command, scenes: Path) -> None:

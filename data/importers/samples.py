@@ -1,0 +1,215 @@
+"""The files of a source's samples, read and checked: each image by itself, then whether the four fit together.
+
+Shapes: H and W height and width in pixels. A photograph is (H, W, 3) RGB, a plane (mask or depth) is (H, W).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.errors import InputError
+from data.images import decode_photo, decode_plane, resize_to, storable_plane
+from data.importers.layouts import ROLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from data.importers.archives import Files
+    from data.importers.pairing import Quadruple
+    from data.importers.problems import ImportProblems
+    from data.schema import Pixels
+
+    Shape = tuple[int, ...]
+
+MAX_MEASURED = 200
+"""How many samples, evenly spread, the depth's polarity and size are measured in."""
+NOUNS = {"bg": "background", "fg_bg": "photograph", "mask": "mask", "depth": "depth"}
+COUNTS = ("no", "one", "other two", "other three")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSample:
+    """What a sample's files hold: the encoded bytes to store, and the pixels of mask and depth."""
+
+    bg_bytes: bytes
+    fg_bg_bytes: bytes
+    mask: Pixels
+    mask_bytes: bytes
+    depth: Pixels
+    """At its own size."""
+    depth_bytes: bytes
+
+
+class SampleReader:
+    """Reads the samples of a source, and gathers what is wrong with them."""
+
+    def __init__(self, files: Files, depth_scale: float, problems: ImportProblems) -> None:
+        self._files = files
+        self._depth_scale = depth_scale
+        self._problems = problems
+        self._bg: tuple[str, tuple[Pixels, bytes] | InputError] = "", InputError()
+        """The file that was read last, which is mostly that of the next sample, and what came of it."""
+        self._bg_files: dict[str, tuple[str, bytes]] = {}
+        """By id, the first file of a background, and the SHA-256 of its bytes."""
+
+    def read(self, quadruple: Quadruple) -> ReadSample | None:
+        """A sample; None if something is wrong with it, which is noted."""
+        found: dict[str, tuple[Pixels, bytes]] = {}
+        for role in ROLES:
+            name = getattr(quadruple, role)
+            if not name:  # missing, as is noted already
+                continue
+            try:
+                found[role] = self._read_file(quadruple, role)
+            except InputError as error:
+                self._note("unusable", role, name, str(error), quadruple)
+        shapes = {role: pixels.shape[:2] for role, (pixels, _) in found.items()}
+        if not self._fit(quadruple, shapes) or len(found) < len(ROLES):
+            return None
+        (mask, mask_bytes), (depth, depth_bytes) = found["mask"], found["depth"]
+        return ReadSample(
+            bg_bytes=found["bg"][1],
+            fg_bg_bytes=found["fg_bg"][1],
+            mask=mask,
+            mask_bytes=mask_bytes,
+            depth=depth,
+            depth_bytes=depth_bytes,
+        )
+
+    def _read_file(self, quadruple: Quadruple, role: str) -> tuple[Pixels, bytes]:
+        name = getattr(quadruple, role)
+        if role != "bg":
+            return _decode(self._files, role, name)
+        if self._bg[0] != name:
+            try:
+                self._bg = name, self._read_background(name, quadruple.bg_id)
+            except InputError as error:
+                self._bg = name, error
+        if isinstance(self._bg[1], InputError):
+            raise self._bg[1]
+        return self._bg[1]
+
+    def _read_background(self, name: str, bg_id: str) -> tuple[Pixels, bytes]:
+        pixels, encoded = _decode(self._files, "bg", name)
+        digest = hashlib.sha256(encoded).digest()
+        first, expected = self._bg_files.setdefault(bg_id, (name, digest))
+        if digest != expected:
+            raise InputError(
+                f"The background '{self._files.where(name)}' is another picture than '{self._files.where(first)}', but "
+                f"both have the id '{bg_id}'; give each background a number of its own."
+            )
+        return pixels, encoded
+
+    def _fit(self, quadruple: Quadruple, shapes: Mapping[str, Shape]) -> bool:
+        """Whether all have one size, but for the depth's scale; if not, the files that differ from most are noted."""
+        wanted = _majority(shapes, self._depth_scale)
+        if wanted is None:
+            sizes = ", ".join(f"{NOUNS[role]} {_size(shape)}" for role, shape in shapes.items())
+            sentence = (
+                f"The images of sample '{quadruple.sample_id}' have sizes that do not fit together ({sizes}); use one "
+                "size in a sample."
+            )
+            self._note("size", "mask", quadruple.mask, sentence, quadruple)
+            return False
+        expected = {role: _of_role(role, wanted, self._depth_scale) for role in shapes}
+        odd = [role for role, shape in shapes.items() if shape != expected[role]]
+        for role in odd:
+            name = getattr(quadruple, role)
+            sentence = (
+                f"The {NOUNS[role]} '{self._files.where(name)}' is {_size(shapes[role])}, but must be "
+                f"{_size(expected[role])} to fit the {COUNTS[len(shapes) - len(odd)]} files of its sample; use one "
+                "size in a sample."
+            )
+            self._note("size", role, name, sentence, quadruple)
+        return not odd
+
+    def _note(self, kind: str, role: str, name: str, sentence: str, quadruple: Quadruple) -> None:
+        self._problems.add(kind, role, self._files.where(name), sentence, quadruple.sample_id)
+
+
+class MeasuredPlanes:
+    """Masks and depths of some samples, evenly spread; once iterated over, it knows the depth's size."""
+
+    def __init__(self, files: Files, quadruples: Sequence[Quadruple], depth_size: str) -> None:
+        self._files = files
+        self._quadruples = quadruples
+        self._depth_size = depth_size
+        self._sizes: Counter[tuple[Shape, Shape]] = Counter()
+        """Of mask and depth."""
+        self.unusable = 0
+        """How many samples have a file that cannot be used."""
+
+    def __iter__(self) -> Iterator[tuple[Pixels, Pixels]]:
+        """Mask and depth, (H, W) each, the depth at the mask's size."""
+        chosen = np.linspace(0, len(self._quadruples) - 1, MAX_MEASURED).round().astype(int)
+        for number in np.unique(chosen):
+            quadruple = self._quadruples[number]
+            if not (quadruple.mask and quadruple.depth):
+                continue
+            try:
+                mask, depth = (
+                    decode_plane(self._files.read(name), self._files.where(name))
+                    for name in (quadruple.mask, quadruple.depth)
+                )
+            except InputError:
+                self.unusable += 1
+                continue
+            self._sizes[mask.shape, depth.shape] += 1
+            yield mask, resize_to(depth, *mask.shape[:2])
+
+    @property
+    def depth_scale(self) -> float:
+        """Size of most depths as a share of their masks', if the layout has such depths; 1 if not."""
+        if not self._sizes:
+            return 1.0
+        scales: Counter[float] = Counter()
+        for (mask, depth), count in self._sizes.items():
+            scales[depth[0] / mask[0]] += count
+        scale = scales.most_common(1)[0][0]
+        return scale if self._depth_size == "own" or (self._depth_size == "half" and scale == 0.5) else 1.0
+
+    @property
+    def resized(self) -> dict[str, str] | None:
+        """For `dataset.json`: what most depths are resized from, to and how; None if they are not."""
+        scale = self.depth_scale
+        if scale == 1:
+            return None
+        sizes = [sizes for sizes, _ in self._sizes.most_common() if sizes[1][0] / sizes[0][0] == scale]
+        mask, depth = sizes[0]
+        return {"from": _size(depth), "to": _size(mask), "by": "area" if scale > 1 else "bilinear"}
+
+
+def _decode(files: Files, role: str, name: str) -> tuple[Pixels, bytes]:
+    """Pixels, and the bytes to store."""
+    encoded, where = files.read(name), files.where(name)
+    return storable_plane(encoded, where) if role in ("mask", "depth") else (decode_photo(encoded, where), encoded)
+
+
+def _majority(shapes: Mapping[str, Shape], depth_scale: float) -> Shape | None:
+    """The size that more files of a sample fit than any other; None if there is none."""
+    candidates = {shape for role, shape in shapes.items() if role != "depth"}
+    votes = Counter(
+        {
+            wanted: sum(shape == _of_role(role, wanted, depth_scale) for role, shape in shapes.items())
+            for wanted in candidates
+        }
+    ).most_common()
+    if not votes:
+        return shapes.get("depth", ())
+    return None if len(votes) > 1 and votes[0][1] == votes[1][1] else votes[0][0]
+
+
+def _of_role(role: str, wanted: Shape, depth_scale: float) -> Shape:
+    if role != "depth" or not wanted:
+        return wanted
+    return (round(wanted[0] * depth_scale), round(wanted[1] * depth_scale))
+
+
+def _size(shape: Shape) -> str:
+    """Width and height as people write them."""
+    return f"{shape[1]}x{shape[0]}"

@@ -1,0 +1,155 @@
+"""Folders with symbolic links: followed, also in circles, and named where they lead nowhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from zipfile import ZipFile, ZipInfo
+
+import pytest
+
+from data.compose.compose import Composition, open_sources
+from data.errors import InputError
+from data.folders import Folder
+from data.importers.archives import open_source
+from data.importers.pairing import find_layout, find_quadruples
+from data.importers.problems import ImportProblems
+from tests.data.compose.compose_kit import kit
+
+
+def store(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"picture")
+
+
+def ramana(root: Path) -> Path:
+    """A sample in the layout of that name; of its files only the names count here."""
+    for name in ("bg/bg_01", "fg_bg/bg_01/bg_01_fg_02_F_03", "fg_bg_masks/bg_01/bg_01_fg_02_F_03"):
+        store(root / f"{name}.jpg")
+    store(root / "fg_bg_depth/bg_01/bg_01_fg_02_F_03.jpg")
+    return root
+
+
+def missing(source: Path) -> str:
+    files, problems = open_source(source), ImportProblems(str(source))
+    found = find_quadruples(files, find_layout(files), problems)
+    return str(problems.error(len(found)))
+
+
+def test_links_to_directories_and_files_are_followed(tmp_path: Path) -> None:
+    """Large folders lie on another disk, and are linked from where the others are."""
+    store(tmp_path / "disk/photos/deep/a.jpg")
+    store(tmp_path / "disk/b.jpg")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/bg").symlink_to(tmp_path / "disk/photos")
+    (tmp_path / "source/c.jpg").symlink_to("../disk/b.jpg")
+
+    files = open_source(tmp_path / "source")
+
+    assert files.names == ("bg/deep/a.jpg", "c.jpg")
+    assert files.read("bg/deep/a.jpg") == files.read("c.jpg") == b"picture"
+    assert files.gaps == {}
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "/"])
+def test_a_link_to_a_directory_above_is_passed_over(tmp_path: Path, target: str) -> None:
+    """What is in it is listed already, and would be so without end; the whole disk is not the source."""
+    store(tmp_path / "source/bg/a.jpg")
+    (tmp_path / "source/bg/again").symlink_to(target)
+
+    assert Folder(tmp_path / "source").names == ("bg/a.jpg",)
+
+
+def test_two_directories_that_link_each_other_end(tmp_path: Path) -> None:
+    """Each is listed below the other once."""
+    for one, other in (("a", "b"), ("b", "a")):
+        store(tmp_path / one / f"{one}.jpg")
+        (tmp_path / one / other).symlink_to(tmp_path / other)
+
+    assert Folder(tmp_path).names == ("a/a.jpg", "a/b/b.jpg", "b/a/a.jpg", "b/b.jpg")
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """To read it would wait for ever."""
+    store(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+
+    assert Folder(tmp_path).names == ("a.jpg",)
+
+
+@pytest.mark.parametrize("gone", ["bg", "bg/bg_01.jpg", "fg_bg", "fg_bg_masks/bg_01", "fg_bg_depth"])
+def test_a_link_that_leads_nowhere_is_named_where_its_files_are_missing(tmp_path: Path, gone: str) -> None:
+    """The disk that it leads to is not mounted: to restore what is missing would be the wrong advice."""
+    source = ramana(tmp_path / "source")
+    (source / gone).rename(tmp_path / "elsewhere")
+    (source / gone).symlink_to("/mnt/gone")
+
+    assert missing(source) == (
+        f"The link '{source / gone}' points to '/mnt/gone', which does not exist (1 of 1 samples lack a file); restore "
+        "what it points to, or remove the link."
+    )
+
+
+def test_a_link_that_leads_nowhere_and_matters_to_nothing_is_no_problem(tmp_path: Path) -> None:
+    """Such as an editor's lock file."""
+    source = ramana(tmp_path / "source")
+    (source / "notes").symlink_to("/mnt/gone")
+    (source / "circle").symlink_to("circle")
+
+    assert len(find_quadruples(open_source(source), find_layout(open_source(source)), ImportProblems(""))) == 1
+    assert "leads back to itself" in open_source(source).gaps["circle"]
+
+
+def test_a_link_that_leads_nowhere_is_named_where_no_layout_fits(tmp_path: Path) -> None:
+    """All folders of a source may be links to one disk."""
+    store(tmp_path / "readme.txt")
+    (tmp_path / "fg_bg").symlink_to("/mnt/gone")
+
+    with pytest.raises(InputError, match=r"(?s)not recognised.*The link '.*/fg_bg' points to '/mnt/gone'"):
+        find_layout(open_source(tmp_path))
+
+
+def test_a_source_that_is_such_a_link_is_named(tmp_path: Path) -> None:
+    """Here as anywhere."""
+    (tmp_path / "source").symlink_to("/mnt/gone")
+
+    with pytest.raises(InputError, match=r"The link '.*/source' points to '/mnt/gone', which does not exist"):
+        open_source(tmp_path / "source")
+
+
+def test_a_link_within_an_archive_is_named(tmp_path: Path) -> None:
+    """'zip -y' stores the link in place of what it points to."""
+    source = ramana(tmp_path / "source")
+    with ZipFile(tmp_path / "set.zip", "w") as archive:
+        for path in source.rglob("*.jpg"):
+            if path.parent.name != "bg":
+                archive.write(path, path.relative_to(source))
+        link = ZipInfo("bg")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        archive.writestr(link, "../photos")
+
+    assert "set.zip/bg' is a symbolic link, which is not followed within an archive" in missing(tmp_path / "set.zip")
+    assert "set.zip/bg' is a symbolic link" in missing(tmp_path / "set.zip")
+
+
+@pytest.mark.parametrize("name", ["backgrounds", "depths", "foregrounds"])
+def test_the_folders_of_a_composition_may_be_links_or_hold_them(tmp_path: Path, name: str) -> None:
+    """A link that leads nowhere is named, and not passed over as if there were one picture less."""
+    given = kit(tmp_path)
+    folder: Path = given[name]
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in folder.iterdir():
+        (linked / path.name).symlink_to(path)
+    (tmp_path / "link").symlink_to(linked)
+    composition = Composition(**given | {name: tmp_path / "link"})
+
+    assert open_sources(composition).digests() == open_sources(Composition(**given)).digests()
+
+    (linked / "more.png").symlink_to("/mnt/gone.png")
+    with pytest.raises(InputError, match=r"The link '.*/more\.png' points to '/mnt/gone\.png', which does not exist"):
+        open_sources(composition)
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("/mnt/gone")
+    with pytest.raises(InputError, match=r"The link '.*/link' points to '/mnt/gone', which does not exist"):
+        open_sources(composition)

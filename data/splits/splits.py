@@ -15,7 +15,7 @@ from data.errors import InputError
 from data.splits.published import PUBLISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +31,8 @@ SHARES = (0.70, 0.15, 0.15)
 
 KEYS = {"background": "bg_id", "foreground": "fg_id", "sample": "sample_id"}
 """The id that decides on a sample."""
+SHARE_STEPS = (20, 100, 1000)
+"""Shares that are proposed are multiples of one of these parts of 1, the roundest first."""
 NEEDED = {"pairs": "samples of each pair of background and foreground", "batch": "batches"}
 """What a data set has too few of where a part is empty; of samples, if nothing is said."""
 
@@ -110,22 +112,74 @@ def _check(shares: tuple[float, float, float]) -> None:
         )
 
 
-def _nothing(dataset_ids: SampleIds, part: str, split_by: str, shares: tuple[float, float, float]) -> str:
-    """The sentence for a part without samples."""
+def _nothing(dataset_ids: SampleIds, part: str, split_by: SplitKey, shares: tuple[float, float, float]) -> str:
+    """The sentence for a part without samples: what it would take, and which shares would do."""
+    if not sum(share for name, share in zip(PARTS, shares, strict=True) if name in part.split("+")):
+        return (
+            f"The part '{part}' of a split by {split_by} has no samples: its share is 0; give it a share above 0 in "
+            "data.split of the spec."
+        )
     shown = ", ".join(f"{share:g}" for share in shares)
     if split_by in KEYS:
-        count = len(set(getattr(dataset_ids, KEYS[split_by])))
-        noun = split_by if count == 1 else f"{split_by}s"
+        ids = set(getattr(dataset_ids, KEYS[split_by]))
+        has = f"{len(ids)} {split_by}{'' if len(ids) == 1 else 's'}"
+        if len(ids) < len(PARTS):
+            return (
+                f"The part '{part}' of a split by {split_by} has no samples: the data set has {has}, but train, val "
+                f"and test need one each, so at least {len(PARTS)}; use a data set with more {split_by}s"
+                f"{_other_key(dataset_ids, split_by, shares)}."
+            )
+        other = _written(nearest_shares(ids, shares))
         return (
-            f"The part '{part}' of a split by {split_by} has no samples: the data set has {count} {noun}, and none "
-            f"falls into it with shares {shown} of train, val and test; use a data set with more {split_by}s, or give "
-            "other shares in data.split of the spec."
+            f"The part '{part}' of a split by {split_by} has no samples: the data set has {has}, and none falls into "
+            f"it with shares {shown} of train, val and test; use a data set with more {split_by}s"
+            f"{f', or give each part one with data.split: {other}' if other else ''}."
         )
     return (
         f"The part '{part}' of the published split '{split_by}' has no samples: none of the data set's "
         f"{len(dataset_ids)} falls into it with shares {shown} of train, val and test; use a data set with more "
         f"{NEEDED.get(split_by, 'samples')}, or give another data.split or data.split_by in the spec."
     )
+
+
+def _other_key(dataset_ids: SampleIds, split_by: str, shares: tuple[float, float, float]) -> str:
+    """The end of a sentence: another id to split by, of which there are enough."""
+    for key, column in KEYS.items():
+        ids = set(getattr(dataset_ids, column))
+        if key == split_by or len(ids) < len(PARTS):
+            continue
+        other = "" if set(assign(sorted(ids), shares)) == set(PARTS) else _written(nearest_shares(ids, shares))
+        also = f" and data.split: {other}" if other else ""
+        return f", or set data.split_by: {key}{also} (there are {len(ids)}, but a {split_by} is then in several parts)"
+    return ""
+
+
+def _written(shares: tuple[float, float, float] | None) -> str:
+    """As in a spec; '' for none."""
+    if shares is None:
+        return ""
+    return f"{{{', '.join(f'{part}: {share:g}' for part, share in zip(PARTS, shares, strict=True))}}}"
+
+
+def nearest_shares(ids: Collection[str], shares: tuple[float, float, float]) -> tuple[float, float, float] | None:
+    """The shares nearest to `shares` with which each part has one of the ids, in few digits; None if there are none.
+
+    Args:
+        ids: distinct.
+        shares: of train, val and test.
+    """
+    fractions = np.sort([_fraction(id_) for id_ in ids])
+    for steps in SHARE_STEPS:
+        bounds = np.arange(1, steps) / steps
+        below = np.searchsorted(fractions, bounds)
+        train, val = below[:, None], below[None, :]
+        fits = (train > 0) & (val > train) & (val < len(fractions))
+        if fits.any():
+            distance = np.abs(bounds - shares[0])[:, None] + np.abs(bounds - shares[0] - shares[1])[None, :]
+            first, second = np.unravel_index(np.where(fits, distance, np.inf).argmin(), fits.shape)
+            found = (bounds[first], bounds[second] - bounds[first], 1 - bounds[second])
+            return float(round(found[0], 6)), float(round(found[1], 6)), float(round(found[2], 6))
+    return None
 
 
 def _fraction(id_: str) -> float:

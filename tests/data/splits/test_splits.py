@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.dataset.manifest import SampleIds
 from data.errors import InputError
-from data.splits.splits import PARTS, SplitKey, assign, rows
+from data.splits.splits import PARTS, SplitKey, assign, nearest_shares, rows
 
 texts = st.lists(st.text(min_size=1), min_size=1, max_size=40, unique=True)
 shares = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20)).map(
@@ -97,6 +100,66 @@ def test_empty_part_says_how_many_ids_there_are() -> None:
     """With few backgrounds a part can be empty; the user learns which, why, and what to do."""
     with pytest.raises(InputError, match=r"'test' of a split by background .* has 1 background, .*data\.split"):
         rows(ids_of(5, 1, 5), "test", "background")
+
+
+@pytest.mark.parametrize("wanted", [(0.7, 0.15, 0.15), (0.3, 0.4, 0.3), (0.05, 0.05, 0.9)])
+def test_two_backgrounds_are_too_few_whatever_the_shares(wanted: tuple[float, float, float]) -> None:
+    """To try other shares would be in vain: it is said how many there must be, and what else could be done."""
+    ids = ids_of(40, 2, 8)
+    empty = next(part for part in PARTS if part not in assign(["bg0", "bg1"], wanted))
+
+    with pytest.raises(InputError) as caught:
+        rows(ids, empty, "background", wanted)
+
+    said = str(caught.value)
+    assert "the data set has 2 backgrounds, but train, val and test need one each, so at least 3; " in said
+    assert "use a data set with more backgrounds, or set data.split_by: foreground" in said
+    assert "(there are 8, but a background is then in several parts)" in said
+    assert "other shares" not in said
+
+
+def test_one_sample_has_nothing_else_to_be_split_by() -> None:
+    """No advice that does not help."""
+    with pytest.raises(
+        InputError, match=r"has 1 background, but .* so at least 3; use a data set with more backgrounds\.$"
+    ):
+        rows(ids_of(2, 1, 1), "test", "background")
+
+
+def test_shares_that_would_do_are_proposed() -> None:
+    """With three backgrounds there are such; those that are proposed are near to what was wanted."""
+    ids = ids_of(12, 3, 3)  # their hashes lie at 0.72, 0.47 and 0.70
+    with pytest.raises(InputError) as caught:
+        rows(ids, "test", "background")
+
+    found = re.search(
+        r"give each part one with data\.split: {train: ([\d.]+), val: ([\d.]+), test: ([\d.]+)}", str(caught.value)
+    )
+    assert found is not None
+    proposed = tuple(float(share) for share in found.groups())
+    assert [len(rows(ids, part, "background", proposed)) for part in PARTS] == [4, 4, 4]  # type: ignore[arg-type]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=12, unique=True), shares)
+def test_proposed_shares_give_every_part_an_id(ids: list[str], wanted: tuple[float, float, float]) -> None:
+    """Or none are proposed: of fewer than three ids, and of such as lie too near to each other."""
+    found = nearest_shares(ids, wanted)
+
+    if found is None:
+        fractions = np.sort([int(hashlib.sha256(id_.encode()).hexdigest()[:13], 16) / 2**52 for id_ in ids])
+        assert len(ids) < len(PARTS) or np.diff(fractions).min() < 0.002
+    else:
+        assert set(assign(ids, found)) == set(PARTS)
+
+
+def test_a_part_without_a_share_is_said_to_have_none() -> None:
+    """More backgrounds would not help."""
+    with pytest.raises(
+        InputError,
+        match=r"'test' of a split by background has no samples: its share is 0; give it a share above 0 in data\.split",
+    ):
+        rows(ids_of(40, 20, 8), "test", "background", (0.5, 0.5, 0.0))
 
 
 @pytest.mark.parametrize("wanted", [(0.5, 0.5, 0.5), (1.2, -0.1, -0.1), (0.0, 0.0, 0.0)])

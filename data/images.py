@@ -5,7 +5,8 @@ Shapes: H and W height and width in pixels. A photograph is (H, W, 3) RGB, a pla
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import contextlib
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -15,16 +16,20 @@ from data.errors import InputError
 from data.schema import EncodedSample, Pixels, Sample
 
 Resize = Literal["area", "bilinear", "lanczos"]
+Resized = TypeVar("Resized", Pixels, NDArray[np.float32])
 
 GREY_TOLERANCE = 2
 """Levels by which the channels of a grey picture stored as colour may differ: JPEG rounds chroma."""
 
+_EXIF = cv2.IMAGE_METADATA_EXIF
 _TO_RGB = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
 """From OpenCV's order of channels, by their number."""
 
 
 def decode_photo(encoded: bytes, where: str) -> Pixels:
-    """Pixels of a photograph; a grey one counts as R=G=B, and an EXIF rotation is not applied.
+    """Pixels of a photograph in a data set; a grey one counts as R=G=B.
+
+    An EXIF orientation is ignored: `data.source_images` applied it before the photograph was stored.
 
     Args:
         encoded: bytes of a PNG, JPEG or other 8-bit image file.
@@ -60,48 +65,43 @@ def decode_plane(encoded: bytes, where: str) -> Pixels:
     Raises:
         InputError: if the bytes are no whole image, have other than 8 bits, colours, or an alpha channel.
     """
-    return storable_plane(encoded, where)[0]
-
-
-def storable_plane(encoded: bytes, where: str) -> tuple[Pixels, bytes]:
-    """Decode a mask or a depth as `decode_plane` does, and give the bytes to store it as.
-
-    Returns:
-        (H, W), and `encoded` itself if it has a single channel, else a PNG that has.
-
-    Raises:
-        InputError: as `decode_plane`.
-    """
     pixels = _decode(encoded, where)
-    if pixels.ndim == 2:
-        return pixels, encoded
-    if pixels.shape[2] != 3 or _colour(pixels) > GREY_TOLERANCE:
+    plane = pixels if pixels.ndim == 2 else grey_plane(pixels)
+    if plane is None:
         raise InputError(
             f"The picture '{where}' has colours or an alpha channel, but a mask or depth must have a single "
             "channel; store it as grey."
         )
-    plane = _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    return plane, encode_png(plane)
+    return plane
 
 
-def decode_any(encoded: bytes, where: str) -> NDArray[Any]:
-    """Pixels of an image file of any number of bits.
+def decode_any(encoded: bytes, where: str) -> tuple[NDArray[Any], bytes]:
+    """Pixels of an image file of any number of bits, as they are stored, and its EXIF data.
 
     Returns:
-        (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, whichever is stored.
+        (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, whichever is stored; of a TIFF file, turned upright. EXIF data as they
+        are, empty if there are none.
 
     Raises:
         InputError: if the bytes are no whole image.
     """
-    try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
+    decoded = None
+    with contextlib.suppress(cv2.error):
+        decoded = cv2.imdecodeWithMetadata(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded[0] is None:
         raise InputError(f"The picture '{where}' is no image, or cut off; replace it by a whole PNG or JPEG file.")
+    pixels, kinds, blocks = decoded
     if pixels.ndim == 3 and pixels.shape[2] in _TO_RGB:
         pixels = cv2.cvtColor(pixels, _TO_RGB[pixels.shape[2]])
-    return np.asarray(pixels)
+    exif = [np.asarray(block).tobytes() for kind, block in zip(kinds, blocks, strict=True) if kind == _EXIF]
+    return np.asarray(pixels), exif[0] if exif else b""
+
+
+def grey_plane(pixels: Pixels) -> Pixels | None:
+    """(H, W) of (H, W, 3) whose channels are equal up to JPEG's rounding; None of another."""
+    if pixels.shape[2] != 3 or _colour(pixels) > GREY_TOLERANCE:
+        return None
+    return _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -169,7 +169,7 @@ def resize(pixels: Pixels, size: int, how: Resize = "area") -> Pixels:
     return resize_to(pixels, size, size, how=how)
 
 
-def resize_to(pixels: Pixels, height: int, width: int, *, how: Resize = "area") -> Pixels:
+def resize_to(pixels: Resized, height: int, width: int, *, how: Resize = "area") -> Resized:
     """Resize (H, W) or (H, W, 3) to `height` by `width`, as `resize` does."""
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -179,12 +179,12 @@ def resize_to(pixels: Pixels, height: int, width: int, *, how: Resize = "area") 
         "bilinear": cv2.INTER_LINEAR,
         "lanczos": cv2.INTER_LANCZOS4,
     }
-    return _pixels(cv2.resize(pixels, (width, height), interpolation=methods[how]))
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=methods[how]), pixels.dtype)
 
 
 def _decode(encoded: bytes, where: str) -> Pixels:
     """(H, W), (H, W, 3) RGB or (H, W, 4) RGBA."""
-    pixels = decode_any(encoded, where)
+    pixels, _ = decode_any(encoded, where)
     if pixels.dtype != np.uint8:
         raise InputError(
             f"The picture '{where}' is stored as {pixels.dtype}, but must have 8 bits a channel; convert it to uint8."

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compose", "made_of", "open_sources", "refuse_other"]
 
-METHOD = 1
+METHOD = 2
 """Counts the changes of how samples are composed: pieces of another method are not gone on with."""
 
 

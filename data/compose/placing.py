@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from data.compose.depth import FARTHEST_LEVEL, decode_depth, middle_square
+from data.compose.depth import FARTHEST_LEVEL, middle_square
 from data.compose.sources import read_cutout, resize_cutout
 from data.dataset.statistics import FOREGROUND_ABOVE
 from data.images import decode_photo, encode_jpeg, encode_png, resize
 from data.schema import EncodedSample
+from data.source_images import source_depth, source_photo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,9 +67,10 @@ def open_stage(background: Background, size: int, scale: DepthScale) -> Stage:
     Raises:
         InputError: if a file is not what it was when the sources were checked.
     """
-    photo = decode_photo(background.photo.read(), str(background.photo.path))
+    photo, _ = source_photo(background.photo.read(), str(background.photo.path))
+    stored, _ = source_depth(background.depth.read(), str(background.depth.path))
     encoded = encode_jpeg(resize(np.ascontiguousarray(middle_square(photo)), size))
-    depth = scale.levels(decode_depth(background.depth.read(), str(background.depth.path)), size)
+    depth = scale.levels(stored, size)
     return Stage(
         bg_id=background.photo.name,
         encoded=encoded,

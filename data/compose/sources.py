@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.compose.depth import PER_METRE, DepthScale, StoredDepth, decode_depth, middle_square
-from data.dataset.statistics import FOREGROUND_ABOVE
+from data.compose.depth import PER_METRE, DepthScale, middle_square
 from data.errors import InputError
 from data.folders import why_dead
-from data.images import decode_any, decode_photo, resize_to
+from data.images import resize_to
+from data.source_images import source_cutout, source_depth, source_photo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from data.compose.composition import Composition
     from data.schema import Pixels
+    from data.source_images import StoredDepth
 
-EXTENSIONS = (".png", ".jpg", ".jpeg")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SAME_PROPORTIONS = 0.01
 """Width over height of a background and of its depth may differ by this share."""
 NAMED = 3
@@ -137,7 +138,7 @@ def read_cutout(foreground: SourceFile, longest: int) -> Pixels:
     Raises:
         InputError: if it is not what it was when the sources were checked.
     """
-    cutout = decode_cutout(foreground.read(), str(foreground.path))
+    cutout = source_cutout(foreground.read(), str(foreground.path))
     rows, columns = (np.flatnonzero(cutout[:, :, 3].any(axis=axis)) for axis in (1, 0))
     cutout = cutout[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     alpha = cutout[:, :, 3:].astype(np.float32)
@@ -145,28 +146,6 @@ def read_cutout(foreground: SourceFile, longest: int) -> Pixels:
     weighed = resize_cutout(weighed, min(longest, max(weighed.shape[:2])))
     weighed.setflags(write=False)
     return weighed
-
-
-def decode_cutout(encoded: bytes, where: str) -> Pixels:
-    """Pixels of a foreground, (H, W, 4) RGBA.
-
-    Raises:
-        InputError: if the bytes are no whole image of 8 bits, it has no alpha channel, or nothing in it is opaque.
-    """
-    pixels = decode_any(encoded, where)
-    if pixels.ndim != 3 or pixels.shape[2] != 4:
-        raise InputError(
-            f"The foreground '{where}' has no alpha channel, but must be RGBA, transparent around what it shows; "
-            "cut it out, and store it as PNG."
-        )
-    if pixels.dtype != np.uint8:
-        raise InputError(f"The foreground '{where}' is {pixels.dtype}, but must have 8 bits a channel; convert it.")
-    if pixels[:, :, 3].max() <= FOREGROUND_ABOVE:
-        raise InputError(
-            f"The foreground '{where}' is transparent all over: no pixel has an alpha above {FOREGROUND_ABOVE} of 255; "
-            "replace or remove it."
-        )
-    return np.asarray(pixels, np.uint8)
 
 
 def resize_cutout(cutout: Pixels, longest: int) -> Pixels:
@@ -179,14 +158,17 @@ def resize_cutout(cutout: Pixels, longest: int) -> Pixels:
 def _check_background(composition: Composition, name: str, path: Path, depth_path: Path) -> tuple[Background, int]:
     """The background, and its largest depth as it is stored."""
     encoded, encoded_depth = _read(path), _read(depth_path)
-    photo, depth = decode_photo(encoded, str(path)), decode_depth(encoded_depth, str(depth_path))
+    (photo, _), (depth, _) = source_photo(encoded, str(path)), source_depth(encoded_depth, str(depth_path))
     (height, width), (depth_height, depth_width) = photo.shape[:2], depth.shape
     if abs(depth_width * height / (depth_height * width) - 1) > SAME_PROPORTIONS:
         raise InputError(
             f"The depth '{depth_path}' is {depth_width} x {depth_height} pixels, but must have the proportions of "
             f"'{path}', {width} x {height}; use the depth of that photograph."
         )
-    if composition.depth_unit != "relative" and not _has_depth(depth):
+    has_holes = composition.depth_unit != "relative" or (
+        depth.dtype == np.uint16 and composition.depth_polarity == "far-bright"
+    )
+    if has_holes and not _has_depth(depth):
         raise InputError(
             f"The depth '{depth_path}' has no measurement in its middle square, where 0 stands for none; replace it, "
             "or remove the background."
@@ -200,7 +182,7 @@ def _check_background(composition: Composition, name: str, path: Path, depth_pat
 
 def _check_foreground(name: str, path: Path) -> SourceFile:
     encoded = _read(path)
-    decode_cutout(encoded, str(path))
+    source_cutout(encoded, str(path))
     return SourceFile(name=name, path=path, sha256=hashlib.sha256(encoded).hexdigest())
 
 

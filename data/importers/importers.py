@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from data.depth_levels import scale_depth
 from data.errors import InputError
 from data.images import encode_png, resize_to
 from data.importers.archives import Files, open_source
@@ -16,7 +19,7 @@ from data.importers.layouts import LAYOUTS
 from data.importers.pairing import Quadruple, find_layout, find_quadruples
 from data.importers.polarity import POLARITIES, Polarity, measure_polarity
 from data.importers.problems import ImportProblems, ImportProblemsError
-from data.importers.samples import MeasuredPlanes, ReadSample, SampleReader
+from data.importers.samples import MeasuredPlanes, ReadSample, SampleReader, find_mask_factor
 from data.schema import EncodedSample
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ class Import:
     """The source's: as measured, or as given where it was not clear."""
     depth_scale: float
     """Height and width of the stored depth, as a share of the mask's; resized to them where it is not 1."""
+    mask_factor: int
+    """What the masks' levels are multiplied by: 255 where they are 0 and 1 in the whole source, else 1."""
+    depth_bits: int
+    """8 or 16, as the first measured depth has. Depth of 16 bits is scaled, each image over its own range."""
     source: dict[str, Any]
     """All of this but the quadruples, for `dataset.json`."""
     files: Files
@@ -46,14 +53,14 @@ class Import:
         return len(self.quadruples)
 
     def samples(self) -> Iterator[EncodedSample]:
-        """Encode the samples one by one; pictures keep the bytes they were published with where that can be.
+        """Encode the samples one by one; pictures keep the bytes they were published with where they need no change.
 
         Raises:
             ImportProblemsError: at the end, with everything that was found, if a file cannot be used, or the sizes of
                 a sample's pictures do not fit together.
         """
         problems = ImportProblems(str(self.files.root))
-        reader = SampleReader(self.files, self.depth_scale, problems)
+        reader = SampleReader(self.files, self.depth_scale, problems, mask_factor=self.mask_factor)
         for quadruple in self.quadruples:
             read = reader.read(quadruple)
             # Nothing that is encoded after a problem would be kept.
@@ -64,8 +71,9 @@ class Import:
 
     def _encode(self, quadruple: Quadruple, read: ReadSample) -> EncodedSample:
         depth_bytes = read.depth_bytes
-        if self.depth_scale != 1 or self.depth_polarity == "near-bright":
-            resized = resize_to(read.depth, *read.mask.shape[:2])
+        if self.depth_scale != 1 or self.depth_polarity == "near-bright" or read.depth.dtype != np.uint8:
+            levels = scale_depth(read.depth, self.depth_polarity, self.files.where(quadruple.depth))
+            resized = resize_to(levels, *read.mask.shape[:2])
             depth_bytes = encode_png(255 - resized if self.depth_polarity == "near-bright" else resized)
         return EncodedSample(
             sample_id=quadruple.sample_id,
@@ -107,7 +115,8 @@ def import_layout(
     reason = arrangement.reason if layout is None else f"asked for with --layout; {arrangement.reason}"
     problems = ImportProblems(str(source))
     quadruples = find_quadruples(files, arrangement, problems)
-    planes = MeasuredPlanes(files, quadruples, LAYOUTS[arrangement.layout].depth_size)
+    factor = find_mask_factor(files, quadruples)
+    planes = MeasuredPlanes(files, quadruples, LAYOUTS[arrangement.layout].depth_size, factor)
     measured = measure_polarity(planes)
     if problems or planes.unusable:
         raise _all_problems(files, quadruples, planes.depth_scale, problems, on_checked)
@@ -120,6 +129,8 @@ def import_layout(
         measured=measured,
         depth_polarity=polarity,
         depth_scale=scale,
+        depth_bits=planes.depth_bits,
+        mask_factor=factor,
         files=files,
         source={
             "kind": "import",
@@ -130,6 +141,8 @@ def import_layout(
             "depth_polarity": {"source": polarity, "given": depth_polarity, "measured": asdict(measured)},
             "depth_inverted": polarity == "near-bright",
             "depth_resized": planes.resized,
+            "depth_bits": planes.depth_bits,
+            "mask_factor": factor,
         },
     )
 

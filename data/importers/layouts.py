@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROLES = ("bg", "fg_bg", "mask", "depth")
-EXTENSION = r"\.(?:png|jpg|jpeg)"
+EXTENSION = r"\.(?:png|jpe?g|tiff?)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the files of a layout are named, without their extensions (PNG or JPEG, each as it likes).
+    """How the files of a layout are named, without their extensions (PNG, JPEG or TIFF).
 
     A name has places: `{key}` tells a sample from another, `{bg}` is the background that the key holds too,
     `{folder}` a folder that may be left out. Of several names for a role, the first that exists counts.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from data.dataset.statistics import FOREGROUND_ABOVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
     from data.schema import Pixels
 
@@ -58,7 +60,7 @@ class Polarity:
     """How many counted."""
 
 
-def measure_polarity(samples: Iterable[tuple[Pixels, Pixels]]) -> Polarity:
+def measure_polarity(samples: Iterable[tuple[Pixels, NDArray[Any]]]) -> Polarity:
     """Compare, in each sample, the depth inside the mask with the depth in a ring around it, row by row.
 
     By rows, since depth mostly falls from top to bottom: what is above and below would blur the comparison.
@@ -68,7 +70,8 @@ def measure_polarity(samples: Iterable[tuple[Pixels, Pixels]]) -> Polarity:
     sign and the mean difference is at least 20 grey levels.
 
     Args:
-        samples: masks and depths, (H, W) each; one with an almost empty mask, or full rows, does not count.
+        samples: masks and depths, (H, W) each; a sample with an almost empty mask, or full rows, does not count. Depth
+            is in 0..255, and NaN where it has no reading, as `depth_levels.comparable_depth` gives it.
     """
     measured = [_difference(mask, depth) for mask, depth in samples]
     differences = np.array([value for value in measured if value is not None])
@@ -86,7 +89,7 @@ def measure_polarity(samples: Iterable[tuple[Pixels, Pixels]]) -> Polarity:
     return Polarity(name=name if is_clear else None, difference=mean, agreement=agreement, samples=count)
 
 
-def _difference(mask: Pixels, depth: Pixels) -> float | None:
+def _difference(mask: Pixels, depth: NDArray[Any]) -> float | None:
     """Mean depth in the ring less the mean inside the mask, over rows that have both; None if they are few.
 
     A row weighs as many pixels as the smaller of the two has in it.
@@ -97,12 +100,14 @@ def _difference(mask: Pixels, depth: Pixels) -> float | None:
     reach = 2 * (gap + max(2, round(WIDTH * side))) + 1
     near = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * gap + 1, 2 * gap + 1)))
     ring = cv2.dilate(inside, np.ones((1, reach), np.uint8)) * (1 - near)
+    has_reading = np.isfinite(depth)
+    inside, ring = inside * has_reading, ring * has_reading
     inside_count, ring_count = inside.sum(axis=1, dtype=np.int64), ring.sum(axis=1, dtype=np.int64)
     weights = np.minimum(inside_count, ring_count)
     if weights.sum() < FEWEST_PIXELS:
         return None
     rows = weights > 0
-    levels = depth.astype(np.int64)
+    levels = np.where(has_reading, depth, 0).astype(np.float64)
     in_ring = (levels * ring).sum(axis=1)[rows] / ring_count[rows]
     in_mask = (levels * inside).sum(axis=1)[rows] / inside_count[rows]
     return float(np.average(in_ring - in_mask, weights=weights[rows]))

@@ -5,6 +5,7 @@ Shapes: H and W height and width in pixels. A photograph is (H, W, 3) RGB, a pla
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -12,17 +13,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.depth_levels import comparable_depth
 from data.errors import InputError
-from data.images import decode_photo, decode_plane, resize_to, storable_plane
+from data.images import resize_to
 from data.importers.layouts import ROLES
+from data.source_images import mask_factor, source_depth, source_mask, source_photo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from data.importers.archives import Files
     from data.importers.pairing import Quadruple
     from data.importers.problems import ImportProblems
     from data.schema import Pixels
+    from data.source_images import StoredDepth
 
     Shape = tuple[int, ...]
 
@@ -40,18 +46,20 @@ class ReadSample:
     fg_bg_bytes: bytes
     mask: Pixels
     mask_bytes: bytes
-    depth: Pixels
+    depth: StoredDepth
     """At its own size."""
     depth_bytes: bytes
+    """Of depth that needs neither scaling nor another size."""
 
 
 class SampleReader:
     """Reads the samples of a source, and gathers what is wrong with them."""
 
-    def __init__(self, files: Files, depth_scale: float, problems: ImportProblems) -> None:
+    def __init__(self, files: Files, depth_scale: float, problems: ImportProblems, *, mask_factor: int = 1) -> None:
         self._files = files
         self._depth_scale = depth_scale
         self._problems = problems
+        self._mask_factor = mask_factor
         self._bg: tuple[str, tuple[Pixels, bytes] | InputError] = "", InputError()
         """The file that was read last, which is mostly that of the next sample, and what came of it."""
         self._bg_files: dict[str, tuple[str, bytes]] = {}
@@ -59,7 +67,7 @@ class SampleReader:
 
     def read(self, quadruple: Quadruple) -> ReadSample | None:
         """A sample; None if something is wrong with it, which is noted."""
-        found: dict[str, tuple[Pixels, bytes]] = {}
+        found: dict[str, tuple[StoredDepth, bytes]] = {}
         for role in ROLES:
             name = getattr(quadruple, role)
             if not name:  # missing, as is noted already
@@ -75,16 +83,19 @@ class SampleReader:
         return ReadSample(
             bg_bytes=found["bg"][1],
             fg_bg_bytes=found["fg_bg"][1],
-            mask=mask,
+            mask=np.asarray(mask, np.uint8),
             mask_bytes=mask_bytes,
             depth=depth,
             depth_bytes=depth_bytes,
         )
 
-    def _read_file(self, quadruple: Quadruple, role: str) -> tuple[Pixels, bytes]:
+    def _read_file(self, quadruple: Quadruple, role: str) -> tuple[StoredDepth, bytes]:
         name = getattr(quadruple, role)
+        if role == "mask":
+            return source_mask(self._files.read(name), self._files.where(name), factor=self._mask_factor)
         if role != "bg":
-            return _decode(self._files, role, name)
+            read = source_depth if role == "depth" else source_photo
+            return read(self._files.read(name), self._files.where(name))
         if self._bg[0] != name:
             try:
                 self._bg = name, self._read_background(name, quadruple.bg_id)
@@ -95,7 +106,7 @@ class SampleReader:
         return self._bg[1]
 
     def _read_background(self, name: str, bg_id: str) -> tuple[Pixels, bytes]:
-        pixels, encoded = _decode(self._files, "bg", name)
+        pixels, encoded = source_photo(self._files.read(name), self._files.where(name))
         digest = hashlib.sha256(encoded).digest()
         first, expected = self._bg_files.setdefault(bg_id, (name, digest))
         if digest != expected:
@@ -135,32 +146,36 @@ class SampleReader:
 class MeasuredPlanes:
     """Masks and depths of some samples, evenly spread; once iterated over, it knows the depth's size."""
 
-    def __init__(self, files: Files, quadruples: Sequence[Quadruple], depth_size: str) -> None:
+    def __init__(self, files: Files, quadruples: Sequence[Quadruple], depth_size: str, mask_factor: int) -> None:
         self._files = files
+        self._mask_factor = mask_factor
         self._quadruples = quadruples
         self._depth_size = depth_size
         self._sizes: Counter[tuple[Shape, Shape]] = Counter()
         """Of mask and depth."""
         self.unusable = 0
         """How many samples have a file that cannot be used."""
+        self.depth_bits = 0
+        """8 or 16, as the first depth has; 0 if there is none."""
 
-    def __iter__(self) -> Iterator[tuple[Pixels, Pixels]]:
-        """Mask and depth, (H, W) each, the depth at the mask's size."""
+    def __iter__(self) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
+        """Mask and depth, (H, W) each, to measure the polarity in: the depth at the mask's size."""
         chosen = np.linspace(0, len(self._quadruples) - 1, MAX_MEASURED).round().astype(int)
         for number in np.unique(chosen):
             quadruple = self._quadruples[number]
             if not (quadruple.mask and quadruple.depth):
                 continue
             try:
-                mask, depth = (
-                    decode_plane(self._files.read(name), self._files.where(name))
-                    for name in (quadruple.mask, quadruple.depth)
+                mask, _ = source_mask(
+                    self._files.read(quadruple.mask), self._files.where(quadruple.mask), factor=self._mask_factor
                 )
+                depth, _ = source_depth(self._files.read(quadruple.depth), self._files.where(quadruple.depth))
             except InputError:
                 self.unusable += 1
                 continue
             self._sizes[mask.shape, depth.shape] += 1
-            yield mask, resize_to(depth, *mask.shape[:2])
+            self.depth_bits = self.depth_bits or 8 * depth.dtype.itemsize
+            yield mask, resize_to(comparable_depth(depth), *mask.shape[:2])
 
     @property
     def depth_scale(self) -> float:
@@ -184,10 +199,20 @@ class MeasuredPlanes:
         return {"from": _size(depth), "to": _size(mask), "by": "area" if scale > 1 else "bilinear"}
 
 
-def _decode(files: Files, role: str, name: str) -> tuple[Pixels, bytes]:
-    """Pixels, and the bytes to store."""
-    encoded, where = files.read(name), files.where(name)
-    return storable_plane(encoded, where) if role in ("mask", "depth") else (decode_photo(encoded, where), encoded)
+def find_mask_factor(files: Files, quadruples: Sequence[Quadruple]) -> int:
+    """What the levels of a source's masks must be multiplied by; masks that cannot be used are left out.
+
+    Raises:
+        InputError: as `mask_factor`.
+    """
+
+    def masks() -> Iterator[Pixels]:
+        for quadruple in quadruples:
+            if quadruple.mask:
+                with contextlib.suppress(InputError):
+                    yield source_mask(files.read(quadruple.mask), files.where(quadruple.mask))[0]
+
+    return mask_factor(masks(), str(files.root))
 
 
 def _majority(shapes: Mapping[str, Shape], depth_scale: float) -> Shape | None:

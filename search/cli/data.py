@@ -14,7 +14,7 @@ from search.cli.shared import json_option, print_dataset, print_result, refuse_u
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from search.run.progress import Screen
+    from search.terminal import Screen
 
 
 @click.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
@@ -79,6 +79,14 @@ def _import(source: Path, destination: str, layout: str | None, depth_polarity: 
         f"from just around it by {measured.difference:.1f} grey levels, {measured.agreement:.0%} of {measured.samples} "
         f"samples agree)"
     )
+    if found.mask_factor != 1:
+        shown.say(f"masks hold 0 and 1 alone; they are multiplied by {found.mask_factor}")
+    if found.depth_bits == 16:
+        zero = "a 0 is no reading, and gets the depth of the nearest pixel that has one"
+        shown.say(
+            "depth has 16 bits; the range of each image is scaled to 0..255"
+            + (f"; {zero}" if found.depth_polarity == "far-bright" else "")
+        )
     with shown.bar("importing", len(found), "samples") as move:
         write_dataset(found.samples(), destination, source=found.source, on_sample=lambda _: move(1, ""))
 

@@ -16,6 +16,7 @@ from data.errors import InputError, UnfinishedError
 from search.cli.compose import compose
 from search.cli.data import import_, inspect, render
 from search.cli.front import front
+from search.cli.predict import predict
 from search.cli.profile import profile
 from search.cli.recipes import recipes
 from search.cli.shared import (
@@ -25,7 +26,6 @@ from search.cli.shared import (
     json_option,
     pair,
     print_result,
-    refuse_unwritable,
     resumable,
     screen,
     storage_option,
@@ -245,25 +245,6 @@ def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
     print_result(measured, as_json, show)
 
 
-@cli.command(epilog="\b\nExample:\n  twinhead predict best/ --bg bg.jpg --fg-bg fg_bg.jpg --out out/")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--bg", type=click.Path(path_type=Path), required=True, help="Picture of the background.")
-@click.option("--fg-bg", type=click.Path(path_type=Path), required=True, help="The same with something in front of it.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Directory.")
-@json_option
-def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, as_json: bool) -> None:
-    """Predict mask and depth for a pair of images.
-
-    Writes mask.png, depth.png and overlay.png.
-    """
-    refuse_unwritable(out, "--out", is_directory=True)
-
-    from trainable.evaluation.predict import predict_files
-
-    written = [str(path) for path in predict_files(checkpoint, bg, fg_bg, out)]
-    print_result({"written": written}, as_json, lambda: click.echo("\n".join(written)))
-
-
 for command in (
     render,
     compose,
@@ -278,6 +259,7 @@ for command in (
     trials_command,
     importance,
     front,
+    predict,
 ):
     cli.add_command(command)
 

@@ -22,7 +22,6 @@ from data.images import (
     encode_sample,
     resize,
     resize_to,
-    storable_plane,
 )
 from data.schema import EncodedSample, Pixels, Sample
 
@@ -92,23 +91,6 @@ def test_grey_photo_has_three_equal_channels() -> None:
     np.testing.assert_array_equal(photo, np.stack([plane] * 3, axis=2))
 
 
-def test_plane_stored_as_equal_channels_is_accepted_exactly() -> None:
-    """Published depths are often RGB files with R=G=B; all 256 levels must survive."""
-    plane = np.arange(256, dtype=np.uint8).reshape(16, 16)
-
-    decoded, stored = storable_plane(encode_png(np.stack([plane] * 3, axis=2)), "depth")
-
-    np.testing.assert_array_equal(decoded, plane)
-    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED), plane)
-
-
-def test_single_channel_plane_keeps_its_bytes() -> None:
-    """Encoding a JPEG a second time would lose what the publisher stored."""
-    encoded = encode_jpeg(smooth(16, 16)[:, :, 0].copy())
-
-    assert storable_plane(encoded, "depth")[1] == encoded
-
-
 @pytest.mark.parametrize(("difference", "is_accepted"), [(2, True), (3, False)])
 def test_plane_allows_chroma_rounding_only(difference: int, *, is_accepted: bool) -> None:
     """JPEG leaves up to two levels of colour in a grey picture; more is a wrong file, say a photograph."""
@@ -157,8 +139,8 @@ def test_cut_off_file_is_refused(encode: type[bytes], kept: float) -> None:
         decode_photo(encoded[: int(len(encoded) * kept)], "cut.img")
 
 
-def test_exif_rotation_is_not_applied() -> None:
-    """A rotation flag on one file would turn it against the other three."""
+def test_exif_rotation_is_not_applied_to_what_a_data_set_holds() -> None:
+    """Sources are turned before they are stored; older data sets have masks that fit photographs as they are stored."""
     pixels = smooth(8, 16)
     jpeg = encode_jpeg(pixels)
     tiff = b"II*\x00" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)

@@ -10,16 +10,18 @@ import torch
 
 from data.errors import InputError
 from data.grids import overlay, save_png
-from data.images import decode_photo, resize
+from data.images import resize
 from data.schema import Batch, Pixels
+from data.source_images import source_photo
 from trainable.evaluation.grid import as_pixels, predict
+from trainable.evaluation.swapped import look_swapped
 from trainable.loop.checkpoint import load_model
 from trainable.loop.precision import resolve
 
 OUTPUTS = ("mask.png", "depth.png", "overlay.png")
 
 
-def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path) -> list[Path]:
+def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, threshold: float | None = None) -> list[Path]:
     """Predict mask and depth of a pair of pictures, and write them as PNG files of the pictures' size.
 
     Args:
@@ -27,18 +29,25 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path) -> list[Pa
         bg: picture of the background.
         fg_bg: picture of the same background with something in front of it, of the same size.
         out: directory to write to; made when it is not there.
+        threshold: the probability, in 0..1, from which on a pixel is foreground; without it, the mask is not binary.
 
     Returns:
-        mask.png (probability, 0..255), depth.png (far is bright, clipped to 0..255) and overlay.png in `out`.
+        mask.png (probability, 0..255; 0 or 255 with a threshold), depth.png (far is bright, clipped to 0..255) and
+        overlay.png in `out`.
 
     Raises:
-        InputError: if a file cannot be read, the two pictures differ in size, or `out` cannot be written.
+        InputError: if a file cannot be read, the two pictures differ in size, the threshold is out of its range, or
+            `out` cannot be written.
     """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"The value of '--threshold' is {threshold:g}, but must be a probability from 0 to 1.")
     photos = [_read(path) for path in (bg, fg_bg)]
     if photos[0].shape != photos[1].shape:
         sizes = " and ".join(f"{photo.shape[1]} × {photo.shape[0]}" for photo in photos)
         raise InputError(f"The pictures '{bg}' and '{fg_bg}' are {sizes} pixels; give two of the same size.")
     mask, depth = predict_pixels(checkpoint, *photos)
+    if threshold is not None:
+        mask = np.where(mask >= threshold * 255, np.uint8(255), np.uint8(0))
     written = [out / name for name in OUTPUTS]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -47,6 +56,15 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path) -> list[Pa
     except OSError as error:
         raise InputError(f"Nothing can be written to '{out}' ({error.strerror}); give another directory.") from None
     return written
+
+
+def files_look_swapped(bg: Path, fg_bg: Path) -> bool:
+    """Whether the object seems to be in the picture `bg`, of the same size as `fg_bg`; see `look_swapped`.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    return look_swapped(_read(bg), _read(fg_bg))
 
 
 def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels, Pixels]:
@@ -70,6 +88,6 @@ def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels,
 
 def _read(path: Path) -> Pixels:
     try:
-        return decode_photo(path.read_bytes(), str(path))
+        return source_photo(path.read_bytes(), str(path))[0]
     except OSError as error:
         raise InputError(f"The picture '{path}' cannot be read ({error.strerror}); give a PNG or JPEG file.") from None

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from data.compose.compose import compose, open_sources
 from data.compose.composition import Composition
@@ -203,14 +204,56 @@ def test_depth_beyond_the_limit_is_the_limit(tmp_path: Path) -> None:
     assert sample.depth[-1].max() == round(floor_depth()[-1, 0] / 2500 * 255)
 
 
-def test_relative_depth_of_16_bits_keeps_its_upper_ones(tmp_path: Path) -> None:
-    """65535 is as far as 255 is in 8 bits."""
+@pytest.mark.parametrize("factor", [31, 257])
+def test_relative_depth_of_16_bits_gets_all_levels(tmp_path: Path, factor: int) -> None:
+    """A sensor's numbers fill an eighth of 16 bits, an estimate all of them: both come in with their whole range."""
     options = kit(tmp_path, backgrounds=1, foregrounds=1) | {"depth_unit": "relative", "scale": (0.1, 0.1)}
-    levels = np.repeat(np.arange(SIZE, dtype=np.uint16)[::-1, None] * 4, SIZE, axis=1)
-    put(tmp_path / "depth/room0.png", levels * np.uint16(257))
+    levels = np.rint(np.linspace(255, 0, SIZE)).astype(np.uint16)[:, None].repeat(SIZE, axis=1)
+    put(tmp_path / "depth/room0.png", (levels + np.uint16(factor != 257)) * np.uint16(factor))
     for sample in made(tmp_path / "set", options | {"depth_polarity": "far-bright"}).read():
         away = sample.mask <= 127
         np.testing.assert_array_equal(sample.depth[away], levels[away])
+
+
+def test_relative_depth_of_16_bits_needs_a_reading(tmp_path: Path) -> None:
+    """It is refused before anything is composed."""
+    options = kit(tmp_path) | {"depth_unit": "relative", "depth_polarity": "far-bright"}
+    put(tmp_path / "depth/room0.png", np.zeros((SIZE, SIZE), np.uint16))
+    assert "has no measurement in its middle square" in refusal(options)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_sources_are_composed_upright(tmp_path: Path, orientation: int) -> None:
+    """Photographs, depth and foregrounds of a phone give the same set as those that an editor turned."""
+    options = kit(tmp_path / "upright") | {"size": 48}
+    put(tmp_path / "upright/bg/room0.png", photo(0, 64, 80))
+    put(tmp_path / "upright/depth/room0.png", floor_depth(64, 80))
+    lying = kit(tmp_path / "lying") | {"size": 48}
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # of Image.Transpose: what undoes it
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for path in (tmp_path / "upright").glob("*/*.png"):
+        image = Image.open(path).transpose(Image.Transpose(back))
+        image.save(tmp_path / "lying" / path.parent.name / path.name, exif=exif)
+        shown = ImageOps.exif_transpose(Image.open(tmp_path / "lying" / path.parent.name / path.name))
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(Image.open(path)))
+    expected = list(made(tmp_path / "expected", options).read())
+    found = list(made(tmp_path / "found", lying).read())
+    assert [sample.sample_id for sample in found] == [sample.sample_id for sample in expected]
+    for one, other in zip(found, expected, strict=True):
+        for role in ("bg", "fg_bg", "mask", "depth"):
+            np.testing.assert_array_equal(getattr(one, role), getattr(other, role))
+
+
+def test_an_opaque_background_with_alpha_is_taken_and_a_transparent_one_located(tmp_path: Path) -> None:
+    """Editors save all layers with an alpha channel; a hole in a room has no colour."""
+    options = kit(tmp_path, backgrounds=1)
+    alpha = np.full((SIZE, SIZE), 255, np.uint8)
+    put(tmp_path / "bg/room0.png", np.dstack([photo(0), alpha]))
+    assert made(tmp_path / "set", options).info.counts.samples == 4
+    alpha[5:7, 8:12] = 0
+    put(tmp_path / "bg/room0.png", np.dstack([photo(0), alpha]))
+    assert "transparent in 8 of 4,096 pixels (columns 8 to 11, rows 5 to 6;" in refusal(options)
 
 
 def test_backgrounds_are_cut_to_their_middle_square(tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from data.dataset.dataset import Dataset, write_dataset
+from data.depth_levels import scale_depth
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_jpeg, encode_png, resize_to
 from data.importers.importers import Import, import_layout
@@ -158,6 +163,18 @@ def birender(root: Path, samples: int = 4, inside: int = 40) -> Path:
         store(root / f"fg_bg_mask_images/{name}.png", encode_png(mask))
         store(root / f"fg_bg_depth_images/{name}.png", encode_png(depth_of(mask, inside)))
     return root
+
+
+def turned(pixels: NDArray[Any], orientation: int, form: str) -> bytes:
+    """A file in which the pixels lie as a camera held otherwise stores them, with the tag that turns them back."""
+    stored = Image.fromarray(pixels)
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # of Image.Transpose: the inverse of what a viewer does
+    if orientation != 1:
+        stored = stored.transpose(Image.Transpose(back[orientation]))
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    stored.save(file, form, exif=exif, quality=95)
+    return file.getvalue()
 
 
 def write(found: Import, path: Path) -> Dataset:
@@ -355,3 +372,113 @@ def test_background_that_differs_between_folders_is_refused(tmp_path: Path) -> N
     said = "batch10/bg_jpg/bg_img_51.jpg' is another picture than '.*batch1/bg_jpg/bg_img_51.jpg', but both have the id"
     with pytest.raises(InputError, match=said):
         write(import_layout(tmp_path), tmp_path / "set")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("layout", FORMS)
+def test_every_file_is_imported_upright(tmp_path: Path, layout: str, orientation: int) -> None:
+    """In all layouts, photographs, masks and depths are what Pillow shows, and fit each other, however they lie."""
+    expected = published(tmp_path / "published", layout)
+    for path in {path for _, _, files in expected.values() for path in files.values()}:
+        path.write_bytes(turned(np.asarray(Image.open(path)), orientation, "JPEG"))
+
+    for sample in write(import_layout(tmp_path / "published"), tmp_path / "set").read():
+        files = expected[sample.sample_id][2]
+        shown = {role: ImageOps.exif_transpose(Image.open(path)) for role, path in files.items()}
+        depth = resize_to(np.array(shown["depth"]), SIDE, SIDE)
+        np.testing.assert_array_equal(sample.bg, np.asarray(shown["bg"].convert("RGB")))
+        np.testing.assert_array_equal(sample.fg_bg, np.asarray(shown["fg_bg"].convert("RGB")))
+        np.testing.assert_array_equal(sample.mask, np.asarray(shown["mask"]))
+        np.testing.assert_array_equal(sample.depth, 255 - depth if FORMS[layout].inside > 127 else depth)
+
+
+@pytest.mark.parametrize("extension", [".png", ".tiff"])
+@pytest.mark.parametrize("layout", FORMS)
+def test_depth_of_16_bits_is_imported_with_its_whole_range(tmp_path: Path, layout: str, extension: str) -> None:
+    """In all layouts, as sensors and 16-bit estimates write it; each image gets all levels from near to far."""
+    expected = published(tmp_path / "published", layout)
+    stored = {}
+    for sample_id, (_, _, files) in expected.items():
+        depth = cv2.imread(str(files["depth"]), cv2.IMREAD_UNCHANGED).astype(np.uint16) * 20 + 300
+        depth[0, :2] = 200, 8000
+        files["depth"].unlink()
+        path = files["depth"].with_suffix(extension)
+        path.write_bytes(cv2.imencode(extension, depth)[1].tobytes())
+        stored[sample_id] = depth
+
+    found = import_layout(tmp_path / "published")
+    dataset = write(found, tmp_path / "set")
+
+    assert found.depth_bits == dataset.info.source["depth_bits"] == 16
+    assert found.depth_polarity == ("near-bright" if FORMS[layout].inside > 127 else "far-bright")
+    for sample in dataset.read():
+        levels = resize_to(scale_depth(stored[sample.sample_id], found.depth_polarity, ""), SIDE, SIDE)
+        np.testing.assert_array_equal(sample.depth, levels if found.depth_polarity == "far-bright" else 255 - levels)
+
+
+@pytest.mark.parametrize("layout", FORMS)
+def test_masks_of_0_and_1_are_multiplied(tmp_path: Path, layout: str) -> None:
+    """Label maps store classes; the record says what was done."""
+    expected = published(tmp_path / "published", layout)
+    masks = {}
+    for number, (sample_id, (_, _, files)) in enumerate(expected.items()):
+        masks[sample_id] = mask_at(3 + 4 * number) // 255
+        files["mask"].unlink()
+        store(files["mask"].with_suffix(".png"), encode_png(masks[sample_id]))
+
+    found = import_layout(tmp_path / "published")
+    dataset = write(found, tmp_path / "set")
+
+    assert found.mask_factor == dataset.info.source["mask_factor"] == 255
+    for sample in dataset.read():
+        np.testing.assert_array_equal(sample.mask, 255 * masks[sample.sample_id])
+
+
+def test_a_nearly_empty_mask_does_not_decide_for_the_set(tmp_path: Path) -> None:
+    """One whose largest level is 1 by chance stays as it is beside masks of 0 to 255."""
+    root = birender(tmp_path)
+    path = min((root / "fg_bg_mask_images").iterdir())
+    path.write_bytes(encode_png((mask_at(3) > 0).astype(np.uint8)))
+
+    found = import_layout(root)
+
+    assert found.mask_factor == 1
+    (sample,) = (sample for sample in found.samples() if sample.sample_id == path.stem)
+    assert decode_plane(sample.mask, "").max() == 1
+
+
+def test_opaque_alpha_and_palettes_are_imported(tmp_path: Path) -> None:
+    """What editors and labelling programs write is what the published files hold."""
+    root = birender(tmp_path)
+    plain = {sample.sample_id: sample for sample in write(import_layout(root), tmp_path / "plain").read()}
+    for path in (root / "fg_bg_images").iterdir():
+        store(path.with_suffix(".png"), pillow_png(Image.open(path).convert("RGBA")))
+        path.unlink()
+    for path in (root / "fg_bg_mask_images").iterdir():
+        image = Image.fromarray((decode_plane(path.read_bytes(), "") > 127).astype(np.uint8))
+        image.putpalette([0, 0, 0, 255, 0, 0])
+        path.write_bytes(pillow_png(image))
+
+    for sample in write(import_layout(root), tmp_path / "set").read():
+        np.testing.assert_array_equal(sample.fg_bg, plain[sample.sample_id].fg_bg)
+        np.testing.assert_array_equal(sample.mask, 255 * (plain[sample.sample_id].mask > 127))
+
+
+def pillow_png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_transparent_photograph_is_refused_where_it_is(tmp_path: Path) -> None:
+    """A cut-out in the photograph's place; nothing is written."""
+    root = birender(tmp_path)
+    path = min((root / "fg_bg_images").iterdir())
+    store(path.with_suffix(".png"), pillow_png(Image.fromarray(np.dstack([photo(1), mask_at(3)]))))
+    path.unlink()
+
+    with pytest.raises(
+        InputError, match=rf"{path.stem}\.png' is transparent in \d+ of 1,024 pixels \(columns 0 to 31,"
+    ):
+        write(import_layout(root), tmp_path / "set")
+    assert not (tmp_path / "set").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from click import Group
 from tests.data.test_importers import birender
@@ -145,6 +146,34 @@ def test_import_of_published_pictures(twinhead: Command) -> None:
     assert json.loads(said.out)["counts"]["samples"] > 0
     assert "samples; depth is far-bright" in said.err or "samples; depth is near-bright" in said.err
     assert Dataset.open(Path("set"), verify=True).info.source["kind"] == "import"
+
+
+def test_import_says_what_it_changes_in_masks_and_depth(twinhead: Command, tmp_path: Path) -> None:
+    """Masks of 0 and 1, and 16 bits with holes, come in as 0 to 255: that is said, and recorded."""
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:20] = 1
+    depth = np.where(mask, np.uint16(900), np.uint16(4000))
+    depth[0] = 0
+    photos = tmp_path / "photos"
+    for folder, name, pixels in (
+        ("bg_images", "img_001", np.full((32, 32, 3), 90, np.uint8)),
+        ("fg_bg_images", "fg001_bg001_01", np.full((32, 32, 3), 120, np.uint8)),
+        ("fg_bg_mask_images", "fg001_bg001_01", mask),
+        ("fg_bg_depth_images", "fg001_bg001_01", depth),
+    ):
+        (photos / folder).mkdir(parents=True)
+        (photos / folder / f"{name}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+    said = twinhead("import", photos, "set", "--json")
+
+    assert said.code == 0
+    assert "masks hold 0 and 1 alone; they are multiplied by 255" in said.err
+    assert "depth has 16 bits; the range of each image is scaled to 0..255; a 0 is no reading" in said.err
+    source = json.loads(said.out)["source"]
+    assert (source["mask_factor"], source["depth_bits"]) == (255, 16)
+    (sample,) = Dataset.open(Path("set")).read()
+    assert np.unique(sample.depth).tolist() == [0, 255]
+    np.testing.assert_array_equal(sample.mask, mask * 255)
 
 
 def test_a_source_that_cannot_be_imported_is_named(refused: Command, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from data.images import encode_png
+from data.scenes.scenes import SceneSet
 from search.study.experiment import Experiment
 from trainable.loop.checkpoint import CONFIG, WEIGHTS
 
@@ -149,6 +150,23 @@ def test_a_part_without_samples_is_named(twinhead: Command, refused: Command, ne
     twinhead("render", "set", "--backgrounds", 1, "--per-background", 1, "--size", 32)
 
     assert "has no samples: the data set has 1 background" in refused("evaluate", network, "set")
+
+
+def test_predict_warns_of_swapped_photographs(twinhead: Command, network: Path) -> None:
+    """The prediction is of something that is not there, and looks like one; what is written is the same."""
+    scene = SceneSet(seed=3, backgrounds=1, per_background=1, size=96)[0]
+    for name, pixels in (("room.png", scene.bg), ("figure.png", scene.fg_bg)):
+        Path(name).write_bytes(encode_png(pixels))
+
+    right = twinhead("predict", network, "--bg", "room.png", "--fg-bg", "figure.png", "--out", "out", "--json")
+    swapped = twinhead("predict", network, "--bg", "figure.png", "--fg-bg", "room.png", "--out", "out", "--json")
+
+    assert (right.code, swapped.code) == (0, 0)
+    assert json.loads(right.out)["looks_swapped"] is False
+    assert "warning" not in right.err
+    assert json.loads(swapped.out)["looks_swapped"] is True
+    assert json.loads(swapped.out)["written"] == json.loads(right.out)["written"]
+    assert "the object seems to be in 'figure.png', not in 'room.png'; if so, swap --bg and --fg-bg" in swapped.err
 
 
 def test_predict_writes_pictures_of_the_given_size(twinhead: Command, network: Path) -> None:

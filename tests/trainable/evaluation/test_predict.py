@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from data.errors import InputError
 from data.images import decode_photo, encode_jpeg, encode_png
@@ -62,6 +63,46 @@ def test_three_pictures_of_the_inputs_size(saved: Path, pair: tuple[Path, Path],
     np.testing.assert_array_equal(depth, expected[1])
     assert mask.std() > 0
     assert predict_files(saved, *pair, out) == written  # again, over what is there
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+def test_a_threshold_makes_the_mask_binary(
+    saved: Path, pair: tuple[Path, Path], tmp_path: Path, threshold: float
+) -> None:
+    """What cuts an object out needs 0 and 255, where the probability reaches the threshold; depth does not change."""
+    plain, binary = tmp_path / "plain", tmp_path / "binary"
+    predict_files(saved, *pair, plain)
+    predict_files(saved, *pair, binary, threshold=threshold)
+    probability, mask = (cv2.imread(str(out / "mask.png"), cv2.IMREAD_UNCHANGED) for out in (plain, binary))
+    np.testing.assert_array_equal(mask, np.where(probability / 255 >= threshold, 255, 0))
+    assert (plain / "depth.png").read_bytes() == (binary / "depth.png").read_bytes()
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, 127.0, float("nan"), float("inf")])
+def test_a_threshold_that_is_no_probability_is_refused(
+    saved: Path, pair: tuple[Path, Path], tmp_path: Path, threshold: float
+) -> None:
+    """A grey level is easily given in its place."""
+    with pytest.raises(InputError, match=r"'--threshold' is .*, but must be a probability from 0 to 1"):
+        predict_files(saved, *pair, tmp_path / "out", threshold=threshold)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_photographs_are_predicted_upright(saved: Path, tmp_path: Path, form: str, orientation: int) -> None:
+    """As Pillow shows them: a phone held upright must not give a prediction that lies on its side."""
+    exif, paths = Image.Exif(), []
+    exif[0x0112] = orientation
+    for name, seed in (("bg", 0), ("fg_bg", 1)):
+        paths.append(tmp_path / name)
+        Image.fromarray(photo(seed)).save(paths[-1], form, exif=exif)
+    shown = [np.array(ImageOps.exif_transpose(Image.open(path))) for path in paths]
+    written = predict_files(saved, *paths, tmp_path / "out")
+    mask, depth = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in written[:2])
+    expected = predict_pixels(saved, *shown)
+    np.testing.assert_array_equal(mask, expected[0])
+    np.testing.assert_array_equal(depth, expected[1])
 
 
 def test_the_two_pictures_have_their_places(saved: Path) -> None:

@@ -97,7 +97,7 @@ def console() -> Console:
     """Standard output; wide enough for our tables where it is no terminal."""
     from rich.console import Console
 
-    shown = Console()
+    shown = Console(emoji=False)
     if not shown.is_terminal:
         shown.width = max(shown.width, PIPE_COLUMNS)
     return shown

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from data.dataset.manifest import DatasetInfo
 from data.errors import InputError
+from search.commands import cited, shell_command
 from search.recipes.listing import describe
 from search.results.export import baseline_metrics, verdict
 from search.results.front import shown
@@ -50,14 +52,14 @@ def show_summary(console: Console, experiment: Experiment, summary: Mapping[str,
         soft_wrap=True,
     )
     if summary["retrained"]:
-        _show_test(console, summary)
+        _show_test(console, experiment, summary)
     front = summary.get("front") or []
     if front and len(front[0]["objectives"]) > 1:
         console.print("\n[bold]trade-offs[/bold]: no other trial beats these in every objective")
         show_front(console, experiment, front)
     console.print()
     for name, path in _places(experiment, summary).items():
-        console.print(f"{name:<12}{path}", highlight=False, soft_wrap=True)
+        console.print(f"{name:<12}{path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping[str, Any]]) -> None:
@@ -73,8 +75,8 @@ def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping
         table.add_row(str(row["trial"]), str(row["epoch"]), *figures, name, row["checkpoint"])
     console.print(table)
     middle = front[len(front) // 2]["trial"]
-    command = f"twinhead best {experiment.name} --trial {middle} --storage {experiment.storage}"
-    console.print(f"take one of them, such as trial {middle}: {command}", highlight=False, soft_wrap=True)
+    command = shell_command("twinhead", "best", experiment.name, "--trial", middle, "--storage", experiment.storage)
+    console.print(f"take one of them, such as trial {middle}: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -> None:
@@ -205,7 +207,7 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
     console.print(table)
 
 
-def _show_test(console: Console, summary: Mapping[str, Any]) -> None:
+def _show_test(console: Console, experiment: Experiment, summary: Mapping[str, Any]) -> None:
     columns = {
         "baselines": baseline_metrics(summary["baselines"]),
         f"trial {summary['best']['trial']}": summary["best"]["test"],
@@ -221,22 +223,24 @@ def _show_test(console: Console, summary: Mapping[str, Any]) -> None:
     trial, retrained = (summary["best"]["test"][OBJECTIVE], summary["retrained"]["metrics"][OBJECTIVE])
     if retrained < trial:
         number = summary["best"]["trial"]
-        sentence = (
-            f"the retrained network loses to trial {number}: {OBJECTIVE} {retrained:.4f} against {trial:.4f}; "
-            f"'twinhead best {summary['name']} --trial {number}' hands that one over"
+        command = shell_command("twinhead", "best", experiment.name, "--trial", number, "--storage", experiment.storage)
+        console.print(
+            f"[bold]note:[/bold] the retrained network loses to trial {number}: {OBJECTIVE} {retrained:.4f} against "
+            f"{trial:.4f}; {escape(cited(command))} exports that one",
+            highlight=False,
+            soft_wrap=True,
         )
-        console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
 
 
 def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]:
     places = {
         "summary": str(experiment.summary_file),
         "best trial": str(experiment.best),
-        "curves": f"tensorboard --logdir {experiment.trials}",
+        "curves": shell_command("tensorboard", "--logdir", experiment.trials),
     }
     if "://" in summary.get("study", ""):
-        places["study"] = f"optuna-dashboard {summary['study']}"
+        places["study"] = shell_command("optuna-dashboard", summary["study"])
     if summary["retrained"]:
         places = {"retrained": str(experiment.retrained), "pictures": str(experiment.test_pictures)} | places
-    places["more"] = f"twinhead trials {experiment.name} --storage {experiment.storage}"
+    places["more"] = shell_command("twinhead", "trials", experiment.name, "--storage", experiment.storage)
     return places

@@ -9,6 +9,7 @@ import click
 
 from data.errors import InputError
 from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
+from search.commands import cited
 
 T = TypeVar("T")
 
@@ -150,7 +151,8 @@ def _go_on(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
 
     given = load_given(experiment)
     if given.kind != kind:
-        raise InputError(f"'{experiment.name}' was not started by '{kind}'; go on with '{experiment.resume_command}'.")
+        command = cited(experiment.resume_command)
+        raise InputError(f"'{experiment.name}' was not started by '{kind}'; go on with {command}.")
     dataset = open_data(given.data_path, screen())
     return resumable(experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
 

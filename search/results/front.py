@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from data.errors import InputError
-from search.results.summary import find_best
+from search.commands import cited
+from search.results.summary import find_best, trial_records
+from search.spec.constraints import SHOWN
 from search.spec.costs import SHOWN
 from search.spec.objectives import MILLISECONDS, Objective, known_before
 from search.strategy.pareto import non_dominated
@@ -62,7 +64,8 @@ def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) ->
     points = points_of(experiment, trial_records(open_study(experiment)), objectives or spec.plan.objectives)
     if not points:
         raise InputError(
-            f"The search '{experiment.name}' has no trial with a network yet; go on with '{experiment.resume_command}'."
+            f"The search '{experiment.name}' has no trial with a network yet; go on with "
+            f"{cited(experiment.resume_command)}."
         )
     return points
 

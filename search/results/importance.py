@@ -14,6 +14,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from data.errors import InputError
+from search.commands import cited
+from search.results.summary import trial_records
 from search.spec.tree import at
 from search.study.trials import TrialRecord, trial_records
 from trainable.metrics.names import OBJECTIVE
@@ -131,7 +133,7 @@ def learn(experiment: Experiment, *, neighbours: int = 5) -> Learned:
         also = f", and with a larger {' and '.join(f'budget.{key}' for key in limits)}" if limits else ""
         raise InputError(
             f"The search '{experiment.name}' has {len(done)} trials with a score, but must have {FEWEST_TRIALS}; go on "
-            f"with '{experiment.resume_command} --trials {more}'{also}."
+            f"with {cited(f'{experiment.resume_command} --trials {more}')}{also}."
         )
     good = min(max(math.ceil(GOOD_SHARE * len(done)), FEWEST_GOOD), len(done) // 2)
     evaluator = PedAnovaImportanceEvaluator(target_quantile=good / len(done))

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from data.dataset.partial import partial_directory, unwritable
 from data.errors import InputError
+from search.commands import cited, shell_command
 from search.spec.spec import SearchSpec, load_spec
 from search.spec.study_url import masked
 from trainable.config.text import read_yaml
@@ -128,7 +129,7 @@ class Experiment:
     def resume_command(self) -> str:
         """What a person types to go on."""
         command = self.given()["kind"] if self.given_file.is_file() else "search"
-        return f"twinhead {command} --resume {self.name} --storage {self.storage}"
+        return shell_command("twinhead", command, "--resume", self.name, "--storage", self.storage)
 
     def measured(self, trial: str) -> Path:
         """What a trial's network came to on each test picture."""
@@ -168,7 +169,7 @@ class Experiment:
         if self.root.exists():
             raise InputError(
                 f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or go on with "
-                f"'{self.resume_command}'."
+                f"{cited(self.resume_command)}."
             )
         if error := unwritable(self.root):
             raise self._unwritable(error)
@@ -284,12 +285,14 @@ class Experiment:
         """
         self.spec()
         if not self.summary_file.is_file():
-            raise InputError(f"The search '{self.name}' has no summary yet; finish it with '{self.resume_command}'.")
+            raise InputError(
+                f"The search '{self.name}' has no summary yet; finish it with {cited(self.resume_command)}."
+            )
         try:
             summary: dict[str, Any] = json.loads(self.summary_file.read_text())
         except ValueError:
             raise InputError(
-                f"The summary '{self.summary_file}' is damaged; make it again with '{self.resume_command}'."
+                f"The summary '{self.summary_file}' is damaged; make it again with {cited(self.resume_command)}."
             ) from None
         return summary
 

@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from data.errors import InputError, UnfinishedError
+from search.commands import cited
 from search.spec.spec import SearchSpec
 from search.spec.study_url import masked
 from search.study.database import named_errors, open_database, reason_of
@@ -88,7 +89,7 @@ def held_study(experiment: Experiment) -> Iterator[optuna.Study]:
             raise
         raise UnfinishedError(
             f"The study of '{experiment.name}' in '{study_place(experiment)}' was lost ({reason_of(lost)}); when it is "
-            f"back, go on with '{experiment.resume_command}'."
+            f"back, go on with {cited(experiment.resume_command)}."
         ) from None
 
 

@@ -27,16 +27,26 @@ class Screen:
     """Standard error, as a terminal with moving bars or as a log of plain lines."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(stderr=True, highlight=False, emoji=False)
 
     def say(self, line: str) -> None:
         """Write a line that stays."""
         self.console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, title: str, total: int, unit: str = "") -> Iterator[Callable[[int, str], None]]:
-        """A bar that the yielded function moves on by a number of steps, with a note beside it."""
-        log = None if self.console.is_terminal else _Log(self, title, total, unit)
+    def bar(
+        self, title: str, total: int, unit: str = "", *, done: int = 0, note: str = ""
+    ) -> Iterator[Callable[[int, str], None]]:
+        """A bar that the yielded function moves on by a number of steps, with a note beside it.
+
+        Args:
+            title: what is done.
+            total: all steps, with those of earlier runs.
+            unit: what a step is, in the plural.
+            done: steps of earlier runs; the time that is left is estimated without them.
+            note: what stands beside the bar before the first step.
+        """
+        log = None if self.console.is_terminal else _Log(self, title, total, unit, done)
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -49,7 +59,7 @@ class Screen:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console, transient=True, disable=log is not None) as progress:
-            task = progress.add_task(title, total=total, note="")
+            task = progress.add_task(title, total=total, completed=done, note=note)
 
             def move(steps: int, note: str = "") -> None:
                 progress.update(task, advance=steps, note=note)
@@ -77,9 +87,9 @@ class Screen:
 class _Log:
     """The lines that take a bar's place where there is no terminal."""
 
-    def __init__(self, screen: Screen, title: str, total: int, unit: str) -> None:
+    def __init__(self, screen: Screen, title: str, total: int, unit: str, done: int) -> None:
         self._screen, self._title, self._total, self._unit = screen, title, total, unit
-        self._done = 0
+        self._done = self._before = done
         self._started = self._written = time.monotonic()
 
     def move(self, steps: int, note: str) -> None:
@@ -89,7 +99,8 @@ class _Log:
             return
         self._written = now
         elapsed = now - self._started
-        left = f", about {clock(elapsed / self._done * (self._total - self._done))} left" if self._done else ""
+        steps_now = self._done - self._before
+        left = f", about {clock(elapsed / steps_now * (self._total - self._done))} left" if steps_now else ""
         place = f"{self._done}/{self._total} {self._unit}".rstrip()
         self._screen.say(f"{self._title}: {place}, {clock(elapsed)} so far{left}{f'; {note}' if note else ''}")
 

@@ -26,7 +26,7 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import prediction_grid
 from trainable.evaluation.latency import ms_per_picture
 from trainable.job import TrialJob, Workers
-from trainable.loop.checkpoint import PICTURES
+from trainable.loop.checkpoint import PICTURES, STATE
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.state import Training, World
 from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED, WORST
@@ -99,7 +99,7 @@ def _train(settings: dict[str, Any]) -> None:
                 world=world,
                 report=reporter,
                 checkpoint_epochs=job.checkpoint_epochs,
-                resume_from=_checkpoint(settings, job.workers),
+                resume_from=_checkpoints(settings, job.workers),
                 replay=job.replay,
                 spread=prepare_model if job.workers.is_group else lambda network: network,
             )
@@ -129,6 +129,7 @@ class _Reporter:
         self.epoch = 0
 
     def __call__(self, end: EpochEnd, training: Training, val: Loader | None) -> None:
+        note = "" if self.epoch else training.note
         self.epoch = end.epoch
         metrics = {
             **end.metrics,
@@ -137,15 +138,16 @@ class _Reporter:
             "outcome": TRAINED,
             "lr_factors": training.policies[0].history,
             "violations": self._violations,
+            "note": note,
         }
         if end.save is None or self._world.rank > 0:
             _report(self._workers, metrics, None)
             return
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory)
-            end.save(path)
             if val is not None and end.metrics[OBJECTIVE] == training.best_score:
                 save_png(_pictures(training, val), path / PICTURES)
+            end.save(path)  # last: it writes the checksums of all that is there
             _report(self._workers, metrics, path)
 
 
@@ -172,9 +174,15 @@ def _world(workers: Workers) -> World:
     return World(device=get_device(), rank=context.get_world_rank(), size=context.get_world_size())
 
 
-def _checkpoint(settings: Mapping[str, Any], workers: Workers) -> Path | None:
-    """The newest checkpoint that there is: of this run after a crash, else of the run that it goes on from."""
-    path = settings["tune_checkpoint"] or settings["resume_from"]
-    if workers.is_group and (own := ray.train.get_checkpoint()):
-        path = own.path
-    return Path(path) if path else None
+def _checkpoints(settings: Mapping[str, Any], workers: Workers) -> list[Path]:
+    """Where the trial can go on, the newest first: in this run after a crash, then in the run that it goes on from."""
+    own = ray.train.get_checkpoint() if workers.is_group else None
+    newest = [own.path if own else None, settings["tune_checkpoint"], settings["resume_from"]]
+    found = [path for place in newest if place for path in (Path(place), *_before(Path(place)))]
+    return list(dict.fromkeys(found))
+
+
+def _before(checkpoint: Path) -> list[Path]:
+    """The earlier checkpoints of the same run that can be gone on from, the newest first; Ray numbers them."""
+    others = sorted(checkpoint.parent.glob("checkpoint_*"), reverse=True)
+    return [path for path in others if path.name < checkpoint.name and (path / STATE).is_file()]

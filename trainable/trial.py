@@ -32,6 +32,7 @@ from data.splits.subset import subset
 from trainable.config import DataConfig, TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop import loop
+from trainable.loop.checkpoint import DamagedCheckpointError
 from trainable.loop.loop import EpochEnd, Report
 from trainable.loop.precision import resolve
 from trainable.loop.state import Training, World, start
@@ -50,7 +51,7 @@ def run(
     world: World,
     report: Callable[[EpochEnd, Training, Loader | None], None],
     checkpoint_epochs: frozenset[int] = frozenset(),
-    resume_from: Path | None = None,
+    resume_from: Sequence[Path] = (),
     replay: Sequence[float] | None = None,
     spread: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> Training:
@@ -62,12 +63,14 @@ def run(
         world: where this process stands among its workers.
         report: called after each epoch, with the training and the loader it was evaluated on.
         checkpoint_epochs: epochs after which a checkpoint is due, beside the best ones.
-        resume_from: a checkpoint with state, to go on from.
+        resume_from: checkpoints with state, the newest first. The training goes on from the first that is whole, and
+            notes which are damaged; it starts over where all are.
         replay: see `trainable.training.start`.
         spread: see `trainable.training.start`.
 
     Raises:
-        InputError: if the data set is not what `data` says, or a part of it has no samples.
+        InputError: if the data set is not what `data` says, a part of it has no samples, or a checkpoint is of
+            another network.
         NonFiniteLossError: at the first loss that is not finite.
     """
     config = world.first(resolve(config, world.device))  # unlike machines may measure unlike
@@ -81,8 +84,7 @@ def run(
         replay=list(replay) if replay is not None else None,
         spread=spread,
     )
-    if resume_from is not None:
-        training.resume(resume_from)
+    _resume(training, resume_from, world)
     # No closure: the frame of one, which an error keeps, keeps the training.
     listener: Report = functools.partial(_tell, report, training, val)
     loop.fit(training, train, val, world=world, report=listener, checkpoint_epochs=checkpoint_epochs)
@@ -93,6 +95,26 @@ def _tell(
     report: Callable[[EpochEnd, Training, Loader | None], None], training: Training, val: Loader | None, end: EpochEnd
 ) -> None:
     report(end, training, val)
+
+
+def _resume(training: Training, checkpoints: Sequence[Path], world: World) -> None:
+    """Go on from the first of `checkpoints` that is whole, on all workers from the same."""
+    problems: list[str] = []
+    for directory in checkpoints:
+        own: DamagedCheckpointError | None = None
+        try:
+            training.resume(directory)
+        except DamagedCheckpointError as error:
+            own = error
+        problem = world.first(f"the file '{own.file}' {own.problem}" if own else "")
+        if bool(problem) != bool(own):
+            raise own or InputError(f"Workers read different bytes in '{directory}' ({problem}); start the trial anew.")
+        if not problem:
+            break
+        problems.append(problem)
+    if problems:
+        how = f"the trial goes on after epoch {training.epoch}" if training.epoch else "the trial starts over"
+        training.note = f"{'; '.join(problems)}; {how}"
 
 
 @contextlib.contextmanager

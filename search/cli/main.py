@@ -35,6 +35,7 @@ from search.cli.train import compare, train
 from search.cli.trials import importance
 from search.cli.trials import trials as trials_command
 from search.cli.verify import verify
+from search.commands import cited, shell_command
 from search.run.cluster import prepare_environment
 
 if TYPE_CHECKING:
@@ -191,8 +192,8 @@ def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None
 
     shown = screen()
     dataset = open_data(spec.data_path, shown)
-    length = f" --epochs {epochs}" if epochs is not None else ""
-    command = f"twinhead retrain {name}{length} --storage {storage}"
+    length = ("--epochs", epochs) if epochs is not None else ()
+    command = shell_command("twinhead", "retrain", name, *length, "--storage", storage)
     summary = resumable(command, lambda: retrain_again(experiment, spec, epochs, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
@@ -306,7 +307,8 @@ def _with_count(error: ConfigError, spec: Path | None) -> InputError:
     more = len(error.problems) - 1
     if spec is None or not more:
         return error
-    return InputError(f"{error} ('twinhead spec --check {spec}' names this and {more} more.)")
+    command = cited(shell_command("twinhead", "spec", "--check", spec))
+    return InputError(f"{error} ({command} names this and {more} more.)")
 
 
 def _default_name(spec: Path | None) -> str:

@@ -31,8 +31,14 @@ def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, threshold: float
     refuse_unwritable(out, "--out", is_directory=True)
 
     from trainable.evaluation.predict import files_look_swapped, predict_files
+    from trainable.loop.checkpoint import DamagedCheckpointError
 
-    written = [str(path) for path in predict_files(checkpoint, bg, fg_bg, out, threshold=threshold)]
+    try:
+        written = [str(path) for path in predict_files(checkpoint, bg, fg_bg, out, threshold=threshold)]
+    except DamagedCheckpointError as error:
+        from search.results.damaged import explained  # imports Ray, which predicting does without
+
+        raise explained(error) from None
     swapped = files_look_swapped(bg, fg_bg)
     if swapped:
         screen().say(f"warning: the object seems to be in '{bg}', not in '{fg_bg}'; if so, swap --bg and --fg-bg")

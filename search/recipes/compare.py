@@ -111,7 +111,7 @@ def run_comparison(experiment: Experiment, given: Given, dataset: Dataset, scree
     with training(experiment, given, dataset, screen) as trained:
         before = float(trained.study.user_attrs.get("seconds", 0.0))
         screen.say("measuring every network and the baselines on the test pictures")
-        _measure_all(experiment, trained)
+        _measure_all(experiment, trained, screen)
         baselines = _measure_baselines(given, trained)
         seconds = round(before + time.monotonic() - started, 1)
         trained.study.set_user_attr("seconds", seconds)
@@ -124,13 +124,13 @@ def _sets_batch(overrides: Sequence[tuple[str, str]]) -> bool:
     return any(key == "data.batch_size" for key, _ in overrides)
 
 
-def _measure_all(experiment: Experiment, trained: Trained) -> None:
+def _measure_all(experiment: Experiment, trained: Trained, screen: Screen) -> None:
     """Measure each network that was not measured yet, as many at a time as there is room for."""
     workers = trained.job.workers
     remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
     tasks = []
     for trial in trained.trials:
-        best = find_best(experiment, [trial])
+        best = find_best(experiment, [trial], say=screen.say)
         if best is not None and not experiment.measured(trial.recipe).is_file():
             places = (
                 str(best.checkpoint),

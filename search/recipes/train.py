@@ -75,7 +75,7 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
     [(name, config)] = given.trials.items()
     with training(experiment, given, dataset, screen) as trained:
         before = float(trained.study.user_attrs.get("seconds", 0.0))
-        best = find_best(experiment, trained.trials)
+        best = find_best(experiment, trained.trials, say=screen.say)
         if best is None:
             reasons = "; ".join(trial.reason for trial in trained.trials if trial.reason) or "no reason reported"
             raise UnfinishedError(
@@ -91,6 +91,7 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
         metrics={"val": dict(best.epoch.metrics), "test": metrics, "published": published, "baselines": baselines},
         title=f"{name}{', faithful' if given.faithful else ''}, after epoch {best.epoch.epoch}",
         pictures=experiment.pictures(name),
+        source={"search": experiment.name, "trial": best.trial.number},
     )
     summary = {
         "name": experiment.name,

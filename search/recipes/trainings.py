@@ -18,6 +18,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError
+from search.results.summary import best_score
 from search.run.cluster import cluster, cluster_resources, plan
 from search.run.prepare import (
     OPTIMIZER_COPIES,
@@ -30,7 +31,7 @@ from search.run.prepare import (
     make_job,
     split_counts,
 )
-from search.run.progress import SearchProgress
+from search.run.progress import SearchProgress, best_note
 from search.run.recorder import TensorBoard
 from search.run.tuner import InterruptedSearchError, Stopper, run_trials
 from search.spec.sections import ResourcesConfig
@@ -224,16 +225,18 @@ def _train(
     left = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
     values = {name: config.model_dump() for name, config in given.trials.items()}
     epochs = {config.epochs for config in given.trials.values()}
+    total = sum(config.epochs for config in given.trials.values())
     to_do = 0
     for trial in left:
         name, done = trial.user_attrs[RECIPE], trial.last_step or 0
         to_do += given.trials[name].epochs - done
         if done:
             screen.say(f"{name} goes on after epoch {done}")
-    with screen.bar("training", to_do, "epochs") as move:
+    best = best_score(trial_records(study))
+    with screen.bar("training", total, "epochs", done=total - to_do, note=best_note(best)) as move:
         listeners: list[tune.Callback] = [
             TensorBoard(experiment),
-            SearchProgress(screen, move, max_epochs=max(epochs), by_epoch=True),
+            SearchProgress(screen, move, max_epochs=max(epochs), best=best, by_epoch=True),
         ]
         run_trials(
             experiment,

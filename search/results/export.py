@@ -11,7 +11,17 @@ from typing import Any
 
 from data.dataset.partial import partial_directory, unwritable
 from data.errors import InputError
-from trainable.loop.checkpoint import CONFIG, METRICS, PICTURES, WEIGHTS, Origin, load_origin
+from trainable.loop.checkpoint import (
+    CHECKSUMS,
+    CONFIG,
+    METRICS,
+    PICTURES,
+    WEIGHTS,
+    Origin,
+    load_origin,
+    seal,
+    verify,
+)
 from trainable.metrics.names import OBJECTIVE
 
 CARD = "README.md"
@@ -26,6 +36,7 @@ def hand_over(
     metrics: Mapping[str, Any],
     title: str,
     pictures: Path | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> None:
     """Copy a checkpoint to `destination`, with `metrics` and a card; it appears there whole, and replaces what was.
 
@@ -35,18 +46,22 @@ def hand_over(
         metrics: by part ('val', 'test') and, under 'baselines', what needs no network.
         title: the card's heading.
         pictures: a PNG file with predictions; the checkpoint's own when left out.
+        source: the `search` and the `trial` that it comes from, as JSON values.
 
     Raises:
-        InputError: if there is something else at the destination, or it cannot be written.
+        InputError: if there is something else at the destination, it cannot be written, or the checkpoint is damaged.
     """
+    verify(checkpoint)
     with _beside(destination) as beside:
         for name in (WEIGHTS, CONFIG):
             shutil.copy2(checkpoint / name, beside / name)
         pictures = pictures or checkpoint / PICTURES
         if pictures.is_file():
             shutil.copy2(pictures, beside / PICTURES)
-        (beside / METRICS).write_text(json.dumps(dict(metrics), indent=2) + "\n")
-        (beside / CARD).write_text(model_card(load_origin(checkpoint), metrics, title, beside / PICTURES))
+        (beside / METRICS).write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
+        card = model_card(load_origin(checkpoint), metrics, title, beside / PICTURES)
+        (beside / CARD).write_text(card, encoding="utf-8")
+        seal(beside, source)
 
 
 def copy_out(checkpoint: Path, destination: Path) -> None:
@@ -176,5 +191,5 @@ def _unwritable(destination: Path, error: OSError) -> InputError:
 
 def _is_ours(directory: Path) -> bool:
     """Whether a directory holds nothing but what a hand-over writes."""
-    names = {WEIGHTS, CONFIG, METRICS, PICTURES, CARD}
+    names = {WEIGHTS, CONFIG, METRICS, PICTURES, CHECKSUMS, CARD}
     return directory.is_dir() and all(path.name in names for path in directory.iterdir())

@@ -15,8 +15,7 @@ import numpy as np
 
 from data.errors import InputError
 from search.commands import cited
-from search.results.summary import find_best, trial_records
-from search.spec.constraints import SHOWN
+from search.results.summary import find_best
 from search.spec.costs import SHOWN
 from search.spec.objectives import MILLISECONDS, Objective, known_before
 from search.strategy.pareto import non_dominated

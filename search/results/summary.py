@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +17,7 @@ from data.errors import InputError
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.trials import EpochRecord, TrialRecord, trial_records
+from trainable.metrics.names import CONSTRAINT
 
 _VERSIONED = ("twinhead", "torch", "ray", "optuna", "albumentations", "numpy", "pyarrow")
 
@@ -30,15 +31,16 @@ class Best:
     checkpoint: Path
 
 
-def find_best(experiment: Experiment, trials: Iterable[TrialRecord]) -> Best | None:
-    """The best of `trials`; one whose weights do not load is passed over. None if there is none."""
-    candidates = []
-    for trial in trials:
-        epoch = trial.best(experiment)
-        if epoch is not None and epoch.checkpoint is not None:
-            candidates.append(Best(trial=trial, epoch=epoch, checkpoint=experiment.root / epoch.checkpoint))
-    for best in sorted(candidates, key=lambda best: (-best.epoch.score, best.trial.number)):
-        if _loads(best.checkpoint):
+def find_best(
+    experiment: Experiment, trials: Iterable[TrialRecord], *, say: Callable[[str], None] = lambda _: None
+) -> Best | None:
+    """The best of `trials` whose checkpoint is whole and loads; None if there is none. What is passed over is said."""
+    for best in _candidates(experiment, trials):
+        try:
+            _load(best.checkpoint)
+        except InputError as error:
+            say(f"trial {best.trial.number} is passed over: {error}")
+        else:
             return best
     return None
 
@@ -53,7 +55,8 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
     """Trial `number` at its best epoch.
 
     Raises:
-        InputError: if there is no such trial, or it has no checkpoint.
+        InputError: if there is no such trial, it has no checkpoint, or one that does not load: a
+            DamagedCheckpointError where that is why.
     """
     records = {trial.number: trial for trial in trial_records(study)}
     if number not in records:
@@ -61,12 +64,40 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
         raise InputError(
             f"The search '{experiment.name}' has no trial {number}; give --trial one of its trials ({numbers})."
         )
-    best = find_best(experiment, [records[number]])
-    if best is None:
+    found = _candidates(experiment, [records[number]])
+    if not found:
         raise InputError(
             f"Trial {number} of '{experiment.name}' has no checkpoint that loads; give --trial another one."
         )
-    return best
+    _load(found[0].checkpoint)
+    return found[0]
+
+
+def best_score(trials: Iterable[TrialRecord]) -> float | None:
+    """The best score that any epoch of `trials` reached; None before the first."""
+    trained = (trial for trial in trials if trial.outcome != CONSTRAINT)
+    return max((record.score for trial in trained for record in trial.epochs), default=None)
+
+
+def so_far(trials: Sequence[TrialRecord], total: int, max_epochs: int) -> str:
+    """What a search that is resumed has reached, in a line: its trials by outcome, the best score, what is unfinished.
+
+    Args:
+        trials: those that were started.
+        total: how many the budget has.
+        max_epochs: of a trial.
+    """
+    counts = outcomes(trials, max_epochs)
+    unfinished = [str(trial.number) for trial in trials if not trial.state.is_finished()]
+    done = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name != "interrupted")
+    line = f"{len(trials) - len(unfinished)} of {total} trials are done{f' ({done})' if done else ''}"
+    best = best_score(trials)
+    if best is not None:
+        number = next(trial.number for trial in trials if any(record.score == best for record in trial.epochs))
+        line += f"; best score {best:.4f} of trial {number}"
+    if unfinished:
+        line += f"; unfinished: {', '.join(unfinished)}"
+    return line
 
 
 def outcomes(trials: Iterable[TrialRecord], max_epochs: int) -> dict[str, int]:
@@ -135,11 +166,18 @@ def _best_summary(experiment: Experiment, best: Best) -> dict[str, Any]:
     }
 
 
-def _loads(checkpoint: Path) -> bool:
+def _candidates(experiment: Experiment, trials: Iterable[TrialRecord]) -> list[Best]:
+    """Each trial's best epoch that has a checkpoint; the best trial first."""
+    found = []
+    for trial in trials:
+        epoch = trial.best(experiment)
+        if epoch is not None and epoch.checkpoint is not None:
+            found.append(Best(trial=trial, epoch=epoch, checkpoint=experiment.root / epoch.checkpoint))
+    return sorted(found, key=lambda best: (-best.epoch.score, best.trial.number))
+
+
+def _load(checkpoint: Path) -> None:
+    """Raise what is wrong with a checkpoint."""
     from trainable.loop.checkpoint import load_model  # imports torch
 
-    try:
-        load_model(checkpoint)
-    except InputError:
-        return False
-    return True
+    load_model(checkpoint)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from data.errors import InputError
+from search.commands import cited, shell_command
+from search.results.damaged import naming_what_is_good
 from search.results.export import copy_out, hand_over, refuse_other_files
 from search.results.summary import find_trial
 from search.run.prepare import open_data
@@ -17,7 +19,7 @@ from search.terminal import Screen
 from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_model
+from trainable.loop.checkpoint import load_model, verify
 
 
 def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, Any]:
@@ -37,15 +39,18 @@ def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, A
                 f"The search '{experiment.name}' has no retrained network yet; {_way_to_one(experiment)}, or give "
                 "--trial for a trial's own weights."
             )
-        load_model(experiment.retrained)
+        with naming_what_is_good():
+            load_model(experiment.retrained)
         copy_out(experiment.retrained, out)
         return {"what": f"the retrained network of '{experiment.name}'", "out": str(out)}
-    found = find_trial(experiment, open_study(experiment), trial)
+    with naming_what_is_good():
+        found = find_trial(experiment, open_study(experiment), trial)
     hand_over(
         found.checkpoint,
         out,
         metrics={"val": dict(found.epoch.metrics)},
         title=f"{experiment.name}: trial {trial} after epoch {found.epoch.epoch}",
+        source={"search": experiment.name, "trial": trial},
     )
     return {"what": f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}", "out": str(out)}
 
@@ -58,7 +63,10 @@ def evaluate_beside_baselines(checkpoint: Path, data_path: str, part: str, scree
     Raises:
         InputError: if the checkpoint or the data set cannot be used, or the part has no samples.
     """
-    _, origin = load_model(checkpoint)
+    with naming_what_is_good():
+        _, origin = load_model(checkpoint)
+    if not (verified := verify(checkpoint, ())):
+        screen.say(f"note: '{checkpoint}' is of an earlier version and has no checksums; its bytes were not verified")
     dataset = open_data(data_path, screen)
     fingerprint = dataset.info.fingerprint
     if fingerprint != origin.data_fingerprint:
@@ -75,6 +83,7 @@ def evaluate_beside_baselines(checkpoint: Path, data_path: str, part: str, scree
         "metrics": evaluate_checkpoint(checkpoint, data, part, device=device),
         "baselines": _baselines(origin.config.data, data, part, screen),
         "same_data": fingerprint == origin.data_fingerprint,
+        "verified": verified,
     }
 
 
@@ -89,5 +98,6 @@ def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -
 
 def _way_to_one(experiment: Experiment) -> str:
     if experiment.summary_file.is_file() and experiment.summary()["complete"]:
-        return f"make one with 'twinhead retrain {experiment.name} --storage {experiment.storage}'"
-    return f"finish it with '{experiment.resume_command}'"
+        command = shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage)
+        return f"make one with {cited(command)}"
+    return f"finish it with {cited(experiment.resume_command)}"

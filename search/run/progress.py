@@ -42,6 +42,8 @@ class SearchProgress(DriverOnly, tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Note a trial's best score, and show the best of all."""
+        if note := result.get("note"):
+            self._screen.say(f"trial {trial.config['number']}: {note}")
         score = float(result[OBJECTIVE])
         if score > self._best_of.get(trial.trial_id, (-1.0, 0))[0]:
             self._best_of[trial.trial_id] = (score, int(result["epoch"]))
@@ -75,18 +77,26 @@ class SearchProgress(DriverOnly, tune.Callback):
         self._move(int(not self._by_epoch), self._note())
 
     def _note(self) -> str:
-        best = f", best score {self._best:.4f}" if self._best is not None else ""
-        return f"{len(self._running)} running{best}"
+        best = best_note(self._best)
+        return f"{len(self._running)} running{f', {best}' if best else ''}"
 
 
 class EpochProgress(DriverOnly, tune.Callback):
     """A bar over the epochs of a single trial."""
 
-    def __init__(self, move: Callable[[int, str], None]) -> None:
+    def __init__(self, screen: Screen, move: Callable[[int, str], None]) -> None:
+        self._screen = screen
         self._move = move
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Move on by one epoch."""
+        if note := result.get("note"):
+            self._screen.say(note)
         self._move(1, f"training loss {result.get('train_loss', float('nan')):.4f}")
+
+
+def best_note(score: float | None) -> str:
+    """The best score so far, as shown beside a bar; '' if there is none."""
+    return f"best score {score:.4f}" if score is not None else ""

@@ -26,7 +26,7 @@ from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_pictures
 from trainable.job import TrialData, TrialJob
-from trainable.loop.checkpoint import STATE, load_origin
+from trainable.loop.checkpoint import STATE, DamagedCheckpointError, load_origin, verify
 from trainable.metrics.bootstrap import Interval, difference
 from trainable.metrics.per_image import figures
 
@@ -70,11 +70,12 @@ def retrain(
     """
     epochs = spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs
     values = {**best.trial.config, "epochs": epochs}
-    left = _left(experiment, values)
-    if left is not None and load_origin(left).epoch == epochs:
+    left = _left(experiment, values, screen)
+    done = load_origin(left).epoch if left else 0
+    if left is not None and done == epochs:
         if not again:
             return left
-        left = None
+        left, done = None, 0
     if left is None:
         shutil.rmtree(experiment.retraining, ignore_errors=True)
     attempt = sum(1 for _ in experiment.retraining.glob("run-*")) if left else 0
@@ -85,8 +86,7 @@ def retrain(
         replay=_replay(best, spec.plan.scheduler.max_epochs),
         group_storage=str(experiment.groups / experiment.retraining.name),
     )
-    done = load_origin(left).epoch if left else 0
-    with screen.bar("retraining", epochs - done, "epochs") as move, stopper.on_ctrl_c():
+    with screen.bar("retraining", epochs, "epochs", done=done) as move, stopper.on_ctrl_c():
         results = tune.Tuner(
             trainable(job),
             param_space={
@@ -95,7 +95,7 @@ def retrain(
                 "resume_from": str(left) if left else None,
             },
             tune_config=tune.TuneConfig(trial_dirname_creator=trial_directory),
-            run_config=run_config(experiment.retraining, stopper, [EpochProgress(move)], newest_alone=True),
+            run_config=run_config(experiment.retraining, stopper, [EpochProgress(screen, move)], newest_alone=True),
         ).fit()
     if stopper.interrupted:
         return None
@@ -143,13 +143,17 @@ def _replay(best: Best, epochs: int) -> tuple[float, ...]:
     return (*factors, *[factors[-1]] * (epochs - len(factors))) if factors else ()
 
 
-def _left(experiment: Experiment, values: Mapping[str, Any]) -> Path | None:
-    """The newest checkpoint of an interrupted retraining of the same configuration."""
+def _left(experiment: Experiment, values: Mapping[str, Any], screen: Screen) -> Path | None:
+    """The newest whole checkpoint of an interrupted retraining of the same configuration; says which are damaged."""
     config = build(TrialConfig, values, source="the best trial's configuration")
     found = []
     for state in experiment.root.glob(f"**/{experiment.retraining.name}/run-*/*/{STATE}"):
         try:
             origin = load_origin(state.parent)
+            verify(state.parent)
+        except DamagedCheckpointError as error:
+            screen.say(f"the file '{error.file}' {error.problem}; the retraining does not go on from it")
+            continue
         except InputError:
             continue
         model = origin.config.model.model_copy(update={"precision": config.model.precision})

@@ -10,9 +10,10 @@ from ray import tune
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError, UnfinishedError
+from search.commands import cited
 from search.results.export import hand_over
 from search.results.front import front_rows
-from search.results.summary import Best, find_best, find_best_recipe, summarise
+from search.results.summary import Best, best_score, find_best, find_best_recipe, so_far, summarise
 from search.run.budget import Budget, check_budget
 from search.run.cluster import cluster, cluster_resources, plan
 from search.run.prepare import (
@@ -27,7 +28,7 @@ from search.run.prepare import (
     on_everything,
     split_counts,
 )
-from search.run.progress import SearchProgress
+from search.run.progress import SearchProgress, best_note
 from search.run.recorder import TensorBoard
 from search.run.retrain import measure_on_test, retrain
 from search.run.tuner import InterruptedSearchError, Stopper, Tuner
@@ -102,7 +103,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         decode([data_config], job, dataset, screen)
         _search(experiment, spec, study, job, concurrent, screen, stopper, budget)
         trials = trial_records(study)
-        best = find_best(experiment, trials)
+        best = find_best(experiment, trials, say=screen.say)
         recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
         seconds = before + time.monotonic() - started
         study.set_user_attr("seconds", seconds)
@@ -146,7 +147,7 @@ def retrain_again(
     if epochs is not None:
         spec = spec.with_retraining(epochs)
     trials = trial_records(open_study(experiment))
-    best = find_best(experiment, trials)
+    best = find_best(experiment, trials, say=screen.say)
     recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; search again.")
@@ -177,17 +178,19 @@ def _search(
     stopper: Stopper,
     budget: Budget,
 ) -> None:
-    earlier = [trial for trial in trial_records(study) if trial.state.is_finished()]
-    scores = [record.score for trial in earlier for record in trial.epochs]
-    left = max(0, spec.plan.budget.trials - len(earlier))
-    with screen.bar("searching", left, "trials") as move:
-        shown = SearchProgress(screen, move, max_epochs=spec.plan.scheduler.max_epochs, best=max(scores, default=None))
+    earlier = trial_records(study)
+    total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
+    max_epochs, best = spec.plan.scheduler.max_epochs, best_score(earlier)
+    if earlier:
+        screen.say(so_far(earlier, total, max_epochs))
+    with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
+        shown = SearchProgress(screen, move, max_epochs=max_epochs, best=best)
         listeners: list[tune.Callback] = [TensorBoard(experiment), shown, budget]
         Tuner(experiment, spec, job, concurrent=concurrent, listeners=listeners).run(study, stopper)
     if stopper.reason:
         screen.say(
             f"the search ended before its {spec.plan.budget.trials} trials: {ENDED[stopper.reason]}; for more, "
-            f"'{experiment.resume_command} --set budget.{stopper.reason}=VALUE'"
+            f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
         )
     for trial in trial_records(study):
         if trial.state.is_finished():
@@ -219,6 +222,7 @@ def _finish(
         metrics={"test": figures.retrained, "baselines": figures.baselines},
         title=f"{experiment.name}: the best configuration, retrained",
         pictures=pictures,
+        source={"search": experiment.name, "trial": None},
     )
     _hand_over_best(experiment, best, test=figures.best, baselines=figures.baselines)
     config = summary["best"]["config"]
@@ -243,6 +247,7 @@ def _hand_over_best(experiment: Experiment, best: Best, **on_test: Any) -> None:
         experiment.best,
         metrics={"val": dict(best.epoch.metrics), **on_test},
         title=f"{experiment.name}: trial {best.trial.number} after epoch {best.epoch.epoch}",
+        source={"search": experiment.name, "trial": best.trial.number},
     )
 
 

@@ -108,7 +108,7 @@ def train(values: dict[str, Any], data: TrialData, directory: Path, start: int, 
             world=World(device=torch.device("cpu")),
             report=report,
             checkpoint_epochs=frozenset((end,)),
-            resume_from=directory if start else None,
+            resume_from=[directory] if start else [],
         )
     except _RungReachedError:
         pass

@@ -20,7 +20,7 @@ from data.scenes.scenes import SceneSet
 from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_model
+from trainable.loop.checkpoint import STATE, WEIGHTS, load_model
 from trainable.loop.loop import EpochEnd
 from trainable.loop.state import Training, World
 
@@ -66,7 +66,59 @@ def test_a_trial_goes_on_from_a_checkpoint(trial_data: TrialData, tmp_path: Path
 
     whole = curve_of(config(), trial_data)
     trial.run(config(), trial_data, world=ALONE, report=keep_first)
-    assert curve_of(config(), trial_data, resume_from=tmp_path) == whole[1:]
+    assert curve_of(config(), trial_data, resume_from=[tmp_path]) == whole[1:]
+
+
+def saved_epochs(directory: Path, data: TrialData) -> list[Path]:
+    """Checkpoints after the first and the second of three epochs."""
+
+    def keep(end: EpochEnd, training: Training, val: Loader | None) -> None:
+        training.save(directory / str(end.epoch), end.metrics)
+
+    trial.run(config(epochs=3), data, world=ALONE, report=keep)
+    return [directory / "1", directory / "2"]
+
+
+def notes_of(data: TrialData, resume_from: list[Path]) -> tuple[list[int], str]:
+    """The epochs that a resumed trial reports, and its note."""
+    epochs: list[int] = []
+
+    def report(end: EpochEnd, training: Training, val: Loader | None) -> None:
+        epochs.append(end.epoch)
+
+    training = trial.run(config(epochs=3), data, world=ALONE, report=report, resume_from=resume_from)
+    return epochs, training.note
+
+
+@pytest.mark.parametrize("name", [STATE, WEIGHTS])
+def test_a_trial_goes_on_from_the_checkpoint_before_a_damaged_one(
+    trial_data: TrialData, tmp_path: Path, name: str
+) -> None:
+    """Or a wrong bit would cost all of its epochs, or pass into the network."""
+    first, second = saved_epochs(tmp_path, trial_data)
+    (second / name).write_bytes((second / name).read_bytes()[:-1] + b"?")
+
+    epochs, note = notes_of(trial_data, [second, first])
+
+    assert epochs == [2, 3]
+    assert note == (
+        f"the file '{second / name}' is truncated or altered: its SHA-256 is not that in checksums.json; "
+        "the trial goes on after epoch 1"
+    )
+
+
+def test_a_trial_whose_checkpoints_are_all_damaged_starts_over(trial_data: TrialData, tmp_path: Path) -> None:
+    """It is as if it had none, and gives the same curve."""
+    checkpoints = saved_epochs(tmp_path, trial_data)
+    for directory in checkpoints:
+        (directory / STATE).write_bytes(b"")
+
+    epochs, note = notes_of(trial_data, checkpoints[::-1])
+
+    assert epochs == [1, 2, 3]
+    assert note.endswith("; the trial starts over")
+    fresh = curve_of(config(epochs=3), trial_data)
+    assert curve_of(config(epochs=3), trial_data, resume_from=checkpoints) == fresh
 
 
 def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:

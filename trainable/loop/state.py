@@ -63,11 +63,12 @@ class Training:
     best_epoch: int = 0
     micro_batches: int = 1
     """Pieces that a batch is computed in, one after the other: more than one where a whole one ran out of memory."""
+    note: str = ""
+    """Which checkpoints could not be gone on from, and where the training began in their place; '' if all is well."""
 
     def save(self, directory: Path, metrics: Mapping[str, float]) -> None:
         """Write a checkpoint that `resume` goes on from."""
         origin = checkpoint.Origin(config=self.config, data_fingerprint=self.data_fingerprint, epoch=self.epoch)
-        checkpoint.save(directory, self.network, origin, metrics)
         state = {
             "optimizer": self.optimizer.state_dict(),
             "policies": [policy.state_dict() for policy in self.policies],
@@ -76,16 +77,17 @@ class Training:
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
         }
-        checkpoint.save_state(directory, state)
+        checkpoint.save(directory, self.network, origin, metrics, state=state)
 
     def resume(self, directory: Path) -> None:
         """Go on from a checkpoint that `save` wrote.
 
         Raises:
-            InputError: if it is not whole, or of another network.
+            InputError: if it has no state, or is of another network; a DamagedCheckpointError if it is damaged. The
+                training is then as it was.
         """
-        checkpoint.load_weights(self.network, directory)
         state = checkpoint.load_state(directory)
+        checkpoint.load_weights(self.network, directory)
         self.optimizer.load_state_dict(state["optimizer"])
         for policy, policy_state in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(policy_state)

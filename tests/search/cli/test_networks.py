@@ -83,7 +83,7 @@ def test_a_damaged_retrained_network_is_not_handed_over(
     shutil.copytree(network, experiment.retrained)
     (experiment.retrained / WEIGHTS).write_bytes(b"")
 
-    assert "model.safetensors' cannot be read" in refused("best", "first", "--out", "mine")
+    assert "retrained/model.safetensors' is truncated or altered" in refused("best", "first", "--out", "mine")
     assert not Path("mine").exists()
 
 
@@ -126,10 +126,10 @@ def _renew(network: Path) -> None:
     ("damage", "sentence"),
     [
         (shutil.rmtree, "holds no readable config.json; give a directory made by 'twinhead best'"),
-        (lambda network: (network / CONFIG).write_text("{"), "holds no readable config.json"),
-        (_lose_weights, "model.safetensors' cannot be read"),
-        (_cut_weights, "model.safetensors' cannot be read"),
-        (_widen, "are of another network"),
+        (lambda network: (network / CONFIG).write_text("{"), "config.json' is truncated or altered"),
+        (_lose_weights, "model.safetensors' is missing"),
+        (_cut_weights, "model.safetensors' is truncated or altered"),
+        (_widen, "config.json' is truncated or altered"),
         (_renew, "has format 99"),
     ],
 )

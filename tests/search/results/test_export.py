@@ -11,7 +11,7 @@ import torch
 from data.errors import InputError
 from search.results.export import baseline_metrics, copy_out, hand_over, metrics_table, verdict
 from trainable.config import DataConfig, ModelConfig, TrialConfig
-from trainable.loop.checkpoint import Origin, load_model, save, save_state
+from trainable.loop.checkpoint import DamagedCheckpointError, Origin, load_model, save
 from trainable.models import build_model
 
 CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2), data=DataConfig(image_size=32))
@@ -24,8 +24,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """As a trial leaves it: with the state that only going on needs."""
     directory = tmp_path / "checkpoint"
     origin = Origin(config=CONFIGURATION, data_fingerprint="abc", epoch=7)
-    save(directory, build_model(CONFIGURATION.model), origin, METRICS)
-    save_state(directory, {"epoch": 7})
+    save(directory, build_model(CONFIGURATION.model), origin, METRICS, state={"epoch": 7})
     return directory
 
 
@@ -39,7 +38,13 @@ def test_it_holds_what_is_needed_and_nothing_more(checkpoint: Path, tmp_path: Pa
     out = handed(checkpoint, tmp_path / "deep" / "out")
     model, origin = load_model(out)
 
-    assert {path.name for path in out.iterdir()} == {"model.safetensors", "config.json", "metrics.json", "README.md"}
+    assert {path.name for path in out.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "metrics.json",
+        "checksums.json",
+        "README.md",
+    }
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert (origin.config, origin.epoch, origin.data_fingerprint) == (CONFIGURATION, 7, "abc")
     for name, weights in load_model(checkpoint)[0].state_dict().items():
@@ -82,6 +87,24 @@ def test_the_card_says_where_it_loses_to_no_network(checkpoint: Path, tmp_path: 
 
     hand_over(checkpoint, tmp_path / "out", metrics={"val": worse, "baselines": BASELINES}, title="first")
     assert "Note: on the whole it loses to what takes no network: score" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_damaged_checkpoint_is_not_given_new_checksums(checkpoint: Path, tmp_path: Path) -> None:
+    """They would say that the wrong bytes are right."""
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+
+    with pytest.raises(DamagedCheckpointError, match=r"model\.safetensors' is truncated or altered"):
+        handed(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_card_may_be_edited(checkpoint: Path, tmp_path: Path) -> None:
+    """It is text for people: who adds a line to it has not damaged the network."""
+    out = handed(checkpoint, tmp_path / "out")
+    (out / "README.md").write_text("Better than the one before.\n")
+
+    assert load_model(out)[1].epoch == 7
 
 
 def test_pictures_are_shown_where_there_are_any(checkpoint: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start, trial_records
 from trainable.config import ModelConfig, TrialConfig
-from trainable.loop.checkpoint import CONFIG, STATE, WEIGHTS, Origin, save, save_state
+from trainable.loop.checkpoint import CONFIG, STATE, WEIGHTS, DamagedCheckpointError, Origin, save
 from trainable.models import build_model
 
 CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2))
@@ -36,8 +36,7 @@ def checkpoint(experiment: Experiment, number: int, epoch: int) -> str:
     """Weights and state as a trial leaves them; the directory below the experiment."""
     directory = experiment.trials / f"{number:05d}" / f"checkpoint_{epoch:06d}"
     origin = Origin(config=CONFIGURATION, data_fingerprint="0", epoch=epoch)
-    save(directory, build_model(CONFIGURATION.model), origin, {"score": 0.0})
-    save_state(directory, {"epoch": epoch})
+    save(directory, build_model(CONFIGURATION.model), origin, {"score": 0.0}, state={"epoch": epoch})
     return experiment.relative(directory)
 
 
@@ -136,7 +135,7 @@ def test_weights_that_do_not_load_are_passed_over(experiment: Experiment, damage
     assert best is not None
     assert best.trial.number == 0
     assert find_best(experiment, trial_records(study)[1:]) is None
-    with pytest.raises(InputError, match=r"Trial 1 of 's' has no checkpoint that loads; give --trial another one"):
+    with pytest.raises(DamagedCheckpointError, match=damage):
         find_trial(experiment, study, 1)
 
 

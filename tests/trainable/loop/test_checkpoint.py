@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,16 @@ from torch import nn
 from data.errors import InputError
 from trainable.config import TrialConfig, build
 from trainable.loop import checkpoint
-from trainable.loop.checkpoint import CONFIG, METRICS, STATE, WEIGHTS, Origin
+from trainable.loop.checkpoint import (
+    CHECKSUMS,
+    CONFIG,
+    METRICS,
+    PICTURES,
+    STATE,
+    WEIGHTS,
+    DamagedCheckpointError,
+    Origin,
+)
 from trainable.models import build_model
 
 
@@ -33,8 +43,8 @@ def network(width: int = 2) -> nn.Module:
 
 def saved(directory: Path, width: int = 2) -> Path:
     origin = Origin(config=config(width), data_fingerprint="ab12", epoch=7)
-    checkpoint.save(directory, network(width), origin, {"score": 0.75})
-    checkpoint.save_state(directory, {"epoch": 7, "momenta": [torch.ones(3)]})
+    state = {"epoch": 7, "momenta": [torch.ones(3)]}
+    checkpoint.save(directory, network(width), origin, {"score": 0.75}, state=state)
     return directory
 
 
@@ -83,6 +93,9 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     saved(tmp_path / "narrow", width=2)
     saved(tmp_path / "wide", width=3)
     (tmp_path / "narrow" / WEIGHTS).replace(tmp_path / "wide" / WEIGHTS)
+    with pytest.raises(DamagedCheckpointError, match=r"model\.safetensors' is truncated or altered"):
+        checkpoint.load_model(tmp_path / "wide")
+    without_checksums(tmp_path / "wide")
     with pytest.raises(InputError, match=r"'body.bottleneck.0.bias' is \(32,\), but must be \(48,\)"):
         checkpoint.load_model(tmp_path / "wide")
 
@@ -98,6 +111,15 @@ def test_missing_and_surplus_weights_are_refused_by_name(tmp_path: Path) -> None
     larger.third_head = nn.Conv2d(2, 1, kernel_size=1)
     with pytest.raises(InputError, match=r"'third_head.bias' is missing, but must be \(1,\)"):
         checkpoint.load_weights(larger, tmp_path)
+
+
+def without_checksums(directory: Path) -> Path:
+    """As an earlier version wrote it."""
+    described = json.loads((directory / CONFIG).read_text())
+    del described["checksums"]
+    (directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+    (directory / CHECKSUMS).unlink()
+    return directory
 
 
 def cut(path: Path) -> None:
@@ -119,6 +141,50 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: Callable[[
     damage(saved(tmp_path) / name)
     with pytest.raises(InputError, match=str(tmp_path)):
         checkpoint.load_state(tmp_path) if name == STATE else checkpoint.load_model(tmp_path)
+
+
+def flip(path: Path) -> None:
+    """One bit, in the middle: what a disk or a copy alters, and no format notices."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, METRICS, STATE, PICTURES, CHECKSUMS])
+@pytest.mark.parametrize("damage", [cut, empty, flip])
+def test_bytes_that_changed_are_noticed_in_every_file(
+    tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    """A network with a wrong bit predicts all the same; nobody would look for it there."""
+    (tmp_path / PICTURES).write_bytes(b"a picture")
+    damage(saved(tmp_path) / name)
+    with pytest.raises(InputError, match=name):
+        checkpoint.load_state(tmp_path)
+        checkpoint.load_model(tmp_path)
+
+
+def test_checksums_are_those_of_sha256(tmp_path: Path) -> None:
+    """Other tools can compare them."""
+    saved(tmp_path)
+    sums = json.loads((tmp_path / CHECKSUMS).read_text())["sha256"]
+    assert set(sums) == {WEIGHTS, CONFIG, METRICS, STATE}
+    assert sums == {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in sums}
+
+
+def test_a_checkpoint_without_its_checksums_is_not_whole(tmp_path: Path) -> None:
+    """They are written last: where they are missing, writing or copying broke off."""
+    (saved(tmp_path) / CHECKSUMS).unlink()
+    with pytest.raises(DamagedCheckpointError, match=f"{CHECKSUMS}' is missing"):
+        checkpoint.load_model(tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_version_opens(tmp_path: Path) -> None:
+    """It has no checksums, and cannot be compared with any."""
+    without_checksums(saved(tmp_path))
+    found, origin = checkpoint.load_model(tmp_path)
+    assert torch.equal(found.state_dict()["body.bottleneck.0.bias"], network().state_dict()["body.bottleneck.0.bias"])
+    assert (origin.epoch, checkpoint.load_state(tmp_path)["epoch"]) == (7, 7)
+    assert not checkpoint.verify(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +229,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     saved(tmp_path)
     trace = tmp_path / "trace"
     torch.save({"epoch": Hostile(trace)}, tmp_path / STATE)
+    checkpoint.seal(tmp_path)  # its author would
     with pytest.raises(InputError, match=STATE):
         checkpoint.load_state(tmp_path)
     assert not trace.exists()

@@ -1,0 +1,90 @@
+"""What is still good when a checkpoint is damaged: the end of the sentence that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.errors import InputError
+from search.commands import cited, shell_command
+from search.results.summary import find_best
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.trials import TrialRecord, trial_records
+from trainable.loop.checkpoint import DamagedCheckpointError, source_of
+
+DEFAULT_STORAGE = Path("artifacts")
+
+
+@contextmanager
+def naming_what_is_good() -> Iterator[None]:
+    """Within it, a damaged checkpoint is an error as `explained` has it.
+
+    Raises:
+        InputError: if a checkpoint that is read is damaged.
+    """
+    try:
+        yield
+    except DamagedCheckpointError as error:
+        raise explained(error) from None
+
+
+def explained(error: DamagedCheckpointError) -> InputError:
+    """The error with where the same network, or the next best, is whole, as far as its experiment is there."""
+    found = _experiment_of(error.file.parent)
+    advice = _what_is_good(found, error.file.parent) if found else ""
+    return InputError(f"The file '{error.file}' {error.problem}; {advice}.") if advice else error
+
+
+def _experiment_of(checkpoint: Path) -> Experiment | None:
+    """The experiment that a checkpoint lies in or, as its checksums say, was exported from; None if it is not there."""
+    for above in checkpoint.absolute().parents:
+        found = Experiment(storage=_shown(above.parent), name=above.name)
+        if found.spec_file.is_file() or found.given_file.is_file():
+            return found
+    if name := source_of(checkpoint).get("search"):
+        found = Experiment(storage=DEFAULT_STORAGE, name=str(name))
+        return found if found.spec_file.is_file() else None
+    return None
+
+
+def _shown(storage: Path) -> Path:
+    """As short as a person would write it from where the command runs."""
+    return storage.relative_to(Path.cwd()) if storage.is_relative_to(Path.cwd()) else storage
+
+
+def _what_is_good(experiment: Experiment, checkpoint: Path) -> str:
+    """A clause for each way to a whole network; '' where there is none."""
+    trials = trial_records(open_study(experiment))
+    number = _trial_of(experiment, checkpoint, trials)
+    own = find_best(experiment, [trial for trial in trials if trial.number == number])
+    if experiment.given_file.is_file():
+        return f"the same network is whole at '{own.checkpoint}'" if own else ""
+    ways = []
+    if number is None:
+        again = shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage)
+        ways.append(f"train the network again with {cited(again)}")
+    best = own or find_best(experiment, trials)
+    if best is not None:
+        export = shell_command(
+            "twinhead", "best", experiment.name, "--trial", best.trial.number, "--storage", experiment.storage
+        )
+        which = "the same network, which is whole in trials/" if own else "the best trial whose checkpoint is whole"
+        ways.append(f"export {which}, with {cited(export)}")
+    return ", or ".join(ways)
+
+
+def _trial_of(experiment: Experiment, checkpoint: Path, trials: list[TrialRecord]) -> int | None:
+    """Number of the trial whose weights a checkpoint has; None if it was retrained."""
+    number = source_of(checkpoint).get("trial")
+    if isinstance(number, int):
+        return number
+    for trial in trials:
+        places = (record.checkpoint for record in trial.epochs if record.checkpoint)
+        if any((experiment.root / place).absolute() == checkpoint.absolute() for place in places):
+            return trial.number
+    if checkpoint.absolute() == experiment.best.absolute() and experiment.summary_file.is_file():
+        best = experiment.summary().get("best")
+        return int(best["trial"]) if best else 0
+    return None

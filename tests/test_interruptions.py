@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.commands import (
     command_of,
     descendants,
     records,
+    run,
     started,
     twinhead,
     wait_for,
@@ -65,6 +67,36 @@ def test_a_killed_driver_loses_no_finished_trial(drawn: Path, tmp_path: Path) ->
 
     twinhead("search", "--resume", experiment.name, "--storage", str(tmp_path))
 
+    check_gone_on(experiment, before)
+
+
+def test_a_search_goes_on_without_a_damaged_checkpoint(drawn: Path, tmp_path: Path) -> None:
+    """The trial takes the checkpoint before, or starts over, and both the search and its user know."""
+    experiment = Experiment(storage=tmp_path, name="damaged")
+    with started(
+        "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "2"
+    ) as process:
+        wait_for_epoch(process, experiment)
+        for pid in (process.pid, *descendants(process.pid)):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    before = {trial.number: trial for trial in records(experiment)}
+    newest = {number: trial.newest(experiment) for number, trial in before.items()}
+    damaged = {number: path / STATE for number, path in newest.items() if path}
+    for path in damaged.values():
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+    resumed = run("search", "--resume", experiment.name, "--storage", str(tmp_path))
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert "0 of 2 trials are done" in resumed.stderr
+    assert damaged
+    for number, path in damaged.items():
+        assert re.search(
+            rf"trial {number}: the file '{path}' is truncated or altered.*; "
+            "the trial (goes on after epoch [0-9]+|starts over)",
+            resumed.stderr,
+        )
     check_gone_on(experiment, before)
 
 

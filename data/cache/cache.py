@@ -18,6 +18,7 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
+from data.byte_size import byte_size
 from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, sweep, told_bytes
 from data.cache.build import build, progress
 from data.cache.mapped import DecodedPictures, DecodedSplit, MappedEntry, MappedSplit, decoded_bytes
@@ -148,6 +149,6 @@ class _Told:
 def _no_room(error: NoRoomError, samples: int, size: int, root: Path) -> str:
     return (
         f"{samples} samples at {size} px are decoded anew for every batch, which takes longer: decoded, they need "
-        f"{error.needed / 1e9:.3g} GB, and the cache at '{root}' has {error.left / 1e9:.3g} GB for them; make room "
+        f"{byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for them; make room "
         f"there, set {CACHE} to a larger disk or {CACHE_GB} to more, or lower data.image_size."
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.byte_size import byte_size
 from data.compose.pieces import PieceFolder, cut_pieces
 from data.compose.placing import compose_sample, open_stage
 from data.dataset.intake import Intake
@@ -117,6 +118,7 @@ def _check_room(destination: Path, folder: PieceFolder, size: int) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise InputError(
-            f"The disk of '{destination}' has {free / 1e9:.1f} GB free, but composing takes about "
-            f"{needed / 1e9:.1f} GB, half of it until the set is whole; free space there, or give another --out."
+            f"The disk of '{destination}' has {byte_size(free)} free, but composing takes about "
+            f"{byte_size(needed)}, half of it until the set is whole; free {byte_size(needed - free)} more there, or "
+            "give another --out."
         )

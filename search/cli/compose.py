@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from data.byte_size import byte_size
 from data.errors import InputError
 from search.cli.shared import INTERRUPTED, counted, json_option, print_dataset, screen
 
@@ -146,7 +147,7 @@ def _say(composition: Composition, sources: Sources, plan: Plan, shown: Screen) 
     if plan.pieces_finished:
         shown.say(f"going on with {plan.pieces_finished} of {plan.pieces} pieces that are finished")
     shown.say(
-        f"about {plan.bytes / 1e9:.2f} GB, twice that until it is whole; about {clock(plan.seconds)} with "
+        f"about {byte_size(plan.bytes)}, twice that until it is whole; about {clock(plan.seconds)} with "
         f"{plan.processes} process{'es' if plan.processes > 1 else ''}"
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from data.byte_size import byte_size
 from search.cli.shared import console, json_option, pair, print_result, refuse_unwritable, screen
 from search.cli.train import faithful_option, set_option
 
@@ -94,7 +95,7 @@ def _show(name: str, measured: Profile) -> None:
 
 
 def _lines(measured: Profile) -> list[str]:
-    memory = ", ".join(f"{where} {gigabytes:.2f} GB" for where, gigabytes in measured.memory_gb.items())
+    memory = ", ".join(f"{where} {byte_size(1e9 * gigabytes)}" for where, gigabytes in measured.memory_gb.items())
     seconds = ", ".join(f"{name} {value:.3f} s" for name, value in measured.precision_seconds.items())
     pieces = f", each batch in {measured.micro_batches} pieces" if measured.micro_batches > 1 else ""
     return [

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from data.byte_size import byte_size
 from data.dataset.manifest import DatasetInfo
 from data.errors import InputError
 from search.commands import cited, shell_command
@@ -139,7 +140,7 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         "epochs": f"{epochs['fewest']} as trials are stopped early, {epochs['most']} if none were",
         "time": " to ".join(clock(3600 * hours) for hours in found["hours"]),
         "GPU-hours": _between(found["gpu_hours"], ".2g"),
-        "disk": " and ".join(f"{value / 1e9:.2f} GB of {name}" for name, value in found["bytes"].items()),
+        "disk": " and ".join(f"{byte_size(value)} of {name}" for name, value in found["bytes"].items()),
     }
     for end, network in (("smallest", smallest), ("largest", largest)):
         lines[end] = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from data.byte_size import byte_size
 from search.cli.shared import counted, json_option, print_result, screen
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _show(data: str, found: Verification) -> None:
         click.echo(f"… and {left} more")
     looked_at = (
         f"{counted(found.samples, 'sample')} and {counted(found.backgrounds, 'background')} in "
-        f"{found.bytes / 2**20:.1f} MiB, {counted(found.pictures, 'picture')} decoded"
+        f"{byte_size(found.bytes)}, {counted(found.pictures, 'picture')} decoded"
     )
     faults = "whole" if found.is_whole else f"broken, with {counted(found.fault_count, 'fault')}"
     click.echo(f"{data} is {faults}: {looked_at}")

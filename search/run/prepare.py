@@ -9,6 +9,7 @@ from dataclasses import replace
 import optuna
 import torch
 
+from data.byte_size import byte_size
 from data.cache.budget import growth_bytes
 from data.cache.cache import cache_root, decoded_bytes
 from data.dataset.dataset import Dataset
@@ -103,8 +104,9 @@ def check_disk(
     free = shutil.disk_usage(place).free
     if free < needed:
         raise InputError(
-            f"Up to {needed / 1e9:.1f} GB are needed at '{place}', but {free / 1e9:.1f} GB are free; make room, choose "
-            "another --storage or $TWINHEAD_CACHE, or lower data.image_size, budget.trials or $TWINHEAD_CACHE_GB."
+            f"Up to {byte_size(needed)} are needed at '{place}', but {byte_size(free)} are free; make room for "
+            f"{byte_size(needed - free)} more, choose another --storage or $TWINHEAD_CACHE, or lower data.image_size, "
+            "budget.trials or $TWINHEAD_CACHE_GB."
         )
 
 

@@ -232,8 +232,8 @@ def test_the_warning_says_how_much_is_missing(
         decoded(dataset, [rows()], SIZE, root=tmp_path, on_samples=told.append)
     (warning,) = caught
     assert "60 samples at 32 px" in str(warning.message)
-    assert "they need 0.000342 GB" in str(warning.message)
-    assert "has 2e-05 GB for them" in str(warning.message)
+    assert "they need 342 kB" in str(warning.message)
+    assert "has 20.0 kB for them" in str(warning.message)
     assert "TWINHEAD_CACHE_GB" in str(warning.message)
     assert sum(told) == COUNT
 

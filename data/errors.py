@@ -1,5 +1,12 @@
 """The errors that a user is meant to read: each is a sentence, printed alone and without a traceback."""
 
+from __future__ import annotations
+
+import re
+
+_COMMA = re.compile(r"[-+]?\d+(,\d+)+([eE][-+]?\d+)?")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
+
 
 class InputError(ValueError):
     """Something a user gave cannot be used.
@@ -11,3 +18,18 @@ class InputError(ValueError):
 
 class UnfinishedError(RuntimeError):
     """Work that was asked for, and rightly, came to no result; its message says why. Exit code 1."""
+
+
+def without_comma(text: str) -> str | None:
+    """How a number that is written with a decimal comma, or with commas between thousands, is to be written.
+
+    Returns:
+        '0.001' for '0,001', '1000 (or 1.000 …)' for '1,000'; None where `text` is no such number.
+    """
+    if not _COMMA.fullmatch(text):
+        return None
+    with_point = text.replace(",", ".")
+    if not _THOUSANDS.fullmatch(text):
+        return with_point if text.count(",") == 1 else None
+    whole = text.replace(",", "")
+    return f"{whole}, or {with_point} with a decimal point" if text.count(",") == 1 else whole

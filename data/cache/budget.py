@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from data.cache.mapped import SAMPLES
-from data.errors import InputError
+from data.errors import InputError, without_comma
 
 CACHE_GB = "TWINHEAD_CACHE_GB"
 _SHARE = 0.8
@@ -60,8 +60,9 @@ def told_bytes() -> float | None:
         gigabytes = math.nan
     if not 0 <= gigabytes < math.inf:
         raise InputError(
-            f"The value of '{CACHE_GB}' is '{text}', but must be a number of gigabytes, at least 0; correct it in the "
-            "environment, or leave it out."
+            f"The value of '{CACHE_GB}' is '{text}', but must be a number of gigabytes, at least 0; "
+            f"{f'write {meant}' if (meant := without_comma(text)) else 'correct it'} in the environment, or leave it "
+            "out."
         )
     return gigabytes * 1e9
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data.errors import InputError, UnfinishedError
+from data.errors import InputError, UnfinishedError, without_comma
 from search.cli.compose import compose
 from search.cli.data import import_, inspect, render
 from search.cli.front import front
@@ -278,7 +279,11 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         asked = context.command_path if context else "twinhead"
-        click.echo(f"twinhead: {error.format_message()} See '{asked} --help'.", err=True)
+        message = error.format_message()
+        written = re.match(r".*'(\S+)' is not a valid float", message)
+        if written and (meant := without_comma(written[1])):
+            message = f"{message} Write {meant}."
+        click.echo(f"twinhead: {message} See '{asked} --help'.", err=True)
         sys.exit(error.exit_code)
     except InputError as error:
         click.echo(f"twinhead: {error}", err=True)

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from data.errors import InputError
+from data.errors import InputError, without_comma
 from search.commands import cited
 from search.spec.tree import at
 from search.study.trials import TrialRecord, trial_records
@@ -190,7 +190,11 @@ def _holds(value: Any, sign: str, wanted: str) -> bool:
     try:
         number = float(wanted)
     except ValueError:
-        raise InputError(f"The value of --where compares with '{wanted}', but must compare with a number.") from None
+        meant = without_comma(wanted)
+        raise InputError(
+            f"The value of --where compares with '{wanted}', but must compare with a number"
+            f"{f'; write {meant}' if meant else ''}."
+        ) from None
     if not isinstance(value, int | float):
         return False
     return value > number if sign == ">" else value < number

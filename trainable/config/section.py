@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from data.errors import InputError
+from data.errors import InputError, without_comma
 from trainable.config.text import Place
 
 LONGEST = 100
@@ -102,7 +102,8 @@ def _problem(found: ErrorDetails, section: type[BaseModel], source: str) -> Prob
     # Of a whole section what is wrong would be lost.
     is_long = isinstance(found["input"], Mapping) and len(value) > LONGEST
     said = f"The section '{key}'" if is_long else f"The value of '{key}' is {value}, but"
-    sentence = f"{said} must {wanted}; correct it in {source}."
+    meant = without_comma(found["input"]) if isinstance(found["input"], str) else None
+    sentence = f"{said} must {wanted}; {f'write {meant}' if meant else 'correct it'} in {source}."
     return Problem(key=key, sentence=sentence, value=found["input"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import Any
 
 import yaml
 
-from data.errors import InputError
+from data.errors import InputError, without_comma
 
-BOOLEAN, MERGE, STRING = (f"tag:yaml.org,2002:{name}" for name in ("bool", "merge", "str"))
+BOOLEAN, MERGE, STRING, NULL = (f"tag:yaml.org,2002:{name}" for name in ("bool", "merge", "str", "null"))
+_WHOLE = re.compile(r"[-+]?\d+")
+_DECIMALS = re.compile(r"\d+([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,15 @@ def parse_yaml(text: str, source: str) -> Any:
     """The value of a YAML text; `source` is where it came from, for the errors.
 
     Raises:
-        YamlError: if it is no YAML, or a key is there twice.
+        YamlError: if it is no YAML, a key is there twice, or a number has a decimal comma.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
+    except _CommaError as error:
+        found = _place(error.mark)
+        said = f"line {found.line}, column {found.column} of {source}" if "\n" in text.strip() else source
+        comma = "a decimal comma" if error.meant.startswith(error.written.replace(",", ".")) else "a comma"
+        raise YamlError(f"The number '{error.written}' in {said} has {comma}; write {error.meant}.", found) from None
     except yaml.MarkedYAMLError as error:
         place = _place(error.problem_mark) if error.problem_mark else None
         where = f"line {place.line}, column {place.column} of " if place else ""
@@ -118,12 +126,62 @@ def _place(mark: yaml.Mark) -> Place:
     return Place(line=mark.line + 1, column=mark.column + 1)
 
 
+class _CommaError(Exception):
+    """A number that is written with a comma: YAML reads text, two items of a list, or two keys of a mapping."""
+
+    def __init__(self, written: str, meant: str, mark: yaml.Mark) -> None:
+        super().__init__(written)
+        self.written, self.meant, self.mark = written, meant, mark
+
+
+def _refuse_comma(first: yaml.Node, second: yaml.Node, *, or_two: bool = False) -> None:
+    """Raise if two neighbours in a flow are a number with a comma; `or_two` if they may be two numbers as well."""
+    written = f"{first.value},{second.value}"
+    if _is_comma(first, second) and (meant := without_comma(written)):
+        two = f", or put a space after each comma if {first.value} and {second.value} are two values" if or_two else ""
+        raise _CommaError(written, f"{meant}{two}", first.start_mark)
+
+
+def _is_comma(first: yaml.Node, second: yaml.Node) -> bool:
+    """Whether two nodes are digits with nothing but a comma between."""
+    plain = all(isinstance(node, yaml.ScalarNode) and node.style is None for node in (first, second))
+    return (
+        plain
+        and bool(_WHOLE.fullmatch(first.value) and _DECIMALS.fullmatch(second.value))
+        and second.start_mark.index == first.end_mark.index + 1
+    )
+
+
 class _Loader(yaml.SafeLoader):
-    """1e-3 is a number and a key 'on' a name, unlike in YAML 1.1; no key is there twice, for the last would win."""
+    """1e-3 is a number and a key 'on' a name, unlike in YAML 1.1; no key is there twice, for the last would win.
+
+    A number with a decimal comma is refused: it would be text, or be read as two.
+    """
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """Read a value; what is no number for its comma alone is refused."""
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        if node.style is None and (meant := without_comma(node.value)):
+            raise _CommaError(node.value, meant, node.start_mark)
+        return node
+
+    def compose_sequence_node(self, anchor: Any) -> yaml.SequenceNode:
+        """Read a list; [0,001] is refused, and [0,5, 0,25], where commas within and between numbers take turns."""
+        sequence: yaml.SequenceNode = super().compose_sequence_node(anchor)
+        items = sequence.value
+        tight = [_is_comma(first, second) for first, second in itertools.pairwise(items)]
+        take_turns = len(items) > 3 and all(is_tight == (index % 2 == 0) for index, is_tight in enumerate(tight))
+        for first, second in itertools.pairwise(items):
+            if take_turns or re.match("0[0-9]", str(second.value)):
+                _refuse_comma(first, second, or_two=not str(second.value).startswith("0"))
+        return sequence
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Read a mapping, and look at its keys before those of a merge ('<<'), which may differ, come among them."""
         mapping: yaml.MappingNode = super().compose_mapping_node(anchor)
+        for (_, before), (node, value) in itertools.pairwise(mapping.value):
+            if value.tag == NULL and value.start_mark.index == value.end_mark.index:
+                _refuse_comma(before, node)
         seen = set()
         for node, _ in mapping.value:
             if not isinstance(node, yaml.ScalarNode) or node.tag == MERGE:

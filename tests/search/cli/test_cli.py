@@ -255,6 +255,11 @@ def test_data_that_cannot_be_used_is_named(
         (["broken.yaml"], "no valid YAML at line 2, column 1 of the spec 'broken.yaml'"),
         (["--data", "set", "--name", "a", "--set", "lr"], "--set is 'lr', but must be KEY=VALUE"),
         (["--data", "set", "--name", "a", "--set", "optimizer.lr=x"], "'optimizer.lr' is 'x'"),
+        (
+            ["--data", "set", "--name", "a", "--set", "optimizer.lr=0,001"],
+            "'0,001' in --set optimizer.lr has a decimal",
+        ),
+        (["comma.yaml", "--name", "a"], "comma.yaml:1:37: The number '0,5'"),
         (["--data", "set", "--name", "a", "--trials", "0"], "'budget.trials' is 0"),
         (["--data", "SCENES", "--name", "../a"], "'../a' is none of a search"),
         (["--data", "SCENES", "--name", "first"], "'first' is in use"),
@@ -267,6 +272,7 @@ def test_a_search_that_cannot_start_is_named(
 ) -> None:
     """Each is found before a cluster is started."""
     Path("broken.yaml").write_text("data: [\n")
+    Path("comma.yaml").write_text("loss: {mask: {bce: 1.0, dice: {low: 0,5, high: 2}}}\n")
     given = [str(scenes) if argument == "SCENES" else argument for argument in arguments]
 
     assert sentence in refused("search", *given)

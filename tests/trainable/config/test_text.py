@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.errors import InputError
-from trainable.config.text import Place, parse_yaml, places, read_yaml
+from trainable.config.text import Place, YamlError, parse_yaml, places, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,41 @@ def test_what_a_merge_brings_has_the_place_where_it_was_written() -> None:
 
     assert found["b", "x"][1] == Place(line=2, column=16)
     assert found["b", "y"][1] == Place(line=1, column=17)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0,001", "'0,001' in --set k has a decimal comma; write 0.001."),
+        ("-1,5e-3", "'-1,5e-3' in --set k has a decimal comma; write -1.5e-3."),
+        ("{lr: 0,001}", "'0,001' in --set k has a decimal comma; write 0.001."),
+        ("{low: 1, high: 0,1}", "'0,1' in --set k has a decimal comma; write 0.1."),
+        ("{choices: [0,001, 0,01]}", "'0,001' in --set k has a decimal comma; write 0.001."),
+        ("[0,5, 0,25]", "'0,5' in --set k has a decimal comma; write 0.5, or put a space after each comma if 0 and 5"),
+        ("1,000", "'1,000' in --set k has a comma; write 1000, or 1.000 with a decimal point."),
+        ("400,000,000", "'400,000,000' in --set k has a comma; write 400000000."),
+        ("a: 1\nb:\n  c: 0,5\n", "'0,5' in line 3, column 6 of --set k has a decimal comma; write 0.5."),
+    ],
+)
+def test_a_number_with_a_comma_is_refused(text: str, said: str) -> None:
+    """YAML takes it for text, two items or two keys: half of the world's people write their numbers so."""
+    with pytest.raises(YamlError) as caught:
+        parse_yaml(text, "--set k")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[0,1]", [0, 1]),
+        ("[8,16,32]", [8, 16, 32]),
+        ("[0, 1,2]", [0, 1, 2]),
+        ("{a: 1, 5}", {"a": 1, 5: None}),
+        ("'0,5'", "0,5"),
+        ("2024,1,2", "2024,1,2"),
+        ("score,-macs", "score,-macs"),
+    ],
+)
+def test_commas_between_values_stay(text: str, value: object) -> None:
+    """A list without spaces is a list."""
+    assert parse_yaml(text, "--set k") == value

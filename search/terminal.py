@@ -48,7 +48,7 @@ class Screen:
         """
         log = None if self.console.is_terminal else _Log(self, title, total, unit, done)
         columns = (
-            SpinnerColumn(),
+            SpinnerColumn("dots" if self.console.encoding.startswith("utf") else "line"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),

@@ -122,6 +122,28 @@ def test_ray_stays_in_its_place() -> None:
     assert len(importing) > 1
 
 
+def test_text_files_are_utf_8_whatever_the_locale() -> None:
+    """A file that one machine writes is read on another, and '×' cannot be written in the encoding of every locale."""
+    wrong = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and is_text_file(node)
+        and not any(keyword.arg == "encoding" for keyword in node.keywords)
+    }
+
+    assert wrong == set()
+
+
+def is_text_file(call: ast.Call) -> bool:
+    """Whether a call opens, reads or writes a text file."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    modes = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
+    opens = name == "open" and any(isinstance(mode, str) and re.fullmatch("[rwxa]t?[+]?", mode) for mode in modes)
+    return opens or name in {"read_text", "write_text"}
+
+
 def test_data_needs_no_torch() -> None:
     """Importing and rendering run where no torch is: it is imported where a batch is made, in the loader."""
     names = ["data." + ".".join(path.relative_to(ROOT / "data").with_suffix("").parts) for path in data_modules()]

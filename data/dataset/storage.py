@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,12 +57,13 @@ class Location:
         """What a user gave: a path, file:///path, or an address such as s3://bucket/prefix.
 
         Raises:
-            InputError: if it is an address that cannot be used.
+            InputError: if it is an address that cannot be used, or a path that the locale and Arrow read unlike.
         """
         if isinstance(place, Location):
             return place
         text = os.fspath(place)
         if SEPARATOR not in text:
+            check_path(text)
             return cls(os.fspath(Path(text)))
         parts = urlsplit(text)
         if "@" in parts.netloc:
@@ -158,6 +160,23 @@ class Location:
             return fs.LocalFileSystem()
         # One for a process: connections do not survive a fork.
         return _filesystem(replace(self, path=self.path.partition("/")[0]), os.getpid())
+
+
+def check_path(path: str | Path) -> None:
+    """Arrow and Ray read paths as UTF-8, whatever the locale: elsewhere they would look for, or make, another file.
+
+    Raises:
+        InputError: if the path's bytes on disk are others.
+    """
+    try:
+        alike = os.fsencode(path) == os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        alike = False
+    if not alike:
+        raise InputError(
+            f"The path '{path}' has characters that this locale ({sys.getfilesystemencoding()}) reads unlike Arrow and "
+            "Ray do, which take it for UTF-8; set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or give a path in ASCII."
+        )
 
 
 def refused(place: Location, error: Exception) -> RefusedError | None:

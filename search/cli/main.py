@@ -32,6 +32,7 @@ from search.cli.shared import (
     storage_option,
 )
 from search.cli.spec import spec as spec_command
+from search.cli.streams import prepare_terminal
 from search.cli.train import compare, train
 from search.cli.trials import importance
 from search.cli.trials import trials as trials_command
@@ -269,6 +270,7 @@ for command in (
 def main() -> None:
     """Run the command line, and turn what a user can cause into a sentence and an exit code."""
     prepare_environment()
+    prepare_terminal()
     try:
         cli.main(prog_name="twinhead", standalone_mode=False)
     except click.exceptions.Abort:

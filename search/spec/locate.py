@@ -31,7 +31,7 @@ def placed(error: InputError, file: Path | None, *, given_elsewhere: Sequence[st
         return ConfigError([Problem(key="", sentence=str(error), file=str(file), place=error.place)])
     if not isinstance(error, ConfigError):
         return error
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     known, given = places(text), parse_yaml(text, f"the spec '{file}'")
     found = []
     for problem in error.problems:

@@ -27,6 +27,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from data.dataset.partial import partial_directory, unwritable
+from data.dataset.storage import check_path
 from data.errors import InputError
 from search.commands import cited, shell_command
 from search.spec.spec import SearchSpec, load_spec
@@ -84,7 +85,7 @@ class Experiment:
                 f"The search '{self.name}' was not begun with its study in a database; remove search.study from "
                 f"'{self.spec_file}', or start anew under another --name."
             )
-        return self._study_id_file.read_text().strip()
+        return self._study_id_file.read_text(encoding="utf-8").strip()
 
     @property
     def _study_id_file(self) -> Path:
@@ -166,6 +167,7 @@ class Experiment:
             InputError: if the name cannot be used, or is in use, or the storage cannot be written to.
         """
         _check_name(self.name)
+        check_path(self.root)
         if self.root.exists():
             raise InputError(
                 f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or go on with "
@@ -223,7 +225,7 @@ class Experiment:
             with partial_directory(self.root) as beside:
                 for file, text in files.items():
                     (beside / file.name).touch(mode=0o600 if secret else 0o666)
-                    (beside / file.name).write_text(text)
+                    (beside / file.name).write_text(text, encoding="utf-8")
                 beside.rename(self.root)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -289,7 +291,7 @@ class Experiment:
                 f"The search '{self.name}' has no summary yet; finish it with {cited(self.resume_command)}."
             )
         try:
-            summary: dict[str, Any] = json.loads(self.summary_file.read_text())
+            summary: dict[str, Any] = json.loads(self.summary_file.read_text(encoding="utf-8"))
         except ValueError:
             raise InputError(
                 f"The summary '{self.summary_file}' is damaged; make it again with {cited(self.resume_command)}."
@@ -307,7 +309,7 @@ def _write(path: Path, text: str) -> None:
     """Write beside, then rename: whoever reads `path` sees it whole."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.touch(mode=path.stat().st_mode & 0o777 if path.exists() else 0o666)
-    beside.write_text(text)
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 

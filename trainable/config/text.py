@@ -45,7 +45,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         InputError: if it cannot be read, is no YAML (a YamlError), or holds no mapping.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else "") or error
         raise InputError(f"The {what} '{path}' cannot be read ({reason}); give a YAML file.") from None

@@ -37,7 +37,7 @@ def ms_per_picture(config: TrialConfig, device: torch.device) -> float:
         if key not in known:
             known[key] = _measure(config, device)
             beside = path.with_name(f".{path.name}.{os.getpid()}")
-            beside.write_text(json.dumps(known, indent=1))
+            beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
             beside.replace(path)
     return known[key]
 
@@ -45,7 +45,7 @@ def ms_per_picture(config: TrialConfig, device: torch.device) -> float:
 def _known(path: Path) -> dict[str, float]:
     """Milliseconds by network; what cannot be read is left out, for it can be measured again."""
     try:
-        entries = dict(json.loads(path.read_text()))
+        entries = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
     return {key: value for key, value in entries.items() if isinstance(value, float)}

@@ -74,7 +74,7 @@ class Clock:
 def forget_peaks(device: torch.device) -> None:
     """Let `peaks` tell of what comes from now on: a process has many trials, one after the other."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="utf-8")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -90,7 +90,7 @@ def peaks(device: torch.device) -> dict[str, float]:
 def _host_peak() -> int:
     """Bytes; where the kernel does not say, those of the process since its start."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -102,7 +102,7 @@ def _with_precision(config: TrialConfig, precision: Precision) -> TrialConfig:
 def _measured(path: Path) -> dict[str, dict[Precision, float]]:
     """Seconds by network and precision; what cannot be read is left out, for it can be measured again."""
     try:
-        entries = dict(json.loads(path.read_text()))
+        entries = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
     return {key: measured for key, measured in entries.items() if _is_measurement(measured)}
@@ -175,5 +175,5 @@ def _step(config: TrialConfig, device: torch.device) -> Step:
 
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)

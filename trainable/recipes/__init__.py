@@ -142,14 +142,14 @@ def _text(name_or_path: str) -> tuple[str, str]:
     """A recipe's file and how to name it."""
     if name_or_path in RECIPES:
         file = resources.files(__package__) / f"{name_or_path}.yaml"
-        return file.read_text(), f"the recipe '{name_or_path}'"
+        return file.read_text(encoding="utf-8"), f"the recipe '{name_or_path}'"
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"} and not path.exists():
         raise InputError(
             f"There is no recipe '{name_or_path}'; give one of {', '.join(RECIPES)}, or a YAML file of your own."
         )
     try:
-        return path.read_text(), f"'{path}'"
+        return path.read_text(encoding="utf-8"), f"'{path}'"
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The recipe '{path}' cannot be read ({error}); give a YAML file.") from None
 

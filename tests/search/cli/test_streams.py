@@ -1,0 +1,104 @@
+"""Terminals that are not UTF-8: every command prints what it has to say, in the characters that there are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from search.cli.streams import EQUIVALENTS, in_ascii
+from search.results.export import hand_over
+from search.study.experiment import Experiment
+from tests.commands import command
+from trainable.loop.checkpoint import WEIGHTS
+
+ROOT = Path(__file__).parent.parent.parent
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+LATIN = {"PYTHONIOENCODING": "iso-8859-1"}
+LOCALES = {"ascii": ASCII, "latin-1": LATIN}
+
+
+def ran(environment: dict[str, str], where: Path, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    """A command in its own process, in a locale and a directory."""
+    there = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO"))}
+    return subprocess.run(
+        command(*map(str, arguments)),
+        cwd=where,
+        env={**there, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "ascii_text"),
+    [
+        ("96 × 96", "96 x 96"),
+        ("1 – 2 …", "1 - 2 ..."),
+        ("a → b", "a -> b"),
+        ("café", "cafe"),
+        ("m²", "m2"),
+        ("★", "?"),
+    ],
+)
+def test_a_character_becomes_what_ascii_has_for_it(text: str, ascii_text: str) -> None:
+    """A reader is to understand it all the same."""
+    assert in_ascii(text) == ascii_text
+
+
+def test_every_character_that_is_printed_has_an_equivalent() -> None:
+    """A question mark would say nothing."""
+    sources = [path for name in ("data", "trainable", "search") for path in (ROOT / name).rglob("*.py")]
+    ours = {character for path in sources for character in path.read_text(encoding="utf-8") if ord(character) > 127}
+
+    assert {"×", "–", "…"} <= ours
+    assert all(EQUIVALENTS.values())
+    assert {character for character in ours if "?" in in_ascii(character)} == set()
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_commands_print_in_any_encoding(locale: str, experiment: Experiment, scenes: Path, tmp_path: Path) -> None:
+    """Tables, help texts, progress, JSON and errors; Python alone ends with a traceback."""
+    photo = next((ROOT / "search").glob("*.png"))
+    hand_over(experiment.trials / "00000" / "checkpoint_000000", experiment.best, metrics={}, title="first")
+    for arguments, code, said in (
+        (["recipes"], 0, b"G at 224"),
+        (["search", "--help"], 0, b"Usage"),
+        (["compose", "--help"], 0, b"Usage"),
+        (["inspect", scenes], 0, "32 × 32"),
+        (["inspect", scenes, "--json"], 0, b'"width": 32'),
+        (["trials", "first", "--storage", experiment.storage], 0, b"what it tried"),
+        (["trials", "first", "--storage", "st é"], 2, b"no search 'first' in 'st "),
+        (["predict", experiment.best, "--bg", photo, "--fg-bg", experiment.best / "nowhere é.png"], 2, b"cannot be"),
+        (["best", "first", "--trial", "0", "--storage", experiment.storage, "--out", "copy"], 0, b"trial 0"),
+    ):
+        done = ran(LOCALES[locale], tmp_path, *arguments)
+        wanted = said if isinstance(said, bytes) else (in_ascii(said) if locale == "ascii" else said).encode("latin-1")
+        assert done.returncode == code, done.stderr
+        assert wanted in done.stdout + done.stderr
+        assert b"Error" not in done.stderr
+        assert b"Traceback" not in done.stderr
+
+    assert (tmp_path / "copy" / WEIGHTS).is_file()
+
+
+def test_json_is_ascii_everywhere(scenes: Path, tmp_path: Path) -> None:
+    """Programs read it, whatever the terminal."""
+    done = ran(ASCII, tmp_path, "inspect", scenes, "--json")
+
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout)["counts"]["samples"] == 30
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "sét"], ["render", "sét", "--backgrounds", "1"]])
+def test_a_path_that_arrow_reads_otherwise_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    """It takes every path for UTF-8: it would look for another file, or end with a traceback."""
+    done = ran(ASCII, tmp_path, *arguments)
+
+    assert done.returncode == 2
+    assert b"has characters that this locale" in done.stderr
+    assert b"Traceback" not in done.stderr

@@ -13,7 +13,10 @@ from search.cli.shared import console, json_option, print_result, storage_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from search.results.importance import Learned
+    from search.results.intervals import Figure
 
 SHOWN_PARAMETERS = 12
 
@@ -89,15 +92,26 @@ def _tried(row: dict[str, Any]) -> str:
 def _show_importance(learned: Learned) -> None:
     from rich.table import Table
 
+    from search.results.intervals import MIN_TRIALS, RESAMPLES
+
     out = console()
     out.print(
-        f"of {learned.trials} trials, the best {learned.good} against all (PED-ANOVA; the shares add up to 1)",
+        f"of {learned.trials} trials, the best {learned.good} against all (PED-ANOVA; the shares add up to 1); "
+        f"95 % intervals over {RESAMPLES} resamples of the trials",
         highlight=False,
+        soft_wrap=True,
     )
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for key, share in list(learned.importance.items())[:SHOWN_PARAMETERS]:
-        table.add_row(key, f"{share:.3f}", "█" * round(30 * share))
-    out.print(table)
+    out.print(_importance_table(learned))
+    if len(learned.figures) > SHOWN_PARAMETERS:
+        out.print(f"and {len(learned.figures) - SHOWN_PARAMETERS} parameters of smaller shares", highlight=False)
+    if learned.too_few:
+        named = ", ".join(f"{key} ({count})" for key, count in learned.too_few.items())
+        out.print(
+            f"too few trials for a figure, fewer than {MIN_TRIALS}: {named}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     out.print(f"\nnearest to the best trial, {learned.best}:", highlight=False)
     near = Table(box=None, pad_edge=False)
     for column in ("trial", "distance", "score", "below"):
@@ -109,6 +123,29 @@ def _show_importance(learned: Learned) -> None:
         )
         near.add_row(str(row["number"]), f"{row['distance']:.2f}", _cell(row["score"]), _cell(row["below"]), differs)
     out.print(near)
+
+
+def _importance_table(learned: Learned) -> Table:
+    """A row for each section, and below it those of its parameters that are among the most important of all."""
+    from rich.table import Table
+
+    shown = list(learned.figures)[:SHOWN_PARAMETERS]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("parameter")
+    for column in ("share", "95 % interval", "trials"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for section, of_all in learned.sections.items():
+        table.add_row(section, *_figure_cells(of_all), style="bold")
+        for key in shown:
+            if key.partition(".")[0] == section:
+                table.add_row(f"  {key}", *_figure_cells(learned.figures[key]))
+    return table
+
+
+def _figure_cells(figure: Figure) -> tuple[str, str, str, str]:
+    interval = f"{figure.low:.3f} to {figure.high:.3f}"
+    return f"{figure.share:.3f}", interval, str(figure.trials), "█" * round(30 * figure.share)
 
 
 def _cell(value: Any) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from data.errors import InputError, without_comma
 from search.commands import cited
+from search.results.intervals import Figure, importance
+from search.results.summary import trial_records
 from search.spec.tree import at
 from search.study.trials import TrialRecord, trial_records
 from trainable.metrics.names import OBJECTIVE
@@ -36,7 +36,14 @@ class Learned:
     good: int
     """How many of them count as the best."""
     importance: dict[str, float]
-    """By parameter, most important first; they add up to 1, and 0 is no difference that was seen."""
+    """By parameter, most important first; they add up to 1, and 0 is no difference that was seen. Parameters that too
+    few trials have are not among them."""
+    figures: dict[str, Figure]
+    """The same with 95 % intervals over resampled trials, and how many trials have the parameter."""
+    sections: dict[str, Figure]
+    """The same for all parameters of each section of the spec together."""
+    too_few: dict[str, int]
+    """Parameters that fewer than `search.importance.MIN_TRIALS` trials have, and how many have them."""
     best: int | None
     """Number of the best trial."""
     neighbours: list[dict[str, Any]]
@@ -116,8 +123,8 @@ def condition(text: str) -> Condition:
 def learn(experiment: Experiment, *, neighbours: int = 5) -> Learned:
     """Which parameters the best trials agree in, and what the trials around the best one reached.
 
-    Importance is that of PED-ANOVA (Watanabe et al. 2023), extended to conditional spaces, as Optuna has it: how much a
-    parameter's values among the best trials differ from those among all.
+    Importance is how much a parameter's values among the best trials differ from those among all; see
+    `search.importance`.
 
     Raises:
         InputError: if there is no such search, or it has too few finished trials.
@@ -135,14 +142,15 @@ def learn(experiment: Experiment, *, neighbours: int = 5) -> Learned:
             f"with {cited(f'{experiment.resume_command} --trials {more}')}{also}."
         )
     good = min(max(math.ceil(GOOD_SHARE * len(done)), FEWEST_GOOD), len(done) // 2)
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=good / len(done))
-    with warnings.catch_warnings(action="ignore"):  # that a parameter was seen in few trials: then it is 0
-        found = get_param_importances(study, evaluator=evaluator)
+    found = importance(done, [_score(trial) for trial in done], good)
     best = max(done, key=lambda trial: (_score(trial), -trial.number))
     return Learned(
         trials=len(done),
         good=good,
-        importance={name: float(share) for name, share in found.items()},
+        importance={name: figure.share for name, figure in found.parameters.items()},
+        figures=found.parameters,
+        sections=found.sections,
+        too_few=found.too_few,
         best=best.number,
         neighbours=_neighbours(best, done)[:neighbours],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,22 @@ def test_both_commands_print_tables_and_json(searched: Experiment) -> None:
 
     assert [row["number"] for row in listed] == [10, 30, 9]
     assert "0.8" in table.output
-    assert "optimizer.lr" in shown.output
+    assert re.search(r"optimizer\.lr +0\.\d+ +0\.\d+ to [01]\.\d+ +40 ", shown.output)
     assert learned["best"] == 10
+    assert learned["figures"]["optimizer.lr"].keys() == {"share", "low", "high", "trials"}
+    assert learned["sections"]["model"]["trials"] == 40
+
+
+def test_parameters_of_too_few_trials_are_named(tmp_path: Path) -> None:
+    """Rather than given a share, or left out without a word."""
+    search_of(tmp_path, 12)
+    where = ["--storage", str(tmp_path)]
+    shown = CliRunner().invoke(cli, ["importance", "first", *where]).output
+    learned = json.loads(CliRunner().invoke(cli, ["importance", "first", "--json", *where]).output)
+
+    assert "too few trials for a figure, fewer than 10: shift (8)" in shown
+    assert learned["too_few"] == {"shift": 8}
+    assert "shift" not in learned["importance"]
 
 
 @pytest.mark.parametrize("text", ["score", "=3", "score=", ""])

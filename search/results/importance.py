@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 from data.errors import InputError, without_comma
 from search.commands import cited
 from search.results.intervals import Figure, importance
-from search.results.summary import trial_records
 from search.spec.tree import at
 from search.study.trials import TrialRecord, trial_records
 from trainable.metrics.names import OBJECTIVE

@@ -14,11 +14,15 @@ import optuna
 from optuna.trial import TrialState
 
 from data.errors import InputError
+from search.recipes.listing import describe
 from search.spec.spec import SearchSpec
+from search.spec.tree import at
 from search.study.experiment import Experiment
 from search.study.trials import EpochRecord, TrialRecord, trial_records
-from trainable.metrics.names import CONSTRAINT
+from trainable.config import TrialConfig, build
+from trainable.metrics.names import CONSTRAINT, DIVERGED
 
+SHOWN_REASONS = 3
 _VERSIONED = ("twinhead", "torch", "ray", "optuna", "albumentations", "numpy", "pyarrow")
 
 
@@ -98,6 +102,28 @@ def so_far(trials: Sequence[TrialRecord], total: int, max_epochs: int) -> str:
     if unfinished:
         line += f"; unfinished: {', '.join(unfinished)}"
     return line
+
+
+def why_no_result(trials: Sequence[TrialRecord]) -> str:
+    """Why none of `trials` has a network, and what to try: the end of a sentence, not each reason of a thousand."""
+    diverged = [trial for trial in trials if trial.outcome == DIVERGED]
+    others = list(dict.fromkeys(trial.reason for trial in trials if trial.reason and trial.outcome != DIVERGED))
+    said = [*others[:SHOWN_REASONS], *([f"{len(others) - SHOWN_REASONS} more"] if len(others) > SHOWN_REASONS else [])]
+    if not diverged:
+        return f"{'; '.join(said) or 'none reported why'}; correct the spec"
+    first = diverged[0]
+    tried = describe(build(TrialConfig, first.config, source="the study"))
+    how = f"{tried['losses']}; {tried['optimizer']}; {tried['policy']}"
+    said.insert(0, f"{len(diverged)} of {len(trials)} diverged, such as trial {first.number} with {how}")
+    rates = [float(at(trial.config, "optimizer.lr")) for trial in diverged]
+    norms = {float(at(trial.config, "optimizer.clip_norm")) for trial in diverged}
+    clip = "set optimizer.clip_norm to 1" if 0.0 in norms else f"lower optimizer.clip_norm (from {min(norms):g})"
+    return f"{'; '.join(said)}. Lower optimizer.lr (these had {_span(rates)}), {clip}, or lower the weights of the loss"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def outcomes(trials: Iterable[TrialRecord], max_epochs: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from data.errors import InputError, UnfinishedError
 from search.commands import cited
 from search.results.export import hand_over
 from search.results.front import front_rows
-from search.results.summary import Best, best_score, find_best, find_best_recipe, so_far, summarise
+from search.results.summary import Best, best_score, find_best, find_best_recipe, so_far, summarise, why_no_result
 from search.run.budget import Budget, check_budget
 from search.run.cluster import cluster, cluster_resources, plan
 from search.run.prepare import (
@@ -38,7 +38,7 @@ from search.strategy.space import largest_trials
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
 from search.study.study import check_study, held_study, leaving_nothing, open_study, study_place
-from search.study.trials import TrialRecord, keep_best, trial_records
+from search.study.trials import keep_best, trial_records
 from search.terminal import Screen
 from trainable.config import DataConfig, TrialConfig, build
 from trainable.job import TrialJob, Workers
@@ -116,9 +116,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         if stopper.interrupted:
             raise InterruptedSearchError
         if best is None:
-            raise UnfinishedError(
-                f"No trial of '{experiment.name}' reached a result ({_reasons(trials)}); correct the spec."
-            )
+            raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
         _hand_over_best(experiment, best)
         if spec.plan.retrain.enabled:
             job = alone(on_everything(job), concurrent)
@@ -294,8 +292,3 @@ def _announce(
         f"{parts} samples; {concurrent} at a time with {each_uses(workers)} each"
     )
     announce_dashboard(screen, dashboard)
-
-
-def _reasons(trials: list[TrialRecord]) -> str:
-    said = {trial.reason for trial in trials if trial.reason}
-    return "; ".join(sorted(said)) or "none reported"

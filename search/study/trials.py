@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from trainable.metrics.names import OBJECTIVE
 RECIPE = "recipe"
 """Key of a recipe's name in a trial's configuration and in the study's attributes."""
 _EPOCH = "epoch:"
+_LONG_REASON = re.compile(r" with the configuration \{.*\}(?=;)")
+"""Earlier versions wrote the whole configuration, which the study has, into why a trial diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class TrialRecord:
             recipe=attributes.get(RECIPE, ""),
             config=attributes.get("config", {}),
             outcome=attributes.get("outcome", ""),
-            reason=attributes.get("reason", ""),
+            reason=_LONG_REASON.sub("", attributes.get("reason", "")),
             lr_factors=attributes.get("lr_factors", []),
             epochs=[EpochRecord(epoch=number, **attributes[f"{_EPOCH}{number}"]) for number in numbers],
         )

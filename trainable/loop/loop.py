@@ -145,9 +145,23 @@ class _Means:
         loss, step = self._unseen[0].item(), self._unseen[1]
         if not math.isfinite(loss):
             raise NonFiniteLossError(
-                f"The loss became {loss} at step {step} (epoch {self._epoch}) with the configuration "
-                f"{self._training.config.model_dump_json()}; lower optimizer.lr or optimizer.clip_norm."
+                f"The loss became {loss} at step {step} (epoch {self._epoch}) with {_decisive(self._training.config)}; "
+                "lower optimizer.lr or optimizer.clip_norm."
             )
+
+
+def _decisive(config: TrialConfig) -> str:
+    """What of a configuration makes a training diverge, as dotted keys and values; the study has all of it."""
+    weights = {
+        f"loss.{head}.{name}": weight
+        for head in ("mask", "depth")
+        for name, weight in getattr(config.loss, head).model_dump().items()
+        if weight
+    }
+    optimizer = {f"optimizer.{name}": getattr(config.optimizer, name) for name in ("name", "lr", "clip_norm")}
+    named = optimizer | {"policy.name": config.policy.name} | weights
+    texts = {key: f"{value:g}" if isinstance(value, float) else value for key, value in named.items()}
+    return ", ".join(f"{key} {text}" for key, text in texts.items())
 
 
 def _timed(batches: Iterator[Batch], clock: Clock) -> Iterator[Batch]:

@@ -12,12 +12,21 @@ import pytest
 from optuna.trial import TrialState
 
 from data.errors import InputError
-from search.results.summary import find_best, find_best_recipe, find_trial, outcomes, summarise
+from search.results.summary import (
+    best_score,
+    find_best,
+    find_best_recipe,
+    find_trial,
+    outcomes,
+    so_far,
+    summarise,
+    why_no_result,
+)
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start, trial_records
-from trainable.config import ModelConfig, TrialConfig
+from trainable.config import ModelConfig, TrialConfig, build
 from trainable.loop.checkpoint import CONFIG, STATE, WEIGHTS, DamagedCheckpointError, Origin, save
 from trainable.models import build_model
 
@@ -213,3 +222,55 @@ def test_the_best_recipe_is_one_that_had_the_whole_budget(experiment: Experiment
     assert recipe is not None
     assert recipe.trial.recipe == "whole"
     assert find_best_recipe(experiment, trial_records(study), max_epochs=3) is None
+
+
+def test_a_search_whose_trials_all_diverged_says_what_to_try(experiment: Experiment) -> None:
+    """In some lines, whatever the number of trials: each of their reasons is long."""
+    study = open_study(experiment)
+    for number in range(40):
+        values = {**CONFIGURATION.model_dump(), "optimizer": {"name": "sgd", "lr": 10.0 + number, "clip_norm": 0.0}}
+        trial = study.ask()
+        note_start(trial, build(TrialConfig, values, source="the test").model_dump())
+        record = EpochRecord(epoch=1, metrics={"score": 0.0}, checkpoint=None)
+        note_epoch(trial, record, {"outcome": "diverged", "reason": f"The loss became nan at step {number}"})
+
+    said = why_no_result(trial_records(study))
+
+    assert said.startswith("40 of 40 diverged, such as trial 0 with bce")
+    assert "sgd 10, momentum 0.9" in said
+    assert "Lower optimizer.lr (these had 10 to 49), set optimizer.clip_norm to 1, or lower the weights" in said
+    assert len(said) < 500
+
+
+def test_other_reasons_are_counted_where_they_are_many(experiment: Experiment) -> None:
+    """What failed is not hidden behind what diverged."""
+    study = open_study(experiment)
+    for number in range(6):
+        note_failure(study.ask(), f"reason {number}")
+
+    assert why_no_result(trial_records(study)) == "reason 0; reason 1; reason 2; 3 more; correct the spec"
+    assert why_no_result([]) == "none reported why; correct the spec"
+
+
+def test_a_reason_of_an_earlier_version_is_without_its_configuration(experiment: Experiment) -> None:
+    """It was some 2,000 characters in every table."""
+    study = open_study(experiment)
+    configuration = CONFIGURATION.model_dump_json()
+    note_failure(study.ask(), f"The loss became nan at step 3 with the configuration {configuration}; lower it.")
+
+    assert trial_records(study)[0].reason == "The loss became nan at step 3; lower it."
+
+
+def test_a_search_that_goes_on_says_what_it_has_reached(experiment: Experiment) -> None:
+    """The bar alone would begin anew, without the best score and the numbers of earlier trials."""
+    study = open_study(experiment)
+    trial_of(experiment, study, {1: 0.5, 2: 0.75})
+    trial_of(experiment, study, {1: 0.25})
+    trial_of(experiment, study, {1: 0.5}, state=TrialState.RUNNING)
+    trials = trial_records(study)
+
+    assert best_score(trials) == 0.75
+    assert so_far(trials, 5, 2) == (
+        "2 of 5 trials are done (1 finished, 1 stopped); best score 0.7500 of trial 0; unfinished: 2"
+    )
+    assert best_score([]) is None

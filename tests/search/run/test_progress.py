@@ -60,3 +60,30 @@ def test_a_report_does_not_look_at_the_trials_of_the_past(progress: SearchProgre
     progress.on_trial_result(1, past, trial, _result(0.5))
     progress.on_trial_complete(2, past, trial)
     assert len(notes) == 2
+
+
+def test_a_bar_goes_on_where_an_earlier_run_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts what was done before; the time that is left is of what was done since."""
+    now = [100.0]
+    monkeypatch.setattr("search.progress.time.monotonic", lambda: now[0])
+    written = io.StringIO()
+    screen = Screen(Console(file=written, width=200))
+    with screen.bar("searching", 12, "trials", done=8, note="best score 0.5000") as move:
+        now[0] = 130.0
+        move(1, "1 running, best score 0.5000")
+
+    assert written.getvalue() == (
+        "searching: 9/12 trials, 30 s so far, about 1 min 30 s left; 1 running, best score 0.5000\n"
+    )
+
+
+def test_a_trial_that_could_not_go_on_from_its_newest_checkpoint_says_so() -> None:
+    """Or its curve would begin again without a word."""
+    written = io.StringIO()
+    progress = SearchProgress(Screen(Console(file=written, width=200)), lambda *_: None, max_epochs=3)
+    progress.on_trial_result(
+        1, [], _trial(4), {**_result(0.5), "note": "the file 'x' is missing; the trial starts over"}
+    )
+    progress.on_trial_result(2, [], _trial(4), {**_result(0.5), "note": ""})
+
+    assert written.getvalue() == "trial 4: the file 'x' is missing; the trial starts over\n"

@@ -152,13 +152,14 @@ def test_a_finished_trial_that_is_resumed_does_nothing(trial_data: TrialData, tm
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(trial_data: TrialData) -> None:
-    """The searcher must learn of it, and the user find out which configuration it was."""
+    """The searcher must learn of it, and the user find out what made it so, in a line."""
     absurd = config(optimizer={"name": "sgd", "lr": 1e30, "clip_norm": 0.0}, policy={"name": "constant"})
     with pytest.raises(NonFiniteLossError) as caught:
         run(absurd, trial_data)
     sentence = str(caught.value)
     assert "at step 1 (epoch 1)" in sentence or "at step 2 (epoch 1)" in sentence
-    assert absurd.model_dump_json() in sentence
+    assert "optimizer.name sgd, optimizer.lr 1e+30, optimizer.clip_norm 0, policy.name constant, loss." in sentence
+    assert len(sentence) < 400
     assert sentence.endswith("lower optimizer.lr or optimizer.clip_norm.")
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
+
+DEFAULT_STORAGE = Path("artifacts")
+"""Of every command; one that is printed names its storage all the same."""
 
 
 def shell_command(*words: object) -> str:

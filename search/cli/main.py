@@ -209,7 +209,7 @@ def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None
 def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json: bool) -> None:
     """Export the best network of a search.
 
-    It is a directory with model.safetensors, config.json, metrics.json and README.md, a model card.
+    It is a directory with model.safetensors, config.json, metrics.json, checksums.json and README.md, a model card.
     """
     from search.study.experiment import Experiment
 

@@ -12,6 +12,7 @@ import click
 
 from data.dataset.partial import unwritable
 from data.errors import InputError
+from search.commands import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ PIPE_COLUMNS = 120
 storage_option = click.option(
     "--storage",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("artifacts"),
+    default=DEFAULT_STORAGE,
     show_default=True,
     help="Directory that holds the searches.",
 )

@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import InputError
-from search.commands import cited, shell_command
+from search.commands import DEFAULT_STORAGE, cited, shell_command
 from search.results.summary import find_best
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import TrialRecord, trial_records
-from trainable.loop.checkpoint import DamagedCheckpointError, source_of
-
-DEFAULT_STORAGE = Path("artifacts")
+from trainable.loop.checkpoint import DamagedCheckpointError, load_model, source_of
 
 
 @contextmanager
@@ -62,6 +60,8 @@ def _what_is_good(experiment: Experiment, checkpoint: Path) -> str:
     if experiment.given_file.is_file():
         return f"the same network is whole at '{own.checkpoint}'" if own else ""
     ways = []
+    if own is None and number is not None and _is_copy(experiment, number, trials):
+        ways.append(f"the same network is whole at '{experiment.storage / experiment.name / experiment.best.name}'")
     if number is None:
         again = shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage)
         ways.append(f"train the network again with {cited(again)}")
@@ -73,6 +73,15 @@ def _what_is_good(experiment: Experiment, checkpoint: Path) -> str:
         which = "the same network, which is whole in trials/" if own else "the best trial whose checkpoint is whole"
         ways.append(f"export {which}, with {cited(export)}")
     return ", or ".join(ways)
+
+
+def _is_copy(experiment: Experiment, number: int, trials: list[TrialRecord]) -> bool:
+    """Whether best/ has the weights of a trial, whole."""
+    try:
+        load_model(experiment.best)
+    except InputError:
+        return False
+    return _trial_of(experiment, experiment.best, trials) == number
 
 
 def _trial_of(experiment: Experiment, checkpoint: Path, trials: list[TrialRecord]) -> int | None:

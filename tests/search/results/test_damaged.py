@@ -97,12 +97,16 @@ def test_a_damaged_export_from_elsewhere_is_to_be_exported_again(
 
 
 def test_a_damaged_trial_names_the_next_best(refused: Refused, two_trials: Experiment) -> None:
-    """Its own copy in best/ aside, the next best is what there is."""
+    """And its own copy in best/, where that is whole."""
     alter(two_trials.trials / "00001" / "checkpoint_000000" / WEIGHTS)
     said = refused("best", "first", "--trial", 1)
 
     assert "00001/checkpoint_000000/model.safetensors'" in said
+    assert "the same network is whole at 'artifacts/first/best'" in said
     assert command_in(said) == ["best", "first", "--trial", "0", "--storage", "artifacts"]
+
+    alter(two_trials.best / WEIGHTS)
+    assert "the same network" not in refused("best", "first", "--trial", 1)
 
 
 def test_a_damaged_retrained_network_is_trained_again(refused: Refused, two_trials: Experiment) -> None:

@@ -39,7 +39,8 @@ class Figure:
     """0..1; the shares of all parameters add up to 1."""
     low: float
     high: float
-    """Bounds of the 95 % interval over resampled trials."""
+    """Bounds of the 95 % interval over resampled trials, extended to hold the share: in a resample, parameters that few
+    trials have differ more, and the shares of all others are smaller."""
     trials: int
     """How many trials have the parameter, or one of the section's."""
 
@@ -92,8 +93,9 @@ def importance(trials: Sequence[FrozenTrial], scores: Sequence[float], good: int
 
 
 def _figure(shares: Floats, trials: int) -> Figure:
+    share = float(shares[0])
     low, high = np.quantile(shares[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Figure(share=float(shares[0]), low=float(low), high=float(high), trials=trials)
+    return Figure(share=share, low=min(float(low), share), high=max(float(high), share), trials=trials)
 
 
 def _sorted(figures: dict[str, Figure]) -> dict[str, Figure]:

@@ -88,6 +88,7 @@ def test_what_decides_has_an_interval_above_that_of_chance() -> None:
     assert next(iter(many)) == "optimizer.lr"
     assert deciding.low < deciding.share < deciding.high
     assert deciding.low > many["loss.dice"].high
+    assert all(figure.low <= figure.share <= figure.high for figure in (*many.values(), *few.values()))
     assert deciding.high - deciding.low < few["optimizer.lr"].high - few["optimizer.lr"].low
 
 

@@ -33,6 +33,11 @@ class Screen:
         """Write a line that stays."""
         self.console.print(line, markup=False, soft_wrap=True)
 
+    def warn(self, sentence: str) -> None:
+        """Write a warning that stays; nothing if the sentence is empty."""
+        if sentence:
+            self.say(f"warning: {sentence}")
+
     @contextmanager
     def bar(
         self, title: str, total: int, unit: str = "", *, done: int = 0, note: str = ""

@@ -62,6 +62,33 @@ def test_best_trial_is_the_best_reported_score_with_that_epochs_weights(
     assert origin.epoch == summary["best"]["epoch"]
 
 
+def test_precision_is_decided_once_and_used_by_all_that_comes_of_a_trial(
+    searched: tuple[Experiment, dict[str, Any]],
+) -> None:
+    """A retraining in another arithmetic than its trial would not be the configuration that won."""
+    experiment, summary = searched
+    decided = {
+        key.split(" | ")[-1]: kept["precision"] for key, kept in json.loads(experiment.measurements.read_text()).items()
+    }
+
+    for trial in records(experiment):
+        width = trial.config["model"]["width"]
+        assert trial.precision == decided[f"debug {width} at 32 by 8"]
+        assert trial.config_as_run["model"]["precision"] == trial.precision
+        assert trial.machine
+    best = records(experiment)[summary["best"]["trial"]].precision
+    assert summary["best"]["config"]["model"]["precision"] == best
+    for place in (experiment.root / summary["best"]["checkpoint"], experiment.best, experiment.retrained):
+        assert load_model(place)[1].config.model.precision == best
+
+
+def test_the_retraining_says_how_many_threads_it_had(searched: tuple[Experiment, dict[str, Any]]) -> None:
+    """With as many, it can be repeated to the last digit."""
+    _, summary = searched
+
+    assert 1 <= summary["retrained"]["threads"] <= len(os.sched_getaffinity(0))
+
+
 def test_finished_trials_keep_the_weights_of_their_best_epoch_alone(
     searched: tuple[Experiment, dict[str, Any]],
 ) -> None:

@@ -30,6 +30,8 @@ class Workers:
     count: int = 1
     cpus: int = 1
     """Of each worker: also its number of threads."""
+    measures_threads: bool = False
+    """Whether `cpus` is the largest number of threads only, and the fastest one is measured."""
     gpus: float = 0
     """Of each worker; a fraction lets several trials share a device."""
 
@@ -55,6 +57,8 @@ class TrialJob:
     """A trial whose network takes longer on its device is not trained; None sets no limit."""
     timed: bool = False
     """Whether trials measure and report how long their network takes, though there is no limit."""
+    measurements: str | None = None
+    """File for what trials measure of networks, so that all of them use the same; see `trainable.measurements`."""
 
     def resources(self) -> dict[str, float]:
         """What Tune sets aside for the trial's own actor; a worker group sets its share aside itself."""

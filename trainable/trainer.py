@@ -28,8 +28,11 @@ from trainable.evaluation.latency import ms_per_picture
 from trainable.job import TrialJob, Workers
 from trainable.loop.checkpoint import PICTURES, STATE
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
+from trainable.loop.precision import settle
 from trainable.loop.state import Training, World
+from trainable.measurements import machine_kind
 from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED, WORST
+from trainable.threads import use_fastest_threads
 
 SLOW = "ms_per_picture"
 """Name of the figure that a trial measures itself, and of its limit."""
@@ -83,7 +86,13 @@ def _train(settings: dict[str, Any]) -> None:
     job: TrialJob = settings["job"]
     config = build(TrialConfig, settings["trial"], source="the searcher's suggestion")
     world = _world(job.workers)
-    taken = _milliseconds(config, job, world)
+    checkpoints = _checkpoints(settings, job.workers)
+    measurements = Path(job.measurements) if job.measurements else None
+    config = settle(config, world, measurements=measurements, resume_from=checkpoints)
+    if job.workers.measures_threads:
+        samples = config.epochs * trial.sample_count(config.data, job.data, job.data.train)
+        use_fastest_threads(config, world.device, limit=job.workers.cpus, samples=samples)
+    taken = _milliseconds(config, job, world, measurements)
     excess = {name: value / job.ms_per_picture - 1 for name, value in taken.items() if job.ms_per_picture is not None}
     reporter = _Reporter(job.workers, world, taken, excess)
     try:
@@ -99,7 +108,7 @@ def _train(settings: dict[str, Any]) -> None:
                 world=world,
                 report=reporter,
                 checkpoint_epochs=job.checkpoint_epochs,
-                resume_from=_checkpoints(settings, job.workers),
+                resume_from=checkpoints,
                 replay=job.replay,
                 spread=prepare_model if job.workers.is_group else lambda network: network,
             )
@@ -108,11 +117,11 @@ def _train(settings: dict[str, Any]) -> None:
         _report(job.workers, worst, None)
 
 
-def _milliseconds(config: TrialConfig, job: TrialJob, world: World) -> dict[str, float]:
+def _milliseconds(config: TrialConfig, job: TrialJob, world: World, measurements: Path | None) -> dict[str, float]:
     """How long the network takes for a pair of pictures, under its name; nothing where nobody asks."""
     if job.ms_per_picture is None and not job.timed:
         return {}
-    taken = ms_per_picture(config, world.device) if world.rank == 0 else 0.0
+    taken = ms_per_picture(config, world.device, measurements) if world.rank == 0 else 0.0
     return {SLOW: world.first(taken)}
 
 
@@ -136,6 +145,8 @@ class _Reporter:
             **self._taken,
             "epoch": end.epoch,
             "outcome": TRAINED,
+            "precision": training.config.model.precision,
+            "machine": machine_kind(self._world.device),
             "lr_factors": training.policies[0].history,
             "violations": self._violations,
             "note": note,
@@ -167,7 +178,7 @@ def _report(workers: Workers, metrics: Mapping[str, Any], checkpoint: Path | Non
 
 
 def _world(workers: Workers) -> World:
-    torch.set_num_threads(workers.cpus)
+    torch.set_num_threads(1 if workers.measures_threads else workers.cpus)
     if not workers.is_group:
         return World(device=get_device())
     context = ray.train.get_context()

@@ -34,7 +34,7 @@ from trainable.job import TrialData
 from trainable.loop import loop
 from trainable.loop.checkpoint import DamagedCheckpointError
 from trainable.loop.loop import EpochEnd, Report
-from trainable.loop.precision import resolve
+from trainable.loop.precision import settle
 from trainable.loop.state import Training, World, start
 
 SIDE_STEP = 16
@@ -73,7 +73,7 @@ def run(
             another network.
         NonFiniteLossError: at the first loss that is not finite.
     """
-    config = world.first(resolve(config, world.device))  # unlike machines may measure unlike
+    config = settle(config, world, resume_from=resume_from)
     train = training_loaders(config, data, world)
     val = evaluation_loader(config, data, data.val, world) if data.val else None
     training = start(
@@ -216,6 +216,11 @@ def background_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str,
     """The background of each sample of `part`, in the order in which `read_part` has them."""
     of_sample = _ids(data.path, data.fingerprint).bg_id
     return tuple(of_sample[row] for rows_of_entry in _rows(config, data, part) for row in rows_of_entry)
+
+
+def sample_count(config: DataConfig, data: TrialData, part: str) -> int:
+    """Samples of `part`, of which nothing is decoded."""
+    return sum(len(entry) for entry in _rows(config, data, part))
 
 
 def _rows(config: DataConfig, data: TrialData, part: str) -> list[NDArray[np.int64]]:

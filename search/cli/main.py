@@ -180,23 +180,24 @@ def search(
 @cli.command(epilog="\b\nExample:\n  twinhead retrain first --epochs 30")
 @click.argument("name")
 @click.option("--epochs", type=int, help="Epochs of the retraining; those of a whole trial when left out.")
+@click.option("--cpus", type=int, help="CPUs of the retraining; as many as are measured to be fastest when left out.")
 @storage_option
 @json_option
-def retrain(name: str, epochs: int | None, storage: Path, as_json: bool) -> None:
+def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path, as_json: bool) -> None:
     """Retrain the best configuration of a search, and test it."""
     from search.study.experiment import Experiment
 
     experiment = Experiment(storage=storage, name=name)
-    spec = experiment.spec()
+    spec = experiment.spec().with_retraining(epochs, cpus)
 
     from search.run.prepare import open_data
     from search.run.run import retrain_again
 
     shown = screen()
     dataset = open_data(spec.data_path, shown)
-    length = ("--epochs", epochs) if epochs is not None else ()
-    command = shell_command("twinhead", "retrain", name, *length, "--storage", storage)
-    summary = resumable(command, lambda: retrain_again(experiment, spec, epochs, dataset, shown))
+    given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
+    command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)
+    summary = resumable(command, lambda: retrain_again(experiment, spec, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
 

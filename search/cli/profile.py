@@ -97,11 +97,13 @@ def _show(name: str, measured: Profile) -> None:
 def _lines(measured: Profile) -> list[str]:
     memory = ", ".join(f"{where} {byte_size(1e9 * gigabytes)}" for where, gigabytes in measured.memory_gb.items())
     seconds = ", ".join(f"{name} {value:.3f} s" for name, value in measured.precision_seconds.items())
+    by_threads = ", ".join(f"{count}: {value:.3f} s" for count, value in measured.thread_seconds.items())
     pieces = f", each batch in {measured.micro_batches} pieces" if measured.micro_batches > 1 else ""
     return [
         f"samples/s      {measured.samples_per_second:.1f} in training, on {measured.device}{pieces}",
         f"network        {measured.parameters:,} parameters, {measured.multiply_adds:,} multiply-adds a picture",
         f"precision      {measured.precision}" + (f" (a step: {seconds})" if seconds else ""),
+        f"threads        {measured.threads}" + (f" (a step on {by_threads})" if by_threads else ""),
         f"peak memory    {memory}",
         f"trace          {measured.trace}",
     ]

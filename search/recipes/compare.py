@@ -137,7 +137,8 @@ def _measure_all(experiment: Experiment, trained: Trained, screen: Screen) -> No
                 str(experiment.measured(trial.recipe)),
                 str(experiment.pictures(trial.recipe)),
             )
-            tasks.append(remote.remote(places, trained.job.data, workers.cpus))
+            threads = int(best.epoch.metrics.get("threads", workers.cpus))
+            tasks.append(remote.remote(places, trained.job.data, threads))
     ray.get(tasks)
 
 
@@ -208,6 +209,7 @@ def _row(
         parameters=parameter_count(network),
         macs=multiply_adds(network, config.data.image_size),
         batch_size=config.data.batch_size,
+        precision=trial.precision if trial else "",
         outcome=outcome_of(trial, config.epochs) if trial else "missing",
         reason=trial.reason if trial else "",
         epoch=best.epoch if best else None,

@@ -99,9 +99,10 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
         "recipe": name,
         "faithful": given.faithful,
         "notes": list(given.notes),
-        "config": config.model_dump(mode="json"),
+        "config": best.trial.config_as_run,
         "epoch": best.epoch.epoch,
         "epochs": config.epochs,
+        "threads": int(best.epoch.metrics.get("threads", trained.job.workers.cpus)),
         "metrics": metrics,
         "published": published,
         "baselines": baselines,
@@ -123,7 +124,8 @@ def _measure_remotely(experiment: Experiment, given: Given, best: Best, trained:
     workers, data = trained.job.workers, trained.job.data
     remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
     places = str(best.checkpoint), str(experiment.pictures(best.trial.recipe))
-    found: Measured = ray.get(remote.remote(places, data, given.metric, given.evaluation, workers.cpus))
+    threads = int(best.epoch.metrics.get("threads", workers.cpus))
+    found: Measured = ray.get(remote.remote(places, data, given.metric, given.evaluation, threads))
     return found
 
 

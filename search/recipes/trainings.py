@@ -31,7 +31,7 @@ from search.run.prepare import (
     make_job,
     split_counts,
 )
-from search.run.progress import SearchProgress, best_note
+from search.run.progress import MachineChange, SearchProgress, best_note
 from search.run.recorder import TensorBoard
 from search.run.tuner import InterruptedSearchError, Stopper, run_trials
 from search.spec.sections import ResourcesConfig
@@ -237,6 +237,7 @@ def _train(
         listeners: list[tune.Callback] = [
             TensorBoard(experiment),
             SearchProgress(screen, move, max_epochs=max(epochs), best=best, by_epoch=True),
+            MachineChange(screen, trial_records(study)),
         ]
         run_trials(
             experiment,

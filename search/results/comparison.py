@@ -44,6 +44,8 @@ class Row:
     macs: int
     """Multiply-adds for one pair of images."""
     batch_size: int
+    precision: str
+    """Of its forward pass; '' if it is not known."""
     outcome: str
     reason: str
     """Why the training did not finish; '' if it did."""

@@ -186,7 +186,7 @@ def _best_summary(experiment: Experiment, best: Best) -> dict[str, Any]:
         "recipe": best.trial.recipe or None,
         "epoch": best.epoch.epoch,
         "score": best.epoch.score,
-        "config": dict(best.trial.config),
+        "config": best.trial.config_as_run,
         "metrics": dict(metrics),
         "checkpoint": experiment.relative(best.checkpoint),
     }

@@ -14,7 +14,7 @@ from data.errors import InputError
 from trainable.job import Workers
 
 if TYPE_CHECKING:
-    from search.spec.sections import ResourcesConfig
+    from search.spec.sections import ResourcesConfig, RetrainConfig
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # of a stopped trial to be through; after 2, Tune forgot it and waited on
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own record of a search: ours is the study
     "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",  # of each checkpoint, and not all of its metrics again
+    # A thread that waits sleeps: one that spins keeps a busy machine's core from the thread that it waits for.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "OPENBLAS_NUM_THREADS": "1",  # the searcher's matrices are small, and the cores are the trials'
     "MALLOC_ARENA_MAX": "2",  # a warm process has a new thread for each trial, which would keep a heap of its own
     "NO_ALBUMENTATIONS_UPDATE": "1",
@@ -34,7 +36,10 @@ ENVIRONMENT = {
 
 
 def prepare_environment() -> None:
-    """Set what Ray, numpy and albumentations read of the environment; to be called before any of them is imported."""
+    """Set what Ray, OpenMP, numpy and albumentations read of the environment, before any of them or torch is loaded.
+
+    Ray's processes on this machine inherit it; cluster.yaml sets it for those of other machines.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -141,6 +146,22 @@ def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple
         )
     wanted = fits if config.concurrent == "auto" else min(fits, config.concurrent)
     return Workers(count=config.workers, cpus=config.cpus_per_worker, gpus=gpus_per_worker), wanted
+
+
+def check_retraining(config: RetrainConfig, workers: Workers, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Check that the cluster has the CPUs of the retraining, before the search that comes before it.
+
+    Raises:
+        InputError: if it has not.
+    """
+    if config.cpus == "auto" or sum(_places(node, config.cpus, workers.gpus) for node in nodes) >= workers.count:
+        return
+    most = max(node.get("CPU", 0) for node in nodes)
+    each = f" for each of {workers.count} workers" if workers.is_group else ""
+    raise InputError(
+        f"The value of 'retrain.cpus' is {config.cpus}{each}, but the cluster has {most:g} on a node{_spread(nodes)}; "
+        "lower it, or leave it out."
+    )
 
 
 def _places(node: Mapping[str, float], cpus: int, gpus: float) -> int:

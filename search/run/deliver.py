@@ -20,6 +20,9 @@ from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model, verify
+from trainable.loop.precision import as_recorded
+from trainable.threads import use_fastest_threads
+from trainable.trial import sample_count
 
 
 def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, Any]:
@@ -76,6 +79,9 @@ def evaluate_beside_baselines(checkpoint: Path, data_path: str, part: str, scree
         )
     data = TrialData(path=str(dataset.path.absolute()), fingerprint=fingerprint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = as_recorded(origin.config)
+    samples = sample_count(config.data, data, part)
+    use_fastest_threads(config, device, limit=torch.get_num_threads(), samples=samples)
     return {
         "checkpoint": str(checkpoint),
         "data": data_path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import optuna
 import torch
@@ -141,6 +142,7 @@ def make_job(
         group_storage=str(experiment.groups),
         ms_per_picture=ms_per_picture,
         timed=timed,
+        measurements=str(experiment.measurements),
     )
 
 
@@ -149,12 +151,20 @@ def on_everything(job: TrialJob) -> TrialJob:
     return replace(job, data=replace(job.data, samples=None), ms_per_picture=None, timed=False)
 
 
-def alone(job: TrialJob, concurrent: int) -> TrialJob:
-    """The job with the cores of so many trials: for one that has this machine to itself."""
+def alone(job: TrialJob, concurrent: int, cpus: int | Literal["auto"] = "auto") -> TrialJob:
+    """The job of a trial that has this machine to itself.
+
+    Args:
+        job: a trial's.
+        concurrent: trials whose cores it may have, of which it uses as many as are measured to be fastest.
+        cpus: how many it uses otherwise, of each worker.
+    """
     workers = job.workers
+    if cpus != "auto":
+        return replace(job, workers=replace(workers, cpus=cpus))
     if workers.is_group or workers.gpus or not has_one_node():
         return job
-    return replace(job, workers=replace(workers, cpus=workers.cpus * concurrent))
+    return replace(job, workers=replace(workers, cpus=workers.cpus * concurrent, measures_threads=True))
 
 
 def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, screen: Screen) -> None:
@@ -175,9 +185,10 @@ def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, scree
 
 
 def each_uses(workers: Workers) -> str:
-    """What a trial holds, in words."""
+    """What a trial uses, in words."""
     gpus = f" and {workers.count * workers.gpus:g} GPU" if workers.gpus else ""
-    return f"{workers.count * workers.cpus} CPU{gpus}"
+    limit = "up to " if workers.measures_threads and workers.cpus > 1 else ""
+    return f"{limit}{workers.count * workers.cpus} CPU{gpus}"
 
 
 def announce_dashboard(screen: Screen, dashboard: str) -> None:

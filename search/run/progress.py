@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from search.driver import DriverOnly
-from search.study.trials import RECIPE
+from search.study.trials import RECIPE, TrialRecord
 from search.terminal import Screen
 from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE
+
+_ON_ANOTHER_MACHINE = (
+    "a trial that starts there measures model.precision 'auto' there, one that continues keeps its own"
+)
 
 
 class SearchProgress(DriverOnly, tune.Callback):
@@ -79,6 +83,37 @@ class SearchProgress(DriverOnly, tune.Callback):
     def _note(self) -> str:
         best = best_note(self._best)
         return f"{len(self._running)} running{f', {best}' if best else ''}"
+
+
+class MachineChange(DriverOnly, tune.Callback):
+    """Says when a trial runs on another kind of machine than the trials before it.
+
+    Args:
+        screen: where to say it.
+        earlier: the trials before.
+        consequence: what that means for their precision, in a sentence without a full stop.
+    """
+
+    def __init__(self, screen: Screen, earlier: Iterable[TrialRecord], consequence: str = _ON_ANOTHER_MACHINE) -> None:
+        self._screen = screen
+        self._known = {trial.machine for trial in earlier if trial.machine}
+        self._consequence = consequence
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Compare the machine of a report with those before."""
+        machine = result.get("machine", "")
+        if not machine or machine in self._known:
+            return
+        if self._known:
+            number = trial.config.get("number")
+            name = "the retraining" if number is None else f"trial {number}"
+            self._screen.warn(
+                f"{name} runs on another kind of machine, {machine}, than earlier trials, "
+                f"{' and '.join(sorted(self._known))}: {self._consequence} ({result['precision']} here)"
+            )
+        self._known.add(machine)
 
 
 class EpochProgress(DriverOnly, tune.Callback):

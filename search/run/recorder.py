@@ -27,7 +27,9 @@ from trainable.metrics.names import OBJECTIVE
 
 GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
 """First words of the names of metrics that belong together."""
-SINGLE = frozenset((OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture"))
+SINGLE = frozenset(
+    (OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture", "threads")
+)
 MEMORY = re.compile(r"^[\w.]*OutOfMemoryError: ")
 """The line of an error that says so."""
 PICTURES_SECONDS = 60.0

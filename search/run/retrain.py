@@ -7,10 +7,9 @@ own weights, and the baselines, on the same pictures.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -18,7 +17,7 @@ from ray import tune
 
 from data.errors import InputError, UnfinishedError
 from search.results.summary import Best
-from search.run.progress import EpochProgress
+from search.run.progress import EpochProgress, MachineChange
 from search.run.tuner import Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
@@ -26,7 +25,8 @@ from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_pictures
 from trainable.job import TrialData, TrialJob
-from trainable.loop.checkpoint import STATE, DamagedCheckpointError, load_origin, verify
+from trainable.loop.checkpoint import STATE, DamagedCheckpointError, load_metrics, load_origin, verify
+from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.bootstrap import Interval, difference
 from trainable.metrics.per_image import figures
 
@@ -44,6 +44,8 @@ class TestFigures:
     """Of the best recipe's own weights, trained for as long as the best trial's."""
     beyond_recipe: dict[str, Interval] | None
     """The best trial's metrics less the recipe's, with 95 % bootstrap intervals over backgrounds."""
+    threads: int
+    """That the retrained network was trained and measured with."""
     baselines: dict[str, dict[str, float]]
 
 
@@ -59,8 +61,9 @@ def retrain(
 ) -> Path | None:
     """Train the best configuration on train + validation for its whole length; the last epoch's weights count.
 
-    A plateau policy has no validation split to watch: it goes through the learning rates of the best trial again. What
-    was interrupted is gone on with; what is finished is done once more if it is wanted `again`.
+    It runs in the precision that the trial ran in. A plateau policy has no validation split to watch: it goes through
+    the learning rates of the best trial again. What was interrupted is gone on with; what is finished is done once more
+    if it is wanted `again`.
 
     Returns:
         The checkpoint, or None if somebody pressed Ctrl-C.
@@ -69,8 +72,9 @@ def retrain(
         UnfinishedError: if the training failed or diverged.
     """
     epochs = spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs
-    values = {**best.trial.config, "epochs": epochs}
-    left = _left(experiment, values, screen)
+    config = build(TrialConfig, {**best.trial.config, "epochs": epochs}, source="the best trial's configuration")
+    config = with_precision(config, as_recorded(load_origin(best.checkpoint).config).model.precision)
+    left = _left(experiment, config, screen)
     done = load_origin(left).epoch if left else 0
     if left is not None and done == epochs:
         if not again:
@@ -87,15 +91,17 @@ def retrain(
         group_storage=str(experiment.groups / experiment.retraining.name),
     )
     with screen.bar("retraining", epochs, "epochs", done=done) as move, stopper.on_ctrl_c():
+        changes = MachineChange(screen, [best.trial], "it keeps the precision of its trial")
+        listeners: list[tune.Callback] = [EpochProgress(screen, move), changes]
         results = tune.Tuner(
             trainable(job),
             param_space={
                 "name": f"run-{attempt}",
-                "trial": values,
+                "trial": config.model_dump(),
                 "resume_from": str(left) if left else None,
             },
             tune_config=tune.TuneConfig(trial_dirname_creator=trial_directory),
-            run_config=run_config(experiment.retraining, stopper, [EpochProgress(screen, move)], newest_alone=True),
+            run_config=run_config(experiment.retraining, stopper, listeners, newest_alone=True),
         ).fit()
     if stopper.interrupted:
         return None
@@ -124,11 +130,14 @@ def measure_on_test(best: Best, recipe: Best | None, retrained: Path, job: Trial
 def _measure(
     retrained: str, best: str, recipe: str | None, data: TrialData, pictures: str, threads: int
 ) -> TestFigures:
+    # The retraining measured how many are fastest here; one of an earlier version did not report it.
+    threads = int(load_metrics(Path(retrained)).get("threads", threads))
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     of_best = evaluate_pictures(Path(best), data, "test", device=device)
     of_recipe = evaluate_pictures(Path(recipe), data, "test", device=device) if recipe else None
     return TestFigures(
+        threads=threads,
         retrained=evaluate_checkpoint(Path(retrained), data, "test", device=device, pictures=Path(pictures)),
         best=figures(of_best),
         recipe=figures(of_recipe) if of_recipe else None,
@@ -143,9 +152,8 @@ def _replay(best: Best, epochs: int) -> tuple[float, ...]:
     return (*factors, *[factors[-1]] * (epochs - len(factors))) if factors else ()
 
 
-def _left(experiment: Experiment, values: Mapping[str, Any], screen: Screen) -> Path | None:
+def _left(experiment: Experiment, config: TrialConfig, screen: Screen) -> Path | None:
     """The newest whole checkpoint of an interrupted retraining of the same configuration; says which are damaged."""
-    config = build(TrialConfig, values, source="the best trial's configuration")
     found = []
     for state in experiment.root.glob(f"**/{experiment.retraining.name}/run-*/*/{STATE}"):
         try:
@@ -156,8 +164,7 @@ def _left(experiment: Experiment, values: Mapping[str, Any], screen: Screen) -> 
             continue
         except InputError:
             continue
-        model = origin.config.model.model_copy(update={"precision": config.model.precision})
-        if origin.config.model_copy(update={"model": model}) == config:
+        if origin.config == config:
             found.append((origin.epoch, state.parent))
     return max(found, default=(0, None))[1]
 

@@ -15,7 +15,7 @@ from search.results.export import hand_over
 from search.results.front import front_rows
 from search.results.summary import Best, best_score, find_best, find_best_recipe, so_far, summarise, why_no_result
 from search.run.budget import Budget, check_budget
-from search.run.cluster import cluster, cluster_resources, plan
+from search.run.cluster import check_retraining, cluster, cluster_resources, plan
 from search.run.prepare import (
     OPTIMIZER_COPIES,
     alone,
@@ -28,7 +28,7 @@ from search.run.prepare import (
     on_everything,
     split_counts,
 )
-from search.run.progress import SearchProgress, best_note
+from search.run.progress import MachineChange, SearchProgress, best_note
 from search.run.recorder import TensorBoard
 from search.run.retrain import measure_on_test, retrain
 from search.run.tuner import InterruptedSearchError, Stopper, Tuner
@@ -92,6 +92,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
             check_same_data(experiment, study, dataset)
             workers, concurrent = plan(spec.plan.resources, cluster_resources())
             check_budget(spec.plan.budget, workers)
+            check_retraining(spec.plan.retrain, workers, cluster_resources())
             _check_disk(experiment, spec, dataset, data_config, concurrent)
         start(study, spec, experiment.storage, screen)
         before = float(study.user_attrs.get("seconds", 0.0))
@@ -119,7 +120,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
             raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
         _hand_over_best(experiment, best)
         if spec.plan.retrain.enabled:
-            job = alone(on_everything(job), concurrent)
+            job = alone(on_everything(job), concurrent, spec.plan.retrain.cpus)
             summary = _finish(experiment, spec, summary, best, recipe, job, screen)
         summary |= {"complete": True, "seconds": round(before + time.monotonic() - started, 1)}
         study.set_user_attr("seconds", summary["seconds"])
@@ -127,10 +128,8 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     return summary
 
 
-def retrain_again(
-    experiment: Experiment, spec: SearchSpec, epochs: int | None, dataset: Dataset, screen: Screen
-) -> dict[str, Any]:
-    """Retrain the best trial of a finished search, for `epochs` or as the spec says, and measure it on test.
+def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen) -> dict[str, Any]:
+    """Retrain the best trial of a finished search as the spec says, and measure it on test.
 
     Returns:
         The summary, as in `summary.json`.
@@ -142,8 +141,6 @@ def retrain_again(
     summary = experiment.summary()
     if dataset.info.fingerprint != summary["data_fingerprint"]:
         raise InputError(f"The data set '{spec.data_path}' is not what '{experiment.name}' searched on; give that one.")
-    if epochs is not None:
-        spec = spec.with_retraining(epochs)
     trials = trial_records(open_study(experiment))
     best = find_best(experiment, trials, say=screen.say)
     recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
@@ -151,7 +148,8 @@ def retrain_again(
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; search again.")
     with experiment.lock(), cluster():
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
-        job = alone(on_everything(_job(experiment, spec, dataset, workers)), concurrent)
+        check_retraining(spec.plan.retrain, workers, cluster_resources())
+        job = alone(on_everything(_job(experiment, spec, dataset, workers)), concurrent, spec.plan.retrain.cpus)
         summary = _finish(experiment, spec, summary, best, recipe, job, screen, again=True)
     summary |= {"complete": True}
     experiment.write_summary(summary)
@@ -183,7 +181,7 @@ def _search(
         screen.say(so_far(earlier, total, max_epochs))
     with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
         shown = SearchProgress(screen, move, max_epochs=max_epochs, best=best)
-        listeners: list[tune.Callback] = [TensorBoard(experiment), shown, budget]
+        listeners: list[tune.Callback] = [TensorBoard(experiment), shown, budget, MachineChange(screen, earlier)]
         Tuner(experiment, spec, job, concurrent=concurrent, listeners=listeners).run(study, stopper)
     if stopper.reason:
         screen.say(
@@ -223,7 +221,6 @@ def _finish(
         source={"search": experiment.name, "trial": None},
     )
     _hand_over_best(experiment, best, test=figures.best, baselines=figures.baselines)
-    config = summary["best"]["config"]
     return summary | {
         "best": summary["best"] | {"test": figures.best},
         "recipe": summary["recipe"] | {"test": figures.recipe} if recipe else None,
@@ -233,7 +230,8 @@ def _finish(
         "retrained": {
             "metrics": figures.retrained,
             "checkpoint": experiment.relative(experiment.retrained),
-            "epochs": spec.plan.retrain.epochs or config["epochs"],
+            "epochs": spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs,
+            "threads": figures.threads,
         },
         "baselines": figures.baselines,
     }

@@ -144,6 +144,9 @@ class RetrainConfig(Section):
     enabled: bool = True
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Epochs of the retraining; as many as a whole trial when left out."""
+    cpus: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = "auto"
+    """CPUs of each worker of the retraining and of the evaluation after it. On a single machine without a GPU, 'auto'
+    is those of all concurrent trials, but no more than are measured to be fastest; elsewhere, those of a trial."""
 
 
 class Plan(Section):

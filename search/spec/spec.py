@@ -72,15 +72,16 @@ class SearchSpec:
         path = str(Location.parse(self.data_path).absolute())
         return replace(self, subject=self.subject.model_copy(update={"path": path}))
 
-    def with_retraining(self, epochs: int) -> SearchSpec:
-        """The same with a retraining of so many epochs.
+    def with_retraining(self, epochs: int | None = None, cpus: int | None = None) -> SearchSpec:
+        """The same with so many epochs and CPUs for the retraining, where they are given.
 
         Raises:
-            ConfigError: if the number is not positive.
+            ConfigError: if a number is not positive.
         """
         values = self.as_plain()
-        values["retrain"]["epochs"] = epochs
-        return check_spec(values, source="--epochs")
+        given = {key: value for key, value in (("epochs", epochs), ("cpus", cpus)) if value is not None}
+        values["retrain"] |= given
+        return check_spec(values, source=" or ".join(f"--{key}" for key in given) or "the spec")
 
     def as_plain(self) -> dict[str, Any]:
         """The whole spec as YAML and JSON can hold it; `load_spec` reads it back as it is."""

@@ -5,6 +5,7 @@ STORAGE/NAME/
     study.journal    Optuna's study: every trial, its parameters, its curve; study.id where it lies in a database
     trials/          what Tune keeps: a directory a trial, with checkpoints and TensorBoard's events
     groups/          checkpoints of trials that share several workers
+    measurements.json   what trials measured of networks, such as the precision that each is trained in
     best/            the best trial's own weights
     retrained/       the best configuration, trained on train + validation
     summary.json     what came out
@@ -105,6 +106,11 @@ class Experiment:
     def groups(self) -> Path:
         """Checkpoints of trials that share several workers."""
         return self.root / "groups"
+
+    @property
+    def measurements(self) -> Path:
+        """What trials measured of networks, such as the precision that each is trained in."""
+        return self.root / "measurements.json"
 
     @property
     def best(self) -> Path:

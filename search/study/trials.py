@@ -59,6 +59,18 @@ class TrialRecord:
     lr_factors: list[float]
     """The learning-rate factor that each epoch ended with."""
     epochs: list[EpochRecord]
+    precision: str = ""
+    """That the trial ran in, where its configuration says 'auto'; '' before the first report."""
+    machine: str = ""
+    """The kind of machine that it last ran on; '' before the first report."""
+
+    @property
+    def config_as_run(self) -> dict[str, Any]:
+        """Its configuration with the precision that it ran in."""
+        config = dict(self.config)
+        if self.precision and "model" in config:
+            config["model"] = {**config["model"], "precision": self.precision}
+        return config
 
     @classmethod
     def of(cls, trial: FrozenTrial | optuna.Trial) -> TrialRecord:
@@ -76,6 +88,8 @@ class TrialRecord:
             reason=_LONG_REASON.sub("", attributes.get("reason", "")),
             lr_factors=attributes.get("lr_factors", []),
             epochs=[EpochRecord(epoch=number, **attributes[f"{_EPOCH}{number}"]) for number in numbers],
+            precision=attributes.get("precision", ""),
+            machine=attributes.get("machine", ""),
         )
 
     def best(self, experiment: Experiment) -> EpochRecord | None:
@@ -115,13 +129,16 @@ def note_epoch(trial: optuna.Trial, record: EpochRecord, outcome: Mapping[str, A
     Args:
         trial: the study's.
         record: what was reported.
-        outcome: may hold outcome, reason and lr_factors, and 'violations': by limit of the spec, the excess as a share
-            of the limit, which the searcher learns from.
+        outcome: may hold outcome, reason, lr_factors, precision and machine, and 'violations': by limit of the spec,
+            the excess as a share of the limit, which the searcher learns from.
     """
     kept = {"metrics": dict(record.metrics), "checkpoint": record.checkpoint}
     trial.set_user_attr(f"{_EPOCH}{record.epoch}", kept)
     for name in ("outcome", "reason", "lr_factors"):
         if name in outcome:
+            trial.set_user_attr(name, outcome[name])
+    for name in ("precision", "machine"):
+        if name in outcome and trial.user_attrs.get(name) != outcome[name]:  # most reports have what the first one had
             trial.set_user_attr(name, outcome[name])
     for name, excess in outcome.get("violations", {}).items():
         if name not in trial.constraints:  # every report of a trial has it

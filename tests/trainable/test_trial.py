@@ -22,6 +22,7 @@ from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop.checkpoint import STATE, WEIGHTS, load_model
 from trainable.loop.loop import EpochEnd
+from trainable.loop.precision import settle
 from trainable.loop.state import Training, World
 
 ALONE = World(device=torch.device("cpu"))
@@ -50,10 +51,11 @@ def curve_of(config: TrialConfig, data: TrialData, **options: Any) -> list[dict[
     return [{name: value for name, value in end.metrics.items() if not MEASURED.search(name)} for end in ends]
 
 
-def test_a_trial_repeats_itself(trial_data: TrialData) -> None:
-    """A configuration and a data set decide the curve; precision 'auto' is decided once a machine."""
+def test_a_trial_repeats_itself(trial_data: TrialData, tmp_path: Path) -> None:
+    """A configuration and a data set decide the curve; precision 'auto' is decided once a search."""
     automatic = config(model={"family": "debug", "width": 2})
-    assert curve_of(automatic, trial_data) == curve_of(automatic, trial_data)
+    first, second = (settle(automatic, ALONE, measurements=tmp_path / "m.json") for _ in range(2))
+    assert curve_of(first, trial_data) == curve_of(second, trial_data)
     assert curve_of(config(seed=1), trial_data) != curve_of(config(), trial_data)
 
 
@@ -119,6 +121,26 @@ def test_a_trial_whose_checkpoints_are_all_damaged_starts_over(trial_data: Trial
     assert note.endswith("; the trial starts over")
     fresh = curve_of(config(epochs=3), trial_data)
     assert curve_of(config(epochs=3), trial_data, resume_from=checkpoints) == fresh
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_trial_that_continues_keeps_the_precision_of_its_checkpoint(
+    trial_data: TrialData, tmp_path: Path, precision: str
+) -> None:
+    """On another machine, 'auto' may mean another one: half a curve in each is no trial."""
+    directory = tmp_path / "checkpoint"
+
+    def keep_first(end: EpochEnd, training: Training, val: Loader | None) -> None:
+        if end.epoch == 1:
+            training.save(directory, end.metrics)
+
+    begun = config(model={"family": "debug", "width": 2, "precision": precision})
+    trial.run(begun, trial_data, world=ALONE, report=keep_first)
+    automatic = config(model={"family": "debug", "width": 2})
+    measured = tmp_path / "m.json"
+    assert settle(automatic, ALONE, measurements=measured, resume_from=directory) == begun
+    assert not measured.exists()
+    assert curve_of(automatic, trial_data, resume_from=directory) == curve_of(begun, trial_data)[1:]
 
 
 def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:

@@ -17,7 +17,7 @@ from trainable.evaluation.grid import predict, prediction_grid
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loop import evaluate
-from trainable.loop.precision import resolve
+from trainable.loop.precision import as_recorded
 from trainable.loop.state import World
 from trainable.metrics.baselines import evaluate_baselines, fit_baselines
 from trainable.metrics.per_image import OWN, STATES, PictureFigures
@@ -131,7 +131,7 @@ def _network(directory: Path, device: torch.device) -> Iterator[tuple[nn.Module,
     """A checkpoint's network on the device, and its configuration; a network that draws draws the same each time."""
     model, origin = load_model(directory)
     model = model.on(device)
-    config = resolve(origin.config, device)
+    config = as_recorded(origin.config)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         yield model, config

@@ -1,19 +1,16 @@
-"""How long a network takes for a pair of pictures: measured once for each network and node, and remembered."""
+"""How long a network takes for a pair of images: measured once for each network and node of a search."""
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import time
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
-from data.cache.cache import cache_root
 from trainable.config import TrialConfig
-from trainable.loop.precision import autocast, resolve
+from trainable.loop.precision import autocast
+from trainable.measurements import recall
 from trainable.models import build_model
 
 _WARM, _MOST = 3, 30
@@ -21,40 +18,29 @@ _SECONDS = 0.5
 """A measurement ends after so long, but not before two passes."""
 
 
-def ms_per_picture(config: TrialConfig, device: torch.device) -> float:
-    """Milliseconds of a forward pass for one pair of pictures, alone in its batch.
+def ms_per_picture(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> float:
+    """Milliseconds of a forward pass for one pair of images, alone in its batch.
 
     It is the fastest of some passes in evaluation, on noise of the configuration's image size and in its precision:
-    what others do on the machine makes a pass slower, never faster. The weights are fresh, for they do not matter.
+    other load on the machine makes a pass slower, never faster. The weights are fresh, for they do not matter.
+
+    Args:
+        config: its precision is decided.
+        device: where the network runs.
+        measurements: the search's file, which gives equal networks the same answer; None measures anew.
     """
-    root = cache_root()
-    root.mkdir(parents=True, exist_ok=True)
-    path = root / "latency.json"
-    config = resolve(config, device)
-    key = _key(config, device)
-    with FileLock(f"{path}.lock"):
-        known = _known(path)
-        if key not in known:
-            known[key] = _measure(config, device)
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            beside.replace(path)
-    return known[key]
+    found = recall(measurements, _key(config, device), lambda: _measure(config, device), _is_time)
+    return float(found)
 
 
-def _known(path: Path) -> dict[str, float]:
-    """Milliseconds by network; what cannot be read is left out, for it can be measured again."""
-    try:
-        entries = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-    return {key: value for key, value in entries.items() if isinstance(value, float)}
+def _is_time(value: object) -> bool:
+    return isinstance(value, float)
 
 
 def _key(config: TrialConfig, device: torch.device) -> str:
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     network = f"{config.model.model_dump_json()} at {config.data.image_size}"
-    return " | ".join((platform.node(), chip, f"torch {torch.__version__}", network))
+    return " | ".join(("ms_per_picture", platform.node(), chip, f"torch {torch.__version__}", network))
 
 
 def _measure(config: TrialConfig, device: torch.device) -> float:

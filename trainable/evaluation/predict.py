@@ -16,7 +16,7 @@ from data.source_images import source_photo
 from trainable.evaluation.grid import as_pixels, predict
 from trainable.evaluation.swapped import look_swapped
 from trainable.loop.checkpoint import load_model
-from trainable.loop.precision import resolve
+from trainable.loop.precision import as_recorded
 
 OUTPUTS = ("mask.png", "depth.png", "overlay.png")
 
@@ -71,7 +71,7 @@ def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels,
     """Mask (probability) and depth, (H, W) uint8 both, of two photographs (H, W, 3)."""
     model, origin = load_model(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = resolve(origin.config, device)
+    config = as_recorded(origin.config)
     height, width = bg.shape[:2]
     size = config.data.image_size
     stacks = [

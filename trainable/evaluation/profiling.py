@@ -18,11 +18,12 @@ from data.loader import Loader
 from trainable.config import TrialConfig
 from trainable.job import TrialData
 from trainable.loop.clock import OTHER, Clock, Phase, forget_peaks, peaks
-from trainable.loop.precision import autocast, choice, resolve
+from trainable.loop.precision import autocast, choice, with_precision
 from trainable.loop.state import Training, World, start
 from trainable.loop.step import train_step
 from trainable.metrics.pooled import MetricSums
 from trainable.models.cost import multiply_adds, parameter_count
+from trainable.threads import use_fastest_threads
 from trainable.trial import evaluation_loader, training_loaders
 
 STEP_PHASES: tuple[Phase, ...] = ("data", "transfer", "forward", "loss", "backward", "optimizer")
@@ -53,6 +54,9 @@ class Profile:
     precision: str
     precision_seconds: dict[str, float]
     """Of a step in each, if the choice was 'auto'."""
+    threads: int
+    thread_seconds: dict[str, float]
+    """Of a step, by number of threads; empty where there is one core or a GPU."""
     micro_batches: int
     device: str
     trace: Path
@@ -91,7 +95,11 @@ def profile_training(
         torch.OutOfMemoryError: if a single sample is too much.
     """
     world = World(device=device)
-    settled = resolve(config, device)
+    limit = torch.get_num_threads()
+    torch.set_num_threads(1)
+    measured = choice(config, device) if config.model.precision == "auto" else None
+    settled = with_precision(config, measured.precision) if measured else config
+    threads = use_fastest_threads(settled, device, limit=limit)
     train = training_loaders(settled, data, world)
     training = start(
         settled, steps_of_epochs=[len(loader) for loader in train], world=world, data_fingerprint=data.fingerprint
@@ -118,17 +126,13 @@ def profile_training(
         parameters=parameter_count(training.network),
         multiply_adds=multiply_adds(training.network, settled.data.image_size),
         precision=settled.model.precision,
-        precision_seconds=_choice_seconds(config, device),
+        precision_seconds={str(name): value for name, value in measured.seconds.items()} if measured else {},
+        threads=threads.count,
+        thread_seconds={str(count): value for count, value in threads.seconds.items()},
         micro_batches=training.micro_batches,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         trace=trace,
     )
-
-
-def _choice_seconds(config: TrialConfig, device: torch.device) -> dict[str, float]:
-    if config.model.precision != "auto":
-        return {}
-    return {str(name): seconds for name, seconds in choice(config, device).seconds.items()}
 
 
 class _Steps:

@@ -192,6 +192,14 @@ def load_origin(directory: Path) -> Origin:
         ) from None
 
 
+def load_metrics(directory: Path) -> dict[str, Any]:
+    """What `save` wrote of metrics; none where the file is missing or damaged, for weights need none."""
+    try:
+        return dict(json.loads((directory / METRICS).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def load_model(directory: Path) -> tuple[Network, Origin]:
     """The network in `directory`, in evaluation mode on the CPU, and where it comes from.
 

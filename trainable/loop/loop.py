@@ -44,7 +44,7 @@ class EpochEnd:
 
     Beside them: `time_PHASE`, the share of wall time since the last report that went into each phase of
     `trainable.clock`; `memory_host_gb` and `memory_device_gb`, the peaks since the start; `samples_per_second` of
-    training alone; and `micro_batches`, the pieces that a batch is computed in.
+    training alone; `micro_batches`, the pieces that a batch is computed in; and `threads`, of this process's torch.
     """
     save: Callable[[Path], None] | None
     """Writes a checkpoint into a directory; None when none is due after this epoch."""
@@ -184,6 +184,7 @@ def _spent(clock: Clock, world: World, *, samples: int) -> dict[str, float]:
         "samples_per_second": samples / trained,
         "train_seconds": trained,
         "seconds": seconds,
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -1,9 +1,13 @@
-"""Whether the forward pass runs in bf16 or fp32: measured once for each network and machine, and remembered.
+"""Whether the forward pass runs in bf16 or fp32: 'auto' is decided once for each network of a search.
 
 A rule would be wrong somewhere: on an AMD EPYC with AVX-512 bf16, a step at 64 px was 1.5 to 2.0 times as fast in
 bf16 in every family at its published width (`tests/benchmarks/step.py --parts`), and a ResUNet's at 96 px 1.55, 1.75
 and 1.93 times at widths 8, 16 and 32 (`tests/benchmarks/precision.py`); on another CPU it was slower at width 32.
 fp16 is not offered: it needs its losses scaled, and devices without bf16 run in fp32.
+
+The two precisions are measured in turn. The decision is kept with the search, by kind of machine and network, and the
+precision that a trial ran in is part of its checkpoint's configuration: what continues, retrains or evaluates it does
+not measure again.
 
 Nor are networks compiled: on that EPYC, at 64 px in bf16, torch.compile took 79 s for a ResUNet of width 16 and 97 s
 for the small U-Net of width 32, and their steps then 1.2 and 1.4 times as long. On a GPU it was not measured.
@@ -11,36 +15,36 @@ for the small U-Net of width 32, and their steps then 1.2 and 1.4 times as long.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
+import contextlib
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from data.cache.cache import cache_root
+from data.errors import InputError
 from trainable.config import ModelConfig, TrialConfig
+from trainable.loop.checkpoint import load_origin
+from trainable.loop.state import World
 from trainable.loss.dual_loss import DualLoss
+from trainable.measurements import machine_kind, recall
 from trainable.models import build_model
 from trainable.optim.optimizers import build_optimizer
 
 Precision = Literal["fp32", "bf16"]
-Step = Callable[[ModelConfig], None]
+Step = Callable[[ModelConfig], float]
 
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-_PICTURES = 8
-"""At most, of a measured step: of more, each costs the same."""
-_ROUNDS = 3
-_CLEAR = 1.15
-"""A ratio of two steps' seconds that a further round would not turn round."""
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+MAX_IMAGES = 8
+"""Of a measured step; a larger batch costs each image the same."""
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 7
+"""A round is a step in each precision. Rounds end when all of the first three have the same one ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +53,8 @@ class Choice:
 
     precision: Precision
     seconds: Mapping[Precision, float]
-    """Of a training step in each precision."""
-    pictures: int
+    """Of a training step in each precision: the median of several."""
+    images: int
     """In the batch of that step."""
 
 
@@ -65,115 +69,127 @@ def autocast(model: ModelConfig, device: torch.device) -> AbstractContextManager
     return torch.autocast(device.type, torch.bfloat16, enabled=model.precision == "bf16")
 
 
-def resolve(config: TrialConfig, device: torch.device) -> TrialConfig:
+def resolve(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> TrialConfig:
     """`config` with a precision of 'auto' replaced by the faster one on this machine.
 
-    What was measured is kept in the node's cache, so that equal configurations get equal answers there.
+    Args:
+        config: a trial's.
+        device: where it trains.
+        measurements: the search's file of decisions, which gives equal networks the same answer; None measures anew.
     """
     if config.model.precision != "auto":
         return config
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return _with_precision(config, "fp32")
-    return _with_precision(config, choice(config, device).precision)
+    if offered(device) == ("fp32",):
+        return with_precision(config, "fp32")
+    return with_precision(config, choice(config, device, measurements).precision)
 
 
-def choice(config: TrialConfig, device: torch.device) -> Choice:
-    """The faster precision for the network of `config` on this machine, whatever precision it asks for.
+def settle(
+    config: TrialConfig, world: World, *, measurements: Path | None = None, resume_from: Sequence[Path] = ()
+) -> TrialConfig:
+    """`config` with its precision decided: that of the checkpoint it continues from, else the faster one.
 
-    It is measured if this node does not remember it, which takes two to four steps in each precision.
+    Args:
+        config: a trial's.
+        world: the first worker decides for all.
+        measurements: see `resolve`.
+        resume_from: checkpoints of the same trial; the first whose configuration is whole decides.
     """
-    root = cache_root()
-    root.mkdir(parents=True, exist_ok=True)
-    path = root / "precision.json"
-    key = _key(config, device)
-    with FileLock(f"{path}.lock"):
-        measured = _measured(path)
-        if key not in measured:
-            measured[key] = _step_seconds(config, device)
-            _replace(path, json.dumps(measured, indent=1))
-    seconds = measured[key]
-    return Choice(precision=min(_PRECISIONS, key=seconds.__getitem__), seconds=seconds, pictures=_pictures(config))
+    if config.model.precision != "auto":
+        return config
+    for checkpoint in resume_from:
+        with contextlib.suppress(InputError):
+            return with_precision(config, as_recorded(load_origin(checkpoint).config).model.precision)
+    return world.first(resolve(config, world.device, measurements) if world.rank == 0 else config)
 
 
-def _with_precision(config: TrialConfig, precision: Precision) -> TrialConfig:
+def choice(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> Choice:
+    """The faster precision for the network of `config` on this machine, whatever precision it has.
+
+    It is measured, with four to eight steps in each precision, unless `measurements` has it.
+    """
+    key = f"precision | {machine_kind(device)} | {_network(config)}"
+    found = recall(measurements, key, lambda: _measure(config, device), _is_choice)
+    return Choice(precision=found["precision"], seconds=found["seconds"], images=_images(config))
+
+
+def offered(device: torch.device) -> tuple[Precision, ...]:
+    """What `device` computes in without imitating it."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return ("fp32",)
+    return PRECISIONS
+
+
+def as_recorded(config: TrialConfig) -> TrialConfig:
+    """A checkpoint's configuration, for its evaluation: in the precision that it names.
+
+    A training writes the precision that it ran in. 'auto' is in none of its checkpoints, and taken for fp32.
+    """
+    return with_precision(config, "fp32") if config.model.precision == "auto" else config
+
+
+def with_precision(config: TrialConfig, precision: str) -> TrialConfig:
+    """`config` with another precision."""
     return config.model_copy(update={"model": config.model.model_copy(update={"precision": precision})})
 
 
-def _measured(path: Path) -> dict[str, dict[Precision, float]]:
-    """Seconds by network and precision; what cannot be read is left out, for it can be measured again."""
-    try:
-        entries = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-    return {key: measured for key, measured in entries.items() if _is_measurement(measured)}
+def build_step(config: TrialConfig, device: torch.device, *, images: int) -> Step:
+    """A training step of `config` on noise; it takes a precision's model section, and gives its seconds.
 
-
-def _is_measurement(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(name), float) for name in _PRECISIONS)
-
-
-def _key(config: TrialConfig, device: torch.device) -> str:
-    """What the precisions' order depends on; loss and optimizer take the same time in both, and are left out."""
-    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    threads = f"{torch.get_num_threads()} threads"
-    network = f"{config.model.family} {config.model.width} at {config.data.image_size} by {_pictures(config)}"
-    return " | ".join((chip, threads, f"torch {torch.__version__}", network))
-
-
-def _cpu_name() -> str:
-    """The CPU's model and features that matter: cloud machines of one name differ in them."""
-    features = torch.cpu.get_capabilities()
-    names = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "bf16") if features.get(name)]
-    return f"{features.get('cpu_name', platform.machine())} {' '.join(names)}".strip()
-
-
-def _pictures(config: TrialConfig) -> int:
-    return min(_PICTURES, config.data.batch_size)
-
-
-def _step_seconds(config: TrialConfig, device: torch.device) -> dict[Precision, float]:
-    """Seconds of the fastest of a few steps in each precision, which take turns after one for warming up."""
-    models = {name: _with_precision(config, name).model for name in _PRECISIONS}
-    seconds: dict[Precision, list[float]] = {name: [] for name in _PRECISIONS}
+    The random state is left as it was.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        step = _step(config, device)
-        for model in models.values():
-            step(model)
-        for _ in range(_ROUNDS):
-            for name, model in models.items():
-                started = time.perf_counter()
-                step(model)
-                seconds[name].append(time.perf_counter() - started)
-            fastest = {name: min(taken) for name, taken in seconds.items()}
-            if max(fastest.values()) > _CLEAR * min(fastest.values()):
-                break
-    return fastest
-
-
-def _step(config: TrialConfig, device: torch.device) -> Step:
-    """A training step of `config` in the precision that it is given, on a few pictures of noise."""
-    network, loss = build_model(config.model).on(device), DualLoss(config.loss).to(device)
+        network, loss = build_model(config.model).on(device), DualLoss(config.loss).to(device)
+        side = config.data.image_size
+        photo = torch.rand(images, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+        plane = torch.rand(images, 1, side, side, device=device)
     optimizer = build_optimizer([list(network.parameters())], config.optimizer, undecayed=list(loss.parameters()))
-    side, pictures = config.data.image_size, _pictures(config)
-    photo = torch.rand(pictures, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    plane = torch.rand(pictures, 1, side, side, device=device)
 
-    def step(model: ModelConfig) -> None:
-        with autocast(model, device):
-            prediction = network(photo, photo)
-        total: Tensor = loss(prediction, plane, plane)[0] + loss.penalty(network)
-        optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        if config.optimizer.clip_norm:
-            clip_grad_norm_(network.parameters(), config.optimizer.clip_norm)
-        optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    def step(model: ModelConfig) -> float:
+        started = time.perf_counter()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            with autocast(model, device):
+                prediction = network(photo, photo)
+            total: Tensor = loss(prediction, plane, plane)[0] + loss.penalty(network)
+            optimizer.zero_grad()
+            total.backward()  # type: ignore[no-untyped-call]
+            if config.optimizer.clip_norm:
+                clip_grad_norm_(network.parameters(), config.optimizer.clip_norm)
+            optimizer.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        return time.perf_counter() - started
 
     return step
 
 
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+def _network(config: TrialConfig) -> str:
+    """What the precisions' order depends on; loss and optimizer take the same time in both, and are left out."""
+    return f"{config.model.family} {config.model.width} at {config.data.image_size} by {_images(config)}"
+
+
+def _images(config: TrialConfig) -> int:
+    return min(MAX_IMAGES, config.data.batch_size)
+
+
+def _measure(config: TrialConfig, device: torch.device) -> dict[str, Any]:
+    """The decision, and the median seconds of a step in each precision."""
+    models = {name: with_precision(config, name).model for name in offered(device)}
+    step = build_step(config, device, images=_images(config))
+    for model in models.values():
+        step(model)  # the first one is slower
+    rounds: list[dict[Precision, float]] = []
+    while len(rounds) < _MAX_ROUNDS:
+        rounds.append({name: step(model) for name, model in models.items()})
+        ahead = {min(taken, key=taken.__getitem__) for taken in rounds}
+        if len(rounds) == _MIN_ROUNDS and len(ahead) == 1:
+            break
+    seconds = {name: statistics.median(taken[name] for taken in rounds) for name in models}
+    return {"precision": min(seconds, key=seconds.__getitem__), "seconds": seconds}
+
+
+def _is_choice(value: Any) -> bool:
+    seconds = value.get("seconds") if isinstance(value, dict) else None
+    if not isinstance(seconds, dict) or value.get("precision") not in seconds or not seconds.keys() <= set(PRECISIONS):
+        return False
+    return all(isinstance(taken, float) for taken in seconds.values())

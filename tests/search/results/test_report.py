@@ -40,6 +40,7 @@ def row(name: str, score: float | None, **changes: Any) -> Row:
         parameters=1_234,
         macs=56_000_000,
         batch_size=16,
+        precision="fp32",
         losses="bce mask, l1 depth",
         optimizer="sgd 0.1",
         policy="step",

@@ -77,14 +77,30 @@ def test_a_trial_is_read_as_it_was_noted(experiment: Experiment) -> None:
     assert note_start(trial, CONFIGURATION.model_dump()) == 0
     for epoch in (1, 2, 10):
         record = EpochRecord(epoch=epoch, metrics={"score": epoch / 10, "mask_iou": 0.5}, checkpoint=f"c{epoch}")
-        note_epoch(trial, record, {"outcome": "trained", "lr_factors": [1.0] * epoch, "other": 3})
+        outcome = {"outcome": "trained", "lr_factors": [1.0] * epoch, "other": 3}
+        note_epoch(trial, record, outcome | {"precision": "bf16", "machine": "EPYC"})
 
     [record] = trial_records(open_study(experiment))
     assert [epoch.epoch for epoch in record.epochs] == [1, 2, 10]
     assert record.epochs[2] == EpochRecord(epoch=10, metrics={"score": 1.0, "mask_iou": 0.5}, checkpoint="c10")
     assert record.config == CONFIGURATION.model_dump()
     assert (record.outcome, record.reason, record.lr_factors) == ("trained", "", [1.0] * 10)
+    assert (record.precision, record.machine) == ("bf16", "EPYC")
     assert note_start(trial, CONFIGURATION.model_dump()) == 1
+
+
+def test_a_precision_that_was_decided_is_part_of_what_was_run(experiment: Experiment) -> None:
+    """'auto' says what was wanted; a summary says what the weights were trained in."""
+    study = open_study(experiment)
+    for outcome in ({"precision": "bf16"}, {}):
+        trial = study.ask()
+        note_start(trial, CONFIGURATION.model_dump())
+        note_epoch(trial, EpochRecord(epoch=1, metrics={"score": 0.5}, checkpoint=None), outcome)
+    noted, not_noted = trial_records(study)
+
+    assert noted.config == not_noted.config == not_noted.config_as_run
+    assert noted.config["model"]["precision"] == "auto"
+    assert noted.config_as_run == {**noted.config, "model": {**noted.config["model"], "precision": "bf16"}}
 
 
 def test_the_best_epoch_is_of_those_with_weights(experiment: Experiment) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from data.errors import InputError
-from search.run.cluster import cluster, plan
-from search.spec.sections import ResourcesConfig
+from search.run.cluster import check_retraining, cluster, plan
+from search.spec.sections import ResourcesConfig, RetrainConfig
 from trainable.job import Workers
 
 
@@ -70,6 +73,42 @@ def test_gpus_that_cannot_be_shared_so(asked: dict[str, Any], wanted: str) -> No
     """Ray has no such actor, and two workers of a group that meet on one GPU cannot exchange gradients."""
     with pytest.raises(InputError, match=f"'resources.gpus_per_trial' {wanted}"):
         plan(ResourcesConfig(**asked), [{"CPU": 8.0, "GPU": 4.0}])
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "nodes"),
+    [
+        (3, Workers(), [{"CPU": 2.0}]),
+        (3, Workers(), [{"CPU": 2.0}, {"CPU": 2.0}]),
+        (2, Workers(count=2), [{"CPU": 3.0}]),
+        (2, Workers(gpus=1), [{"CPU": 8.0}]),
+    ],
+)
+def test_cpus_of_a_retraining_that_are_not_there_are_said_before_the_search(
+    cpus: int, workers: Workers, nodes: list[dict[str, float]]
+) -> None:
+    """It would wait for them for ever, after hours of trials."""
+    with pytest.raises(InputError, match=rf"'retrain\.cpus' is {cpus}.* but the cluster has"):
+        check_retraining(RetrainConfig(cpus=cpus), workers, nodes)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers"), [("auto", Workers()), (2, Workers()), (1, Workers(count=2)), (2, Workers(gpus=0.5))]
+)
+def test_cpus_of_a_retraining_that_are_there(cpus: Any, workers: Workers) -> None:
+    """What fits is not refused."""
+    check_retraining(RetrainConfig(cpus=cpus), workers, [{"CPU": 2.0, "GPU": 1.0}])
+
+
+@pytest.mark.parametrize(("given", "effective"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_openmp_sleep_while_they_wait(given: str | None, effective: str) -> None:
+    """libgomp reads the environment once, when torch loads it; a user's own setting wins."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({"OMP_WAIT_POLICY": given} if given else {})
+    code = "from search.cluster import prepare_environment; prepare_environment(); import torch"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+    assert f"OMP_WAIT_POLICY = '{effective}'" in done.stderr
 
 
 def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

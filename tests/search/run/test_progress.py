@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from optuna.trial import create_trial
 from ray.tune.experiment import Trial
 from rich.console import Console
 
-from search.run.progress import SearchProgress
+from search.run.progress import MachineChange, SearchProgress
+from search.study.trials import TrialRecord
 from search.terminal import Screen
 
 
@@ -51,6 +53,29 @@ def test_note_says_how_many_run_and_the_best_score(progress: SearchProgress, not
     progress.on_trial_error(4, trials, trials[1])
     counts = ["3", "3", "2", "1"]
     assert notes == [f"{count} running, best score 0.2500" for count in counts]
+
+
+def test_another_kind_of_machine_is_said_once() -> None:
+    """There 'auto' may mean another precision: nobody should find that out from the figures."""
+    lines = io.StringIO()
+    earlier = TrialRecord.of(create_trial(value=0.5, user_attrs={"machine": "EPYC"}))
+    changes = MachineChange(Screen(Console(file=lines, width=500)), [earlier], "what that means")
+    for number, machine in enumerate(("EPYC", "Xeon", "Xeon", "EPYC")):
+        changes.on_trial_result(0, [], _trial(number), _result(0.5) | {"machine": machine, "precision": "fp32"})
+
+    assert lines.getvalue().count("\n") == 1
+    assert "trial 1 runs on another kind of machine, Xeon, than earlier trials, EPYC" in lines.getvalue()
+    assert "what that means (fp32 here)" in lines.getvalue()
+
+
+def test_the_first_machine_is_no_change() -> None:
+    """A new search has nothing to compare with, nor has one that an earlier version began."""
+    lines = io.StringIO()
+    earlier = TrialRecord.of(create_trial(value=0.5))
+    changes = MachineChange(Screen(Console(file=lines)), [earlier], "what that means")
+    changes.on_trial_result(0, [], _trial(0), _result(0.5) | {"machine": "Xeon", "precision": "fp32"})
+
+    assert lines.getvalue() == ""
 
 
 def test_a_report_does_not_look_at_the_trials_of_the_past(progress: SearchProgress, notes: list[str]) -> None:

@@ -209,13 +209,17 @@ def test_conditions_survive_being_written() -> None:
 
 
 def test_a_retraining_of_other_length() -> None:
-    """Only the number of epochs differs, and it is checked as in a file."""
+    """Only the numbers that are given differ, and they are checked as in a file."""
     spec = load_spec(data_path="set")
 
     assert spec.with_retraining(4).plan.retrain.epochs == 4
     assert spec.with_retraining(4).space == spec.space
     with pytest.raises(InputError, match=r"'retrain.epochs' is 0.*--epochs"):
         spec.with_retraining(0)
+    assert spec.with_retraining(cpus=2).plan.retrain == spec.plan.retrain.model_copy(update={"cpus": 2})
+    assert spec.with_retraining() == spec
+    with pytest.raises(InputError, match=r"'retrain.cpus' is 0.*--cpus"):
+        spec.with_retraining(cpus=0)
 
 
 def test_checking_changes_nothing_that_was_given() -> None:

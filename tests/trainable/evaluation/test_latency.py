@@ -15,43 +15,53 @@ CONFIG = TrialConfig(model=ModelConfig(family="debug", width=2, precision="fp32"
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path))
-    return tmp_path / "latency.json"
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    """The file of a search's measurements."""
+    return tmp_path / "measurements.json"
 
 
-def test_it_is_measured_once(cache: Path) -> None:
+def test_it_is_measured_once(memory: Path) -> None:
     """A verdict that changes from trial to trial of one network would teach the searcher nothing."""
-    taken = ms_per_picture(CONFIG, CPU)
-    [key] = json.loads(cache.read_text())
-    cache.write_text(json.dumps({key: 123.0}))
+    taken = ms_per_picture(CONFIG, CPU, memory)
+    [key] = json.loads(memory.read_text())
+    memory.write_text(json.dumps({key: 123.0}))
 
     assert taken > 0
-    assert ms_per_picture(CONFIG, CPU) == 123.0
+    assert ms_per_picture(CONFIG, CPU, memory) == 123.0
 
 
-def test_each_network_has_its_own(cache: Path) -> None:
+def test_each_network_has_its_own(memory: Path) -> None:
     """Of other width, and on pictures of other size."""
     wider = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"width": 4})})
     larger = CONFIG.model_copy(update={"data": DataConfig(image_size=64)})
     for config in (CONFIG, wider, larger):
-        ms_per_picture(config, CPU)
+        ms_per_picture(config, CPU, memory)
 
-    assert len(json.loads(cache.read_text())) == 3
-
-
-def test_a_damaged_memory_is_measured_anew(cache: Path) -> None:
-    """A cache is no reason for a trial to fail."""
-    cache.write_text('{"a": ')
-
-    assert ms_per_picture(CONFIG, CPU) > 0
+    assert len(json.loads(memory.read_text())) == 3
 
 
-def test_it_leaves_the_random_numbers_alone() -> None:
+def test_a_time_of_a_busy_machine_is_not_remembered_beyond_its_search(memory: Path) -> None:
+    """Another search measures again, and its file has the precisions, too."""
+    memory.write_text(json.dumps({"another": 1.0}))
+    taken = ms_per_picture(CONFIG, CPU, memory)
+    [key] = json.loads(memory.read_text()).keys() - {"another"}
+    memory.write_text(json.dumps({key: taken + 1}))
+
+    assert ms_per_picture(CONFIG, CPU, memory.with_name("other.json")) != taken + 1
+
+
+def test_a_damaged_memory_is_measured_anew(memory: Path) -> None:
+    """Such a file is no reason for a trial to fail."""
+    memory.write_text('{"a": ')
+
+    assert ms_per_picture(CONFIG, CPU, memory) > 0
+
+
+def test_it_leaves_the_random_numbers_alone(memory: Path) -> None:
     """The same seed gives the same weights, whether the network was timed before or not."""
     torch.manual_seed(3)
-    ms_per_picture(CONFIG, CPU)
+    ms_per_picture(CONFIG, CPU, memory)
     after = torch.rand(3)
     torch.manual_seed(3)
 

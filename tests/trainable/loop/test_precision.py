@@ -1,15 +1,17 @@
-"""The choice between fp32 and bf16: measured once, remembered, told, and never the reason that a trial fails."""
+"""The choice between fp32 and bf16: measured once for a search, recorded, told, and never the reason that it fails."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from trainable.config import ModelConfig, TrialConfig, build
-from trainable.loop.precision import autocast, choice, resolve
+from trainable.loop import precision as module
+from trainable.loop.precision import as_recorded, autocast, choice, resolve
 
 CPU = torch.device("cpu")
 
@@ -20,68 +22,116 @@ def config(precision: str = "auto", width: int = 1) -> TrialConfig:
 
 
 @pytest.fixture
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of a cache of this test's own."""
-    monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path))
-    return tmp_path / "precision.json"
+def memory(tmp_path: Path) -> Path:
+    """The file of a search's measurements."""
+    return tmp_path / "search" / "measurements.json"
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, list[float]]], list[str]]:
+    """Steps that take what a test says, in each precision; gives the precisions in the order of the steps."""
+
+    def use(seconds: dict[str, list[float]]) -> list[str]:
+        order: list[str] = []
+
+        def step(model: ModelConfig) -> float:
+            order.append(model.precision)
+            return seconds[model.precision][order.count(model.precision) - 1]
+
+        monkeypatch.setattr(module, "build_step", lambda *_, **__: step)
+        return order
+
+    return use
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_explicit_precision_is_left_alone(memory: Path, precision: str) -> None:
     """A user who names it wants it, and waits for no measurement."""
-    assert resolve(config(precision), CPU) == config(precision)
+    assert resolve(config(precision), CPU, memory) == config(precision)
     assert not memory.exists()
 
 
 def test_the_answer_is_one_of_both_and_changes_nothing_else(memory: Path) -> None:
     """The checkpoint says which arithmetic its metrics were taken in."""
-    resolved = resolve(config(), CPU)
+    resolved = resolve(config(), CPU, memory)
     assert resolved in (config("fp32"), config("bf16"))
     (measured,) = json.loads(memory.read_text()).values()
-    assert measured.keys() == {"fp32", "bf16"}
-    assert resolved.model.precision == min(measured, key=measured.get)
+    assert measured["seconds"].keys() == {"fp32", "bf16"}
+    assert resolved.model.precision == measured["precision"] == min(measured["seconds"], key=measured["seconds"].get)
 
 
-def test_a_measurement_is_obeyed_and_not_repeated(memory: Path) -> None:
+def test_a_decision_is_obeyed_and_not_repeated(memory: Path) -> None:
     """Timing wavers: two trials of one configuration must not get different arithmetic, and so different curves."""
-    resolve(config(), CPU)
+    resolve(config(), CPU, memory)
     (key,) = json.loads(memory.read_text())
     for faster, slower in (("fp32", "bf16"), ("bf16", "fp32")):
-        planted = {key: {faster: 0.25, slower: 0.5}}
+        planted = {key: {"precision": faster, "seconds": {faster: 0.25, slower: 0.5}}}
         memory.write_text(json.dumps(planted))
-        assert resolve(config(), CPU).model.precision == faster
+        assert resolve(config(), CPU, memory).model.precision == faster
         assert json.loads(memory.read_text()) == planted
+
+
+def test_what_was_measured_under_load_is_not_remembered_beyond_its_search(
+    tmp_path: Path, timed: Callable[[dict[str, list[float]]], list[str]]
+) -> None:
+    """A machine that was busy once would be misjudged for ever."""
+    found = []
+    for search, bf16 in (("first", 3.0), ("second", 1.0)):
+        timed({"fp32": [2.0] * 9, "bf16": [bf16] * 9})
+        found.append(resolve(config(), CPU, tmp_path / search / "measurements.json").model.precision)
+    assert found == ["fp32", "bf16"]
+
+
+def test_a_moment_of_load_does_not_decide(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
+    """Another process delays single steps: the median of steps in turn is what counts."""
+    order = timed({"fp32": [2.0] * 9, "bf16": [9.0, 9.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]})
+    assert choice(config(), CPU).precision == "bf16"
+    assert order == ["fp32", "bf16"] * 8
+
+
+def test_a_clear_order_is_measured_briefly(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
+    """The first step of each warms up, and three that agree are enough: every network of a search pays for this."""
+    order = timed({"fp32": [9.0, 2.0, 2.1, 2.2], "bf16": [9.0, 1.0, 1.1, 1.2]})
+    found = choice(config(), CPU)
+    assert order == ["fp32", "bf16"] * 4
+    assert found.seconds == {"fp32": 2.1, "bf16": 1.1}
+
+
+def test_a_checkpoint_is_evaluated_in_the_precision_that_it_names() -> None:
+    """Its metrics were taken in that one; nothing is measured for it."""
+    assert as_recorded(config("bf16")) == config("bf16")
+    assert as_recorded(config("auto")) == config("fp32")
 
 
 def test_the_choice_can_be_asked_for_with_its_reasons(memory: Path) -> None:
     """A user who wonders about a precision gets both figures, and the ones that decided."""
-    chosen = choice(config("fp32"), CPU)
+    chosen = choice(config("fp32"), CPU, memory)
     assert chosen.precision == min(chosen.seconds, key=chosen.seconds.__getitem__)
     assert all(0 < seconds < 60 for seconds in chosen.seconds.values())
-    assert [chosen.seconds] == list(json.loads(memory.read_text()).values())
-    assert resolve(config(), CPU).model.precision == chosen.precision
-    assert choice(config(), CPU) == chosen
+    assert [chosen.seconds] == [kept["seconds"] for kept in json.loads(memory.read_text()).values()]
+    assert resolve(config(), CPU, memory).model.precision == chosen.precision
+    assert choice(config(), CPU, memory) == chosen
 
 
 def test_a_batch_smaller_than_the_measured_one_is_measured_as_it_is(memory: Path) -> None:
     """Casting the weights costs a step the same whatever its pictures: of few, bf16 may not pay."""
     small = config().model_copy(update={"data": config().data.model_copy(update={"batch_size": 2})})
-    assert choice(small, CPU).pictures == 2
-    assert choice(config(), CPU).pictures == 8
+    assert choice(small, CPU, memory).images == 2
+    assert choice(config(), CPU, memory).images == 8
     assert len(json.loads(memory.read_text())) == 2
 
 
 def test_a_gpu_without_bf16_runs_in_fp32(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would imitate it, slowly; nothing has to be measured to know."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
-    assert resolve(config(), torch.device("cuda")) == config("fp32")
+    assert resolve(config(), torch.device("cuda"), memory) == config("fp32")
     assert not memory.exists()
 
 
 def test_each_network_is_measured(memory: Path) -> None:
     """bf16 is faster from some width on, and slower below."""
     for width in (1, 2):
-        resolve(config(width=width), CPU)
+        resolve(config(width=width), CPU, memory)
     assert len(json.loads(memory.read_text())) == 2
 
 
@@ -90,30 +140,32 @@ def test_the_random_state_is_not_disturbed(memory: Path) -> None:
     torch.manual_seed(4)
     before = torch.get_rng_state()
     dropping = ModelConfig(family="dmnet-cnn", width=1, dropout=0.2)
-    resolve(config().model_copy(update={"model": dropping}), CPU)
+    resolve(config().model_copy(update={"model": dropping}), CPU, memory)
     assert memory.exists()
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"a": 1}', '["a"]', "\x00\x01"])
 def test_a_damaged_memory_is_measured_anew(memory: Path, text: str) -> None:
-    """A full disk or a crash must not stop all later trials of a node."""
+    """A full disk or a crash must not stop all later trials of a search."""
+    memory.parent.mkdir()
     memory.write_text(text)
-    assert resolve(config(), CPU).model.precision in ("fp32", "bf16")
-    assert len(json.loads(memory.read_text())) == 1
+    chosen = resolve(config(), CPU, memory).model.precision
+    assert chosen in ("fp32", "bf16")
+    assert chosen in [kept["precision"] for kept in json.loads(memory.read_text()).values() if isinstance(kept, dict)]
 
 
 def test_a_damaged_entry_is_measured_anew(memory: Path) -> None:
     """And the others are kept."""
-    resolve(config(), CPU)
+    resolve(config(), CPU, memory)
     (key,) = json.loads(memory.read_text())
-    other = {"another network": {"fp32": 1.0, "bf16": 2.0}}
-    for damaged in (None, {"fp32": 1.0}, {"fp32": "fast", "bf16": 1.0}):
+    other = {"another network": {"precision": "fp32", "seconds": {"fp32": 1.0, "bf16": 2.0}}}
+    for damaged in (None, {"seconds": {"fp32": 1.0}}, {"precision": "fp32", "seconds": {"fp32": "fast", "bf16": 1.0}}):
         memory.write_text(json.dumps(other | {key: damaged}))
-        resolve(config(), CPU)
+        resolve(config(), CPU, memory)
         found = json.loads(memory.read_text())
         assert found.keys() == {"another network", key}
-        assert all(isinstance(seconds, float) for seconds in found[key].values())
+        assert all(isinstance(seconds, float) for seconds in found[key]["seconds"].values())
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

@@ -1,0 +1,44 @@
+"""What a trial gets that has the machine to itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.dataset.dataset import Dataset
+from search.run import prepare
+from search.run.prepare import alone, each_uses, make_job
+from search.study.experiment import Experiment
+from trainable.job import TrialJob, Workers
+
+
+def job(scenes: Path, workers: Workers) -> TrialJob:
+    return make_job(Experiment(storage=Path("nowhere"), name="s"), Dataset.open(scenes), workers, [1])
+
+
+@pytest.fixture(autouse=True)
+def _one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "has_one_node", lambda: True)
+
+
+def test_a_retraining_has_the_cores_of_all_trials_as_a_limit(scenes: Path) -> None:
+    """They are free by then, and on a busy machine fewer threads are faster."""
+    workers = alone(job(scenes, Workers(cpus=2)), 3).workers
+
+    assert workers == Workers(cpus=6, measures_threads=True)
+    assert each_uses(workers) == "up to 6 CPU"
+
+
+@pytest.mark.parametrize("workers", [Workers(), Workers(count=2), Workers(gpus=1)])
+def test_cpus_that_a_user_names_are_used_as_they_are(scenes: Path, workers: Workers) -> None:
+    """The same number gives the same sums, whatever else the machine does."""
+    used = alone(job(scenes, workers), 3, 2).workers
+
+    assert (used.count, used.cpus, used.gpus, used.measures_threads) == (workers.count, 2, workers.gpus, False)
+
+
+@pytest.mark.parametrize("workers", [Workers(count=2), Workers(gpus=0.5)])
+def test_groups_and_gpus_keep_what_a_trial_had(scenes: Path, workers: Workers) -> None:
+    """Their speed is not that of CPU threads."""
+    assert alone(job(scenes, workers), 3).workers == workers

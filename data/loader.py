@@ -47,8 +47,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of an epoch, the same on every rank, and each with a sample for every rank."""
-        fewest = -(-len(self.split) // self.batch_size)
-        return max(1, min(fewest, len(self.split) // self.world_size))
+        return batch_count(len(self.split), self.batch_size, self.world_size)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """This rank's share of each batch of epoch number `epoch`, from batch number `first_batch` on.
@@ -104,6 +103,12 @@ class Loader:
         """Where a GPU copies from while the host goes on."""
         tensor = torch.from_numpy(pixels)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+
+def batch_count(samples: int, batch_size: int, world_size: int = 1) -> int:
+    """Batches of an epoch of so many samples."""
+    fewest = -(-samples // batch_size)
+    return max(1, min(fewest, samples // world_size))
 
 
 def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> Iterator[Batch]:

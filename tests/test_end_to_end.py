@@ -46,6 +46,9 @@ def test_search_keeps_its_summary_and_its_places(searched: tuple[Experiment, dic
     assert "depth_delta1" in summary["baselines"]["depth_mean"]
     assert summary["versions"]["ray"]
     assert summary["data_fingerprint"]
+    assert 0 < summary["optimizer_steps"]["fewest"] <= summary["optimizer_steps"]["most"]
+    assert "set scheduler.max_epochs to" in summary["optimizer_steps"]["warning"]
+    assert summary["retrained"]["optimizer_steps"]["fewest"] >= summary["optimizer_steps"]["fewest"]
 
 
 def test_best_trial_is_the_best_reported_score_with_that_epochs_weights(

@@ -26,7 +26,7 @@ from data.cache.cache import DecodedSplit, decoded
 from data.dataset.dataset import Dataset
 from data.dataset.manifest import SampleIds
 from data.errors import InputError
-from data.loader import Loader
+from data.loader import Loader, batch_count
 from data.splits.splits import SplitKey, rows
 from data.splits.subset import subset
 from trainable.config import DataConfig, TrialConfig, build
@@ -153,12 +153,23 @@ def _stages(config: TrialConfig) -> list[int]:
     return [sum(epoch >= end for end in ends) for epoch in range(config.epochs)]
 
 
+def optimizer_steps(config: TrialConfig, samples: int, workers: int = 1) -> int:
+    """Optimizer steps of all epochs of `config` on so many training samples."""
+    sizes = (max(_of_stage(config.data, stage).batch_size, workers) for stage in _stages(config))
+    return config.optimizer.steps_per_batch * sum(batch_count(samples, size, workers) for size in sizes)
+
+
+def _of_stage(config: DataConfig, stage: int) -> DataConfig:
+    """What the epochs of a stage read."""
+    if stage >= len(config.progression):
+        return config
+    early = config.progression[stage]
+    side = max(1, round(early.scale * config.image_size / SIDE_STEP)) * SIDE_STEP
+    return config.model_copy(update={"image_size": side, "batch_size": early.batch_size or config.batch_size})
+
+
 def _training_loader(config: TrialConfig, data: TrialData, world: World, stage: int) -> Loader:
-    seen = config.data
-    if stage < len(seen.progression):
-        early = seen.progression[stage]
-        side = max(1, round(early.scale * seen.image_size / SIDE_STEP)) * SIDE_STEP
-        seen = seen.model_copy(update={"image_size": side, "batch_size": early.batch_size or seen.batch_size})
+    seen = _of_stage(config.data, stage)
     return Loader(
         split=read_part(seen, data, data.train),
         batch_size=max(seen.batch_size, world.size),

@@ -52,6 +52,7 @@ def show_summary(console: Console, experiment: Experiment, summary: Mapping[str,
         highlight=False,
         soft_wrap=True,
     )
+    _show_warning(console, summary)
     if summary["retrained"]:
         _show_test(console, experiment, summary)
     front = summary.get("front") or []
@@ -88,6 +89,7 @@ def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -
         highlight=False,
         soft_wrap=True,
     )
+    _show_warning(console, summary)
     columns = {"baselines": baseline_metrics(summary["baselines"]), "network": summary["metrics"]}
     console.print()
     show_metrics(console, "on the test pictures", columns)
@@ -138,6 +140,7 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         "trials": f"{found['trials']}, {found['concurrent']} at a time on this machine",
         "samples": f"{samples['train']} to train on, {samples['val']} to validate, {samples['test']} to test",
         "epochs": f"{epochs['fewest']} as trials are stopped early, {epochs['most']} if none were",
+        "steps": f"{_counts(found['optimizer_steps'])} of the optimizer in a whole trial",
         "time": " to ".join(clock(3600 * hours) for hours in found["hours"]),
         "GPU-hours": _between(found["gpu_hours"], ".2g"),
         "disk": " and ".join(f"{byte_size(value)} of {name}" for name, value in found["bytes"].items()),
@@ -149,6 +152,7 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         )
     for name, text in lines.items():
         console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
+    _show_warning(console, found)
     console.print(
         "\nTimes are of training steps, from all trials as the smallest network to all as the largest;\n"
         "what starting and evaluating trials takes, and the retraining, comes on top.",
@@ -162,6 +166,17 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
     for number, first in enumerate(found["first"]):
         whose = first["recipe"] or first["earlier"] or "proposed"
         console.print(f"{number:>3}  {whose}: {_first(first)}", highlight=False, soft_wrap=True)
+
+
+def _show_warning(console: Console, found: Mapping[str, Any]) -> None:
+    """Say it where a training takes too few steps; a summary of an earlier version does not count them."""
+    if warning := found.get("optimizer_steps", {}).get("warning"):
+        console.print(f"[bold]warning:[/bold] {warning}", highlight=False, soft_wrap=True)
+
+
+def _counts(steps: Mapping[str, int]) -> str:
+    ends = sorted({steps["fewest"], steps["most"]})
+    return " to ".join(f"{count:,}" for count in ends)
 
 
 def _first(first: Mapping[str, Any]) -> str:

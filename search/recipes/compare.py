@@ -31,6 +31,7 @@ from trainable.metrics.bootstrap import intervals
 from trainable.metrics.per_image import PictureFigures
 from trainable.models import build_model, multiply_adds, parameter_count
 from trainable.recipes import RECIPES, load_recipe
+from trainable.trial import optimizer_steps
 
 _OURS = "on the test pictures"
 COLUMNS = (
@@ -188,7 +189,17 @@ def _comparison(
         test=HeldOut(pictures=samples["test"], backgrounds=len(set(some.bg_ids)) if some else 0),
         notes=list(given.notes),
         columns=COLUMNS,
-        rows=[_row(experiment, given, name, by_recipe.get(name), tables.get(name)) for name in given.trials],
+        rows=[
+            _row(
+                experiment,
+                given,
+                name,
+                by_recipe.get(name),
+                tables.get(name),
+                optimizer_steps(given.trials[name], samples["train"], given.workers),
+            )
+            for name in given.trials
+        ],
         baselines=baselines,
         versions=versions(),
         seconds=seconds,
@@ -196,7 +207,12 @@ def _comparison(
 
 
 def _row(
-    experiment: Experiment, given: Given, name: str, trial: TrialRecord | None, table: PictureFigures | None
+    experiment: Experiment,
+    given: Given,
+    name: str,
+    trial: TrialRecord | None,
+    table: PictureFigures | None,
+    steps: int,
 ) -> Row:
     config = given.trials[name]
     with torch.device("meta"):
@@ -216,4 +232,5 @@ def _row(
         seconds=round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1) if trial else None,
         figures=intervals(table) if table is not None else None,
         pictures=experiment.relative(experiment.pictures(name)) if experiment.pictures(name).is_file() else None,
+        optimizer_steps=steps,
     )

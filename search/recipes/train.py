@@ -12,7 +12,7 @@ import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import UnfinishedError
-from search.recipes.trainings import Given, Trained, changed, training
+from search.recipes.trainings import Given, Trained, changed, given_steps, training
 from search.results.export import hand_over
 from search.results.summary import Best, find_best, versions
 from search.study.experiment import Experiment
@@ -102,6 +102,7 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
         "config": best.trial.config_as_run,
         "epoch": best.epoch.epoch,
         "epochs": config.epochs,
+        "optimizer_steps": given_steps(config, dataset, trained.job.workers).as_plain(),
         "threads": int(best.epoch.metrics.get("threads", trained.job.workers.cpus)),
         "metrics": metrics,
         "published": published,

@@ -33,6 +33,7 @@ from search.run.prepare import (
 )
 from search.run.progress import MachineChange, SearchProgress, best_note
 from search.run.recorder import TensorBoard
+from search.run.steps import Steps, steps_of
 from search.run.tuner import InterruptedSearchError, Stopper, run_trials
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
@@ -41,7 +42,7 @@ from search.study.trials import RECIPE, TrialRecord, keep_best, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
-from trainable.job import TrialJob
+from trainable.job import TrialJob, Workers
 from trainable.models import check_model
 from trainable.recipes import Evaluation
 
@@ -170,6 +171,15 @@ def load_given(experiment: Experiment) -> Given:
     return Given.of(experiment.given(), str(experiment.given_file))
 
 
+def given_steps(config: TrialConfig, dataset: Dataset, workers: Workers) -> Steps:
+    """Optimizer steps of a training on the training part of `dataset`.
+
+    Raises:
+        InputError: if a part of the split has no samples.
+    """
+    return steps_of(config, split_counts(dataset, config.data)["train"], workers.count)
+
+
 @contextmanager
 def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> Iterator[Trained]:
     """Train what is left of the trials; within it, they are over and the cluster is there still.
@@ -201,10 +211,12 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
             job = alone(job, fits)
         screen.say(f"{given.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")
         for name, config in given.trials.items():
+            steps = given_steps(config, dataset, job.workers)
             screen.say(
                 f"{name}: {config.epochs} epochs at {config.data.image_size} px (data.image_size), in batches of "
-                f"{config.data.batch_size} (data.batch_size)"
+                f"{config.data.batch_size} (data.batch_size), {steps}"
             )
+            screen.warn(steps.warning)
         decode(list(sizes.values()), job, dataset, screen)
         stopper = Stopper()
         _train(experiment, given, study, job, concurrent, screen, stopper)

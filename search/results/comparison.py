@@ -56,6 +56,8 @@ class Row:
     """By the key of a column; None without a network."""
     pictures: str | None
     """A PNG file below the experiment."""
+    optimizer_steps: int
+    """Of the whole training."""
 
     @property
     def label(self) -> str:

@@ -18,6 +18,7 @@ from data.cache.cache import decoded_bytes
 from data.dataset.dataset import Dataset
 from search.run.cluster import plan
 from search.run.prepare import OPTIMIZER_COPIES, split_counts
+from search.run.steps import steps_of_search
 from search.spec.checks import settled
 from search.spec.constraints import broken, widths_of
 from search.spec.spec import SearchSpec
@@ -66,6 +67,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
 
     Returns:
         trials; epochs, at the fewest (as many trials pass each rung as the reduction factor says) and at the most;
+        optimizer_steps of a whole trial, at the fewest and at the most, with a warning if they are too few;
         hours and gpu_hours, each from all trials as the smallest network to all as the largest, at the fewest epochs;
         bytes of checkpoints and of decoded pictures; the two networks; the first configurations; and why recipes and
         earlier trials are not among them, by their names.
@@ -91,6 +93,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
         "concurrent": concurrent,
         "samples": counts,
         "epochs": epochs,
+        "optimizer_steps": steps_of_search(spec, counts["train"], workers.count).as_plain(),
         "hours": hours,
         "gpu_hours": [value * gpus for value in hours],
         "bytes": {

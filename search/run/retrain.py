@@ -17,7 +17,9 @@ from ray import tune
 
 from data.errors import InputError, UnfinishedError
 from search.results.summary import Best
+from search.run.prepare import each_uses
 from search.run.progress import EpochProgress, MachineChange
+from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
@@ -29,7 +31,10 @@ from trainable.loop.checkpoint import STATE, DamagedCheckpointError, load_metric
 from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.bootstrap import Interval, difference
 from trainable.metrics.per_image import figures
+from trainable.trial import sample_count
 
+PARTS = "train+val"
+"""Parts of the data set that the retraining sees."""
 COMPARED = ("score", "mask_iou", "depth_delta1")
 """Metrics that the best trial is compared with the best recipe by."""
 
@@ -85,11 +90,14 @@ def retrain(
     attempt = sum(1 for _ in experiment.retraining.glob("run-*")) if left else 0
     job = replace(
         job,
-        data=replace(job.data, train="train+val", val=None),
+        data=replace(job.data, train=PARTS, val=None),
         checkpoint_epochs=frozenset(range(1, epochs + 1)),
         replay=_replay(best, spec.plan.scheduler.max_epochs),
         group_storage=str(experiment.groups / experiment.retraining.name),
     )
+    steps = retraining_steps(config, job)
+    screen.say(f"retraining: {epochs} epochs, {steps}, with {each_uses(job.workers)}")
+    screen.warn(steps.warning)
     with screen.bar("retraining", epochs, "epochs", done=done) as move, stopper.on_ctrl_c():
         changes = MachineChange(screen, [best.trial], "it keeps the precision of its trial")
         listeners: list[tune.Callback] = [EpochProgress(screen, move), changes]
@@ -106,6 +114,12 @@ def retrain(
     if stopper.interrupted:
         return None
     return _checkpoint(results[0])
+
+
+def retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
+    """Optimizer steps of the retraining of a configuration."""
+    samples = sample_count(config.data, job.data, PARTS)
+    return steps_of(config, samples, job.workers.count, setting="retrain.epochs")
 
 
 def measure_on_test(best: Best, recipe: Best | None, retrained: Path, job: TrialJob, pictures: Path) -> TestFigures:

@@ -30,7 +30,8 @@ from search.run.prepare import (
 )
 from search.run.progress import MachineChange, SearchProgress, best_note
 from search.run.recorder import TensorBoard
-from search.run.retrain import measure_on_test, retrain
+from search.run.retrain import measure_on_test, retrain, retraining_steps
+from search.run.steps import Steps, steps_of_search
 from search.run.tuner import InterruptedSearchError, Stopper, Tuner
 from search.spec.objectives import MILLISECONDS, Objective
 from search.spec.spec import SearchSpec
@@ -42,6 +43,7 @@ from search.study.trials import keep_best, trial_records
 from search.terminal import Screen
 from trainable.config import DataConfig, TrialConfig, build
 from trainable.job import TrialJob, Workers
+from trainable.loop.checkpoint import load_origin
 
 ENDED = {
     "hours": "its hours are over (budget.hours)",
@@ -99,7 +101,8 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         hours = spec.plan.budget.hours
         budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
         stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
-        _announce(screen, experiment, spec, counts, workers, concurrent, dashboard)
+        steps = steps_of_search(spec, counts["train"], workers.count)
+        _announce(screen, experiment, spec, counts, steps, workers, concurrent, dashboard)
         job = _job(experiment, spec, dataset, workers)
         decode([data_config], job, dataset, screen)
         _search(experiment, spec, study, job, concurrent, screen, stopper, budget)
@@ -112,6 +115,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
             experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=dataset.info.fingerprint
         )
         summary |= outside_of(study) | {"study": study_place(experiment), "ended_by": stopper.reason or "trials"}
+        summary["optimizer_steps"] = steps.as_plain()
         summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
         experiment.write_summary(summary)
         if stopper.interrupted:
@@ -231,6 +235,7 @@ def _finish(
             "metrics": figures.retrained,
             "checkpoint": experiment.relative(experiment.retrained),
             "epochs": spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs,
+            "optimizer_steps": retraining_steps(load_origin(checkpoint).config, job).as_plain(),
             "threads": figures.threads,
         },
         "baselines": figures.baselines,
@@ -279,6 +284,7 @@ def _announce(
     experiment: Experiment,
     spec: SearchSpec,
     counts: dict[str, int],
+    steps: Steps,
     workers: Workers,
     concurrent: int,
     dashboard: str,
@@ -287,6 +293,7 @@ def _announce(
     parts = ", ".join(f"{count} {part}" for part, count in counts.items())
     screen.say(
         f"search '{experiment.name}': {spec.plan.budget.trials} trials of up to {schedule.max_epochs} epochs on "
-        f"{parts} samples; {concurrent} at a time with {each_uses(workers)} each"
+        f"{parts} samples; {concurrent} at a time with {each_uses(workers)} each; a whole trial takes {steps}"
     )
+    screen.warn(steps.warning)
     announce_dashboard(screen, dashboard)

@@ -138,7 +138,7 @@ def test_a_trial_that_continues_keeps_the_precision_of_its_checkpoint(
     trial.run(begun, trial_data, world=ALONE, report=keep_first)
     automatic = config(model={"family": "debug", "width": 2})
     measured = tmp_path / "m.json"
-    assert settle(automatic, ALONE, measurements=measured, resume_from=directory) == begun
+    assert settle(automatic, ALONE, measurements=measured, resume_from=[directory]) == begun
     assert not measured.exists()
     assert curve_of(automatic, trial_data, resume_from=directory) == curve_of(begun, trial_data)[1:]
 

@@ -50,6 +50,7 @@ def row(name: str, score: float | None, **changes: Any) -> Row:
         seconds=3.4,
         figures=figures,
         pictures=None,
+        optimizer_steps=234,
     )
     return replace(made, **changes)
 

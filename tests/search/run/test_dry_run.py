@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def test_optimizer_steps_of_a_whole_trial_are_named_with_epochs_that_would_do(drawn: Path) -> None:
+    """Epochs say little: of few samples they are so short that no network can be trained in them."""
+    batches = ("data.batch_size", "{choices: [4, 16]}")
+    few = dry_run(spec(drawn, batches, ("scheduler.max_epochs", "9")), Dataset.open(drawn), NOWHERE)
+    samples = few["samples"]["train"]
+    fewest, most = 9 * -(-samples // 16), 9 * -(-samples // 4)
+
+    assert (few["optimizer_steps"]["fewest"], few["optimizer_steps"]["most"]) == (fewest, most)
+    found = re.search(r"set scheduler.max_epochs to (\d+) or more", few["optimizer_steps"]["warning"])
+    assert found
+    enough = spec(drawn, batches, ("scheduler.max_epochs", found[1]))
+    assert dry_run(enough, Dataset.open(drawn), NOWHERE)["optimizer_steps"]["warning"] is None
+
+
 def test_what_breaks_a_limit_is_not_reckoned_with(drawn: Path) -> None:
     """It would not be trained either: the largest network is the widest that is small enough."""
     wide = ("model.width", "{low: 2, high: 64}")
@@ -68,6 +83,8 @@ def test_nothing_is_made(drawn: Path, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "GPU-hours" in done.stdout
+    assert "of the optimizer in a whole trial" in done.stdout
+    assert re.search(r"^warning: .* optimizer steps are too few", done.stdout, re.MULTILINE)
     assert "first trials" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
@@ -14,7 +15,7 @@ from trainable.loop.clock import Clock
 from trainable.loop.loop import EpochEnd
 from trainable.loop.state import Training, World, start
 from trainable.loop.step import train_step
-from trainable.trial import evaluation_loader, training_loaders
+from trainable.trial import evaluation_loader, optimizer_steps, sample_count, training_loaders
 
 ALONE = World(device=torch.device("cpu"))
 
@@ -65,6 +66,27 @@ def test_pictures_grow_over_the_run(trial_data: TrialData, epochs: int, sides: l
 
     assert [next(loader.epoch(1)).bg.shape[-1] for loader in loaders] == sides
     assert [len(loader) for loader in loaders] == steps
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"data": {"batch_size": 7}},
+        {"data": {"progression": STAGES}},
+        {"data": {"progression": STAGES}, "optimizer": {"steps_per_batch": 3}},
+    ],
+)
+def test_the_steps_that_are_foretold_are_those_that_are_taken(trial_data: TrialData, changes: dict[str, Any]) -> None:
+    """A plan that counts otherwise than the loop warns of the wrong budgets."""
+    chosen, taken = config(epochs=3, **changes), []
+    hook = register_optimizer_step_post_hook(lambda *_: taken.append(1))
+    try:
+        run(chosen, trial_data)
+    finally:
+        hook.remove()
+
+    assert len(taken) == optimizer_steps(chosen, sample_count(chosen.data, trial_data, "train"))
 
 
 def test_weights_are_carried_over_and_the_optimizer_starts_anew(trial_data: TrialData) -> None:

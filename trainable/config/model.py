@@ -31,7 +31,8 @@ class ModelConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that a value is dropped in training; only families that had dropout as published take one above 0."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; 'auto' takes bf16 where it was measured to be faster."""
+    """Arithmetic of the forward pass; 'auto' takes bf16 where it is measured to be faster, once for each network of a
+    search on a kind of machine."""
     normalise: Normalisation = Normalisation()
     """Of the inputs; nothing is changed by default."""
     mask_activation: Literal["sigmoid", "linear"] = "sigmoid"

@@ -5,9 +5,11 @@ bf16 in every family at its published width (`tests/benchmarks/step.py --parts`)
 and 1.93 times at widths 8, 16 and 32 (`tests/benchmarks/precision.py`); on another CPU it was slower at width 32.
 fp16 is not offered: it needs its losses scaled, and devices without bf16 run in fp32.
 
-The two precisions are measured in turn. The decision is kept with the search, by kind of machine and network, and the
-precision that a trial ran in is part of its checkpoint's configuration: what continues, retrains or evaluates it does
-not measure again.
+The two precisions are measured in turn. On a CPU, processor time decides, which counts a step's own work: beside other
+load, the time that a step takes says more of the load. (On two cores with a load of 5 to 13, five measurements each
+found 1.20 to 1.31 for a ResUNet of width 4 and 1.78 to 1.94 for one of width 16.) The decision is kept with the search,
+by kind of machine and network, and the precision that a trial ran in is part of its checkpoint's configuration: what
+continues, retrains or evaluates it does not measure again.
 
 Nor are networks compiled: on that EPYC, at 64 px in bf16, torch.compile took 79 s for a ResUNet of width 16 and 97 s
 for the small U-Net of width 32, and their steps then 1.2 and 1.4 times as long. On a GPU it was not measured.
@@ -44,7 +46,9 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 MAX_IMAGES = 8
 """Of a measured step; a larger batch costs each image the same."""
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 7
-"""A round is a step in each precision. Rounds end when all of the first three have the same one ahead."""
+"""A round is a step in each precision. Rounds end when all of the first three decide alike."""
+_GAIN = 1.1
+"""bf16 must be so many times as fast: where it gains less, measurements of one network would not agree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,9 @@ class Choice:
 
     precision: Precision
     seconds: Mapping[Precision, float]
-    """Of a training step in each precision: the median of several."""
+    """Of a training step in each precision, the median of several: on a CPU, processor time of all threads."""
+    step_seconds: float
+    """Of a training step in the precision taken, as a clock on the wall has them."""
     images: int
     """In the batch of that step."""
 
@@ -110,7 +116,21 @@ def choice(config: TrialConfig, device: torch.device, measurements: Path | None 
     """
     key = f"precision | {machine_kind(device)} | {_network(config)}"
     found = recall(measurements, key, lambda: _measure(config, device), _is_choice)
-    return Choice(precision=found["precision"], seconds=found["seconds"], images=_images(config))
+    return Choice(
+        precision=found["precision"],
+        seconds=found["seconds"],
+        step_seconds=found["step_seconds"],
+        images=_images(config),
+    )
+
+
+def faster(seconds: Mapping[Precision, float]) -> Precision:
+    """The precision to use: bf16 where it is faster by a margin.
+
+    Args:
+        seconds: of a step in each precision that the device has.
+    """
+    return "bf16" if "bf16" in seconds and seconds["fp32"] >= _GAIN * seconds["bf16"] else "fp32"
 
 
 def offered(device: torch.device) -> tuple[Precision, ...]:
@@ -179,17 +199,23 @@ def _measure(config: TrialConfig, device: torch.device) -> dict[str, Any]:
     for model in models.values():
         step(model)  # the first one is slower
     rounds: list[dict[Precision, float]] = []
+    elapsed: dict[Precision, list[float]] = {name: [] for name in models}
     while len(rounds) < _MAX_ROUNDS:
-        rounds.append({name: step(model) for name, model in models.items()})
-        ahead = {min(taken, key=taken.__getitem__) for taken in rounds}
+        rounds.append({})
+        for name, model in models.items():
+            before = time.process_time()
+            elapsed[name].append(step(model))
+            rounds[-1][name] = time.process_time() - before if device.type == "cpu" else elapsed[name][-1]
+        ahead = {faster(taken) for taken in rounds}
         if len(rounds) == _MIN_ROUNDS and len(ahead) == 1:
             break
     seconds = {name: statistics.median(taken[name] for taken in rounds) for name in models}
-    return {"precision": min(seconds, key=seconds.__getitem__), "seconds": seconds}
+    precision = faster(seconds)
+    return {"precision": precision, "seconds": seconds, "step_seconds": statistics.median(elapsed[precision])}
 
 
 def _is_choice(value: Any) -> bool:
     seconds = value.get("seconds") if isinstance(value, dict) else None
     if not isinstance(seconds, dict) or value.get("precision") not in seconds or not seconds.keys() <= set(PRECISIONS):
         return False
-    return all(isinstance(taken, float) for taken in seconds.values())
+    return all(isinstance(taken, float) for taken in (*seconds.values(), value.get("step_seconds")))

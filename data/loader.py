@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
-from data.cache.ahead import ahead
 from data.cache.cache import DecodedSplit
+from data.parallel import ahead
 from data.schema import Batch, Pixels
 
 PREFETCHED = 2

@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.cache.ahead import ahead
 from data.cache.budget import NoRoomError, building_place, room
 from data.cache.mapped import BACKGROUNDS, SAMPLES, Column, MappedEntry, decoded_bytes
 from data.dataset.dataset import Dataset
 from data.dataset.intake import DecodedBackgrounds
 from data.images import Resize, decode_sample, resize_to
+from data.parallel import ahead
 from data.schema import EncodedSample, Pixels
 
 _PROGRESS = "progress"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from data.cache.ahead import ahead
 from data.dataset.ids import IdColumn
 from data.dataset.intake import DecodedBackgrounds, Intake
 from data.dataset.manifest import MANIFEST_NAME, Counts, DatasetInfo, SampleIds, Size
@@ -22,6 +21,7 @@ from data.dataset.publish import building
 from data.dataset.storage import Location, Place, refused
 from data.errors import InputError
 from data.images import decode_photo, decode_sample
+from data.parallel import ahead
 from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, EncodedSample, Pixels, Sample
 
 if TYPE_CHECKING:

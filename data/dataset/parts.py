@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.cache.ahead import ahead
 from data.dataset.manifest import Part
 from data.dataset.storage import refused
 from data.errors import InputError
+from data.parallel import ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from data.cache.ahead import ahead
 from data.dataset.dataset import read_manifest
 from data.dataset.manifest import MANIFEST_NAME
 from data.dataset.parts import row_groups, sha256
 from data.dataset.storage import Location, Place, RefusedError
 from data.dataset.verify_images import OF_SAMPLE, Fault, check_backgrounds, check_samples
 from data.errors import InputError
+from data.parallel import ahead
 from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS
 
 if TYPE_CHECKING:

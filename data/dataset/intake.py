@@ -6,13 +6,15 @@ Shapes: H and W height and width in pixels.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from data.dataset.ids import SeenIds
 from data.dataset.statistics import StatisticsGatherer
 from data.errors import InputError
 from data.images import decode_photo, decode_sample
+from data.lru import LruCache
 
 if TYPE_CHECKING:
     from data.schema import EncodedSample, Pixels
@@ -65,17 +67,14 @@ class DecodedBackgrounds:
     """The backgrounds that were used last, decoded, up to `DECODED_BYTES`."""
 
     def __init__(self) -> None:
-        self._pixels: OrderedDict[str, Pixels] = OrderedDict()
-        self._bytes = 0
+        self._pixels = LruCache[str, "Pixels"](DECODED_BYTES)
 
     def get(self, bg_id: str, encoded: bytes, where: str) -> Pixels:
         """(H, W, 3) RGB; marked as not to be written to, since several samples share it."""
-        if bg_id not in self._pixels:
-            pixels = decode_photo(encoded, where)
-            pixels.setflags(write=False)
-            self._pixels[bg_id] = pixels
-            self._bytes += pixels.nbytes
-            while self._bytes > DECODED_BYTES and len(self._pixels) > 1:
-                self._bytes -= self._pixels.popitem(last=False)[1].nbytes
-        self._pixels.move_to_end(bg_id)
-        return self._pixels[bg_id]
+        return self._pixels.get(bg_id, partial(_decode_shared, encoded, where))
+
+
+def _decode_shared(encoded: bytes, where: str) -> Pixels:
+    pixels = decode_photo(encoded, where)
+    pixels.setflags(write=False)
+    return pixels

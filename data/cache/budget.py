@@ -1,7 +1,7 @@
-"""Room in the node's cache: what it may take, what it holds, who uses what, and what goes when there is too little.
+"""The budget of the node's cache: how much it may take, which entries are in use, and which are evicted.
 
-Entries are directories of `root`; those under construction are hidden, and have their full size from the beginning.
-Whoever has `accounts.lock` alone may add one, so that processes that build at once keep the budget together.
+Entries are directories in the cache's root. Those under construction are hidden, and have their full size from the
+start. Only the process that holds `accounts.lock` may add one: processes that build at the same time share one budget.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data.cache.mapped import SAMPLES
 from data.errors import InputError, without_comma
 
 CACHE_GB = "TWINHEAD_CACHE_GB"
-_SHARE = 0.8
-"""Of the disk's free space and what the cache holds already, if nothing else is said: trials write files, too."""
+INDEX = "index"
+"""The array that every entry has. Each process that reads the entry holds a shared lock on its file."""
 
+_VERSION = "v2"
+_MARKS = (f"{INDEX}.npy", "samples.arrow")
+"""The locked file of an entry, and that of the entries of version 1: they are never read, but counted and evicted."""
+_DEFAULT_SHARE = 0.8
+"""Of the disk's free space and what the cache already takes: trials write files, too."""
 _BUILDING = ".building"
 
 
 class NoRoomError(Exception):
-    """What is needed, in bytes, is more than is left beside what others use."""
+    """An entry of `needed` bytes does not fit into the `left` bytes that the entries in use leave."""
 
     def __init__(self, needed: int, left: float) -> None:
         super().__init__(f"{needed} bytes are needed, {left:.0f} are left.")
@@ -35,21 +39,26 @@ class NoRoomError(Exception):
         self.left = left
 
 
+def entry_name(fingerprint: str, *key: str) -> str:
+    """The directory name of an entry: of the data set with `fingerprint`, of this version, and with `key`."""
+    return "-".join((fingerprint[:16], _VERSION, *key))
+
+
 def budget_bytes(root: Path) -> float:
     """Bytes that the cache at `root` may take: $TWINHEAD_CACHE_GB gigabytes, or a share of the disk.
 
     Raises:
-        InputError: if the variable is no number.
+        InputError: if $TWINHEAD_CACHE_GB is not a number.
     """
-    told = told_bytes()
-    return _SHARE * (shutil.disk_usage(root).free + _held(root)) if told is None else told
+    limit = limit_bytes()
+    return _DEFAULT_SHARE * (shutil.disk_usage(root).free + _held(root)) if limit is None else limit
 
 
-def told_bytes() -> float | None:
+def limit_bytes() -> float | None:
     """Bytes that $TWINHEAD_CACHE_GB allows; None if it is not set.
 
     Raises:
-        InputError: if it is no number.
+        InputError: if it is not a number.
     """
     text = os.environ.get(CACHE_GB)
     if text is None:
@@ -68,20 +77,21 @@ def told_bytes() -> float | None:
 
 
 def growth_bytes(root: Path, fingerprint: str, needed: int) -> float:
-    """Bytes, at most, by which the cache will grow for a data set of which `needed` bytes are wanted in all.
+    """An upper bound of the bytes by which the cache grows for a data set of which `needed` decoded bytes are read.
 
     Raises:
-        InputError: if $TWINHEAD_CACHE_GB is no number.
+        InputError: if $TWINHEAD_CACHE_GB is not a number.
     """
-    there = sum(_bytes(entry) for entry in _entries(root) if entry.name.startswith(f"{fingerprint[:16]}-"))
+    prefix = entry_name(fingerprint, "decoded")
+    there = sum(_bytes(entry) for entry in _entries(root) if entry.name.startswith(prefix))
     return max(0.0, min(needed - there, budget_bytes(root) - _held(root)))
 
 
 @contextmanager
 def room(root: Path, needed: int) -> Iterator[None]:
-    """See to it that `needed` bytes fit; they are to be taken before this ends, since nobody else can meanwhile.
+    """Make room for `needed` bytes, which the block must allocate: no other process can meanwhile.
 
-    Entries that nobody uses go, the one first whose last use is longest ago; none goes if that would not be enough.
+    Entries that are not in use are evicted, the least recently used first; none is if that would not be enough.
 
     Raises:
         NoRoomError: if they do not fit.
@@ -97,7 +107,7 @@ def room(root: Path, needed: int) -> Iterator[None]:
 
 
 def sweep(root: Path) -> None:
-    """Remove what killed builders left."""
+    """Remove what killed processes left under construction."""
     for building in root.glob(f".*{_BUILDING}"):
         entry = root / building.name.removeprefix(".").removesuffix(_BUILDING)
         with ExitStack() as locks:
@@ -105,24 +115,24 @@ def sweep(root: Path) -> None:
                 shutil.rmtree(building, ignore_errors=True)
 
 
-def building_place(entry: Path) -> Path:
-    """Where an entry is built, beside its place."""
+def building_path(entry: Path) -> Path:
+    """Where an entry is under construction: in the same directory."""
     return entry.with_name(f".{entry.name}{_BUILDING}")
 
 
 def entry_lock(entry: Path) -> FileLock:
-    """Held by whoever builds or removes an entry, or is about to map it."""
+    """Held while an entry is built, opened or removed."""
     return FileLock(f"{entry}.lock")
 
 
 def _held(root: Path) -> int:
-    """Bytes of all entries, finished or not."""
+    """Bytes of all entries, complete or under construction."""
     return sum(_bytes(directory) for directory in [*_entries(root), *root.glob(f".*{_BUILDING}")])
 
 
 def _entries(root: Path) -> list[Path]:
-    """Other files may lie in the cache's directory; they are none of our business."""
-    return [samples.parent for samples in root.glob(f"[!.]*/{SAMPLES}")]
+    """The complete entries; other files may lie in the cache's directory and are ignored."""
+    return [path.parent for mark in _MARKS for path in root.glob(f"[!.]*/{mark}")]
 
 
 def _bytes(directory: Path) -> int:
@@ -130,26 +140,26 @@ def _bytes(directory: Path) -> int:
     for file in directory.glob("*"):
         try:
             total += file.stat().st_size
-        except FileNotFoundError:  # its builder failed at this moment
+        except FileNotFoundError:  # its process failed at this moment
             continue
     return total
 
 
 def _evict(root: Path, excess: float) -> float:
-    """Free so many bytes, or nothing, and return how many could not be found."""
+    """Free so many bytes, or nothing; return how many are missing."""
     with ExitStack() as locks:
         chosen = []
         for entry in sorted(_entries(root), key=lambda entry: entry.stat().st_mtime_ns):
             if excess <= 0:
                 break
-            if _take(entry_lock(entry), locks) and not _is_mapped(entry):
+            if _take(entry_lock(entry), locks) and not _is_in_use(entry):
                 chosen.append(entry)
                 excess -= _bytes(entry)
         if excess > 0:
             return excess
         for entry in chosen:
-            # Under this name, it is swept if we are killed here.
-            remains = entry.rename(building_place(entry))
+            # Under this name, a process that is killed here leaves what is swept.
+            remains = entry.rename(building_path(entry))
             shutil.rmtree(remains, ignore_errors=True)
     return 0.0
 
@@ -163,14 +173,17 @@ def _take(lock: FileLock, locks: ExitStack) -> bool:
     return True
 
 
-def _is_mapped(entry: Path) -> bool:
-    """Whether a living process has the entry mapped: the kernel ends the locks of dead ones.
+def _is_in_use(entry: Path) -> bool:
+    """Whether a living process reads the entry: the kernel releases the locks of dead ones.
 
-    A file system that has no such locks says of every entry that it is in use.
+    On a file system without such locks, every entry counts as in use.
     """
-    with (entry / SAMPLES).open("r+b") as file:
+    for mark in _MARKS:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (entry / mark).open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            continue
         except OSError:
             return True
     return False

@@ -1,8 +1,8 @@
-"""Pictures decoded once per node, data set and image size, memory-mapped by every trial that reads them.
+"""The node's cache: images decoded once per data set and image size, memory-mapped by every trial that reads them.
 
-An entry is a directory of two Arrow files, keyed by what it holds: whoever needs it first builds it under a lock while
-the others wait, beside its final place and renamed when whole. A builder that dies leaves nothing that is used, and
-the next one removes it. What does not fit into the cache's budget is decoded whenever it is asked for.
+The first process that needs an entry builds it under a lock, while the others wait. The entry is renamed to its final
+path when it is complete: what a killed process leaves is never used, and removed by the next one. What does not fit
+into the cache's budget is decoded on the fly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,16 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from data.byte_size import byte_size
-from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, sweep, told_bytes
-from data.cache.build import build, progress
-from data.cache.mapped import DecodedPictures, DecodedSplit, MappedEntry, MappedSplit, decoded_bytes
+from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, limit_bytes, sweep
+from data.cache.decoded import DecodedPictures, DecodedSplit
+from data.cache.encoded import ENCODED_ARRAYS, CachedImages, StoredImages, build_encoded
+from data.cache.entry import Entry, progress
+from data.cache.mapped import (
+    DECODED_ARRAYS,
+    MappedSplit,
+    build_decoded,
+    decoded_bytes,
+)
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset
 from data.images import Resize
@@ -30,7 +38,10 @@ __all__ = ["DecodedPictures", "DecodedSplit", "cache_root", "decoded", "decoded_
 
 CACHE = "TWINHEAD_CACHE"
 _POLL_SECONDS = 0.2
-"""How often one who waits looks how far the builder is."""
+"""How often a process that waits reads the progress of the process that builds."""
+
+_Reach = Callable[[int], None]
+"""A callback: so many samples are ready."""
 
 
 def decoded(
@@ -44,37 +55,53 @@ def decoded(
 ) -> DecodedSplit:
     """The samples of `parts`, decoded and resized to (`size`, `size`).
 
-    They are mapped from the cache as far as $TWINHEAD_CACHE_GB, or a share of the disk, allows. For that, entries that
-    no process has mapped may go, the least recently used first. If a part does not fit even so, a warning says it, and
-    all parts are decoded on the fly: the pictures are the same.
+    They are mapped from the cache if $TWINHEAD_CACHE_GB, or a share of the disk, allows it; entries that no process
+    uses are evicted for them, the least recently used first. If a part does not fit, a warning says so and all parts
+    are decoded on the fly, to the same pixels: from the encoded images of the whole data set, which are smaller and
+    are cached instead, or from the data set itself if those do not fit either.
 
     Args:
         dataset: an opened data set.
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
         size: side in pixels.
-        resize: how pictures come to that size, as in `data.images.resize`.
-        root: the cache's directory; `cache_root()` when left out.
-        on_samples: told how many samples became ready, as they do, whoever decodes them.
+        resize: as in `data.images.resize`.
+        root: the cache's directory; `cache_root()` if not given.
+        on_samples: progress callback, called with the number of samples that became ready since the last call.
 
     Raises:
-        InputError: if a picture cannot be decoded, or $TWINHEAD_CACHE_GB is no number.
+        InputError: if an image cannot be decoded, or $TWINHEAD_CACHE_GB is not a number.
     """
     root = root or cache_root()
     root.mkdir(parents=True, exist_ok=True)
-    told_bytes()  # says what is wrong with it before anything else happens
+    limit_bytes()  # fails before anything is read
     sweep(root)
-    told = [_Told(on_samples) for _ in parts]
+    counters = [_Progress(on_samples) for _ in parts]
     try:
-        entries = [
-            _entry(root, dataset, rows, size, resize, part.reach) for rows, part in zip(parts, told, strict=True)
-        ]
+        return MappedSplit(
+            [
+                _decoded_entry(root, dataset, rows, size, resize, counter.reach)
+                for rows, counter in zip(parts, counters, strict=True)
+            ],
+            size,
+        )
     except NoRoomError as error:
-        samples = sum(len(rows) for rows in parts)
-        warnings.warn(_no_room(error, samples, size, root), stacklevel=2)
-        for rows, part in zip(parts, told, strict=True):
-            part.reach(len(rows))
-        return OnTheFlySplit(dataset, np.concatenate(parts), size, resize)
-    return MappedSplit(entries, size)
+        # Not the error: its traceback would keep all entries in use.
+        warning = _no_room(error, sum(map(len, parts)), size, root)
+    total = dataset.info.counts.samples
+
+    def reach(copied: int) -> None:
+        for rows, counter in zip(parts, counters, strict=True):
+            counter.reach(len(rows) * copied // total)
+
+    images: CachedImages | StoredImages
+    try:
+        images = CachedImages(_encoded_entry(root, dataset, reach))
+    except NoRoomError as error:
+        images = StoredImages(dataset)
+        warning += f" The encoded images ({byte_size(error.needed)}) do not fit either and are read from the data set."
+        reach(total)
+    warnings.warn(warning, stacklevel=2)
+    return OnTheFlySplit(dataset, images, np.concatenate(parts), size, resize)
 
 
 def cache_root() -> Path:
@@ -84,39 +111,38 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinhead"
 
 
+def _decoded_entry(
+    root: Path, dataset: Dataset, rows: NDArray[np.int64], size: int, resize: Resize, reach: _Reach
+) -> Entry:
+    key = hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
+    path = root / entry_name(dataset.info.fingerprint, "decoded", f"{size}px", resize, key)
+    return _entry(path, DECODED_ARRAYS, partial(build_decoded, dataset, rows, size, resize), len(rows), reach)
+
+
+def _encoded_entry(root: Path, dataset: Dataset, reach: _Reach) -> Entry:
+    path = root / entry_name(dataset.info.fingerprint, "encoded")
+    return _entry(path, ENCODED_ARRAYS, partial(build_encoded, dataset), dataset.info.counts.samples, reach)
+
+
 def _entry(
-    root: Path,
-    dataset: Dataset,
-    rows: NDArray[np.int64],
-    size: int,
-    resize: Resize,
-    reach: Callable[[int], None],
-) -> MappedEntry:
-    """The entry of `rows`, built if it is not there."""
-    entry = root / f"{dataset.info.fingerprint[:16]}-{_form(size, resize)}-{_key(rows)}"
-    with _locked(entry, reach):
-        if entry.is_dir():
-            os.utime(entry)
-        else:
-            build(dataset, rows, size, resize, entry, reach)
-        # Mapped while we hold its lock: until then, it may go.
-        mapped = MappedEntry(entry, size)
-    reach(len(rows))
-    return mapped
-
-
-def _form(size: int, resize: Resize) -> str:
-    """'area' goes unnamed, as when it was the only way: entries of that time stay in use."""
-    return f"{size}px" if resize == "area" else f"{size}px-{resize}"
-
-
-def _key(rows: NDArray[np.int64]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
+    path: Path, names: Sequence[str], build: Callable[[Path, _Reach], None], samples: int, reach: _Reach
+) -> Entry:
+    """Open an entry; it is built if it is missing or damaged."""
+    # Opened under its lock: an entry that is not in use may be evicted.
+    with _locked(path, reach):
+        try:
+            entry = Entry(path, names)
+        except (FileNotFoundError, ValueError):
+            build(path, reach)
+            entry = Entry(path, names)
+        os.utime(path)
+    reach(samples)
+    return entry
 
 
 @contextmanager
-def _locked(entry: Path, reach: Callable[[int], None]) -> Iterator[None]:
-    """Wait for the lock of an entry; `reach` is told how far the one who has it is."""
+def _locked(entry: Path, reach: _Reach) -> Iterator[None]:
+    """Wait for the lock of an entry; meanwhile, report the progress of the process that holds it."""
     lock = entry_lock(entry)
     while True:
         try:
@@ -131,8 +157,8 @@ def _locked(entry: Path, reach: Callable[[int], None]) -> Iterator[None]:
         lock.release()
 
 
-class _Told:
-    """Tells of each sample once, although a builder that dies is followed by one that begins anew."""
+class _Progress:
+    """Reports each sample once, although another process starts again when the one that builds dies."""
 
     def __init__(self, on_samples: Callable[[int], None] | None) -> None:
         self._on_samples = on_samples

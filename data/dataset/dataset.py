@@ -113,7 +113,7 @@ class Dataset:
     @cached_property
     def ids(self) -> SampleIds:
         """The samples' ids in storage order; only their columns are read."""
-        calls = (partial(group.read, ID_COLUMNS) for group in self._sample_groups)
+        calls = (partial(group.read, ID_COLUMNS) for group in self.sample_groups)
         table = pa.concat_tables(ahead(calls, SMALL_READS))
         return SampleIds(**{name: IdColumn(table[name]) for name in ID_COLUMNS})
 
@@ -155,7 +155,7 @@ class Dataset:
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < total:
             raise ValueError(f"Row numbers must be in 0..{total - 1}, not {wanted[0]}..{wanted[-1]}.")
         chosen = []
-        for group in self._sample_groups:
+        for group in self.sample_groups:
             start, stop = np.searchsorted(wanted, [group.first, group.first + group.rows])
             if start < stop:
                 chosen.append((group, wanted[start:stop] - group.first))
@@ -190,7 +190,7 @@ class Dataset:
                 )
             ids_of_group.setdefault(self._group_of_background[bg_id], set()).add(bg_id)
         numbers = sorted(ids_of_group)
-        groups = [self._background_groups[number] for number in numbers]
+        groups = [self.background_groups[number] for number in numbers]
         tables = self._tables(groups, BACKGROUND_COLUMNS.names)
         for number, group, table in zip(numbers, groups, tables, strict=True):
             for row, bg_id in enumerate(table["bg_id"].to_pylist()):
@@ -198,18 +198,18 @@ class Dataset:
                     yield group.path, bg_id, table["bg"][row].as_py()
 
     @cached_property
-    def _sample_groups(self) -> tuple[RowGroup, ...]:
-        parts = [part for part in self.info.parts if part.kind == "samples"]
-        return tuple(row_groups(self.path, parts, SAMPLE_COLUMNS))
+    def sample_groups(self) -> tuple[RowGroup, ...]:
+        """The row groups of samples, in storage order."""
+        return tuple(row_groups(self.path, self.info.parts_of("samples"), SAMPLE_COLUMNS))
 
     @cached_property
-    def _background_groups(self) -> tuple[RowGroup, ...]:
-        parts = [part for part in self.info.parts if part.kind == "backgrounds"]
-        return tuple(row_groups(self.path, parts, BACKGROUND_COLUMNS))
+    def background_groups(self) -> tuple[RowGroup, ...]:
+        """The row groups of backgrounds, in storage order."""
+        return tuple(row_groups(self.path, self.info.parts_of("backgrounds"), BACKGROUND_COLUMNS))
 
     @cached_property
     def _group_of_background(self) -> dict[str, int]:
-        tables = ahead((partial(group.read, ["bg_id"]) for group in self._background_groups), SMALL_READS)
+        tables = ahead((partial(group.read, ["bg_id"]) for group in self.background_groups), SMALL_READS)
         return {bg_id: number for number, table in enumerate(tables) for bg_id in table["bg_id"].to_pylist()}
 
 

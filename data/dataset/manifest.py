@@ -69,6 +69,10 @@ class DatasetInfo:
     source: dict[str, Any]
     """Where the data came from, as JSON values; the writer's caller decides what it says."""
 
+    def parts_of(self, kind: PartKind) -> list[Part]:
+        """The parts of one kind, in storage order."""
+        return [part for part in self.parts if part.kind == kind]
+
     def to_json(self) -> str:
         """Return the text of `dataset.json`."""
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"

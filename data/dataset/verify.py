@@ -116,7 +116,7 @@ class _Work:
             move(-(-(done + part.bytes) // 2**20) - -(-done // 2**20), self._note())
             done += part.bytes
         for name in ("samples", "backgrounds"):
-            rows, count = sum(part.rows for part in self._info.parts if part.kind == name), self._count(name)
+            rows, count = sum(part.rows for part in self._info.parts_of(name)), self._count(name)
             if rows != count:
                 self._add([Fault(part=MANIFEST_NAME, reason=f"it counts {count} {name}, but its parts have {rows}")])
 

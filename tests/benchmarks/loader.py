@@ -83,7 +83,7 @@ class Ours:
             decoded, Dataset.open(directory / "dataset"), [rows], SIZE, resize="area", root=directory / "cache"
         )
         self._loader = self._new_loader()
-        self._files = list((directory / "cache").rglob("*.arrow"))
+        self._files = list((directory / "cache").rglob("*.npy"))
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`."""

@@ -1,4 +1,4 @@
-"""Peak memory of writing, reading and verifying a data set, at two numbers of samples.
+"""Peak memory of writing, reading, verifying and caching a data set, at two numbers of samples.
 
 .venv/bin/python tests/benchmarks/memory.py [--json FILE] [--samples 2000 20000]
 
@@ -7,15 +7,18 @@ Each is a process of its own; what it has when it has only loaded the library is
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from results import arguments, publish
 
+from data.cache.cache import decoded
 from data.dataset.dataset import Dataset, write_dataset
 from data.dataset.verify import verify
 from data.images import encode_png
@@ -25,7 +28,7 @@ SIDE = 48
 VARIANTS = 16
 """Different pictures; they are stored anew with each sample."""
 PART_BYTES = 8 * 2**20
-TASKS = ("base", "write", "ids", "read", "verify")
+TASKS = ("base", "write", "ids", "read", "verify", "on_the_fly")
 
 
 def main() -> None:
@@ -65,8 +68,20 @@ def _run(task: str, path: Path, count: int) -> float:
             pass
     elif task == "verify":
         verify(path, threads=2)
+    elif task == "on_the_fly":
+        _decode_on_the_fly(path, count)
     status = Path("/proc/self/status").read_text()
     return float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
+
+
+def _decode_on_the_fly(path: Path, count: int) -> None:
+    """All samples in batches, where the cache has room for the encoded images alone."""
+    stored = sum(file.stat().st_size for file in path.iterdir())
+    os.environ["TWINHEAD_CACHE_GB"] = str(1.1 * stored / 1e9)
+    with tempfile.TemporaryDirectory() as root, warnings.catch_warnings(action="ignore"):
+        split = decoded(Dataset.open(path), [np.arange(count)], 2 * SIDE, root=Path(root))
+        for rows in np.array_split(np.arange(count), -(-count // 32)):
+            split.gather(rows)
 
 
 def _samples(count: int) -> Iterator[EncodedSample]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
 from data.cache.cache import DecodedPictures, DecodedSplit, decoded
 from data.dataset.dataset import Dataset, write_dataset
-from data.images import encode_sample
+from data.images import encode_sample, resize
 from data.loader import Loader
 from data.schema import Batch, EncodedSample, Sample
 
@@ -172,6 +174,29 @@ def test_an_epoch_goes_on_where_it_stopped(split_of: SplitOf, prefetch: bool) ->
         rest = all_of(resumed.epoch(3, first_batch=first))
         assert len(rest) == len(whole) - first
         assert all(map(torch.equal, rest, whole[first:]))
+
+
+@pytest.mark.parametrize("gigabytes", ["1", "0.00018", "0"])
+def test_batches_are_those_of_direct_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: str) -> None:
+    """The same seed gives the same bytes, whether decoded images, encoded ones, or none fit into the cache."""
+    write_dataset(samples(), tmp_path / "set", source={})
+    dataset = Dataset.open(tmp_path / "set")
+    monkeypatch.setenv("TWINHEAD_CACHE_GB", gigabytes)
+    with warnings.catch_warnings(action="ignore"):
+        split = decoded(dataset, [np.arange(COUNT)], 2 * SIZE, root=tmp_path / "cache")
+    stored = list(dataset.read())
+    order = np.random.default_rng((7, 3)).permutation(COUNT)
+    for rows, batch in zip(np.array_split(order, 5), loader(split, seed=7).epoch(3), strict=True):
+        for name in ("bg", "fg_bg", "mask", "depth"):
+            wanted = np.stack([resize(getattr(stored[row], name), 2 * SIZE) for row in rows])
+            tensor = getattr(batch, name)
+            found = tensor.permute(0, 2, 3, 1).numpy() if tensor.shape[1] == 3 else tensor[:, 0].numpy()
+            np.testing.assert_array_equal(found, wanted, err_msg=name)
+    assert [path.name.split("-")[2] for path in tmp_path.glob("cache/*/")] == {
+        "1": ["decoded"],
+        "0.00018": ["encoded"],
+        "0": [],
+    }[gigabytes]
 
 
 @pytest.mark.parametrize("kind", [Augmenter, DeviceAugmenter])

@@ -23,7 +23,6 @@ from data.images import Resize, encode_sample, resize
 from data.schema import EncodedSample, Sample
 
 COUNT = 150
-"""More than two record batches of an entry."""
 ROOMS = 7
 
 
@@ -77,7 +76,7 @@ def entries(root: Path) -> list[str]:
 
 @pytest.mark.parametrize("size", [16, 24, 32])
 def test_what_is_gathered_is_what_was_stored(dataset: Dataset, tmp_path: Path, size: int) -> None:
-    """A trial must see the data set's pictures, in the order that it asks for them, whatever their record batch."""
+    """A trial must see the data set's pictures, in the order that it asks for them, whatever that is."""
     rows = np.arange(3, COUNT, dtype=np.int64)
     split = decoded(dataset, [rows], size, root=tmp_path)
     order = np.random.default_rng(0).permutation(len(rows))[:100]
@@ -181,10 +180,36 @@ def test_each_way_to_resize_has_an_entry_of_its_own(dataset: Dataset, tmp_path: 
         assert len(entries(tmp_path)) == count
 
 
-def test_entries_from_before_there_was_a_choice_stay_in_use(dataset: Dataset, tmp_path: Path) -> None:
-    """The same pictures keep the same name: nobody decodes a large data set twice for a new version."""
-    decoded(dataset, [np.arange(12, dtype=np.int64)], 16, resize="area", root=tmp_path)
-    assert entries(tmp_path) == [f"{dataset.info.fingerprint[:16]}-16px-700a4498438a801b"]
+@pytest.mark.parametrize("name", ["bg", "fg_bg", "mask", "depth", "index"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "without a header"])
+def test_a_damaged_entry_is_built_again(dataset: Dataset, tmp_path: Path, name: str, damage: str) -> None:
+    """A disk that was full elsewhere, or a careless deletion, must not end every later search on the node."""
+    rows = np.arange(12, dtype=np.int64)
+    decoded(dataset, [rows], 16, root=tmp_path)
+    (file,) = tmp_path.glob(f"*/{name}.npy")
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-8] if damage == "truncated" else b"\0" * len(content))
+    check(decoded(dataset, [rows], 16, root=tmp_path).gather(rows), expected(dataset, rows, 16))
+    assert file.read_bytes() == content
+    assert len(entries(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_pages_are_requested_for_splits_of_any_size(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Of a split that is larger than memory, other pages are read, but never other images."""
+    monkeypatch.setattr("data.cache.mapped._IN_MEMORY", share)
+    rows = np.arange(COUNT, dtype=np.int64)
+    split = decoded(dataset, [rows[:70], rows[70:]], 32, root=tmp_path)
+    wanted = expected(dataset, rows, 32)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(COUNT)
+        split.prefetch(order[:20])
+        check(split.gather(order), DecodedPictures(*(stack[order] for stack in wanted)))
 
 
 def test_rows_must_be_in_storage_order(dataset: Dataset, tmp_path: Path) -> None:
@@ -201,13 +226,16 @@ def test_what_a_dead_builder_left_is_not_used(dataset: Dataset, tmp_path: Path) 
     (name,) = entries(tmp_path / "elsewhere")
     left = tmp_path / "cache" / f".{name}.building"
     left.mkdir(parents=True)
-    (left / "samples.arrow").write_bytes(b"ARROW1")
+    (left / "index.npy").write_bytes(b"\x93NUMPY")
     (left / "stray").write_text("")
     check(decoded(dataset, [rows], 16, root=tmp_path / "cache").gather(rows), expected(dataset, rows, 16))
     assert not left.exists()
     assert sorted(path.name for path in (tmp_path / "cache" / name).iterdir()) == [
-        "backgrounds.arrow",
-        "samples.arrow",
+        "bg.npy",
+        "depth.npy",
+        "fg_bg.npy",
+        "index.npy",
+        "mask.npy",
     ]
 
 
@@ -308,7 +336,7 @@ def test_an_error_half_way_leaves_no_entry(tmp_path: Path) -> None:
 def test_the_size_on_disk_is_known_beforehand(dataset: Dataset, tmp_path: Path) -> None:
     """A search says what its cache will take before it fills a disk."""
     decoded(dataset, [np.arange(COUNT, dtype=np.int64)], 32, root=tmp_path)
-    taken = sum(path.stat().st_size for path in tmp_path.rglob("*.arrow"))
+    taken = sum(path.stat().st_size for path in tmp_path.rglob("*.npy"))
     assert decoded_bytes(COUNT, ROOMS, 32) <= taken <= 1.02 * decoded_bytes(COUNT, ROOMS, 32)
 
 

@@ -147,6 +147,23 @@ def test_pictures_are_decoded_from_a_store(port: int, tmp_path: Path) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_images_that_are_decoded_on_the_fly_are_fetched_once(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every epoch would fetch them again: encoded, they fit where they do not fit decoded."""
+    place, rows = address(port, "on-the-fly"), np.arange(8)
+    write_dataset(samples(8), place, source={}, part_bytes=2000)
+    expected = decoded(Dataset.open(place), [rows], 48, root=tmp_path / "large").gather(rows)
+
+    monkeypatch.setenv("TWINHEAD_CACHE_GB", "0.00005")
+    with pytest.warns(UserWarning, match="decoded anew"):
+        split = decoded(Dataset.open(place), [rows], 48, root=tmp_path / "small")
+    store(port).delete_dir(f"{BUCKET}/on-the-fly")
+
+    for mine, theirs in zip(split.gather(rows), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_another_process_can_read_it(port: int) -> None:
     """Workers are sent the data set, opened and read from before."""
     place = address(port, "sent")

@@ -1,0 +1,104 @@
+"""The interface of a split whose images are decoded: batches are gathered from it by index.
+
+Shapes: B samples of a batch, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.schema import Pixels
+
+_MAX_BLOCKS = 4
+"""Memory blocks of batches that are kept for the next batches."""
+
+
+class DecodedPictures(NamedTuple):
+    """Images of a batch, uint8, in the requested order."""
+
+    bg: Pixels
+    """(B, S, S, 3)"""
+    fg_bg: Pixels
+    """(B, S, S, 3)"""
+    mask: Pixels
+    """(B, S, S)"""
+    depth: Pixels
+    """(B, S, S)"""
+
+
+class DecodedSplit(ABC):
+    """The samples of a split at one size; safe to use from several threads."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._blocks = _Blocks()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def gather(self, rows: NDArray[np.int64]) -> DecodedPictures:
+        """Copy the images of `rows` (B,), in that order. Their memory is reused once no array refers to it.
+
+        Raises:
+            InputError: if an image is decoded on the fly and cannot be.
+        """
+
+    @abstractmethod
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
+        """Start to load `rows` (B,), which will be gathered next, and return at once."""
+
+    def _empty(self, count: int) -> DecodedPictures:
+        """Uninitialised images of `count` samples."""
+        side, area = self.size, count * self.size**2
+        block = self._blocks.take(8 * area)
+        bg, fg_bg, mask, depth = np.split(block, (3 * area, 6 * area, 7 * area))
+        photos, planes = (count, side, side, 3), (count, side, side)
+        return DecodedPictures(bg.reshape(photos), fg_bg.reshape(photos), mask.reshape(planes), depth.reshape(planes))
+
+
+class _Blocks:
+    """Memory blocks that are reused once no array refers to them.
+
+    The allocator would return the memory of a batch to the system, which zeroes it page by page for the next batch:
+    that takes longer than the copying.
+    """
+
+    def __init__(self) -> None:
+        # Single operations of a deque need no lock, which a finalizer could wait for in the thread that holds it.
+        self._free: deque[Pixels] = deque(maxlen=_MAX_BLOCKS)
+
+    def take(self, count: int) -> Pixels:
+        """Uninitialised bytes (count,)."""
+        block = self._fitting(count)
+        # numpy makes the owner of a buffer the base of all its views: `lent` lives as long as the last of them.
+        lent = np.frombuffer(block.data, np.uint8, count)
+        weakref.finalize(lent, _give_back, weakref.ref(self), block).atexit = False
+        return lent
+
+    def give_back(self, block: Pixels) -> None:
+        """Keep a block for reuse; of more than `_MAX_BLOCKS`, the oldest is dropped."""
+        self._free.append(block)
+
+    def _fitting(self, count: int) -> Pixels:
+        for _ in range(len(self._free)):
+            try:
+                block = self._free.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if count <= block.nbytes <= 2 * count:
+                return block
+            self._free.appendleft(block)
+        return np.empty(count, np.uint8)
+
+
+def _give_back(blocks: weakref.ref[_Blocks], block: Pixels) -> None:
+    owner = blocks()
+    if owner is not None:
+        owner.give_back(block)

@@ -6,12 +6,12 @@ Shapes: H and W height and width in pixels. Photographs are (H, W, 3) RGB, plane
 from __future__ import annotations
 
 import functools
-import os
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from data.atomic import replacing
 from data.dataset.statistics import FOREGROUND_ABOVE
 from data.images import encode_png, resize_to
 
@@ -133,14 +133,14 @@ def contact_sheet(dataset: Dataset, samples: int = 8, columns: Sequence[str] = C
 
 
 def save_png(pixels: Pixels, path: Path) -> None:
-    """Write (H, W, 3) RGB or (H, W) as a PNG file, which is never seen half written."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    """Write (H, W, 3) RGB or (H, W) as a PNG file, which is never seen half written.
+
+    Raises:
+        DiskError: if the file system is full or has another fault of its own.
+        OSError: if it refuses for another reason.
+    """
+    with replacing(path, durable=False) as partial:  # a trial writes one after every best epoch
         partial.write_bytes(encode_png(pixels))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _spread(bg_ids: Sequence[str], count: int) -> list[int]:

@@ -7,7 +7,6 @@ agree; the next search measures again.
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+
+from data.atomic import replace_file
 
 
 def recall(file: Path | None, key: str, measure: Callable[[], Any], is_valid: Callable[[Any], bool]) -> Any:
@@ -36,9 +37,7 @@ def recall(file: Path | None, key: str, measure: Callable[[], Any], is_valid: Ca
         known = _read(file)
         if not is_valid(known.get(key)):
             known[key] = measure()
-            beside = file.with_name(f".{file.name}.{os.getpid()}")
-            beside.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-            beside.replace(file)
+            replace_file(file, json.dumps(known, indent=1) + "\n")
     return known[key]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,9 +33,11 @@ from data.cache.mapped import (
 )
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset
+from data.disk import disk_error
+from data.errors import InputError
 from data.images import Resize
 
-__all__ = ["DecodedPictures", "DecodedSplit", "cache_root", "decoded", "decoded_bytes"]
+__all__ = ["DecodedPictures", "DecodedSplit", "cache_root", "decoded", "decoded_bytes", "open_cache"]
 
 CACHE = "TWINHEAD_CACHE"
 _POLL_SECONDS = 0.2
@@ -69,10 +72,9 @@ def decoded(
         on_samples: progress callback, called with the number of samples that became ready since the last call.
 
     Raises:
-        InputError: if an image cannot be decoded, or $TWINHEAD_CACHE_GB is not a number.
+        InputError: if an image cannot be decoded, the cache cannot be written, or $TWINHEAD_CACHE_GB is not a number.
     """
-    root = root or cache_root()
-    root.mkdir(parents=True, exist_ok=True)
+    root = open_cache(root)
     limit_bytes()  # fails before anything is read
     sweep(root)
     counters = [_Progress(on_samples) for _ in parts]
@@ -109,6 +111,29 @@ def cache_root() -> Path:
     if named := os.environ.get(CACHE):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinhead"
+
+
+def open_cache(root: Path | None = None) -> Path:
+    """The directory of the cache, made if it is missing and tested by writing a file.
+
+    Args:
+        root: another one than `cache_root()`.
+
+    Raises:
+        InputError: if it cannot be written.
+        DiskError: if its file system is full or has another fault.
+    """
+    where = root or cache_root()
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=where):
+            pass
+    except OSError as error:
+        reason = "it is not a directory" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise disk_error(error, where) or InputError(
+            f"The cache '{where}' cannot be written ({reason}); set ${CACHE} to a directory that can."
+        ) from None
+    return where
 
 
 def _decoded_entry(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.cache.budget import INDEX, NoRoomError, building_path, room
+from data.disk import FULL, free_bytes
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """The dtype ('u1', 'i8') and the shape of each array of an entry."""
@@ -25,7 +25,6 @@ _PROGRESS_SECONDS = 0.2
 """How often a process that builds an entry writes its progress, for the processes that wait for it."""
 _MAX_HEADER = 2**10
 """An upper bound of the bytes of an .npy header."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Entry:
@@ -115,9 +114,9 @@ def new_entry(entry: Path, layout: Layout, reach: Callable[[int], None]) -> Iter
         (building / _PROGRESS).unlink()
         building.rename(entry)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
-        raise NoRoomError(needed, shutil.disk_usage(entry.parent).free) from error
+        raise NoRoomError(needed, free_bytes(entry)) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

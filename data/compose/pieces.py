@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from data.atomic import replace_file, replacing
 from data.compose.placing import compose_sample, open_stage
+from data.disk import disk_error
 from data.errors import InputError
 from data.schema import SAMPLE_COLUMNS, EncodedSample
 
@@ -170,36 +171,35 @@ class PieceFolder:
         self.check(made_of)
         if self._record.exists():
             return
-        half = self._record.with_suffix(".half")
-        half.write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
-        half.replace(self._record)
+        replace_file(self._record, json.dumps(made_of, indent=2) + "\n")
 
     def _remove_halves(self) -> None:
-        """What a killed run did not come to finish."""
-        for path in self.path.glob("*.half"):
-            path.unlink()
-        for path in self.path.glob(f".{self.whole.name}.*"):
-            shutil.rmtree(path, ignore_errors=True)
+        """What a killed run did not come to finish; one of an earlier version named them otherwise."""
+        for path in [*self.path.glob("*.half"), *self.path.glob(".*.partial-*")]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise disk_error(error, self.path) or _unwritable(self.path, error) from error
 
 
 def make_piece(piece: Piece, file: Path) -> None:
     """Compose a piece; the file appears when it is whole.
 
     Raises:
-        InputError: if a source was changed, or the disk does not take it.
+        InputError: if a source was changed, or the file cannot be written.
+        DiskError: if the file system is full or has another fault of its own.
     """
-    half = file.with_suffix(".half")
     rows: list[dict[str, str | bytes]] = []
     writer: pa.RecordBatchFileWriter | None = None
     try:
-        with half.open("wb") as sink:
+        with replacing(file) as half, half.open("wb") as sink:
             for sample in piece.samples():
                 if writer is None:
                     writer = pa.ipc.new_file(sink, SAMPLE_COLUMNS.with_metadata({BACKGROUND: sample.bg}))
@@ -210,9 +210,6 @@ def make_piece(piece: Piece, file: Path) -> None:
             if writer is not None:
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, SAMPLE_COLUMNS))
                 writer.close()
-            sink.flush()
-            os.fsync(sink.fileno())
-        half.replace(file)
     except OSError as error:
         raise _unwritable(file, error) from error
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from data.dataset.manifest import Part
 from data.dataset.storage import refused
+from data.disk import disk_error
 from data.errors import InputError
 from data.parallel import ahead
 
@@ -199,13 +200,23 @@ def row_groups(directory: Location, parts: Sequence[Part], schema: pa.Schema) ->
 
 @contextlib.contextmanager
 def writing_to(directory: Location) -> Iterator[None]:
-    """Turn what the filesystem refuses into an InputError that names the place."""
+    """Turn what the filesystem refuses into a sentence that names the place.
+
+    Raises:
+        DiskError: if it is full or has another fault of its own.
+        InputError: if it refuses for another reason.
+    """
     try:
         yield
     except OSError as error:
         place = directory if directory.scheme else directory.parent
-        raise refused(place, error) or InputError(
-            f"The data set cannot be written to '{place}' ({error}); free space there, or give another place."
+        fault = None if directory.scheme else disk_error(error, place.path)
+        raise (
+            fault
+            or refused(place, error)
+            or InputError(
+                f"The data set cannot be written to '{place}' ({error}); free space there, or give another place."
+            )
         ) from error
 
 

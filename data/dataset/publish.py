@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
+from data.atomic import replace_file
 from data.dataset.manifest import MANIFEST_NAME
 from data.dataset.partial import partial_directory, unwritable
 from data.dataset.parts import writing_to
@@ -22,7 +23,6 @@ from data.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from data.dataset.storage import Place
 
@@ -49,7 +49,7 @@ class Building:
             if path is None or final is None:
                 _write_last(self.directory / MANIFEST_NAME, manifest)
             else:
-                _write_synced(path / MANIFEST_NAME, manifest)
+                replace_file(path / MANIFEST_NAME, manifest)
                 path.rename(final)
 
 
@@ -122,10 +122,3 @@ def _write_last(manifest: Location, text: str) -> None:
         with contextlib.suppress(OSError):
             manifest.filesystem().delete_file(manifest.path)
         raise
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -57,6 +57,7 @@ def front(name: str, objectives: str | None, svg: Path | None, storage: Path, as
 
 
 def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: Path) -> None:
+    from data.atomic import replace_file
     from data.errors import InputError
     from search.results.front_chart import as_svg
 
@@ -65,7 +66,8 @@ def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: P
             f"There is nothing to draw of one objective, '{objectives[0]}'; give two, such as --objectives score,-macs."
         )
     try:
-        file.write_text(as_svg(points, objectives, f"Trade-offs of the search '{name}'"), encoding="utf-8")
+        file.parent.stat()  # no directory is made for a picture
+        replace_file(file, as_svg(points, objectives, f"Trade-offs of the search '{name}'"))
     except OSError as error:
         raise InputError(f"The chart cannot be written to '{file}' ({error.strerror}); give another --svg.") from None
 

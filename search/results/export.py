@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset.partial import partial_directory, unwritable
+from data.disk import disk_error
 from data.errors import InputError
 from trainable.loop.checkpoint import (
     CHECKSUMS,
@@ -181,11 +182,11 @@ def _beside(destination: Path) -> Iterator[Path]:
             yield beside
             shutil.rmtree(place, ignore_errors=True)
             beside.rename(place)
-    except OSError as error:
-        raise _unwritable(destination, error) from None
+    except (OSError, shutil.Error) as error:  # copying a tree has an error of its own
+        raise disk_error(error, place) or _unwritable(destination, error) from None
 
 
-def _unwritable(destination: Path, error: OSError) -> InputError:
+def _unwritable(destination: Path, error: OSError | shutil.Error) -> InputError:
     return InputError(f"Nothing can be written to '{destination}' ({error}); give another directory.")
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.atomic import replace_file
 from search.results.comparison import (
     BASELINES,
     Column,
@@ -51,12 +51,7 @@ def write_report(comparison: Comparison, directory: Path) -> dict[str, Path]:
     written = {}
     for suffix, text in texts.items():
         written[suffix] = directory / f"comparison.{suffix}"
-        beside = directory / f".comparison.{suffix}.{os.getpid()}"
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(written[suffix])
-        finally:
-            beside.unlink(missing_ok=True)
+        replace_file(written[suffix], text)
     return written
 
 

@@ -12,7 +12,7 @@ import torch
 
 from data.byte_size import byte_size
 from data.cache.budget import growth_bytes
-from data.cache.cache import cache_root, decoded_bytes
+from data.cache.cache import decoded_bytes, open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.splits.splits import rows
@@ -92,11 +92,9 @@ def check_disk(
     Of those, what does not fit is decoded on the fly; checkpoints have to fit.
 
     Raises:
-        InputError: if it has not.
+        InputError: if it has not, or the cache cannot be written.
     """
-    place, cache = experiment.root, cache_root()
-    for directory in (place, cache):
-        directory.mkdir(parents=True, exist_ok=True)
+    place, cache = experiment.root, open_cache()
     needed: float = 4 * _largest(models) * checkpoints
     if place.stat().st_dev == cache.stat().st_dev:
         counts = dataset.info.counts

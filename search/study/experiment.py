@@ -15,7 +15,6 @@ STORAGE/NAME/
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import uuid
@@ -27,8 +26,10 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from data.atomic import replace_file
 from data.dataset.partial import partial_directory, unwritable
 from data.dataset.storage import check_path
+from data.disk import disk_error
 from data.errors import InputError
 from search.commands import cited, shell_command
 from search.spec.spec import SearchSpec, load_spec
@@ -230,11 +231,10 @@ class Experiment:
         try:
             with partial_directory(self.root) as beside:
                 for file, text in files.items():
-                    (beside / file.name).touch(mode=0o600 if secret else 0o666)
-                    (beside / file.name).write_text(text, encoding="utf-8")
+                    replace_file(beside / file.name, text, mode=0o600 if secret else 0o666)
                 beside.rename(self.root)
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise disk_error(error, self.root) or self._unwritable(error) from None
 
     def spec(self) -> SearchSpec:
         """The spec as run.
@@ -270,7 +270,7 @@ class Experiment:
                 f"The value of 'budget.trials' is {wanted}, but '{self.name}' has {has} already, which count; give "
                 "more."
             )
-        _write(self.spec_file, _as_yaml(spec))
+        replace_file(self.spec_file, _as_yaml(spec))
         return spec
 
     def _trials_so_far(self) -> int:
@@ -283,7 +283,7 @@ class Experiment:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Put `summary` in place, whole."""
-        _write(self.summary_file, json.dumps(dict(summary), indent=2) + "\n")
+        replace_file(self.summary_file, json.dumps(dict(summary), indent=2) + "\n")
 
     def summary(self) -> dict[str, Any]:
         """What came out.
@@ -302,6 +302,8 @@ class Experiment:
             raise InputError(
                 f"The summary '{self.summary_file}' is damaged; make it again with {cited(self.resume_command)}."
             ) from None
+        if "name" in summary:
+            summary["name"] = self.name  # the directory may have been renamed or copied
         return summary
 
 
@@ -309,14 +311,6 @@ def free_name(storage: Path, wanted: str) -> str:
     """`wanted`, or the first of `wanted`-2, `wanted`-3, … that is not in use."""
     names = [wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))]
     return next(name for name in names if not (storage / name).exists())
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside, then rename: whoever reads `path` sees it whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.touch(mode=path.stat().st_mode & 0o777 if path.exists() else 0o666)
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 def _as_yaml(spec: SearchSpec) -> str:

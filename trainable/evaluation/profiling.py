@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from data.atomic import replacing
 from data.errors import InputError
 from data.loader import Loader
 from trainable.config import TrialConfig
@@ -166,14 +167,12 @@ def _write_trace(steps: _Steps, trace: Path) -> None:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities) as profiler:
         steps.run(TRACED_STEPS)
-    beside = trace.with_name(f".{trace.name}.partial")
     try:
-        trace.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
+        with replacing(trace, durable=False) as beside:
+            beside.touch()  # the profiler says nothing where it cannot write
+            profiler.export_chrome_trace(str(beside))
     except OSError as error:
         raise InputError(f"The trace '{trace}' cannot be written ({error.strerror}); give another --out.") from None
-    profiler.export_chrome_trace(str(beside))
-    beside.replace(trace)
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ Rows added up give the figures of these pictures together, which is what resampl
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from data.atomic import replacing
 from data.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -62,15 +62,9 @@ class PictureFigures:
 
     def save(self, path: Path) -> None:
         """Write a npz file of plain arrays, which is never seen half written."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         arrays: dict[str, Any] = {"bg_ids": np.asarray(self.bg_ids, dtype=np.str_), "states": self.states}
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays, **self.own)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays, **self.own)
 
     @classmethod
     def load(cls, path: Path) -> Self:

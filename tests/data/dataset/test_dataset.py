@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from data.dataset.dataset import Dataset, write_dataset
 from data.dataset.manifest import DatasetInfo
+from data.disk import DiskError
 from data.errors import InputError
 from data.images import decode_sample, encode_png, encode_sample
 from data.schema import EncodedSample, Pixels, Sample
@@ -271,7 +272,7 @@ def test_destination_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         write_dataset(samples(2), tmp_path / "file" / "set", source={})
 
 
-def test_full_disk_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing may fail after hours: the sentence says what to do, and the space that was taken is given back."""
 
     def refuse(descriptor: int) -> None:
@@ -279,7 +280,7 @@ def test_full_disk_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", refuse)
 
-    with pytest.raises(InputError, match=r"No space left on device.*free space there"):
+    with pytest.raises(DiskError, match=rf"is full .* free\), so '{tmp_path}' cannot be written; make room there"):
         write_dataset(samples(2), tmp_path / "set", source={})
     assert list(tmp_path.iterdir()) == []
 

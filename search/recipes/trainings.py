@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
+from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.results.summary import best_score
@@ -37,7 +38,7 @@ from search.run.steps import Steps, steps_of
 from search.run.tuner import InterruptedSearchError, Stopper, run_trials
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
-from search.study.study import open_study
+from search.study.study import held_study, leaving_nothing
 from search.study.trials import RECIPE, TrialRecord, keep_best, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
@@ -155,8 +156,9 @@ def begin_given(experiment: Experiment, given: Given, dataset: Dataset) -> None:
     """Make the experiment, once it is known that the data has what the configurations want of it.
 
     Raises:
-        InputError: if a part of a split has no samples, or the name cannot be used.
+        InputError: if the cache cannot be written, a part of a split has no samples, or the name cannot be used.
     """
+    open_cache()
     for config in given.trials.values():
         split_counts(dataset, config.data)
     experiment.create_given(given.as_plain())
@@ -189,8 +191,12 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
         InterruptedSearchError: after Ctrl-C.
     """
     configs = list(given.trials.values())
-    with experiment.lock(), cluster() as dashboard:
-        study = open_study(experiment)
+    with (
+        experiment.lock(),
+        held_study(experiment) as study,
+        leaving_nothing(experiment, study),
+        cluster() as dashboard,
+    ):
         check_same_data(experiment, study, dataset)
         if not study.get_trials(deepcopy=False):
             for name in given.trials:

@@ -92,7 +92,7 @@ def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives:
     compared = [Objective.of(text) for text in objectives]
     points = []
     for trial in trials:
-        epoch = trial.best(experiment)
+        epoch = trial.best(experiment) if trial.config else None
         values = _values(experiment, trial, epoch, compared) if epoch is not None else {}
         if epoch is not None and all(map(math.isfinite, values.values())):
             points.append(Point(trial=trial, epoch=epoch, values=values))

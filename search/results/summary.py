@@ -193,11 +193,14 @@ def _best_summary(experiment: Experiment, best: Best) -> dict[str, Any]:
 
 
 def _candidates(experiment: Experiment, trials: Iterable[TrialRecord]) -> list[Best]:
-    """Each trial's best epoch that has a checkpoint; the best trial first."""
+    """The best epoch with a checkpoint of each trial, the best trial first.
+
+    A trial whose configuration was lost with a damaged record of the study is left out.
+    """
     found = []
     for trial in trials:
         epoch = trial.best(experiment)
-        if epoch is not None and epoch.checkpoint is not None:
+        if epoch is not None and epoch.checkpoint is not None and trial.config:
             found.append(Best(trial=trial, epoch=epoch, checkpoint=experiment.root / epoch.checkpoint))
     return sorted(found, key=lambda best: (-best.epoch.score, best.trial.number))
 

@@ -14,7 +14,8 @@ from typing import Any
 import optuna
 from ray import tune
 from ray.tune.experiment import Trial
-from tensorboardX import FileWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from data.images import decode_photo, encode_jpeg
@@ -112,11 +113,16 @@ class Recorder(DriverOnly, tune.Callback):
 class _Events:
     """A trial's file of events, and the picture grid that is to be shown in it next."""
 
-    writer: FileWriter
+    writer: EventsWriter
     shown: float = field(default_factory=time.monotonic)
     """When it was opened, or last got a grid."""
     waiting: tuple[int, Path] | None = None
     """Epoch and file."""
+
+    def add(self, summary: Summary, epoch: int) -> None:
+        """Write at once: tensorboardX's own thread would die of a full disk, and who waits for it wait for ever."""
+        self.writer.write_event(Event(wall_time=time.time(), step=epoch, summary=summary))
+        self.writer.flush()
 
 
 class TensorBoard(DriverOnly, tune.Callback):
@@ -132,12 +138,13 @@ class TensorBoard(DriverOnly, tune.Callback):
         """Write the scalars of an epoch."""
         if trial.trial_id not in self._events:
             directory = self._experiment.trials / str(trial.config["name"])
-            self._events[trial.trial_id] = _Events(FileWriter(str(directory)))
+            directory.mkdir(parents=True, exist_ok=True)
+            self._events[trial.trial_id] = _Events(EventsWriter(str(directory / "events")))
         events, epoch = self._events[trial.trial_id], int(result["epoch"])
         scalars = [
             Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in own_metrics(result).items()
         ]
-        events.writer.add_summary(Summary(value=scalars), epoch)
+        events.add(Summary(value=scalars), epoch)
         checkpoint = _checkpoint(self._experiment, trial, result)
         if checkpoint and (path := self._experiment.root / checkpoint / PICTURES).is_file():
             events.waiting = epoch, path
@@ -163,13 +170,13 @@ def _show(events: _Events) -> None:
     if events.waiting is None:
         return
     epoch, path = events.waiting
-    with contextlib.suppress(OSError):  # it was removed with its checkpoint
+    with contextlib.suppress(FileNotFoundError):  # it was removed with its checkpoint
         grid = decode_photo(path.read_bytes(), str(path))
         height, width, channels = grid.shape
         image = Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(grid, quality=85)
         )
-        events.writer.add_summary(Summary(value=[Summary.Value(tag="pictures", image=image)]), epoch)
+        events.add(Summary(value=[Summary.Value(tag="pictures", image=image)]), epoch)
     events.waiting, events.shown = None, time.monotonic()
 
 

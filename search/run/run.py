@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from ray import tune
 
+from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
@@ -56,9 +57,10 @@ def begin(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
     """Make the experiment, once it is known that there is all that the spec wants.
 
     Raises:
-        InputError: if a part of the split has no samples, the database of its study cannot be used, an earlier search
-            that it starts from is not there, or the name cannot be used.
+        InputError: if the cache cannot be written, a part of the split has no samples, the database of its study cannot
+            be used, an earlier search that it starts from is not there, or the name cannot be used.
     """
+    open_cache()
     split_counts(dataset, _data_config(spec))
     check_starts(spec, experiment.storage)
     check_study(experiment, spec)
@@ -89,13 +91,17 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         return experiment.summary()
     data_config = _data_config(spec)
     counts = split_counts(dataset, data_config, samples=spec.subject.samples, seed=spec.plan.search.seed)
-    with experiment.lock(), held_study(experiment) as study, cluster() as dashboard:
-        with leaving_nothing(experiment, study):
-            check_same_data(experiment, study, dataset)
-            workers, concurrent = plan(spec.plan.resources, cluster_resources())
-            check_budget(spec.plan.budget, workers)
-            check_retraining(spec.plan.retrain, workers, cluster_resources())
-            _check_disk(experiment, spec, dataset, data_config, concurrent)
+    with (
+        experiment.lock(),
+        held_study(experiment) as study,
+        leaving_nothing(experiment, study),
+        cluster() as dashboard,
+    ):
+        check_same_data(experiment, study, dataset)
+        workers, concurrent = plan(spec.plan.resources, cluster_resources())
+        check_budget(spec.plan.budget, workers)
+        check_retraining(spec.plan.retrain, workers, cluster_resources())
+        _check_disk(experiment, spec, dataset, data_config, concurrent)
         start(study, spec, experiment.storage, screen)
         before = float(study.user_attrs.get("seconds", 0.0))
         hours = spec.plan.budget.hours

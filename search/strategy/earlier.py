@@ -74,7 +74,8 @@ def best_trials(storage: Path, name: str, key: str = "search.start_from") -> lis
 
 
 def _is_start(trial: TrialRecord) -> bool:
-    return trial.state != TrialState.FAIL and trial.outcome == TRAINED and math.isfinite(_score(trial))
+    known = bool(trial.config)  # it may be lost with a damaged record
+    return known and trial.state != TrialState.FAIL and trial.outcome == TRAINED and math.isfinite(_score(trial))
 
 
 def _rank(trial: TrialRecord) -> tuple[int, float, int]:

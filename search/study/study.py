@@ -1,17 +1,23 @@
 """Optuna's study of an experiment: in a journal beside its spec, or in the database that its spec names.
 
-A search has one study, which is called as the search is: `optuna-dashboard` opens the file as well as the URL.
+A search has one study, which has the search's first name: its directory can be renamed or copied. `optuna-dashboard`
+opens the file as well as the URL.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from data.errors import InputError, UnfinishedError
@@ -26,18 +32,23 @@ from trainable.metrics.names import MODE
 
 OWNER = "experiment"
 """Attribute of a study in a database: which experiment's it is."""
+DIRECTORY = "directory"
+"""Attribute of a study in a database: where that experiment is, as an absolute path."""
 
 
 def open_study(experiment: Experiment) -> optuna.Study:
     """The experiment's study, made when it is not there.
 
+    What of a damaged journal cannot be used is said on standard error. Nothing is written to a study that is there.
+
     Raises:
-        InputError: if its database cannot be used, or has another search's study in its place.
+        InputError: if its database cannot be used, or has another search's study in its place, or the experiment is a
+            copy of the one that the study is of.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = experiment.study_url
     if url is None:
-        return _create(experiment, JournalStorage(Journal(experiment.study_file)), load_if_exists=True)
+        return _open_journal(experiment)
     source = f"search.study in '{experiment.spec_file}'"
     storage = open_database(url, source)
     with named_errors(url, source):
@@ -80,7 +91,8 @@ def held_study(experiment: Experiment) -> Iterator[optuna.Study]:
         InputError: as `open_study`.
         UnfinishedError: in the place of the database's own error, and of what Ray Tune makes of it.
     """
-    study = open_study(experiment)
+    with leaving_nothing(experiment):
+        study = open_study(experiment)
     try:
         yield study
     except Exception as error:
@@ -94,25 +106,74 @@ def held_study(experiment: Experiment) -> Iterator[optuna.Study]:
 
 
 @contextmanager
-def leaving_nothing(experiment: Experiment, study: optuna.Study) -> Iterator[None]:
-    """Within it, an InputError removes a search that has no trial yet: its name is free again once that is corrected.
+def leaving_nothing(experiment: Experiment, study: optuna.Study | None = None) -> Iterator[None]:
+    """Within it, an error removes a search none of whose trials began: its name is free for the same command again.
+
+    Ctrl-C does not: who stops a search may go on with it.
+
+    Args:
+        experiment: the search.
+        study: its own; None if that could not be opened so far.
 
     Raises:
-        InputError: the same.
+        Exception: the same.
     """
     try:
         yield
-    except InputError:
-        if not study.get_trials(deepcopy=False) and not experiment.trials.exists():
-            if experiment.study_url is not None:
-                optuna.delete_study(study_name=study.study_name, storage=study._storage)
-            experiment.remove()
+    except Exception:
+        with contextlib.suppress(Exception):  # the error that is raised says more
+            _remove_unbegun(experiment, study)
         raise
+
+
+def _remove_unbegun(experiment: Experiment, study: optuna.Study | None) -> None:
+    if experiment.trials.exists():
+        return
+    if study is None:
+        if not _has_records(experiment.study_file) and experiment.study_url is None:
+            experiment.remove()
+        return
+    if any(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
+        return
+    if experiment.study_url is not None:
+        optuna.delete_study(study_name=study.study_name, storage=study._storage)
+    experiment.remove()
+
+
+def _has_records(journal: Path) -> bool:
+    return journal.exists() and journal.stat().st_size > 0
+
+
+def _open_journal(experiment: Experiment) -> optuna.Study:
+    """The journal's one study, whatever its name; of several, the one with trials or with the experiment's name.
+
+    Earlier versions added an empty one to the journal of a directory that had been renamed.
+    """
+    storage = JournalStorage(Journal(experiment.study_file, _say_once))
+    studies = storage.get_all_studies()
+    used = [study for study in studies if storage.get_all_trials(study._study_id, deepcopy=False)] or studies
+    named = [study for study in used if study.study_name == experiment.name]
+    if len(used) > 1 and not named:
+        names = ", ".join(f"'{study.study_name}'" for study in used)
+        raise InputError(
+            f"The journal '{experiment.study_file}' has the trials of several searches, {names}; give the directory "
+            f"'{experiment.root}' the name of one of them."
+        )
+    if not used:
+        return _create(experiment, storage, load_if_exists=True)
+    return _load((named or used)[0].study_name, storage)
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    """On standard error; a command may open a study several times."""
+    sys.stderr.write(f"{sentence}\n")
 
 
 def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna.Study:
     own = experiment.study_id
-    if not _has(storage, experiment.name):
+    name = experiment.name if _has(storage, experiment.name) else _name_of(storage, own)
+    if name is None:
         if experiment.trials.exists():
             raise InputError(
                 f"{which} has no study '{experiment.name}' any more, although it has trials in '{experiment.trials}'; "
@@ -123,11 +184,44 @@ def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna
         except DuplicatedStudyError:
             raise InputError(_taken(experiment, which)) from None
         study.set_user_attr(OWNER, own)
+        study.set_user_attr(DIRECTORY, str(experiment.root))
         return study
-    study = _create(experiment, storage, load_if_exists=True)
+    study = _load(name, storage)
     if study.user_attrs.get(OWNER) != own:
         raise InputError(_taken(experiment, which))
+    _refuse_copy(experiment, study)
     return study
+
+
+def _refuse_copy(experiment: Experiment, study: optuna.Study) -> None:
+    """Two directories with one study would mix their trials; one that was moved takes its study along."""
+    here, before = experiment.root, Path(study.user_attrs.get(DIRECTORY, experiment.root))
+    if here == before:
+        return
+    original = Experiment(storage=before.parent, name=before.name)
+    if _is_of(original, experiment.study_id) and not before.samefile(here):
+        raise InputError(
+            f"The search '{experiment.name}' in '{experiment.storage}' is a copy of '{before}', whose trials are in "
+            f"the database '{study_place(experiment)}', and two directories cannot share them; use the original, or "
+            f"start a new search that begins with its best trials, with --set 'search.start_from=[{before.name}]'."
+        )
+    study.set_user_attr(DIRECTORY, str(here))
+
+
+def _is_of(experiment: Experiment, study_id: str) -> bool:
+    try:
+        return experiment.study_id == study_id
+    except (InputError, OSError):
+        return False
+
+
+def _name_of(storage: RDBStorage, own: str) -> str | None:
+    """The name of the study that is of the experiment `own`; its directory was renamed since."""
+    return next((study.study_name for study in storage.get_all_studies() if study.user_attrs.get(OWNER) == own), None)
+
+
+def _load(name: str, storage: BaseStorage) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
 
 
 def _create(experiment: Experiment, storage: BaseStorage, *, load_if_exists: bool) -> optuna.Study:

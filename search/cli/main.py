@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data.disk import disk_error
 from data.errors import InputError, UnfinishedError, without_comma
 from search.cli.compose import compose
 from search.cli.data import import_, inspect, render
@@ -30,6 +31,7 @@ from search.cli.shared import (
     resumable,
     screen,
     storage_option,
+    written_places,
 )
 from search.cli.spec import spec as spec_command
 from search.cli.streams import prepare_terminal
@@ -173,7 +175,7 @@ def search(
             begin(experiment, checked, dataset)
         except InputError as error:
             raise placed(error, spec, given_elsewhere=[key for key, _ in pairs]) from None
-    summary = resumable(experiment.resume_command, lambda: run_search(experiment, checked, dataset, shown))
+    summary = resumable(experiment, experiment.resume_command, lambda: run_search(experiment, checked, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
 
@@ -197,7 +199,7 @@ def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path, as_j
     dataset = open_data(spec.data_path, shown)
     given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
     command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)
-    summary = resumable(command, lambda: retrain_again(experiment, spec, dataset, shown))
+    summary = resumable(experiment, command, lambda: retrain_again(experiment, spec, dataset, shown))
     _show_summary(experiment, summary, as_json)
 
 
@@ -293,6 +295,12 @@ def main() -> None:
         sys.exit(BAD_INPUT)
     except UnfinishedError as error:
         click.echo(f"twinhead: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        fault = disk_error(error, *written_places())
+        if fault is None:
+            raise
+        click.echo(f"twinhead: {fault}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)  # a second Ctrl-C: no waiting for anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from data.dataset.partial import unwritable
-from data.errors import InputError
+from data.disk import DiskError, disk_error
+from data.errors import InputError, UnfinishedError
 from search.commands import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from search.study.experiment import Experiment
     from search.terminal import Screen
 
 T = TypeVar("T")
@@ -37,8 +40,12 @@ storage_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
 
 
-def resumable(command: str, work: Callable[[], T]) -> T:
-    """What `work` comes to; when it is interrupted, say that `command` goes on, and leave."""
+def resumable(experiment: Experiment, command: str, work: Callable[[], T]) -> T:
+    """The result of `work`; after an interruption, print that `command` continues, and exit.
+
+    Raises:
+        DiskError: if a file system is full or has another fault, in place of what Ray makes of it.
+    """
     from search.run.tuner import InterruptedSearchError
 
     try:
@@ -47,6 +54,22 @@ def resumable(command: str, work: Callable[[], T]) -> T:
     except (InterruptedSearchError, KeyboardInterrupt):
         click.echo(f"\nstopped; go on with: {command}", err=True)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if isinstance(error, InputError | UnfinishedError) and not isinstance(error, DiskError):
+            raise
+        fault = disk_error(error, experiment.root, *written_places())
+        if fault is None:
+            raise
+        begun = experiment.root.exists()
+        raise fault.followed_by(f"go on with '{command}'" if begun else "give the same command again") from None
+
+
+def written_places() -> list[Path]:
+    """Directories that any command may write to, beside what it is asked to write."""
+    from data.cache.cache import cache_root  # imports numpy
+
+    # Not tempfile.gettempdir(), which looks for a directory that can be written.
+    return [cache_root(), Path(os.environ.get("TMPDIR", "/tmp")), Path.cwd()]  # noqa: S108
 
 
 def pair(override: str) -> tuple[str, str]:

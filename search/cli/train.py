@@ -142,7 +142,7 @@ def _begin(experiment: Experiment, given: Given, work: Work[T]) -> T:
     experiment.refuse_existing()
     dataset = open_data(given.data_path, screen())
     begin_given(experiment, given, dataset)
-    return resumable(experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
+    return resumable(experiment, experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
 
 
 def _go_on(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
@@ -154,7 +154,7 @@ def _go_on(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
         command = cited(experiment.resume_command)
         raise InputError(f"'{experiment.name}' was not started by '{kind}'; go on with {command}.")
     dataset = open_data(given.data_path, screen())
-    return resumable(experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
+    return resumable(experiment, experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
 
 
 def _refuse_beside_resume(resume: str, *others: object) -> None:

@@ -8,8 +8,10 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.disk import disk_error
 from data.errors import InputError
 from trainable.job import Workers
 
@@ -50,6 +52,10 @@ def cluster() -> Iterator[str]:
 
     Yields:
         The dashboard's address, or an empty string.
+
+    Raises:
+        InputError: if it cannot be joined, or Ray cannot write its own files.
+        DiskError: if their file system is full or has another fault of its own.
     """
     import ray
 
@@ -58,6 +64,13 @@ def cluster() -> Iterator[str]:
             _check_reachable(address)
             context = ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
         except (OSError, RuntimeError, ValueError) as error:
+            if fault := disk_error(error, Path.home()):
+                raise fault from None
+            if isinstance(error, OSError) and error.filename is not None:
+                raise InputError(
+                    f"Ray cannot write '{error.filename}' ({error.strerror}); set HOME, where it keeps .ray, or "
+                    "RAY_TMPDIR, where it keeps its logs, to a directory that can be written."
+                ) from None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"The Ray cluster '{address}' cannot be joined ({reason}); check $RAY_ADDRESS, that the cluster runs, "

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.errors import UnfinishedError
+from data.errors import DiskError
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 """The file system, or the user's share of it, has no room left."""
@@ -27,29 +27,6 @@ _TEXTS = {os.strerror(number): number for number in _FAULTS}
 """Arrow, safetensors and other processes pass on the text alone."""
 
 
-class DiskError(UnfinishedError):
-    """A file system cannot be written, whatever is written to it.
-
-    Args:
-        problem: which file system, its fault, and the file, without a full stop.
-        advice: how the fault is removed.
-        then: what to do afterwards.
-    """
-
-    def __init__(self, problem: str, advice: str, then: str = "give the same command again") -> None:
-        super().__init__(problem, advice, then)  # all of them, so that it can be pickled
-        self.problem = problem
-        self.advice = advice
-        self.then = then
-
-    def __str__(self) -> str:
-        return f"{self.problem}; {self.advice}, then {self.then}."
-
-    def followed_by(self, then: str) -> DiskError:
-        """The same with something else to do afterwards."""
-        return DiskError(self.problem, self.advice, then)
-
-
 def disk_error(error: BaseException | None, *places: Path | str) -> DiskError | None:
     """The fault of a file system behind `error`, its causes and what it was raised from; None if there is none.
 
@@ -59,7 +36,8 @@ def disk_error(error: BaseException | None, *places: Path | str) -> DiskError | 
             names no file. Of several, the one on the file system with the fault is named.
     """
     causes = list(_chain(error))
-    if described := next((cause for cause in causes if isinstance(cause, DiskError)), None):
+    # Not by isinstance: Ray makes of the error of a task a subclass that is printed as a traceback.
+    if described := next((cause for cause in causes if type(cause) is DiskError), None):
         return described
     for cause in causes:
         number = _number(cause)

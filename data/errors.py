@@ -20,6 +20,29 @@ class UnfinishedError(RuntimeError):
     """Work that was asked for, and rightly, came to no result; its message says why. Exit code 1."""
 
 
+class DiskError(UnfinishedError):
+    """A file system cannot be written, whatever is written to it.
+
+    Args:
+        problem: which file system, its fault, and the file, without a full stop.
+        advice: how the fault is removed.
+        then: what to do afterwards.
+    """
+
+    def __init__(self, problem: str, advice: str, then: str = "give the same command again") -> None:
+        super().__init__(problem, advice, then)  # all of them, so that it can be pickled
+        self.problem = problem
+        self.advice = advice
+        self.then = then
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.advice}, then {self.then}."
+
+    def followed_by(self, then: str) -> DiskError:
+        """The same with something else to do afterwards."""
+        return DiskError(self.problem, self.advice, then)
+
+
 def without_comma(text: str) -> str | None:
     """How a number that is written with a decimal comma, or with commas between thousands, is to be written.
 

@@ -6,8 +6,12 @@ import json
 import os
 import re
 import signal
+import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from optuna.trial import TrialState
 
 from search.study.experiment import Experiment
@@ -146,6 +150,43 @@ def test_a_retraining_goes_on(drawn: Path, tmp_path: Path) -> None:
     runs = sorted(path.name for path in (tmp_path / "first/retraining").glob("run-*"))
     assert runs == ["run-0", "run-1"]
     assert load_origin(tmp_path / "first/retrained").epoch == 100
+
+
+def test_a_full_disk_ends_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> None:
+    """With one sentence that names it; once there is room again, nothing is lost."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted")
+    experiment = Experiment(storage=small, name="full")
+    try:
+        with started(
+            "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(small), *LONG, "--trials", "3"
+        ) as process:
+            wait_for(process, r"trial \d+: score")
+            with (small / "fill").open("wb", buffering=0) as fill:
+                while process.poll() is None:  # again and again, for checkpoints are removed meanwhile
+                    with suppress(OSError):
+                        while True:
+                            fill.write(bytes(2**12))
+                    time.sleep(0.01)
+            said = process.communicate()[1]
+        before = {trial.number: trial for trial in records(experiment)}
+
+        assert process.returncode == 1
+        assert "Traceback" not in said
+        [line] = [line for line in said.splitlines() if line.startswith("twinhead: ")]
+        assert f"'{small}" in line
+        assert line.endswith(f"go on with 'twinhead search --resume full --storage {small}'.")
+        assert any(trial.state == TrialState.COMPLETE for trial in before.values())
+
+        (small / "fill").unlink()
+        twinhead("search", "--resume", experiment.name, "--storage", str(small))
+
+        check_gone_on(experiment, before)
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def check_gone_on(experiment: Experiment, before: dict[int, TrialRecord]) -> None:

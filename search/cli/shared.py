@@ -13,7 +13,7 @@ import click
 
 from data.dataset.partial import unwritable
 from data.disk import DiskError, disk_error
-from data.errors import InputError, UnfinishedError
+from data.errors import DiskError, InputError, UnfinishedError
 from search.commands import DEFAULT_STORAGE
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import ray
 import torch
 from ray import tune
 
+from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
 from search.results.summary import Best
 from search.run.prepare import each_uses
@@ -74,6 +75,7 @@ def retrain(
         The checkpoint, or None if somebody pressed Ctrl-C.
 
     Raises:
+        DiskError: if a file system is full or has another fault of its own.
         UnfinishedError: if the training failed or diverged.
     """
     epochs = spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs
@@ -185,6 +187,8 @@ def _left(experiment: Experiment, config: TrialConfig, screen: Screen) -> Path |
 
 def _checkpoint(result: tune.Result) -> Path:
     metrics = result.metrics or {}
+    if fault := disk_error(result.error, result.path):
+        raise fault
     if result.error is not None or metrics.get("outcome") == "diverged":
         raise UnfinishedError(
             f"The retraining of the best configuration failed: {result.error or metrics.get('reason')}"

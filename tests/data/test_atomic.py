@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.atomic import partial_path, replace_file, replacing
-from data.disk import DiskError
+from data.errors import DiskError
 
 
 def names(directory: Path) -> list[str]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from data.atomic import replace_file, replacing
-from data.disk import DiskError, disk_error
-from data.errors import UnfinishedError
+from data.disk import disk_error
+from data.errors import DiskError, UnfinishedError
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from data.dataset.dataset import Dataset, write_dataset
 from data.dataset.manifest import DatasetInfo
-from data.disk import DiskError
-from data.errors import InputError
+from data.errors import DiskError, InputError
 from data.images import decode_sample, encode_png, encode_sample
 from data.schema import EncodedSample, Pixels, Sample
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
-from data.disk import DiskError
+from data.errors import DiskError
 from search.cli.shared import resumable
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
@@ -17,6 +18,12 @@ from search.study.study import held_study, leaving_nothing, open_study
 from tests.commands import run
 
 Command = Callable[..., Any]
+OWN = DiskError("The file system of '/disk' is full", "make room there")
+FULL = [
+    RuntimeError("1 trial failed: [Errno 28] No space left on device"),
+    RayTaskError("measure", "Traceback (most recent call last): …", OWN).as_instanceof_cause(),
+    OWN,
+]
 COMMANDS = [("search", "--name", "first", "--data"), ("train", "birender-cnn"), ("compare",)]
 
 
@@ -77,17 +84,19 @@ def test_a_study_that_cannot_be_made_frees_the_name(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_full_disk_says_how_to_go_on(tmp_path: Path, begun: bool) -> None:
+@pytest.mark.parametrize("raised", FULL, ids=["text", "task", "own"])
+def test_a_full_disk_says_how_to_go_on(tmp_path: Path, begun: bool, raised: Exception) -> None:
     """With --resume where there is something to go on with, whatever Ray made of the error."""
     experiment = Experiment(storage=tmp_path, name="first")
     if begun:
         experiment.create(load_spec(data_path="set"))
 
     def work() -> dict[str, Any]:
-        raise RuntimeError("1 trial failed: [Errno 28] No space left on device")
+        raise raised
 
     with pytest.raises(DiskError) as caught:
         resumable(experiment, experiment.resume_command, work)
+    assert type(caught.value) is DiskError
     assert str(caught.value).startswith("The file system of '")
     then = f"go on with '{experiment.resume_command}'." if begun else "give the same command again."
     assert str(caught.value).endswith(then)

@@ -17,8 +17,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.storages import JournalStorage
 
-from data.disk import DiskError
-from data.errors import InputError
+from data.errors import DiskError, InputError
 from search.spec.spec import load_spec
 from search.study.damage import LOST
 from search.study.experiment import Experiment

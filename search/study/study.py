@@ -194,9 +194,13 @@ def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna
 
 
 def _refuse_copy(experiment: Experiment, study: optuna.Study) -> None:
-    """Two directories with one study would mix their trials; one that was moved takes its study along."""
-    here, before = experiment.root, Path(study.user_attrs.get(DIRECTORY, experiment.root))
-    if here == before:
+    """Two directories with one study would mix their trials; one that was moved takes its study along.
+
+    Earlier versions did not keep where the original is: then it is looked for beside the directory, under its name.
+    """
+    here, kept = experiment.root, study.user_attrs.get(DIRECTORY)
+    before = Path(kept) if kept else here.with_name(study.study_name)
+    if kept == str(here):
         return
     original = Experiment(storage=before.parent, name=before.name)
     if _is_of(original, experiment.study_id) and not before.samefile(here):

@@ -22,7 +22,7 @@ from search.spec.spec import load_spec
 from search.study.damage import LOST
 from search.study.experiment import Experiment
 from search.study.journal import Journal
-from search.study.study import open_study
+from search.study.study import OWNER, open_study
 from search.study.trials import EpochRecord, TrialRecord, note_epoch, note_start
 
 Command = Callable[..., Any]
@@ -291,13 +291,22 @@ def test_commands_on_a_copy_name_the_copy(twinhead: Command, experiment: Experim
     assert "first" not in listed.out + learned.err + given.out
 
 
-@pytest.mark.parametrize("change", ["renamed", "moved", "copied", "copied elsewhere"])
-def test_a_study_in_a_database_has_one_directory(tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "version"),
+    [(change, "this") for change in ("renamed", "moved", "copied", "copied elsewhere")]
+    + [("renamed", "earlier"), ("copied", "earlier")],
+)
+def test_a_study_in_a_database_has_one_directory(tmp_path: Path, change: str, version: str) -> None:
     """It goes along with a directory that is renamed or moved; a copy does not join it, and says why."""
     url = f"sqlite:///{tmp_path / 'study.db'}"
     experiment = Experiment(storage=tmp_path / "storage", name="first")
     experiment.create(load_spec(overrides=[("search.study", url)], data_path="set"))
-    add_trial(open_study(experiment), 0)
+    if version == "earlier":
+        study = optuna.create_study(study_name="first", storage=url, direction="maximize")
+        study.set_user_attr(OWNER, experiment.study_id)
+        add_trial(study, 0)
+    else:
+        add_trial(open_study(experiment), 0)
     other = Experiment(
         storage=tmp_path / ("storage" if change in {"renamed", "copied"} else "elsewhere"),
         name="second" if change in {"renamed", "copied"} else "first",

@@ -49,6 +49,8 @@ def replacing(path: Path, *, durable: bool = True, fresh: bool = False) -> Itera
         else:
             partial.replace(path)
     except OSError as error:
+        if error.filename == os.fspath(partial):
+            error.filename = os.fspath(path)  # nobody knows the other name
         raise disk_error(error, path) or error  # noqa: B904 - the same error, or the sentence for it
     finally:
         _remove(partial)

@@ -46,7 +46,8 @@ def test_a_full_file_system_is_named(small: Path) -> None:
 def test_a_read_only_file_system_is_named(small: Path) -> None:
     """As a disk with errors becomes while a search runs."""
     subprocess.run(["mount", "-o", "remount,ro", small], check=True)
-    with pytest.raises(DiskError, match=rf"The file system of '{small}' is read-only .*; have it mounted for writing"):
+    sentence = rf"of '{small}' is read-only .*, so '{small / 'file'}' cannot be written; have it mounted for writing"
+    with pytest.raises(DiskError, match=sentence):
         replace_file(small / "file", "text")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from data.dataset.partial import unwritable
-from data.disk import DiskError, disk_error
+from data.disk import disk_error
 from data.errors import DiskError, InputError, UnfinishedError
 from search.commands import DEFAULT_STORAGE
 

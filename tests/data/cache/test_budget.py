@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import pytest
 
 from data.cache.budget import growth_bytes
 from data.cache.cache import DecodedPictures, decoded, decoded_bytes
+from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import Resize, encode_sample
@@ -295,6 +298,23 @@ def test_an_entry_that_an_earlier_version_uses_stays(
         with pytest.warns(UserWarning, match="decoded anew"):
             decoded(dataset, [rows()], SIZE, root=tmp_path)
     assert old.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_while_it_decodes_leaves_nothing(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Some file systems promise room and do not have it: the pictures are the same, decoded on the fly."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.warns(UserWarning, match="decoded anew"):
+        split = decoded(dataset, [rows()], SIZE, root=tmp_path)
+
+    assert isinstance(split, OnTheFlySplit)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_it_is_known_by_how_much_the_cache_will_grow(

@@ -123,7 +123,7 @@ class Journal(JournalFileBackend):
                 file.truncate(len(content) - len(damage.torn))
             self._say(
                 f"warning: the last record of the journal '{self._path}' is incomplete and was cut: {len(damage.torn)} "
-                f"bytes, {damage.torn[:60]!r}"
+                f"bytes, {damage.torn[:60].decode(errors='replace')!r}"
             )
         self._checked = True
 

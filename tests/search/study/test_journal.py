@@ -86,7 +86,7 @@ def test_an_incomplete_last_record_is_cut_before_the_next(
 
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert f"journal '{searched.study_file}' is incomplete and was cut: {len(tail)} bytes, {tail!r}" in said[0]
+    assert f"journal '{searched.study_file}' is incomplete and was cut: {len(tail)} bytes, {tail.decode()!r}" in said[0]
     assert numbers(searched) == [0, 1, 2, 3, 4]
     assert searched.study_file.read_bytes().startswith(whole + b'{"op_code":4')
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _COMMA = re.compile(r"[-+]?\d+(,\d+)+([eE][-+]?\d+)?")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
@@ -14,6 +17,19 @@ class InputError(ValueError):
     Its message is one sentence that names the value, says where it came from, and ends with what to do. The
     command line prints it alone, without a traceback, and exits with code 2.
     """
+
+
+class EnvironmentFaultError(InputError):
+    """What all trials share cannot be used for now: the data set, the cache, the storage, a node.
+
+    It is no failure of the trial that meets it. A search waits, and then trains that trial again.
+    """
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, without what to do and without a full stop."""
+        text = str(self)
+        return (text.rpartition("; ")[0] or text).removesuffix(".")
 
 
 class UnfinishedError(RuntimeError):
@@ -56,3 +72,30 @@ def without_comma(text: str) -> str | None:
         return with_point if text.count(",") == 1 else None
     whole = text.replace(",", "")
     return f"{whole}, or {with_point} with a decimal point" if text.count(",") == 1 else whole
+
+
+@contextmanager
+def environment(what: str) -> Iterator[None]:
+    """Mark a block that uses only what all trials share: whatever goes wrong in it is a fault of the environment.
+
+    A lack of memory is the exception, for it depends on the trial.
+
+    Args:
+        what: what the block uses, as the beginning of a sentence.
+
+    Raises:
+        EnvironmentFaultError: in the place of an InputError, UnfinishedError or OSError.
+    """
+    try:
+        yield
+    except EnvironmentFaultError:
+        raise
+    except (InputError, UnfinishedError) as error:
+        raise EnvironmentFaultError(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise
+        name = f": '{error.filename}'" if error.filename else ""
+        raise EnvironmentFaultError(
+            f"{what} cannot be used ({error.strerror or error}{name}); bring it back."
+        ) from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
 from data.cache.cache import DecodedSplit
+from data.errors import environment
 from data.parallel import ahead
 from data.schema import Batch, Pixels
 
@@ -63,9 +64,14 @@ class Loader:
         return _on_a_stream(calls, self.device) if self.device.type == "cuda" else ahead(calls, PREFETCHED)
 
     def batch(self, rows: NDArray[np.int64], *, epoch: int = 0, number: int = 0) -> Batch:
-        """The samples of `rows` on the loader's device, changed as those of batch `number` of `epoch` are."""
+        """The samples of `rows` on the loader's device, changed as those of batch `number` of `epoch` are.
+
+        Raises:
+            EnvironmentFaultError: if they are read only now, and cannot be.
+        """
         key = self.seed, epoch, self.rank, number
-        pictures = self.split.gather(rows)
+        with environment("The data set"):
+            pictures = self.split.gather(rows)
         if isinstance(self.augmenter, Augmenter):
             self.augmenter.change(pictures, *key)
         batch = Batch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -129,6 +130,55 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(drawn: Path, tmp_path: Path)
     assert json.loads(out)["outcomes"]["finished"] == 2
     for trial in records(experiment):
         assert [record.epoch for record in trial.epochs] == list(range(1, 41))
+
+
+def test_a_search_outlives_a_data_set_that_is_away(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk is unmounted, a share is moved: no trial is lost by it, neither for a while nor for long."""
+    data, away = tmp_path / "set", tmp_path / "away"
+    shutil.copytree(drawn, data)
+    experiment = Experiment(storage=tmp_path, name="waiting")
+    one_by_one = ("--set", "resources.concurrent=1", "--set", "scheduler.max_epochs=4")
+    where = ("--name", experiment.name, "--storage", str(tmp_path), "--data", str(data))
+    monkeypatch.setenv("TWINHEAD_OUTAGE_SECONDS", "2")
+    with started("search", *where, *LONG, *one_by_one, "--set", "scheduler.grace_epochs=4", "--trials", "6") as process:
+        wait_for(process, r"trial 0: score")
+        data.rename(away)
+        said = process.communicate(timeout=300)[1]
+    ended = [trial.number for trial in records(experiment) if trial.state == TrialState.COMPLETE]
+
+    assert process.returncode == 1
+    assert len(ended) < 6
+    assert all(trial.state in {TrialState.COMPLETE, TrialState.RUNNING} for trial in records(experiment))
+    check_outage(said, f"The data set '{data}' does not exist")
+    last = said.splitlines()[-1]
+    assert f"go on with 'twinhead search --resume waiting --storage {tmp_path}'" in last
+
+    away.rename(data)
+    monkeypatch.setenv("TWINHEAD_OUTAGE_SECONDS", "120")
+    with started("search", "--resume", experiment.name, "--storage", str(tmp_path), "--json") as process:
+        wait_for(process, r"trial \d+: score")
+        data.rename(away)
+        wait_for(process, "does not exist; waiting since")
+        away.rename(data)
+        out, said = process.communicate(timeout=300)
+
+    assert process.returncode == 0, said
+    assert "all is back after" in said
+    summary = json.loads(out)
+    assert (summary["outcomes"]["finished"], summary["trials"], summary["retried"]) == (6, 6, 0)
+    for trial in records(experiment):
+        assert [record.epoch for record in trial.epochs] == [1, 2, 3, 4]
+
+
+def check_outage(said: str, sentence: str) -> None:
+    """A command says what is missing once when it waits, and once when it ends; it shows no traceback."""
+    lines = said.splitlines()
+    assert [line for line in lines if line.startswith(sentence)] == [next(line for line in lines if "waiting" in line)]
+    assert lines[-1].startswith(f"twinhead: {sentence}, since")
+    assert "Traceback" not in said
+    assert len(lines) < 20
 
 
 def test_a_retraining_goes_on(drawn: Path, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ class TrialJob:
     """Epochs after which a checkpoint is due, beside the best ones: the scheduler's rungs."""
     group_storage: str
     """Directory for the checkpoints of worker groups; trials of a single worker report theirs to Tune."""
+    storage: str | None = None
+    """The experiment's directory: where it is gone, nothing is written in its place."""
     replay: tuple[float, ...] | None = None
     """Learning-rate factors for a plateau policy that has no validation split to watch."""
     ms_per_picture: float | None = None

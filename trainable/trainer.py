@@ -8,7 +8,8 @@ trial; a nested worker group costs some twenty, and is used only where a trial n
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray import tune
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from data.errors import EnvironmentFaultError, environment
 from data.grids import save_png
 from data.loader import Loader
 from data.schema import Pixels
@@ -47,6 +49,10 @@ def run_trial(config: dict[str, Any], *, job: TrialJob) -> None:
         config: `name` of the trial, `trial` with the values of its `TrialConfig`, `resume_from`, the directory of a
             checkpoint to go on from, or None, and maybe `refused`, why the trial is not to be trained at all.
         job: what all trials of the search have in common.
+
+    Raises:
+        EnvironmentFaultError: if what all trials share cannot be used; in a group, it is among the failures of a
+            `ray.train.WorkerGroupError`.
     """
     if refused := config.get("refused"):
         tune.report({OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": refused})
@@ -94,7 +100,7 @@ def _train(settings: dict[str, Any]) -> None:
         use_fastest_threads(config, world.device, limit=job.workers.cpus, samples=samples)
     taken = _milliseconds(config, job, world, measurements)
     excess = {name: value / job.ms_per_picture - 1 for name, value in taken.items() if job.ms_per_picture is not None}
-    reporter = _Reporter(job.workers, world, taken, excess)
+    reporter = _Reporter(job, world, taken, excess)
     try:
         if excess.get(SLOW, 0.0) > 0:
             reason = f"a pair of pictures takes {taken[SLOW]:.3g} ms, and constraints.{SLOW} is {job.ms_per_picture:g}"
@@ -129,9 +135,9 @@ class _Reporter:
     """Sends each epoch to Tune, with a checkpoint where one is due."""
 
     def __init__(
-        self, workers: Workers, world: World, taken: Mapping[str, float], violations: Mapping[str, float]
+        self, job: TrialJob, world: World, taken: Mapping[str, float], violations: Mapping[str, float]
     ) -> None:
-        self._workers = workers
+        self._job = job
         self._world = world
         self._taken = dict(taken)
         self._violations = dict(violations)
@@ -152,14 +158,23 @@ class _Reporter:
             "note": note,
         }
         if end.save is None or self._world.rank > 0:
-            _report(self._workers, metrics, None)
+            _report(self._job.workers, metrics, None)
             return
-        with tempfile.TemporaryDirectory() as directory:
+        with _storage(self._job), tempfile.TemporaryDirectory() as directory:
             path = Path(directory)
             if val is not None and end.metrics[OBJECTIVE] == training.best_score:
                 save_png(_pictures(training, val), path / PICTURES)
             end.save(path)  # last: it writes the checksums of all that is there
-            _report(self._workers, metrics, path)
+            _report(self._job.workers, metrics, path)
+
+
+@contextmanager
+def _storage(job: TrialJob) -> Iterator[None]:
+    """A block that writes to the experiment's directory; Ray would make it anew where it is gone."""
+    if job.storage is not None and not Path(job.storage).is_dir():
+        raise EnvironmentFaultError(f"The storage '{job.storage}' is gone; bring it back.")
+    with environment(f"The storage '{job.storage or job.group_storage}'"):
+        yield
 
 
 def _pictures(training: Training, val: Loader) -> Pixels:

@@ -22,10 +22,10 @@ from torch import nn
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter, is_on_device
 from data.augment.erase import BLACK, Colour, Erase
-from data.cache.cache import DecodedSplit, decoded
+from data.cache.cache import DecodedSplit, cache_root, decoded
 from data.dataset.dataset import Dataset
 from data.dataset.manifest import SampleIds
-from data.errors import InputError
+from data.errors import EnvironmentFaultError, InputError, environment
 from data.loader import Loader, batch_count
 from data.splits.splits import SplitKey, rows
 from data.splits.subset import subset
@@ -69,13 +69,15 @@ def run(
         spread: see `trainable.training.start`.
 
     Raises:
-        InputError: if the data set is not what `data` says, a part of it has no samples, or a checkpoint is of
-            another network.
+        EnvironmentFaultError: if the data set or the cache cannot be used, the data set is not what `data` says, or a
+            checkpoint is gone.
+        InputError: if a checkpoint is of another network.
         NonFiniteLossError: at the first loss that is not finite.
     """
     config = settle(config, world, resume_from=resume_from)
-    train = training_loaders(config, data, world)
-    val = evaluation_loader(config, data, data.val, world) if data.val else None
+    with environment(f"The data set '{data.path}' or the cache '{cache_root()}'"):
+        train = training_loaders(config, data, world)
+        val = evaluation_loader(config, data, data.val, world) if data.val else None
     training = start(
         config,
         steps_of_epochs=[len(loader) for loader in train],
@@ -101,6 +103,8 @@ def _resume(training: Training, checkpoints: Sequence[Path], world: World) -> No
     """Go on from the first of `checkpoints` that is whole, on all workers from the same."""
     problems: list[str] = []
     for directory in checkpoints:
+        if not directory.is_dir():
+            raise EnvironmentFaultError(f"The checkpoint '{directory}' is gone; bring the storage back.")
         own: DamagedCheckpointError | None = None
         try:
             training.resume(directory)
@@ -217,10 +221,15 @@ def _colour(mean: Sequence[float]) -> Colour:
 def read_part(
     config: DataConfig, data: TrialData, part: str, on_samples: Callable[[int], None] | None = None
 ) -> DecodedSplit:
-    """`part` of the data set, decoded at the configuration's image size or found in the node's cache."""
-    dataset = _open(data.path, data.fingerprint)
-    entries = _rows(config, data, part)
-    return decoded(dataset, entries, config.image_size, resize=config.resize, on_samples=on_samples)
+    """`part` of the data set, decoded at the configuration's image size or found in the node's cache.
+
+    Raises:
+        EnvironmentFaultError: if the data set or the cache cannot be used, or the data set is not what `data` says.
+    """
+    with environment(f"The data set '{data.path}' or the cache '{cache_root()}'"):
+        dataset = _open(data.path, data.fingerprint)
+        entries = _rows(config, data, part)
+        return decoded(dataset, entries, config.image_size, resize=config.resize, on_samples=on_samples)
 
 
 def background_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str, ...]:

@@ -199,7 +199,7 @@ def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path, as_j
     dataset = open_data(spec.data_path, shown)
     given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
     command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)
-    summary = resumable(experiment, command, lambda: retrain_again(experiment, spec, dataset, shown))
+    summary = resumable(experiment, command, lambda: retrain_again(experiment, spec, dataset, shown, command))
     _show_summary(experiment, summary, as_json)
 
 

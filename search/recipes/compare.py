@@ -106,14 +106,15 @@ def run_comparison(experiment: Experiment, given: Given, dataset: Dataset, scree
 
     Raises:
         InputError: if the data changed, or the cluster or the disk has no room.
+        UnfinishedError: if the data set, the storage or the cache was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
     with training(experiment, given, dataset, screen) as trained:
         before = float(trained.study.user_attrs.get("seconds", 0.0))
         screen.say("measuring every network and the baselines on the test pictures")
-        _measure_all(experiment, trained, screen)
-        baselines = _measure_baselines(given, trained)
+        trained.outages.outlast(lambda: _measure_all(experiment, trained, screen))
+        baselines = trained.outages.outlast(lambda: _measure_baselines(given, trained))
         seconds = round(before + time.monotonic() - started, 1)
         trained.study.set_user_attr("seconds", seconds)
     comparison = _comparison(experiment, given, trained.trials, dataset, baselines, seconds)

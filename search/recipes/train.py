@@ -82,7 +82,9 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
                 f"The training of '{name}' came to no network ({reasons}); correct its configuration."
             )
         screen.say("measuring the network and the baselines on the test pictures")
-        metrics, published, baselines = _measure_remotely(experiment, given, best, trained)
+        metrics, published, baselines = trained.outages.outlast(
+            lambda: _measure_remotely(experiment, given, best, trained)
+        )
         seconds = round(before + time.monotonic() - started, 1)
         trained.study.set_user_attr("seconds", seconds)
     hand_over(

@@ -21,6 +21,7 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.results.summary import best_score
 from search.run.cluster import cluster, cluster_resources, plan
+from search.run.outages import Outages
 from search.run.prepare import (
     OPTIMIZER_COPIES,
     alone,
@@ -117,6 +118,7 @@ class Trained:
     job: TrialJob
     trials: Sequence[TrialRecord]
     study: optuna.Study
+    outages: Outages
 
 
 def changed(config: TrialConfig, overrides: Sequence[tuple[str, str]], file: str) -> TrialConfig:
@@ -188,6 +190,7 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
 
     Raises:
         InputError: if the data changed, or the cluster or the disk has no room.
+        UnfinishedError: if the data set, the storage or the cache was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
     configs = list(given.trials.values())
@@ -225,10 +228,11 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
             screen.warn(steps.warning)
         decode(list(sizes.values()), job, dataset, screen)
         stopper = Stopper()
-        _train(experiment, given, study, job, concurrent, screen, stopper)
+        outages = Outages(experiment, job.data, screen, stopper)
+        outages.outlast(lambda: _train(experiment, given, study, job, concurrent, screen, stopper))
         if stopper.interrupted:
             raise InterruptedSearchError
-        yield Trained(job=job, trials=trial_records(study), study=study)
+        yield Trained(job=job, trials=trial_records(study), study=study, outages=outages)
 
 
 def _train(

@@ -101,6 +101,12 @@ class Budget(DriverOnly, tune.Callback):
 
     on_trial_error = on_trial_complete
 
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Count what interrupted trials used; they start anew in the next run."""
+        self._used = self.gpu_seconds
+        self._started.clear()
+        self._best_of.clear()
+
     def _end(self, score: float, outcome: str) -> None:
         if outcome == CONSTRAINT:
             return  # it was not trained, and says nothing of what training comes to

@@ -24,8 +24,10 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our callbacks write what a search keeps
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C is ours: it leaves trials to be gone on with
     "RAY_AIR_NEW_OUTPUT": "0",  # whose first lines go to standard output whatever the verbosity
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of trials that are ended with the run: their tracebacks help nobody
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # alike for all nodes that are lost: `search.failures` takes it back
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # of a stopped trial to be through; after 2, Tune forgot it and waited on
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own record of a search: ours is the study
     "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",  # of each checkpoint, and not all of its metrics again
@@ -77,7 +79,8 @@ def cluster() -> Iterator[str]:
                 "and its token in $RAY_AUTH_TOKEN or ~/.ray/auth_token."
             ) from None
         for name in ("ray.tune", "ray.train"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            # Their errors are tracebacks of trials: a trial's line says why it failed, its error.txt has the rest.
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
         finally:

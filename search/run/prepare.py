@@ -138,6 +138,7 @@ def make_job(
         workers=workers,
         checkpoint_epochs=frozenset(checkpoint_epochs),
         group_storage=str(experiment.groups),
+        storage=str(experiment.root),
         ms_per_picture=ms_per_picture,
         timed=timed,
         measurements=str(experiment.measurements),

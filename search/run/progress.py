@@ -9,6 +9,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from search.driver import DriverOnly
+from search.run.failures import find_fault, last_error, reason_of
 from search.study.trials import RECIPE, TrialRecord
 from search.terminal import Screen
 from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE
@@ -71,8 +72,13 @@ class SearchProgress(DriverOnly, tune.Callback):
         self._end(trial, said)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Write the trial's line."""
-        self._end(trial, "failed")
+        """Write the trial's line, if it failed by itself."""
+        if find_fault(last_error(trial)) is None:
+            self._end(trial, f"failed: {reason_of(trial)}")
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Forget the trials that were interrupted."""
+        self._running.clear()
 
     def _end(self, trial: Trial, said: str) -> None:
         self._running.discard(trial.trial_id)

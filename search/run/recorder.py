@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from data.images import decode_photo, encode_jpeg
 from search.driver import DriverOnly
+from search.run.failures import Failures, reason_of
 from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
 from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_retry
@@ -31,8 +31,6 @@ GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
 SINGLE = frozenset(
     (OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture", "threads")
 )
-MEMORY = re.compile(r"^[\w.]*OutOfMemoryError: ")
-"""The line of an error that says so."""
 PICTURES_SECONDS = 60.0
 """A trial that runs shows a picture grid at most so often; the last one is shown at its end."""
 
@@ -44,9 +42,10 @@ class Recorder(DriverOnly, tune.Callback):
     not asked to remove the others: it would write down the state of the whole search after every checkpoint.
     """
 
-    def __init__(self, experiment: Experiment, searcher: RungSearcher) -> None:
+    def __init__(self, experiment: Experiment, searcher: RungSearcher, failures: Failures) -> None:
         self._experiment = experiment
         self._searcher = searcher
+        self._failures = failures
         self._started: dict[str, Trial] = {}
         self._trials: dict[str, optuna.Trial] = {}
         self._checkpoints: dict[str, list[EpochRecord]] = {}
@@ -60,6 +59,7 @@ class Recorder(DriverOnly, tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Keep what was reported."""
+        self._failures.reported(trial)
         studied = self._searcher.running(trial.trial_id)
         if studied is None:
             return
@@ -84,9 +84,9 @@ class Recorder(DriverOnly, tune.Callback):
                 shutil.rmtree(self._experiment.root / record.checkpoint, ignore_errors=True)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Keep that the trial crashed and is taken up again."""
+        """Keep that the trial crashed by itself and is taken up again."""
         studied = self._searcher.running(trial.trial_id)
-        if studied is not None:
+        if self._failures.is_own(trial) and studied is not None:
             note_retry(studied)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -100,13 +100,39 @@ class Recorder(DriverOnly, tune.Callback):
         """Forget the trial; why it failed was kept when the study heard of it."""
         self._forget(trial)
 
-    def _note_failure(self, trial_id: str, studied: optuna.Trial) -> None:
-        if trial_id in self._started:
-            note_failure(studied, _reason(self._started[trial_id]))
+    def _note_failure(self, trial_id: str, studied: optuna.Trial) -> bool:
+        """Keep why a trial failed; whether it did so by itself."""
+        trial = self._started.get(trial_id)
+        if trial is not None and not self._failures.is_own(trial, ended=True):
+            return False
+        if trial is not None:
+            note_failure(studied, reason_of(trial))
+        return True
 
     def _forget(self, trial: Trial) -> None:
         for kept in (self._started, self._trials, self._checkpoints):
             kept.pop(trial.trial_id, None)
+
+
+class Retries(DriverOnly, tune.Callback):
+    """Judges the failures of a run whose trials nobody else looks at."""
+
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Note the epoch."""
+        self._failures.reported(trial)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Judge a failure after which Tune tries again."""
+        self._failures.is_own(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Judge the last failure."""
+        self._failures.is_own(trial, ended=True)
 
 
 @dataclass
@@ -159,6 +185,11 @@ class TensorBoard(DriverOnly, tune.Callback):
 
     on_trial_error = on_trial_complete
 
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Close the files of trials that were interrupted."""
+        for trial in trials:
+            self.on_trial_complete(0, trials, trial)
+
 
 def _tag(name: str) -> str:
     group = name.split("_", maxsplit=1)[0]
@@ -196,26 +227,3 @@ def _checkpoint(experiment: Experiment, trial: Trial, result: Mapping[str, Any])
     if name := result.get("checkpoint_dir_name"):
         return experiment.relative(experiment.trials / str(trial.config["name"]) / name)
     return None
-
-
-def _reason(trial: Trial) -> str:
-    """What the trial's last error comes to, in a line.
-
-    The workers of a group fail one after the other: what says most is not always what stands last.
-    """
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = [
-            line.strip()
-            for line in Path(trial.error_file or "").read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        ]
-    starts = [number for number, line in enumerate(lines) if line.startswith("Failure #")]
-    lines = lines[starts[-1] + 1 :] if starts else lines
-    for line in lines:
-        if MEMORY.search(line):
-            return line
-    for line in lines:
-        if died := line.partition("Worker exit detail: ")[2]:
-            return f"its process died: {died.partition(' Some common causes')[0]}"
-    return lines[-1] if lines else "its process ended"

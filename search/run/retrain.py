@@ -18,8 +18,10 @@ from ray import tune
 from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
 from search.results.summary import Best
+from search.run.failures import Failures
 from search.run.prepare import each_uses
 from search.run.progress import EpochProgress, MachineChange
+from search.run.recorder import Retries
 from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
@@ -75,7 +77,8 @@ def retrain(
         The checkpoint, or None if somebody pressed Ctrl-C.
 
     Raises:
-        DiskError: if a file system is full or has another fault of its own.
+        EnvironmentFaultError: if what it uses cannot be used now; called again, it continues from its checkpoint.
+        DiskError: if a file system is full or has another fault.
         UnfinishedError: if the training failed or diverged.
     """
     epochs = spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs
@@ -102,7 +105,8 @@ def retrain(
     screen.warn(steps.warning)
     with screen.bar("retraining", epochs, "epochs", done=done) as move, stopper.on_ctrl_c():
         changes = MachineChange(screen, [best.trial], "it keeps the precision of its trial")
-        listeners: list[tune.Callback] = [EpochProgress(screen, move), changes]
+        retries = Retries(Failures(stopper.pause))
+        listeners: list[tune.Callback] = [EpochProgress(screen, move), changes, retries]
         results = tune.Tuner(
             trainable(job),
             param_space={
@@ -190,9 +194,8 @@ def _checkpoint(result: tune.Result) -> Path:
     if fault := disk_error(result.error, result.path):
         raise fault
     if result.error is not None or metrics.get("outcome") == "diverged":
-        raise UnfinishedError(
-            f"The retraining of the best configuration failed: {result.error or metrics.get('reason')}"
-        )
+        reason = str(result.error or metrics.get("reason")).strip().rpartition("\n")[2]  # the last line of a traceback
+        raise UnfinishedError(f"The retraining of the best configuration failed: {reason}")
     if path := metrics.get("checkpoint_path"):
         return Path(path)
     if result.checkpoint is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -17,6 +18,7 @@ from search.results.front import front_rows
 from search.results.summary import Best, best_score, find_best, find_best_recipe, so_far, summarise, why_no_result
 from search.run.budget import Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
+from search.run.outages import Outages, outage_limit
 from search.run.prepare import (
     OPTIMIZER_COPIES,
     alone,
@@ -82,7 +84,8 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     Raises:
         InputError: if a split has no samples, the data changed, the study's database cannot be used, or the cluster or
             the disk has no room.
-        UnfinishedError: if no trial, or not the retraining, came to a network, or the study's database was lost.
+        UnfinishedError: if no trial, or not the retraining, came to a network, or the study's database was lost, or
+            the data set, the storage or the cache was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
@@ -101,6 +104,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_budget(spec.plan.budget, workers)
         check_retraining(spec.plan.retrain, workers, cluster_resources())
+        outage_limit()  # says what is wrong with it before anything is trained
         _check_disk(experiment, spec, dataset, data_config, concurrent)
         start(study, spec, experiment.storage, screen)
         before = float(study.user_attrs.get("seconds", 0.0))
@@ -110,42 +114,52 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         steps = steps_of_search(spec, counts["train"], workers.count)
         _announce(screen, experiment, spec, counts, steps, workers, concurrent, dashboard)
         job = _job(experiment, spec, dataset, workers)
+        outages = Outages(experiment, job.data, screen, stopper)
+
+        def spent() -> float:
+            return before + time.monotonic() - started - outages.seconds
+
         decode([data_config], job, dataset, screen)
-        _search(experiment, spec, study, job, concurrent, screen, stopper, budget)
-        trials = trial_records(study)
-        best = find_best(experiment, trials, say=screen.say)
-        recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
-        seconds = before + time.monotonic() - started
-        study.set_user_attr("seconds", seconds)
-        summary = summarise(
-            experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=dataset.info.fingerprint
-        )
-        summary |= outside_of(study) | {"study": study_place(experiment), "ended_by": stopper.reason or "trials"}
-        summary["optimizer_steps"] = steps.as_plain()
-        summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
-        experiment.write_summary(summary)
+        try:
+            _search(experiment, spec, study, job, concurrent, screen, stopper, budget, outages)
+        except (InterruptedSearchError, UnfinishedError):
+            with suppress(OSError, UnfinishedError):  # it may be the storage that is gone
+                _sum_up(experiment, spec, study, dataset, stopper, steps, screen, spent())
+            raise
+        summary, best, recipe = _sum_up(experiment, spec, study, dataset, stopper, steps, screen, spent())
         if stopper.interrupted:
             raise InterruptedSearchError
         if best is None:
-            raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
+            reason = why_no_result(trial_records(study))
+            raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {reason}.")
         _hand_over_best(experiment, best)
         if spec.plan.retrain.enabled:
             job = alone(on_everything(job), concurrent, spec.plan.retrain.cpus)
-            summary = _finish(experiment, spec, summary, best, recipe, job, screen)
-        summary |= {"complete": True, "seconds": round(before + time.monotonic() - started, 1)}
+            summary = _finish(experiment, spec, summary, best, recipe, job, screen, stopper, outages)
+        summary |= {"complete": True, "seconds": round(spent(), 1)}
         study.set_user_attr("seconds", summary["seconds"])
         experiment.write_summary(summary)
     return summary
 
 
-def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen) -> dict[str, Any]:
+def retrain_again(
+    experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, command: str
+) -> dict[str, Any]:
     """Retrain the best trial of a finished search as the spec says, and measure it on test.
+
+    Args:
+        experiment: the search.
+        spec: its own.
+        dataset: the data set that `spec` names, checked.
+        screen: where to show how far it is.
+        command: the one that goes on when this is stopped.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
         InputError: if the search has no summary, its data changed, or there is no room.
+        UnfinishedError: if the retraining failed, or what it uses did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
     summary = experiment.summary()
@@ -160,10 +174,37 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         job = alone(on_everything(_job(experiment, spec, dataset, workers)), concurrent, spec.plan.retrain.cpus)
-        summary = _finish(experiment, spec, summary, best, recipe, job, screen, again=True)
+        stopper = Stopper()
+        outages = Outages(experiment, job.data, screen, stopper, command=command)
+        summary = _finish(experiment, spec, summary, best, recipe, job, screen, stopper, outages, again=True)
     summary |= {"complete": True}
     experiment.write_summary(summary)
     return summary
+
+
+def _sum_up(
+    experiment: Experiment,
+    spec: SearchSpec,
+    study: optuna.Study,
+    dataset: Dataset,
+    stopper: Stopper,
+    steps: Steps,
+    screen: Screen,
+    seconds: float,
+) -> tuple[dict[str, Any], Best | None, Best | None]:
+    """Write the summary of all trials so far; the summary, the best trial and the best recipe."""
+    trials = trial_records(study)
+    best = find_best(experiment, trials, say=screen.say)
+    recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
+    study.set_user_attr("seconds", seconds)
+    summary = summarise(
+        experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=dataset.info.fingerprint
+    )
+    summary |= outside_of(study) | {"study": study_place(experiment), "ended_by": stopper.reason or "trials"}
+    summary["optimizer_steps"] = steps.as_plain()
+    summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
+    experiment.write_summary(summary)
+    return summary, best, recipe
 
 
 def _is_done(experiment: Experiment, spec: SearchSpec) -> bool:
@@ -183,6 +224,7 @@ def _search(
     screen: Screen,
     stopper: Stopper,
     budget: Budget,
+    outages: Outages,
 ) -> None:
     earlier = trial_records(study)
     total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
@@ -192,7 +234,8 @@ def _search(
     with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
         shown = SearchProgress(screen, move, max_epochs=max_epochs, best=best)
         listeners: list[tune.Callback] = [TensorBoard(experiment), shown, budget, MachineChange(screen, earlier)]
-        Tuner(experiment, spec, job, concurrent=concurrent, listeners=listeners).run(study, stopper)
+        tuner = Tuner(experiment, spec, job, concurrent=concurrent, listeners=listeners)
+        outages.outlast(lambda: tuner.run(study, stopper))
     if stopper.reason:
         screen.say(
             f"the search ended before its {spec.plan.budget.trials} trials: {ENDED[stopper.reason]}; for more, "
@@ -211,17 +254,18 @@ def _finish(
     recipe: Best | None,
     job: TrialJob,
     screen: Screen,
+    stopper: Stopper,
+    outages: Outages,
     *,
     again: bool = False,
 ) -> dict[str, Any]:
     """Retrain, measure on test, and hand both networks over."""
-    stopper = Stopper()
-    checkpoint = retrain(experiment, spec, best, job, screen, stopper, again=again)
+    checkpoint = outages.outlast(lambda: retrain(experiment, spec, best, job, screen, stopper, again=again))
     if checkpoint is None:
         raise InterruptedSearchError
     screen.say("measuring the retrained network, the best trial and the baselines on the test pictures")
     pictures = experiment.test_pictures
-    figures = measure_on_test(best, recipe, checkpoint, job, pictures)
+    figures = outages.outlast(lambda: measure_on_test(best, recipe, checkpoint, job, pictures))
     hand_over(
         checkpoint,
         experiment.retrained,

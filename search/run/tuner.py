@@ -18,9 +18,10 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from data.errors import InputError
+from data.errors import EnvironmentFaultError, InputError
 from search.driver import DriverOnly
 from search.run.budget import Budget
+from search.run.failures import Failures
 from search.run.recorder import Recorder
 from search.spec.spec import SearchSpec
 from search.strategy.scheduler import build_scheduler, replay
@@ -60,7 +61,11 @@ class Tuner:
         self._listeners = list(listeners)
 
     def run(self, study: optuna.Study, stopper: Stopper) -> None:
-        """Search until the budget is spent, or `stopper` says so."""
+        """Search until the budget is spent, or `stopper` says so.
+
+        Raises:
+            EnvironmentFaultError: as `run_trials`.
+        """
         plan = self._spec.plan
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         scheduler = build_scheduler(**plan.scheduler.model_dump())
@@ -111,10 +116,19 @@ def run_trials(
         stopper: ends them all.
         listeners: told of every report.
         objectives: what they are to reach beside a high score, as the spec's `objectives` name it.
+
+    Raises:
+        EnvironmentFaultError: if what they share cannot be used; those that ran are kept as interrupted.
     """
     if samples <= 0:
         return
     searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, objectives=objectives)
+
+    def pause(fault: EnvironmentFaultError) -> None:
+        stopper.pause(fault)
+        searcher.interrupt()
+
+    recorder = Recorder(experiment, searcher, Failures(pause))
     with stopper.on_ctrl_c(searcher.interrupt):
         tune.Tuner(
             trainable(job),
@@ -128,7 +142,7 @@ def run_trials(
                 trial_dirname_creator=trial_directory,
                 trial_name_creator=trial_directory,
             ),
-            run_config=run_config(experiment.trials, stopper, [Recorder(experiment, searcher), *listeners]),
+            run_config=run_config(experiment.trials, stopper, [recorder, *listeners]),
         ).fit()
 
 
@@ -219,6 +233,7 @@ class Stopper(DriverOnly, tune.Stopper):
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._budget = budget
         self.interrupted = False
+        self._fault: EnvironmentFaultError | None = None
         self.reason = ""
         """The key of the budget that ended the search; '' if none of these did."""
 
@@ -227,14 +242,31 @@ class Stopper(DriverOnly, tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether all trials are to end now."""
+        """Whether all trials are to end now.
+
+        Raises:
+            EnvironmentFaultError: if they cannot go on without what is at fault. Tune ends them at once then, and does
+                not write its own state, for which it would make a storage anew that is gone.
+        """
         if self.interrupted or self.reason:
             return True
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
         if self._deadline is not None and time.monotonic() > self._deadline:
             self.reason = "hours"
         elif self._budget is not None:
             self.reason = self._budget.spent()
         return bool(self.reason)
+
+    def pause(self, fault: EnvironmentFaultError) -> None:
+        """End the trials that run, at the next `stop_all`."""
+        self._fault = fault
+
+    def extend(self, seconds: float) -> None:
+        """End so many seconds later: the search waited, and did not work."""
+        if self._deadline is not None:
+            self._deadline += seconds
 
     @contextmanager
     def on_ctrl_c(self, then: Callable[[], None] = lambda: None) -> Iterator[None]:

@@ -81,7 +81,7 @@ class RungSearcher(DriverOnly, Searcher):
         self._running: dict[str, _Running] = {}
         self._again: list[FrozenTrial] = []
         self._interrupted = False
-        self._when_failed: Callable[[str, optuna.Trial], None] = lambda *_: None
+        self._when_failed: Callable[[str, optuna.Trial], bool] = lambda *_: True
         self._read_study()
 
     @property
@@ -112,7 +112,8 @@ class RungSearcher(DriverOnly, Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """End the trial of the study: complete with the best value of its curve, or failed.
 
-        Its constraints become observations. The last report may arrive only here: Tune does not pass the report after
+        A trial that was interrupted, or did not fail by itself, stays running in the study, and is resumed later. Its
+        constraints become observations. The last report may arrive only here: Tune does not pass the report after
         which a trial is stopped to `on_trial_result`.
         """
         running = self._running.pop(trial_id, None)
@@ -121,22 +122,20 @@ class RungSearcher(DriverOnly, Searcher):
         if result and not error:
             self._record(running, result)
         finite = [value for value in running.curve.values() if math.isfinite(value)]
-        if self._interrupted:
+        if self._interrupted or (error and not self._when_failed(trial_id, running.trial)):
             return
         self._proposer.constrain(running.trial.number, running.trial.constraints)
         if error or not finite:
             for rung in running.rungs_left:
                 self._observe(running.trial.number, rung, math.nan)
-            if error:
-                self._when_failed(trial_id, running.trial)
             self._study.tell(running.trial, state=TrialState.FAIL)
         else:
             self._study.tell(running.trial, max(finite) if self._direction == "maximize" else min(finite))
 
-    def when_failed(self, then: Callable[[str, optuna.Trial], None]) -> None:
+    def when_failed(self, then: Callable[[str, optuna.Trial], bool]) -> None:
         """Set a callback that gets the id and the trial of the study of each failed trial, before it is ended.
 
-        An ended trial takes no more attributes.
+        It returns whether the trial failed by itself and is to be ended. An ended trial takes no more attributes.
         """
         self._when_failed = then
 

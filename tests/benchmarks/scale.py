@@ -33,6 +33,7 @@ from rich.console import Console
 from tune_loop import CHECKPOINT, Result, Search, run
 
 from search.run.budget import Budget
+from search.run.failures import Failures
 from search.run.progress import SearchProgress
 from search.run.recorder import Recorder, TensorBoard
 from search.run.tuner import Stopper, build_searcher
@@ -92,7 +93,13 @@ def ours(trials: int) -> Marks:
             search = Search(
                 searcher=searcher,
                 scheduler=Ignored(build_scheduler(**SCHEDULE)),
-                callbacks=[Recorder(experiment, searcher), TensorBoard(experiment), progress, budget, watch],
+                callbacks=[
+                    Recorder(experiment, searcher, Failures(lambda _: None)),
+                    TensorBoard(experiment),
+                    progress,
+                    budget,
+                    watch,
+                ],
                 stopper=Stopper(budget=budget),
             )
             watch.over(search)

@@ -19,6 +19,7 @@ from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
 from data.cache.cache import DecodedPictures, DecodedSplit, decoded
 from data.dataset.dataset import Dataset, write_dataset
+from data.errors import EnvironmentFaultError
 from data.images import encode_sample, resize
 from data.loader import Loader
 from data.schema import Batch, EncodedSample, Sample
@@ -226,7 +227,7 @@ def test_what_goes_wrong_in_the_background_is_raised_in_the_loop(split_of: Split
             """Nothing to be told."""
 
     batches = loader(Torn(), shuffle=False, prefetch=True, batch_size=4).epoch(0)  # type: ignore[arg-type]
-    with pytest.raises(OSError, match="a picture is torn"):
+    with pytest.raises(EnvironmentFaultError, match="a picture is torn"):
         next(batches)
     assert background_threads() == []
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from data.dataset.dataset import Dataset, write_dataset
-from data.errors import InputError
+from data.errors import EnvironmentFaultError, InputError
 from data.loader import Loader
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
@@ -166,6 +166,50 @@ def test_data_that_changed_is_refused(tmp_path: Path) -> None:
     for part in ("train", "val"):
         with pytest.raises(InputError, match=f"'{path}' has the fingerprint .*, but must be {old.fingerprint}"):
             trial.read_part(config().data, old, part)
+
+
+@pytest.mark.parametrize("what", ["data set", "cache", "checkpoint"])
+def test_what_is_gone_is_no_failure_of_the_trial(
+    scenes: Path, trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A search waits for it; another configuration would have come to nothing as well."""
+    monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
+    path, resume_from = scenes, None
+    if what == "data set":
+        path = tmp_path / "set"
+    elif what == "cache":
+        (tmp_path / "cache").touch()
+    else:
+        resume_from = tmp_path / "checkpoint_000001"
+    data = TrialData(path=str(path), fingerprint=trial_data.fingerprint)
+
+    with pytest.raises(EnvironmentFaultError, match=f"'{tmp_path}"):
+        curve_of(config(), data, resume_from=resume_from)
+
+
+def test_data_that_goes_while_it_is_read_is_no_failure_of_the_trial(
+    scenes: Path, trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit into the cache is read in every epoch."""
+    monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINHEAD_CACHE_GB", "0")
+    path = tmp_path / "set"
+    shutil.copytree(scenes, path)
+    data = TrialData(path=str(path), fingerprint=trial_data.fingerprint)
+    with pytest.warns(UserWarning, match="decoded anew for every batch"):
+        loader = trial.evaluation_loader(config(), data, "val", ALONE)
+    shutil.rmtree(path)
+
+    with pytest.raises(EnvironmentFaultError, match=f"'{path}/.*' cannot be read"):
+        list(loader.epoch(0))
+
+
+def test_a_damaged_checkpoint_is_the_trials_own_failure(trial_data: TrialData, tmp_path: Path) -> None:
+    """It would be waited for in vain; another trial has another one."""
+    with pytest.raises(InputError) as raised:
+        curve_of(config(), trial_data, resume_from=tmp_path)
+
+    assert not isinstance(raised.value, EnvironmentFaultError)
 
 
 def test_a_part_without_samples_is_refused(trial_data: TrialData) -> None:

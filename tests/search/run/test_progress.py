@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from optuna.trial import create_trial
@@ -35,7 +37,8 @@ def progress(notes: list[str]) -> SearchProgress:
 
 
 def _trial(number: int) -> Trial:
-    return Trial("trial", stub=True, trial_id=f"t{number}", config={"number": number})
+    stub = SimpleNamespace(trial_id=f"t{number}", config={"number": number}, last_result={}, error_file=None)
+    return cast("Trial", stub)
 
 
 def _result(score: float) -> dict[str, Any]:
@@ -76,6 +79,17 @@ def test_the_first_machine_is_no_change() -> None:
     changes.on_trial_result(0, [], _trial(0), _result(0.5) | {"machine": "Xeon", "precision": "fp32"})
 
     assert lines.getvalue() == ""
+
+
+def test_a_trial_that_failed_says_why(tmp_path: Path) -> None:
+    """In a line: the traceback lies with the trial."""
+    said, trial = io.StringIO(), _trial(3)
+    progress = SearchProgress(Screen(Console(file=said)), lambda *_: None, max_epochs=3)
+    (tmp_path / "error.txt").write_text("Failure # 1\nTraceback (most recent call last):\nValueError: a bug\n")
+    trial.error_file = str(tmp_path / "error.txt")  # type: ignore[misc]
+    progress.on_trial_error(0, [trial], trial)
+
+    assert said.getvalue() == "trial 3: failed: ValueError: a bug\n"
 
 
 def test_a_report_does_not_look_at_the_trials_of_the_past(progress: SearchProgress, notes: list[str]) -> None:

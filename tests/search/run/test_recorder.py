@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,10 @@ from ray import tune
 from ray.tune.experiment import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data.errors import EnvironmentFaultError
 from data.grids import save_png
 from search.run import recorder as recording
+from search.run.failures import Failures
 from search.run.recorder import Recorder, TensorBoard, own_metrics
 from search.spec.spec import load_spec
 from search.strategy.searcher import RungSearcher
@@ -87,7 +90,7 @@ def running(tmp_path: Path) -> Running:
     space = lambda trial: {"x": trial.suggest_float("x", 0, 1)}  # noqa: E731
     searcher = RungSearcher(space, metric="score", mode="max", rungs=[9], study=study)
     searcher.suggest("a")
-    recorder, trial = Recorder(experiment, searcher), cast("Trial", StubTrial(tmp_path))
+    recorder, trial = Recorder(experiment, searcher, Failures(lambda _: None)), cast("Trial", StubTrial(tmp_path))
     recorder.on_trial_start(iteration=0, trials=CONTROLLER, trial=trial)
     return Running(experiment, study, searcher, recorder, trial)
 
@@ -146,6 +149,19 @@ def test_retries_are_counted(running: Running) -> None:
     for _ in range(2):
         running.recorder.on_trial_recover(iteration=0, trials=CONTROLLER, trial=running.trial)
     assert trial_records(running.study)[0].retries == 2
+
+
+def test_a_fault_of_the_environment_is_not_the_trials(running: Running) -> None:
+    """It stays as running, which is how one that goes on is kept, and has all its retries."""
+    Path(running.trial.error_file).with_suffix(".pkl").write_bytes(pickle.dumps(EnvironmentFaultError("gone; wait.")))
+    running.recorder.on_trial_recover(iteration=0, trials=CONTROLLER, trial=running.trial)
+    running.searcher.on_trial_complete("a", error=True)
+    running.recorder.on_trial_error(iteration=0, trials=CONTROLLER, trial=running.trial)
+
+    [record] = trial_records(running.study)
+    assert (record.state, record.retries, record.outcome) == (TrialState.RUNNING, 0, "")
+    again = RungSearcher(lambda trial: trial.params, metric="score", mode="max", rungs=[9], study=running.study)
+    assert again.suggest("b") == running.study.trials[0].params
 
 
 @pytest.mark.parametrize(("every", "shown"), [(60.0, [2]), (0.0, [1, 2])])

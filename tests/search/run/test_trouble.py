@@ -18,10 +18,10 @@ FINE, KILLED, LEFT, MEMORY = "none", "killed:9", "left:1", "memory:9"
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
-def troubled(storage: Path, data: Path, workers: int, *troubles: str) -> dict[str, Any]:
+def troubled(storage: Path, data: Path, workers: int, *troubles: str, **variables: str) -> dict[str, Any]:
     """What a search has of trials with these troubles, by their names."""
     command = [sys.executable, str(PROGRAM), str(storage), str(data), str(workers), *troubles]
-    environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1", **variables}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -59,6 +59,16 @@ def test_crashes_do_not_end_the_search(found: dict[str, Any]) -> None:
     nothing = {"stopped": 0, "diverged": 0, "constraint": 0, "interrupted": 0}
     assert found["trials"][FINE]["begun"] == [1, 2, 3]
     assert found["outcomes"] == {"finished": 2, "failed": 2, **nothing}
+
+
+def test_a_trial_whose_node_dies_goes_on_elsewhere(scenes: Path, tmp_path: Path) -> None:
+    """From its checkpoint, and without a retry spent: it can do nothing for it."""
+    found = troubled(tmp_path, scenes, 1, "node:1", FINE, RAY_AUTH_MODE="disabled")
+    trial = found["trials"]["node:1"]
+    assert (trial["state"], trial["outcome"], trial["retries"]) == ("COMPLETE", "trained", 0)
+    assert trial["begun"] == [1, 2, 2, 3]
+    assert trial["epochs"] == [1, 2, 3]
+    assert found["outcomes"]["finished"] == 2
 
 
 def test_a_group_that_runs_out_of_memory_says_so(scenes: Path, tmp_path: Path) -> None:

@@ -3,17 +3,22 @@
 python tests/search/run/trouble.py STORAGE DATA WORKERS TROUBLE...  # environment: `search.run.cluster.ENVIRONMENT`
 
 A trouble is its kind and how often it comes: 'killed:1' kills the process of a trial in its second epoch, once. A trial
-of several WORKERS has it in the first of them.
+of several WORKERS has it in the first of them. With a trouble of the kind 'node', which kills the node that the trial
+is on, there are two nodes with a CPU each beside the one that the driver is on.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.cluster_utils import Cluster
 from ray.tune.schedulers import FIFOScheduler
 
 from data.dataset.dataset import Dataset
@@ -70,7 +75,6 @@ def troubled(config: dict[str, Any], *, job: TrialJob, troubles: list[str], begu
 
 def get_into(kind: str) -> None:
     """Trouble of a kind."""
-    import os
     import signal
 
     import torch
@@ -82,6 +86,9 @@ def get_into(kind: str) -> None:
 
     if kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "node":
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
     elif kind == "left":
         sys.exit(3)
     elif kind == "memory":
@@ -114,7 +121,7 @@ def main(storage: Path, path: str, workers: int, troubles: list[str]) -> None:
     )
     if workers > 1:
         tuner.RETRIES = 0  # a group takes long to start
-    with cluster():
+    with nodes(troubles), cluster():
         run_trials(
             experiment,
             job,
@@ -148,6 +155,22 @@ def main(storage: Path, path: str, workers: int, troubles: list[str]) -> None:
         "outcomes": outcomes(records, EPOCHS),
     }
     sys.stdout.write(f"\n{json.dumps(found)}\n")
+
+
+@contextmanager
+def nodes(troubles: list[str]) -> Iterator[None]:
+    """The cluster to join, where nodes are to die."""
+    if not any(trouble.startswith("node") for trouble in troubles):
+        yield
+        return
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    os.environ["RAY_ADDRESS"] = made.address
+    try:
+        yield
+    finally:
+        made.shutdown()
 
 
 if __name__ == "__main__":

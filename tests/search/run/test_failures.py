@@ -1,0 +1,110 @@
+"""Whose failure it is: the trial's own, or that of what it runs on and reads from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import ray.exceptions as lost
+import torch
+from ray import cloudpickle
+from ray.train import WorkerGroupError
+from ray.tune.experiment import Trial
+
+from data.errors import EnvironmentFaultError, InputError
+from search.run.failures import MAX_LOST, Failures, find_fault, is_lost
+
+FAULT = EnvironmentFaultError("The data set 'x' does not exist; give the directory of a data set.")
+GONE = lost.ActorUnavailableError("RPC error: Socket closed", None)
+PREEMPTED = lost.ActorDiedError()
+PREEMPTED._preempted = True
+
+
+def raised(error: Exception) -> lost.RayTaskError:
+    """An error as Ray hands it to the driver."""
+    return lost.RayTaskError("train", "Traceback ...", error)
+
+
+def group(*errors: Exception) -> lost.RayTaskError:
+    """What a trial of several workers fails with."""
+    return raised(WorkerGroupError("several", dict(enumerate(errors))))
+
+
+def trial_with(directory: Path, error: BaseException) -> Trial:
+    """As much of Tune's trial as is looked at, which failed with `error`."""
+    (directory / "error.pkl").write_bytes(cloudpickle.dumps(error))
+    return cast("Trial", SimpleNamespace(trial_id="a", error_file=str(directory / "error.txt"), max_failures=2))
+
+
+@pytest.mark.parametrize(
+    "error", [FAULT, raised(FAULT), raised(FAULT).as_instanceof_cause(), group(RuntimeError("closed by peer"), FAULT)]
+)
+def test_a_fault_is_found_wherever_it_was_met(error: Exception) -> None:
+    """In a process of its own, or in one worker of a group whose others fail for it."""
+    found = find_fault(cloudpickle.loads(cloudpickle.dumps(error)))  # as Tune keeps it
+
+    assert found is not None
+    assert found.reason == "The data set 'x' does not exist"
+    assert not is_lost(error)
+
+
+@pytest.mark.parametrize("error", [GONE, PREEMPTED, lost.ObjectLostError("ab", None, ""), raised(GONE), group(GONE)])
+def test_a_node_that_is_lost_is_nobodys_failure(error: Exception) -> None:
+    """It died, was taken away, or cannot be reached."""
+    assert is_lost(error)
+    assert find_fault(error) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        raised(torch.OutOfMemoryError("CUDA out of memory")),
+        lost.OutOfMemoryError("the node ran out of memory"),
+        raised(ValueError("a bug")),
+        raised(InputError("The state 'x' cannot be read; start the trial anew.")),
+        raised(OSError("raised by a loss")),
+        lost.ActorDiedError(),
+        group(RuntimeError("closed by peer"), torch.OutOfMemoryError("CUDA out of memory")),
+        None,
+    ],
+)
+def test_a_trial_fails_by_itself(tmp_path: Path, error: Exception | None) -> None:
+    """Out of memory, killed on a node that lives, or with a bug: it has the retries that it has, and no more."""
+    paused: list[EnvironmentFaultError] = []
+    trial = trial_with(tmp_path, cast("Any", error))
+
+    assert Failures(paused.append).is_own(trial)
+    assert (paused, trial.max_failures) == ([], 2)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_fault_pauses_the_run(tmp_path: Path, ended: bool) -> None:
+    """Whether the trial had retries left or not: none of them is spent."""
+    paused: list[EnvironmentFaultError] = []
+
+    assert not Failures(paused.append).is_own(trial_with(tmp_path, raised(FAULT)), ended=ended)
+    assert [str(fault) for fault in paused] == [str(FAULT)]
+
+
+def test_a_lost_node_costs_no_retry(tmp_path: Path) -> None:
+    """But a trial that loses one node after the other without an epoch is what kills them."""
+    paused: list[EnvironmentFaultError] = []
+    failures, trial = Failures(paused.append), trial_with(tmp_path, GONE)
+    judged = [failures.is_own(trial) for _ in range(MAX_LOST + 1)]
+    allowed = trial.max_failures
+    failures.reported(trial)
+
+    assert judged == [False] * MAX_LOST + [True]
+    assert allowed == 2 + MAX_LOST
+    assert not failures.is_own(trial)
+    assert paused == []
+
+
+def test_a_node_that_is_lost_after_the_last_retry_pauses_the_run(tmp_path: Path) -> None:
+    """Tune would count the trial as failed."""
+    paused: list[EnvironmentFaultError] = []
+
+    assert not Failures(paused.append).is_own(trial_with(tmp_path, GONE), ended=True)
+    assert [fault.reason for fault in paused] == ["A node of the cluster died or cannot be reached"]

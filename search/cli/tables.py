@@ -14,9 +14,9 @@ from data.byte_size import byte_size
 from data.dataset.manifest import DatasetInfo
 from data.errors import InputError
 from search.commands import cited, shell_command
-from search.recipes.listing import describe
 from search.results.export import baseline_metrics, verdict
 from search.results.front import shown
+from search.spec.describe import describe
 from search.study.experiment import Experiment
 from search.terminal import clock
 from trainable.config import TrialConfig, build
@@ -128,8 +128,7 @@ def _gain(metric: str, found: Mapping[str, float | None]) -> str:
 
 def describe_config(config: Mapping[str, Any]) -> str:
     """A configuration's main choices in a line."""
-    said = describe(build(TrialConfig, config, source="the summary"))
-    return f"{said['family']} of width {said['width']}; {said['losses']}; {said['optimizer']}; {said['policy']}"
+    return str(describe(build(TrialConfig, config, source="the summary")))
 
 
 def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:

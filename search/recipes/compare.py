@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError
-from search.recipes.listing import describe
 from search.recipes.trainings import Given, Trained, changed, training
 from search.results.comparison import Column, Comparison, HeldOut, Row
 from search.results.report import write_report
 from search.results.summary import find_best, outcome_of, versions
 from search.run.prepare import split_counts
+from search.spec.describe import describe
 from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
 from search.terminal import Screen
@@ -222,7 +223,7 @@ def _row(
     return Row(
         recipe=name,
         **given.origins[name],
-        **describe(config),
+        **asdict(describe(config)),
         parameters=parameter_count(network),
         macs=multiply_adds(network, config.data.image_size),
         batch_size=config.data.batch_size,

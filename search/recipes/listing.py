@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from trainable.config import LossConfig, OptimizerConfig, PolicyConfig, TrialConfig
+from search.spec.describe import describe
 from trainable.config.text import parse_yaml
 from trainable.recipes import RECIPES, Recipe, load_recipe
 
@@ -38,7 +39,7 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "source": recipe.source,
-        **describe(config),
+        **asdict(describe(config)),
         "parameters": parameter_count(network),
         "macs": multiply_adds(network, config.data.image_size),
         "image_size": config.data.image_size,
@@ -55,20 +56,6 @@ def describe_whole(recipe: Recipe) -> dict[str, Any]:
         "config": recipe.config.model_dump(mode="json"),
         "evaluation": recipe.evaluation.model_dump(mode="json"),
         "corrected": [correction.model_dump(mode="json", exclude_none=True) for correction in recipe.corrected],
-    }
-
-
-def describe(config: TrialConfig) -> dict[str, Any]:
-    """A configuration's family, width, losses, optimizer and policy, in words."""
-    policy = _policy(config.policy)
-    if config.depth_policy is not None:
-        policy = f"{policy} (mask), {_policy(config.depth_policy)} (depth)"
-    return {
-        "family": config.model.family,
-        "width": config.model.width,
-        "losses": _losses(config.loss),
-        "optimizer": _optimizer(config.optimizer),
-        "policy": policy,
     }
 
 
@@ -110,33 +97,3 @@ def show_recipes(console: Console, listed: Sequence[Mapping[str, Any]]) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _losses(config: LossConfig) -> str:
-    """As in '2 bce mask, ssim depth'; 'sqrt:' goes before those whose square roots are added up."""
-    heads = []
-    for head in ("mask", "depth"):
-        weights = getattr(config, head).model_dump()
-        shown = " + ".join(f"{_times(weight)}{name}" for name, weight in weights.items() if weight)
-        heads.append(f"{shown} {head}")
-    combined = "" if config.combine == "sum" else f"{config.combine}: "
-    return combined + ", ".join(heads)
-
-
-def _times(weight: float) -> str:
-    return "" if weight == 1 else f"{weight:.3g} "
-
-
-def _optimizer(config: OptimizerConfig) -> str:
-    named = f"{config.name} {config.lr:g}"
-    if config.name == "sgd" and config.momentum:
-        named += f", {'nesterov' if config.nesterov else 'momentum'} {config.momentum:g}"
-    elif config.name != "sgd" and config.momentum != OptimizerConfig().momentum:
-        named += f", beta1 {config.momentum:g}"
-    named += f", decay {config.weight_decay:g}" if config.weight_decay else ""
-    return named + (f", {config.steps_per_batch} steps a batch" if config.steps_per_batch > 1 else "")
-
-
-def _policy(config: PolicyConfig) -> str:
-    named = f"constant, then {config.name}" if config.hold and config.name != "constant" else config.name
-    return f"{named} with plateau drops" if config.name == "cyclic" and config.cyclic.plateau else named

@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import TrialState
 
 from data.errors import InputError
-from search.recipes.listing import describe
+from search.spec.describe import describe
 from search.spec.spec import SearchSpec
 from search.spec.tree import at
 from search.study.experiment import Experiment
@@ -113,7 +113,7 @@ def why_no_result(trials: Sequence[TrialRecord]) -> str:
         return f"{'; '.join(said) or 'none reported why'}; correct the spec"
     first = diverged[0]
     tried = describe(build(TrialConfig, first.config, source="the study"))
-    how = f"{tried['losses']}; {tried['optimizer']}; {tried['policy']}"
+    how = f"{tried.losses}; {tried.optimizer}; {tried.policy}"
     said.insert(0, f"{len(diverged)} of {len(trials)} diverged, such as trial {first.number} with {how}")
     rates = [float(at(trial.config, "optimizer.lr")) for trial in diverged]
     norms = {float(at(trial.config, "optimizer.clip_norm")) for trial in diverged}

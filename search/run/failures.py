@@ -104,7 +104,11 @@ def reason_of(trial: Trial) -> str:
     """
     lines: list[str] = []
     with contextlib.suppress(OSError):
-        lines = [line.strip() for line in Path(trial.error_file or "").read_text().splitlines() if line.strip()]
+        lines = [
+            line.strip()
+            for line in Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.strip()
+        ]
     starts = [number for number, line in enumerate(lines) if line.startswith("Failure #")]
     lines = lines[starts[-1] + 1 :] if starts else lines
     for line in lines:

@@ -6,7 +6,6 @@ checkpoints as after Ctrl-C.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import time
@@ -18,7 +17,9 @@ from typing import TypeVar
 
 from data.cache.cache import cache_root
 from data.dataset.dataset import Dataset
+from data.disk import disk_error
 from data.errors import EnvironmentFaultError, InputError, UnfinishedError, environment
+from search.commands import cited
 from search.run.cluster import has_one_node
 from search.run.failures import find_fault
 from search.run.tuner import InterruptedSearchError, Stopper
@@ -36,8 +37,6 @@ POLL_SECONDS = 0.2
 """How soon a wait ends after Ctrl-C."""
 PROBE = bytes(2**20)
 """What is written to see whether a directory takes files; about a small network's checkpoint."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""A storage with one of these does not come back by itself: the search ends at once."""
 
 
 class Outages:
@@ -153,17 +152,15 @@ class Outages:
 
     def _end_if_lasting(self, fault: EnvironmentFaultError, since: str) -> None:
         cause = fault.__cause__
-        is_full = isinstance(cause, OSError) and cause.errno in FULL and self._is_of_storage(cause)
-        if is_full or self._waited >= self._limit:
-            waited = "" if is_full else f", since {since}, and {clock(self._limit)} were waited ({LIMIT})"
-            advice = "make room there, and" if is_full else "when it is back,"
+        if isinstance(cause, OSError) and Path(str(cause.filename)).is_relative_to(self._experiment.root):
+            full = disk_error(cause)  # a storage that is full or read-only does not come back by itself
+            if full is not None:
+                raise full.followed_by(f"go on with {cited(self._command)}")
+        if self._waited >= self._limit:
             raise UnfinishedError(
-                f"{fault.reason}{waited}; {advice} go on with '{self._command}', which takes up interrupted trials "
-                "from their checkpoints."
+                f"{fault.reason}, since {since}, and {clock(self._limit)} were waited ({LIMIT}); when it is back, "
+                f"go on with {cited(self._command)}, which takes up interrupted trials from their checkpoints."
             )
-
-    def _is_of_storage(self, error: OSError) -> bool:
-        return Path(str(error.filename)).is_relative_to(self._experiment.root)
 
     def _pause(self, seconds: float) -> None:
         """Wait so long, or until Ctrl-C."""

@@ -195,7 +195,7 @@ def load_origin(directory: Path) -> Origin:
 def load_metrics(directory: Path) -> dict[str, Any]:
     """What `save` wrote of metrics; none where the file is missing or damaged, for weights need none."""
     try:
-        return dict(json.loads((directory / METRICS).read_text()))
+        return dict(json.loads((directory / METRICS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 

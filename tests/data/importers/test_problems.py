@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data.test_importers import birender, photo, store
 
 from data.dataset.dataset import write_dataset
 from data.errors import InputError
 from data.images import decode_plane, encode_png, resize_to
 from data.importers.importers import import_layout
 from data.importers.problems import MAX_NAMED, ImportProblemsError
+from tests.data.importers.test_importers import birender, photo, store
 
 ROLES = {"bg": "bg_images", "fg_bg": "fg_bg_images", "mask": "fg_bg_mask_images", "depth": "fg_bg_depth_images"}
 

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import pytest
 from click import Group
-from tests.data.test_importers import birender
 
 from data.dataset.dataset import Dataset
 from search.cli import main as command_line
 from search.study.experiment import Experiment
+from tests.data.importers.test_importers import birender
 
 Command = Callable[..., Any]
 

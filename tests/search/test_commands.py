@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.search.test_screens import FIGURES, shown, summary
+from tests.search.cli.test_tables import FIGURES, shown, summary
 
 from data.errors import InputError
 from search.cli.tables import show_front, show_summary

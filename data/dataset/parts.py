@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.dataset.manifest import Part
-from data.dataset.storage import refused
+from data.dataset.partial import final_path
+from data.dataset.storage import Location, refused
 from data.disk import disk_error
 from data.errors import InputError
 from data.parallel import ahead
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from data.dataset.manifest import PartKind
-    from data.dataset.storage import Location
 
 HASHED_AT_ONCE = 4 * 2**20
 FOOTERS_AT_ONCE = 8
@@ -209,7 +209,8 @@ def writing_to(directory: Location) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = directory if directory.scheme else directory.parent
+        local = directory.local
+        place = directory if local is None else Location.parse(final_path(local).parent)
         fault = None if directory.scheme else disk_error(error, place.path)
         raise (
             fault

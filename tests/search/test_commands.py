@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.search.cli.test_tables import FIGURES, shown, summary
 
 from data.errors import InputError
 from search.cli.tables import show_front, show_summary
 from search.commands import cited, shell_command
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
+from tests.search.cli.test_tables import FIGURES, shown, summary
 
 ROOT = Path(__file__).parent.parent.parent
 STORAGE = "st é [x]"

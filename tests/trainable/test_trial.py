@@ -140,7 +140,7 @@ def test_a_trial_that_continues_keeps_the_precision_of_its_checkpoint(
     measured = tmp_path / "m.json"
     assert settle(automatic, ALONE, measurements=measured, resume_from=[directory]) == begun
     assert not measured.exists()
-    assert curve_of(automatic, trial_data, resume_from=directory) == curve_of(begun, trial_data)[1:]
+    assert curve_of(automatic, trial_data, resume_from=[directory]) == curve_of(begun, trial_data)[1:]
 
 
 def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:
@@ -174,13 +174,13 @@ def test_what_is_gone_is_no_failure_of_the_trial(
 ) -> None:
     """A search waits for it; another configuration would have come to nothing as well."""
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
-    path, resume_from = scenes, None
+    path, resume_from = scenes, list[Path]()
     if what == "data set":
         path = tmp_path / "set"
     elif what == "cache":
         (tmp_path / "cache").touch()
     else:
-        resume_from = tmp_path / "checkpoint_000001"
+        resume_from = [tmp_path / "checkpoint_000001"]
     data = TrialData(path=str(path), fingerprint=trial_data.fingerprint)
 
     with pytest.raises(EnvironmentFaultError, match=f"'{tmp_path}"):
@@ -202,14 +202,6 @@ def test_data_that_goes_while_it_is_read_is_no_failure_of_the_trial(
 
     with pytest.raises(EnvironmentFaultError, match=f"'{path}/.*' cannot be read"):
         list(loader.epoch(0))
-
-
-def test_a_damaged_checkpoint_is_the_trials_own_failure(trial_data: TrialData, tmp_path: Path) -> None:
-    """It would be waited for in vain; another trial has another one."""
-    with pytest.raises(InputError) as raised:
-        curve_of(config(), trial_data, resume_from=tmp_path)
-
-    assert not isinstance(raised.value, EnvironmentFaultError)
 
 
 def test_a_part_without_samples_is_refused(trial_data: TrialData) -> None:

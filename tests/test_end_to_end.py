@@ -139,6 +139,7 @@ def test_best_evaluate_and_predict_hand_the_network_over(
     twinhead("predict", str(out), *pictures, "--out", str(tmp_path / "out"))
 
     assert {path.name for path in out.iterdir()} == {
+        "checksums.json",
         "model.safetensors",
         "config.json",
         "metrics.json",

@@ -153,9 +153,9 @@ class Plan(Section):
     """The sections that are never searched."""
 
     objectives: list[Annotated[str, AfterValidator(check_objective)]] = Field(default=["score"])
-    """What the search aims at: up to three figures, with '-' before one of which less is wanted, such as
-    [score, -macs]. Of several, the trade-offs are searched, which `twinhead front` shows. Trials are stopped, and the
-    best is picked, by the first, which is the score."""
+    """The objectives of the search: up to three metrics or costs, with '-' where smaller is better, such as
+    [score, -macs]. With several, the search looks for the Pareto front, which `twinhead front` shows. Trials are
+    stopped, and the best is picked, by the first one, which is the score."""
     scheduler: SchedulerConfig = SchedulerConfig()
     budget: BudgetConfig = BudgetConfig()
     resources: ResourcesConfig = ResourcesConfig()

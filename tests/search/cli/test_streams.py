@@ -15,7 +15,7 @@ from search.study.experiment import Experiment
 from tests.commands import command
 from trainable.loop.checkpoint import WEIGHTS
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 LATIN = {"PYTHONIOENCODING": "iso-8859-1"}
 LOCALES = {"ascii": ASCII, "latin-1": LATIN}
@@ -63,7 +63,7 @@ def test_every_character_that_is_printed_has_an_equivalent() -> None:
 @pytest.mark.parametrize("locale", LOCALES)
 def test_commands_print_in_any_encoding(locale: str, experiment: Experiment, scenes: Path, tmp_path: Path) -> None:
     """Tables, help texts, progress, JSON and errors; Python alone ends with a traceback."""
-    photo = next((ROOT / "search").glob("*.png"))
+    photo = next((ROOT / "docs").glob("*.png"))
     hand_over(experiment.trials / "00000" / "checkpoint_000000", experiment.best, metrics={}, title="first")
     for arguments, code, said in (
         (["recipes"], 0, b"G at 224"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from data.errors import EnvironmentFaultError, InputError, UnfinishedError
+from data.errors import DiskError, EnvironmentFaultError, InputError, UnfinishedError
 from search.run import outages as waiting
 from search.run.outages import Outages
 from search.run.tuner import InterruptedSearchError, Stopper
@@ -179,10 +179,9 @@ def test_a_full_storage_ends_the_search_at_once(scene: Scene, monkeypatch: pytes
         raise EnvironmentFaultError("The storage cannot be used; bring it back.")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(
-        UnfinishedError, match=rf"^The storage '{scene.experiment.root}' cannot be used \({errno.errorcode[code]}"
-    ):
+    with pytest.raises(DiskError, match=rf"^The file system of '.*' .* so '{scene.experiment.root}/") as raised:
         scene.outages.outlast(work)
+    assert str(raised.value).endswith(f", then go on with '{scene.experiment.resume_command}'.")
     assert scene.seconds == [0.0]
 
 

@@ -104,7 +104,7 @@ def test_a_report_does_not_look_at_the_trials_of_the_past(progress: SearchProgre
 def test_a_bar_goes_on_where_an_earlier_run_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts what was done before; the time that is left is of what was done since."""
     now = [100.0]
-    monkeypatch.setattr("search.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("search.terminal.time.monotonic", lambda: now[0])
     written = io.StringIO()
     screen = Screen(Console(file=written, width=200))
     with screen.bar("searching", 12, "trials", done=8, note="best score 0.5000") as move:

@@ -77,7 +77,7 @@ def test_a_study_that_cannot_be_made_frees_the_name(tmp_path: Path, monkeypatch:
     """As on a disk that is full already."""
     experiment = Experiment(storage=tmp_path, name="first")
     experiment.create(load_spec(data_path="set"))
-    monkeypatch.setattr("search.study.open_study", lambda _: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("search.study.study.open_study", lambda _: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"), held_study(experiment):
         pass
     assert not experiment.root.exists()

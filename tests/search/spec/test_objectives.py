@@ -83,7 +83,7 @@ def test_objectives_are_printed_with_what_they_mean() -> None:
     result = CliRunner().invoke(cli, ["spec", "--set", "objectives=[score, -macs]"])
 
     assert yaml.safe_load(result.stdout)["objectives"] == ["score", "-macs"]
-    assert "# What the search objectives at" in result.stdout
+    assert "# The objectives of the search" in result.stdout
 
 
 def test_objectives_of_a_command_line() -> None:

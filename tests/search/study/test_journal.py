@@ -225,7 +225,7 @@ def test_a_full_disk_is_named(searched: Experiment, monkeypatch: pytest.MonkeyPa
     def refuse(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("search.journal.SYNC_SECONDS", -1)
+    monkeypatch.setattr("search.study.journal.SYNC_SECONDS", -1)
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(DiskError, match=f"is full .* so '{searched.study_file}' cannot be written"):
         storage.set_study_user_attr(0, "said", "x")

@@ -1,1 +1,1 @@
-"""Data sets composed of backgrounds, their depth, and foregrounds in front of them."""
+"""Compose data sets from backgrounds, their depth maps, and foregrounds."""

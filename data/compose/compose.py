@@ -1,4 +1,4 @@
-"""Compose a data set as the published ones were: every background with every foreground, mirrored too, in many places.
+"""Compose a data set like the published ones: every foreground in every background, at several random positions.
 
 sources = open_sources(composition)
 compose(composition, sources, Path("footballers"))
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from data.dataset.manifest import DatasetInfo
     from data.schema import EncodedSample
 
-__all__ = ["compose", "made_of", "open_sources", "refuse_other"]
+__all__ = ["check_resumable", "compose", "open_sources", "run_record"]
 
 METHOD = 2
-"""Counts the changes of how samples are composed: pieces of another method are not gone on with."""
+"""Version of the composing algorithm: a run does not resume from the pieces of another version."""
 
 
 def compose(
@@ -45,84 +45,80 @@ def compose(
     processes: int | None = None,
     on_sample: Callable[[int], None] | None = None,
 ) -> DatasetInfo:
-    """Compose the data set in pieces, and write it; run again after an end half-way, it goes on with those.
+    """Compose the data set in pieces, and write it. After an interruption, the same call resumes.
 
-    Samples are in the order of backgrounds, foregrounds, directions, placements. Neither they nor the files depend on
-    the number of processes, or on how often the run was interrupted. In memory are some samples of each process, and
-    what `write_dataset` holds: ids, and pictures of a row group. Pieces are kept in `.NAME.compose/` beside the
-    destination, and removed at the end: until then they take as much of the disk as the data set.
+    Samples are ordered by background, foreground, direction and placement. Samples and files depend neither on the
+    number of processes nor on interruptions. Each process has some samples in memory; the calling one has the ids of
+    all samples, and the images of a row group. Pieces are kept in `.NAME.compose/` beside the destination and removed
+    at the end: until then they need as much disk space as the data set.
 
     Args:
-        composition: what is composed.
-        sources: as `open_sources` gave them.
-        destination: a directory that does not exist yet; its parents are made.
-        processes: how many pieces to compose at a time; the machine's cores when left out.
-        on_sample: called after each sample that is written with how many were written so far.
+        composition: the options.
+        sources: the result of `open_sources`.
+        destination: a directory that does not exist yet; missing parents are created.
+        processes: number of pieces that are composed at the same time; default: the number of cores.
+        on_sample: progress callback, called after each written sample with the number written so far.
 
     Raises:
-        InputError: if the destination exists or cannot be written, an unfinished set of other arguments or sources
-            lies beside it, or a source is changed on the way.
+        InputError: if the destination exists or cannot be written, an unfinished data set with other arguments or
+            sources lies beside it, or a source changes meanwhile.
     """
     refuse_existing(destination)
     remove_abandoned(destination.parent)
     pieces = cut_pieces(composition, sources)
     folder = PieceFolder(destination)
-    with folder.held(made_of(composition, sources)):
-        if not folder.whole.exists():
+    with folder.locked(run_record(composition, sources)):
+        if not folder.dataset.exists():
             with contextlib.closing(_all_samples(pieces, folder, processes)) as samples:
-                write_dataset(samples, folder.whole, source=_described(composition, sources), on_sample=on_sample)
-        # Before it is moved: of a run that is killed here, the next one must find what is left to do.
+                write_dataset(samples, folder.dataset, source=_source_entry(composition, sources), on_sample=on_sample)
+        # Before the move: if the run is killed in between, the next run still finds the data set in the folder.
         folder.remove_pieces()
-        info = _move(folder, destination)
+        info = Dataset.open(folder.dataset).info
+        refuse_existing(destination)
+        folder.dataset.rename(destination)
         folder.remove()
     return info
 
 
-def refuse_other(composition: Composition, sources: Sources, destination: Path) -> None:
-    """See to it that what is unfinished there can be gone on with.
+def check_resumable(composition: Composition, sources: Sources, destination: Path) -> None:
+    """Refuse an unfinished data set of other arguments or sources beside the destination.
 
     Raises:
-        InputError: if it was begun with other arguments or sources.
+        InputError: if there is one.
     """
-    PieceFolder(destination).check(made_of(composition, sources))
+    PieceFolder(destination).check(run_record(composition, sources))
 
 
-def made_of(composition: Composition, sources: Sources) -> dict[str, Any]:
-    """All that decides on the samples; where the folders lie does not."""
+def run_record(composition: Composition, sources: Sources) -> dict[str, Any]:
+    """Everything that decides the samples, as JSON values; the paths of the folders do not."""
+    return {"opencv": cv2.__version__, **_options(composition, sources), **sources.digests()}
+
+
+def _options(composition: Composition, sources: Sources) -> dict[str, Any]:
     return {
         "method": METHOD,
-        "opencv": cv2.__version__,
-        **_options(composition),
-        "depth": sources.scale.described(),
-        **sources.digests(),
-    }
-
-
-def _options(composition: Composition) -> dict[str, Any]:
-    return {
         "placements": composition.placements,
         "flips": composition.flips,
         "size": composition.size,
         "scale": list(composition.scale),
         "seed": composition.seed,
+        "depth": sources.scale.to_json(),
     }
 
 
-def _described(composition: Composition, sources: Sources) -> dict[str, Any]:
-    """For `dataset.json`."""
+def _source_entry(composition: Composition, sources: Sources) -> dict[str, Any]:
+    """The entry `source` of `dataset.json`."""
     return {
         "kind": "compose",
         "backgrounds": str(composition.backgrounds),
         "foregrounds": str(composition.foregrounds),
         "depths": str(composition.depths),
-        "method": METHOD,
-        **_options(composition),
-        "depth": sources.scale.described(),
+        **_options(composition, sources),
     }
 
 
 def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int | None) -> Generator[EncodedSample]:
-    """Samples of all pieces in order, each read from its file when that is finished."""
+    """The samples of all pieces in order, each read from its file when the file is complete."""
     finished = folder.finished(pieces)
     missing = [piece for piece in pieces if piece.number not in finished]
     processes = min(processes or os.cpu_count() or 1, len(missing))
@@ -143,15 +139,8 @@ def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int 
                 yield from folder.read(piece)
         except BrokenProcessPool as error:
             raise UnfinishedError(
-                "A process that composes was ended from outside, perhaps for want of memory; the same command goes on, "
-                "with fewer --workers if need be."
+                "A worker process was killed, possibly because memory ran out; run the same command again to resume, "
+                "with fewer --workers if it happens again."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _move(folder: PieceFolder, destination: Path) -> DatasetInfo:
-    info = Dataset.open(folder.whole).info
-    refuse_existing(destination)
-    folder.whole.rename(destination)
-    return info

@@ -1,4 +1,4 @@
-"""What a composed data set consists of, and how it is composed."""
+"""The options of a composed data set."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ if TYPE_CHECKING:
     from data.importers.polarity import PolarityName
 
 
-SIZES = (32, 1024)
-"""The smallest and the largest side of a picture in pixels."""
-SCALE = (0.2, 0.67)
-"""Published foregrounds fit 150 pixels of 224; what was smaller than 40 by 50 was left out."""
+MIN_SIZE, MAX_SIZE = 32, 1024
+"""Limits of an image's side in pixels."""
+DEFAULT_SCALE = (0.2, 0.67)
+"""The published foregrounds are up to 150 pixels long in images of 224; those below 40 x 50 pixels were left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """What is composed, and how.
+    """Which folders a data set is composed from, and how.
 
     Raises:
-        InputError: if a value is out of its range, or does not go with another.
+        InputError: if a value is out of range, or contradicts another one.
     """
 
     backgrounds: Path
-    """Folder of photographs, PNG or JPEG."""
+    """Folder of photographs."""
     foregrounds: Path
-    """Folder of RGBA pictures, transparent around what they show."""
+    """Folder of RGBA images, transparent around the object."""
     depths: Path
-    """Folder with a depth picture for each background, of the same name."""
+    """Folder with a depth map of the same name for each background."""
     depth_unit: DepthUnit
-    """'mm' and 'cm': from the camera's plane, 0 where nothing was measured. 'relative': levels without a unit."""
+    """'mm' and 'cm': distance from the camera's plane, 0 where not measured. 'relative': levels without a unit."""
     depth_polarity: PolarityName | None = None
-    """Of relative depth: what bright means. Metric depth has none."""
+    """What bright means. Required for relative depth; None for metric depth."""
     depth_far: float | None = None
-    """Metres that are stored as 255, and all that is farther; the set's largest depth if not given. Not if relative."""
+    """Metric depth in metres from which the level is 255, above 0 to 1000. Default: the largest depth of the set."""
     placements: int = 20
-    """How often each foreground stands in each background, 1 to 10,000; with `flips`, so often each way round."""
+    """Samples of each foreground in each background and each direction, 1 to 10,000."""
     flips: bool = False
-    """Whether each foreground is also mirrored left to right."""
+    """Whether each foreground is also used mirrored left to right."""
     size: int = 224
-    """Side in pixels that the middle square of each background gets, 32 to 1024."""
-    scale: tuple[float, float] = SCALE
-    """Smallest and largest longer side of a foreground, as a share of the picture's side, 0.05 to 1."""
+    """Side in pixels to which the middle square of each background is resized, 32 to 1024."""
+    scale: tuple[float, float] = DEFAULT_SCALE
+    """Smallest and largest longer side of a foreground, as shares of the image's side, 0.05 to 1."""
     seed: int = 0
-    """0 or more; another seed places the foregrounds elsewhere."""
+    """0 or more; decides the position and size of each foreground."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
             ("placements", self.placements, 1, 10_000),
-            ("size", self.size, *SIZES),
+            ("size", self.size, MIN_SIZE, MAX_SIZE),
             ("seed", self.seed, 0, 2**63 - 1),
         ):
             if not low <= value <= high:
@@ -83,7 +83,7 @@ class Composition:
             return
         if self.depth_polarity not in POLARITIES:
             raise InputError(
-                "The polarity of relative depth is not known; give --depth-polarity far-bright or near-bright."
+                "The polarity of relative depth is missing; give --depth-polarity far-bright or near-bright."
             )
         if self.depth_far is not None:
             raise InputError(
@@ -92,10 +92,10 @@ class Composition:
 
     @property
     def directions(self) -> int:
-        """1, or 2 with flips."""
+        """1, or 2 with `flips`."""
         return 2 if self.flips else 1
 
     @property
     def per_foreground(self) -> int:
-        """Samples of one foreground in one background."""
+        """Number of samples of a foreground in a background."""
         return self.directions * self.placements

@@ -1,6 +1,7 @@
-"""Finished pieces of a composed data set, kept beside its destination until it is whole, so that a killed run goes on.
+"""The pieces of a composed data set, from which an interrupted run resumes.
 
-`.NAME.compose/` holds `run.json`, which says what the pieces are made of, and an Arrow file for each of them.
+The directory `.NAME.compose/` beside the destination has `run.json`, the arguments and sources of the run, and an Arrow
+file for each finished piece. It is removed when the data set is complete.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from data.atomic import replace_file, replacing
-from data.compose.placing import compose_sample, open_stage
+from data.compose.placing import compose_sample, read_background
 from data.disk import disk_error
 from data.errors import InputError
 from data.schema import SAMPLE_COLUMNS, EncodedSample
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
     from data.compose.sources import Background, SourceFile, Sources
 
 PIECE_SAMPLES = 400
-"""A piece has so many samples, or those of a single foreground if they are more."""
-TOGETHER = 64
-"""A process has so many samples in memory, of whatever number it composes."""
-BACKGROUND = b"bg"
-"""The key under which a piece keeps its background's picture."""
+"""Samples of a piece; a piece has at least one foreground, also if that alone has more samples."""
+BATCH_SAMPLES = 64
+"""Samples that a process has in memory at a time."""
+BACKGROUND_KEY = b"bg"
+"""The key of the background image in the metadata of a piece's schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A background with some of the foregrounds: all that a process must know to compose it."""
+    """A background with some of the foregrounds: everything that a process needs to compose their samples."""
 
     number: int
     composition: Composition
@@ -50,21 +51,21 @@ class Piece:
         return len(self.foregrounds) * self.composition.per_foreground
 
     def samples(self) -> Iterator[EncodedSample]:
-        """Compose them in order: by foreground, then unflipped and flipped, then placement."""
-        stage = open_stage(self.background, self.composition.size, self.scale)
+        """Compose the samples in order: by foreground, direction (unflipped first) and placement."""
+        scene = read_background(self.background, self.composition.size, self.scale)
         for foreground in self.foregrounds:
             for flip in (False, True)[: self.composition.directions]:
                 for placement in range(self.composition.placements):
-                    yield compose_sample(self.composition, stage, foreground, flip=flip, placement=placement)
+                    yield compose_sample(self.composition, scene, foreground, flip=flip, placement=placement)
 
 
 def cut_pieces(composition: Composition, sources: Sources) -> tuple[Piece, ...]:
-    """The whole data set in pieces, in its order: by background, then foreground."""
-    together = max(1, PIECE_SAMPLES // composition.per_foreground)
+    """Divide the data set into pieces, in its order: by background, then foreground."""
+    count = max(1, PIECE_SAMPLES // composition.per_foreground)
     parts = [
-        (background, sources.foregrounds[first : first + together])
+        (background, sources.foregrounds[first : first + count])
         for background in sources.backgrounds
-        for first in range(0, len(sources.foregrounds), together)
+        for first in range(0, len(sources.foregrounds), count)
     ]
     return tuple(
         Piece(
@@ -79,21 +80,21 @@ def cut_pieces(composition: Composition, sources: Sources) -> tuple[Piece, ...]:
 
 
 class PieceFolder:
-    """The pieces that are finished; held by one process at a time."""
+    """The directory of the finished pieces; one run at a time may lock it."""
 
     def __init__(self, destination: Path) -> None:
         self.path = destination.with_name(f".{destination.name}.compose")
-        self.whole = self.path / "set"
+        self.dataset = self.path / "set"
         """Where the data set is written before it is moved to its destination."""
-        self._record = self.path / "run.json"
+        self._record_file = self.path / "run.json"
 
     @contextlib.contextmanager
-    def held(self, made_of: Mapping[str, Any]) -> Iterator[None]:
-        """Hold the folder for a run whose pieces are made of `made_of`, JSON values; it is made if it is not there.
+    def locked(self, record: Mapping[str, Any]) -> Iterator[None]:
+        """Lock the directory, which is created if missing, for a run with this record of JSON values.
 
         Raises:
-            InputError: if another process holds it, it has pieces that are made of something else, or the disk does
-                not take it.
+            InputError: if another process has locked it, it has pieces of a run with another record, or it cannot be
+                written.
         """
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -102,45 +103,48 @@ class PieceFolder:
                 lock.acquire(blocking=False)
             except Timeout:
                 raise InputError(
-                    f"Another process composes in '{self.path}'; wait for it, or give another --out."
+                    f"Another process composes in '{self.path}'; wait until it ends, or choose another --out."
                 ) from None
         try:
             with self._writing():
-                self._check_record(dict(made_of))
-                self._remove_halves()
+                self.check(record)
+                if not self._record_file.exists():
+                    replace_file(self._record_file, json.dumps(dict(record), indent=2) + "\n")
+                self._remove_partial_files()
             yield
         finally:
             lock.release()
 
-    def check(self, made_of: Mapping[str, Any]) -> None:
-        """See to it that pieces that are there are made of `made_of`.
+    def check(self, record: Mapping[str, Any]) -> None:
+        """Refuse pieces of a run with another record.
 
         Raises:
-            InputError: if they are made of something else.
+            InputError: if there are any.
         """
-        if not self._record.exists():
+        if not self._record_file.exists():
             return
-        kept = _load(self._record)
-        if differing := sorted(key for key in kept.keys() | made_of.keys() if kept.get(key) != made_of.get(key)):
+        stored = _load(self._record_file)
+        if differing := sorted(key for key in stored.keys() | record.keys() if stored.get(key) != record.get(key)):
             raise InputError(
-                f"The unfinished set in '{self.path}' was begun with other values of {' and '.join(differing)}; give "
-                "the arguments it was begun with to go on with it, remove it to begin anew, or give another --out."
+                f"The unfinished data set in '{self.path}' was started with other values of "
+                f"{' and '.join(differing)}; use the same arguments and sources to resume it, remove it to start "
+                "over, or choose another --out."
             )
 
     def file(self, number: int) -> Path:
-        """Where a finished piece is."""
+        """Path of a finished piece."""
         return self.path / f"piece-{number:06d}.arrow"
 
     def finished(self, pieces: tuple[Piece, ...]) -> set[int]:
-        """Numbers of the pieces that are there; of a set that is whole, all."""
-        return {piece.number for piece in pieces if self.whole.exists() or self.file(piece.number).exists()}
+        """Numbers of the finished pieces; all if the data set is complete."""
+        return {piece.number for piece in pieces if self.dataset.exists() or self.file(piece.number).exists()}
 
     def stored_bytes(self) -> int:
-        """Bytes of all finished pieces, and of the set where it is whole."""
-        return sum(path.stat().st_size for path in (*self._pieces(), *self.whole.glob("*")))
+        """Bytes of the finished pieces, and of the data set if it is complete."""
+        return sum(path.stat().st_size for path in (*self._pieces(), *self.dataset.glob("*")))
 
     def read(self, piece: Piece) -> Iterator[EncodedSample]:
-        """A finished piece's samples, in order, few in memory at a time.
+        """Read the samples of a finished piece in order, `BATCH_SAMPLES` at a time.
 
         Raises:
             InputError: if the file is damaged.
@@ -148,33 +152,29 @@ class PieceFolder:
         path = self.file(piece.number)
         try:
             with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
-                bg = reader.schema.metadata[BACKGROUND]
+                bg = reader.schema.metadata[BACKGROUND_KEY]
                 for number in range(reader.num_record_batches):
                     for row in reader.get_batch(number).to_pylist():
                         yield EncodedSample(bg=bg, **row)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"The piece '{path}' cannot be read ({error}); remove it, and start again.") from error
+            raise InputError(
+                f"The piece '{path}' cannot be read ({error}); remove it, and run the command again."
+            ) from error
 
     def remove_pieces(self) -> None:
-        """Remove all finished pieces: the set is whole."""
+        """Remove all finished pieces."""
         for path in self._pieces():
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it."""
+        """Remove the directory with its contents."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _pieces(self) -> Iterator[Path]:
         return self.path.glob("piece-*.arrow")
 
-    def _check_record(self, made_of: dict[str, Any]) -> None:
-        self.check(made_of)
-        if self._record.exists():
-            return
-        replace_file(self._record, json.dumps(made_of, indent=2) + "\n")
-
-    def _remove_halves(self) -> None:
-        """What a killed run did not come to finish; one of an earlier version named them otherwise."""
+    def _remove_partial_files(self) -> None:
+        """Remove what a killed run left incomplete; earlier versions named such files `*.half`."""
         for path in [*self.path.glob("*.half"), *self.path.glob(".*.partial-*")]:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -190,21 +190,21 @@ class PieceFolder:
 
 
 def make_piece(piece: Piece, file: Path) -> None:
-    """Compose a piece; the file appears when it is whole.
+    """Compose a piece and write it; the file appears when it is complete.
 
     Raises:
-        InputError: if a source was changed, or the file cannot be written.
-        DiskError: if the file system is full or has another fault of its own.
+        InputError: if a source has changed, or the file cannot be written.
+        DiskError: if the file system is full or has another fault.
     """
     rows: list[dict[str, str | bytes]] = []
     writer: pa.RecordBatchFileWriter | None = None
     try:
-        with replacing(file) as half, half.open("wb") as sink:
+        with replacing(file) as partial, partial.open("wb") as sink:
             for sample in piece.samples():
                 if writer is None:
-                    writer = pa.ipc.new_file(sink, SAMPLE_COLUMNS.with_metadata({BACKGROUND: sample.bg}))
+                    writer = pa.ipc.new_file(sink, SAMPLE_COLUMNS.with_metadata({BACKGROUND_KEY: sample.bg}))
                 rows.append({name: getattr(sample, name) for name in SAMPLE_COLUMNS.names})
-                if len(rows) == TOGETHER:
+                if len(rows) == BATCH_SAMPLES:
                     writer.write_batch(pa.RecordBatch.from_pylist(rows, SAMPLE_COLUMNS))
                     rows = []
             if writer is not None:
@@ -216,13 +216,15 @@ def make_piece(piece: Piece, file: Path) -> None:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        kept: object = json.loads(path.read_text(encoding="utf-8"))
+        record: object = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"The file '{path}' is damaged ({error}); remove its folder, and start again.") from error
-    if not isinstance(kept, dict):
-        raise InputError(f"The file '{path}' is damaged; remove its folder, and start again.")
-    return kept
+        raise InputError(
+            f"The file '{path}' is damaged ({error}); remove its folder, and run the command again."
+        ) from error
+    if not isinstance(record, dict):
+        raise InputError(f"The file '{path}' is damaged; remove its folder, and run the command again.")
+    return record
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"The pieces cannot be written to '{path}' ({error}); free space there, or give another --out.")
+    return InputError(f"The pieces cannot be written to '{path}' ({error}); free space there, or choose another --out.")

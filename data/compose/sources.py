@@ -1,4 +1,4 @@
-"""The folders that a data set is composed from: backgrounds, their depth, and foregrounds, paired and checked."""
+"""Pair and check the source images of a composed data set: backgrounds, their depth maps, and foregrounds."""
 
 from __future__ import annotations
 
@@ -22,40 +22,42 @@ if TYPE_CHECKING:
 
     from data.compose.composition import Composition
     from data.schema import Pixels
-    from data.source_images import StoredDepth
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-SAME_PROPORTIONS = 0.01
-"""Width over height of a background and of its depth may differ by this share."""
-NAMED = 3
-"""A sentence names so many files, and counts the others."""
-KEPT_CUTOUTS = 128
+MAX_ASPECT_DIFFERENCE = 0.01
+"""The aspect ratios of a background and of its depth may differ by this share."""
+MAX_NAMED = 3
+"""Files that an error message names; it counts the others."""
+MAX_CUTOUTS = 128
+"""Decoded foregrounds that a process keeps in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A picture as it was when the sources were checked."""
+    """An image file with its checksum from when the sources were checked."""
 
     name: str
-    """Its file's name without the extension."""
+    """File name without the extension."""
     path: Path
     sha256: str
 
     def read(self) -> bytes:
-        """Its bytes.
+        """Read the file.
 
         Raises:
-            InputError: if it is gone, or another file than before.
+            InputError: if it is missing or has changed.
         """
         encoded = _read(self.path)
         if hashlib.sha256(encoded).hexdigest() != self.sha256:
-            raise InputError(f"The picture '{self.path}' was changed while a set was composed of it; start again.")
+            raise InputError(
+                f"The image '{self.path}' was changed while the data set was composed; run the command again."
+            )
         return encoded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Background:
-    """A photograph and the depth of what it shows."""
+    """A photograph and its depth map."""
 
     photo: SourceFile
     depth: SourceFile
@@ -63,14 +65,14 @@ class Background:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What a data set is composed from, each kind sorted by name."""
+    """The source images of a data set, each kind sorted by name."""
 
     backgrounds: tuple[Background, ...]
     foregrounds: tuple[SourceFile, ...]
     scale: DepthScale
 
     def digests(self) -> dict[str, Any]:
-        """By name, SHA-256 of every file; depth by its background's name."""
+        """SHA-256 of every file by name; a depth map has the name of its background."""
         return {
             "backgrounds": {background.photo.name: background.photo.sha256 for background in self.backgrounds},
             "depths": {background.photo.name: background.depth.sha256 for background in self.backgrounds},
@@ -78,16 +80,17 @@ class Sources:
         }
 
 
-def open_sources(composition: Composition, on_picture: Callable[[int], None] | None = None) -> Sources:
-    """Pair backgrounds with their depth by file name, and decode every picture once.
+def open_sources(composition: Composition, on_image: Callable[[int], None] | None = None) -> Sources:
+    """Pair backgrounds with their depth maps by file name, and check every image by decoding it.
 
     Args:
-        composition: names the folders, and says what their depth means.
-        on_picture: called after each background and each foreground with how many were checked so far.
+        composition: the folders, and the meaning of the depth maps.
+        on_image: progress callback, called after each background and each foreground with the number checked so far.
 
     Raises:
-        InputError: if a folder has no pictures, two that differ in their extension alone, a background without depth
-            or with one of other proportions, or a picture that cannot be used; or if two samples would have one id.
+        InputError: if a folder has no images, or two whose names differ in the extension only; if a background has no
+            depth map, or one of another aspect ratio; if an image is unusable; or if two samples would have the same
+            id.
     """
     photos, cutouts = _listed(composition.backgrounds, "backgrounds"), _listed(composition.foregrounds, "foregrounds")
     depths = _listed(composition.depths, "depths")
@@ -95,22 +98,19 @@ def open_sources(composition: Composition, on_picture: Callable[[int], None] | N
     if missing:
         raise InputError(
             f"The folder '{composition.depths}' has no depth for the background{'s' if len(missing) > 1 else ''} "
-            f"{_some(missing)}; add a picture of the same name, or remove the background."
+            f"{_some(missing)}; add a depth map of the same name, or remove the background."
         )
     _refuse_ambiguous(photos, cutouts)
-    largest = checked = 0
-    backgrounds, foregrounds = [], []
-    for name, path in photos.items():
+    on_image = on_image or (lambda _: None)
+    backgrounds, foregrounds, largest = [], [], 0
+    for checked, (name, path) in enumerate(photos.items(), start=1):
         background, farthest = _check_background(composition, name, path, depths[name])
         backgrounds.append(background)
-        largest, checked = max(largest, farthest), checked + 1
-        if on_picture:
-            on_picture(checked)
-    for name, path in cutouts.items():
+        largest = max(largest, farthest)
+        on_image(checked)
+    for checked, (name, path) in enumerate(cutouts.items(), start=len(photos) + 1):
         foregrounds.append(_check_foreground(name, path))
-        checked += 1
-        if on_picture:
-            on_picture(checked)
+        on_image(checked)
     far = composition.depth_far
     if composition.depth_unit != "relative" and far is None:
         far = largest / PER_METRE[composition.depth_unit]
@@ -118,49 +118,49 @@ def open_sources(composition: Composition, on_picture: Callable[[int], None] | N
     return Sources(backgrounds=tuple(backgrounds), foregrounds=tuple(foregrounds), scale=scale)
 
 
-def count_pictures(composition: Composition) -> int:
-    """How many backgrounds and foregrounds `open_sources` will check.
+def count_images(composition: Composition) -> int:
+    """Number of backgrounds and foregrounds that `open_sources` checks.
 
     Raises:
-        InputError: if a folder has none.
+        InputError: if a folder has no images.
     """
     return len(_listed(composition.backgrounds, "backgrounds")) + len(_listed(composition.foregrounds, "foregrounds"))
 
 
-@lru_cache(maxsize=KEPT_CUTOUTS)
+@lru_cache(maxsize=MAX_CUTOUTS)
 def read_cutout(foreground: SourceFile, longest: int) -> Pixels:
-    """A foreground, cut to what can be seen of it, and no longer than `longest` pixels.
+    """Read a foreground, cropped to its visible pixels and reduced to at most `longest` pixels a side.
 
     Returns:
-        (H, W, 4) RGBA, each colour multiplied by alpha: what stands in transparent pixels does not bleed into the
+        (H, W, 4) RGBA with colours multiplied by alpha, so that the colours of transparent pixels do not bleed into the
         edges when it is resized.
 
     Raises:
-        InputError: if it is not what it was when the sources were checked.
+        InputError: if the file has changed since the sources were checked.
     """
     cutout = source_cutout(foreground.read(), str(foreground.path))
     rows, columns = (np.flatnonzero(cutout[:, :, 3].any(axis=axis)) for axis in (1, 0))
     cutout = cutout[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     alpha = cutout[:, :, 3:].astype(np.float32)
-    weighed = np.dstack([np.rint(cutout[:, :, :3] * (alpha / 255)).astype(np.uint8), cutout[:, :, 3]])
-    weighed = resize_cutout(weighed, min(longest, max(weighed.shape[:2])))
-    weighed.setflags(write=False)
-    return weighed
+    premultiplied = np.dstack([np.rint(cutout[:, :, :3] * (alpha / 255)).astype(np.uint8), cutout[:, :, 3]])
+    premultiplied = resize_cutout(premultiplied, min(longest, max(premultiplied.shape[:2])))
+    premultiplied.setflags(write=False)
+    return premultiplied
 
 
 def resize_cutout(cutout: Pixels, longest: int) -> Pixels:
-    """(H, W, 4) with the longer side at `longest` pixels."""
+    """Resize (H, W, 4) so that the longer side has `longest` pixels."""
     height, width = cutout.shape[:2]
-    share = longest / max(height, width)
-    return resize_to(cutout, max(1, round(height * share)), max(1, round(width * share)))
+    factor = longest / max(height, width)
+    return resize_to(cutout, max(1, round(height * factor)), max(1, round(width * factor)))
 
 
 def _check_background(composition: Composition, name: str, path: Path, depth_path: Path) -> tuple[Background, int]:
-    """The background, and its largest depth as it is stored."""
+    """The background, and the largest value of its depth map."""
     encoded, encoded_depth = _read(path), _read(depth_path)
     (photo, _), (depth, _) = source_photo(encoded, str(path)), source_depth(encoded_depth, str(depth_path))
     (height, width), (depth_height, depth_width) = photo.shape[:2], depth.shape
-    if abs(depth_width * height / (depth_height * width) - 1) > SAME_PROPORTIONS:
+    if abs(depth_width * height / (depth_height * width) - 1) > MAX_ASPECT_DIFFERENCE:
         raise InputError(
             f"The depth '{depth_path}' is {depth_width} x {depth_height} pixels, but must have the proportions of "
             f"'{path}', {width} x {height}; use the depth of that photograph."
@@ -168,9 +168,9 @@ def _check_background(composition: Composition, name: str, path: Path, depth_pat
     has_holes = composition.depth_unit != "relative" or (
         depth.dtype == np.uint16 and composition.depth_polarity == "far-bright"
     )
-    if has_holes and not _has_depth(depth):
+    if has_holes and not middle_square(depth).any():
         raise InputError(
-            f"The depth '{depth_path}' has no measurement in its middle square, where 0 stands for none; replace it, "
+            f"The depth '{depth_path}' has no measurement in its middle square, where 0 means none; replace it, "
             "or remove the background."
         )
     background = Background(
@@ -186,17 +186,13 @@ def _check_foreground(name: str, path: Path) -> SourceFile:
     return SourceFile(name=name, path=path, sha256=hashlib.sha256(encoded).hexdigest())
 
 
-def _has_depth(depth: StoredDepth) -> bool:
-    return bool(middle_square(depth).any())
-
-
 def _listed(folder: Path, what: str) -> dict[str, Path]:
-    """The pictures in a folder by name without the extension, sorted."""
+    """The image files of a folder, sorted, by name without the extension."""
     if reason := why_dead(folder):
         raise InputError(reason)
     if not folder.is_dir():
         raise InputError(f"The folder '{folder}' does not exist; give the folder of the {what} with --{what}.")
-    named: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
             continue
@@ -204,22 +200,22 @@ def _listed(folder: Path, what: str) -> dict[str, Path]:
             raise InputError(reason)
         if not path.is_file():
             continue
-        if path.stem in named:
+        if path.stem in by_name:
             raise InputError(
-                f"The {what} '{named[path.stem]}' and '{path.name}' differ in their extension alone; rename or remove "
+                f"The {what} '{by_name[path.stem]}' and '{path.name}' differ in the extension only; rename or remove "
                 "one of them."
             )
-        named[path.stem] = path
-    if not named:
+        by_name[path.stem] = path
+    if not by_name:
         raise InputError(
-            f"The folder '{folder}' has no pictures ({', '.join(EXTENSIONS)}); give the folder of the {what} with "
+            f"The folder '{folder}' has no images ({', '.join(EXTENSIONS)}); give the folder of the {what} with "
             f"--{what}."
         )
-    return dict(sorted(named.items()))
+    return dict(sorted(by_name.items()))
 
 
 def _refuse_ambiguous(photos: Iterable[str], cutouts: Iterable[str]) -> None:
-    """Samples are named by their background and foreground: 'a_b' with 'c' must not meet 'a' with 'b_c'."""
+    """Refuse names that give two samples the same id: background 'a_b' with 'c', and 'a' with 'b_c'."""
     pairs: dict[str, tuple[str, str]] = {}
     for photo, cutout in product(photos, cutouts):
         other_photo, other_cutout = pairs.setdefault(f"{photo}_{cutout}", (photo, cutout))
@@ -235,10 +231,10 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"The picture '{path}' cannot be read ({error.strerror}); restore it, or make it readable."
+            f"The image '{path}' cannot be read ({error.strerror}); restore it, or make it readable."
         ) from error
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:NAMED])
-    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
+    shown = ", ".join(f"'{name}'" for name in names[:MAX_NAMED])
+    return shown if len(names) <= MAX_NAMED else f"{shown} and {len(names) - MAX_NAMED} more"

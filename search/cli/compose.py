@@ -107,14 +107,14 @@ def compose(
 
 
 def _run(composition: Composition, out: Path, workers: int | None, shown: Screen) -> None:
+    from data.compose.compose import check_resumable
     from data.compose.compose import compose as compose_set
-    from data.compose.compose import refuse_other
     from data.compose.estimate import plan_composition
     from data.dataset.publish import refuse_existing
 
     refuse_existing(out)
     sources = _check_sources(composition, shown)
-    refuse_other(composition, sources, out)
+    check_resumable(composition, sources, out)
     plan = plan_composition(composition, sources, out, processes=workers)
     _say(composition, sources, plan, shown)
     try:
@@ -126,9 +126,9 @@ def _run(composition: Composition, out: Path, workers: int | None, shown: Screen
 
 
 def _check_sources(composition: Composition, shown: Screen) -> Sources:
-    from data.compose.sources import count_pictures, open_sources
+    from data.compose.sources import count_images, open_sources
 
-    total = count_pictures(composition)
+    total = count_images(composition)
     with shown.bar("checking the pictures", total, "pictures") as move:
         return open_sources(composition, lambda _: move(1, ""))
 

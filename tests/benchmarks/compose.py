@@ -22,7 +22,7 @@ from PIL import Image
 from results import Row, arguments, publish
 
 from data.compose.compose import compose, open_sources
-from data.compose.composition import SCALE, Composition
+from data.compose.composition import DEFAULT_SCALE, Composition
 from data.images import encode_png
 from data.scenes.scenes import SceneSet
 
@@ -113,7 +113,7 @@ def compose_plainly(root: Path, out: Path, placements: int, size: int) -> None:
             for flip in (False, True):
                 turned = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cutout
                 for placement in range(placements):
-                    share = rng.uniform(*SCALE) * size / max(turned.size)
+                    share = rng.uniform(*DEFAULT_SCALE) * size / max(turned.size)
                     fg = turned.resize((max(1, round(turned.width * share)), max(1, round(turned.height * share))))
                     place = rng.randint(0, size - fg.width), rng.randint(0, size - fg.height)
                     name = f"{background.stem}_{foreground.stem}_{int(flip)}_{placement:02d}.jpg"

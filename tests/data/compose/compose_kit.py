@@ -1,4 +1,4 @@
-"""Pictures to compose a data set from: rooms with a floor, and markers to put in them."""
+"""Source images of a composed data set: rooms with a floor, and markers as foregrounds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def put(path: Path, pixels: NDArray[Any]) -> None:
 
 
 def kit(root: Path, backgrounds: int = 2, foregrounds: int = 2) -> dict[str, Any]:
-    """Folders with rooms that have a floor, and with markers; what `Composition` needs to be told of them."""
+    """Write folders of rooms and markers; return the arguments of `Composition` for them."""
     for number in range(backgrounds):
         put(root / "bg" / f"room{number}.png", photo(number))
         put(root / "depth" / f"room{number}.png", floor_depth())

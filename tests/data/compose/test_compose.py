@@ -1,4 +1,4 @@
-"""Composed samples: mask, depth and photograph that fit each other, whatever stands where."""
+"""Composed samples: photograph, mask and depth agree with each other, wherever the foreground stands."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def test_backgrounds_are_cut_to_their_middle_square(tmp_path: Path) -> None:
         ("depth/room0.png", np.zeros((64, 64), np.uint16), "has no measurement"),
         ("depth/room0.png", np.full((64, 64, 3), 900, np.uint16), "single channel"),
         ("depth/room0.png", np.full((64, 64), 1.5, np.float32), "is no image|float32"),
-        ("bg/room1.jpg", photo(0), "differ in their extension alone"),
+        ("bg/room1.jpg", photo(0), "differ in the extension only"),
     ],
 )
 def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, path: str, pixels: NDArray[Any], said: str) -> None:
@@ -295,7 +295,7 @@ def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, path: str, pixel
     assert "\n" not in sentence
 
 
-def test_names_that_would_meet_are_refused(tmp_path: Path) -> None:
+def test_names_that_give_equal_sample_ids_are_refused(tmp_path: Path) -> None:
     """'a_b' with 'c' and 'a' with 'b_c' would be one sample id, found out only after hours."""
     options = kit(tmp_path, 0, 0)
     for name in ("a", "a_b"):

@@ -1,4 +1,4 @@
-"""Composing on several processes, killed, and gone on with: always the same files."""
+"""A run that is killed or interrupted resumes, and writes the same files as one that was not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from data.compose.compose import compose, made_of, open_sources
+from data.compose.compose import compose, open_sources, run_record
 from data.compose.composition import Composition
 from data.compose.estimate import plan_composition
 from data.compose.pieces import PieceFolder
@@ -139,8 +139,8 @@ def test_a_set_that_is_whole_is_moved(tmp_path: Path) -> None:
     given = options(tmp_path, 2)
     run(given, tmp_path / "set")
     composition, folder = Composition(**given), PieceFolder(tmp_path / "set")
-    with folder.held(made_of(composition, open_sources(composition))):
-        (tmp_path / "set").rename(folder.whole)
+    with folder.locked(run_record(composition, open_sources(composition))):
+        (tmp_path / "set").rename(folder.dataset)
     run(given, tmp_path / "set", on_sample=stop_after(1))
     assert Dataset.open(tmp_path / "set", verify=True).info.counts.samples == 16
 
@@ -154,7 +154,7 @@ def test_a_set_that_is_whole_is_moved(tmp_path: Path) -> None:
     ],
 )
 def test_other_arguments_are_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
-    """Pieces of two runs must not be mixed, and hours of work not be thrown away for a slip of the pen."""
+    """Pieces of two runs must not be mixed, and a mistyped argument must not discard hours of work."""
     given = options(tmp_path, 2)
     with pytest.raises(KeyboardInterrupt):
         run(given, tmp_path / "set", on_sample=stop_after(1))
@@ -165,7 +165,7 @@ def test_other_arguments_are_refused(tmp_path: Path, changed: dict[str, Any], sa
 
 
 def test_changed_sources_are_refused(tmp_path: Path) -> None:
-    """A picture that was replaced since, and one that is replaced on the way."""
+    """An image that was replaced between two runs, and one that is replaced during a run."""
     given = options(tmp_path, 2)
     composition = Composition(**given)
     sources = open_sources(composition)
@@ -179,11 +179,11 @@ def test_changed_sources_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_run_at_once_is_refused(tmp_path: Path) -> None:
-    """Two would remove each other's halves."""
+    """Two runs would remove each other's partial files."""
     given = options(tmp_path, 2)
     composition = Composition(**given)
     with (
-        PieceFolder(tmp_path / "set").held(made_of(composition, open_sources(composition))),
+        PieceFolder(tmp_path / "set").locked(run_record(composition, open_sources(composition))),
         pytest.raises(InputError, match="Another process composes"),
     ):
         run(given, tmp_path / "set")
@@ -240,7 +240,7 @@ def test_another_seed_places_elsewhere(tmp_path: Path) -> None:
 
 
 def test_the_estimate_is_near(tmp_path: Path) -> None:
-    """Of the size: the disk must hold what was promised. Of time, that it grows with the samples."""
+    """The size is within 30 %; the time is more than 0."""
     given = options(tmp_path, 100)
     composition = Composition(**given)
     sources = open_sources(composition)
@@ -252,7 +252,7 @@ def test_the_estimate_is_near(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rather than after hours; what is needed is named."""
+    """The message names the free and the needed space, before hours of composing."""
     composition = Composition(**options(tmp_path, 100))
     sources = open_sources(composition)
     usage = shutil.disk_usage(tmp_path)

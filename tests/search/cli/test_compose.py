@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from data.compose.composition import SCALE
+from data.compose.composition import DEFAULT_SCALE
 from data.errors import InputError
 from search.cli.compose import compose
 from tests.data.compose.compose_kit import kit
@@ -68,4 +68,4 @@ def test_a_place_that_is_taken_is_said_before_anything_else(tmp_path: Path) -> N
 def test_the_options_have_the_composition_s_defaults() -> None:
     """They are written twice, since the command line loads nothing that it may not need."""
     defaults = {parameter.name: parameter.default for parameter in compose.params}
-    assert defaults["scale"] == SCALE
+    assert defaults["scale"] == DEFAULT_SCALE

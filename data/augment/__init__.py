@@ -1,1 +1,1 @@
-"""Joint augmentation of the four images of a sample, on the CPU and on the device."""
+"""Joint augmentation of the four images of a sample, on the CPU or on the device."""

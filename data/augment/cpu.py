@@ -1,7 +1,7 @@
-"""The joint transforms of a training sample on the CPU: one geometry for its four pictures, light and noise for each.
+"""Joint augmentation on the CPU: one geometry for the four images of a sample, colours and noise for each image.
 
-OpenCV makes every change in one or two passes over the bytes. Against albumentations' transforms of the same names this
-spares their calls, which at 64 px cost more than the pixels do; tests/benchmarks/augment.py measures both.
+OpenCV applies each transform in one or two passes over the bytes. The transforms of albumentations have an overhead per
+call that exceeds the time for the pixels of a 64 px image; tests/benchmarks/augment.py measures both.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from data.augment.erase import Colour
 from data.schema import Pixels
 
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Shares of red, green and blue in a grey level (ITU-R BT.601)."""
+"""Weights of red, green and blue in the grey level (ITU-R BT.601)."""
 
 
-class Pictures(NamedTuple):
-    """The four pictures of a sample without its ids: (H, W, 3), (H, W, 3), (H, W), (H, W), all uint8."""
+class SampleImages(NamedTuple):
+    """The four images of a sample, uint8: `bg` and `fg_bg` (H, W, 3), `mask` and `depth` (H, W)."""
 
     bg: Pixels
     fg_bg: Pixels
@@ -43,69 +43,69 @@ class Pictures(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class Augmenter(Strengths):
-    """Draws one random change after the other; `reseed` decides all that follow."""
+    """Augments batches in place, or single samples with the random numbers that follow `reseed`."""
 
     def __post_init__(self) -> None:
         self.reseed(0)
 
     def reseed(self, *key: int) -> None:
-        """Start the random numbers anew from `key`."""
+        """Restart the random numbers for single samples from `key`."""
         self._random = np.random.default_rng(key)
 
-    def __call__(self, pictures: Pictures) -> Pictures:
-        """The next random change of `pictures`, which stay as they are; shapes and types stay too."""
-        height, width = pictures.mask.shape
-        return self._changed(pictures, self.draw(1, height, width, self._random), 0)
+    def __call__(self, images: SampleImages) -> SampleImages:
+        """Augment a sample with the next random numbers; `images` are not modified."""
+        height, width = images.mask.shape
+        return self._apply(images, self.draw(1, height, width, self._random), 0)
 
     def change(self, stacks: tuple[Pixels, Pixels, Pixels, Pixels], *key: int) -> None:
-        """Change a batch in place as `key` decides, whatever was drawn before; in any number of threads.
+        """Augment a batch in place with the random numbers of `key`. Safe to call from several threads.
 
         Args:
-            stacks: `bg` and `fg_bg` (B, H, W, 3), `mask` and `depth` (B, H, W).
+            stacks: `bg` and `fg_bg` (B, H, W, 3), `mask` and `depth` (B, H, W), uint8.
             key: such as (seed, epoch, rank, batch).
         """
         count, height, width = stacks[2].shape
-        drawn = self.draw(count, height, width, np.random.default_rng(key))
-        for index in range(count):
-            given = Pictures(*(stack[index] for stack in stacks))
-            for old, new in zip(given, self._changed(given, drawn, index), strict=True):
+        changes = self.draw(count, height, width, np.random.default_rng(key))
+        for sample in range(count):
+            images = SampleImages(*(stack[sample] for stack in stacks))
+            for old, new in zip(images, self._apply(images, changes, sample), strict=True):
                 if new is not old:
                     old[:] = new
 
-    def _changed(self, pictures: Pictures, drawn: Changes, index: int) -> Pictures:
-        if drawn.flips is not None:
-            flips = drawn.flips[index].tolist()
-            pictures = Pictures(*(_flipped(pixels, *sides) for pixels, sides in zip(pictures, flips, strict=True)))
-        if drawn.warped[index]:
-            pictures = _warped(pictures, drawn.warps[index])
-        changed = list(pictures)
-        for place in range(4 if self.targets_too else 2):
-            if drawn.jitter:
-                changed[place] = _jittered(changed[place], drawn.jitter, (index, place))
-            if drawn.shift and place < 2:
-                changed[place] = _shifted(changed[place], drawn.shift, (index, place))
-            if drawn.noise:
-                changed[place] = _noisy(changed[place], drawn.noise, (index, place))
-        if self.erase and drawn.holes is not None:
-            for place, fill in enumerate((self.erase.bg_fill, self.erase.fg_bg_fill)):
-                changed[place] = _erased(changed[place], drawn.holes[index, place], fill)
-        return Pictures(*changed)
+    def _apply(self, images: SampleImages, changes: Changes, sample: int) -> SampleImages:
+        if changes.flips is not None:
+            flips = changes.flips[sample].tolist()
+            images = SampleImages(*(_flip(pixels, *sides) for pixels, sides in zip(images, flips, strict=True)))
+        if changes.warped[sample]:
+            images = _warp(images, changes.warps[sample])
+        changed = list(images)
+        for image in range(4 if self.targets_too else 2):
+            if changes.jitter:
+                changed[image] = _jitter(changed[image], changes.jitter, (sample, image))
+            if changes.shift and image < 2:
+                changed[image] = _shift(changed[image], changes.shift, (sample, image))
+            if changes.noise:
+                changed[image] = _add_noise(changed[image], changes.noise, (sample, image))
+        if self.erase and changes.holes is not None:
+            for image, fill in enumerate((self.erase.bg_fill, self.erase.fg_bg_fill)):
+                changed[image] = _erase(changed[image], changes.holes[sample, image], fill)
+        return SampleImages(*changed)
 
 
-def _flipped(pixels: Pixels, left_right: bool, upside_down: bool) -> Pixels:
+def _flip(pixels: Pixels, left_right: bool, upside_down: bool) -> Pixels:
     if not (left_right or upside_down):
         return pixels
     return _pixels(cv2.flip(pixels, -1 if left_right and upside_down else int(left_right)))
 
 
-def _warped(pictures: Pictures, warp: NDArray[np.float64]) -> Pictures:
-    """Each target goes as the fourth channel of a photograph: OpenCV warps four at once faster than three."""
-    bg, mask = _warped_pair(pictures.bg, pictures.mask, warp)
-    fg_bg, depth = _warped_pair(pictures.fg_bg, pictures.depth, warp)
-    return Pictures(bg, fg_bg, mask, depth)
+def _warp(images: SampleImages, warp: NDArray[np.float64]) -> SampleImages:
+    """Each target is warped as the fourth channel of a photograph: OpenCV is faster with four channels than three."""
+    bg, mask = _warp_pair(images.bg, images.mask, warp)
+    fg_bg, depth = _warp_pair(images.fg_bg, images.depth, warp)
+    return SampleImages(bg, fg_bg, mask, depth)
 
 
-def _warped_pair(photo: Pixels, plane: Pixels, warp: NDArray[np.float64]) -> tuple[Pixels, Pixels]:
+def _warp_pair(photo: Pixels, plane: Pixels, warp: NDArray[np.float64]) -> tuple[Pixels, Pixels]:
     four = cv2.cvtColor(photo, cv2.COLOR_RGB2RGBA)
     cv2.insertChannel(plane, four, 3)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -113,42 +113,44 @@ def _warped_pair(photo: Pixels, plane: Pixels, warp: NDArray[np.float64]) -> tup
     return _pixels(cv2.cvtColor(four, cv2.COLOR_RGBA2RGB)), _pixels(cv2.extractChannel(four, 3))
 
 
-def _jittered(pixels: Pixels, jitter: Jitter, at: tuple[int, int]) -> Pixels:
-    """As torchvision's ColorJitter changes bytes, one after the other; of a plane, brightness and contrast alone."""
+def _jitter(pixels: Pixels, jitter: Jitter, at: tuple[int, int]) -> Pixels:
+    """Apply the kinds of jitter in their order, as torchvision's ColorJitter does on uint8.
+
+    Only brightness and contrast apply to a plane.
+    """
     factors = jitter.factor[at].tolist()
     for kind in jitter.order[at].tolist():
         factor = factors[kind]
         if kind == BRIGHTNESS:
-            pixels = _scaled(pixels, factor, 0.0)
+            pixels = _scale(pixels, factor, 0.0)
         elif kind == CONTRAST:
-            pixels = _scaled(pixels, factor, (1 - factor) * _mean(pixels))
+            pixels = _scale(pixels, factor, (1 - factor) * _mean_grey(pixels))
         elif pixels.ndim == 2:
             continue
         elif kind == SATURATION:
             pixels = _pixels(cv2.transform(pixels, factor * np.eye(3) + (1 - factor) * LUMA))
         else:
-            pixels = _turned(pixels, factor)
+            pixels = _rotate_hue(pixels, factor)
     return pixels
 
 
-def _scaled(pixels: Pixels, factor: float, levels: float) -> Pixels:
-    return _pixels(cv2.addWeighted(pixels, factor, pixels, 0, levels))
+def _scale(pixels: Pixels, factor: float, offset: float) -> Pixels:
+    return _pixels(cv2.addWeighted(pixels, factor, pixels, 0, offset))
 
 
-def _mean(pixels: Pixels) -> float:
-    """Grey level."""
+def _mean_grey(pixels: Pixels) -> float:
     red, green, blue, _ = cv2.mean(pixels)
     return red if pixels.ndim == 2 else float(LUMA @ (red, green, blue))
 
 
-def _turned(photo: Pixels, share: float) -> Pixels:
-    """Hue turned by a share of the circle, which is 256 levels here: bytes wrap around as it does."""
+def _rotate_hue(photo: Pixels, share: float) -> Pixels:
+    """Rotate the hue by a share of the circle, which has 256 levels: uint8 wraps around like the circle."""
     hsv = cv2.cvtColor(photo, cv2.COLOR_RGB2HSV_FULL)
     hsv[:, :, 0] += np.uint8(round(256 * share) % 256)
     return _pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 
 
-def _shifted(photo: Pixels, shift: Shift, at: tuple[int, int]) -> Pixels:
+def _shift(photo: Pixels, shift: Shift, at: tuple[int, int]) -> Pixels:
     if shift.kind[at] == NO_SHIFT:
         return photo
     levels = shift.levels[at]
@@ -157,23 +159,23 @@ def _shifted(photo: Pixels, shift: Shift, at: tuple[int, int]) -> Pixels:
     hue, saturation, value = cv2.split(cv2.cvtColor(photo, cv2.COLOR_RGB2HSV_FULL))
     hue += np.uint8(round(256 / 180 * levels[0]) % 256)
     saturations = np.clip(np.rint(np.arange(256) + levels[1]), 0, 255).astype(np.uint8)
-    saturations[0] = 0  # what is grey has no hue to bring out
-    hsv = cv2.merge([hue, cv2.LUT(saturation, saturations), _scaled(_pixels(value), 1.0, levels[2])])
+    saturations[0] = 0  # the hue of grey is undefined: it must stay grey
+    hsv = cv2.merge([hue, cv2.LUT(saturation, saturations), _scale(_pixels(value), 1.0, levels[2])])
     return _pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 
 
-def _noisy(pixels: Pixels, noise: Noise, at: tuple[int, int]) -> Pixels:
-    """Rounded, not cut off to whole levels, by which the weakest noise would lose a tenth."""
+def _add_noise(pixels: Pixels, noise: Noise, at: tuple[int, int]) -> Pixels:
+    """The sum is rounded, not truncated: that would weaken the smallest deviation by a tenth."""
     deviation = noise.deviation[at]
     if not deviation:
         return pixels
     cv2.setRNGSeed(int(noise.seed[at]))  # of this thread's generator
-    drawn = np.empty((pixels.size, 1), np.float32)
-    cv2.randn(drawn, np.zeros(1), np.full(1, deviation))
-    return _pixels(cv2.add(pixels, drawn.reshape(pixels.shape), dtype=cv2.CV_8U))
+    values = np.empty((pixels.size, 1), np.float32)
+    cv2.randn(values, np.zeros(1), np.full(1, deviation))
+    return _pixels(cv2.add(pixels, values.reshape(pixels.shape), dtype=cv2.CV_8U))
 
 
-def _erased(photo: Pixels, holes: NDArray[np.int64], fill: Colour) -> Pixels:
+def _erase(photo: Pixels, holes: NDArray[np.int64], fill: Colour) -> Pixels:
     if not holes.any():
         return photo
     photo = photo.copy()
@@ -183,5 +185,5 @@ def _erased(photo: Pixels, holes: NDArray[np.int64], fill: Colour) -> Pixels:
 
 
 def _pixels(array: Any) -> Pixels:
-    """A library's result as what it is known to be: uint8."""
+    """Type the result of OpenCV; it is uint8 already."""
     return np.asarray(array, np.uint8)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from data.byte_size import byte_size
 from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, limit_bytes, sweep
-from data.cache.decoded import DecodedPictures, DecodedSplit
+from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import ENCODED_ARRAYS, CachedImages, StoredImages, build_encoded
 from data.cache.entry import Entry, progress
 from data.cache.mapped import (
@@ -37,7 +37,7 @@ from data.disk import disk_error
 from data.errors import InputError
 from data.images import Resize
 
-__all__ = ["DecodedPictures", "DecodedSplit", "cache_root", "decoded", "decoded_bytes", "open_cache"]
+__all__ = ["DecodedImages", "DecodedSplit", "cache_root", "decoded", "decoded_bytes", "open_cache"]
 
 CACHE = "TWINHEAD_CACHE"
 _POLL_SECONDS = 0.2

@@ -19,7 +19,7 @@ _MAX_BLOCKS = 4
 """Memory blocks of batches that are kept for the next batches."""
 
 
-class DecodedPictures(NamedTuple):
+class DecodedImages(NamedTuple):
     """Images of a batch, uint8, in the requested order."""
 
     bg: Pixels
@@ -43,7 +43,7 @@ class DecodedSplit(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def gather(self, rows: NDArray[np.int64]) -> DecodedPictures:
+    def gather(self, rows: NDArray[np.int64]) -> DecodedImages:
         """Copy the images of `rows` (B,), in that order. Their memory is reused once no array refers to it.
 
         Raises:
@@ -54,13 +54,13 @@ class DecodedSplit(ABC):
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Start to load `rows` (B,), which will be gathered next, and return at once."""
 
-    def _empty(self, count: int) -> DecodedPictures:
+    def _empty(self, count: int) -> DecodedImages:
         """Uninitialised images of `count` samples."""
         side, area = self.size, count * self.size**2
         block = self._blocks.take(8 * area)
         bg, fg_bg, mask, depth = np.split(block, (3 * area, 6 * area, 7 * area))
         photos, planes = (count, side, side, 3), (count, side, side)
-        return DecodedPictures(bg.reshape(photos), fg_bg.reshape(photos), mask.reshape(planes), depth.reshape(planes))
+        return DecodedImages(bg.reshape(photos), fg_bg.reshape(photos), mask.reshape(planes), depth.reshape(planes))
 
 
 class _Blocks:

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 
 from data.cache.budget import INDEX
-from data.cache.decoded import DecodedPictures
+from data.cache.decoded import DecodedImages
 from data.cache.entry import Entry, new_entry
 from data.dataset.dataset import Dataset
 from data.dataset.parts import RowGroup
 from data.lru import LruCache
 
-IMAGES = DecodedPictures._fields
+IMAGES = DecodedImages._fields
 _BYTES = "bytes"
 ENCODED_ARRAYS = (_BYTES, INDEX)
 """bytes: the images of all samples, one after the other; index (N, 4, 2): start and end of each image of a sample."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cache.budget import INDEX
-from data.cache.decoded import DecodedPictures, DecodedSplit
+from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.entry import Entry, NewEntry, new_entry
 from data.dataset.dataset import Dataset
 from data.dataset.intake import DecodedBackgrounds
@@ -28,7 +28,7 @@ from data.schema import EncodedSample, Pixels
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-DECODED_ARRAYS = (*DecodedPictures._fields, INDEX)
+DECODED_ARRAYS = (*DecodedImages._fields, INDEX)
 """bg (M, S, S, 3), fg_bg (N, S, S, 3), mask and depth (N, S, S) uint8; index (N,) int64, the row in bg."""
 
 _EXTENT = 4 * 2**20
@@ -130,13 +130,13 @@ class MappedSplit(DecodedSplit):
         total = sum(array.nbytes for entry in entries for array in entry.arrays.values())
         fits = total <= _IN_MEMORY * os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
         self._columns = [
-            _Column([_Images(entry.arrays[name], fits) for entry in entries]) for name in DecodedPictures._fields
+            _Column([_Images(entry.arrays[name], fits) for entry in entries]) for name in DecodedImages._fields
         ]
 
     def __len__(self) -> int:
         return len(self._bg_of)
 
-    def gather(self, rows: NDArray[np.int64]) -> DecodedPictures:
+    def gather(self, rows: NDArray[np.int64]) -> DecodedImages:
         """Copy the images of `rows` (B,), in that order."""
         rows = np.asarray(rows, np.int64)
         self.prefetch(rows)  # all at once: the copies would wait for one page after the other
@@ -175,8 +175,8 @@ class _Column:
             return
         numbers = np.searchsorted(self._ends, rows, side="right")
         within = rows - self._starts[numbers]
-        for place, (number, row) in enumerate(zip(numbers.tolist(), within.tolist(), strict=True)):
-            out[place] = self._parts[number].images[row]
+        for index, (number, row) in enumerate(zip(numbers.tolist(), within.tolist(), strict=True)):
+            out[index] = self._parts[number].images[row]
 
     def prefetch(self, rows: NDArray[np.int64]) -> bool:
         """Let the kernel read the pages of `rows` (B,); return whether there may be pages that were not requested."""

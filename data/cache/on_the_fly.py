@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from data.cache.decoded import DecodedPictures, DecodedSplit
+from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import EncodedImages
 from data.dataset.dataset import Dataset
 from data.images import Resize, decode_photo, decode_plane, resize_to
@@ -50,7 +50,7 @@ class OnTheFlySplit(DecodedSplit):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def gather(self, rows: NDArray[np.int64]) -> DecodedPictures:
+    def gather(self, rows: NDArray[np.int64]) -> DecodedImages:
         """Decode the images of `rows` (B,), in that order, to the same pixels as the cache has.
 
         Raises:
@@ -64,9 +64,9 @@ class OnTheFlySplit(DecodedSplit):
                 for row in rows.tolist()
             ]
         try:
-            for place, future in enumerate(futures):
+            for index, future in enumerate(futures):
                 for stack, pixels in zip(images, future.result(), strict=True):
-                    stack[place] = pixels
+                    stack[index] = pixels
         finally:
             for future in futures:
                 future.cancel()
@@ -96,6 +96,6 @@ class OnTheFlySplit(DecodedSplit):
 
 def _threads() -> int:
     """The cores that this process may use: trials that run at the same time share the machine's."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
+    limit = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0))
-    return min(int(given), cores) if given.isdecimal() and int(given) else cores
+    return min(int(limit), cores) if limit.isdecimal() and int(limit) else cores

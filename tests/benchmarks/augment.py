@@ -26,9 +26,9 @@ from results import Row, arguments, publish
 
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
-from data.augment.draws import HSV_SHIFT, RGB_SHIFT
+from data.augment.draws import MAX_HSV_SHIFT, MAX_RGB_SHIFT
 from data.augment.erase import Erase
-from data.cache.cache import DecodedPictures
+from data.cache.cache import DecodedImages
 from data.schema import Batch
 from trainable.config import Augmentation
 from trainable.loop.precision import choice
@@ -86,16 +86,16 @@ def measure(size: int, device: torch.device) -> dict[str, float]:
     return {name: BATCH / statistics.median(taken[1:]) for name, taken in seconds.items()}
 
 
-def _stacks(size: int) -> DecodedPictures:
+def _stacks(size: int) -> DecodedImages:
     """Smooth pictures of noise."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (BATCH, 8, 16, 16), np.uint8)
     eight = np.stack([cv2.resize(sample.transpose(1, 2, 0), (size, size)) for sample in coarse])
     bg, fg_bg, mask, depth = np.split(eight, [3, 6, 7], axis=3)
-    return DecodedPictures(bg.copy(), fg_bg.copy(), mask[..., 0].copy(), depth[..., 0].copy())
+    return DecodedImages(bg.copy(), fg_bg.copy(), mask[..., 0].copy(), depth[..., 0].copy())
 
 
-def _batch(stacks: DecodedPictures) -> Batch:
+def _batch(stacks: DecodedImages) -> Batch:
     bg, fg_bg, mask, depth = (torch.from_numpy(stack.copy()) for stack in stacks)
     return Batch(bg=bg.permute(0, 3, 1, 2), fg_bg=fg_bg.permute(0, 3, 1, 2), mask=mask[:, None], depth=depth[:, None])
 
@@ -116,7 +116,10 @@ class Plain:
             limit=recipe.rotate, interpolation=linear, mask_interpolation=linear, border_mode=cv2.BORDER_REFLECT_101,
             p=recipe.rotate_p,
         )  # fmt: skip
-        shifts = [a.RGBShift(RGB_SHIFT, RGB_SHIFT, RGB_SHIFT, p=1.0), a.HueSaturationValue(*HSV_SHIFT, p=1.0)]
+        shifts = [
+            a.RGBShift(*[MAX_RGB_SHIFT] * 3, p=1.0),
+            a.HueSaturationValue(*MAX_HSV_SHIFT, p=1.0),
+        ]
         holes = a.CoarseDropout(
             num_holes_range=(recipe.erase.count, recipe.erase.count), hole_height_range=(0.33, 0.33),
             hole_width_range=(0.25, 0.25), p=recipe.erase.p,

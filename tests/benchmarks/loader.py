@@ -27,7 +27,7 @@ from loader_peers import BATCH, Epochs, Form, Stored
 from loader_pictures import batch_fingerprints, fingerprints, lossless_samples, make_pictures, stored_jpeg, stored_raw
 from results import Row, arguments, publish, write
 
-from data.cache.cache import DecodedPictures, decoded
+from data.cache.cache import DecodedImages, decoded
 from data.dataset.dataset import Dataset, write_dataset
 from data.loader import Loader
 from data.schema import Batch
@@ -76,7 +76,7 @@ def _options() -> argparse.Namespace:
 class Ours:
     """A data set, its decoded split and the loader of it."""
 
-    def __init__(self, pictures: DecodedPictures, directory: Path) -> None:
+    def __init__(self, pictures: DecodedImages, directory: Path) -> None:
         write_dataset(lossless_samples(pictures, PER_BACKGROUND), directory / "dataset", source={})
         rows = np.arange(len(pictures.mask))
         self._open = partial(
@@ -89,7 +89,7 @@ class Ours:
         """The batches of epoch `number`."""
         return self._loader.epoch(number)
 
-    def compare_batches(self, pictures: DecodedPictures) -> None:
+    def compare_batches(self, pictures: DecodedImages) -> None:
         """Compare batches of rows that we choose with the pictures, tensor by tensor."""
         order = np.random.default_rng(0).permutation(len(pictures.mask))
         for rows in np.split(order, range(BATCH, len(order), BATCH)):
@@ -114,7 +114,7 @@ class Ours:
         return Loader(split=self._open(), batch_size=BATCH, device=torch.device("cpu"), shuffle=True)
 
 
-def _others(pictures: DecodedPictures, directory: Path, chosen: Sequence[str]) -> dict[str, Epochs]:
+def _others(pictures: DecodedImages, directory: Path, chosen: Sequence[str]) -> dict[str, Epochs]:
     count = len(pictures.mask)
     forms: dict[Form, list[dict[str, bytes]]] = {
         "raw": [stored_raw(pictures, index) for index in range(count)],
@@ -130,7 +130,7 @@ def _others(pictures: DecodedPictures, directory: Path, chosen: Sequence[str]) -
     return sides
 
 
-def compare(sides: dict[str, Epochs], pictures: DecodedPictures) -> None:
+def compare(sides: dict[str, Epochs], pictures: DecodedImages) -> None:
     """An epoch of ours and of each peer that stores raw pixels has every sample once, the same to the last byte."""
     expected = sorted(fingerprints(*pictures))
     same = [name for name in sides if name == OURS or name.endswith("raw")]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.cache.cache import DecodedPictures
+from data.cache.cache import DecodedImages
 from data.schema import Batch, EncodedSample, Pixels
 
 FIELDS = ("bg", "fg_bg", "mask", "depth")
@@ -22,7 +22,7 @@ _SPOTS = 12
 """Blobs a picture has from side to side: smoother than most photographs, so that JPEGs of them decode fast."""
 
 
-def make_pictures(samples: int, per_background: int, size: int) -> DecodedPictures:
+def make_pictures(samples: int, per_background: int, size: int) -> DecodedImages:
     """N samples, `per_background` of them in a row with one background: photographs (N, S, S, 3), planes (N, S, S).
 
     No two samples are alike: a foreground has a place, a shape and grain of its own.
@@ -36,15 +36,15 @@ def make_pictures(samples: int, per_background: int, size: int) -> DecodedPictur
         share = mask[index].astype(np.float32)[:, :, None] / 255
         fg_bg[index] = bg[index] * (1 - share) + _photo(rng, size) * share
         depth[index] = _smooth(rng, size, 1)[:, :, 0]
-    return DecodedPictures(bg, fg_bg, mask, depth)
+    return DecodedImages(bg, fg_bg, mask, depth)
 
 
-def stored_raw(pictures: DecodedPictures, index: int) -> dict[str, bytes]:
+def stored_raw(pictures: DecodedImages, index: int) -> dict[str, bytes]:
     """The bytes of a sample's pixels, row by row."""
     return {field: stack[index].tobytes() for field, stack in zip(FIELDS, pictures, strict=True)}
 
 
-def stored_jpeg(pictures: DecodedPictures, index: int) -> dict[str, bytes]:
+def stored_jpeg(pictures: DecodedImages, index: int) -> dict[str, bytes]:
     """A sample's pictures as JPEG files."""
     return {
         field: _encode(".jpg", stack[index], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -52,7 +52,7 @@ def stored_jpeg(pictures: DecodedPictures, index: int) -> dict[str, bytes]:
     }
 
 
-def lossless_samples(pictures: DecodedPictures, per_background: int) -> Iterator[EncodedSample]:
+def lossless_samples(pictures: DecodedImages, per_background: int) -> Iterator[EncodedSample]:
     """What a data set is written of: PNG files, so that what is read can be compared with `pictures`."""
     for index in range(len(pictures.mask)):
         files = {

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
-from data.cache.cache import DecodedPictures, DecodedSplit, decoded
+from data.cache.cache import DecodedImages, DecodedSplit, decoded
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import EnvironmentFaultError
 from data.images import encode_sample, resize
@@ -218,7 +218,7 @@ def test_what_goes_wrong_in_the_background_is_raised_in_the_loop(split_of: Split
         def __len__(self) -> int:
             return COUNT
 
-        def gather(self, rows: NDArray[np.int64]) -> DecodedPictures:
+        def gather(self, rows: NDArray[np.int64]) -> DecodedImages:
             if 0 in rows:
                 raise OSError("a picture is torn")
             return split_of(COUNT).gather(rows)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter, is_on_device
 from data.augment.erase import Erase
-from data.cache.cache import DecodedPictures
+from data.cache.cache import DecodedImages
 from data.loader import Loader
 from data.schema import Batch
 
@@ -37,14 +37,14 @@ class Split:
         coarse = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 8), np.uint8)
         eight = np.stack([cv2.resize(one, (SIDE, SIDE)) for one in coarse])
         bg, fg_bg, mask, depth = (part.copy() for part in np.split(eight, [3, 6, 7], axis=3))
-        self.pictures = DecodedPictures(bg, fg_bg, mask[..., 0], depth[..., 0])
+        self.pictures = DecodedImages(bg, fg_bg, mask[..., 0], depth[..., 0])
 
     def __len__(self) -> int:
         return COUNT
 
-    def gather(self, rows: NDArray[np.int64]) -> DecodedPictures:
+    def gather(self, rows: NDArray[np.int64]) -> DecodedImages:
         """Copies of the pictures of `rows`."""
-        return DecodedPictures(*(stack[rows] for stack in self.pictures))
+        return DecodedImages(*(stack[rows] for stack in self.pictures))
 
 
 def main() -> int:

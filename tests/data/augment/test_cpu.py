@@ -1,4 +1,4 @@
-"""Augmentation: one geometry for the four pictures, light and noise for the photographs alone."""
+"""Augmentation on the CPU: one geometry for the four images, colours and noise for the photographs only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from data.augment.cpu import Augmenter, Pictures
+from data.augment.cpu import Augmenter, SampleImages
 from data.augment.erase import Erase
 from data.schema import Pixels
 
 SIDE = 64
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Shares of red, green and blue in a grey level (ITU-R BT.601)."""
+"""Weights of red, green and blue in the grey level (ITU-R BT.601)."""
 
 
 def everything() -> Augmenter:
@@ -27,31 +27,31 @@ def everything() -> Augmenter:
 
 
 def pattern(seed: int = 0) -> Pixels:
-    """Smooth, so that interpolation costs little, and without any symmetry."""
+    """Smooth, so that interpolation changes little, and without symmetry."""
     noise = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE), np.uint8)
     blurred = cv2.GaussianBlur(noise, (0, 0), 3)
     return np.asarray(cv2.normalize(blurred, None, 20, 235, cv2.NORM_MINMAX), np.uint8)
 
 
-def everywhere(plane: Pixels) -> Pictures:
-    """The same thing in all four pictures."""
+def everywhere(plane: Pixels) -> SampleImages:
+    """The same content in all four images."""
     photo = np.repeat(plane[:, :, None], 3, axis=2)
-    return Pictures(photo, photo.copy(), plane.copy(), plane.copy())
+    return SampleImages(photo, photo.copy(), plane.copy(), plane.copy())
 
 
-def different() -> Pictures:
+def different() -> SampleImages:
     rng = np.random.default_rng(5)
     photos = (rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(2))
     planes = (rng.integers(0, 256, (SIDE, SIDE), np.uint8) for _ in range(2))
-    return Pictures(*photos, *planes)
+    return SampleImages(*photos, *planes)
 
 
-def draws(change: Augmenter, pictures: Pictures, count: int, key: tuple[int, ...] = (1, 2)) -> list[Pictures]:
+def draws(change: Augmenter, pictures: SampleImages, count: int, key: tuple[int, ...] = (1, 2)) -> list[SampleImages]:
     change.reseed(*key)
-    return [change(Pictures(*(pixels.copy() for pixels in pictures))) for _ in range(count)]
+    return [change(SampleImages(*(pixels.copy() for pixels in pictures))) for _ in range(count)]
 
 
-def same(left: Pictures, right: Pictures) -> bool:
+def same(left: SampleImages, right: SampleImages) -> bool:
     return all(np.array_equal(one, other) for one, other in zip(left, right, strict=True))
 
 
@@ -77,17 +77,17 @@ def test_the_four_pictures_stay_aligned(strengths: dict[str, Any]) -> None:
 
 
 def test_a_flip_is_from_left_to_right() -> None:
-    """Rooms stand on their floor: upside down is not a picture anyone takes."""
+    """Rooms are never photographed upside down."""
     original = different()
     (flipped,) = draws(Augmenter(hflip=1.0), original, 1)
-    assert same(flipped, Pictures(*(pixels[:, ::-1] for pixels in original)))
+    assert same(flipped, SampleImages(*(pixels[:, ::-1] for pixels in original)))
 
 
 def test_both_flips_are_half_a_turn() -> None:
-    """A project that also flipped upside down drew the two on their own."""
+    """The two flips are independent."""
     original = different()
     (flipped,) = draws(Augmenter(hflip=1.0, vflip=1.0), original, 1)
-    assert same(flipped, Pictures(*(pixels[::-1, ::-1] for pixels in original)))
+    assert same(flipped, SampleImages(*(pixels[::-1, ::-1] for pixels in original)))
 
 
 def test_rotation_goes_to_both_sides_and_no_further_than_asked() -> None:
@@ -103,7 +103,7 @@ def test_rotation_goes_to_both_sides_and_no_further_than_asked() -> None:
 
 
 def test_zoom_shows_a_part_of_the_side_and_no_smaller_than_asked() -> None:
-    """The strength is a searched value, as a share of the side: a slope gets flatter by the share that is shown."""
+    """The strength is a share of the side: a linear ramp becomes flatter by the share that remains."""
     slope = np.tile(np.arange(SIDE, dtype=np.uint8) * 3, (SIDE, 1))
     drawn = draws(Augmenter(zoom=0.5), everywhere(slope), 60)
     ends = np.array([zoomed.depth[5, [16, 48]] for zoomed in drawn], np.float64)
@@ -115,7 +115,7 @@ def test_zoom_shows_a_part_of_the_side_and_no_smaller_than_asked() -> None:
 
 @pytest.mark.parametrize("strengths", [{"jitter": 0.5}, {"shift": 1.0}, {"noise": 0.2}, {"erase": Erase(p=0.5)}])
 def test_light_noise_and_erasing_are_for_photographs_alone_and_for_each_on_its_own(strengths: dict[str, Any]) -> None:
-    """What is to be predicted must not change with the light, and a network must not learn that both agree."""
+    """The targets must not change with colours, and the two photographs must change independently."""
     original = everywhere(pattern())
     changed = draws(Augmenter(**strengths), original, 20)
     for drawn in changed:
@@ -129,7 +129,7 @@ def test_light_noise_and_erasing_are_for_photographs_alone_and_for_each_on_its_o
 
 
 def test_brightness_contrast_and_saturation_change_by_up_to_the_same_share() -> None:
-    """The strength is a searched value; each is read from a picture that is half grey and half coloured."""
+    """Each factor is measured in an image that is half grey and half coloured."""
     photo = np.full((SIDE, SIDE, 3), 60, np.uint8)
     photo[:, SIDE // 2 :] = (190, 150, 110)
     jittered = draws(Augmenter(jitter=0.15), everywhere(pattern())._replace(bg=photo), 200)
@@ -149,7 +149,7 @@ def test_brightness_contrast_and_saturation_change_by_up_to_the_same_share() -> 
 
 
 def test_hue_turns_colours_and_leaves_their_light() -> None:
-    """It is a strength of its own: what is grey stays as it is, and a colour keeps its largest and smallest channel."""
+    """Grey pixels do not change, and a colour keeps its largest and smallest channel."""
     photo = np.full((SIDE, SIDE, 3), 90, np.uint8)
     photo[:, SIDE // 2 :] = (200, 80, 80)
     turned = draws(Augmenter(hue=0.5), everywhere(pattern())._replace(bg=photo), 100)
@@ -169,7 +169,7 @@ def test_half_of_the_photographs_get_noise_of_up_to_its_strength() -> None:
 
 
 def test_noise_is_drawn_for_every_channel_and_photograph_anew() -> None:
-    """Noise that repeats is a pattern, which a network learns to take away."""
+    """A network could learn to remove noise that repeats."""
     grey = everywhere(np.full((SIDE, SIDE), 128, np.uint8))
     drawn = draws(Augmenter(noise=0.1, noise_low=0.1, noise_p=1.0), grey, 2)
     planes = [photo[:, :, channel].ravel() for one in drawn for photo in one[:2] for channel in range(3)]
@@ -178,7 +178,7 @@ def test_noise_is_drawn_for_every_channel_and_photograph_anew() -> None:
 
 
 def test_the_key_decides_all_that_follows() -> None:
-    """A resumed trial sees the pictures that it would have seen, and other epochs and workers see others."""
+    """A resumed trial gets the same images as an uninterrupted one; other epochs and workers get different ones."""
     change = everything()
     first = draws(change, different(), 5, key=(0, 1))
     again = draws(change, different(), 5, key=(0, 1))
@@ -192,14 +192,14 @@ def test_the_key_decides_all_that_follows() -> None:
 
 def test_shapes_and_types_stay() -> None:
     """The cache's arrays are written over in place."""
-    wide = Pictures(*(np.ascontiguousarray(pixels[:48]) for pixels in different()))
+    wide = SampleImages(*(np.ascontiguousarray(pixels[:48]) for pixels in different()))
     for drawn in draws(everything(), wide, 20):
         assert [pixels.shape for pixels in drawn] == [(48, SIDE, 3), (48, SIDE, 3), (48, SIDE), (48, SIDE)]
         assert {pixels.dtype for pixels in drawn} == {np.dtype(np.uint8)}
 
 
 def test_what_is_given_stays_as_it_is() -> None:
-    """A picture that is shown before and after its change must not be changed by it."""
+    """Calling an augmenter does not modify its argument."""
     given, copy = different(), different()
     change = everything()
     assert not any(same(change(given), copy) for _ in range(10))
@@ -207,7 +207,7 @@ def test_what_is_given_stays_as_it_is() -> None:
 
 
 def test_all_strengths_at_0_change_nothing() -> None:
-    """The search's space reaches to 0, which must mean none."""
+    """The search space includes 0, which must turn a transform off."""
     original = different()
     off = Augmenter(rotate_p=1.0, noise_low=0.1, noise_p=1.0, erase=Erase(p=0.0))
     for change in (Augmenter(), off):

@@ -1,11 +1,11 @@
-"""Erasing: rectangles of the asked number, size, place and colour."""
+"""Erasing: number, size, position and colour of the rectangles."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from data.augment.cpu import Augmenter, Pictures
+from data.augment.cpu import Augmenter, SampleImages
 from data.augment.erase import Erase
 from data.schema import Pixels
 
@@ -13,15 +13,15 @@ HEIGHT, WIDTH = 80, 120
 WHITE: Pixels = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
 
 
-def draws(erase: Erase, count: int) -> list[Pictures]:
-    """A white sample, changed draw after draw."""
+def draws(erase: Erase, count: int) -> list[SampleImages]:
+    """Augment a white sample `count` times."""
     augmenter = Augmenter(erase=erase)
     augmenter.reseed(3)
-    return [augmenter(Pictures(WHITE, WHITE, WHITE[:, :, 0], WHITE[:, :, 0])) for _ in range(count)]
+    return [augmenter(SampleImages(WHITE, WHITE, WHITE[:, :, 0], WHITE[:, :, 0])) for _ in range(count)]
 
 
 def erased(erase: Erase, count: int) -> list[Pixels]:
-    """Which pixels (H, W) of a white photograph with a foreground are painted over, draw after draw."""
+    """The erased pixels (H, W) of `fg_bg`, for each draw."""
     return [drawn.fg_bg.max(axis=2) < 255 for drawn in draws(erase, count)]
 
 
@@ -44,7 +44,7 @@ def test_area_and_ratio_are_within_their_ranges() -> None:
 
 
 def test_every_pixel_is_erased_now_and_then() -> None:
-    """A corner that is never hidden is where a network would learn to look."""
+    """Every pixel must be erased sometimes: a network would rely on a corner that never is."""
     large = Erase(p=1.0, area_low=0.9, area_high=0.9, ratio_low=2 / 3, ratio_high=2 / 3)
     holes = np.stack(erased(large, 400))
     assert holes.any(axis=0).all()
@@ -52,7 +52,7 @@ def test_every_pixel_is_erased_now_and_then() -> None:
 
 
 def test_a_rectangle_across_the_border_is_cut_there_and_not_moved() -> None:
-    """Its centre is anywhere: a share of the rectangles, as published, hides less."""
+    """Its centre is uniform in the image, so that a share of the rectangles is smaller, as published."""
     whole = Erase(p=1.0, area_low=0.04, area_high=0.04, ratio_low=1.0, ratio_high=1.0)
     crossing = Erase(p=1.0, area_low=0.04, area_high=0.04, ratio_low=1.0, ratio_high=1.0, crosses_border=True)
     side = 20  # its square is about a 25th of the picture's area
@@ -74,7 +74,7 @@ def test_rectangles_are_as_many_as_asked() -> None:
 
 @pytest.mark.parametrize("ratio", [0.1, 10.0])
 def test_a_side_is_no_longer_than_the_pictures(ratio: float) -> None:
-    """A range of the spec may ask for more than there is."""
+    """The ranges of the spec allow rectangles that are longer than the image."""
     holes = erased(Erase(p=1.0, area_low=1.0, area_high=1.0, ratio_low=ratio, ratio_high=ratio), 5)
     assert all(sides(hole)[0 if ratio > 1 else 1] == (HEIGHT if ratio > 1 else WIDTH) for hole in holes)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.augment.cpu import Augmenter, Pictures
+from data.augment.cpu import Augmenter, SampleImages
 from data.augment.erase import Erase
 from data.schema import Pixels
 
@@ -53,22 +53,22 @@ RAMANA: dict[str, Any] = {
 MONIMOYD: dict[str, Any] = {"jitter": 0.075, "hue": 0.075, "noise": 0.05, "noise_low": 0.05, "noise_p": 0.2}
 
 
-def draws(settings: dict[str, Any], pictures: Pictures, count: int) -> list[Pictures]:
+def draws(settings: dict[str, Any], pictures: SampleImages, count: int) -> list[SampleImages]:
     augmenter = Augmenter(**settings)
     augmenter.reseed(4, 0, 0)
     return [augmenter(pictures) for _ in range(count)]
 
 
-def flat(level: tuple[int, int, int], side: int) -> Pictures:
+def flat(level: tuple[int, int, int], side: int) -> SampleImages:
     """Photographs of one colour; mask and depth of its first channel."""
     photo = np.full((side, side, 3), level, np.uint8)
     plane = np.full((side, side), level[0], np.uint8)
-    return Pictures(photo, photo, plane, plane)
+    return SampleImages(photo, photo, plane, plane)
 
 
-def everywhere(plane: Pixels) -> Pictures:
+def everywhere(plane: Pixels) -> SampleImages:
     photo = np.repeat(plane[:, :, None], 3, axis=2)
-    return Pictures(photo, photo, plane, plane)
+    return SampleImages(photo, photo, plane, plane)
 
 
 def slope(side: int) -> Pixels:
@@ -184,7 +184,7 @@ def test_birender_erases_a_rectangle_of_half_of_the_photographs() -> None:
     assert not any(np.array_equal(one, other) for one, other in zip(bg, fg_bg, strict=True) if one.any())
 
 
-def marked(side: int) -> Pictures:
+def marked(side: int) -> SampleImages:
     """A square right of the middle in all four pictures, and one below it, at other distances."""
     plane = np.zeros((side, side), np.uint8)
     half, right, below = side // 2, side // 2 + side // 3, side // 2 + side // 5
@@ -288,12 +288,12 @@ def test_ramana_drops_two_upright_holes_from_half_of_the_photographs() -> None:
     assert all((drawn.mask == 200).all() and (drawn.depth == 200).all() for drawn in changed)
 
 
-def spreads(pictures: list[Pictures]) -> NDArray[Any]:
+def spreads(pictures: list[SampleImages]) -> NDArray[Any]:
     """(4, draws) standard deviations, as shares of full scale."""
     return np.array([[drawn[index].std() / 255 for drawn in pictures] for index in range(4)])
 
 
-def lights(pictures: list[Pictures]) -> NDArray[Any]:
+def lights(pictures: list[SampleImages]) -> NDArray[Any]:
     """(4, draws) means, as shares of 200."""
     return np.array([[drawn[index].mean() / 200 for drawn in pictures] for index in range(4)])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.augment.cpu import Augmenter, Pictures
+from data.augment.cpu import Augmenter, SampleImages
 from data.augment.draws import BY_RGB, HUE
 from data.schema import Pixels
 
@@ -37,12 +37,12 @@ def stacks(seed: int = 0) -> tuple[Pixels, Pixels, Pixels, Pixels]:
     return bg, fg_bg, mask[..., 0], depth[..., 0]
 
 
-def changed(strengths: dict[str, Any]) -> tuple[Pictures, Any]:
+def changed(strengths: dict[str, Any]) -> tuple[SampleImages, Any]:
     """Changed stacks, and what was drawn for them."""
     given, augmenter = stacks(), Augmenter(**strengths)
     drawn = augmenter.draw(len(given[2]), SIDE, SIDE, np.random.default_rng((5, 6)))
     augmenter.change(given, 5, 6)
-    return Pictures(*given), drawn
+    return SampleImages(*given), drawn
 
 
 def apart(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from data.cache.budget import growth_bytes
-from data.cache.cache import DecodedPictures, decoded, decoded_bytes
+from data.cache.cache import DecodedImages, decoded, decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
@@ -71,8 +71,8 @@ def entries(root: Path) -> set[str]:
     return {path.name for path in root.iterdir() if path.is_dir()}
 
 
-def check(found: DecodedPictures, wanted: DecodedPictures) -> None:
-    for name, left, right in zip(DecodedPictures._fields, found, wanted, strict=True):
+def check(found: DecodedImages, wanted: DecodedImages) -> None:
+    for name, left, right in zip(DecodedImages._fields, found, wanted, strict=True):
         np.testing.assert_array_equal(left, right, err_msg=name)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.cache.cache import DecodedPictures, cache_root, decoded, decoded_bytes
+from data.cache.cache import DecodedImages, cache_root, decoded, decoded_bytes
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import Resize, encode_sample, resize
@@ -55,17 +55,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write(tmp_path_factory.mktemp("noise") / "set", count=COUNT)
 
 
-def expected(dataset: Dataset, rows: NDArray[np.int64], size: int, how: Resize = "area") -> DecodedPictures:
+def expected(dataset: Dataset, rows: NDArray[np.int64], size: int, how: Resize = "area") -> DecodedImages:
     """Decoded and resized one by one, in the order of `rows`."""
     stored = list(dataset.read())
-    names = DecodedPictures._fields
-    return DecodedPictures(
+    names = DecodedImages._fields
+    return DecodedImages(
         **{name: np.stack([resize(getattr(stored[row], name), size, how) for row in rows]) for name in names}
     )
 
 
-def check(found: DecodedPictures, wanted: DecodedPictures) -> None:
-    for name, left, right in zip(DecodedPictures._fields, found, wanted, strict=True):
+def check(found: DecodedImages, wanted: DecodedImages) -> None:
+    for name, left, right in zip(DecodedImages._fields, found, wanted, strict=True):
         np.testing.assert_array_equal(left, right, err_msg=name)
 
 
@@ -121,7 +121,7 @@ def test_threads_get_their_own_pictures(dataset: Dataset, tmp_path: Path) -> Non
     batches = [np.random.default_rng(seed).permutation(40)[:8] for seed in range(100)]
     with ThreadPoolExecutor(4) as pool:
         for batch, found in zip(batches, pool.map(split.gather, batches), strict=True):
-            check(found, DecodedPictures(*(stack[batch] for stack in wanted)))
+            check(found, DecodedImages(*(stack[batch] for stack in wanted)))
 
 
 def test_two_entries_are_read_as_one(dataset: Dataset, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_pages_are_requested_for_splits_of_any_size(
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(COUNT)
         split.prefetch(order[:20])
-        check(split.gather(order), DecodedPictures(*(stack[order] for stack in wanted)))
+        check(split.gather(order), DecodedImages(*(stack[order] for stack in wanted)))
 
 
 def test_rows_must_be_in_storage_order(dataset: Dataset, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.cache.cache import DecodedPictures, DecodedSplit, decoded, decoded_bytes
+from data.cache.cache import DecodedImages, DecodedSplit, decoded, decoded_bytes
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import Resize, encode_sample, resize
@@ -59,19 +59,19 @@ def on_the_fly(
     return split
 
 
-def directly(dataset: Dataset, how: Resize = "area", size: int = SIZE) -> DecodedPictures:
+def directly(dataset: Dataset, how: Resize = "area", size: int = SIZE) -> DecodedImages:
     stored = list(dataset.read())
-    names = DecodedPictures._fields
-    return DecodedPictures(
+    names = DecodedImages._fields
+    return DecodedImages(
         **{name: np.stack([resize(getattr(sample, name), size, how) for sample in stored]) for name in names}
     )
 
 
-def check(split: DecodedSplit, wanted: DecodedPictures, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+def check(split: DecodedSplit, wanted: DecodedImages, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
     """Compare the images of the split, which are those of `rows`, in another order than they are stored in."""
     order = np.random.default_rng(0).permutation(len(rows))
     split.prefetch(order[:7])
-    for name, left, right in zip(DecodedPictures._fields, split.gather(order), wanted, strict=True):
+    for name, left, right in zip(DecodedImages._fields, split.gather(order), wanted, strict=True):
         np.testing.assert_array_equal(left, right[rows[order]], err_msg=name)
 
 

@@ -1,1 +1,1 @@
-"""Rendered rooms and figures with exact mask and depth."""
+"""Render rooms with figures, with exact mask and depth; `render` and `SceneSet` are the public names."""

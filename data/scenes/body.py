@@ -1,6 +1,6 @@
-"""The body of a figure: the rounded cones that its limbs, trunk, head and clothes are made of.
+"""Build a figure from rounded cones: limbs, trunk, head and clothes.
 
-Lengths are metres. In the figure's own frame x is to its right, y ahead and z up, and the floor is z = 0.
+Lengths are metres. In the figure's frame, x points to its right, y forwards and z up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.scenes.cones import RoundedCone, cone_between
-from data.scenes.materials import Material
+from data.scenes.materials import Material, plain
 
 if TYPE_CHECKING:
     from data.scenes.boxes import Floats
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Vector = tuple[float, float, float]
 
 _AHEAD: Vector = (0.0, 1.0, 0.0)
-_DARK = Material(pattern="plain", colours=((0.02, 0.02, 0.02),) * 2)
+_EYES = plain((0.02, 0.02, 0.02))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +29,14 @@ class Figure:
 
     cones: tuple[RoundedCone, ...]
     materials: tuple[Material, ...]
-    """One a cone."""
-    hull: RoundedCone
-    """An upright cone that holds the others."""
+    """One per cone."""
+    bounds: RoundedCone
+    """An upright cone that contains the others."""
 
 
-def build_figure(who: Identity, pose: Pose, x: float, y: float) -> Figure:
-    """The figure with its lowest sole on the floor at (x, y)."""
-    body = _Body(who, pose)
+def build_figure(identity: Identity, pose: Pose, x: float, y: float) -> Figure:
+    """Build a figure that stands at (x, y), with its lowest sole on the floor."""
+    body = _Body(identity, pose)
     body.add_legs()
     body.add_trunk()
     body.add_arms()
@@ -54,32 +54,32 @@ class _Part:
     flatness: float
     open_end: bool
 
-    def moved(self, turn: Floats, shift: Floats) -> RoundedCone:
+    def cone(self, rotation: Floats, shift: Floats) -> RoundedCone:
         return cone_between(
-            turn @ self.start + shift,
-            turn @ self.end + shift,
+            rotation @ self.start + shift,
+            rotation @ self.end + shift,
             self.radii,
-            turn @ np.array(self.front),
+            rotation @ np.array(self.front),
             flatness=self.flatness,
             open_end=self.open_end,
         )
 
 
 class _Body:
-    """Cones laid from the hips, which are the origin until the figure is put on the floor."""
+    """The parts of a figure, relative to the middle of the hips."""
 
-    def __init__(self, who: Identity, pose: Pose) -> None:
-        self.who = who
+    def __init__(self, identity: Identity, pose: Pose) -> None:
+        self.identity = identity
         self.pose = pose
-        self.size = who.height
-        self.girth = who.height * who.build
+        self.size = identity.height
+        self.girth = identity.height * identity.build
         self.parts: list[_Part] = []
         right, ahead = pose.lean
         self.spine = np.array([np.sin(right), np.sin(ahead), np.cos(ahead)])
         self.spine /= np.linalg.norm(self.spine)
-        self.neck = (0.845 - who.legs) * self.size * self.spine
+        self.neck = (0.845 - identity.legs) * self.size * self.spine
         self.top = self.neck - 0.035 * self.size * self.spine
-        self.shoulder = _vector(who.shoulders * self.size - 0.02 * self.girth, 0, 0)
+        self.shoulder = _vector(identity.shoulders * self.size - 0.02 * self.girth, 0, 0)
 
     def add(
         self,
@@ -95,48 +95,48 @@ class _Body:
         self.parts.append(_Part(start, end, radii, material, front, flatness, open_end))
 
     def add_legs(self) -> None:
-        who, size, girth = self.who, self.size, self.girth
-        # Who wears a skirt takes shorter steps, or the legs would come through it.
-        step = 0.6 if who.skirt else 1.0
-        half = who.legs * size * 0.5 - 0.02 * size
-        cloth = who.skin if who.skirt else who.trousers
+        identity, size, girth = self.identity, self.size, self.girth
+        # Shorter steps with a skirt: the legs would intersect it.
+        step = 0.6 if identity.skirt else 1.0
+        half = identity.legs * size * 0.5 - 0.02 * size
+        cloth = identity.skin if identity.skirt else identity.trousers
         for number, side in enumerate((-1, 1)):
             swing, spread, bend = (pair[number] for pair in (self.pose.hips, self.pose.spread, self.pose.knees))
             hip = _vector(side * 0.05 * girth, 0, -0.03 * size)
             knee = hip + half * _limb(step * swing, side * spread)
             ankle = knee + half * _limb(step * (swing - bend), side * spread)
             self.add(hip, knee, (0.053 * girth, 0.034 * girth), cloth)
-            shin = who.skin if who.shorts else cloth
+            shin = identity.skin if identity.shorts else cloth
             self.add(knee, ankle, (0.034 * girth, 0.023 * girth), shin)
             tilt = float(np.clip(swing - bend, -0.9, 0.25))
             toe = ankle + 0.095 * size * _vector(side * 0.2, np.cos(tilt), np.sin(tilt) - 0.12)
             heel = ankle + _vector(0, -0.012 * size, -0.008 * size)
-            self.add(heel, toe, (0.026 * size, 0.02 * size), who.shoes)
-        if who.skirt:
+            self.add(heel, toe, (0.026 * size, 0.02 * size), identity.shoes)
+        if identity.skirt:
             hem = _vector(0, float(np.mean(self.pose.hips)) * 0.2 * size, -0.27 * size)
             self.add(
                 _vector(0, 0, 0.05 * size),
                 hem,
                 (0.082 * girth, 0.13 * girth),
-                who.trousers,
+                identity.trousers,
                 flatness=0.9,
                 open_end=True,
             )
 
     def add_trunk(self) -> None:
-        who, size, girth = self.who, self.size, self.girth
+        identity, size, girth = self.identity, self.size, self.girth
         hip = _vector(0.035 * girth, 0, 0)
-        self.add(-hip, hip, (0.064 * girth, 0.064 * girth), who.trousers)
+        self.add(-hip, hip, (0.064 * girth, 0.064 * girth), identity.trousers)
         waist, chest = 0.1 * size * self.spine, 0.225 * size * self.spine
         hem = _vector(0, 0, -0.022 * size)
-        self.add(waist, hem, (0.085 * girth, 0.108 * girth), who.shirt, flatness=0.78, open_end=True)
-        self.add(waist, chest, (0.085 * girth, 0.1 * girth), who.shirt, flatness=0.68)
-        self.add(chest, self.top, (0.1 * girth, 0.07 * girth), who.shirt, flatness=0.64)
+        self.add(waist, hem, (0.085 * girth, 0.108 * girth), identity.shirt, flatness=0.78, open_end=True)
+        self.add(waist, chest, (0.085 * girth, 0.1 * girth), identity.shirt, flatness=0.68)
+        self.add(chest, self.top, (0.1 * girth, 0.07 * girth), identity.shirt, flatness=0.64)
         across = 0.85 * self.shoulder
-        self.add(self.top - across, self.top + across, (0.04 * girth, 0.04 * girth), who.shirt)
+        self.add(self.top - across, self.top + across, (0.04 * girth, 0.04 * girth), identity.shirt)
 
     def add_arms(self) -> None:
-        who, size, girth = self.who, self.size, self.girth
+        identity, size, girth = self.identity, self.size, self.girth
         for number, side in enumerate((-1, 1)):
             swing, lift, bend = (pair[number] for pair in (self.pose.shoulders, self.pose.lift, self.pose.elbows))
             shoulder = self.top + side * self.shoulder - 0.006 * size * self.spine
@@ -144,50 +144,50 @@ class _Body:
             inwards = side * lift * (1 - 0.6 * min(bend, 1.6)) if lift < 1 else side * (lift + bend * 0.6)
             forearm = _limb(swing + bend * (1.0 if lift < 1 else 0.3), inwards)
             wrist = elbow + 0.145 * size * forearm
-            sleeve = who.shirt if who.long_sleeves else who.skin
-            self.add(shoulder, elbow, (0.037 * girth, 0.027 * girth), who.shirt)
+            sleeve = identity.shirt if identity.long_sleeves else identity.skin
+            self.add(shoulder, elbow, (0.037 * girth, 0.027 * girth), identity.shirt)
             self.add(elbow, wrist, (0.027 * girth, 0.02 * girth), sleeve)
             hand = wrist + 0.06 * size * forearm
-            self.add(wrist, hand, (0.019 * size, 0.021 * size), who.skin, front=(1.0, 0.0, 0.0), flatness=0.6)
+            self.add(wrist, hand, (0.019 * size, 0.021 * size), identity.skin, front=(1.0, 0.0, 0.0), flatness=0.6)
 
     def add_head(self) -> None:
-        who, size = self.who, self.size
+        identity, size = self.identity, self.size
         turn = self.pose.look
         ahead = _vector(-np.sin(turn), np.cos(turn), 0)
         right = _vector(np.cos(turn), np.sin(turn), 0)
         centre = self.neck + 0.087 * size * self.spine
         up = _vector(0, 0, 1)
-        self.add(self.neck - 0.04 * size * self.spine, centre, (0.034 * size, 0.03 * size), who.skin)
+        self.add(self.neck - 0.04 * size * self.spine, centre, (0.034 * size, 0.03 * size), identity.skin)
         chin, brow = centre + size * (0.014 * ahead - 0.03 * up), centre + size * 0.018 * up
-        self.add(chin, brow, (0.036 * size, 0.049 * size), who.skin)
+        self.add(chin, brow, (0.036 * size, 0.049 * size), identity.skin)
         cap = centre + size * (0.03 * up - 0.008 * ahead)
         nape = centre + size * (-0.012 * up - 0.026 * ahead)
-        self.add(cap, nape, (0.056 * size, 0.047 * size), who.hair)
-        if who.long_hair:
-            self.add(nape, nape - size * (0.1 * up + 0.014 * ahead), (0.046 * size, 0.034 * size), who.hair)
+        self.add(cap, nape, (0.056 * size, 0.047 * size), identity.hair)
+        if identity.long_hair:
+            self.add(nape, nape - size * (0.1 * up + 0.014 * ahead), (0.046 * size, 0.034 * size), identity.hair)
         nose = centre + size * (0.05 * ahead - 0.006 * up)
-        self.add(nose, nose - size * (0.012 * up - 0.004 * ahead), (0.006 * size, 0.009 * size), who.skin)
+        self.add(nose, nose - size * (0.012 * up - 0.004 * ahead), (0.006 * size, 0.009 * size), identity.skin)
         for side in (-1, 1):
             eye = centre + size * (0.041 * ahead + side * 0.017 * right + 0.01 * up)
-            self.add(eye, eye + 0.001 * size * right, (0.006 * size, 0.006 * size), _DARK)
+            self.add(eye, eye + 0.001 * size * right, (0.006 * size, 0.006 * size), _EYES)
 
     def placed(self, x: float, y: float) -> Figure:
         cos, sin = np.cos(self.pose.heading), np.sin(self.pose.heading)
-        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
+        rotation = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
         balls = [(part.start, part.radii[0]) for part in self.parts]
         balls += [(part.end, part.radii[1]) for part in self.parts if not part.open_end]
-        sole = min(middle[2] - radius for middle, radius in balls)
+        sole = min(centre[2] - radius for centre, radius in balls)
         shift = np.array([x, y, -sole], np.float32)
-        cones = tuple(part.moved(turn, shift) for part in self.parts)
+        cones = tuple(part.cone(rotation, shift) for part in self.parts)
         ends = np.stack([cone.end for cone in cones])
-        reach = float(np.hypot(ends[:, 0] - x, ends[:, 1] - y).max()) + 0.12
+        radius = float(np.hypot(ends[:, 0] - x, ends[:, 1] - y).max()) + 0.12
         axis = np.array([x, y, 0.0]), np.array([x, y, ends[:, 2].max()])
-        hull = cone_between(*axis, (reach, reach), np.array(_AHEAD), flatness=1.0, open_end=False)
-        return Figure(cones=cones, materials=tuple(part.material for part in self.parts), hull=hull)
+        bounds = cone_between(*axis, (radius, radius), np.array(_AHEAD), flatness=1.0, open_end=False)
+        return Figure(cones=cones, materials=tuple(part.material for part in self.parts), bounds=bounds)
 
 
 def _limb(swing: float, outwards: float) -> Floats:
-    """The way a limb points that hangs down, swung ahead and to the right."""
+    """Direction of a limb that hangs down, swung forwards and to the right."""
     return _vector(np.sin(outwards), np.sin(swing) * np.cos(outwards), -np.cos(swing) * np.cos(outwards))
 
 

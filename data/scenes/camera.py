@@ -1,6 +1,6 @@
-"""The camera that looks into a room: a pinhole, so that distances along its rays are z-depths.
+"""A pinhole camera in a room. Its rays have length 1 along the optical axis, so that distances along them are z-depths.
 
-Lengths are metres, z is up. N rays or points.
+Lengths are metres, z is up. N is the number of rays or points.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera with a square picture."""
+    """A pinhole camera with a square image."""
 
     position: Floats
     """(3,)"""
     axes: Floats
-    """(3, 3): unit vectors to the right, downwards and along the axis, one a row."""
+    """(3, 3): unit vectors to the right, downwards and along the optical axis, one per row."""
     half_width: float
-    """Of the picture at distance 1: the tangent of half the angle of view."""
+    """Half the width of the image at distance 1: the tangent of half the angle of view."""
 
     def directions(self, side: int) -> Floats:
-        """(3, side * side): through the middles of a grid's cells, row by row; 1 along the axis."""
+        """Rays (3, side * side) through the cell centres of a grid, row by row; their component along the axis is 1."""
         steps = ((np.arange(side, dtype=np.float32) + np.float32(0.5)) * 2 / side - 1) * self.half_width
         right, down = np.meshgrid(steps.astype(np.float32), steps.astype(np.float32))
         ahead = np.ones(side * side, np.float32)
         return np.asarray(self.axes.T @ np.stack([right.ravel(), down.ravel(), ahead]), np.float32)
 
     def project(self, points: Floats) -> Floats:
-        """(3, N): for points (3, N), place from left and top as share of the picture, and z-depth."""
+        """Project points (3, N) to (3, N): x from the left and y from the top, in image sides, and z-depth."""
         right, down, depth = self.axes @ (points - self.position[:, None])
-        reach = 2 * self.half_width * np.maximum(depth, np.float32(0.05))
-        return np.stack([right / reach + np.float32(0.5), down / reach + np.float32(0.5), depth])
+        width = 2 * self.half_width * np.maximum(depth, np.float32(0.05))
+        return np.stack([right / width + np.float32(0.5), down / width + np.float32(0.5), depth])
 
 
 def draw_camera(rng: np.random.Generator, extent: Floats) -> Camera:
-    """Somewhere in the near part of the room, looking to its far part."""
+    """Draw a camera in the near part of the room that looks at the far part."""
     position = np.array(
         [
             extent[0] * rng.uniform(0.12, 0.88),

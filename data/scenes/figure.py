@@ -1,6 +1,6 @@
-"""A figure from a random generator: who it is, which is proportions and clothes, and how it stands.
+"""Draw the identity of a figure, which is its proportions and clothes, and its pose.
 
-Lengths are metres, angles radians.
+Lengths are metres, angles are radians.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.scenes.materials import Material, draw_colour, draw_paint, toned
+from data.scenes.materials import Material, draw_colour, draw_paint, plain, scale_colour
 
 if TYPE_CHECKING:
     from data.scenes.boxes import Floats
@@ -23,19 +23,19 @@ _HAIR = (
     ((0.03, 0.06), (0.55, 0.7), (0.3, 0.45)),
     ((0.08, 0.12), (0.0, 0.08), (0.4, 0.8)),
 )
-"""Ranges of hue, saturation and value: black, brown twice, fair, red, grey."""
+"""Ranges of hue, saturation and value: black, brown (twice), blond, red, grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What stays the same wherever a figure is seen."""
+    """Proportions and clothes of a figure, the same in all images."""
 
     height: float
-    """From the floor to the top of the head, 1.1 to 1.95 metres."""
+    """1.1 to 1.95 metres."""
     build: float
-    """How stout it is, around 1."""
+    """Factor of all widths, around 1."""
     shoulders: float
-    """Half their width, as a share of the height."""
+    """Half the width of the shoulders, as a share of the height."""
     legs: float
     """From the hip to the sole, as a share of the height."""
     shirt: Material
@@ -51,29 +51,29 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """Angles in radians; of a pair the left side comes first."""
+    """Angles of the joints; in pairs, the left side is first."""
 
     heading: float
     lean: tuple[float, float]
-    """Of the back to the right and ahead."""
+    """Lean of the back to the right and forwards."""
     look: float
-    """Turn of the head to its left."""
+    """Rotation of the head to its left."""
     hips: tuple[float, float]
-    """Swing of the thighs ahead."""
+    """Swing of the thighs forwards."""
     spread: tuple[float, float]
-    """Of the legs to the sides."""
+    """Spread of the legs to the sides."""
     knees: tuple[float, float]
     """Bend of the knees."""
     shoulders: tuple[float, float]
-    """Swing of the upper arms ahead."""
+    """Swing of the upper arms forwards."""
     lift: tuple[float, float]
-    """Of the upper arms to the sides."""
+    """Lift of the upper arms to the sides."""
     elbows: tuple[float, float]
     """Bend of the elbows."""
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
-    """Somebody's proportions and clothes."""
+    """Draw proportions and clothes."""
     child = rng.random() < 0.15
     skin = draw_colour(rng, (0.045, 0.085), (0.3, 0.55), (0.38, 0.95))
     hair = draw_colour(rng, *_HAIR[int(rng.integers(len(_HAIR)))])
@@ -85,8 +85,8 @@ def draw_identity(rng: np.random.Generator) -> Identity:
         legs=float(rng.uniform(0.49, 0.53)),
         shirt=_draw_cloth(rng, ("plain", "plain", "hoops", "tartan", "checks", "stripes"), (0.25, 0.95)),
         trousers=_draw_cloth(rng, ("plain", "plain", "plain", "tartan"), (0.12, 0.75)),
-        skin=Material(pattern="plain", colours=(skin, skin)),
-        hair=Material(pattern="plain", colours=(hair, hair)),
+        skin=plain(skin),
+        hair=plain(hair),
         shoes=_draw_cloth(rng, ("plain",), (0.1, 0.8)),
         long_sleeves=bool(rng.random() < 0.55),
         shorts=not skirt and bool(rng.random() < 0.15),
@@ -96,7 +96,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
 
 
 def draw_pose(rng: np.random.Generator) -> Pose:
-    """Somebody who stands, walks, greets, points, bows or has the hands on the hips, turned any way."""
+    """Draw a pose: standing, walking, greeting, pointing, bowing or hands on the hips, in any direction."""
     kind = str(rng.choice(["stand", "walk", "greet", "point", "bow", "hips"], p=[0.25, 0.3, 0.15, 0.1, 0.1, 0.1]))
     stride = float(rng.uniform(0.25, 0.5)) if kind == "walk" else float(rng.uniform(0.0, 0.1))
     side = 1 if rng.random() < 0.5 else -1
@@ -142,9 +142,9 @@ def _pair(values: Floats) -> tuple[float, float]:
 
 
 def _draw_cloth(rng: np.random.Generator, patterns: tuple[str, ...], value: tuple[float, float]) -> Material:
-    """Half of the clothes are of the quiet colours that rooms have."""
-    quiet = rng.random() < 0.5
-    ground = draw_paint(rng, (0.02, 0.35) if quiet else (0.3, 0.85), value)
-    other = toned(ground, 0.45) if rng.random() < 0.5 else draw_paint(rng, (0.0, 0.6), (0.2, 0.95))
+    """Half of the clothes have muted colours like those of rooms."""
+    muted = rng.random() < 0.5
+    ground = draw_paint(rng, (0.02, 0.35) if muted else (0.3, 0.85), value)
+    other = scale_colour(ground, 0.45) if rng.random() < 0.5 else draw_paint(rng, (0.0, 0.6), (0.2, 0.95))
     pattern = str(rng.choice(patterns))
     return Material(pattern=pattern, colours=(ground, other), period=float(rng.uniform(0.05, 0.12)))

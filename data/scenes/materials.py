@@ -1,7 +1,7 @@
-"""What surfaces are made of: two colours and between them a pattern of planks, tiles, stripes or grain.
+"""Materials of surfaces: two colours, mixed by a pattern such as planks, tiles or stripes.
 
-A pattern is a function of the place on the surface in metres; it fades to its mean where its period falls
-below the width that a ray stands for, so that far tiles do not flicker.
+A pattern is a function of the position on the surface in metres. It fades to its mean where its period is smaller than
+the width of a ray, to avoid aliasing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ Colour = tuple[float, float, float]
 Range = tuple[float, float]
 Pattern = Callable[[Floats, Floats, Floats], tuple[Floats, Floats]]
 
-
-_LIKED_HUES: tuple[Range, ...] = (
+_COMMON_HUES: tuple[Range, ...] = (
     (-0.03, 0.04),
     (0.05, 0.12),
     (0.09, 0.15),
@@ -32,20 +31,25 @@ _LIKED_HUES: tuple[Range, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """How a surface looks."""
+    """The appearance of a surface."""
 
     pattern: str
     """One of `PATTERNS`."""
     colours: tuple[Colour, Colour]
-    """Share of the light that comes back, linear, 0 to 1: the ground and what is drawn on it."""
+    """Linear reflectance, 0 to 1, of the ground and of the pattern on it."""
     period: float = 1.0
     """Metres after which the pattern repeats."""
     glow: float = 0.0
-    """Light of its own, in the unit of the lamps; a window has it."""
+    """Emitted light, in the unit of the lamps; above 0 for windows."""
+
+
+def plain(colour: Colour) -> Material:
+    """A material of one colour."""
+    return Material(pattern="plain", colours=(colour, colour))
 
 
 def draw_colour(rng: np.random.Generator, hue: Range, saturation: Range, value: Range) -> Colour:
-    """A colour drawn evenly from ranges of hue, saturation and value (0 to 1, as displayed), made linear."""
+    """Draw a linear colour, uniform in ranges of displayed hue, saturation and value (0 to 1)."""
     red, green, blue = colorsys.hsv_to_rgb(
         float(rng.uniform(*hue)) % 1, float(rng.uniform(*saturation)), float(rng.uniform(*value))
     )
@@ -53,19 +57,19 @@ def draw_colour(rng: np.random.Generator, hue: Range, saturation: Range, value: 
 
 
 def draw_paint(rng: np.random.Generator, saturation: Range, value: Range) -> Colour:
-    """A colour for what people choose the colour of: any hue, but seldom pink, violet or a glaring green."""
-    hue = (0.0, 1.0) if rng.random() < 0.12 else _LIKED_HUES[int(rng.integers(len(_LIKED_HUES)))]
+    """Draw a colour of painted or dyed surfaces: any hue, but rarely pink, violet or bright green."""
+    hue = (0.0, 1.0) if rng.random() < 0.12 else _COMMON_HUES[int(rng.integers(len(_COMMON_HUES)))]
     return draw_colour(rng, hue, saturation, value)
 
 
-def toned(colour: Colour, factor: float) -> Colour:
-    """The same colour, lighter or darker."""
+def scale_colour(colour: Colour, factor: float) -> Colour:
+    """Scale the brightness of a colour."""
     red, green, blue = (min(channel * factor, 0.95) for channel in colour)
     return red, green, blue
 
 
 def reflectance(material: Material, uv: Floats, width: Floats) -> Floats:
-    """(3, N): share of the light that comes back at places uv (2, N) to rays `width` (N,) metres wide."""
+    """Reflectance (3, N) at the positions uv (2, N) for rays that are `width` (N,) metres wide."""
     period = np.float32(material.period)
     mix, shade = PATTERNS[material.pattern](uv[0] / period, uv[1] / period, width / period)
     ground, drawn = (np.asarray(colour, np.float32)[:, None] for colour in material.colours)
@@ -73,7 +77,7 @@ def reflectance(material: Material, uv: Floats, width: Floats) -> Floats:
 
 
 def grain(u: Floats, v: Floats) -> Floats:
-    """(N,): smooth noise of mean 0 and deviation 1 that repeats after 64 units."""
+    """(N,): smooth noise of mean 0 and standard deviation 1, with a period of 64 units."""
     table = _noise_table()
     side = len(table)
     left, below = np.floor(u), np.floor(v)
@@ -91,35 +95,36 @@ def _noise_table() -> Floats:
     return rng.standard_normal((64, 64), dtype=np.float32) * np.float32(1.3)
 
 
-def _faded(pattern: Floats, mean: float, width: Floats) -> Floats:
-    keep = np.clip(np.float32(1.5) - width * np.float32(1.5), 0, 1)
-    return np.asarray(mean + (pattern - mean) * keep, np.float32)
+def _fade(pattern: Floats, mean: float, width: Floats) -> Floats:
+    """Fade `pattern` to its mean where rays are wider than a third of a period."""
+    contrast = np.clip(np.float32(1.5) - width * np.float32(1.5), 0, 1)
+    return np.asarray(mean + (pattern - mean) * contrast, np.float32)
 
 
-def _fine(u: Floats, v: Floats, width: Floats, strength: float) -> Floats:
-    """(N,): a factor around 1 from noise, without what a ray cannot resolve."""
-    return np.asarray(1 + strength * _faded(grain(u, v), 0.0, width), np.float32)
+def _fine_noise(u: Floats, v: Floats, width: Floats, strength: float) -> Floats:
+    """(N,): a factor around 1 of noise that fades where a ray cannot resolve it."""
+    return np.asarray(1 + strength * _fade(grain(u, v), 0.0, width), np.float32)
 
 
-def _line(place: Floats, share: float, width: Floats) -> Floats:
-    """(N,): 1 in the first `share` of every unit, with edges as soft as a ray is wide."""
+def _line(position: Floats, share: float, width: Floats) -> Floats:
+    """(N,): 1 in the first `share` of every unit, with edges as soft as the rays are wide."""
     soft = np.maximum(width, np.float32(0.01))
-    inside = share / 2 - np.abs((place - share / 2 + 0.5) % 1 - 0.5)
-    return _faded(np.clip(inside / soft + np.float32(0.5), 0, 1), share, width)
+    inside = share / 2 - np.abs((position - share / 2 + 0.5) % 1 - 0.5)
+    return _fade(np.clip(inside / soft + np.float32(0.5), 0, 1), share, width)
 
 
 def _plain(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
-    return np.zeros_like(u), _fine(u * 3, v * 3, width * 3, 0.015)
+    return np.zeros_like(u), _fine_noise(u * 3, v * 3, width * 3, 0.015)
 
 
 def _plaster(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
     blotches = 1 + np.float32(0.03) * grain(u * np.float32(0.7), v * np.float32(0.7))
-    return np.zeros_like(u), blotches * _fine(u * 25, v * 25, width * 25, 0.05)
+    return np.zeros_like(u), blotches * _fine_noise(u * 25, v * 25, width * 25, 0.05)
 
 
 def _carpet(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
     mix = np.clip(np.float32(0.4) + np.float32(0.12) * grain(u * 3, v * 3), 0, 1)
-    return mix, _fine(u * 50, v * 50, width * 50, 0.12)
+    return mix, _fine_noise(u * 50, v * 50, width * 50, 0.12)
 
 
 def _planks(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
@@ -127,19 +132,19 @@ def _planks(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
     along = u / 6 + grain(row * 7, row)
     board = np.floor(along)
     tone = grain(row * 3 + np.float32(0.5), board * 5 + np.float32(0.5))
-    fibres = _fine(u * 2, v * 30, width * 10, 0.07)
+    fibres = _fine_noise(u * 2, v * 30, width * 10, 0.07)
     gaps = np.maximum(_line(v, 0.05, width), _line(along, 0.01, width / 6))
     return np.clip(np.float32(0.4) + np.float32(0.35) * tone, 0, 1), fibres * (1 - np.float32(0.6) * gaps)
 
 
 def _tiles(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
     joints = np.maximum(_line(u, 0.05, width), _line(v, 0.05, width))
-    tone = _faded(grain(np.floor(u) * 3, np.floor(v) * 5), 0.0, width)
+    tone = _fade(grain(np.floor(u) * 3, np.floor(v) * 5), 0.0, width)
     return joints, 1 + np.float32(0.06) * tone * (1 - joints)
 
 
 def _checks(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
-    return _faded(((np.floor(u) + np.floor(v)) % 2).astype(np.float32), 0.5, width), np.ones_like(u)
+    return _fade(((np.floor(u) + np.floor(v)) % 2).astype(np.float32), 0.5, width), np.ones_like(u)
 
 
 def _tartan(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
@@ -156,7 +161,7 @@ def _hoops(_u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
 
 def _wood(u: Floats, v: Floats, width: Floats) -> tuple[Floats, Floats]:
     rings = grain(u * np.float32(1.5), v * 12)
-    return np.clip(np.float32(0.4) + np.float32(0.25) * rings, 0, 1), _fine(u * 4, v * 60, width * 40, 0.05)
+    return np.clip(np.float32(0.4) + np.float32(0.25) * rings, 0, 1), _fine_noise(u * 4, v * 60, width * 40, 0.05)
 
 
 def _painting(u: Floats, v: Floats, _width: Floats) -> tuple[Floats, Floats]:
@@ -192,4 +197,4 @@ PATTERNS: dict[str, Pattern] = {
     "books": _books,
     "sky": _sky,
 }
-"""Each takes u, v and the ray's width (N,) in periods; it gives the second colour's share and a shade."""
+"""By name, functions of u, v and the ray's width (N,) in periods that return the second colour's share and a shade."""

@@ -1,4 +1,4 @@
-"""Rendered scenes as encoded samples, drawn room by room on every core."""
+"""Render the samples of a scene set on several processes."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from data.schema import EncodedSample
 
 
 def render(scenes: SceneSet, *, processes: int | None = None) -> Iterator[EncodedSample]:
-    """Every sample of `scenes` in order, whatever the number of processes.
+    """Render all samples of `scenes` in order; they do not depend on the number of processes.
 
     Args:
-        scenes: what to draw.
-        processes: how many rooms to draw at a time; the machine's cores when left out.
+        scenes: the samples to render.
+        processes: number of rooms that are rendered at the same time; default: the number of cores.
     """
     processes = min(processes or os.cpu_count() or 1, scenes.backgrounds)
     if processes == 1:
         for room in range(scenes.backgrounds):
-            yield from _room(scenes, room)
+            yield from _render_room(scenes, room)
         return
-    ahead: deque[Future[list[EncodedSample]]] = deque()
+    pending: deque[Future[list[EncodedSample]]] = deque()
     with open_pool(processes) as pool:
         try:
             for room in range(scenes.backgrounds):
-                ahead.append(pool.submit(_room, scenes, room))
-                if len(ahead) > 2 * processes:
-                    yield from ahead.popleft().result()
-            while ahead:
-                yield from ahead.popleft().result()
+                pending.append(pool.submit(_render_room, scenes, room))
+                if len(pending) > 2 * processes:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
         finally:
-            for future in ahead:
+            for future in pending:
                 future.cancel()
 
 
-def _room(scenes: SceneSet, room: int) -> list[EncodedSample]:
+def _render_room(scenes: SceneSet, room: int) -> list[EncodedSample]:
     first = room * scenes.per_background
     return [encode_sample(scenes[index]) for index in range(first, first + scenes.per_background)]

@@ -1,6 +1,6 @@
-"""A room from a random generator: its walls and furniture, its lamps, and where one can stand in it.
+"""Draw a room: walls, furniture, lamps, a camera, and the positions where a figure can stand.
 
-Lengths are metres, z is up, the room is the box from (0, 0, 0) to `extent`. N rays or points.
+Lengths are metres, z is up, and the room is the box from (0, 0, 0) to `extent`.
 """
 
 from __future__ import annotations
@@ -12,68 +12,68 @@ import numpy as np
 from data.scenes.boxes import BoxGroup, Floats, trace_room
 from data.scenes.camera import Camera, draw_camera
 from data.scenes.furniture import (
-    BY_THE_WALL,
-    STANDING_FREE,
+    FREE_FURNITURE,
+    WALL_FURNITURE,
     Piece,
     Style,
     door,
-    picture,
+    painting,
     rug,
     skirting,
     window,
 )
-from data.scenes.materials import Colour, Material, draw_colour, draw_paint, toned
+from data.scenes.materials import Colour, Material, draw_colour, draw_paint, scale_colour
 
-FREE_RADIUS = 0.3
-"""Metres around a standing place that are free of furniture."""
-
-_PLACES_WANTED = 12
-_ATTEMPTS = 12
+_CLEARANCE = 0.3
+"""Least distance in metres from a standing position to furniture."""
+_MIN_POSITIONS = 12
+"""A room with fewer positions in full view is furnished again, with less furniture."""
+_MAX_ATTEMPTS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lamp:
-    """A round light; a window's shines to one side only."""
+    """A spherical light, or that of a window, which shines to one side only."""
 
     position: Floats
     """(3,)"""
     radius: float
     colour: Floats
-    """(3,): light that falls on a surface one metre away, straight on."""
+    """(3,): irradiance of a perpendicular surface at a distance of one metre."""
     facing: Floats | None = None
-    """(3,): the way a window shines, of length 1; None shines all around."""
+    """(3,): unit vector in which a window shines; None for all directions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """Everything of a picture but who stands in it."""
+    """Everything of a scene except the figure."""
 
     extent: Floats
     """(3,): width, length and height."""
     groups: tuple[BoxGroup, ...]
     materials: tuple[Material, ...]
-    """One a surface, in the order of `Hits.surface`."""
+    """One per surface, in the order of `Hits.surface`."""
     lamps: tuple[Lamp, ...]
     ambient: Floats
-    """(3,): light from all around."""
+    """(3,): light from all directions."""
     camera: Camera
-    places: Floats
-    """(P, 2): x and y of free places on the floor that the camera sees, those in full view first."""
-    places_in_full: int
-    """How many of the places show the floor below a figure, too."""
+    positions: Floats
+    """(P, 2): x and y of free positions where the camera sees a figure, those in full view first."""
+    full_view_count: int
+    """Number of positions in full view: the camera also sees the floor there."""
 
 
 def draw_room(rng: np.random.Generator) -> Room:
-    """A furnished room with places to stand, emptier after each draw that left too few of them."""
+    """Draw a furnished room; furniture is drawn again, and less of it, while it leaves too few positions."""
     extent = np.array([rng.uniform(3.2, 7.5), rng.uniform(3.8, 9.0), rng.uniform(2.4, 3.1)], np.float32)
     style = Style.draw(rng)
     shell = _draw_shell(rng)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(_MAX_ATTEMPTS):
         camera = draw_camera(rng, extent)
         layout = _Layout(extent, camera)
-        layout.furnish(rng, style, fullness=1 - attempt / _ATTEMPTS)
-        places, in_full = _standing_places(extent, tuple(layout.groups), layout.standing, camera)
-        if in_full >= _PLACES_WANTED:
+        layout.furnish(rng, style, fullness=1 - attempt / _MAX_ATTEMPTS)
+        positions, in_full = _standing_positions(extent, tuple(layout.groups), layout.standing, camera)
+        if in_full >= _MIN_POSITIONS:
             break
     lamps, ambient = _draw_lights(rng, extent, layout.window)
     return Room(
@@ -83,13 +83,13 @@ def draw_room(rng: np.random.Generator) -> Room:
         lamps=lamps,
         ambient=ambient,
         camera=camera,
-        places=places,
-        places_in_full=in_full,
+        positions=positions,
+        full_view_count=in_full,
     )
 
 
 class _Layout:
-    """Furniture placed so far."""
+    """The furniture of a room while it is drawn."""
 
     def __init__(self, extent: Floats, camera: Camera) -> None:
         self.extent = extent
@@ -101,7 +101,7 @@ class _Layout:
         self.window: tuple[Floats, Floats] | None = None
 
     def furnish(self, rng: np.random.Generator, style: Style, fullness: float) -> None:
-        """Things on the walls, furniture along them and free in the room."""
+        """Draw things on the walls, furniture along them, and furniture in the middle of the room."""
         walls = [int(wall) for wall in rng.permutation(3)]
         for wall in walls:
             board = skirting(style, float(self.extent[0] if wall == 0 else self.extent[1]))
@@ -112,16 +112,16 @@ class _Layout:
             self._hang(rng, walls[1], door(rng, style), 0.0)
         for wall in walls[1:] + walls:
             if rng.random() < 0.6:
-                piece = picture(rng, rng.uniform(0.35, 1.0), rng.uniform(0.35, 0.8))
+                piece = painting(rng, rng.uniform(0.35, 1.0), rng.uniform(0.35, 0.8))
                 self._hang(rng, wall, piece, float(rng.uniform(1.2, 1.5)))
         for _ in range(int(rng.integers(3, 8) * fullness)):
-            build = BY_THE_WALL[str(rng.choice(list(BY_THE_WALL)))]
+            build = WALL_FURNITURE[str(rng.choice(list(WALL_FURNITURE)))]
             self._place(rng, build(rng, style), wall=int(rng.integers(3)))
         if rng.random() < 0.5:
-            middle = np.array([*(self.extent[:2] * rng.uniform(0.35, 0.65, 2)), 0], np.float32)
-            self._add(rug(rng), middle, float(rng.choice([0.0, rng.uniform(-0.4, 0.4)])))
+            centre = np.array([*(self.extent[:2] * rng.uniform(0.35, 0.65, 2)), 0], np.float32)
+            self._add(rug(rng), centre, float(rng.choice([0.0, rng.uniform(-0.4, 0.4)])))
         for _ in range(int(rng.integers(0, 5) * fullness)):
-            build = STANDING_FREE[str(rng.choice(list(STANDING_FREE)))]
+            build = FREE_FURNITURE[str(rng.choice(list(FREE_FURNITURE)))]
             self._place(rng, build(rng, style), wall=None)
 
     def _add(self, piece: Piece, position: Floats, yaw: float) -> BoxGroup:
@@ -131,13 +131,13 @@ class _Layout:
         return group
 
     def _at_wall(self, wall: int, along: float, height: float) -> tuple[Floats, float]:
-        """Place and turn of what has its back at the far (0), left (1) or right (2) wall."""
+        """Position and yaw of a piece with its back at the far (0), left (1) or right (2) wall."""
         width, length, _ = (float(side) for side in self.extent)
         x, y = {0: (along * width, length), 1: (0.0, along * length), 2: (width, along * length)}[wall]
         return np.array([x, y, height], np.float32), (0.0, np.pi / 2, -np.pi / 2)[wall]
 
     def _hang(self, rng: np.random.Generator, wall: int, piece: Piece, height: float) -> BoxGroup | None:
-        """Puts the piece on the wall if nothing hangs at the place drawn for it."""
+        """Draw a position on the wall, and hang the piece there unless it would overlap another."""
         position, yaw = self._at_wall(wall, float(rng.uniform(0.15, 0.85)), height)
         group = _grouped(piece, position, yaw)
         low, high = _footprint(group)
@@ -151,12 +151,12 @@ class _Layout:
         width, height = float(rng.uniform(0.8, 1.8)), float(rng.uniform(0.9, 1.3))
         group = self._hang(rng, wall, window(rng, width, height), 0.95)
         if group is not None:
-            inwards = group.turned(np.array([[0], [-1], [0]], np.float32), back=True)[:, 0]
-            middle = group.position + inwards * np.float32(0.2) + np.array([0, 0, height / 2], np.float32)
-            self.window = middle, inwards
+            inwards = group.rotated(np.array([[0], [-1], [0]], np.float32), inverse=True)[:, 0]
+            centre = group.position + inwards * np.float32(0.2) + np.array([0, 0, height / 2], np.float32)
+            self.window = centre, inwards
 
     def _place(self, rng: np.random.Generator, piece: Piece, wall: int | None) -> None:
-        """Puts the piece where nothing stands yet; leaves it out after some vain tries."""
+        """Draw positions until one is free; leave the piece out if none of the first 8 is."""
         for _ in range(8):
             if wall is None:
                 position = np.array([*(self.extent[:2] * rng.uniform(0.2, 0.8, 2)), 0], np.float32)
@@ -172,11 +172,11 @@ class _Layout:
         low, high = _footprint(group)
         inside = bool((low > -0.03).all() and (high < self.extent[:2] + 0.03).all())
         eye = self.camera.position[:2]
-        apart = bool(((eye < low - 0.7) | (eye > high + 0.7)).any())
+        clear_of_camera = bool(((eye < low - 0.7) | (eye > high + 0.7)).any())
         others = [_footprint(other) for other in self.standing]
         return (
             inside
-            and apart
+            and clear_of_camera
             and all(((high < lowest - 0.03) | (low > highest + 0.03)).any() for lowest, highest in others)
         )
 
@@ -187,15 +187,15 @@ def _grouped(piece: Piece, position: Floats, yaw: float) -> BoxGroup:
 
 
 def _footprint(group: BoxGroup) -> tuple[Floats, Floats]:
-    """Lowest and highest x and y, (2,) each, that the group covers."""
+    """Lowest and highest x and y, (2,) each, of the area that the group covers."""
     low, high = group.low.min(axis=0), group.high.max(axis=0)
     corners = np.array([[x, y, 0] for x in (low[0], high[0]) for y in (low[1], high[1])], np.float32).T
-    turned = group.turned(corners, back=True)[:2] + group.position[:2, None]
-    return turned.min(axis=1), turned.max(axis=1)
+    rotated = group.rotated(corners, inverse=True)[:2] + group.position[:2, None]
+    return rotated.min(axis=1), rotated.max(axis=1)
 
 
 def _draw_shell(rng: np.random.Generator) -> list[Material]:
-    """Walls, floor and ceiling, in the order of `WALLS`."""
+    """Draw the materials of walls, floor and ceiling, in the order of `Hits.surface`."""
     paint = draw_paint(rng, (0.03, 0.4), (0.5, 0.93))
     kind = str(rng.choice(["plaster", "plaster", "stripes", "tiles", "planks"], p=[0.3, 0.25, 0.25, 0.1, 0.1]))
     period = {
@@ -204,57 +204,59 @@ def _draw_shell(rng: np.random.Generator) -> list[Material]:
         "tiles": rng.uniform(0.15, 0.4),
         "planks": 0.18,
     }
-    wall = Material(pattern=kind, colours=(paint, toned(paint, rng.uniform(0.65, 1.3))), period=float(period[kind]))
+    wall = Material(
+        pattern=kind, colours=(paint, scale_colour(paint, rng.uniform(0.65, 1.3))), period=float(period[kind])
+    )
     accent_paint = draw_paint(rng, (0.1, 0.55), (0.4, 0.9))
     accent = Material(pattern="plaster", colours=(accent_paint, accent_paint))
     sides = [accent if rng.random() < 0.2 else wall for _ in range(4)]
     ground: Colour
     kind = str(rng.choice(["planks", "tiles", "checks", "carpet"], p=[0.45, 0.2, 0.1, 0.25]))
     if kind == "planks":
-        ground, period_here = draw_colour(rng, (0.05, 0.11), (0.25, 0.6), (0.4, 0.85)), rng.uniform(0.1, 0.2)
+        ground, floor_period = draw_colour(rng, (0.05, 0.11), (0.25, 0.6), (0.4, 0.85)), rng.uniform(0.1, 0.2)
     else:
-        ground, period_here = draw_paint(rng, (0.03, 0.3), (0.4, 0.9)), rng.uniform(0.25, 0.55)
-    floor = Material(pattern=kind, colours=(ground, toned(ground, 0.62)), period=float(period_here))
+        ground, floor_period = draw_paint(rng, (0.03, 0.3), (0.4, 0.9)), rng.uniform(0.25, 0.55)
+    floor = Material(pattern=kind, colours=(ground, scale_colour(ground, 0.62)), period=float(floor_period))
     ceiling = Material(pattern="plaster", colours=((0.75, 0.74, 0.72),) * 2)
     return [*sides, floor, ceiling]
 
 
 def _draw_lights(
-    rng: np.random.Generator, extent: Floats, window_at: tuple[Floats, Floats] | None
+    rng: np.random.Generator, extent: Floats, window_light: tuple[Floats, Floats] | None
 ) -> tuple[tuple[Lamp, ...], Floats]:
-    """A lamp below the ceiling, the window if there is one, and light from all around."""
+    """Draw a lamp below the ceiling, the light of the window if there is one, and the ambient light (3,)."""
     warm = np.array([1.0, rng.uniform(0.82, 1.0), rng.uniform(0.62, 0.95)], np.float32)
-    where = np.array([*(extent[:2] * rng.uniform(0.25, 0.75, 2)), extent[2] - rng.uniform(0.15, 0.6)], np.float32)
+    position = np.array([*(extent[:2] * rng.uniform(0.25, 0.75, 2)), extent[2] - rng.uniform(0.15, 0.6)], np.float32)
     strength = rng.uniform(2.5, 5)
-    lamps = [Lamp(position=where, radius=float(rng.uniform(0.06, 0.25)), colour=warm * np.float32(strength))]
-    if window_at is not None:
+    lamps = [Lamp(position=position, radius=float(rng.uniform(0.06, 0.25)), colour=warm * np.float32(strength))]
+    if window_light is not None:
         day = np.array([rng.uniform(0.75, 1), rng.uniform(0.85, 1), 1.0], np.float32)
         bright = np.float32(rng.uniform(2, 9))
-        lamps.append(Lamp(position=window_at[0], radius=0.45, colour=day * bright, facing=window_at[1]))
+        lamps.append(Lamp(position=window_light[0], radius=0.45, colour=day * bright, facing=window_light[1]))
     ambient = warm * np.float32(rng.uniform(0.15, 0.4))
     return tuple(lamps), ambient
 
 
-def _standing_places(
+def _standing_positions(
     extent: Floats, groups: tuple[BoxGroup, ...], standing: list[BoxGroup], camera: Camera
 ) -> tuple[Floats, int]:
-    """Free places (P, 2) on the floor where the camera sees a figure's middle; how many show the feet."""
+    """Free positions (P, 2) on the floor where the camera sees a figure's middle; in how many it sees the feet."""
     x, y = np.meshgrid(*(np.arange(0.35, float(side) - 0.34, 0.14) for side in extent[:2]))
     spots = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)]).astype(np.float32)
     free = np.linalg.norm(spots[:2] - camera.position[:2, None], axis=0) > 0.95
     for group in standing:
-        local, margin = group.local(spots)[:2].T, np.float32(FREE_RADIUS)
+        local, margin = group.local(spots)[:2].T, np.float32(_CLEARANCE)
         low, high = group.low[:, :2].min(axis=0) - margin, group.high[:, :2].max(axis=0) + margin
         free &= ~((local > low) & (local < high)).all(axis=1)
     spots = spots[:, free]
-    shown = []
+    visible = []
     for height, edge in ((1.1, 0.1), (0.0, 0.02)):
         target = spots + np.array([[0], [0], [height]], np.float32)
         left, top, depth = camera.project(target)
         in_view = (np.minimum(left, 1 - left) > edge) & (np.minimum(top, 1 - top) > edge) & (depth > 0.8)
         hits = trace_room(extent, groups, camera.position[:, None], target - camera.position[:, None])
-        shown.append(in_view & (hits.distance > 0.97))
-    middle, floor = shown
+        visible.append(in_view & (hits.distance > 0.97))
+    middle, floor = visible
     in_full = middle & floor
     order = np.concatenate([np.flatnonzero(in_full), np.flatnonzero(middle & ~floor)])
     return spots[:2, order].T, int(in_full.sum())

@@ -17,7 +17,7 @@ def test_the_number_of_processes_changes_nothing() -> None:
 
 
 def test_rendering_can_be_left_half_way() -> None:
-    """A full disk stops the writer, and nothing may go on drawing behind it."""
+    """A writer that stops, e.g. on a full disk, also stops the rendering."""
     drawn = render(SCENES, processes=1)
     first = next(drawn)
     drawn.close()

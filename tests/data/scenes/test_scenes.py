@@ -1,4 +1,4 @@
-"""Rendered scenes: the same for the same numbers, with mask and depth that agree with each other."""
+"""Rendered scenes: reproducible, with mask and depth that agree with the photograph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
-from data.scenes.scenes import IDENTITIES, SceneSet
+from data.scenes.scenes import SceneSet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,12 +33,12 @@ def _same(one: Sample, other: Sample) -> bool:
 
 
 def _away_from(sample: Sample) -> NDArray[np.bool_]:
-    """Pixels that the figure does not touch."""
+    """Pixels outside the figure."""
     return np.asarray(sample.mask == 0)
 
 
 def _core(sample: Sample) -> NDArray[np.bool_]:
-    """Pixels that the figure fills, as their neighbours."""
+    """Pixels that the figure covers completely, including their neighbours."""
     return np.asarray(cv2.erode(sample.mask, np.ones((3, 3), np.uint8)) == 255)
 
 
@@ -53,7 +53,7 @@ def _depth_in_scale_of(sample: Sample, other: Sample) -> tuple[NDArray[np.float6
 
 
 def test_a_sample_depends_on_its_number_alone(rooms: list[list[Sample]]) -> None:
-    """Workers read in any order, and a set that grows must keep the samples that it had."""
+    """Workers read in any order, and a larger set must contain the samples of a smaller one."""
     longer = SceneSet(seed=1, backgrounds=5 * ROOMS, per_background=EACH, size=SIZE)
     for index in (7, 3, 0, 4):
         assert _same(longer[index], rooms[index // EACH][index % EACH])
@@ -67,7 +67,7 @@ def test_another_seed_gives_another_scene() -> None:
 
 
 def test_a_scene_is_the_same_at_each_size() -> None:
-    """A search at a small size must be about the scenes that the final model is trained on."""
+    """A search at a small size must use the scenes that the final model is trained on."""
     for index in range(4):
         small, large = (SceneSet(seed=2, backgrounds=2, per_background=2, size=size)[index] for size in (40, 80))
         reduced = cv2.resize(large.mask, (40, 40), interpolation=cv2.INTER_AREA)
@@ -75,8 +75,8 @@ def test_a_scene_is_the_same_at_each_size() -> None:
         assert np.abs(reduced.astype(float) - small.mask).sum() < 0.15 * small.mask.sum()
 
 
-def test_what_a_caller_does_to_a_sample_stays_with_it() -> None:
-    """The empty room is kept between samples; a caller that draws into one must not change the next."""
+def test_a_modified_sample_does_not_change_the_next() -> None:
+    """The empty room is cached between samples: a caller that modifies a sample must not change the next one."""
     scenes = SceneSet(seed=3, backgrounds=1, per_background=2, size=32)
     kept = scenes[0].bg.copy()
     scenes[0].bg[:] = 0
@@ -95,7 +95,7 @@ def test_figures_come_back_in_other_rooms(rooms: list[list[Sample]]) -> None:
     """A split by foreground needs foregrounds that several backgrounds share."""
     pairs = {(sample.fg_id, sample.bg_id) for samples in rooms for sample in samples}
     figures = {figure for figure, _ in pairs}
-    assert figures <= {f"figure{number:04d}" for number in range(IDENTITIES)}
+    assert figures <= {f"figure{number:04d}" for number in range(64)}
     assert 10 < len(figures) < len(pairs)
 
 
@@ -107,7 +107,7 @@ def test_sample_ids_are_unique_and_made_of_their_parts(rooms: list[list[Sample]]
 
 
 def test_masks_show_enough_and_not_too_much(rooms: list[list[Sample]]) -> None:
-    """A figure that cannot be seen, or that hides the room, teaches nothing."""
+    """A figure that is hardly visible, or that hides the room, is useless for training."""
     shares = np.array([sample.mask.mean() / 255 for samples in rooms for sample in samples])
     assert shares.min() > 0.008
     assert shares.max() < 0.42
@@ -150,7 +150,7 @@ def test_the_figure_is_in_front_of_the_room(rooms: list[list[Sample]]) -> None:
 
 
 def test_feet_are_on_the_floor(rooms: list[list[Sample]]) -> None:
-    """Somebody who floats is nearer than all the floor below the feet, and neither depth nor shadow fit then."""
+    """A figure that floats is nearer than the floor below its feet, and its depth and shadow are wrong."""
     standing = []
     for one, other, _ in rooms:
         room_depth, _ = _depth_in_scale_of(one, other)
@@ -172,7 +172,7 @@ def test_far_from_the_figure_the_pictures_are_of_the_same_room(rooms: list[list[
 
 
 def test_a_threshold_does_not_find_the_mask(rooms: list[list[Sample]]) -> None:
-    """A task that a difference solves needs no network; one that shows nothing cannot be learned."""
+    """The difference of the photographs must neither solve the task nor be useless for it."""
     samples = [sample for several in rooms for sample in several][:32]
     apart = np.stack([np.abs(sample.fg_bg.astype(float) - sample.bg).mean(axis=2) for sample in samples])
     figure = np.stack([sample.mask > 127 for sample in samples])
@@ -185,7 +185,7 @@ def test_a_threshold_does_not_find_the_mask(rooms: list[list[Sample]]) -> None:
 
 
 def test_length_is_rooms_times_pictures_and_reading_ends_there() -> None:
-    """Python's own iteration asks for numbers until one is refused."""
+    """Python's default iteration reads indices until an `IndexError`."""
     scenes = SceneSet(seed=0, backgrounds=2, per_background=2, size=32)
     assert len(scenes) == 4
     assert [sample.bg_id for sample in scenes] == ["room0000"] * 2 + ["room0001"] * 2
@@ -206,7 +206,7 @@ def test_length_is_rooms_times_pictures_and_reading_ends_there() -> None:
     ],
 )
 def test_values_out_of_range_are_refused(field: str, value: object) -> None:
-    """A user learns at once which value is wrong, not from a picture of no pixels."""
+    """The error names the value, before anything is rendered."""
     values = {"seed": 0, "backgrounds": 1, "per_background": 1, "size": 64, field: value}
     with pytest.raises(InputError, match=f"The value of '{field}' is {value!r}, but must be an integer"):
         SceneSet(**values)  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ def growth_bytes(root: Path, fingerprint: str, needed: int) -> float:
 
 @contextmanager
 def room(root: Path, needed: int) -> Iterator[None]:
-    """Make room for `needed` bytes, which the block must allocate: no other process can meanwhile.
+    """Make room for `needed` bytes. The block must allocate them; no other process can do so meanwhile.
 
     Entries that are not in use are evicted, the least recently used first; none is if that would not be enough.
 
@@ -146,7 +146,7 @@ def _bytes(directory: Path) -> int:
 
 
 def _evict(root: Path, excess: float) -> float:
-    """Free so many bytes, or nothing; return how many are missing."""
+    """Evict entries until `excess` bytes are free, or none; return how many bytes are still missing."""
     with ExitStack() as locks:
         chosen = []
         for entry in sorted(_entries(root), key=lambda entry: entry.stat().st_mtime_ns):
@@ -158,7 +158,7 @@ def _evict(root: Path, excess: float) -> float:
         if excess > 0:
             return excess
         for entry in chosen:
-            # Under this name, a process that is killed here leaves what is swept.
+            # Renamed first: if this process is killed meanwhile, `sweep` removes the rest.
             remains = entry.rename(building_path(entry))
             shutil.rmtree(remains, ignore_errors=True)
     return 0.0

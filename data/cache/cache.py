@@ -43,8 +43,8 @@ CACHE = "TWINHEAD_CACHE"
 _POLL_SECONDS = 0.2
 """How often a process that waits reads the progress of the process that builds."""
 
-_Reach = Callable[[int], None]
-"""A callback: so many samples are ready."""
+_OnReady = Callable[[int], None]
+"""A progress callback, called with the number of samples that are ready."""
 
 
 def decoded(
@@ -68,7 +68,7 @@ def decoded(
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
         size: side in pixels.
         resize: as in `data.images.resize`.
-        root: the cache's directory; `cache_root()` if not given.
+        root: the cache's directory; default: `cache_root()`.
         on_samples: progress callback, called with the number of samples that became ready since the last call.
 
     Raises:
@@ -81,7 +81,7 @@ def decoded(
     try:
         return MappedSplit(
             [
-                _decoded_entry(root, dataset, rows, size, resize, counter.reach)
+                _decoded_entry(root, dataset, rows, size, resize, counter.update)
                 for rows, counter in zip(parts, counters, strict=True)
             ],
             size,
@@ -91,17 +91,17 @@ def decoded(
         warning = _no_room(error, sum(map(len, parts)), size, root)
     total = dataset.info.counts.samples
 
-    def reach(copied: int) -> None:
+    def on_ready(copied: int) -> None:
         for rows, counter in zip(parts, counters, strict=True):
-            counter.reach(len(rows) * copied // total)
+            counter.update(len(rows) * copied // total)
 
     images: CachedImages | StoredImages
     try:
-        images = CachedImages(_encoded_entry(root, dataset, reach))
+        images = CachedImages(_encoded_entry(root, dataset, on_ready))
     except NoRoomError as error:
         images = StoredImages(dataset)
         warning += f" The encoded images ({byte_size(error.needed)}) do not fit either and are read from the data set."
-        reach(total)
+        on_ready(total)
     warnings.warn(warning, stacklevel=2)
     return OnTheFlySplit(dataset, images, np.concatenate(parts), size, resize)
 
@@ -114,10 +114,10 @@ def cache_root() -> Path:
 
 
 def open_cache(root: Path | None = None) -> Path:
-    """The directory of the cache, made if it is missing and tested by writing a file.
+    """Return the directory of the cache, after creating it if it is missing and writing a test file.
 
     Args:
-        root: another one than `cache_root()`.
+        root: the directory; default: `cache_root()`.
 
     Raises:
         InputError: if it cannot be written.
@@ -137,43 +137,43 @@ def open_cache(root: Path | None = None) -> Path:
 
 
 def _decoded_entry(
-    root: Path, dataset: Dataset, rows: NDArray[np.int64], size: int, resize: Resize, reach: _Reach
+    root: Path, dataset: Dataset, rows: NDArray[np.int64], size: int, resize: Resize, on_ready: _OnReady
 ) -> Entry:
     key = hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
     path = root / entry_name(dataset.info.fingerprint, "decoded", f"{size}px", resize, key)
-    return _entry(path, DECODED_ARRAYS, partial(build_decoded, dataset, rows, size, resize), len(rows), reach)
+    return _entry(path, DECODED_ARRAYS, partial(build_decoded, dataset, rows, size, resize), len(rows), on_ready)
 
 
-def _encoded_entry(root: Path, dataset: Dataset, reach: _Reach) -> Entry:
+def _encoded_entry(root: Path, dataset: Dataset, on_ready: _OnReady) -> Entry:
     path = root / entry_name(dataset.info.fingerprint, "encoded")
-    return _entry(path, ENCODED_ARRAYS, partial(build_encoded, dataset), dataset.info.counts.samples, reach)
+    return _entry(path, ENCODED_ARRAYS, partial(build_encoded, dataset), dataset.info.counts.samples, on_ready)
 
 
 def _entry(
-    path: Path, names: Sequence[str], build: Callable[[Path, _Reach], None], samples: int, reach: _Reach
+    path: Path, names: Sequence[str], build: Callable[[Path, _OnReady], None], samples: int, on_ready: _OnReady
 ) -> Entry:
     """Open an entry; it is built if it is missing or damaged."""
     # Opened under its lock: an entry that is not in use may be evicted.
-    with _locked(path, reach):
+    with _locked(path, on_ready):
         try:
             entry = Entry(path, names)
         except (FileNotFoundError, ValueError):
-            build(path, reach)
+            build(path, on_ready)
             entry = Entry(path, names)
         os.utime(path)
-    reach(samples)
+    on_ready(samples)
     return entry
 
 
 @contextmanager
-def _locked(entry: Path, reach: _Reach) -> Iterator[None]:
+def _locked(entry: Path, on_ready: _OnReady) -> Iterator[None]:
     """Wait for the lock of an entry; meanwhile, report the progress of the process that holds it."""
     lock = entry_lock(entry)
     while True:
         try:
             lock.acquire(timeout=_POLL_SECONDS)
         except Timeout:
-            reach(progress(entry))
+            on_ready(progress(entry))
         else:
             break
     try:
@@ -189,8 +189,8 @@ class _Progress:
         self._on_samples = on_samples
         self._count = 0
 
-    def reach(self, count: int) -> None:
-        """So many samples are ready."""
+    def update(self, count: int) -> None:
+        """Report that `count` samples are ready."""
         if count > self._count:
             if self._on_samples:
                 self._on_samples(count - self._count)

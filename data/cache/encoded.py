@@ -43,13 +43,13 @@ class EncodedImages(Protocol):
         """
 
 
-def build_encoded(dataset: Dataset, entry: Path, reach: Callable[[int], None]) -> None:
+def build_encoded(dataset: Dataset, entry: Path, on_ready: Callable[[int], None]) -> None:
     """Copy all encoded images of `dataset` to a new entry, each background once. The caller holds its lock.
 
     Args:
         dataset: an opened data set.
         entry: its path.
-        reach: called with the number of samples that are ready.
+        on_ready: progress callback, called with the number of samples that are ready.
 
     Raises:
         InputError: if a part is damaged or gone.
@@ -62,7 +62,7 @@ def build_encoded(dataset: Dataset, entry: Path, reach: Callable[[int], None]) -
     layout = {_BYTES: ("u1", (total,)), INDEX: ("i8", index.shape)}
     backgrounds: dict[str, tuple[int, int]] = {}
     end = 0
-    with new_entry(entry, layout, reach) as new:
+    with new_entry(entry, layout, on_ready) as new:
         for row, sample in enumerate(dataset.read_encoded()):
             for column, name in enumerate(IMAGES):
                 if name == "bg" and sample.bg_id in backgrounds:

@@ -51,8 +51,8 @@ class NewEntry:
         OSError: if the disk is full.
     """
 
-    def __init__(self, directory: Path, layout: Layout, files: ExitStack, reach: Callable[[int], None]) -> None:
-        self._reach = reach
+    def __init__(self, directory: Path, layout: Layout, files: ExitStack, on_ready: Callable[[int], None]) -> None:
+        self._on_ready = on_ready
         self._written = 0.0
         self._files: dict[str, tuple[int, int]] = {}
         """The descriptor of each array's file, and the offset of its data."""
@@ -80,7 +80,7 @@ class NewEntry:
             with suppress(OSError):  # a full disk has room for the arrays, but maybe not for this
                 os.pwrite(self._progress, b"%d" % count, 0)
             self._written = time.monotonic()
-        self._reach(count)
+        self._on_ready(count)
 
     def sync(self) -> None:
         """Wait until the disk has the arrays: a node that loses power must not keep an entry of zeros."""
@@ -89,13 +89,13 @@ class NewEntry:
 
 
 @contextmanager
-def new_entry(entry: Path, layout: Layout, reach: Callable[[int], None]) -> Iterator[NewEntry]:
+def new_entry(entry: Path, layout: Layout, on_ready: Callable[[int], None]) -> Iterator[NewEntry]:
     """Create `entry`, which exists once the block is complete. The caller holds its lock.
 
     Args:
         entry: its path; what a killed process left there, or a damaged entry, is removed.
         layout: its arrays, one of them `INDEX`.
-        reach: called with the number of samples that are ready.
+        on_ready: progress callback, called with the number of samples that are ready.
 
     Raises:
         NoRoomError: if the entry does not fit.
@@ -108,7 +108,7 @@ def new_entry(entry: Path, layout: Layout, reach: Callable[[int], None]) -> Iter
         with ExitStack() as files:
             with room(entry.parent, needed):
                 building.mkdir()
-                new = NewEntry(building, layout, files, reach)
+                new = NewEntry(building, layout, files, on_ready)
             yield new
             new.sync()
         (building / _PROGRESS).unlink()

@@ -48,7 +48,7 @@ def build_decoded(
     size: int,
     resize: Resize,
     entry: Path,
-    reach: Callable[[int], None],
+    on_ready: Callable[[int], None],
 ) -> None:
     """Decode `rows` to a new entry. The caller holds its lock.
 
@@ -58,7 +58,7 @@ def build_decoded(
         size: side in pixels.
         resize: as in `data.images.resize`.
         entry: its path.
-        reach: called with the number of samples that are ready.
+        on_ready: progress callback, called with the number of samples that are ready.
 
     Raises:
         InputError: if an image cannot be decoded.
@@ -79,7 +79,7 @@ def build_decoded(
         INDEX: ("i8", (count,)),
     }
     resized = partial(resize_to, height=size, width=size, how=resize)
-    with new_entry(entry, layout, reach) as new:
+    with new_entry(entry, layout, on_ready) as new:
         new.write(INDEX, bg_of.data)
         calls = _decoding(new, dataset, rows, bg_rows, resized)
         # Closed before the files are: its threads write to them.

@@ -43,19 +43,7 @@ class SampleImages(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class Augmenter(Strengths):
-    """Augments batches in place, or single samples with the random numbers that follow `reseed`."""
-
-    def __post_init__(self) -> None:
-        self.reseed(0)
-
-    def reseed(self, *key: int) -> None:
-        """Restart the random numbers for single samples from `key`."""
-        self._random = np.random.default_rng(key)
-
-    def __call__(self, images: SampleImages) -> SampleImages:
-        """Augment a sample with the next random numbers; `images` are not modified."""
-        height, width = images.mask.shape
-        return self._apply(images, self.draw(1, height, width, self._random), 0)
+    """Augments batches in place."""
 
     def change(self, stacks: tuple[Pixels, Pixels, Pixels, Pixels], *key: int) -> None:
         """Augment a batch in place with the random numbers of `key`. Safe to call from several threads.

@@ -46,9 +46,11 @@ def different() -> SampleImages:
     return SampleImages(*photos, *planes)
 
 
-def draws(change: Augmenter, pictures: SampleImages, count: int, key: tuple[int, ...] = (1, 2)) -> list[SampleImages]:
-    change.reseed(*key)
-    return [change(SampleImages(*(pixels.copy() for pixels in pictures))) for _ in range(count)]
+def draws(augmenter: Augmenter, images: SampleImages, count: int, key: tuple[int, ...] = (1, 2)) -> list[SampleImages]:
+    """A batch of `count` copies of a sample, augmented."""
+    bg, fg_bg, mask, depth = (np.stack([pixels] * count) for pixels in images)
+    augmenter.change((bg, fg_bg, mask, depth), *key)
+    return [SampleImages(*sample) for sample in zip(bg, fg_bg, mask, depth, strict=True)]
 
 
 def same(left: SampleImages, right: SampleImages) -> bool:
@@ -198,20 +200,12 @@ def test_shapes_and_types_stay() -> None:
         assert {pixels.dtype for pixels in drawn} == {np.dtype(np.uint8)}
 
 
-def test_what_is_given_stays_as_it_is() -> None:
-    """Calling an augmenter does not modify its argument."""
-    given, copy = different(), different()
-    change = everything()
-    assert not any(same(change(given), copy) for _ in range(10))
-    assert same(given, copy)
-
-
 def test_all_strengths_at_0_change_nothing() -> None:
     """The search space includes 0, which must turn a transform off."""
     original = different()
     off = Augmenter(rotate_p=1.0, noise_low=0.1, noise_p=1.0, erase=Erase(p=0.0))
     for change in (Augmenter(), off):
-        assert all(drawn is given for drawn, given in zip(change(original), original, strict=True))
+        assert all(same(drawn, original) for drawn in draws(change, original, 5))
 
 
 ASKS_FOR_NEWS = """

@@ -15,9 +15,10 @@ WHITE: Pixels = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
 
 def draws(erase: Erase, count: int) -> list[SampleImages]:
     """Augment a white sample `count` times."""
-    augmenter = Augmenter(erase=erase)
-    augmenter.reseed(3)
-    return [augmenter(SampleImages(WHITE, WHITE, WHITE[:, :, 0], WHITE[:, :, 0])) for _ in range(count)]
+    bg, mask = np.stack([WHITE] * count), np.stack([WHITE[:, :, 0]] * count)
+    fg_bg, depth = bg.copy(), mask.copy()
+    Augmenter(erase=erase).change((bg, fg_bg, mask, depth), 3)
+    return [SampleImages(*sample) for sample in zip(bg, fg_bg, mask, depth, strict=True)]
 
 
 def erased(erase: Erase, count: int) -> list[Pixels]:

@@ -1,7 +1,7 @@
-"""Files and directories that appear whole or not at all: written beside their place, then renamed.
+"""Write files and directories atomically: under a temporary name in the same directory, then rename.
 
-replace_file(path, text)                    a text, or bytes
-with replacing(path) as beside: ...         a file or a directory that the block makes at `beside`
+replace_file(path, content)              text or bytes
+with replacing(path) as partial: ...     a file or a directory that the block creates at `partial`
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from data.disk import disk_error
 
 
 def partial_path(path: Path) -> Path:
-    """Where this process writes what is to appear at `path`: hidden, beside it, on the same file system."""
+    """The hidden temporary path of this process for `path`, in the same directory."""
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True, fresh: bool = False) -> Iterator[Path]:
-    """Yield a path beside `path`; the file or directory that the block makes there then takes the place of `path`.
+    """Yield a temporary path; the file or directory that the block creates there then replaces `path`.
 
-    Where the block or the file system fails, nothing is left beside, and `path` is as it was.
+    If the block or the file system fails, the temporary path is removed and `path` is unchanged.
 
     Args:
-        path: a file or a directory, there or not; its parents are made.
-        durable: whether the bytes are on the disk before the name changes, so that a loss of power leaves the old or
-            the new content; it takes some milliseconds a file.
-        fresh: whether a directory that is not empty may not be replaced; then the rename fails.
+        path: a file or a directory, which need not exist; missing parents are created.
+        durable: whether to sync the content before the rename, so that a power loss leaves the old or the new content.
+            Takes some milliseconds per file.
+        fresh: whether to fail if `path` is a non-empty directory, instead of replacing it.
 
     Raises:
-        DiskError: if the file system is full or has another fault of its own.
-        OSError: if it refuses for another reason, such as missing rights.
+        DiskError: if the file system is full or has another fault.
+        OSError: for any other reason, such as missing permissions.
     """
     partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(partial)  # of a dead process with the same number
+        _remove(partial)  # of a dead process with the same id
         yield partial
         if durable:
             _sync(partial)
@@ -50,28 +50,28 @@ def replacing(path: Path, *, durable: bool = True, fresh: bool = False) -> Itera
             partial.replace(path)
     except OSError as error:
         if error.filename == os.fspath(partial):
-            error.filename = os.fspath(path)  # nobody knows the other name
-        raise disk_error(error, path) or error  # noqa: B904 - the same error, or the sentence for it
+            error.filename = os.fspath(path)  # the user does not know the temporary name
+        raise disk_error(error, path) or error  # noqa: B904 - the same error, or its user-facing form
     finally:
         _remove(partial)
 
 
 def replace_file(path: Path, content: str | bytes, *, mode: int | None = None) -> None:
-    """Write a whole file, text as UTF-8; whoever reads `path` sees the old content or the new one.
+    """Write a file atomically, text as UTF-8; readers see the old or the new content.
 
     Args:
-        path: the file; its parents are made.
-        content: what it is to hold.
-        mode: its permissions; those of the file it replaces, or the usual ones, when left out.
+        path: the file; missing parents are created.
+        content: the whole content.
+        mode: permissions; by default those of the replaced file, or those of a new file.
 
     Raises:
-        DiskError: if the file system is full or has another fault of its own.
-        OSError: if it refuses for another reason.
+        DiskError: if the file system is full or has another fault.
+        OSError: for any other reason.
     """
     with replacing(path) as partial:
         if mode is None and path.exists():
             mode = stat.S_IMODE(path.stat().st_mode)
-        partial.touch(mode=0o666 if mode is None else mode)  # before the content: it may hold a password
+        partial.touch(mode=0o666 if mode is None else mode)  # before the content, which may be secret
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -83,7 +83,7 @@ def _sync(path: Path) -> None:
 
 
 def _exchange(partial: Path, path: Path) -> None:
-    """No directory can be renamed to one that is not empty: the old one is moved aside, and removed at the end."""
+    """Replace a directory. The target of a rename must be empty, so the old directory is moved away first."""
     old = path.with_name(f"{partial.name}.old")
     _remove(old)
     path.rename(old)

@@ -1,4 +1,4 @@
-"""A count of bytes as people read it."""
+"""Byte counts in readable units."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 def byte_size(count: float) -> str:
-    """Bytes in the unit that leaves 1 to 999, in three digits: '61.8 MB'; '0 bytes' for nothing alone.
-
-    Args:
-        count: at least 0.
-    """
+    """Format a number of bytes >= 0 with three digits, such as '61.8 MB'; only 0 is '0 bytes'."""
     power = 0
     while count >= 999.5 and power < len(UNITS) - 1:
         count, power = count / 1000, power + 1

@@ -1,10 +1,10 @@
-"""Depth of 16 bits, as sensors write it, to the levels of a data set: each image over its own range.
+"""Scale 16-bit depth to the 8-bit levels of a data set, each image over its own range.
 
-A sensor writes 0 where it has no reading. So 0 counts in an image of 16 bits whose numbers grow with distance, unless
-it reaches 65535: such an image was scaled to the full range, and its 0 is the nearest point. Where near is bright, 0 is
-the farthest. Depth of 8 bits keeps its levels.
+In a far-bright 16-bit image, 0 means no reading, as sensors write it. The exception is an image that reaches 65535: it
+was scaled to the full range, and 0 is the nearest point. In a near-bright image, 0 is the farthest point. 8-bit depth
+keeps its levels.
 
-Shapes: H and W height and width in pixels.
+Shapes: H and W are height and width in pixels.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ MAX_LEVEL = 255
 
 
 def scale_depth(stored: StoredDepth, polarity: PolarityName, where: str) -> Pixels:
-    """(H, W) in 0..255, as bright as `stored` (H, W): of 16 bits, its least value becomes 0 and its largest 255.
+    """Scale 16-bit depth so that its smallest value becomes 0 and its largest 255; the polarity stays.
 
-    Pixels without a reading get the depth of the nearest one that has one. An image of a single value becomes the
-    farthest level.
+    Pixels without a reading get the depth of the nearest pixel that has one. A constant image becomes the farthest
+    level.
 
     Args:
-        stored: (H, W) of 8 bits, which are kept, or 16.
-        polarity: what bright means in it.
-        where: the file, for the error's sentence.
+        stored: (H, W), 8 or 16 bits; 8-bit depth is returned unchanged.
+        polarity: whether far or near is bright in `stored`.
+        where: the file, for error messages.
+
+    Returns:
+        (H, W) in 0..255.
 
     Raises:
-        InputError: if it has no reading at all.
+        InputError: if no pixel has a reading.
     """
     if stored.dtype == np.uint8:
         return np.asarray(stored, np.uint8)
     if polarity == "far-bright":
         holes = _holes(stored)
         if holes.all():
-            raise InputError(
-                f"The depth '{where}' has no reading, for all of it is 0; replace it, or remove the sample."
-            )
+            raise InputError(f"The depth '{where}' has no reading: every pixel is 0; replace it, or remove the sample.")
         stored = fill_holes(stored, holes)
     low, high = int(stored.min()), int(stored.max())
     if low == high:
@@ -55,7 +56,7 @@ def scale_depth(stored: StoredDepth, polarity: PolarityName, where: str) -> Pixe
 
 
 def comparable_depth(stored: StoredDepth) -> NDArray[np.float32]:
-    """(H, W) to measure the polarity with: 0..255 but not rounded, and NaN where 0 may stand for no reading."""
+    """Depth (H, W) for measuring the polarity: in 0..255, not rounded, NaN where 0 may mean no reading."""
     levels = stored.astype(np.float32)
     if stored.dtype == np.uint8:
         return levels
@@ -67,20 +68,20 @@ def comparable_depth(stored: StoredDepth) -> NDArray[np.float32]:
 
 
 def fill_holes(depth: NDArray[Any], holes: NDArray[np.bool_]) -> NDArray[Any]:
-    """Depth (H, W) with each of the `holes` (H, W) replaced by the nearest pixel that is none; at least one must be."""
+    """Replace each hole by the nearest valid pixel of `depth` (H, W); at least one pixel must be valid."""
     if not holes.any():
         return depth
     _, labels = cv2.distanceTransformWithLabels(
         holes.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    # Each pixel with a reading has a label of its own, and each hole that of the nearest.
+    # Each valid pixel has a unique label; a hole has the label of the nearest one.
     known = np.zeros(int(labels.max()) + 1, depth.dtype)
     known[labels[~holes]] = depth[~holes]
     return np.asarray(known[labels])
 
 
 def _holes(stored: StoredDepth) -> NDArray[np.bool_]:
-    """(H, W): where 0 stands for no reading, if the numbers of an image of 16 bits grow with distance."""
+    """(H, W): where a far-bright 16-bit image has no reading."""
     if stored.max() == np.iinfo(np.uint16).max:
         return np.zeros(stored.shape, np.bool_)
     return np.asarray(stored == 0)

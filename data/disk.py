@@ -1,7 +1,6 @@
-"""Faults of a file system: full, over quota, read-only or broken. The one place that knows their error numbers.
+"""File system faults: full, over quota, read-only or broken.
 
-They are nobody's input and no bug: they end a command with one sentence and exit code 1, and what was written before
-stays.
+They are neither input errors nor bugs: a command ends with one sentence and exit code 1, and keeps what it has written.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.byte_size import byte_size
 from data.errors import DiskError
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
-"""The file system, or the user's share of it, has no room left."""
+"""Error numbers of a full file system or quota."""
 
 _FAULTS = {
     errno.ENOSPC: ("is full", "written", "make room there"),
@@ -24,92 +24,91 @@ _FAULTS = {
     errno.EIO: ("reports input/output errors", "read or written", "check the disk and the connection to it"),
 }
 _TEXTS = {os.strerror(number): number for number in _FAULTS}
-"""Arrow, safetensors and other processes pass on the text alone."""
+"""Arrow, safetensors and other processes report only the text."""
 
 
-def disk_error(error: BaseException | None, *places: Path | str) -> DiskError | None:
-    """The fault of a file system behind `error`, its causes and what it was raised from; None if there is none.
+def disk_error(error: BaseException | None, *paths: Path | str) -> DiskError | None:
+    """Find a file system fault in an exception or its causes; None if there is none.
 
     Args:
         error: any exception.
-        places: files or directories that were being written, the likeliest first; they count where the error itself
-            names no file. Of several, the one on the file system with the fault is named.
+        paths: files or directories being written, the likeliest first. If the error names no file, the message names
+            the one of these that lies on the faulty file system.
     """
-    causes = list(_chain(error))
-    # Not by isinstance: Ray makes of the error of a task a subclass that is printed as a traceback.
+    causes = list(_causes(error))
+    # Not isinstance: Ray raises a subclass of a task's error, which prints a traceback.
     if described := next((cause for cause in causes if type(cause) is DiskError), None):
         return described
     for cause in causes:
-        number = _number(cause)
+        number = _fault_number(cause)
         if number is not None:
-            return _described(number, _named(cause) or _likeliest(number, places))
+            return _describe(number, _file_of(cause) or _likeliest(number, paths))
     return None
 
 
-def free_bytes(place: Path | str) -> int:
-    """Bytes that are free on the file system of `place`, which need not exist yet."""
-    return shutil.disk_usage(_existing(Path(place))).free
+def free_bytes(path: Path | str) -> int:
+    """Free bytes on the file system of `path`, which need not exist."""
+    return shutil.disk_usage(_existing(Path(path))).free
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what it was raised from, and what Ray found in another process."""
-    waiting, seen = [error], set()
-    while waiting:
-        found = waiting.pop(0)
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, its causes and contexts, and the original error of a Ray task."""
+    pending, seen = [error], set()
+    while pending:
+        found = pending.pop(0)
         if not isinstance(found, BaseException) or id(found) in seen:
             continue
         seen.add(id(found))
         yield found
         context = None if found.__suppress_context__ else found.__context__
-        waiting += [getattr(found, "cause", None), found.__cause__, context]
+        pending += [getattr(found, "cause", None), found.__cause__, context]
 
 
-def _number(error: BaseException) -> int | None:
+def _fault_number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _FAULTS else None
-    said = str(error)
-    return next((number for text, number in _TEXTS.items() if text in said), None)
+    message = str(error)
+    return next((number for text, number in _TEXTS.items() if text in message), None)
 
 
-def _named(error: BaseException) -> Path | None:
-    """The file in the error itself; of a copy, the one that was written."""
+def _file_of(error: BaseException) -> Path | None:
+    """The file that the error names; for a copy, the destination."""
     if not isinstance(error, OSError):
         return None
     name = error.filename2 if error.filename2 is not None else error.filename
     return Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None
 
 
-def _likeliest(number: int, places: tuple[Path | str, ...]) -> Path:
-    candidates = [Path(place) for place in places] or [Path.cwd()]
+def _likeliest(number: int, paths: tuple[Path | str, ...]) -> Path:
+    candidates = [Path(path) for path in paths] or [Path.cwd()]
     if number in FULL:
         return min(candidates, key=free_bytes)
     if number == errno.EROFS:
-        return next((place for place in candidates if _is_read_only(place)), candidates[0])
+        return next((path for path in candidates if _is_read_only(path)), candidates[0])
     return candidates[0]
 
 
-def _is_read_only(place: Path) -> bool:
-    return bool(os.statvfs(_existing(place)).f_flag & os.ST_RDONLY)
+def _is_read_only(path: Path) -> bool:
+    return bool(os.statvfs(_existing(path)).f_flag & os.ST_RDONLY)
 
 
-def _described(number: int, file: Path) -> DiskError:
-    fault, tried, advice = _FAULTS[number]
-    free = free_bytes(file)
-    shown = f"{free / 1e9:,.1f} GB" if free >= 1e8 else f"{free / 1e6:.1f} MB" if free >= 1e5 else f"{free:,} bytes"
-    problem = f"The file system of '{_mount_point(file)}' {fault} ({shown} free), so '{file}' cannot be {tried}"
+def _describe(number: int, file: Path) -> DiskError:
+    fault, attempt, advice = _FAULTS[number]
+    free = byte_size(free_bytes(file))
+    problem = f"The file system of '{_mount_point(file)}' {fault} ({free} free), so '{file}' cannot be {attempt}"
     return DiskError(problem, advice)
 
 
 def _mount_point(file: Path) -> Path:
-    place = _existing(file)
-    while not place.is_mount():
-        place = place.parent
-    return place
+    path = _existing(file)
+    while not path.is_mount():
+        path = path.parent
+    return path
 
 
-def _existing(place: Path) -> Path:
-    """The nearest directory that exists."""
-    place = Path(os.path.realpath(place))
-    while not place.exists():
-        place = place.parent
-    return place
+def _existing(path: Path) -> Path:
+    """`path`, or its nearest parent that exists."""
+    path = Path(os.path.realpath(path))
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,4 +1,4 @@
-"""The errors that a user is meant to read: each is a sentence, printed alone and without a traceback."""
+"""Errors shown to the user: the command line prints the message alone, without a traceback."""
 
 from __future__ import annotations
 
@@ -12,41 +12,40 @@ _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 class InputError(ValueError):
-    """Something a user gave cannot be used.
+    """The user's input is not usable. Exit code 2.
 
-    Its message is one sentence that names the value, says where it came from, and ends with what to do. The
-    command line prints it alone, without a traceback, and exits with code 2.
+    The message is one sentence that names the value, its source, and what to do.
     """
 
 
 class EnvironmentFaultError(InputError):
-    """What all trials share cannot be used for now: the data set, the cache, the storage, a node.
+    """A resource shared by all trials is unavailable: the data set, the cache, the storage, or a node.
 
-    It is no failure of the trial that meets it. A search waits, and then trains that trial again.
+    It does not count as a failure of the trial. The search waits, then trains the trial again.
     """
 
     @property
     def reason(self) -> str:
-        """What is wrong, without what to do and without a full stop."""
+        """The message without its advice and full stop."""
         text = str(self)
         return (text.rpartition("; ")[0] or text).removesuffix(".")
 
 
 class UnfinishedError(RuntimeError):
-    """Work that was asked for, and rightly, came to no result; its message says why. Exit code 1."""
+    """Valid input, but the command has no result; the message says why. Exit code 1."""
 
 
 class DiskError(UnfinishedError):
-    """A file system cannot be written, whatever is written to it.
+    """A file system fault that affects every write, such as a full disk.
 
     Args:
-        problem: which file system, its fault, and the file, without a full stop.
-        advice: how the fault is removed.
+        problem: the file system, its fault, and the file, without a full stop.
+        advice: how to remove the fault.
         then: what to do afterwards.
     """
 
     def __init__(self, problem: str, advice: str, then: str = "give the same command again") -> None:
-        super().__init__(problem, advice, then)  # all of them, so that it can be pickled
+        super().__init__(problem, advice, then)  # pickle needs all of them
         self.problem = problem
         self.advice = advice
         self.then = then
@@ -55,15 +54,15 @@ class DiskError(UnfinishedError):
         return f"{self.problem}; {self.advice}, then {self.then}."
 
     def followed_by(self, then: str) -> DiskError:
-        """The same with something else to do afterwards."""
+        """The same error with another final instruction."""
         return DiskError(self.problem, self.advice, then)
 
 
 def without_comma(text: str) -> str | None:
-    """How a number that is written with a decimal comma, or with commas between thousands, is to be written.
+    """Suggest how to write a number that contains a decimal comma or thousands separators.
 
     Returns:
-        '0.001' for '0,001', '1000 (or 1.000 …)' for '1,000'; None where `text` is no such number.
+        '0.001' for '0,001', '1000, or 1.000 with a decimal point' for '1,000'; None for any other text.
     """
     if not _COMMA.fullmatch(text):
         return None
@@ -76,15 +75,15 @@ def without_comma(text: str) -> str | None:
 
 @contextmanager
 def environment(what: str) -> Iterator[None]:
-    """Mark a block that uses only what all trials share: whatever goes wrong in it is a fault of the environment.
+    """Convert errors in a block that uses only shared resources into environment faults.
 
-    A lack of memory is the exception, for it depends on the trial.
+    Out-of-memory errors pass through unchanged, because they depend on the trial.
 
     Args:
-        what: what the block uses, as the beginning of a sentence.
+        what: the resource, as the subject of a sentence.
 
     Raises:
-        EnvironmentFaultError: in the place of an InputError, UnfinishedError or OSError.
+        EnvironmentFaultError: instead of an InputError, UnfinishedError or OSError.
     """
     try:
         yield

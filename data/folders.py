@@ -1,4 +1,4 @@
-"""The files below a folder: symbolic links are followed, also to other disks, and what leads nowhere is named."""
+"""List the files below a folder. Symbolic links are followed; broken links are reported."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ from data.errors import InputError
 
 @dataclass(eq=False)
 class Folder:
-    """The files below a folder, hidden ones left out."""
+    """The files below a folder, without hidden ones."""
 
     root: Path
 
     @property
     def archives(self) -> tuple[str, ...]:
-        """None."""
+        """Always empty."""
         return ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All files' names, sorted."""
+        """Names of all files, sorted."""
         return self._found[0]
 
     @property
     def gaps(self) -> dict[str, str]:
-        """What cannot be looked into, by name: a sentence that says why."""
+        """Unreadable folders and broken links: name to error message."""
         return self._found[1]
 
     def read(self, name: str) -> bytes:
-        """Bytes of a file."""
+        """Read a file.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
         try:
             return (self.root / name).read_bytes()
         except OSError as error:
@@ -47,13 +51,13 @@ class Folder:
 
     @cached_property
     def _found(self) -> tuple[tuple[str, ...], dict[str, str]]:
-        """A link to a directory that the link itself lies in is passed over: all that is in it is found already."""
+        """Names and gaps. A link to a folder that contains the link is skipped: its files are listed already."""
         names: list[str] = []
         gaps: dict[str, str] = {}
-        above = frozenset(map(_identity, (self.root.resolve(), *self.root.resolve().parents)))
-        waiting = [("", above)]
-        while waiting:
-            folder, above = waiting.pop()
+        ancestors = frozenset(map(_identity, (self.root.resolve(), *self.root.resolve().parents)))
+        pending = [("", ancestors)]
+        while pending:
+            folder, ancestors = pending.pop()
             try:
                 entries = list(os.scandir(self.root / folder))
             except OSError as error:
@@ -63,27 +67,27 @@ class Folder:
                 name = folder + entry.name
                 if entry.name.startswith("."):
                     continue
-                if entry.is_symlink() and (reason := why_dead(Path(entry.path))):
+                if entry.is_symlink() and (reason := broken_link_reason(Path(entry.path))):
                     gaps[name] = reason
                 elif entry.is_file():
                     names.append(name)
-                elif entry.is_dir() and (identity := _identity(Path(entry.path))) not in above:
-                    waiting.append((f"{name}/", above | {identity}))
+                elif entry.is_dir() and (identity := _identity(Path(entry.path))) not in ancestors:
+                    pending.append((f"{name}/", ancestors | {identity}))
         if "" in gaps:
             raise InputError(gaps[""])
         return tuple(sorted(names)), gaps
 
 
-def why_dead(path: Path) -> str | None:
-    """Say what is wrong with a symbolic link that leads nowhere; None if it is none."""
+def broken_link_reason(path: Path) -> str | None:
+    """Error message for a broken symbolic link; None if `path` is not one."""
     if not path.is_symlink():
         return None
     try:
         path.stat()
     except OSError as error:
-        advice = "restore what it points to, or remove the link."
+        advice = "restore its target, or remove the link."
         if error.errno == errno.ELOOP:
-            return f"The link '{path}' leads back to itself; correct or remove it."
+            return f"The link '{path}' points to itself; correct or remove it."
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return f"The link '{path}' points to '{path.readlink()}', which does not exist; {advice}"
         return f"The link '{path}' points to '{path.readlink()}', which cannot be read ({error.strerror}); {advice}"

@@ -1,6 +1,6 @@
-"""What image files say besides their pixels: the orientation to show them in, a palette, a transparent level.
+"""Image file metadata that changes the pixels: orientation, palette, transparent grey level.
 
-Shapes: H and W height and width in pixels, after the orientation was applied.
+Shapes: H and W are height and width in pixels, after the orientation is applied.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from data.schema import Pixels
 
 ORIENTATION = 0x0112
-"""The EXIF tag of how the pixels must be turned to be upright, 1 (not at all) to 8."""
+"""EXIF tag of the orientation: 1 (upright) to 8."""
 PHOTOMETRIC, CMYK = 0x0106, 5
-"""The TIFF tag of what the channels mean, and its value for inks."""
+"""TIFF tag of the colour space, and its value for CMYK."""
 _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -35,30 +35,28 @@ _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF, BIG_TIFF = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _GREY, _PALETTE = 0, 3
-"""Colour types in the header of a PNG file."""
+"""Colour types in a PNG header."""
 
 
 def decode_upright(encoded: bytes, where: str) -> tuple[NDArray[Any], bool]:
-    """Pixels as `decode_any` gives them but upright, and whether a data set must hold them in another file.
-
-    It must where they were turned: whoever reads the data set shall not need to know. And it holds no TIFF files, whose
-    orientation OpenCV applies itself.
+    """Decode an image and apply its orientation.
 
     Args:
-        encoded: bytes of an image file of any number of bits.
-        where: the file, for the error's sentence.
+        encoded: bytes of an image file of any bit depth.
+        where: the file, for error messages.
 
     Returns:
-        (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, whichever is stored.
+        Pixels (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, and whether a data set must store them as a new file. It must
+        if the pixels were rotated or mirrored, or the file is TIFF: data sets contain no TIFF files.
 
     Raises:
-        InputError: if the bytes are no whole image, or its orientation or colours cannot be told.
+        InputError: if the image is damaged, or its orientation or colour space is not supported.
     """
     pixels, exif = decode_any(encoded, where)
     if encoded[4:12] == b"ftypavif" and (b"irot" in encoded or b"imir" in encoded):
-        raise InputError(f"The picture '{where}' is an AVIF file that is turned or mirrored; store it as PNG or JPEG.")
+        raise InputError(f"The image '{where}' is a rotated or mirrored AVIF file; store it as PNG or JPEG.")
     if _tiff_tag(encoded, PHOTOMETRIC) == CMYK:
-        raise InputError(f"The picture '{where}' has the colours of inks (CMYK); store it as RGB.")
+        raise InputError(f"The image '{where}' has CMYK colours; store it as RGB.")
     orientation = _tiff_tag(exif, ORIENTATION)
     if orientation not in _UPRIGHT:
         return pixels, encoded.startswith(TIFF + BIG_TIFF)
@@ -66,7 +64,7 @@ def decode_upright(encoded: bytes, where: str) -> tuple[NDArray[Any], bool]:
 
 
 def keyed_alpha(plane: Pixels, encoded: bytes) -> Pixels:
-    """(H, W): 0 where a grey PNG file declares the level in `plane` (H, W) transparent, else 255; OpenCV ignores it."""
+    """Alpha (H, W) of a grey PNG that declares one level of `plane` (H, W) transparent; OpenCV ignores this chunk."""
     alpha = np.full(plane.shape, 255, np.uint8)
     if _has_colour_type(encoded, _GREY):
         for kind, content in _chunks(encoded):
@@ -77,7 +75,7 @@ def keyed_alpha(plane: Pixels, encoded: bytes) -> Pixels:
 
 
 def palette_indices(encoded: bytes, where: str) -> Pixels | None:
-    """(H, W) indices of a PNG file with a palette; None of other files.
+    """Palette indices (H, W) of a PNG file; None for files without a palette.
 
     Raises:
         InputError: as `decode_upright`.
@@ -88,7 +86,7 @@ def palette_indices(encoded: bytes, where: str) -> Pixels | None:
 
 
 def _tiff_tag(block: bytes, tag: int) -> int | None:
-    """The first value of a tag in the first directory of a TIFF file, or of EXIF, which has its form."""
+    """First value of a tag in the first directory of a TIFF file or an EXIF block, which share one format."""
     block = block.removeprefix(b"Exif\0\0")
     if not block.startswith(TIFF):
         return None
@@ -105,7 +103,7 @@ def _tiff_tag(block: bytes, tag: int) -> int | None:
 
 
 def _with_indices(encoded: bytes) -> bytes:
-    """The same PNG file with each index of its palette as its own grey level, and opaque."""
+    """The same PNG file, opaque, with a palette that maps each index to the grey level of the same number."""
     parts = [PNG]
     for kind, content in _chunks(encoded):
         if kind == b"tRNS":
@@ -117,12 +115,12 @@ def _with_indices(encoded: bytes) -> bytes:
 
 
 def _has_colour_type(encoded: bytes, colour_type: int) -> bool:
-    """Whether it is a PNG file of that colour type."""
+    """Whether `encoded` is a PNG file of that colour type."""
     return encoded.startswith(PNG) and encoded[25] == colour_type
 
 
 def _chunks(encoded: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of a PNG file's chunks."""
+    """Kind and content of each chunk of a PNG file."""
     start = len(PNG)
     while start + 12 <= len(encoded):
         size = int.from_bytes(encoded[start : start + 4], "big")

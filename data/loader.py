@@ -1,7 +1,7 @@
-"""A split to batches on the device: gathered as uint8, moved once, augmented before or after.
+"""Load batches of a split onto the device: gather uint8 images, copy them once, augment on the CPU or the device.
 
-The order depends on (seed, epoch) alone; every rank takes its share of each batch, so that all ranks together see every
-sample exactly once an epoch, whatever their number.
+The order of the samples depends only on (seed, epoch). Each rank takes its share of each batch, so all ranks together
+see every sample exactly once per epoch, for any world size.
 """
 
 from __future__ import annotations
@@ -21,69 +21,69 @@ from data.errors import environment
 from data.parallel import ahead
 from data.schema import Batch, Pixels
 
-PREFETCHED = 2
-"""Batches that are made while a step runs."""
+PREFETCHED_BATCHES = 2
+"""Batches prepared in the background while a step runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loader:
     """Batches of a split.
 
-    An epoch's samples are cut into the fewest batches of at most `batch_size`, as even as can be: no small remainder
-    upsets the statistics of a batch-norm layer, and no rank runs out of batches before the others.
+    An epoch has the fewest batches of at most `batch_size` samples, of nearly equal size. So no small last batch
+    distorts batch-norm statistics, and all ranks have the same number of batches.
     """
 
     split: DecodedSplit
     batch_size: int
-    """Samples of a batch over all ranks."""
+    """Samples per batch, over all ranks."""
     device: torch.device
     shuffle: bool = False
     augmenter: Augmenter | DeviceAugmenter | None = None
-    """What changes the pictures, on the CPU or on the device."""
+    """Augments on the CPU or on the device."""
     seed: int = 0
     rank: int = 0
     world_size: int = 1
     prefetch: bool | None = None
-    """Whether the next batches are made in the background while a step runs; None is where it pays."""
+    """Whether to prepare the next batches in the background; None: only on a GPU."""
 
     def __len__(self) -> int:
-        """Batches of an epoch, the same on every rank, and each with a sample for every rank."""
+        """Batches per epoch, the same on every rank; each has at least one sample per rank."""
         return batch_count(len(self.split), self.batch_size, self.world_size)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """This rank's share of each batch of epoch number `epoch`, from batch number `first_batch` on.
+        """Yield this rank's share of each batch of epoch `epoch`, starting with batch `first_batch`.
 
         Raises:
-            Exception: what went wrong when a batch was made, when it is that batch's turn.
+            Exception: an error of a batch, when that batch is reached.
         """
-        rows = np.array_split(self._order(epoch), len(self))
-        shares = [whole[self.rank :: self.world_size] for whole in rows]
+        batches = np.array_split(self._order(epoch), len(self))
+        shares = [rows[self.rank :: self.world_size] for rows in batches]
         calls = [functools.partial(self._nth, shares, number, epoch) for number in range(first_batch, len(self))]
         if not self._prefetches():
             return (call() for call in calls)
-        return _on_a_stream(calls, self.device) if self.device.type == "cuda" else ahead(calls, PREFETCHED)
+        return _on_a_stream(calls, self.device) if self.device.type == "cuda" else ahead(calls, PREFETCHED_BATCHES)
 
     def batch(self, rows: NDArray[np.int64], *, epoch: int = 0, number: int = 0) -> Batch:
-        """The samples of `rows` on the loader's device, changed as those of batch `number` of `epoch` are.
+        """Load the samples of `rows` onto the device, augmented as batch `number` of `epoch`.
 
         Raises:
-            EnvironmentFaultError: if they are read only now, and cannot be.
+            EnvironmentFaultError: if the samples are read from the data set now, and the read fails.
         """
         key = self.seed, epoch, self.rank, number
         with environment("The data set"):
-            pictures = self.split.gather(rows)
+            images = self.split.gather(rows)
         if isinstance(self.augmenter, Augmenter):
-            self.augmenter.change(pictures, *key)
+            self.augmenter.change(images, *key)
         batch = Batch(
-            bg=self._photos(pictures.bg),
-            fg_bg=self._photos(pictures.fg_bg),
-            mask=self._pinned(pictures.mask).unsqueeze(1),
-            depth=self._pinned(pictures.depth).unsqueeze(1),
+            bg=self._photos(images.bg),
+            fg_bg=self._photos(images.fg_bg),
+            mask=self._pinned(images.mask).unsqueeze(1),
+            depth=self._pinned(images.depth).unsqueeze(1),
         ).to(self.device)
         return self.augmenter(batch, *key) if isinstance(self.augmenter, DeviceAugmenter) else batch
 
     def _nth(self, shares: Sequence[NDArray[np.int64]], number: int, epoch: int) -> Batch:
-        """Batch `number` of an epoch; the split is told which rows come after it."""
+        """Batch `number` of an epoch; also prefetches the rows of the next batch."""
         if number + 1 < len(shares):
             self.split.prefetch(shares[number + 1])
         return self.batch(shares[number], epoch=epoch, number=number)
@@ -94,31 +94,30 @@ class Loader:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.split))
 
     def _prefetches(self) -> bool:
-        """By default on a GPU alone: a CPU would only share out the cores that the steps have.
+        """By default only on a GPU: on a CPU, background threads compete with the steps for the cores.
 
-        On two cores of an AMD EPYC, a ResUNet of width 16 at 64 px waited for its batches in 1.2 % of an epoch. Made in
-        the background, they made it 0.8 % shorter while a core was idle, and no shorter with a trial on each core.
+        On two cores of an AMD EPYC, a ResUNet of width 16 at 64 px waited for its batches for 1.2 % of an epoch.
+        Background loading shortened the epoch by 0.8 % with an idle core, and not at all with a trial on each core.
         """
         return self.device.type != "cpu" if self.prefetch is None else self.prefetch
 
     def _photos(self, pixels: Pixels) -> torch.Tensor:
-        """(B, H, W, 3) seen as (B, 3, H, W): in memory that is channels-last, which convolutions like."""
+        """View (B, H, W, 3) as (B, 3, H, W): channels-last in memory, which is fast for convolutions."""
         return self._pinned(pixels).permute(0, 3, 1, 2)
 
     def _pinned(self, pixels: Pixels) -> torch.Tensor:
-        """Where a GPU copies from while the host goes on."""
+        """A tensor of `pixels`; pinned for a GPU, so that the copy is asynchronous."""
         tensor = torch.from_numpy(pixels)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
 
 def batch_count(samples: int, batch_size: int, world_size: int = 1) -> int:
-    """Batches of an epoch of so many samples."""
-    fewest = -(-samples // batch_size)
-    return max(1, min(fewest, samples // world_size))
+    """Batches per epoch, as in `Loader`."""
+    return max(1, min(-(-samples // batch_size), samples // world_size))
 
 
 def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> Iterator[Batch]:
-    """Batches that are copied and changed beside the step that runs, not after it."""
+    """Copy and augment batches on a separate CUDA stream, in parallel with the running step."""
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def made(call: Callable[[], Batch]) -> tuple[Batch, torch.cuda.Event]:
@@ -128,9 +127,9 @@ def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> 
             done.record(stream)
         return batch, done
 
-    for batch, done in ahead([functools.partial(made, call) for call in calls], PREFETCHED):
+    for batch, done in ahead([functools.partial(made, call) for call in calls], PREFETCHED_BATCHES):
         step = torch.cuda.current_stream(device)
         step.wait_event(done)
         for field in fields(batch):
-            getattr(batch, field.name).record_stream(step)  # its memory is not reused before the step is through
+            getattr(batch, field.name).record_stream(step)  # the step must end before the memory is reused
         yield batch

@@ -1,4 +1,4 @@
-"""A cache in memory, bounded in bytes: the values that were used least recently are dropped first."""
+"""An in-memory cache with a limit in bytes; the least recently used values are dropped first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ V = TypeVar("V", bound=_HasBytes)
 
 
 class LruCache(Generic[K, V]):
-    """Values by key; safe to use from several threads. The value used last stays, however large it is."""
+    """Thread-safe cache. The most recently used value is kept, even if it exceeds the limit."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -27,7 +27,7 @@ class LruCache(Generic[K, V]):
         self._lock = Lock()
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """Return the value of `key`; `make` it if it is missing, which two threads may do at the same time."""
+        """Return the value of `key`; call `make` if it is missing, possibly in several threads at once."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)

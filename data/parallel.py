@@ -1,4 +1,4 @@
-"""Work in parallel: a few calls ahead in threads, or a pool of processes that end with the command."""
+"""Parallel work: calls ahead of their consumer in threads, or a pool of processes that ends with the command."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def ahead(calls: Iterable[Callable[[], T]], depth: int) -> Iterator[T]:
     """Yield the results of `calls` in order, while threads run the next `depth` calls.
 
     Args:
-        calls: safe to run at the same time in several threads.
-        depth: at least 1; so many results, and the one that was yielded last, are in memory.
+        calls: must be safe to run concurrently.
+        depth: >= 1; at most this many results are in memory, besides the last one yielded.
 
     Raises:
-        Exception: the first one that a call raised, in place of its result.
+        Exception: the error of a call, when its result is reached.
     """
     pool = ThreadPoolExecutor(depth, thread_name_prefix="ahead")
     pending: deque[Future[T]] = deque()
@@ -39,24 +39,24 @@ def ahead(calls: Iterable[Callable[[], T]], depth: int) -> Iterator[T]:
         while pending:
             yield pending.popleft().result()
     finally:
-        # A consumer that stops early does not wait for calls that have not started.
+        # If the consumer stops early, calls that have not started are cancelled.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def open_pool(processes: int) -> ProcessPoolExecutor:
-    """A pool of processes with one core each. They ignore Ctrl-C, which their parent handles, and end with it."""
-    # Spawned, not forked: the parent may hold threads of other libraries.
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_begin)
+    """A pool of single-threaded processes. They ignore Ctrl-C, which the parent handles, and exit with the parent."""
+    # Spawned, not forked: the parent may have threads of other libraries.
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start_worker)
 
 
-def _begin() -> None:
+def _start_worker() -> None:
     cv2.setNumThreads(1)
     signal(SIGINT, SIG_IGN)
     parent = parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_with_parent(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)

@@ -1,6 +1,6 @@
-"""What a sample, a batch and a stored data set are: shapes, units, and the columns of the Parquet parts.
+"""Types of a sample and a batch, and the columns of the Parquet parts.
 
-Shapes: B samples of a batch, H and W height and width in pixels.
+Shapes: B is the batch size, H and W are height and width in pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAMPLE_COLUMNS = pa.schema(
         pa.field("depth", pa.binary(), nullable=False),
     ]
 )
-"""One row a sample; the images are encoded as PNG or JPEG. The background is referred to by `bg_id`."""
+"""One row per sample; images are encoded as PNG or JPEG. `bg_id` refers to the background."""
 
 BACKGROUND_COLUMNS = pa.schema(
     [
@@ -37,36 +37,36 @@ BACKGROUND_COLUMNS = pa.schema(
         pa.field("bg", pa.binary(), nullable=False),
     ]
 )
-"""One row a background, however many samples stand in front of it."""
+"""One row per background; samples share it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A background, the same background with something in front of it, and what is to be predicted.
+    """A background, the same background with a foreground object in front of it, and the two targets.
 
     Raises:
-        ValueError: if a picture is not uint8, has another shape than the others, or an id is empty.
+        ValueError: if an image is not uint8, the shapes differ, or an id is empty.
     """
 
     sample_id: str
-    """Unique in its data set."""
+    """Unique within the data set."""
     bg_id: str
-    """The background's id: samples with the same one share the background's pixels."""
+    """Id of the background; samples with the same id share its pixels."""
     fg_id: str
-    """The foreground's id: the object that stands in front."""
+    """Id of the foreground object."""
     bg: Pixels
     """(H, W, 3), RGB."""
     fg_bg: Pixels
     """(H, W, 3), RGB: the background with the foreground in front of it."""
     mask: Pixels
-    """(H, W): 255 where the foreground is, 0 elsewhere, between the two at its soft edges."""
+    """(H, W): 255 is foreground, 0 is background; soft edges have levels in between."""
     depth: Pixels
-    """(H, W): depth of `fg_bg`, far is bright; 255 is the farthest of the picture or of the whole set."""
+    """(H, W): depth of `fg_bg`, far is bright; 255 is the farthest point of the image or of the whole set."""
 
     def __post_init__(self) -> None:
         for name in ("sample_id", "bg_id", "fg_id"):
             if not getattr(self, name):
-                raise ValueError(f"The value of '{name}' is empty, but must name the sample's part.")
+                raise ValueError(f"The value of '{name}' is empty; give each sample all three ids.")
         height_width = self.bg.shape[:2]
         for name, channels in (("bg", (3,)), ("fg_bg", (3,)), ("mask", ()), ("depth", ())):
             pixels: Pixels = getattr(self, name)
@@ -79,10 +79,9 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedSample:
-    """A `Sample` as it is stored: each picture is the bytes of a PNG or JPEG file.
+    """A `Sample` as stored: each image is the content of a PNG or JPEG file.
 
-    Photographs decode to three channels (a grey one counts as R=G=B), mask and depth to a single one, all four
-    to the same height and width.
+    Photos decode to three channels (grey becomes R=G=B), mask and depth to one, all four to the same height and width.
     """
 
     sample_id: str
@@ -96,7 +95,7 @@ class EncodedSample:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a model and its losses are given: uint8 as stored, turned to float on the device it lies on."""
+    """Input of a model and its losses: uint8 as stored, converted to float on the device."""
 
     bg: torch.Tensor
     """(B, 3, H, W) uint8, RGB."""
@@ -111,22 +110,22 @@ class Batch:
         return int(self.bg.shape[0])
 
     def inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """`bg` and `fg_bg` as a model takes them: (B, 3, H, W) float32 in 0..1."""
+        """`bg` and `fg_bg` for the model: (B, 3, H, W) float32 in 0..1."""
         return self.bg.float().div_(255), self.fg_bg.float().div_(255)
 
     def targets(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """`mask` and `depth` as the losses take them: (B, 1, H, W) float32 in 0..1."""
+        """`mask` and `depth` for the losses: (B, 1, H, W) float32 in 0..1."""
         return self.mask.float().div_(255), self.depth.float().div_(255)
 
     def split(self, pieces: int) -> tuple[Batch, ...]:
-        """The same samples in at most so many batches, as even as can be; views, nothing is copied."""
+        """Split into at most `pieces` batches of nearly equal size; views, nothing is copied."""
         if pieces == 1:
             return (self,)
-        cut = [getattr(self, field.name).tensor_split(min(pieces, len(self))) for field in fields(self)]
-        return tuple(Batch(bg=a, fg_bg=b, mask=mask, depth=depth) for a, b, mask, depth in zip(*cut, strict=True))
+        views = [getattr(self, field.name).tensor_split(min(pieces, len(self))) for field in fields(self)]
+        return tuple(Batch(bg=a, fg_bg=b, mask=mask, depth=depth) for a, b, mask, depth in zip(*views, strict=True))
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`; from pinned memory the copy does not block."""
+        """Copy the batch to `device`; asynchronous from pinned memory."""
         moved: dict[str, Any] = {
             field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)
         }

@@ -1,9 +1,9 @@
-"""Image files that a user gives, as a data set stores them: upright, opaque, a photograph or a plane of 8 bits.
+"""Read image files of the user and convert them to the form of a data set: upright, opaque, 8 bits.
 
-`data.images` decodes what a data set holds. Import, compose and predict read their files here: phones write an
-orientation beside the pixels, editors an alpha channel, sensors 16 bits.
+Used by import, compose and predict; `data.images` decodes images that are already in a data set. Phones add an EXIF
+orientation, image editors an alpha channel, and sensors write 16 bits.
 
-Shapes: H and W height and width in pixels, after the orientation was applied.
+Shapes: H and W are height and width in pixels, after the orientation is applied.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data.dataset.statistics import FOREGROUND_ABOVE
 from data.errors import InputError
 from data.image_files import decode_upright, keyed_alpha, palette_indices
-from data.images import encode_png, grey_plane
+from data.images import check_8_bit, encode_png, grey_plane
 from data.schema import Pixels
 
 if TYPE_CHECKING:
@@ -26,20 +26,20 @@ StoredDepth = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def source_photo(encoded: bytes, where: str) -> tuple[Pixels, bytes]:
-    """Decode a photograph, and give the bytes to store it as.
+    """Decode a photo.
 
     Args:
-        encoded: bytes of a PNG, JPEG or other image file of 8 bits a channel; grey counts as R=G=B.
-        where: the file, for the error's sentence.
+        encoded: bytes of a PNG, JPEG or other image file with 8 bits per channel; grey is converted to R=G=B.
+        where: the file, for error messages.
 
     Returns:
-        (H, W, 3) RGB, and `encoded` itself if it needs no change, else a PNG: no level is lost.
+        (H, W, 3) RGB, and the bytes to store: `encoded` if it needs no change, else a PNG, which is lossless.
 
     Raises:
-        InputError: if the bytes are no whole image, have other than 8 bits a channel, or are transparent anywhere.
+        InputError: if the image is damaged, does not have 8 bits per channel, or has transparent pixels.
     """
     pixels, is_changed = decode_upright(encoded, where)
-    _check_bits(pixels, where)
+    check_8_bit(pixels, where)
     if pixels.ndim == 2:
         _check_opaque(keyed_alpha(pixels, encoded), where)
         return np.repeat(pixels[:, :, None], 3, axis=2), encode_png(pixels) if is_changed else encoded
@@ -49,23 +49,23 @@ def source_photo(encoded: bytes, where: str) -> tuple[Pixels, bytes]:
 
 
 def source_mask(encoded: bytes, where: str, *, factor: int = 1) -> tuple[Pixels, bytes]:
-    """Decode a mask, and give the bytes to store it as.
+    """Decode a mask.
 
-    A palette of colours counts by its index: 0 is background, a single other index is foreground.
+    In an image with a colour palette, index 0 is background, and a single other index is foreground.
 
     Args:
-        encoded: bytes of a PNG, JPEG or other image file of 8 bits; grey, also as R=G=B, or with a palette.
-        where: the file, for the error's sentence.
-        factor: what the levels are multiplied by, as `mask_factor` found it.
+        encoded: bytes of a PNG, JPEG or other 8-bit image file; grey, also as R=G=B, or with a palette.
+        where: the file, for error messages.
+        factor: multiplies the levels; see `mask_factor`.
 
     Returns:
-        (H, W) in 0..255, and `encoded` itself if it needs no change, else a PNG.
+        (H, W) in 0..255, and the bytes to store: `encoded` if it needs no change, else a PNG.
 
     Raises:
-        InputError: if the bytes are no whole image, have other than 8 bits, colours, or transparent pixels.
+        InputError: if the image is damaged, does not have 8 bits, has colours, or transparent pixels.
     """
     pixels, is_changed = decode_upright(encoded, where)
-    _check_bits(pixels, where)
+    check_8_bit(pixels, where)
     plane = pixels if pixels.ndim == 2 else grey_plane(pixels[:, :, :3])
     indices = palette_indices(encoded, where) if plane is None else None
     if indices is not None:
@@ -80,16 +80,16 @@ def source_mask(encoded: bytes, where: str, *, factor: int = 1) -> tuple[Pixels,
 
 
 def mask_factor(masks: Iterable[Pixels], where: str) -> int:
-    """What the levels of a set's masks must be multiplied by: 255 if the largest over the whole set is 1, else 1.
+    """Factor for the mask levels of a source: 255 if the largest level of all masks is 1, else 1.
 
-    Reads no more masks than it takes to find a foreground.
+    Stops at the first mask with a foreground.
 
     Args:
-        masks: (H, W) each, all of the set.
-        where: the set, for the error's sentence.
+        masks: all masks of the source, (H, W) each.
+        where: the source, for error messages.
 
     Raises:
-        InputError: if no mask has a foreground, though the largest level is above 1.
+        InputError: if no mask has a foreground, but the largest level is above 1.
     """
     largest = 0
     for mask in masks:
@@ -108,14 +108,14 @@ def source_depth(encoded: bytes, where: str) -> tuple[StoredDepth, bytes]:
     """Decode a depth image of 8 or 16 bits.
 
     Args:
-        encoded: bytes of a PNG, TIFF or other image file; of 8 bits it may be R=G=B.
-        where: the file, for the error's sentence.
+        encoded: bytes of a PNG, TIFF or other image file; 8-bit depth may be R=G=B.
+        where: the file, for error messages.
 
     Returns:
-        (H, W), and, of 8 bits, the bytes to store it as: `encoded` itself if it needs no change, else a PNG.
+        (H, W), and for 8-bit depth the bytes to store: `encoded` if it needs no change, else a PNG.
 
     Raises:
-        InputError: if the bytes are no whole image, no integers, have colours, or transparent pixels.
+        InputError: if the image is damaged, has other than 8 or 16 bits, colours, or transparent pixels.
     """
     pixels, is_changed = decode_upright(encoded, where)
     if pixels.dtype == np.uint16 and pixels.ndim == 2:
@@ -135,72 +135,58 @@ def source_depth(encoded: bytes, where: str) -> tuple[StoredDepth, bytes]:
 
 
 def source_cutout(encoded: bytes, where: str) -> Pixels:
-    """Pixels of a foreground, (H, W, 4) RGBA.
+    """Decode a foreground cutout: (H, W, 4) RGBA.
 
     Raises:
-        InputError: if the bytes are no whole image of 8 bits, it has no alpha channel, or nothing in it is opaque.
+        InputError: if the image is damaged, does not have 8 bits per channel, has no alpha channel, or is transparent
+            everywhere.
     """
     pixels, _ = decode_upright(encoded, where)
     if pixels.ndim != 3 or pixels.shape[2] != 4:
         raise InputError(
-            f"The foreground '{where}' has no alpha channel, but must be RGBA, transparent around what it shows; "
+            f"The foreground '{where}' has no alpha channel, but must be RGBA and transparent around the object; "
             "cut it out, and store it as PNG."
         )
     if pixels.dtype != np.uint8:
         raise InputError(f"The foreground '{where}' is {pixels.dtype}, but must have 8 bits a channel; convert it.")
     if pixels[:, :, 3].max() <= FOREGROUND_ABOVE:
         raise InputError(
-            f"The foreground '{where}' is transparent all over: no pixel has an alpha above {FOREGROUND_ABOVE} of 255; "
-            "replace or remove it."
+            f"The foreground '{where}' is transparent everywhere: no pixel has an alpha above {FOREGROUND_ABOVE} of "
+            "255; replace or remove it."
         )
     return np.asarray(pixels, np.uint8)
 
 
-def _check_bits(pixels: NDArray[Any], where: str) -> None:
-    if pixels.dtype != np.uint8:
-        raise InputError(
-            f"The picture '{where}' is stored as {pixels.dtype}, but must have 8 bits a channel; convert it to uint8."
-        )
-
-
 def _coloured(where: str) -> InputError:
     return InputError(
-        f"The picture '{where}' has colours, but a mask or depth must have a single channel; store it as grey."
+        f"The image '{where}' has colours, but a mask or depth must have a single channel; store it as grey."
     )
 
 
 def _opaque(pixels: NDArray[Any], where: str) -> Pixels:
-    """(H, W, 3) of (H, W, 4) whose alpha hides nothing.
-
-    Raises:
-        InputError: if it does.
-    """
+    """Remove the alpha channel of (H, W, 4); refuse transparent pixels."""
     _check_opaque(pixels[:, :, 3], where)
     return np.ascontiguousarray(pixels[:, :, :3])
 
 
 def _check_opaque(alpha: NDArray[Any], where: str) -> None:
-    clear = alpha < 255
-    if not clear.any():
+    transparent = alpha < 255
+    if not transparent.any():
         return
-    rows, columns = (np.flatnonzero(clear.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(transparent.any(axis=axis)) for axis in (1, 0))
     raise InputError(
-        f"The picture '{where}' is transparent in {np.count_nonzero(clear):,} of {clear.size:,} pixels (columns "
+        f"The image '{where}' is transparent in {np.count_nonzero(transparent):,} of {alpha.size:,} pixels (columns "
         f"{columns[0]} to {columns[-1]}, rows {rows[0]} to {rows[-1]}; alpha down to {alpha.min()} of 255), but must "
         "be opaque everywhere; store it without an alpha channel."
     )
 
 
 def _foreground(indices: Pixels, where: str) -> Pixels:
-    """(H, W): 0 where the index of a palette (H, W) is 0, else 255.
-
-    Raises:
-        InputError: if there are two other indices.
-    """
+    """Mask (H, W) of palette indices (H, W): 0 for index 0, 255 for the single other index."""
     used = np.unique(indices)
     if np.count_nonzero(used) > 1:
         raise InputError(
-            f"The mask '{where}' has {len(used)} colours of its palette, but must have two: index 0 for the "
-            "background, and one for the foreground; store it as grey."
+            f"The mask '{where}' uses {len(used)} palette colours, but must use two: index 0 for the background, and "
+            "one for the foreground; store it as grey."
         )
     return np.where(indices > 0, np.uint8(255), np.uint8(0))

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.compose.depth import PER_METRE, DepthScale, middle_square
 from data.errors import InputError
-from data.folders import why_dead
+from data.folders import broken_link_reason
 from data.images import resize_to
 from data.source_images import source_cutout, source_depth, source_photo
 
@@ -188,7 +188,7 @@ def _check_foreground(name: str, path: Path) -> SourceFile:
 
 def _listed(folder: Path, what: str) -> dict[str, Path]:
     """The image files of a folder, sorted, by name without the extension."""
-    if reason := why_dead(folder):
+    if reason := broken_link_reason(folder):
         raise InputError(reason)
     if not folder.is_dir():
         raise InputError(f"The folder '{folder}' does not exist; give the folder of the {what} with --{what}.")
@@ -196,7 +196,7 @@ def _listed(folder: Path, what: str) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
             continue
-        if reason := why_dead(path):
+        if reason := broken_link_reason(path):
             raise InputError(reason)
         if not path.is_file():
             continue

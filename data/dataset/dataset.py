@@ -55,8 +55,8 @@ def write_dataset(
 ) -> DatasetInfo:
     """Write `samples` in their order as a data set, which appears at `destination` only when it is whole.
 
-    Every picture is decoded on the way, to check it and to gather statistics. In memory are the ids, and
-    of the pictures no more than a row group.
+    Every image is decoded on the way, to check it and to gather statistics. In memory are the ids, and
+    of the images no more than a row group.
 
     Args:
         samples: at least one.
@@ -68,7 +68,7 @@ def write_dataset(
 
     Raises:
         InputError: if the destination exists or cannot be written, there are no samples, a sample's id comes
-            twice, its pictures cannot be used, or one background id stands for two different pictures.
+            twice, its images cannot be used, or one background id stands for two different images.
     """
     with building(Location.parse(destination)) as place:
         info = _write_parts(samples, place, dict(source), on_sample, part_bytes)
@@ -124,7 +124,7 @@ class Dataset:
             rows: row numbers in 0..N-1, each counting once; all rows if not given.
 
         Raises:
-            InputError: if a part is damaged, or a picture cannot be decoded.
+            InputError: if a part is damaged, or an image cannot be decoded.
         """
         decoded = DecodedBackgrounds()
         for part, encoded in self._read_encoded(rows):
@@ -132,7 +132,7 @@ class Dataset:
             yield decode_sample(encoded, bg=bg, where=str(part))
 
     def read_encoded(self, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Iterator[EncodedSample]:
-        """Read as `read` does, but leave the pictures as they are stored."""
+        """Read as `read` does, but leave the images as they are stored."""
         for _, encoded in self._read_encoded(rows):
             yield encoded
 
@@ -143,7 +143,7 @@ class Dataset:
             bg_ids: which ones; all if not given.
 
         Raises:
-            InputError: if there is no such background, a part is damaged, or a picture cannot be decoded.
+            InputError: if there is no such background, a part is damaged, or an image cannot be decoded.
         """
         wanted = set(self._group_of_background) if bg_ids is None else set(bg_ids)
         for part, bg_id, bg in self._background_rows(wanted):
@@ -165,7 +165,7 @@ class Dataset:
             bg_ids = [table["bg_id"][place].as_py() for place in places]
             backgrounds = self._encoded_backgrounds(set(bg_ids), backgrounds)
             for place, bg_id in zip(places, bg_ids, strict=True):
-                # One by one: as a list, the pictures would be in memory twice.
+                # One by one: as a list, the images would be in memory twice.
                 values = {name: table[name][place].as_py() for name in SAMPLE_COLUMNS.names}
                 yield group.path, EncodedSample(bg=backgrounds[bg_id], **values)
 
@@ -180,7 +180,7 @@ class Dataset:
         return found | {bg_id: bg for _, bg_id, bg in self._background_rows(wanted - found.keys())}
 
     def _background_rows(self, bg_ids: set[str]) -> Iterator[tuple[Location, str, bytes]]:
-        """The part, the id and the encoded picture of each of `bg_ids`, in storage order."""
+        """The part, the id and the encoded image of each of `bg_ids`, in storage order."""
         ids_of_group: dict[int, set[str]] = {}
         for bg_id in bg_ids:
             if bg_id not in self._group_of_background:
@@ -229,7 +229,7 @@ def read_manifest(place: Location) -> tuple[DatasetInfo, dict[str, int]]:
     if MANIFEST_NAME not in sizes:
         raise InputError(
             f"The data set '{place}' has no {MANIFEST_NAME}; give the directory of a data set, as 'twinhead import' "
-            "makes one of a folder of pictures."
+            "makes one of a folder of images."
         )
     try:
         with manifest.open_input() as file:

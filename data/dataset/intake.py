@@ -49,7 +49,7 @@ class Intake:
         if self.backgrounds.setdefault(encoded.bg_id, digest) != digest:
             raise InputError(
                 f"The background id '{encoded.bg_id}' of sample '{encoded.sample_id}' stands for another "
-                "picture than before; give each background an id of its own."
+                "image than before; give each background an id of its own."
             )
         bg = self._decoded.get(encoded.bg_id, encoded.bg, f"bg of sample {encoded.sample_id}")
         sample = decode_sample(encoded, bg=bg, where="the samples to write")

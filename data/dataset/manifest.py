@@ -65,7 +65,7 @@ class DatasetInfo:
     parts: tuple[Part, ...]
     """In storage order."""
     fingerprint: str
-    """SHA-256 of the ids and encoded pictures of all rows, however they are split into parts."""
+    """SHA-256 of the ids and encoded images of all rows, however they are split into parts."""
     source: dict[str, Any]
     """Where the data came from, as JSON values; the writer's caller decides what it says."""
 

@@ -1,6 +1,6 @@
-"""The Parquet parts of a data set: rows of ids and encoded pictures, written and read by row group.
+"""The Parquet parts of a data set: rows of ids and encoded images, written and read by row group.
 
-Pictures are compressed already, so their columns are not; each page carries a checksum that reading verifies.
+Images are compressed already, so their columns are not; each page carries a checksum that reading verifies.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Row = dict[str, str | bytes]
 class PartsWriter:
     """Writes rows to KIND-00000.parquet, KIND-00001.parquet, …, and holds one row group in memory at most.
 
-    A part ends when it holds `part_bytes` of ids and pictures, a row group at `group_bytes`. A `mark` stands in the
+    A part ends when it holds `part_bytes` of ids and images, a row group at `group_bytes`. A `mark` stands in the
     parts' names: KIND-00000-MARK.parquet.
     """
 

@@ -1,4 +1,4 @@
-"""Means and standard deviations of a data set's pictures, gathered one picture at a time.
+"""Means and standard deviations of a data set's images, gathered one image at a time.
 
 They are exact: 8-bit pixels are counted by level, and the moments follow from the counts.
 """
@@ -20,7 +20,7 @@ FOREGROUND_ABOVE = 127
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelStatistics:
-    """Over all pixels of all pictures, with 255 counted as 1."""
+    """Over all pixels of all images, with 255 counted as 1."""
 
     mean: tuple[float, ...]
     """In 0..1, one number a channel."""
@@ -30,7 +30,7 @@ class ChannelStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFraction:
-    """Share of a picture that its foreground covers (mask above 127), in 0..1, over the samples."""
+    """Share of an image that its foreground covers (mask above 127), in 0..1, over the samples."""
 
     mean: float
     min: float
@@ -49,13 +49,13 @@ class Statistics:
 
 
 class ChannelMoments:
-    """Counts the levels of pictures with the same number of channels."""
+    """Counts the levels of images with the same number of channels."""
 
     def __init__(self, channels: int) -> None:
         self._counts = np.zeros((channels, LEVELS), np.int64)
 
     def add(self, pixels: Pixels) -> None:
-        """Count a picture of (H, W, channels), or (H, W) for a single channel."""
+        """Count an image of (H, W, channels), or (H, W) for a single channel."""
         planes = pixels.reshape(-1, len(self._counts))
         for channel, counts in enumerate(self._counts):
             counts += np.bincount(planes[:, channel], minlength=LEVELS)
@@ -70,7 +70,7 @@ class ChannelMoments:
 
 
 class StatisticsGatherer:
-    """Takes a data set's pictures as they come, in any order; what it holds does not grow."""
+    """Takes a data set's images as they come, in any order; what it holds does not grow."""
 
     def __init__(self) -> None:
         self._bg = ChannelMoments(3)
@@ -87,7 +87,7 @@ class StatisticsGatherer:
         self._bg.add(bg)
 
     def add_sample(self, fg_bg: Pixels, mask: Pixels, depth: Pixels) -> None:
-        """Count a sample's own pictures: (H, W, 3), (H, W) and (H, W)."""
+        """Count a sample's own images: (H, W, 3), (H, W) and (H, W)."""
         self._fg_bg.add(fg_bg)
         self._mask.add(mask)
         self._depth.add(depth)

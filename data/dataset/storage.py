@@ -235,7 +235,7 @@ def _open_s3(root: Location) -> fs.FileSystem:
         connect_timeout=CONNECT_SECONDS,
         request_timeout=ANSWER_SECONDS,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
-        # Not behind our back: pictures that are not yet sent would pile up in memory.
+        # Not behind our back: images that are not yet sent would pile up in memory.
         background_writes=False,
     )
 

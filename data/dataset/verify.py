@@ -1,4 +1,4 @@
-"""Is a data set whole? Every part is compared with its checksum and every picture decoded, and what is broken is named.
+"""Is a data set whole? Every part is compared with its checksum and every image decoded, and what is broken is named.
 
 Parts are read by row group, several at once: neither memory nor the list of what is broken grows with the data set.
 """
@@ -59,7 +59,7 @@ class Verification:
 
 
 def verify(place: Place, *, bar: Bar | None = None, threads: int | None = None) -> Verification:
-    """Compare every part with its checksum, and decode every picture.
+    """Compare every part with its checksum, and decode every image.
 
     Args:
         place: a data set's directory, or its address.
@@ -76,7 +76,7 @@ def verify(place: Place, *, bar: Bar | None = None, threads: int | None = None) 
     total = sum(part.bytes for part in info.parts)
     with shown("comparing checksums", -(-total // 2**20), "MiB") as move:
         work.check_parts(sizes, move)
-    with shown("decoding", info.counts.backgrounds + len(OF_SAMPLE) * info.counts.samples, "pictures") as move:
+    with shown("decoding", info.counts.backgrounds + len(OF_SAMPLE) * info.counts.samples, "images") as move:
         work.check_pictures(move)
     return Verification(
         samples=info.counts.samples,

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Protocol
 from zipfile import BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 from data.errors import InputError
-from data.folders import Folder, why_dead
+from data.folders import Folder, broken_link_reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SUFFIX = ".zip"
 MOST_BYTES = 256 * 2**20
-"""A member that claims to be larger is no picture, but fills the memory."""
+"""A member that claims to be larger is no image, but fills the memory."""
 ENCRYPTED = 0x1
 """The bit of a member's flags that says so."""
 RESOURCE_FORKS = "__MACOSX"
@@ -67,7 +67,7 @@ def open_source(source: Path) -> Files:
     Raises:
         InputError: if the source does not exist, is another file, or holds an archive that cannot be read.
     """
-    if reason := why_dead(source):
+    if reason := broken_link_reason(source):
         raise InputError(reason)
     if not source.exists():
         raise InputError(
@@ -120,7 +120,7 @@ class Archive:
             raise InputError(f"The file '{self.where(name)}' is encrypted; give an archive without a password.")
         if member.file_size > MOST_BYTES:
             raise InputError(
-                f"The file '{self.where(name)}' claims {member.file_size:,} bytes, but a picture must have at most "
+                f"The file '{self.where(name)}' claims {member.file_size:,} bytes, but an image must have at most "
                 f"{MOST_BYTES:,}; replace it in the archive."
             )
         try:

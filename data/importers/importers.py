@@ -34,7 +34,7 @@ class Import:
     layout: str
     """A key of `data.layouts.LAYOUTS`."""
     reason: str
-    """Why that one: how many pictures have its names, or that it was asked for."""
+    """Why that one: how many images have its names, or that it was asked for."""
     quadruples: tuple[Quadruple, ...]
     measured: Polarity
     depth_polarity: Literal["far-bright", "near-bright"]
@@ -53,11 +53,11 @@ class Import:
         return len(self.quadruples)
 
     def samples(self) -> Iterator[EncodedSample]:
-        """Encode the samples one by one; pictures keep the bytes they were published with where they need no change.
+        """Encode the samples one by one; images keep the bytes they were published with where they need no change.
 
         Raises:
             ImportProblemsError: at the end, with everything that was found, if a file cannot be used, or the sizes of
-                a sample's pictures do not fit together.
+                a sample's images do not fit together.
         """
         problems = ImportProblems(str(self.files.root))
         reader = SampleReader(self.files, self.depth_scale, problems, mask_factor=self.mask_factor)
@@ -182,6 +182,6 @@ def _decide(measured: Polarity, given: str | None) -> Literal["far-bright", "nea
         if given == polarity:
             return polarity
     raise InputError(
-        f"Whether far or near is bright in the depth is not clear ({evidence}); look at a picture, and give "
+        f"Whether far or near is bright in the depth is not clear ({evidence}); look at an image, and give "
         "--depth-polarity far-bright or near-bright."
     )

@@ -53,7 +53,7 @@ class Arrangement:
     """The folder of the source that it lies in: '', or a name with '/' at its end."""
     roles: Mapping[str, RoleFiles]
     reason: str
-    """How many of the source's pictures have the layout's names."""
+    """How many of the source's images have the layout's names."""
 
 
 def find_layout(files: Files, layout: str | None = None) -> Arrangement:
@@ -190,7 +190,7 @@ def _arrangements(names: Sequence[str], layouts: Mapping[str, Layout]) -> list[A
     for name in names:
         directory, _, file = name.rpartition("/")
         directories[directory].append(file)
-    pictures = sum(re.search(f"{EXTENSION}$", name, re.IGNORECASE) is not None for name in names)
+    images = sum(re.search(f"{EXTENSION}$", name, re.IGNORECASE) is not None for name in names)
     found = []
     for layout, form in layouts.items():
         of_role = {role: _role_files(directories, getattr(form, role), form) for role in ROLES}
@@ -199,7 +199,7 @@ def _arrangements(names: Sequence[str], layouts: Mapping[str, Layout]) -> list[A
             roles = {role: of_role[role].get(root, none[role]) for role in ROLES}
             fitting = sum(len(files.names) for files in roles.values())
             shown = describe(files.template for files in roles.values())
-            reason = f"{fitting:,} of {pictures:,} pictures are named as in '{layout}' ({shown})"
+            reason = f"{fitting:,} of {images:,} images are named as in '{layout}' ({shown})"
             if root:
                 reason += f" in '{root}'"
             found.append(Arrangement(layout=layout, root=root, roles=roles, reason=reason))
@@ -240,9 +240,7 @@ def _matches(
             key = folder, match.groupdict().get("key") or _unpadded(match["bg"])
             name = f"{directory}/{file}"
             if here.setdefault(key, name) != name:
-                raise InputError(
-                    f"The files '{here[key]}' and '{name}' stand for the same picture; remove one of them."
-                )
+                raise InputError(f"The files '{here[key]}' and '{name}' stand for the same image; remove one of them.")
     return {root: here for root, here in found.items() if here}
 
 

@@ -1,4 +1,4 @@
-"""Whether far or near is bright in a depth picture, measured at the foreground: it is near.
+"""Whether far or near is bright in a depth image, measured at the foreground: it is near.
 
 Shapes: H and W height and width in pixels. Differences are in grey levels, 0..255.
 """

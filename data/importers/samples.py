@@ -111,7 +111,7 @@ class SampleReader:
         first, expected = self._bg_files.setdefault(bg_id, (name, digest))
         if digest != expected:
             raise InputError(
-                f"The background '{self._files.where(name)}' is another picture than '{self._files.where(first)}', but "
+                f"The background '{self._files.where(name)}' is another image than '{self._files.where(first)}', but "
                 f"both have the id '{bg_id}'; give each background a number of its own."
             )
         return pixels, encoded

@@ -67,7 +67,7 @@ def test_depth_without_any_reading_is_refused() -> None:
     """A covered sensor; there is nothing to fill it with."""
     empty = np.zeros((3, 4), np.uint16)
 
-    with pytest.raises(InputError, match=r"'d\.png' has no reading, for all of it is 0"):
+    with pytest.raises(InputError, match=r"'d\.png' has no reading: every pixel is 0"):
         scale_depth(empty, "far-bright", "d.png")
     assert np.isnan(comparable_depth(empty)).all()
 

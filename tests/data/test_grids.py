@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.dataset.dataset import Dataset, write_dataset
-from data.grids import COLUMNS, MARGIN, contact_sheet, overlay, picture_grid, save_png
+from data.grids import COLUMNS, MARGIN, contact_sheet, image_grid, overlay, save_png
 from data.images import decode_photo, encode_sample
 from data.schema import Pixels, Sample
 
@@ -41,7 +41,7 @@ def dataset(path: Path, rooms: list[int]) -> Dataset:
 
 def test_grid_places_each_picture_under_its_title() -> None:
     """Rows are samples and columns are kinds; a transposed grid would show predictions as targets."""
-    grid = picture_grid([[flat(10), flat(60)], [flat(110), flat(160)]], ["mask", "depth"], cell=64)
+    grid = image_grid([[flat(10), flat(60)], [flat(110), flat(160)]], ["mask", "depth"], cell=64)
 
     for row, levels in enumerate(((10, 60), (110, 160))):
         for column, level in enumerate(levels):
@@ -55,14 +55,14 @@ def test_grid_shows_colours_as_they_are() -> None:
     red = np.zeros((8, 8, 3), np.uint8)
     red[:, :, 0] = 255
 
-    grid = picture_grid([[red]], ["bg"], cell=32)
+    grid = image_grid([[red]], ["bg"], cell=32)
 
     assert grid[-MARGIN - 16, MARGIN + 16].tolist() == [255, 0, 0]
 
 
 def test_grid_keeps_the_shape_of_a_picture() -> None:
     """A wide picture is fitted into the square cell, not stretched."""
-    grid = picture_grid([[np.zeros((10, 40), np.uint8)]], ["wide"], cell=80)
+    grid = image_grid([[np.zeros((10, 40), np.uint8)]], ["wide"], cell=80)
 
     area = grid[-MARGIN - 80 : -MARGIN, MARGIN : MARGIN + 80]
 
@@ -72,7 +72,7 @@ def test_grid_keeps_the_shape_of_a_picture() -> None:
 @pytest.mark.parametrize("row_titles", [None, ["a first sample", "a second one"]])
 def test_grid_has_titles(row_titles: list[str] | None) -> None:
     """Ink stands above every column, and left of every row if rows have titles."""
-    grid = picture_grid([[flat(255)], [flat(255)]], ["depth"], row_titles=row_titles, cell=48)
+    grid = image_grid([[flat(255)], [flat(255)]], ["depth"], row_titles=row_titles, cell=48)
     ink = (grid < 128).all(axis=2)
     body = len(grid) - 2 * (48 + MARGIN)
 
@@ -84,7 +84,7 @@ def test_grid_has_titles(row_titles: list[str] | None) -> None:
 
 def test_long_titles_stay_in_their_columns() -> None:
     """Titles that run into each other cannot be read."""
-    grid = picture_grid([[flat(255), flat(255)]], ["a title that is much too long", ""], cell=64)
+    grid = image_grid([[flat(255), flat(255)]], ["a title that is much too long", ""], cell=64)
 
     ink = (grid < 200).any(axis=2)
 
@@ -96,7 +96,7 @@ def test_long_titles_stay_in_their_columns() -> None:
 def test_grid_of_uneven_rows_is_refused(rows: list[list[Pixels]], row_titles: list[str] | None) -> None:
     """A picture without a title, or a title without a picture, is a mistake of the caller."""
     with pytest.raises(ValueError, match="title"):
-        picture_grid(rows, ["bg", "mask"], row_titles=row_titles)
+        image_grid(rows, ["bg", "mask"], row_titles=row_titles)
 
 
 def test_overlay_tints_the_mask_alone() -> None:
@@ -166,7 +166,7 @@ def test_saved_png_is_the_picture(tmp_path: Path) -> None:
 
 def test_text_is_dark_on_white(tmp_path: Path) -> None:
     """Titles must be readable in print: full contrast somewhere in each letter."""
-    grid = picture_grid([[flat(255)]], ["mask"], cell=128)
+    grid = image_grid([[flat(255)]], ["mask"], cell=128)
 
     title = cv2.cvtColor(grid[: len(grid) - 128 - MARGIN], cv2.COLOR_RGB2GRAY)
 

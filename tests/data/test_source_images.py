@@ -149,14 +149,14 @@ def test_a_photograph_in_inks_is_what_pillow_shows() -> None:
 
 def test_inks_in_tiff_are_refused() -> None:
     """Four channels that are no alpha."""
-    with pytest.raises(InputError, match=r"'photo\.tif' has the colours of inks \(CMYK\); store it as RGB"):
+    with pytest.raises(InputError, match=r"'photo\.tif' has CMYK colours; store it as RGB"):
         source_photo(saved(Image.fromarray(photo()).convert("CMYK"), "TIFF"), "photo.tif")
 
 
 def test_a_turned_avif_is_refused() -> None:
     """Its orientation is part of the pixels' format, which OpenCV does not apply."""
     assert source_photo(saved(photo(), "AVIF"), "photo")[0].shape == (24, 32, 3)
-    with pytest.raises(InputError, match="AVIF file that is turned or mirrored; store it as PNG or JPEG"):
+    with pytest.raises(InputError, match="rotated or mirrored AVIF file; store it as PNG or JPEG"):
         source_photo(saved(photo(), "AVIF", 6), "photo")
 
 
@@ -268,7 +268,7 @@ def test_a_mask_with_several_colours_is_refused() -> None:
     shown = np.zeros((24, 32), np.uint8)
     shown[3:9, 4:20], shown[12:] = 1, 2
 
-    with pytest.raises(InputError, match="'mask' has 3 colours of its palette, but must have two: index 0"):
+    with pytest.raises(InputError, match="'mask' uses 3 palette colours, but must use two: index 0"):
         source_mask(palette_mask(shown, [0, 0, 0, 255, 0, 0, 0, 255, 0]), "mask")
 
 
@@ -339,5 +339,5 @@ def test_a_palette_whose_checksum_is_wrong_is_no_image() -> None:
     damaged[start + 5] ^= 255
     assert zlib.crc32(damaged[start : start + 10]) != zlib.crc32(encoded[start : start + 10])
 
-    with pytest.raises(InputError, match="'mask' is no image"):
+    with pytest.raises(InputError, match="'mask' is not an image"):
         source_mask(bytes(damaged), "mask")

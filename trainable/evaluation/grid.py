@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.grids import picture_grid
+from data.grids import image_grid
 from data.loader import Loader
 from data.schema import Batch, Pixels
 from trainable.config import ModelConfig
@@ -48,4 +48,4 @@ def prediction_grid(
     truth = (stack.squeeze(1).cpu().numpy() for stack in (batch.mask, batch.depth))
     (bg, fg_bg), (true_mask, true_depth) = photos, truth
     columns = (bg, fg_bg, true_mask, mask, true_depth, depth)
-    return picture_grid(list(zip(*columns, strict=True)), COLUMNS, cell=cell)
+    return image_grid(list(zip(*columns, strict=True)), COLUMNS, cell=cell)

@@ -150,5 +150,5 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, dataset: Datas
     (entry,) = entries(tmp_path / "cache")
     content = (entry / "bytes.npy").read_bytes()
     (entry / "bytes.npy").write_bytes(content[:128] + b"\0" * (len(content) - 128))
-    with pytest.raises(InputError, match=r"of sample s0 in .*set' is no image"):
+    with pytest.raises(InputError, match=r"of sample s0 in .*set' is not an image"):
         split.gather(ALL[:1])

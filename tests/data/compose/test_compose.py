@@ -274,13 +274,13 @@ def test_backgrounds_are_cut_to_their_middle_square(tmp_path: Path) -> None:
     ("path", "pixels", "said"),
     [
         ("fg/flat.png", photo(0), "flat.png' has no alpha"),
-        ("fg/glass.png", np.full((9, 9, 4), 90, np.uint8), "glass.png' is transparent all over"),
+        ("fg/glass.png", np.full((9, 9, 4), 90, np.uint8), "glass.png' is transparent everywhere"),
         ("fg/deep.png", np.full((9, 9, 4), 9000, np.uint16), "deep.png' is uint16"),
         ("bg/alone.png", photo(0), "no depth for the background 'alone'"),
         ("depth/room0.png", floor_depth(64, 32), "must have the proportions"),
         ("depth/room0.png", np.zeros((64, 64), np.uint16), "has no measurement"),
         ("depth/room0.png", np.full((64, 64, 3), 900, np.uint16), "single channel"),
-        ("depth/room0.png", np.full((64, 64), 1.5, np.float32), "is no image|float32"),
+        ("depth/room0.png", np.full((64, 64), 1.5, np.float32), "is not an image|float32"),
         ("bg/room1.jpg", photo(0), "differ in the extension only"),
     ],
 )

@@ -300,7 +300,7 @@ def test_one_background_id_for_two_pictures_is_refused(tmp_path: Path) -> None:
     """The second picture would be lost, and its samples shown before a wrong room."""
     other = replace(encoded_sample(3), bg=encode_png(noise(50, HEIGHT, WIDTH, 3)))
 
-    with pytest.raises(InputError, match="'bg0' of sample 's3' stands for another picture"):
+    with pytest.raises(InputError, match="'bg0' of sample 's3' stands for another image"):
         write_dataset([*samples(3), other], tmp_path / "set", source={})
 
 

@@ -223,7 +223,7 @@ def test_command_names_what_is_broken(path: Path) -> None:
     as_json = CliRunner().invoke(command, [str(path), "--json"])
 
     assert (ran.exit_code, as_json.exit_code) == (1, 1)
-    assert f"{part.name}, sample s1, mask: The picture 'mask' was altered" in ran.stdout
+    assert f"{part.name}, sample s1, mask: The image 'mask' was altered" in ran.stdout
     values = json.loads(as_json.stdout)
     assert values["whole"] is False
     assert [fault["sample_id"] for fault in values["faults"]] == [None, "s1"]

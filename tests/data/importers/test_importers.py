@@ -224,7 +224,7 @@ def test_imported_data_set_records_its_source(tmp_path: Path) -> None:
     assert source["archives"] == [f"{name}.zip" for name in roles]
     assert source["layout"] == "birender"
     assert source["reason"] == found.reason
-    assert found.reason.startswith("11 of 11 pictures are named as in 'birender' (bg_images/img_*, ")
+    assert found.reason.startswith("11 of 11 images are named as in 'birender' (bg_images/img_*, ")
     assert source["depth_inverted"] is True
     assert source["depth_polarity"]["measured"]["name"] == "near-bright"
     assert source["depth_resized"] == {"from": "40x40", "to": "32x32", "by": "area"}
@@ -234,7 +234,7 @@ def test_a_layout_that_is_asked_for_is_the_reason(tmp_path: Path) -> None:
     """It was not recognised, and the record says so."""
     published(tmp_path, "ramana")
 
-    assert import_layout(tmp_path, layout="ramana").reason.startswith("asked for with --layout; 11 of 11 pictures")
+    assert import_layout(tmp_path, layout="ramana").reason.startswith("asked for with --layout; 11 of 11 images")
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_file_that_is_no_image_is_named(tmp_path: Path, folder: str) -> None:
     path = min((root / folder).iterdir())
     path.write_bytes(b"<html>not found</html>")
 
-    with pytest.raises(InputError, match=f"{path.name}' is no image"):
+    with pytest.raises(InputError, match=f"{path.name}' is not an image"):
         write(import_layout(root), tmp_path / "set")
 
 
@@ -369,7 +369,7 @@ def test_background_that_differs_between_folders_is_refused(tmp_path: Path) -> N
     written = published(tmp_path, "monimoyd")
     store(written["batch10_100_51_1_20"][2]["bg"], encode_jpeg(photo(77)))
 
-    said = "batch10/bg_jpg/bg_img_51.jpg' is another picture than '.*batch1/bg_jpg/bg_img_51.jpg', but both have the id"
+    said = "batch10/bg_jpg/bg_img_51.jpg' is another image than '.*batch1/bg_jpg/bg_img_51.jpg', but both have the id"
     with pytest.raises(InputError, match=said):
         write(import_layout(tmp_path), tmp_path / "set")
 

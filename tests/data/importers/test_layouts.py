@@ -173,7 +173,7 @@ def test_reason_says_how_many_pictures_fit() -> None:
     found = find_layout(Names((*published("ramana", "set/"), "set/sheet.png", "labels.txt")))
 
     assert found.reason == (
-        "50 of 51 pictures are named as in 'ramana' (bg/bg_*, fg_bg/bg_*/*, fg_bg_masks/bg_*/*, fg_bg_depth/bg_*/*) "
+        "50 of 51 images are named as in 'ramana' (bg/bg_*, fg_bg/bg_*/*, fg_bg_masks/bg_*/*, fg_bg_depth/bg_*/*) "
         "in 'set/'"
     )
 
@@ -280,7 +280,7 @@ def test_a_file_in_the_folder_of_another_background_is_missing_in_its_own() -> N
 )
 def test_two_files_for_one_picture_are_refused(layout: str, one: str, other: str) -> None:
     """Which of them is meant is not ours to guess."""
-    with pytest.raises(InputError, match=f"The files '{one}' and '{other}' stand for the same picture"):
+    with pytest.raises(InputError, match=f"The files '{one}' and '{other}' stand for the same image"):
         pair(*sorted({*published(layout), one, other}))
 
 

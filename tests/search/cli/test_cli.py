@@ -200,7 +200,7 @@ def test_a_file_that_is_no_picture_is_named_by_import(refused: Command, tmp_path
     sentence = refused("import", "photos", "set")
 
     assert broken.name in sentence
-    assert "is no image, or cut off; replace it" in sentence
+    assert "is not an image, or is cut off; replace it" in sentence
     assert not Path("set").exists()
 
 

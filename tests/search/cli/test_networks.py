@@ -189,7 +189,7 @@ def test_predict_writes_pictures_of_the_given_size(twinhead: Command, network: P
     [
         ("nowhere.png", "'nowhere.png' cannot be read (No such file or directory)"),
         (".", "'.' cannot be read (Is a directory)"),
-        ("text.png", "'text.png' is no image, or cut off"),
+        ("text.png", "'text.png' is not an image, or is cut off"),
         ("larger.png", "are 40 × 48 and 40 × 24 pixels; give two of the same size"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Published folders and archives to samples: found, paired and checked."""
+"""Import published folders and archives: find, pair and check the samples."""

@@ -1,6 +1,6 @@
-"""A source's files, wherever they are kept: a folder, a zip archive, or a folder that holds zip archives.
+"""Read the files of a source: a folder, a zip archive, or a folder with zip archives.
 
-Nothing is extracted: an archive's index is read once, and its members where they lie.
+Archives are not extracted: the index is read once, and members are read in place.
 """
 
 from __future__ import annotations
@@ -24,48 +24,52 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SUFFIX = ".zip"
-MOST_BYTES = 256 * 2**20
-"""A member that claims to be larger is no image, but fills the memory."""
+MAX_MEMBER_BYTES = 256 * 2**20
+"""Limit for the unpacked size of a member: a larger one is not an image and could exhaust the memory."""
 ENCRYPTED = 0x1
-"""The bit of a member's flags that says so."""
+"""Flag bit of an encrypted member."""
 RESOURCE_FORKS = "__MACOSX"
-"""The folder in which macOS keeps its own files beside those that were archived."""
-UNIX_MODE = 16
-"""The first bit of a member's attributes that holds its mode, where Unix wrote it."""
-DAMAGES = (BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, RuntimeError)
-"""What reading a damaged archive can raise."""
+"""Folder of metadata files that macOS adds to archives."""
+UNIX_MODE_SHIFT = 16
+"""Position of the Unix file mode in a member's attributes."""
+DAMAGE_ERRORS = (BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, RuntimeError)
+"""Errors of a damaged archive."""
 
 
 class Files(Protocol):
-    """A source's files by name, wherever they are kept."""
+    """The files of a source, by name."""
 
     root: Path
     """The source, as the user gave it."""
 
     @property
     def archives(self) -> tuple[str, ...]:
-        """The archives among what is read, relative to the source; empty if it is all folders."""
+        """Archives that are read, relative to the source."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All files' names, sorted, relative to the source, with '/' between folders."""
+        """Names of all files, sorted, relative to the source, with '/' between folders."""
 
     @property
     def gaps(self) -> Mapping[str, str]:
-        """What cannot be looked into, such as a link that leads nowhere, by name: a sentence that says why."""
+        """Unreadable entries, such as broken links: name to error message."""
 
     def read(self, name: str) -> bytes:
-        """Bytes of a file; InputError if they cannot be read."""
+        """Read a file.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
 
     def where(self, name: str) -> str:
-        """How to name the file to a user."""
+        """Name of the file for messages."""
 
 
 def open_source(source: Path) -> Files:
-    """The files of a folder, of a zip archive, or of a folder and the zip archives in it.
+    """Open a folder, a zip archive, or a folder with zip archives.
 
     Raises:
-        InputError: if the source does not exist, is another file, or holds an archive that cannot be read.
+        InputError: if the source does not exist, is another kind of file, or contains an unreadable archive.
     """
     if reason := broken_link_reason(source):
         raise InputError(reason)
@@ -86,68 +90,68 @@ def open_source(source: Path) -> Files:
 
 @dataclass(eq=False)
 class Archive:
-    """The files of a zip archive, hidden ones left out; it stays open as long as this object lives.
+    """The files of a zip archive, without hidden ones. The archive stays open while this object exists.
 
-    Of members with one name the last counts, as it would when extracted.
+    If several members have the same name, the last one counts, as in extraction.
     """
 
     root: Path
 
     @property
     def archives(self) -> tuple[str, ...]:
-        """Itself."""
+        """The archive itself."""
         return (self.root.name,)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All files' names."""
+        """Names of all files, sorted."""
         return tuple(sorted(self._members.keys() - self.gaps.keys()))
 
     @cached_property
     def gaps(self) -> dict[str, str]:
         """Symbolic links, which are not followed within an archive."""
         return {
-            name: f"The member '{self.where(name)}' is a symbolic link, which is not followed within an archive; make "
-            "the archive anew with what it points to, or extract it and give the folder."
+            name: f"The member '{self.where(name)}' is a symbolic link, which is not followed within an archive; "
+            "create the archive with the link's target, or extract it and give the folder."
             for name, member in self._members.items()
-            if stat.S_ISLNK(member.external_attr >> UNIX_MODE)
+            if stat.S_ISLNK(member.external_attr >> UNIX_MODE_SHIFT)
         }
 
     def read(self, name: str) -> bytes:
-        """Bytes of a member."""
+        """Read a member."""
         member = self._members[name]
         if member.flag_bits & ENCRYPTED:
             raise InputError(f"The file '{self.where(name)}' is encrypted; give an archive without a password.")
-        if member.file_size > MOST_BYTES:
+        if member.file_size > MAX_MEMBER_BYTES:
             raise InputError(
-                f"The file '{self.where(name)}' claims {member.file_size:,} bytes, but an image must have at most "
-                f"{MOST_BYTES:,}; replace it in the archive."
+                f"The file '{self.where(name)}' has {member.file_size:,} bytes, but an image must have at most "
+                f"{MAX_MEMBER_BYTES:,}; replace it in the archive."
             )
         try:
             return self._zip.read(member)
         except NotImplementedError as error:
             raise InputError(
-                f"The file '{self.where(name)}' is compressed in a way that is not known ({error}); make the archive "
-                "anew with deflate, or extract it and give the folder."
+                f"The file '{self.where(name)}' has an unsupported compression ({error}); create the archive with "
+                "deflate, or extract it and give the folder."
             ) from error
-        except DAMAGES as error:
+        except DAMAGE_ERRORS as error:
             raise InputError(
-                f"The file '{self.where(name)}' is damaged in its archive ({error}); get the archive anew."
+                f"The file '{self.where(name)}' is damaged in its archive ({error}); download the archive again."
             ) from error
 
     def where(self, name: str) -> str:
-        """Path of the archive, and within it of the file."""
+        """Path of the archive, followed by the name in it."""
         return f"{self.root}/{name}"
 
     @cached_property
     def _members(self) -> dict[str, ZipInfo]:
         members: dict[str, ZipInfo] = {}
         for member in self._zip.infolist():
-            name = member.filename.replace("\\", "/")  # as some programs on Windows write it
+            name = member.filename.replace("\\", "/")  # written by some programs on Windows
             if _is_outside(name):
                 raise InputError(
-                    f"The archive '{self.root}' has a member '{member.filename}', but a name in it must not be "
-                    "absolute, nor have a drive letter or '..'; get the archive anew from where it can be trusted."
+                    f"The archive '{self.root}' has a member '{member.filename}', but member names must not be "
+                    "absolute, have a drive letter, or contain '..'; download the archive from a trusted source."
                 )
             if name and not name.endswith("/") and not _is_hidden(name):
                 members[name] = member
@@ -161,19 +165,19 @@ class Archive:
             raise InputError(
                 f"The archive '{self.root}' cannot be read ({error.strerror}); make it readable."
             ) from error
-        except DAMAGES as error:
+        except DAMAGE_ERRORS as error:
             raise InputError(
-                f"The archive '{self.root}' is damaged, or no zip archive ({error}); get it anew, or remove it."
+                f"The archive '{self.root}' is damaged or not a zip archive ({error}); download it again, or remove it."
             ) from error
         weakref.finalize(self, archive.close)
         return archive
 
 
 class FolderWithArchives:
-    """The files below a folder, and those of each zip archive in it, as if it were a folder of its name.
+    """The files below a folder; each zip archive in it appears as a folder of the same name.
 
-    A single folder that all of an archive's members lie in is left out of their names. An archive that was
-    already extracted, to a folder of its name beside it, is passed over.
+    If all members of an archive are in one top folder, that folder is omitted from their names. An archive is skipped
+    if a folder of its name exists beside it: it has been extracted.
     """
 
     def __init__(self, folder: Folder, archives: Sequence[str]) -> None:
@@ -181,41 +185,41 @@ class FolderWithArchives:
         self._folder = folder
         folders = {parent.as_posix() for name in folder.names for parent in Path(name).parents}
         self.archives = tuple(name for name in archives if name[: -len(SUFFIX)] not in folders)
-        self._own = tuple(name for name in folder.names if name not in set(archives))
+        self._plain_files = tuple(name for name in folder.names if name not in set(archives))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All files' names."""
-        names = list(self._own)
+        """Names of all files, sorted."""
+        names = list(self._plain_files)
         for mount, (archive, top) in self._mounts.items():
             names += [mount + name.removeprefix(top) for name in archive.names]
         return tuple(sorted(names))
 
     @cached_property
     def gaps(self) -> dict[str, str]:
-        """Those of the folder, and of each archive."""
+        """Gaps of the folder and of each archive."""
         gaps = dict(self._folder.gaps)
         for mount, (archive, top) in self._mounts.items():
             gaps |= {mount + name.removeprefix(top): reason for name, reason in archive.gaps.items()}
         return gaps
 
     def read(self, name: str) -> bytes:
-        """Bytes of a file."""
+        """Read a file."""
         files, inner = self._find(name)
         return files.read(inner)
 
     def where(self, name: str) -> str:
-        """Path of the file, or of its archive and within it of the file."""
+        """Path of the file, or of its archive followed by the name in it."""
         files, inner = self._find(name)
         return files.where(inner)
 
     @cached_property
     def _mounts(self) -> dict[str, tuple[Archive, str]]:
-        """For the folder that an archive stands for, the archive and the single folder in it, or ''."""
+        """By folder name: the archive, and its top folder or ''."""
         mounts = {}
         for name in self.archives:
             archive = Archive(self.root / name)
-            mounts[name[: -len(SUFFIX)] + "/"] = archive, _top(archive.names)
+            mounts[name[: -len(SUFFIX)] + "/"] = archive, _top_folder(archive.names)
         return mounts
 
     def _find(self, name: str) -> tuple[Files, str]:
@@ -225,8 +229,8 @@ class FolderWithArchives:
         return self._folder, name
 
 
-def _top(names: Sequence[str]) -> str:
-    """The folder that all files lie in, with its '/', or ''."""
+def _top_folder(names: Sequence[str]) -> str:
+    """The folder that contains all files, with a trailing '/', or ''."""
     tops = {name[: name.find("/") + 1] for name in names}
     return tops.pop() if len(tops) == 1 else ""
 

@@ -1,4 +1,4 @@
-"""Published folders and archives to samples: recognised, paired, checked, and with far as bright in every depth.
+"""Import published folders and archives: recognise the layout, pair the files, check them, make depth far-bright.
 
 found = import_layout(Path("nyu_composed"))
 write_dataset(found.samples(), destination, source=found.source)
@@ -29,41 +29,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """A published data set that was found: what is in it, and what will be done to it."""
+    """A published data set that was found, and how it will be converted."""
 
     layout: str
-    """A key of `data.layouts.LAYOUTS`."""
+    """A key of `LAYOUTS`."""
     reason: str
-    """Why that one: how many images have its names, or that it was asked for."""
+    """Why this layout: how many images match its names, and whether the user chose it."""
     quadruples: tuple[Quadruple, ...]
     measured: Polarity
     depth_polarity: Literal["far-bright", "near-bright"]
-    """The source's: as measured, or as given where it was not clear."""
+    """Polarity of the source: as measured, or as the user gave it if the measurement is not clear."""
     depth_scale: float
-    """Height and width of the stored depth, as a share of the mask's; resized to them where it is not 1."""
+    """Size of the source's depth relative to the mask; depth is resized if it is not 1."""
     mask_factor: int
-    """What the masks' levels are multiplied by: 255 where they are 0 and 1 in the whole source, else 1."""
+    """Multiplies the mask levels: 255 if all masks of the source contain only 0 and 1, else 1."""
     depth_bits: int
-    """8 or 16, as the first measured depth has. Depth of 16 bits is scaled, each image over its own range."""
+    """8 or 16, of the first measured depth. 16-bit depth is scaled, each image over its own range."""
     source: dict[str, Any]
-    """All of this but the quadruples, for `dataset.json`."""
+    """All of the above except the quadruples, for `dataset.json`."""
     files: Files
 
     def __len__(self) -> int:
         return len(self.quadruples)
 
     def samples(self) -> Iterator[EncodedSample]:
-        """Encode the samples one by one; images keep the bytes they were published with where they need no change.
+        """Yield the encoded samples; an image that needs no change keeps its published bytes.
 
         Raises:
-            ImportProblemsError: at the end, with everything that was found, if a file cannot be used, or the sizes of
-                a sample's images do not fit together.
+            ImportProblemsError: at the end, with all problems, if a file is unusable or the image sizes of a sample
+                do not match.
         """
         problems = ImportProblems(str(self.files.root))
         reader = SampleReader(self.files, self.depth_scale, problems, mask_factor=self.mask_factor)
         for quadruple in self.quadruples:
             read = reader.read(quadruple)
-            # Nothing that is encoded after a problem would be kept.
+            # After a problem, nothing that is encoded is kept.
             if read is not None and not problems:
                 yield self._encode(quadruple, read)
         if problems:
@@ -93,34 +93,34 @@ def import_layout(
     depth_polarity: str | None = None,
     on_checked: Callable[[int, int], None] | None = None,
 ) -> Import:
-    """Recognise a published data set, pair its files by name, and measure its depth's polarity.
+    """Recognise a published data set, pair its files by name, and measure the polarity of its depth.
 
-    Where a file is missing, or one that is measured cannot be used, all files are checked, and all problems are named.
+    If a file is missing, or a measured file is unusable, all files are checked and all problems reported.
 
     Args:
-        source: a folder, a zip archive, or a folder of zip archives; nothing is extracted.
-        layout: a key of `data.layouts.LAYOUTS`; recognised by the files' names if not given.
-        depth_polarity: 'far-bright' or 'near-bright', where the measurement may not be clear.
-        on_checked: called after each sample while all files are checked, with how many were and how many there are.
+        source: a folder, a zip archive, or a folder with zip archives; nothing is extracted.
+        layout: a key of `LAYOUTS`; by default recognised by the file names.
+        depth_polarity: 'far-bright' or 'near-bright', in case the measurement is not clear.
+        on_checked: progress callback while all files are checked: (samples checked, samples in total).
 
     Raises:
-        ImportProblemsError: if a file is missing or cannot be used.
-        InputError: if the source cannot be used, its layout is not clear and not given, or the polarity is not clear
-            and not given, or given otherwise than measured.
+        ImportProblemsError: if a file is missing or unusable.
+        InputError: if the source is unusable; if the layout or the polarity is neither clear nor given; if the given
+            polarity contradicts a clear measurement.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"The value of '--layout' is '{layout}', but must be one of {', '.join(LAYOUTS)}.")
     files = open_source(source)
     arrangement = find_layout(files, layout)
-    reason = arrangement.reason if layout is None else f"asked for with --layout; {arrangement.reason}"
+    reason = arrangement.reason if layout is None else f"chosen with --layout; {arrangement.reason}"
     problems = ImportProblems(str(source))
     quadruples = find_quadruples(files, arrangement, problems)
     factor = find_mask_factor(files, quadruples)
     planes = MeasuredPlanes(files, quadruples, LAYOUTS[arrangement.layout].depth_size, factor)
     measured = measure_polarity(planes)
     if problems or planes.unusable:
-        raise _all_problems(files, quadruples, planes.depth_scale, problems, on_checked)
-    polarity = _decide(measured, depth_polarity)
+        raise _check_all(files, quadruples, planes.depth_scale, problems, on_checked)
+    polarity = _choose_polarity(measured, depth_polarity)
     scale = planes.depth_scale
     return Import(
         layout=arrangement.layout,
@@ -147,13 +147,14 @@ def import_layout(
     )
 
 
-def _all_problems(
+def _check_all(
     files: Files,
     quadruples: Sequence[Quadruple],
     depth_scale: float,
     problems: ImportProblems,
     on_checked: Callable[[int, int], None] | None,
 ) -> ImportProblemsError:
+    """Read all samples, and return an error with all problems."""
     reader = SampleReader(files, depth_scale, problems)
     for number, quadruple in enumerate(quadruples, start=1):
         reader.read(quadruple)
@@ -162,7 +163,7 @@ def _all_problems(
     return problems.error(len(quadruples))
 
 
-def _decide(measured: Polarity, given: str | None) -> Literal["far-bright", "near-bright"]:
+def _choose_polarity(measured: Polarity, given: str | None) -> Literal["far-bright", "near-bright"]:
     if given is not None and given not in POLARITIES:
         raise InputError(f"The value of '--depth-polarity' is '{given}', but must be 'far-bright' or 'near-bright'.")
     evidence = (
@@ -182,6 +183,6 @@ def _decide(measured: Polarity, given: str | None) -> Literal["far-bright", "nea
         if given == polarity:
             return polarity
     raise InputError(
-        f"Whether far or near is bright in the depth is not clear ({evidence}); look at an image, and give "
+        f"It is not clear whether far or near is bright in the depth ({evidence}); look at an image, and give "
         "--depth-polarity far-bright or near-bright."
     )

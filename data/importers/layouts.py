@@ -1,4 +1,4 @@
-"""The published layouts: how the four files of a sample are named, and what ids the names hold."""
+"""The published layouts: file names of a sample, and the ids in these names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ EXTENSION = r"\.(?:png|jpe?g|tiff?)"
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the files of a layout are named, without their extensions (PNG, JPEG or TIFF).
+    """File name templates of a layout, without extensions (PNG, JPEG or TIFF).
 
-    A name has places: `{key}` tells a sample from another, `{bg}` is the background that the key holds too,
-    `{folder}` a folder that may be left out. Of several names for a role, the first that exists counts.
+    Placeholders: `{key}` identifies the sample, `{bg}` is the background (also part of the key), `{folder}` is an
+    optional folder. If a role has several templates, the first one with a file counts.
     """
 
     bg: tuple[str, ...]
@@ -29,44 +29,44 @@ class Layout:
     key: str
     """Regular expression with the groups `fg`, `bg` and `take`, and optionally `flip`."""
     shown_key: str
-    """How people write the key: B background, F foreground, N take; in brackets what may be left out."""
+    """The key in messages: B background, F foreground, N take; brackets for optional parts."""
     shown_bg: str = "B"
     background: str = r"\d+"
-    """Regular expression of what stands for `{bg}`."""
+    """Regular expression of `{bg}`."""
     folder: str = ""
-    """Regular expression of what stands for `{folder}`; '_images' may follow it, as in archives' names."""
+    """Regular expression of `{folder}`; '_images' may follow it, as in names of archives."""
     mirrors_from: int | None = None
-    """Foreground N plus this is foreground N mirrored, where the flip is not written out."""
+    """Foreground N plus this is foreground N mirrored, if the key has no `flip`."""
     depth_size: Literal["same", "half", "own"] = "same"
-    """Whether depth has the mask's size, may have half of it, or any size of the same proportions."""
+    """Whether depth has the size of the mask, may have half of it, or any size of the same aspect ratio."""
 
     def patterns(self, template: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-        """What the directory of a file that follows the template must be, below any root, and the file's name."""
-        places = {
+        """Patterns of the directory (below any root) and of the file name of a template."""
+        placeholders = {
             "folder": rf"(?:(?P<folder>{self.folder})(?:_images)?/)?",
             "bg": f"(?P<bg>{self.background})",
             "key": f"(?P<key>{self.key})",
         }
         directory, _, file = re.escape(template).replace(r"\{", "{").replace(r"\}", "}").rpartition("/")
-        for place, expression in places.items():
-            directory, file = (part.replace(f"{{{place}}}", expression) for part in (directory, file))
+        for name, expression in placeholders.items():
+            directory, file = (part.replace(f"{{{name}}}", expression) for part in (directory, file))
         return (
             re.compile(rf"(?P<root>(?:[^/]+/)*?){directory}", re.IGNORECASE),
             re.compile(file + EXTENSION, re.IGNORECASE),
         )
 
     def readable(self, template: str) -> str:
-        """A template as people write it."""
+        """The template in readable form, for messages."""
         folder = f"[{self.folder.replace(chr(92) + 'd+', 'K').replace('|', ' or ')}/]" if self.folder else ""
         return template.format(folder=folder, bg=self.shown_bg, key=self.shown_key)
 
     def bg_id(self, name: str) -> str:
-        """Id of the background in file `name`: as the first template names it, however this file is named."""
-        own = re.search(f"(?:{self.background})$", PurePosixPath(name).stem, re.IGNORECASE)
-        return PurePosixPath(self.bg[0]).name.replace("{bg}", own[0] if own else "")
+        """Id of the background in file `name`, in the form of the first template."""
+        number = re.search(f"(?:{self.background})$", PurePosixPath(name).stem, re.IGNORECASE)
+        return PurePosixPath(self.bg[0]).name.replace("{bg}", number[0] if number else "")
 
     def fg_id(self, fg: str) -> str:
-        """Id of the foreground that a key calls `fg`: the same for its mirror image."""
+        """Id of the foreground `fg` of a key; a mirrored foreground has the same id."""
         if not fg.isdigit():
             return fg
         if self.mirrors_from is not None and self.mirrors_from <= int(fg) < 2 * self.mirrors_from:
@@ -116,7 +116,7 @@ LAYOUTS: dict[str, Layout] = {
         shown_bg="BB",
     ),
     "monimoyd": Layout(
-        # The first of each is what the published program reads; its description, at times, named the others.
+        # The published program reads the first of each; its description sometimes uses the others.
         bg=("{folder}bg_jpg/bg_img_{bg}", "{folder}bg_jpg/bg_{bg}"),
         fg_bg=("{folder}fg_bg_jpg/fg_bg_{key}",),
         mask=("{folder}mask_black_jpg/bg_mask_{key}",),
@@ -132,12 +132,12 @@ LAYOUTS: dict[str, Layout] = {
         depth_size="half",
     ),
 }
-"""A foreground mirrored left to right has the id of the one it comes from: a split keeps them together.
+"""A mirrored foreground has the id of the original, so that a split keeps them together.
 
-Backgrounds and foregrounds are numbered across folders, so that their ids do not name the folder.
+Backgrounds and foregrounds are numbered across folders, so their ids do not contain the folder.
 """
 
 
 def describe(templates: Iterable[str]) -> str:
-    """List names' templates with '*' for what differs."""
+    """List templates with '*' for the variable parts."""
     return ", ".join(re.sub(r"\{(?:key|bg)\}", "*", template.replace("{folder}", "")) for template in templates)

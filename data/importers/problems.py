@@ -1,4 +1,4 @@
-"""What is wrong with the files of a source: all of it, gathered while every sample is looked at, and told at once."""
+"""Problems with the files of a source, collected over all samples and reported together."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_NAMED = 5
-"""So many files are named on the screen, of all kinds of problems together, and at least one of each kind."""
+"""Limit for the files named in the message, over all kinds of problems; at least one per kind."""
 
 
 @dataclass(kw_only=True)
 class ImportProblem:
-    """What is wrong with a file."""
+    """A problem with a file."""
 
     kind: str
     """'missing', 'unusable' or 'size'."""
     role: str
     """'bg', 'fg_bg', 'mask' or 'depth'."""
     file: str
-    """As a user finds it."""
+    """Path of the file for the user."""
     sentence: str
-    """Names the file and its problem, and says what to do."""
+    """The error message: the file, its problem, and what to do."""
     sample_id: str
-    """The first sample that has it."""
+    """The first affected sample."""
     samples: int = 0
-    """How many samples have it."""
+    """Number of affected samples."""
 
 
 class ImportProblemsError(InputError):
-    """A source whose samples cannot all be imported."""
+    """Some samples of the source cannot be imported."""
 
     def __init__(self, problems: Sequence[ImportProblem], source: str, samples: int) -> None:
-        super().__init__(_told(problems, source, samples))
+        super().__init__(_message(problems, source, samples))
         self.problems = tuple(problems)
-        self._given = (self.problems, source, samples)
+        self._arguments = (self.problems, source, samples)
 
     def __reduce__(self) -> tuple[type[ImportProblemsError], tuple[Any, ...]]:
-        """As pickle needs it: an exception's message is not what it was made from."""
-        return ImportProblemsError, self._given
+        """Pickle by the constructor's arguments instead of the message."""
+        return ImportProblemsError, self._arguments
 
     def as_plain(self) -> list[dict[str, Any]]:
         """All problems as JSON values."""
@@ -51,7 +51,7 @@ class ImportProblemsError(InputError):
 
 
 class ImportProblems:
-    """Gathers the problems of a source; a file that several samples have counts once."""
+    """Collects the problems of a source; a file shared by several samples counts once."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -61,20 +61,20 @@ class ImportProblems:
         return bool(self._found)
 
     def add(self, kind: str, role: str, file: str, sentence: str, sample_id: str) -> None:
-        """Note that a sample has a problem in one of its files."""
+        """Add a problem with a file of a sample."""
         problem = ImportProblem(kind=kind, role=role, file=file, sentence=sentence, sample_id=sample_id)
         self._found.setdefault((kind, file), problem).samples += 1
 
     def error(self, samples: int) -> ImportProblemsError:
-        """All that was found, of so many samples that were looked at."""
+        """An error with all problems, among `samples` checked samples."""
         return ImportProblemsError(tuple(self._found.values()), self._source, samples)
 
 
-def _told(problems: Sequence[ImportProblem], source: str, samples: int) -> str:
-    """A sentence for each kind of problem; where there are several kinds, below a line that counts them."""
+def _message(problems: Sequence[ImportProblem], source: str, samples: int) -> str:
+    """A sentence per kind of problem; if there are several kinds, below a heading."""
     groups: dict[tuple[str, ...], list[ImportProblem]] = defaultdict(list)
     for problem in problems:
-        # Files that cannot be used for the same reason differ in their name alone.
+        # Sentences about files that are unusable for the same reason differ only in the file.
         reason = problem.sentence.replace(problem.file, "") if problem.kind == "unusable" else ""
         groups[problem.kind, problem.role, reason].append(problem)
     lines = [_sentence(group, samples, max(1, MAX_NAMED // len(groups))) for group in groups.values()]
@@ -89,7 +89,7 @@ def _told(problems: Sequence[ImportProblem], source: str, samples: int) -> str:
 
 
 def _sentence(group: Sequence[ImportProblem], samples: int, named: int) -> str:
-    """That of the first problem, with how many samples have the same one, and some of their files."""
+    """The sentence of the first problem, with the number of affected samples and some of the other files."""
     affected = sum(problem.samples for problem in group)
     if affected == 1 and group[0].kind == "unusable":
         return group[0].sentence
@@ -101,5 +101,5 @@ def _sentence(group: Sequence[ImportProblem], samples: int, named: int) -> str:
     if others:
         left = len(group) - 1 - len(others)
         counted += f", also {', '.join(others)}" + (f" and {left} more" if left else "")
-    said, semicolon, advice = group[0].sentence.rpartition("; ")
-    return f"{said} ({counted}){semicolon}{advice}" if semicolon else f"{advice} ({counted})"
+    problem_text, semicolon, advice = group[0].sentence.rpartition("; ")
+    return f"{problem_text} ({counted}){semicolon}{advice}" if semicolon else f"{advice} ({counted})"

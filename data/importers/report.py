@@ -1,4 +1,4 @@
-"""What is said of a source that no published layout fits: what was found, which layout is closest, what differs."""
+"""Report for a source that matches no published layout: its files, the closest layout, and the differences."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ if TYPE_CHECKING:
     from data.importers.layouts import Layout
 
 MAX_FOLDERS, MAX_FILES = 8, 3
-"""So many folders are shown, and so many files of each."""
+"""Limits for the folders shown, and the files shown of each."""
 MIN_CLOSENESS = 4
-"""A layout that is less close is not called close: its folders or its names have to be there for two roles."""
+"""Least closeness of the closest layout: a folder or name must match for two roles."""
 
 
 @dataclass
 class _Found:
-    """What a source has of a role's files, by one of its templates."""
+    """Files of a source that match a template of a role, fully or partly."""
 
     template: str
-    fitting: int = 0
-    """Files of the right name in the right folder."""
+    matching: int = 0
+    """Number of files with the right name in the right folder."""
     folders: set[str] = field(default_factory=set)
-    """That these lie in."""
-    elsewhere: dict[str, str] = field(default_factory=dict)
-    """By other folders, a file that has the right name."""
-    in_place: dict[str, str] = field(default_factory=dict)
-    """By folders of the right name, a file that has another name."""
+    """The folders of the matching files."""
+    wrong_folder: dict[str, str] = field(default_factory=dict)
+    """Other folder -> a file in it with the right name."""
+    wrong_name: dict[str, str] = field(default_factory=dict)
+    """Right folder -> a file in it with another name."""
 
     @property
     def closeness(self) -> int:
-        return 3 * bool(self.fitting) + 2 * bool(self.elsewhere or self.in_place)
+        return 3 * bool(self.matching) + 2 * bool(self.wrong_folder or self.wrong_name)
 
 
-def unfitting_lines(files: Files, layout: str | None = None) -> str:
-    """Lines, each begun by a line break, that show what a source holds and how it differs from a layout.
+def mismatch_report(files: Files, layout: str | None = None) -> str:
+    """List the content of a source and its differences from a layout; each line starts with a line break.
 
     Args:
-        files: the source's.
-        layout: a key of `LAYOUTS`; the closest if not given.
+        files: of the source.
+        layout: a key of `LAYOUTS`; by default the closest one.
     """
     directories: dict[str, list[str]] = defaultdict(list)
     for name in files.names:
         directory, _, file = name.rpartition("/")
         directories[directory].append(file)
-    found = {name: _look(directories, form) for name, form in LAYOUTS.items() if layout in (None, name)}
-    rows = [("found", line) for line in _listed(directories)]
-    rows += [("unread", reason) for reason in files.gaps.values()][:MAX_FILES]
+    found = {name: _by_role(directories, form) for name, form in LAYOUTS.items() if layout in (None, name)}
+    rows = [("found", line) for line in _listing(directories)]
+    rows += [("unreadable", reason) for reason in files.gaps.values()][:MAX_FILES]
     closeness = {name: sum(role.closeness for role in roles.values()) for name, roles in found.items()}
     closest = max(closeness, key=lambda name: closeness[name])
     if layout or closeness[closest] >= MIN_CLOSENESS:
         title = closest if layout else f"closest: {closest}"
         rows += [(title, line) for line in _differences(closest, found[closest])]
     else:
-        rows += [(name, _in_short(form)) for name, form in LAYOUTS.items()]
+        rows += [(name, _summary(form)) for name, form in LAYOUTS.items()]
     width = max(len(title) for title, _ in rows) + 2
     lines, last = [], ""
     for title, line in rows:
@@ -68,37 +68,38 @@ def unfitting_lines(files: Files, layout: str | None = None) -> str:
     return "".join(lines)
 
 
-def _look(directories: Mapping[str, Sequence[str]], form: Layout) -> dict[str, _Found]:
-    """By role, according to the template that is closest. A folder that has files of one role has none of another."""
-    looked = {role: [_by_template(directories, form, template) for template in getattr(form, role)] for role in ROLES}
-    taken = {folder for of_role in looked.values() for found in of_role for folder in found.folders}
-    for found in (found for of_role in looked.values() for found in of_role):
-        found.elsewhere = {folder: file for folder, file in found.elsewhere.items() if folder not in taken}
-    return {role: max(of_role, key=lambda found: found.closeness) for role, of_role in looked.items()}
+def _by_role(directories: Mapping[str, Sequence[str]], form: Layout) -> dict[str, _Found]:
+    """Matches of the closest template per role. A folder with files of one role does not count for another role."""
+    matches = {role: [_match(directories, form, template) for template in getattr(form, role)] for role in ROLES}
+    taken = {folder for of_role in matches.values() for found in of_role for folder in found.folders}
+    for found in (found for of_role in matches.values() for found in of_role):
+        found.wrong_folder = {folder: file for folder, file in found.wrong_folder.items() if folder not in taken}
+    return {role: max(of_role, key=lambda found: found.closeness) for role, of_role in matches.items()}
 
 
-def _by_template(directories: Mapping[str, Sequence[str]], form: Layout, template: str) -> _Found:
+def _match(directories: Mapping[str, Sequence[str]], form: Layout, template: str) -> _Found:
     found = _Found(template)
     directory_pattern, file_pattern = form.patterns(template)
     for directory, names in directories.items():
-        fitting = [name for name in names if file_pattern.fullmatch(name)]
+        matching = [name for name in names if file_pattern.fullmatch(name)]
         if not directory_pattern.fullmatch(directory):
-            if fitting:
-                found.elsewhere.setdefault(directory, fitting[0])
-        elif fitting:
-            found.fitting += len(fitting)
+            if matching:
+                found.wrong_folder.setdefault(directory, matching[0])
+        elif matching:
+            found.matching += len(matching)
             found.folders.add(directory)
         else:
-            found.in_place.setdefault(directory, names[0])
+            found.wrong_name.setdefault(directory, names[0])
     return found
 
 
-def _in_short(form: Layout) -> str:
+def _summary(form: Layout) -> str:
+    """The file names of a layout in one line."""
     bg, fg_bg, *planes = (form.readable(getattr(form, role)[0]) for role in ROLES)
     return ", ".join([bg, fg_bg, *(f"{plane.rpartition('/')[0]}/…" for plane in planes)])
 
 
-def _listed(directories: Mapping[str, Sequence[str]]) -> list[str]:
+def _listing(directories: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
     for directory in sorted(directories)[:MAX_FOLDERS]:
         names = sorted(directories[directory])
@@ -110,24 +111,24 @@ def _listed(directories: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _differences(layout: str, found: Mapping[str, _Found]) -> list[str]:
-    """A line for each role."""
+    """One line per role."""
     form = LAYOUTS[layout]
     lines = []
     for role in ROLES:
-        wanted = form.readable(found[role].template)
-        folder, _, name = wanted.rpartition("/")
+        of_role = found[role]
+        expected = form.readable(of_role.template)
+        folder, _, name = expected.rpartition("/")
         others = {form.readable(template).rpartition("/")[0] for template in getattr(form, role)} - {folder}
-        wanted += f" (or in {' or '.join(sorted(others))})" if others and not found[role].fitting else ""
-        if found[role].fitting:
-            lines.append(f"{role:<6} {wanted}: {found[role].fitting:,} files")
-        elif found[role].in_place:
-            there, file = next(iter(found[role].in_place.items()))
-            lines.append(f"{role:<6} {wanted}: the folder '{there}' is there, but '{file}' is not named '{name}'")
-        elif found[role].elsewhere:
-            there, file = next(iter(found[role].elsewhere.items()))
-            lines.append(
-                f"{role:<6} {wanted}: a file of such a name, '{file}', lies in '{there or '.'}', not '{folder}'"
-            )
+        expected += f" (or in {' or '.join(sorted(others))})" if others and not of_role.matching else ""
+        if of_role.matching:
+            state = f"{of_role.matching:,} files"
+        elif of_role.wrong_name:
+            actual, file = next(iter(of_role.wrong_name.items()))
+            state = f"the folder '{actual}' exists, but '{file}' is not named '{name}'"
+        elif of_role.wrong_folder:
+            actual, file = next(iter(of_role.wrong_folder.items()))
+            state = f"a file with such a name, '{file}', is in '{actual or '.'}', not in '{folder}'"
         else:
-            lines.append(f"{role:<6} {wanted}: there is none")
+            state = "no files"
+        lines.append(f"{role:<6} {expected}: {state}")
     return lines

@@ -1,6 +1,6 @@
-"""The files of a source's samples, read and checked: each image by itself, then whether the four fit together.
+"""Read and check the files of a source's samples: each image by itself, then whether the four sizes match.
 
-Shapes: H and W height and width in pixels. A photograph is (H, W, 3) RGB, a plane (mask or depth) is (H, W).
+Shapes: H and W are height and width in pixels. A photo is (H, W, 3) RGB, a plane (mask or depth) is (H, W).
 """
 
 from __future__ import annotations
@@ -33,27 +33,28 @@ if TYPE_CHECKING:
     Shape = tuple[int, ...]
 
 MAX_MEASURED = 200
-"""How many samples, evenly spread, the depth's polarity and size are measured in."""
+"""Limit for the samples, evenly spread, in which the polarity and size of the depth are measured."""
 NOUNS = {"bg": "background", "fg_bg": "photograph", "mask": "mask", "depth": "depth"}
 COUNTS = ("no", "one", "other two", "other three")
+"""Words for the number of files with the right size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadSample:
-    """What a sample's files hold: the encoded bytes to store, and the pixels of mask and depth."""
+    """Content of a sample's files: the encoded bytes to store, and the pixels of mask and depth."""
 
     bg_bytes: bytes
     fg_bg_bytes: bytes
     mask: Pixels
     mask_bytes: bytes
     depth: StoredDepth
-    """At its own size."""
+    """At its original size."""
     depth_bytes: bytes
-    """Of depth that needs neither scaling nor another size."""
+    """Only valid if the depth needs neither scaling nor resizing."""
 
 
 class SampleReader:
-    """Reads the samples of a source, and gathers what is wrong with them."""
+    """Reads the samples of a source, and collects their problems."""
 
     def __init__(self, files: Files, depth_scale: float, problems: ImportProblems, *, mask_factor: int = 1) -> None:
         self._files = files
@@ -61,23 +62,23 @@ class SampleReader:
         self._problems = problems
         self._mask_factor = mask_factor
         self._bg: tuple[str, tuple[Pixels, bytes] | InputError] = "", InputError()
-        """The file that was read last, which is mostly that of the next sample, and what came of it."""
+        """The last background file and its result, cached because the next sample usually has the same one."""
         self._bg_files: dict[str, tuple[str, bytes]] = {}
-        """By id, the first file of a background, and the SHA-256 of its bytes."""
+        """First file of each background id, and the SHA-256 of its bytes."""
 
     def read(self, quadruple: Quadruple) -> ReadSample | None:
-        """A sample; None if something is wrong with it, which is noted."""
+        """Read a sample; None if it has a problem, which is added to the problems."""
         found: dict[str, tuple[StoredDepth, bytes]] = {}
         for role in ROLES:
             name = getattr(quadruple, role)
-            if not name:  # missing, as is noted already
+            if not name:  # missing; the problem is already known
                 continue
             try:
                 found[role] = self._read_file(quadruple, role)
             except InputError as error:
-                self._note("unusable", role, name, str(error), quadruple)
+                self._add_problem("unusable", role, name, str(error), quadruple)
         shapes = {role: pixels.shape[:2] for role, (pixels, _) in found.items()}
-        if not self._fit(quadruple, shapes) or len(found) < len(ROLES):
+        if not self._sizes_match(quadruple, shapes) or len(found) < len(ROLES):
             return None
         (mask, mask_bytes), (depth, depth_bytes) = found["mask"], found["depth"]
         return ReadSample(
@@ -112,39 +113,38 @@ class SampleReader:
         if digest != expected:
             raise InputError(
                 f"The background '{self._files.where(name)}' is another image than '{self._files.where(first)}', but "
-                f"both have the id '{bg_id}'; give each background a number of its own."
+                f"both have the id '{bg_id}'; give each background its own number."
             )
         return pixels, encoded
 
-    def _fit(self, quadruple: Quadruple, shapes: Mapping[str, Shape]) -> bool:
-        """Whether all have one size, but for the depth's scale; if not, the files that differ from most are noted."""
-        wanted = _majority(shapes, self._depth_scale)
-        if wanted is None:
+    def _sizes_match(self, quadruple: Quadruple, shapes: Mapping[str, Shape]) -> bool:
+        """Whether all files have one size, apart from the depth's scale; adds files that differ to the problems."""
+        majority = _majority(shapes, self._depth_scale)
+        if majority is None:
             sizes = ", ".join(f"{NOUNS[role]} {_size(shape)}" for role, shape in shapes.items())
             sentence = (
-                f"The images of sample '{quadruple.sample_id}' have sizes that do not fit together ({sizes}); use one "
-                "size in a sample."
+                f"The images of sample '{quadruple.sample_id}' differ in size ({sizes}); use one size in a sample."
             )
-            self._note("size", "mask", quadruple.mask, sentence, quadruple)
+            self._add_problem("size", "mask", quadruple.mask, sentence, quadruple)
             return False
-        expected = {role: _of_role(role, wanted, self._depth_scale) for role in shapes}
+        expected = {role: _expected_shape(role, majority, self._depth_scale) for role in shapes}
         odd = [role for role, shape in shapes.items() if shape != expected[role]]
         for role in odd:
             name = getattr(quadruple, role)
             sentence = (
                 f"The {NOUNS[role]} '{self._files.where(name)}' is {_size(shapes[role])}, but must be "
-                f"{_size(expected[role])} to fit the {COUNTS[len(shapes) - len(odd)]} files of its sample; use one "
+                f"{_size(expected[role])} to match the {COUNTS[len(shapes) - len(odd)]} files of its sample; use one "
                 "size in a sample."
             )
-            self._note("size", role, name, sentence, quadruple)
+            self._add_problem("size", role, name, sentence, quadruple)
         return not odd
 
-    def _note(self, kind: str, role: str, name: str, sentence: str, quadruple: Quadruple) -> None:
+    def _add_problem(self, kind: str, role: str, name: str, sentence: str, quadruple: Quadruple) -> None:
         self._problems.add(kind, role, self._files.where(name), sentence, quadruple.sample_id)
 
 
 class MeasuredPlanes:
-    """Masks and depths of some samples, evenly spread; once iterated over, it knows the depth's size."""
+    """Masks and depths of some samples, evenly spread; the properties are valid after the iteration."""
 
     def __init__(self, files: Files, quadruples: Sequence[Quadruple], depth_size: str, mask_factor: int) -> None:
         self._files = files
@@ -152,14 +152,14 @@ class MeasuredPlanes:
         self._quadruples = quadruples
         self._depth_size = depth_size
         self._sizes: Counter[tuple[Shape, Shape]] = Counter()
-        """Of mask and depth."""
+        """Number of samples by the sizes of mask and depth."""
         self.unusable = 0
-        """How many samples have a file that cannot be used."""
+        """Number of samples with an unusable file."""
         self.depth_bits = 0
-        """8 or 16, as the first depth has; 0 if there is none."""
+        """8 or 16, of the first depth; 0 if there is none."""
 
     def __iter__(self) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
-        """Mask and depth, (H, W) each, to measure the polarity in: the depth at the mask's size."""
+        """Yield mask and depth, (H, W) each, for measuring the polarity; the depth is resized to the mask."""
         chosen = np.linspace(0, len(self._quadruples) - 1, MAX_MEASURED).round().astype(int)
         for number in np.unique(chosen):
             quadruple = self._quadruples[number]
@@ -179,7 +179,7 @@ class MeasuredPlanes:
 
     @property
     def depth_scale(self) -> float:
-        """Size of most depths as a share of their masks', if the layout has such depths; 1 if not."""
+        """Most common size of depth relative to its mask, if the layout allows it, else 1."""
         if not self._sizes:
             return 1.0
         scales: Counter[float] = Counter()
@@ -190,7 +190,7 @@ class MeasuredPlanes:
 
     @property
     def resized(self) -> dict[str, str] | None:
-        """For `dataset.json`: what most depths are resized from, to and how; None if they are not."""
+        """How most depths are resized, for `dataset.json`; None if they are not."""
         scale = self.depth_scale
         if scale == 1:
             return None
@@ -200,7 +200,7 @@ class MeasuredPlanes:
 
 
 def find_mask_factor(files: Files, quadruples: Sequence[Quadruple]) -> int:
-    """What the levels of a source's masks must be multiplied by; masks that cannot be used are left out.
+    """Factor for the mask levels of a source, as `mask_factor`; unusable masks are ignored.
 
     Raises:
         InputError: as `mask_factor`.
@@ -216,12 +216,12 @@ def find_mask_factor(files: Files, quadruples: Sequence[Quadruple]) -> int:
 
 
 def _majority(shapes: Mapping[str, Shape], depth_scale: float) -> Shape | None:
-    """The size that more files of a sample fit than any other; None if there is none."""
+    """The size that most files of a sample match; None for a tie."""
     candidates = {shape for role, shape in shapes.items() if role != "depth"}
     votes = Counter(
         {
-            wanted: sum(shape == _of_role(role, wanted, depth_scale) for role, shape in shapes.items())
-            for wanted in candidates
+            candidate: sum(shape == _expected_shape(role, candidate, depth_scale) for role, shape in shapes.items())
+            for candidate in candidates
         }
     ).most_common()
     if not votes:
@@ -229,12 +229,13 @@ def _majority(shapes: Mapping[str, Shape], depth_scale: float) -> Shape | None:
     return None if len(votes) > 1 and votes[0][1] == votes[1][1] else votes[0][0]
 
 
-def _of_role(role: str, wanted: Shape, depth_scale: float) -> Shape:
-    if role != "depth" or not wanted:
-        return wanted
-    return (round(wanted[0] * depth_scale), round(wanted[1] * depth_scale))
+def _expected_shape(role: str, shape: Shape, depth_scale: float) -> Shape:
+    """Shape of a role's file in a sample of the given shape."""
+    if role != "depth" or not shape:
+        return shape
+    return (round(shape[0] * depth_scale), round(shape[1] * depth_scale))
 
 
 def _size(shape: Shape) -> str:
-    """Width and height as people write them."""
+    """WIDTHxHEIGHT."""
     return f"{shape[1]}x{shape[0]}"

@@ -1,1 +1,1 @@
-"""Train, val and test parts of a data set: stable, published, and subsets of them."""
+"""Train, val and test parts of a data set: stable and published splits, and subsets."""

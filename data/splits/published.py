@@ -1,8 +1,9 @@
-"""How five published projects divided their samples: which ones are training, the rest being held out.
+"""Splits of five published projects, each into training samples and held-out samples.
 
-Each depends on the data set's storage order or on all of its ids, and most have the same rooms on both sides: they
-are there to repeat published numbers, not to measure what a network makes of a room it has not seen.
-Shapes: N samples of a data set.
+They depend on the storage order or on all ids of a data set, and most have the same backgrounds on both sides. Use them
+to reproduce published numbers, not to measure generalisation to new backgrounds.
+
+Shapes: N is the number of samples of a data set.
 """
 
 from __future__ import annotations
@@ -22,38 +23,38 @@ if TYPE_CHECKING:
     from data.dataset.manifest import SampleIds
 
 SEED = 1
-"""Of every shuffle; published with 'draws' only."""
-DRAWS, DRAWN_FROM = 130_000, 363_833
-"""How often 'draws' drew, from how many samples."""
+"""Seed of every shuffle; published only for 'draws'."""
+PUBLISHED_DRAWS, PUBLISHED_SAMPLES = 130_000, 363_833
+"""Number of draws and of samples of the published 'draws' split."""
 
 
 def by_listing(ids: SampleIds, share: float) -> NDArray[np.bool_]:
-    """The first ceil(share * N) samples in storage order (raguram: of the order that the folder was listed in)."""
+    """The first ceil(share * N) samples in storage order (raguram: in the order of the folder listing)."""
     return np.arange(len(ids)) < math.ceil(_rounded(share * len(ids)))
 
 
 def by_draws(ids: SampleIds, share: float) -> NDArray[np.bool_]:  # noqa: ARG001 - one signature for all
-    """All but the samples that were drawn, with replacement, from the first N - 1 (divyansh).
+    """All samples except those drawn, with replacement, from the first N - 1 (divyansh).
 
-    There were 130,000 draws for 363,833 samples, with NumPy's legacy generator and seed 1; other data sets get
-    as many draws in proportion. The share is not asked: about 70 % were never drawn.
+    The project made 130,000 draws for 363,833 samples, with NumPy's legacy generator and seed 1. Other data sets get
+    proportionally many. `share` is ignored: about 70 % of the samples are never drawn.
     """
     training = np.ones(len(ids), np.bool_)
     if len(ids) > 1:
-        draws = round(len(ids) * DRAWS / DRAWN_FROM)
+        draws = round(len(ids) * PUBLISHED_DRAWS / PUBLISHED_SAMPLES)
         training[np.random.RandomState(SEED).randint(0, len(ids) - 1, draws)] = False
     return training
 
 
 def by_shuffle(ids: SampleIds, share: float) -> NDArray[np.bool_]:
-    """The first floor(share * N) samples of a shuffle (birender; its seed was not kept, here there is one)."""
+    """The first floor(share * N) samples of a shuffle (birender, whose seed is unknown; here it is fixed)."""
     return _first_of_shuffle(len(ids), share, _generator())
 
 
 def by_pairs(ids: SampleIds, share: float) -> NDArray[np.bool_]:
-    """Of the n samples of each pair of background and foreground, the first floor(share * n) of a shuffle.
+    """The first floor(share * n) of the shuffled n samples of each pair of background and foreground.
 
-    ramana had 40 samples of each pair, 20 of them mirrored, and trained on 32; it had no seed, here there is one.
+    ramana trained on 32 of 40 samples of each pair, 20 of them mirrored, without a seed; here it is fixed.
     """
     rows_of_pair: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, pair in enumerate(zip(ids.bg_id, ids.fg_id, strict=True)):
@@ -66,13 +67,13 @@ def by_pairs(ids: SampleIds, share: float) -> NDArray[np.bool_]:
 
 
 def by_batch(ids: SampleIds, share: float) -> NDArray[np.bool_]:
-    """The samples of the first floor(share * K) of K batches, at least of one (monimoyd: of 9 of 10).
+    """The samples of the first floor(share * K) of K batches, at least one batch (monimoyd: 9 of 10).
 
-    A batch is the start of a sample's id, as in 'batch1_9_51_1_2'. Each has foregrounds of its own, so that no
-    foreground is on both sides; all have the same backgrounds.
+    The batch is the first part of the sample id, as in 'batch1_9_51_1_2'. Batches have different foregrounds, so no
+    foreground is on both sides, but the same backgrounds.
 
     Raises:
-        InputError: if a sample is of no batch.
+        InputError: if the id of a sample has no batch.
     """
     batches = np.array([_batch(sample_id) for sample_id in ids.sample_id], np.int64)
     distinct = np.unique(batches)
@@ -86,21 +87,21 @@ PUBLISHED: dict[str, Callable[[SampleIds, float], NDArray[np.bool_]]] = {
     "pairs": by_pairs,
     "batch": by_batch,
 }
-"""From a data set's ids and the share of train to (N,): whether each sample is a training sample."""
+"""Functions of (ids, share of train) that return (N,): whether each sample is a training sample."""
 
 
 def _generator() -> np.random.RandomState:
-    """The legacy generator, whose numbers are the same in every version of NumPy."""
+    """NumPy's legacy generator, which is the same in every version."""
     return np.random.RandomState(SEED)
 
 
 def _first_of_shuffle(count: int, share: float, generator: np.random.RandomState) -> NDArray[np.bool_]:
-    """(count,) with floor(share * count) of them, in random places."""
+    """(count,) with floor(share * count) random entries True."""
     return generator.permutation(count) < math.floor(_rounded(share * count))
 
 
 def _rounded(number: float) -> float:
-    """Without the sliver by which 0.55 * 100 is more than 55."""
+    """Remove floating-point noise: 0.55 * 100 is slightly more than 55."""
     return round(number, 6)
 
 
@@ -108,7 +109,7 @@ def _batch(sample_id: str) -> int:
     match = re.match(r"batch(\d+)_", sample_id)
     if match is None:
         raise InputError(
-            f"The sample '{sample_id}' is of no batch, but a split by batch needs one in the id of every sample, as in "
-            "'batch1_9_51_1_2'; split this data set by 'foreground' instead, with data.split_by in the spec."
+            f"The sample id '{sample_id}' has no batch, but a split by batch needs ids such as 'batch1_9_51_1_2'; "
+            "split this data set by 'foreground' instead, with data.split_by in the spec."
         )
     return int(match[1])

@@ -1,6 +1,6 @@
-"""Stable train, val and test parts: an id's hash decides, so it keeps its part whatever else there is.
+"""Stable train, val and test parts: the hash of an id decides, so other samples never change its part.
 
-The published ways to divide a data set are in `published_splits`.
+The splits of published projects are in `data.splits.published`.
 """
 
 from __future__ import annotations
@@ -25,60 +25,59 @@ PARTS = ("train", "val", "test")
 
 SplitKey = Literal["background", "foreground", "sample", "listing", "draws", "shuffled", "pairs", "batch"]
 SPLITS: tuple[SplitKey, ...] = get_args(SplitKey)
-"""What a split may be made by: an id, whose hash decides, or a published rule."""
+"""Split keys: an id whose hash decides, or a published split."""
 
 SHARES = (0.70, 0.15, 0.15)
 
 KEYS = {"background": "bg_id", "foreground": "fg_id", "sample": "sample_id"}
-"""The id that decides on a sample."""
+"""The id whose hash decides."""
 SHARE_STEPS = (20, 100, 1000)
-"""Shares that are proposed are multiples of one of these parts of 1, the roundest first."""
-NEEDED = {"pairs": "samples of each pair of background and foreground", "batch": "batches"}
-"""What a data set has too few of where a part is empty; of samples, if nothing is said."""
+"""Proposed shares are multiples of 1/20, else of 1/100, else of 1/1000."""
+SCARCE = {"pairs": "samples of each pair of background and foreground", "batch": "batches"}
+"""What a data set has too few of if a part of a published split is empty; 'samples' by default."""
 
 
 def assign(ids: Sequence[str], shares: tuple[float, float, float] = SHARES) -> NDArray[np.str_]:
-    """Assign each id to a part: the start of its SHA-256, as a number in [0, 1), against the shares.
+    """Assign each id to a part by its hash, a number in [0, 1).
 
     Args:
-        ids: N ids; equal ones get the same part.
-        shares: of train, val and test; each in 0..1, and 1 together. They are met on average: with few ids a
-            part can be empty.
+        ids: N ids; equal ids get the same part.
+        shares: of train, val and test, each in 0..1, with sum 1. They hold on average: with few ids a part can be
+            empty.
 
     Returns:
         (N,) of 'train', 'val' or 'test'.
 
     Raises:
-        InputError: if the shares do not add up to 1, or one is outside of 0..1.
+        InputError: if the shares are outside 0..1 or do not add up to 1.
     """
     _check(shares)
-    # Rounded, so that 0.1 + 0.2 + 0.7 leaves no sliver for a part whose share is 0.
+    # Rounding error must not give ids to a part whose share is 0, as with 0.1 + 0.2 + 0.7.
     bounds = [round(shares[0], 12), round(shares[0] + shares[1], 12)]
-    places = np.searchsorted(bounds, [_fraction(id_) for id_ in ids], side="right")
-    return np.asarray(PARTS)[places]
+    indices = np.searchsorted(bounds, [_fraction(id_) for id_ in ids], side="right")
+    return np.asarray(PARTS)[indices]
 
 
 def rows(
     dataset_ids: SampleIds, part: str, split_by: SplitKey, shares: tuple[float, float, float] = SHARES
 ) -> NDArray[np.int64]:
-    """Row numbers, in storage order, of the samples of a part.
+    """Row numbers of the samples of a part.
 
-    A published split divides into training and the rest. Its training is kept, and the rest is divided between
-    val and test, in proportion of their shares, by the hash of the sample's id.
+    A published split defines only the training samples. The others are divided between val and test by the hash of
+    the sample id, in proportion to their shares.
 
     Args:
         dataset_ids: `Dataset.ids`, N samples.
         part: 'train', 'val' or 'test', several joined by '+' as in 'train+val', or 'all'.
         split_by: the id whose hash decides ('background', 'foreground' or 'sample'), or a published split
-            ('listing', 'draws', 'shuffled', 'pairs' or 'batch', see `published_splits`).
-        shares: of train, val and test; how a published split takes that of train, it says itself.
+            ('listing', 'draws', 'shuffled', 'pairs' or 'batch'; see `data.splits.published`).
+        shares: of train, val and test; the published splits document how they use that of train.
 
     Returns:
         Ascending row numbers, each in 0..N-1.
 
     Raises:
-        InputError: if the part has no samples, the split is not possible, or the part's name, the split's or the
-            shares are not known.
+        InputError: if the part has no samples, the split is not possible for this data set, or an argument is invalid.
     """
     wanted = PARTS if part == "all" else tuple(part.split("+"))
     if not set(wanted) <= set(PARTS):
@@ -91,7 +90,7 @@ def rows(
         parts = _published(dataset_ids, split_by, shares)
     chosen = np.flatnonzero(np.isin(parts, wanted)).astype(np.int64)
     if not len(chosen):
-        raise InputError(_nothing(dataset_ids, part, split_by, shares))
+        raise InputError(_empty_part_message(dataset_ids, part, split_by, shares))
     return chosen
 
 
@@ -112,8 +111,10 @@ def _check(shares: tuple[float, float, float]) -> None:
         )
 
 
-def _nothing(dataset_ids: SampleIds, part: str, split_by: SplitKey, shares: tuple[float, float, float]) -> str:
-    """The sentence for a part without samples: what it would take, and which shares would do."""
+def _empty_part_message(
+    dataset_ids: SampleIds, part: str, split_by: SplitKey, shares: tuple[float, float, float]
+) -> str:
+    """Error message for a part without samples: the cause, and shares or a split key that work."""
     if not sum(share for name, share in zip(PARTS, shares, strict=True) if name in part.split("+")):
         return (
             f"The part '{part}' of a split by {split_by} has no samples: its share is 0; give it a share above 0 in "
@@ -129,7 +130,7 @@ def _nothing(dataset_ids: SampleIds, part: str, split_by: SplitKey, shares: tupl
                 f"and test need one each, so at least {len(PARTS)}; use a data set with more {split_by}s"
                 f"{_other_key(dataset_ids, split_by, shares)}."
             )
-        other = _written(nearest_shares(ids, shares))
+        other = _format(nearest_shares(ids, shares))
         return (
             f"The part '{part}' of a split by {split_by} has no samples: the data set has {has}, and none falls into "
             f"it with shares {shown} of train, val and test; use a data set with more {split_by}s"
@@ -138,35 +139,35 @@ def _nothing(dataset_ids: SampleIds, part: str, split_by: SplitKey, shares: tupl
     return (
         f"The part '{part}' of the published split '{split_by}' has no samples: none of the data set's "
         f"{len(dataset_ids)} falls into it with shares {shown} of train, val and test; use a data set with more "
-        f"{NEEDED.get(split_by, 'samples')}, or give another data.split or data.split_by in the spec."
+        f"{SCARCE.get(split_by, 'samples')}, or give another data.split or data.split_by in the spec."
     )
 
 
 def _other_key(dataset_ids: SampleIds, split_by: str, shares: tuple[float, float, float]) -> str:
-    """The end of a sentence: another id to split by, of which there are enough."""
+    """Last clause of the message: another split key with enough ids; '' if there is none."""
     for key, column in KEYS.items():
         ids = set(getattr(dataset_ids, column))
         if key == split_by or len(ids) < len(PARTS):
             continue
-        other = "" if set(assign(sorted(ids), shares)) == set(PARTS) else _written(nearest_shares(ids, shares))
+        other = "" if set(assign(sorted(ids), shares)) == set(PARTS) else _format(nearest_shares(ids, shares))
         also = f" and data.split: {other}" if other else ""
         return f", or set data.split_by: {key}{also} (there are {len(ids)}, but a {split_by} is then in several parts)"
     return ""
 
 
-def _written(shares: tuple[float, float, float] | None) -> str:
-    """As in a spec; '' for none."""
+def _format(shares: tuple[float, float, float] | None) -> str:
+    """Format shares as in a spec; '' for None."""
     if shares is None:
         return ""
     return f"{{{', '.join(f'{part}: {share:g}' for part, share in zip(PARTS, shares, strict=True))}}}"
 
 
 def nearest_shares(ids: Collection[str], shares: tuple[float, float, float]) -> tuple[float, float, float] | None:
-    """The shares nearest to `shares` with which each part has one of the ids, in few digits; None if there are none.
+    """Find the nearest round shares for which each part has at least one id; None if there are none.
 
     Args:
-        ids: distinct.
-        shares: of train, val and test.
+        ids: distinct ids.
+        shares: the desired shares of train, val and test.
     """
     fractions = np.sort([_fraction(id_) for id_ in ids])
     for steps in SHARE_STEPS:
@@ -183,5 +184,5 @@ def nearest_shares(ids: Collection[str], shares: tuple[float, float, float]) -> 
 
 
 def _fraction(id_: str) -> float:
-    """Turn an id into a number in [0, 1), a multiple of 2^-53: with more bits rounding could reach 1."""
+    """Hash an id to a number in [0, 1), a multiple of 2^-53: with more bits, rounding could return 1."""
     return (int.from_bytes(hashlib.sha256(id_.encode()).digest()[:8], "big") >> 11) / 2**53

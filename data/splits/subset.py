@@ -1,4 +1,4 @@
-"""A smaller part of a part: the same samples for all who ask with the same seed, and no background torn apart."""
+"""Reproducible subsets of a part that keep the samples of a background together."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 def subset(
     ids: SampleIds, rows: NDArray[np.int64], samples: int, *, split_by: SplitKey, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Some of `rows`: whole backgrounds (or foregrounds) where that is what the split is by, single samples otherwise.
+    """Choose some of `rows`: whole backgrounds or foregrounds if the split is by them, single samples otherwise.
 
-    The hash of the seed and the id decides on the order in which they are taken, until there are enough. So a larger
-    subset holds each smaller one of the same seed, and what else the data set holds changes nothing.
+    The hash of seed and id determines the order. So a larger subset contains each smaller one with the same seed, and
+    other samples of the data set have no influence.
 
     Args:
         ids: `Dataset.ids`.
         rows: ascending row numbers of a part.
-        samples: how many are wanted at least; all of `rows` are taken where there are no more.
-        split_by: as in `data.splits.rows`.
-        seed: another one takes others.
+        samples: minimum size of the subset; if `rows` has fewer, all are returned.
+        split_by: as in `data.splits.splits.rows`.
+        seed: of the order.
 
     Returns:
         Ascending row numbers.
     """
     if samples >= len(rows):
         return rows
-    of_row = getattr(ids, KEYS.get(split_by, "sample_id"))
+    key_of_row = getattr(ids, KEYS.get(split_by, "sample_id"))
     groups: dict[str, list[int]] = {}
     for row in rows.tolist():
-        groups.setdefault(of_row[row], []).append(row)
+        groups.setdefault(key_of_row[row], []).append(row)
     chosen: list[int] = []
     for group in sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest()):
         if len(chosen) >= samples:

@@ -234,7 +234,7 @@ def test_a_layout_that_is_asked_for_is_the_reason(tmp_path: Path) -> None:
     """It was not recognised, and the record says so."""
     published(tmp_path, "ramana")
 
-    assert import_layout(tmp_path, layout="ramana").reason.startswith("asked for with --layout; 11 of 11 images")
+    assert import_layout(tmp_path, layout="ramana").reason.startswith("chosen with --layout; 11 of 11 images")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_depth_of_another_size_than_published_is_refused(tmp_path: Path, layout:
         path = written[each.sample_id][2]["depth"]
         path.write_bytes(encode_jpeg(resize_to(decode_plane(path.read_bytes(), ""), side, side)))
 
-    with pytest.raises(InputError, match=f"is {side}x{side}, but must be {wanted} to fit"):
+    with pytest.raises(InputError, match=f"is {side}x{side}, but must be {wanted} to match"):
         list(import_layout(tmp_path).samples())
 
 
@@ -259,7 +259,7 @@ def test_depth_of_other_proportions_is_refused(tmp_path: Path) -> None:
     for path in (root / "fg_bg_depth_images").iterdir():
         path.write_bytes(encode_png(resize_to(decode_plane(path.read_bytes(), ""), 24, 32)))
 
-    with pytest.raises(InputError, match="is 32x24, but must be 24x24 to fit"):
+    with pytest.raises(InputError, match="is 32x24, but must be 24x24 to match"):
         list(import_layout(root).samples())
 
 

@@ -280,7 +280,7 @@ def test_a_file_in_the_folder_of_another_background_is_missing_in_its_own() -> N
 )
 def test_two_files_for_one_picture_are_refused(layout: str, one: str, other: str) -> None:
     """Which of them is meant is not ours to guess."""
-    with pytest.raises(InputError, match=f"The files '{one}' and '{other}' stand for the same image"):
+    with pytest.raises(InputError, match=f"The files '{one}' and '{other}' are the same image"):
         pair(*sorted({*published(layout), one, other}))
 
 
@@ -288,7 +288,7 @@ def test_layouts_that_fit_equally_well_are_asked_for() -> None:
     """Two data sets in one folder: the first in a listing would be a guess."""
     names = (*published("ramana"), *published("birender"))
 
-    with pytest.raises(InputError, match=r"ambiguous \(.*'birender'.*; .*'ramana'.*\); say which it is with --layout"):
+    with pytest.raises(InputError, match=r"ambiguous \(.*'birender'.*; .*'ramana'.*\); choose one with --layout"):
         pair(*names)
     assert pair(*names, layout="ramana") == pair(*published("ramana"))
 
@@ -307,7 +307,7 @@ def test_the_data_set_nearest_to_the_top_is_taken() -> None:
 
 def test_two_data_sets_of_one_layout_are_refused() -> None:
     """A folder of downloads may hold both the full and the tiny one, with the same names."""
-    with pytest.raises(InputError, match=r"holds 2 data sets of the layout 'raguram' \('data/', 'tiny_data/'\)"):
+    with pytest.raises(InputError, match=r"contains 2 data sets of the layout 'raguram' \('data/', 'tiny_data/'\)"):
         pair(*published("raguram", "data/"), *published("raguram", "tiny_data/"))
 
 
@@ -335,11 +335,11 @@ def test_a_role_without_any_file_is_named_with_where_its_names_are(role: str) ->
 
     sentence, *lines = str(caught.value).splitlines()
     assert sentence.startswith(
-        f"The source 'source' is of the layout 'birender', but has no {role} files; give a source"
+        f"The source 'source' has the layout 'birender', but no {role} files; add them, or rename them"
     )
-    (line,) = [line for line in lines if "a file of such a name" in line]
+    (line,) = [line for line in lines if "a file with such a name" in line]
     assert f" {role} " in f" {line} "
-    assert f"'{Path(gone).name}', lies in 'other', not '{Path(gone).parent}'" in line
+    assert f"'{Path(gone).name}', is in 'other', not in '{Path(gone).parent}'" in line
 
 
 def test_an_unknown_layout_says_what_was_looked_for() -> None:

@@ -52,7 +52,7 @@ def test_the_odd_file_of_a_sample_is_named_by_majority(tmp_path: Path, role: str
     assert [(problem.kind, problem.role, problem.file, problem.samples) for problem in error.problems] == [
         ("size", role, str(odd), samples)
     ]
-    assert f"'{odd}' is 16x16, but must be 32x32 to fit the other three files of its sample" in str(error)
+    assert f"'{odd}' is 16x16, but must be 32x32 to match the other three files of its sample" in str(error)
     assert f"({samples} of 12 samples " in str(error)
 
 
@@ -64,7 +64,7 @@ def test_two_files_against_two_are_all_named_with_their_sizes(tmp_path: Path) ->
 
     said = str(refused(root, tmp_path / "set"))
 
-    assert "do not fit together (background 32x32, photograph 32x32, mask 16x16, depth 16x16)" in said
+    assert "differ in size (background 32x32, photograph 32x32, mask 16x16, depth 16x16)" in said
 
 
 def test_it_is_said_how_many_samples_have_the_same_problem(tmp_path: Path) -> None:

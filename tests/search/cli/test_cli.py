@@ -316,11 +316,11 @@ def test_a_layout_that_is_not_recognised_is_shown_beside_the_closest(twinhead: C
 
     assert said.code == 2
     lines = said.err.splitlines()
-    assert lines[0].startswith("twinhead: The layout of 'source' is not recognised: its files are named as in none of")
+    assert lines[0].startswith("twinhead: The layout of 'source' is not recognised: its file names match none of")
     assert lines[1].split() == ["found", "backgrounds/:", "img_001.jpg,", "img_002.jpg"]
     assert "fg_bg_images/: 0000.jpg, 0001.jpg, 0002.jpg, … (4 files)" in said.err
-    assert "closest: birender  bg     bg_images/img_BBB: a file of such a name, 'img_001.jpg', lies in " in said.err
-    assert "the folder 'fg_bg_images' is there, but '0000.jpg' is not named 'fgFFF[flip]_bgBBB_NN'" in said.err
+    assert "closest: birender  bg     bg_images/img_BBB: a file with such a name, 'img_001.jpg', is in " in said.err
+    assert "the folder 'fg_bg_images' exists, but '0000.jpg' is not named 'fgFFF[flip]_bgBBB_NN'" in said.err
 
 
 def test_a_sheet_that_cannot_be_written_is_named(refused: Command, scenes: Path) -> None:

@@ -1,7 +1,7 @@
-"""Write and read a data set: a directory of Parquet parts and one `dataset.json` that describes them.
+"""Write and read a data set: a directory of Parquet parts, described by `dataset.json`.
 
-It may be on this machine or anywhere else that `data.storage` opens. A background is stored once, however many samples
-it has. Shapes: H and W height and width in pixels.
+The directory is local or remote (see `data.dataset.storage`). Each background is stored once, and samples refer to it.
+Shapes: H and W are height and width in pixels.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from data.dataset.ids import IdColumn
 from data.dataset.intake import DecodedBackgrounds, Intake
 from data.dataset.manifest import MANIFEST_NAME, Counts, DatasetInfo, SampleIds, Size
 from data.dataset.parts import PartsWriter, RowGroup, row_groups, sha256
-from data.dataset.publish import building
-from data.dataset.storage import Location, Place, refused
+from data.dataset.publish import pending_dataset
+from data.dataset.storage import AnyPath, Location, unavailable
 from data.errors import InputError
 from data.images import decode_photo, decode_sample
 from data.parallel import ahead
@@ -30,98 +30,98 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from data.dataset.manifest import Part
-    from data.dataset.publish import Building
+    from data.dataset.publish import PendingDataset
 
 SAMPLE_GROUP_BYTES = 16 * 2**20
 BACKGROUND_GROUP_BYTES = 4 * 2**20
-"""Smaller: backgrounds are looked up one by one, samples are read in order."""
+"""Smaller, because backgrounds are looked up individually, while samples are read in order."""
 
 ID_COLUMNS = ("sample_id", "bg_id", "fg_id")
 
-GROUPS_AHEAD = 1
-GROUPS_AHEAD_ELSEWHERE = 3
-"""Row groups on their way while one is decoded: over a network, several are faster than one."""
-SMALL_READS = 8
-"""Reads of ids or checksums that are made at once."""
+PREFETCHED_GROUPS = 1
+PREFETCHED_GROUPS_REMOTE = 3
+"""Row groups read while one is decoded; over a network, concurrent reads are faster."""
+CONCURRENT_READS = 8
+"""Concurrent reads of ids or checksums."""
 
 
 def write_dataset(
     samples: Iterable[EncodedSample],
-    destination: Place,
+    destination: AnyPath,
     *,
     source: Mapping[str, Any],
     on_sample: Callable[[int], None] | None = None,
     part_bytes: int = 256 * 2**20,
 ) -> DatasetInfo:
-    """Write `samples` in their order as a data set, which appears at `destination` only when it is whole.
+    """Write a data set with `samples` in their order. It appears at `destination` when it is complete.
 
-    Every image is decoded on the way, to check it and to gather statistics. In memory are the ids, and
-    of the images no more than a row group.
+    Every image is decoded, to check it and to compute statistics. Only the ids and one row group of images are in
+    memory.
 
     Args:
         samples: at least one.
-        destination: a directory that does not exist yet, whose parents are made; or an address such as
-            s3://bucket/prefix where no data set is.
-        source: where the samples came from, as JSON values, for `dataset.json`.
-        on_sample: called after each sample with how many were taken so far.
-        part_bytes: size at which a part ends and the next begins.
+        destination: a directory that does not exist (missing parents are created), or an address without a data set,
+            such as s3://bucket/prefix.
+        source: origin of the samples, as JSON values, for `dataset.json`.
+        on_sample: progress callback with the number of samples so far.
+        part_bytes: size at which a part is finished.
 
     Raises:
-        InputError: if the destination exists or cannot be written, there are no samples, a sample's id comes
-            twice, its images cannot be used, or one background id stands for two different images.
+        InputError: if the destination exists or cannot be written, there are no samples, a sample id is not unique, an
+            image is unusable, or two different backgrounds have the same id.
     """
-    with building(Location.parse(destination)) as place:
-        info = _write_parts(samples, place, dict(source), on_sample, part_bytes)
-        place.publish(info.to_json())
+    with pending_dataset(Location.parse(destination)) as pending:
+        info = _write_parts(samples, pending, dict(source), on_sample, part_bytes)
+        pending.publish(info.to_json())
     return info
 
 
 class Dataset:
-    """A data set to read. It opens files only while it reads, so it can be sent to another process."""
+    """A data set for reading. Files are open only during a read, so it can be sent to another process."""
 
     def __init__(self, path: Location, info: DatasetInfo) -> None:
         self.path = path
         self.info = info
 
     @classmethod
-    def open(cls, path: Place, *, verify: bool = False, on_bytes: Callable[[int], None] | None = None) -> Dataset:
-        """Open the data set at `path`, and check that its parts are there with their sizes.
+    def open(cls, path: AnyPath, *, verify: bool = False, on_bytes: Callable[[int], None] | None = None) -> Dataset:
+        """Open the data set at `path`, and check that all parts exist and have the right size.
 
         Args:
-            path: the directory, or the address of one elsewhere.
-            verify: also compare each part with its SHA-256, which reads every byte.
-            on_bytes: called while verifying with how many bytes were compared so far.
+            path: a directory or an address.
+            verify: also compare the SHA-256 of each part, which reads every byte.
+            on_bytes: progress callback with the number of bytes verified so far.
 
         Raises:
-            InputError: if it is no data set, was written by a newer version, or a part is missing or altered.
+            InputError: if it is not a data set, has a newer schema version, or a part is missing or altered.
         """
-        place = Location.parse(path)
-        info, sizes = read_manifest(place)
+        location = Location.parse(path)
+        info, sizes = read_manifest(location)
         for part in info.parts:
-            _check_size(place, part, sizes.get(part.path))
+            _check_size(location, part, sizes.get(part.path))
         if verify:
-            compared = 0
-            checksums = ahead((partial(sha256, place / part.path) for part in info.parts), SMALL_READS)
+            verified = 0
+            checksums = ahead((partial(sha256, location / part.path) for part in info.parts), CONCURRENT_READS)
             for part, checksum in zip(info.parts, checksums, strict=True):
                 if checksum != part.sha256:
-                    raise _altered(place, part, "its SHA-256 differs")
-                compared += part.bytes
+                    raise _altered(location, part, "its SHA-256 differs")
+                verified += part.bytes
                 if on_bytes is not None:
-                    on_bytes(compared)
-        return cls(place, info)
+                    on_bytes(verified)
+        return cls(location, info)
 
     @cached_property
     def ids(self) -> SampleIds:
-        """The samples' ids in storage order; only their columns are read."""
+        """The ids of all samples in storage order; reads only the id columns."""
         calls = (partial(group.read, ID_COLUMNS) for group in self.sample_groups)
-        table = pa.concat_tables(ahead(calls, SMALL_READS))
+        table = pa.concat_tables(ahead(calls, CONCURRENT_READS))
         return SampleIds(**{name: IdColumn(table[name]) for name in ID_COLUMNS})
 
     def read(self, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Iterator[Sample]:
-        """Read samples in storage order, whatever the order of `rows`; only their row groups are read.
+        """Read samples in storage order; only the row groups that contain `rows` are read.
 
         Args:
-            rows: row numbers in 0..N-1, each counting once; all rows if not given.
+            rows: row numbers in 0..N-1 in any order; duplicates are ignored. All rows by default.
 
         Raises:
             InputError: if a part is damaged, or an image cannot be decoded.
@@ -132,61 +132,61 @@ class Dataset:
             yield decode_sample(encoded, bg=bg, where=str(part))
 
     def read_encoded(self, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Iterator[EncodedSample]:
-        """Read as `read` does, but leave the images as they are stored."""
+        """Like `read`, without decoding the images."""
         for _, encoded in self._read_encoded(rows):
             yield encoded
 
     def backgrounds(self, bg_ids: Iterable[str] | None = None) -> Iterator[tuple[str, Pixels]]:
-        """Read backgrounds in storage order, each decoded once: its id, and (H, W, 3) RGB.
+        """Read backgrounds in storage order: the id and (H, W, 3) RGB.
 
         Args:
-            bg_ids: which ones; all if not given.
+            bg_ids: ids to read; all by default.
 
         Raises:
-            InputError: if there is no such background, a part is damaged, or an image cannot be decoded.
+            InputError: if a background does not exist, a part is damaged, or an image cannot be decoded.
         """
-        wanted = set(self._group_of_background) if bg_ids is None else set(bg_ids)
-        for part, bg_id, bg in self._background_rows(wanted):
+        selected = set(self._group_of_background) if bg_ids is None else set(bg_ids)
+        for part, bg_id, bg in self._background_rows(selected):
             yield bg_id, decode_photo(bg, f"background {bg_id} in {part}")
 
     def _read_encoded(self, rows: Sequence[int] | NDArray[np.int64] | None) -> Iterator[tuple[Location, EncodedSample]]:
         total = self.info.counts.samples
-        wanted = np.arange(total) if rows is None else np.unique(np.asarray(rows, np.int64))
-        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < total:
-            raise ValueError(f"Row numbers must be in 0..{total - 1}, not {wanted[0]}..{wanted[-1]}.")
+        selected = np.arange(total) if rows is None else np.unique(np.asarray(rows, np.int64))
+        if len(selected) and not 0 <= selected[0] <= selected[-1] < total:
+            raise ValueError(f"Row numbers must be in 0..{total - 1}, not {selected[0]}..{selected[-1]}.")
         chosen = []
         for group in self.sample_groups:
-            start, stop = np.searchsorted(wanted, [group.first, group.first + group.rows])
+            start, stop = np.searchsorted(selected, [group.first, group.first + group.rows])
             if start < stop:
-                chosen.append((group, wanted[start:stop] - group.first))
+                chosen.append((group, selected[start:stop] - group.first))
         tables = self._tables((group for group, _ in chosen), SAMPLE_COLUMNS.names)
         backgrounds: dict[str, bytes] = {}
-        for (group, places), table in zip(chosen, tables, strict=True):
-            bg_ids = [table["bg_id"][place].as_py() for place in places]
+        for (group, indices), table in zip(chosen, tables, strict=True):
+            bg_ids = [table["bg_id"][index].as_py() for index in indices]
             backgrounds = self._encoded_backgrounds(set(bg_ids), backgrounds)
-            for place, bg_id in zip(places, bg_ids, strict=True):
-                # One by one: as a list, the images would be in memory twice.
-                values = {name: table[name][place].as_py() for name in SAMPLE_COLUMNS.names}
+            for index, bg_id in zip(indices, bg_ids, strict=True):
+                # Row by row: a list of all images would double the memory.
+                values = {name: table[name][index].as_py() for name in SAMPLE_COLUMNS.names}
                 yield group.path, EncodedSample(bg=backgrounds[bg_id], **values)
 
     def _tables(self, groups: Iterable[RowGroup], columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Read one row group after the other, the next already while one is worked on."""
-        depth = GROUPS_AHEAD_ELSEWHERE if self.path.scheme else GROUPS_AHEAD
+        """Read row groups in order, ahead of the consumer."""
+        depth = PREFETCHED_GROUPS_REMOTE if self.path.scheme else PREFETCHED_GROUPS
         return ahead((partial(group.read, columns) for group in groups), depth)
 
-    def _encoded_backgrounds(self, wanted: set[str], known: dict[str, bytes]) -> dict[str, bytes]:
-        """Read those of one row group's samples; `known` are those of the group before."""
-        found = {bg_id: bg for bg_id, bg in known.items() if bg_id in wanted}
-        return found | {bg_id: bg for _, bg_id, bg in self._background_rows(wanted - found.keys())}
+    def _encoded_backgrounds(self, bg_ids: set[str], known: dict[str, bytes]) -> dict[str, bytes]:
+        """Encoded backgrounds of one row group of samples; `known` are those of the previous group."""
+        found = {bg_id: bg for bg_id, bg in known.items() if bg_id in bg_ids}
+        return found | {bg_id: bg for _, bg_id, bg in self._background_rows(bg_ids - found.keys())}
 
     def _background_rows(self, bg_ids: set[str]) -> Iterator[tuple[Location, str, bytes]]:
-        """The part, the id and the encoded image of each of `bg_ids`, in storage order."""
+        """Part, id and encoded image of each of `bg_ids`, in storage order."""
         ids_of_group: dict[int, set[str]] = {}
         for bg_id in bg_ids:
             if bg_id not in self._group_of_background:
                 raise InputError(
-                    f"The data set '{self.path}' has no background '{bg_id}'; correct the id, or write the "
-                    "data set again."
+                    f"The data set '{self.path}' has no background '{bg_id}'; correct the id, or write the data set "
+                    "again."
                 )
             ids_of_group.setdefault(self._group_of_background[bg_id], set()).add(bg_id)
         numbers = sorted(ids_of_group)
@@ -209,45 +209,45 @@ class Dataset:
 
     @cached_property
     def _group_of_background(self) -> dict[str, int]:
-        tables = ahead((partial(group.read, ["bg_id"]) for group in self.background_groups), SMALL_READS)
+        tables = ahead((partial(group.read, ["bg_id"]) for group in self.background_groups), CONCURRENT_READS)
         return {bg_id: number for number, table in enumerate(tables) for bg_id in table["bg_id"].to_pylist()}
 
 
-def read_manifest(place: Location) -> tuple[DatasetInfo, dict[str, int]]:
-    """What the data set at `place` says of itself, and the bytes of each file that is there.
+def read_manifest(location: Location) -> tuple[DatasetInfo, dict[str, int]]:
+    """Read the `dataset.json` of a data set, and the sizes in bytes of the files in its directory.
 
     Raises:
-        InputError: if there is no data set, it cannot be reached, or it was written by a newer version.
+        InputError: if there is no data set, it cannot be reached, or it has a newer schema version.
     """
-    manifest = place / MANIFEST_NAME
+    manifest = location / MANIFEST_NAME
     try:
-        sizes = place.files()
+        sizes = location.files()
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"The data set '{place}' does not exist; give the directory of a data set.") from None
+        raise InputError(f"The data set '{location}' does not exist; give the directory of a data set.") from None
     except OSError as error:
-        raise refused(place, error) or _unreadable(manifest, error) from error
+        raise unavailable(location, error) or _unreadable(manifest, error) from error
     if MANIFEST_NAME not in sizes:
         raise InputError(
-            f"The data set '{place}' has no {MANIFEST_NAME}; give the directory of a data set, as 'twinhead import' "
-            "makes one of a folder of images."
+            f"The data set '{location}' has no {MANIFEST_NAME}; give the directory of a data set, such as one made by "
+            "'twinhead import'."
         )
     try:
         with manifest.open_input() as file:
             text = file.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise refused(manifest, error) or _unreadable(manifest, error) from error
+        raise unavailable(manifest, error) or _unreadable(manifest, error) from error
     return DatasetInfo.from_json(text, str(manifest)), sizes
 
 
 def _write_parts(
     samples: Iterable[EncodedSample],
-    place: Building,
+    pending: PendingDataset,
     source: dict[str, Any],
     on_sample: Callable[[int], None] | None,
     part_bytes: int,
 ) -> DatasetInfo:
     intake = Intake()
-    writer = partial(PartsWriter, place.directory, part_bytes=part_bytes, mark=place.mark)
+    writer = partial(PartsWriter, pending.directory, part_bytes=part_bytes, mark=pending.mark)
     with (
         writer("samples", SAMPLE_COLUMNS, group_bytes=SAMPLE_GROUP_BYTES) as sample_parts,
         writer("backgrounds", BACKGROUND_COLUMNS, group_bytes=BACKGROUND_GROUP_BYTES) as background_parts,

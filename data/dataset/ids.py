@@ -1,4 +1,4 @@
-"""Ids by the hundred thousand: held as Arrow holds them, or, where it only matters whether one came before, hashed."""
+"""Memory-efficient collections of hundreds of thousands of ids: an Arrow column, and a set of hashes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import overload
 import numpy as np
 import pyarrow as pa
 
-AT_ONCE = 4096
-"""Ids that are Python objects at a time."""
+CHUNK_IDS = 4096
+"""Ids that exist as Python objects at the same time."""
 
 
 class IdColumn(Sequence[str]):
-    """A sequence of ids that never changes; equal to any sequence of the same ids."""
+    """An immutable sequence of ids; equal to any sequence of the same ids."""
 
     def __init__(self, ids: Sequence[str] | pa.Array | pa.ChunkedArray) -> None:
         if not isinstance(ids, pa.Array | pa.ChunkedArray):
             ids = pa.array(ids, pa.string())
-        # As one: a dictionary for each chunk would be many.
+        # Combined, because a chunked array has a dictionary per chunk.
         plain = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        first = plain.slice(0, AT_ONCE)
-        # To count ids that all differ would take more memory than they do.
+        # Only the first ids are counted: counting unique ids takes more memory than the ids.
+        first = plain.slice(0, CHUNK_IDS)
         self._ids: pa.Array = plain.dictionary_encode() if 2 * len(first.unique()) < len(first) else plain
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes."""
+        """Memory of the ids in bytes."""
         return int(self._ids.nbytes)
 
     def __len__(self) -> int:
@@ -43,8 +43,8 @@ class IdColumn(Sequence[str]):
         return str(self._ids[int(index)].as_py())
 
     def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), AT_ONCE):
-            yield from self._ids.slice(start, AT_ONCE).to_pylist()
+        for start in range(0, len(self), CHUNK_IDS):
+            yield from self._ids.slice(start, CHUNK_IDS).to_pylist()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
@@ -58,13 +58,14 @@ class IdColumn(Sequence[str]):
 
 
 class SeenIds:
-    """Which ids came before, in 16 bytes each: of SHA-256, as two numbers, the rows sorted by the first.
+    """A set of ids with 16 bytes per id: the first half of the SHA-256.
 
-    Two ids of 400,000 are taken for one with a probability of 2e-28.
+    The probability that two of 400,000 ids collide is 2e-28.
     """
 
     def __init__(self) -> None:
         self._sorted = np.zeros((0, 2), np.uint64)
+        """Hashes as two numbers, sorted by the first."""
         self._recent: set[tuple[int, int]] = set()
 
     def __contains__(self, id_: str) -> bool:
@@ -72,18 +73,18 @@ class SeenIds:
         if hashed in self._recent:
             return True
         first = self._sorted[:, 0]
-        place = int(np.searchsorted(first, np.uint64(hashed[0])))
-        while place < len(first) and first[place] == hashed[0]:
-            if self._sorted[place, 1] == hashed[1]:
+        index = int(np.searchsorted(first, np.uint64(hashed[0])))
+        while index < len(first) and first[index] == hashed[0]:
+            if self._sorted[index, 1] == hashed[1]:
                 return True
-            place += 1
+            index += 1
         return False
 
     def add(self, id_: str) -> None:
-        """Remember an id."""
+        """Add an id."""
         self._recent.add(_hashed(id_))
-        # Merged less often as there are more: every sample costs the same on average.
-        if len(self._recent) >= max(AT_ONCE, len(self._sorted) // 8):
+        # The threshold grows with the array, so the average cost per id is constant.
+        if len(self._recent) >= max(CHUNK_IDS, len(self._sorted) // 8):
             merged = np.concatenate([self._sorted, np.array(list(self._recent), np.uint64)])
             self._sorted = merged[np.argsort(merged[:, 0])]
             self._recent.clear()

@@ -1,6 +1,6 @@
-"""What happens to a sample on its way into a data set: it is checked, counted and measured.
+"""Check the samples that are written to a data set, count them, and compute statistics.
 
-Shapes: H and W height and width in pixels.
+Shapes: H and W are height and width in pixels.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from data.schema import EncodedSample, Pixels
 
 DECODED_BYTES = 64 * 2**20
-"""How many bytes of decoded backgrounds are kept."""
+"""Limit for decoded backgrounds in memory."""
 
 
 class Intake:
-    """Checks samples as they come, and gathers what `dataset.json` says of them."""
+    """Checks samples one by one, and collects the counts and statistics for `dataset.json`."""
 
     def __init__(self) -> None:
         self.statistics = StatisticsGatherer()
@@ -32,24 +32,27 @@ class Intake:
         self.samples = 0
         self.foregrounds: set[str] = set()
         self.backgrounds: dict[str, bytes] = {}
-        """SHA-256 of each background's encoded bytes."""
+        """SHA-256 of the encoded bytes of each background."""
         self._sample_ids = SeenIds()
         self._decoded = DecodedBackgrounds()
 
     def take(self, encoded: EncodedSample) -> bool:
-        """Whether the sample's background is new.
+        """Check and count a sample.
+
+        Returns:
+            Whether its background is new.
 
         Raises:
             InputError: if the sample cannot be stored.
         """
         if encoded.sample_id in self._sample_ids:
-            raise InputError(f"The sample id '{encoded.sample_id}' comes twice; give each sample an id of its own.")
+            raise InputError(f"The sample id '{encoded.sample_id}' occurs twice; give each sample its own id.")
         digest = hashlib.sha256(encoded.bg).digest()
         is_new = encoded.bg_id not in self.backgrounds
         if self.backgrounds.setdefault(encoded.bg_id, digest) != digest:
             raise InputError(
-                f"The background id '{encoded.bg_id}' of sample '{encoded.sample_id}' stands for another "
-                "image than before; give each background an id of its own."
+                f"The background id '{encoded.bg_id}' of sample '{encoded.sample_id}' is used for another image "
+                "already; give each background its own id."
             )
         bg = self._decoded.get(encoded.bg_id, encoded.bg, f"bg of sample {encoded.sample_id}")
         sample = decode_sample(encoded, bg=bg, where="the samples to write")
@@ -64,13 +67,13 @@ class Intake:
 
 
 class DecodedBackgrounds:
-    """The backgrounds that were used last, decoded, up to `DECODED_BYTES`."""
+    """A cache of the most recently used backgrounds, decoded, up to `DECODED_BYTES`."""
 
     def __init__(self) -> None:
         self._pixels = LruCache[str, "Pixels"](DECODED_BYTES)
 
     def get(self, bg_id: str, encoded: bytes, where: str) -> Pixels:
-        """(H, W, 3) RGB; marked as not to be written to, since several samples share it."""
+        """Decode a background: (H, W, 3) RGB, read-only because samples share it."""
         return self._pixels.get(bg_id, partial(_decode_shared, encoded, where))
 
 

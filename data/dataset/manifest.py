@@ -1,4 +1,4 @@
-"""What `dataset.json` says of a data set: counts, sizes, statistics, the parts and their checksums."""
+"""Content of `dataset.json`: counts, sizes, statistics, the parts and their checksums."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PartKind = Literal["samples", "backgrounds"]
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How many distinct ids there are of each."""
+    """Numbers of distinct ids."""
 
     samples: int
     backgrounds: int
@@ -30,7 +30,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A size in pixels, and how many samples have it."""
+    """A size in pixels, and the number of samples with it."""
 
     height: int
     width: int
@@ -39,62 +39,62 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One Parquet file of the data set."""
+    """A Parquet file of the data set."""
 
     path: str
-    """File name, in the data set's directory."""
+    """File name in the directory of the data set."""
     kind: PartKind
     rows: int
     bytes: int
-    """Size of the file."""
+    """File size."""
     sha256: str
-    """Of the file, in hexadecimal."""
+    """SHA-256 of the file, in hexadecimal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """A data set's description, as `dataset.json` holds it."""
+    """Description of a data set, the content of `dataset.json`."""
 
     schema_version: int
     counts: Counts
     sizes: tuple[Size, ...]
-    """By height, then width."""
+    """Sorted by height, then width."""
     statistics: Statistics
     depth_polarity: Literal["far-bright"]
-    """What the stored depth means, whatever the source was."""
+    """Polarity of the stored depth; the same for all sources."""
     parts: tuple[Part, ...]
     """In storage order."""
     fingerprint: str
-    """SHA-256 of the ids and encoded images of all rows, however they are split into parts."""
+    """SHA-256 of the ids and encoded images of all rows; independent of the division into parts."""
     source: dict[str, Any]
-    """Where the data came from, as JSON values; the writer's caller decides what it says."""
+    """Origin of the data, as JSON values; see `write_dataset`."""
 
     def parts_of(self, kind: PartKind) -> list[Part]:
         """The parts of one kind, in storage order."""
         return [part for part in self.parts if part.kind == kind]
 
     def to_json(self) -> str:
-        """Return the text of `dataset.json`."""
+        """Serialise to the text of `dataset.json`."""
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DatasetInfo:
-        """Return what `text` says.
+        """Parse the text of a `dataset.json`.
 
         Args:
-            text: of a `dataset.json`.
-            where: the file, for the error's sentence.
+            text: content of the file.
+            where: the file, for error messages.
 
         Raises:
-            InputError: if it is not a description that this version can read.
+            InputError: if the text is not valid, or has a newer schema version.
         """
         try:
             values = json.loads(text)
             version = values["schema_version"]
             if isinstance(version, int) and version > SCHEMA_VERSION:
                 raise InputError(
-                    f"The data set of '{where}' was written by a newer Twinhead (its schema version is "
-                    f"{version}, this one reads up to {SCHEMA_VERSION}); upgrade Twinhead."
+                    f"The data set of '{where}' was written by a newer Twinhead (schema version {version}; this "
+                    f"version reads up to {SCHEMA_VERSION}); upgrade Twinhead."
                 )
             return _adapter().validate_python(values)
         except ValidationError as error:
@@ -107,7 +107,7 @@ class DatasetInfo:
 
 @functools.cache
 def _adapter() -> TypeAdapter[DatasetInfo]:
-    """Made once: it takes longer than what it is used for."""
+    """Cached: building the adapter takes longer than a validation."""
     return TypeAdapter(DatasetInfo)
 
 

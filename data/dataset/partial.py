@@ -1,16 +1,16 @@
-"""A directory that is written beside its destination and then renamed: it appears whole, or not at all.
+"""Write a directory atomically: fill a temporary directory beside the destination, then rename it.
 
     with partial_directory(destination) as path:
         ...                       # fill `path`
         path.rename(destination)
 
-`path` is `.NAME.partial-TOKEN/NAME`. Beside it lies a lock file that its writer holds locked (flock). The kernel
-releases the lock when the process ends, however it ends, so the next writer into the same parent directory can tell a
-directory that was abandoned from one that is in use, and removes it.
+`path` is `.NAME.partial-TOKEN/NAME`. The writer holds a lock (flock) on a file beside it. The kernel releases the lock
+when the process ends for any reason, so the next writer into the same parent directory can recognise and remove
+abandoned directories.
 
-Assumptions: on a network file system, flock either works between hosts (NFS since Linux 2.6.12), or fails, or holds on
-one host only (the NFS mount options nolock and local_lock). Because of the last, a directory is only removed by the
-host that wrote it; the lock file names it. Where flock fails, nothing is ever removed.
+On a network file system, flock works between hosts (NFS since Linux 2.6.12), fails, or works on one host only (NFS
+mount options nolock and local_lock). Because of the last case, the lock file names the host, and only that host removes
+the directory. If flock fails, nothing is removed.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 LOCK_NAME = "lock"
 MAGIC = "twinhead"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""The same in all containers of a machine until it is booted again."""
+"""Identical in all containers of a machine until the next boot."""
 _NAME = re.compile(r"\..+\.partial-[0-9a-f]{8}")
 
 
 @contextlib.contextmanager
 def partial_directory(destination: Path) -> Iterator[Path]:
-    """Make an empty directory to be filled and renamed to `destination`; what is not renamed is removed at the end.
+    """Yield an empty directory that the caller fills and renames to `destination`; otherwise it is removed at the end.
 
-    Directories that killed writers left in the same parent are removed first.
+    Abandoned directories of killed writers in the same parent are removed first.
 
     Args:
-        destination: its missing parents are made.
+        destination: missing parents are created.
 
     Raises:
-        OSError: if the directory cannot be made.
+        OSError: if the directory cannot be created.
     """
     remove_abandoned(destination.parent)
     work, lock = _claim(destination)
@@ -60,7 +60,7 @@ def partial_directory(destination: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the partial directories in `parent` whose writers ended without removing them."""
+    """Remove the partial directories in `parent` whose writers were killed."""
     for work in parent.glob(".*.partial-*"):
         if _NAME.fullmatch(work.name) and work.is_dir() and not work.is_symlink():
             with contextlib.suppress(OSError):
@@ -76,19 +76,27 @@ def final_path(path: Path) -> Path:
 
 
 def nearest_parent(path: Path) -> Path:
-    """The first of a path's parents, from below, that exists."""
+    """The nearest existing parent of a path."""
     return next(parent for parent in path.absolute().parents if os.path.lexists(parent))
 
 
 def unwritable(path: Path) -> OSError | None:
-    """Why nothing can be made at `path`, with the parent that does not take it; None if nothing speaks against it."""
+    """Check whether `path` can be created.
+
+    Returns:
+        None if it can, else an error with the nearest existing parent as its file name.
+    """
     parent = nearest_parent(path)
     number = errno.ENOTDIR if not parent.is_dir() else 0 if os.access(parent, os.W_OK | os.X_OK) else errno.EACCES
     return OSError(number, os.strerror(number), str(parent)) if number else None
 
 
 def _claim(destination: Path) -> tuple[Path, int]:
-    """Make a working directory, and lock it: its path, and the descriptor that holds the lock."""
+    """Create and lock a working directory.
+
+    Returns:
+        Its path, and the file descriptor that holds the lock.
+    """
     while True:
         work = destination.with_name(f".{destination.name}.partial-{secrets.token_hex(4)}")
         work.mkdir(parents=True)
@@ -98,7 +106,7 @@ def _claim(destination: Path) -> tuple[Path, int]:
             if _is_locked(lock, work / LOCK_NAME):
                 os.write(lock, _owner().encode())
                 return work, lock
-        except FileNotFoundError:  # another process took the empty directory for an abandoned one
+        except FileNotFoundError:  # another process removed the empty directory as abandoned
             continue
         except OSError:  # such as a full disk
             _remove(work)
@@ -107,7 +115,7 @@ def _claim(destination: Path) -> tuple[Path, int]:
 
 
 def _is_locked(lock: int, path: Path) -> bool:
-    """Whether the lock file at `path` is ours now; False if another process is removing it."""
+    """Lock the file at `path`; False if another process is removing it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -124,12 +132,12 @@ def _remove_if_abandoned(work: Path) -> None:
     try:
         lock = os.open(work / LOCK_NAME, os.O_RDWR)
     except FileNotFoundError:
-        work.rmdir()  # only if it is empty: else it is not ours
+        work.rmdir()  # fails if it is not empty: then it is not a partial directory
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         owner = os.read(lock, 1000).decode(errors="replace")
-        if not owner:  # killed before it wrote its name, so before it made anything else
+        if not owner:  # the writer was killed before it wrote anything else
             (work / LOCK_NAME).unlink()
             work.rmdir()
         elif _is_from_here(owner):
@@ -139,7 +147,7 @@ def _remove_if_abandoned(work: Path) -> None:
 
 
 def _remove(work: Path) -> None:
-    """The lock file goes last: a removal that is cut off can be continued by the next process."""
+    """Remove the lock file last, so that the next process can continue an interrupted removal."""
     for path in work.glob("*"):
         if path.name != LOCK_NAME:
             shutil.rmtree(path, ignore_errors=True)
@@ -149,12 +157,12 @@ def _remove(work: Path) -> None:
 
 
 def _owner() -> str:
-    """Who writes, as three lines of the lock file."""
+    """Content of the lock file: three lines that identify the host."""
     return f"{MAGIC}\n{socket.gethostname()}\n{_boot_id()}\n"
 
 
 def _is_from_here(owner: str) -> bool:
-    """Whether a lock file was written on this host, before or after it was booted last."""
+    """Whether the lock file was written on this host, also before its last boot."""
     lines = owner.splitlines()
     if len(lines) != 3 or lines[0] != MAGIC:
         return False

@@ -1,6 +1,6 @@
-"""The Parquet parts of a data set: rows of ids and encoded images, written and read by row group.
+"""Write and read the Parquet parts of a data set by row group: rows of ids and encoded images.
 
-Images are compressed already, so their columns are not; each page carries a checksum that reading verifies.
+Image columns are not compressed, because the images are. Each page has a checksum that is verified when it is read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
@@ -16,28 +17,28 @@ import pyarrow.parquet as pq
 
 from data.dataset.manifest import Part
 from data.dataset.partial import final_path
-from data.dataset.storage import Location, refused
+from data.dataset.storage import Location, unavailable
 from data.disk import disk_error
 from data.errors import InputError
 from data.parallel import ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from data.dataset.manifest import PartKind
 
-HASHED_AT_ONCE = 4 * 2**20
-FOOTERS_AT_ONCE = 8
+HASH_BLOCK_BYTES = 4 * 2**20
+CONCURRENT_FOOTERS = 8
 
 Row = dict[str, str | bytes]
 
 
 class PartsWriter:
-    """Writes rows to KIND-00000.parquet, KIND-00001.parquet, …, and holds one row group in memory at most.
+    """Writes rows to KIND-00000.parquet, KIND-00001.parquet, …, with at most one row group in memory.
 
-    A part ends when it holds `part_bytes` of ids and images, a row group at `group_bytes`. A `mark` stands in the
-    parts' names: KIND-00000-MARK.parquet.
+    A part ends at `part_bytes` of ids and images, a row group at `group_bytes`. With a `mark`, the names are
+    KIND-00000-MARK.parquet.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class PartsWriter:
         """Append a row with a value for every column of the schema.
 
         Raises:
-            InputError: if the disk does not take it.
+            InputError: if it cannot be written.
         """
         size = 0
         for name in self._schema.names:
@@ -98,17 +99,17 @@ class PartsWriter:
             self._flush()
 
     def finish(self) -> tuple[Part, ...]:
-        """Write what is left, and return all parts in storage order.
+        """Write the remaining rows, and return all parts in storage order.
 
         Raises:
-            InputError: if the disk does not take it.
+            InputError: if they cannot be written.
         """
         if self._bytes:
             self._finish_part()
         return tuple(self._parts)
 
     def digest(self) -> bytes:
-        """SHA-256 of the rows: of each column's value its length in 8 bytes, high first, and its bytes."""
+        """SHA-256 of all rows: the length (8 bytes, big-endian) and the bytes of each value."""
         return self._hash.digest()
 
     def _flush(self) -> None:
@@ -125,7 +126,7 @@ class PartsWriter:
             self._flush()
         writer, file = self._writer, self._file
         if writer is None or file is None:
-            raise AssertionError("A part that is finished has rows.")
+            raise AssertionError("A finished part must have rows.")
         with writing_to(self._directory):
             writer.close()
             file.close()
@@ -146,29 +147,25 @@ class PartsWriter:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A run of rows that is read at once."""
+    """A row group of a part, the unit of reading."""
 
     path: Location
-    """The part that it is in."""
+    """The part."""
     number: int
-    """Its number in the part."""
+    """Number of the row group in the part."""
     first: int
     """Row number of its first row, over all parts of the kind."""
     rows: int
     footer: pq.FileMetaData = field(repr=False, compare=False)
-    """The part's, so that it is read once."""
+    """Footer of the part, so that it is read only once."""
 
     def read(self, columns: Sequence[str], *, checked: bool = True) -> pa.Table:
-        """Return the named columns.
-
-        Args:
-            columns: some of the schema's.
-            checked: compare the pages with their checksums.
+        """Read columns of the schema; verify the page checksums if `checked`.
 
         Raises:
-            InputError: if the part is damaged or gone.
+            InputError: if the part is damaged or missing.
         """
-        with _read(self.path), _open_reader(self.path, self.footer, checked=checked) as file:
+        with _reading(self.path), _open_reader(self.path, self.footer, checked=checked) as file:
             table = file.read_row_group(self.number, columns=list(columns), use_threads=False)
             if checked:
                 table.validate(full=True)
@@ -176,17 +173,17 @@ class RowGroup:
 
 
 def row_groups(directory: Location, parts: Sequence[Part], schema: pa.Schema) -> Iterator[RowGroup]:
-    """Row groups of `parts` in storage order; only the parts' footers are read, several at once.
+    """List the row groups of `parts` in storage order; reads only the footers, several concurrently.
 
     Raises:
-        InputError: if a part is damaged, or is not what `dataset.json` says.
+        InputError: if a part is damaged, or differs from `dataset.json`.
     """
     first = 0
-    footers = ahead((_reading_footer(directory / part.path) for part in parts), FOOTERS_AT_ONCE)
+    footers = ahead((partial(_read_footer, directory / part.path) for part in parts), CONCURRENT_FOOTERS)
     for part, footer in zip(parts, footers, strict=True):
         path = directory / part.path
         counts = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
-        with _read(path):
+        with _reading(path):
             stored = footer.schema.to_arrow_schema()
         if not stored.equals(schema) or sum(counts) != part.rows:
             raise InputError(
@@ -200,24 +197,20 @@ def row_groups(directory: Location, parts: Sequence[Part], schema: pa.Schema) ->
 
 @contextlib.contextmanager
 def writing_to(directory: Location) -> Iterator[None]:
-    """Turn what the filesystem refuses into a sentence that names the place.
+    """Convert file system errors of a block that writes to `directory`.
 
     Raises:
-        DiskError: if it is full or has another fault of its own.
-        InputError: if it refuses for another reason.
+        DiskError: if the file system is full or has another fault.
+        InputError: for any other reason.
     """
     try:
         yield
     except OSError as error:
         local = directory.local
         place = directory if local is None else Location.parse(final_path(local).parent)
-        fault = None if directory.scheme else disk_error(error, place.path)
-        raise (
-            fault
-            or refused(place, error)
-            or InputError(
-                f"The data set cannot be written to '{place}' ({error}); free space there, or give another place."
-            )
+        fault = unavailable(place, error) if local is None else disk_error(error, place.path)
+        raise fault or InputError(
+            f"The data set cannot be written to '{place}' ({error}); make it writable, or give another destination."
         ) from error
 
 
@@ -228,14 +221,14 @@ def sha256(path: Location) -> str:
         InputError: if it cannot be read.
     """
     digest = hashlib.sha256()
-    with _read(path), path.open_input() as file:
-        while block := file.read(HASHED_AT_ONCE):
+    with _reading(path), path.open_input() as file:
+        while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
 
 
 class _HashedFile:
-    """A file that is written to, its size and its checksum: what was sent elsewhere need not be fetched again."""
+    """An output file that computes its size and checksum while it is written, without reading it again."""
 
     def __init__(self, file: pa.NativeFile) -> None:
         self.bytes = 0
@@ -256,7 +249,7 @@ class _HashedFile:
         return len(content)
 
     def flush(self) -> None:
-        """What is on its way arrives when the file is closed."""
+        """Do nothing: the content is flushed on close."""
 
     def close(self) -> None:
         self._file.close()
@@ -271,8 +264,7 @@ def _open_writer(file: _HashedFile, schema: pa.Schema) -> pq.ParquetWriter:
         file,
         schema,
         compression={name: "zstd" if name in texts else "none" for name in schema.names},
-        # The checksums do not cover dictionaries.
-        use_dictionary=False,
+        use_dictionary=False,  # page checksums do not cover dictionaries
         write_statistics=texts,
         write_page_checksum=True,
     )
@@ -280,30 +272,26 @@ def _open_writer(file: _HashedFile, schema: pa.Schema) -> pq.ParquetWriter:
 
 @contextlib.contextmanager
 def _open_reader(path: Location, footer: pq.FileMetaData | None, *, checked: bool = True) -> Iterator[pq.ParquetFile]:
-    # Elsewhere, a row group is fetched in one piece.
+    pre_buffer = bool(path.scheme)  # fetch a remote row group in one request
     with (
         path.open_input() as file,
-        pq.ParquetFile(
-            file, metadata=footer, pre_buffer=bool(path.scheme), page_checksum_verification=checked
-        ) as reader,
+        pq.ParquetFile(file, metadata=footer, pre_buffer=pre_buffer, page_checksum_verification=checked) as reader,
     ):
         yield reader
 
 
-def _reading_footer(path: Location) -> Callable[[], pq.FileMetaData]:
-    def read() -> pq.FileMetaData:
-        with _read(path), _open_reader(path, None) as file:
-            return file.metadata
-
-    return read
+def _read_footer(path: Location) -> pq.FileMetaData:
+    with _reading(path), _open_reader(path, None) as file:
+        return file.metadata
 
 
 @contextlib.contextmanager
-def _read(path: Location) -> Iterator[None]:
+def _reading(path: Location) -> Iterator[None]:
+    """Convert errors of a block that reads a part to InputError."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
-        raise refused(path, error) or InputError(
+        raise unavailable(path, error) or InputError(
             f"The part '{path}' cannot be read ({reason}); write the data set again."
         ) from error

@@ -1,7 +1,7 @@
-"""A data set appears at its destination only when it is whole, whatever kind of place that is.
+"""Publish a data set atomically: it appears at its destination only when it is complete.
 
-On this machine it is written beside its destination and renamed. Elsewhere nothing can be renamed: its parts are
-written where they stay, and dataset.json, without which they are no data set, is written last.
+A local data set is written beside its destination and renamed. Remote stores cannot rename: the parts are written in
+place, and `dataset.json`, without which they are not a data set, is written last.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from data.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from data.dataset.storage import Place
+    from data.dataset.storage import AnyPath
 
 
 @dataclass(frozen=True)
-class Building:
+class PendingDataset:
     """A data set that is being written."""
 
     directory: Location
-    """Where its parts go."""
+    """Directory for the parts."""
     mark: str
-    """What must be in their names."""
+    """Suffix that the names of the parts must have; see `PartsWriter`."""
     destination: Location
 
     def publish(self, manifest: str) -> None:
-        """Make it appear; all of its parts are written.
+        """Write `dataset.json`, and move the data set to its destination; call after all parts are written.
 
         Raises:
-            InputError: if something appeared at the destination before, or it cannot be written.
+            InputError: if the destination has appeared in the meantime, or cannot be written.
         """
         refuse_existing(self.destination)
         with writing_to(self.destination):
@@ -53,25 +53,25 @@ class Building:
                 path.rename(final)
 
 
-def refuse_existing(place: Place) -> None:
-    """Refuse a place where a data set cannot appear, before the work begins that makes it.
+def refuse_existing(path: AnyPath) -> None:
+    """Refuse a destination where no data set can be created.
 
     Args:
-        place: a directory, or the address of one elsewhere.
+        path: a directory or an address.
 
     Raises:
-        InputError: if there is something already, its parent cannot be written to, or it cannot be reached.
+        InputError: if it exists, its parent is not writable, or it cannot be reached.
     """
-    destination = Location.parse(place)
+    destination = Location.parse(path)
     if destination.local is None:
         with writing_to(destination):
             if (destination / MANIFEST_NAME).is_file():
                 raise InputError(
-                    f"The destination '{destination}' has a data set already; remove it, or give another one."
+                    f"The destination '{destination}' has a data set already; remove it, or give another destination."
                 )
         return
     if os.path.lexists(destination.local):
-        raise InputError(f"The destination '{destination}' exists already; remove it, or give another one.")
+        raise InputError(f"The destination '{destination}' exists already; remove it, or give another destination.")
     if error := unwritable(destination.local):
         raise InputError(
             f"The data set cannot be written to '{error.filename}' ({error.strerror}); give another destination."
@@ -79,18 +79,18 @@ def refuse_existing(place: Place) -> None:
 
 
 @contextlib.contextmanager
-def building(destination: Location) -> Iterator[Building]:
-    """Where to write a data set that is to appear at `destination`; nothing is left of it if that fails.
+def pending_dataset(destination: Location) -> Iterator[PendingDataset]:
+    """Yield a data set to write and publish at `destination`; if that fails, everything written is removed.
 
     Raises:
-        InputError: if there is something already, or it cannot be written.
+        InputError: if the destination exists or cannot be written.
     """
     refuse_existing(destination)
     if destination.local is None:
-        # No other writer's parts have its names, nor those of one that was killed.
+        # The mark separates the parts from those of other or killed writers.
         mark = secrets.token_hex(4)
         try:
-            yield Building(destination, mark, destination)
+            yield PendingDataset(destination, mark, destination)
         except BaseException:
             with contextlib.suppress(OSError, InputError):
                 _remove_parts(destination, mark)
@@ -99,11 +99,11 @@ def building(destination: Location) -> Iterator[Building]:
     with contextlib.ExitStack() as stack:
         with writing_to(destination):
             path = stack.enter_context(partial_directory(destination.local))
-        yield Building(Location.parse(path), "", destination)
+        yield PendingDataset(Location.parse(path), "", destination)
 
 
 def _remove_parts(directory: Location, mark: str) -> None:
-    """Remove what one writer wrote, and the mark of an empty directory that some stores leave then."""
+    """Remove the parts of one writer, and the empty-directory marker that some stores leave."""
     filesystem = directory.filesystem()
     for name in directory.files():
         if name.endswith(f"-{mark}.parquet"):
@@ -114,7 +114,7 @@ def _remove_parts(directory: Location, mark: str) -> None:
 
 
 def _write_last(manifest: Location, text: str) -> None:
-    """A manifest that was interrupted may be there: without its parts, it must not stay."""
+    """Write the manifest. If that fails, remove it: it must not remain without its parts."""
     try:
         with manifest.open_output() as file:
             file.write(text.encode())

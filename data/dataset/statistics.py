@@ -1,6 +1,6 @@
-"""Means and standard deviations of a data set's images, gathered one image at a time.
+"""Pixel means and standard deviations of a data set, computed one image at a time.
 
-They are exact: 8-bit pixels are counted by level, and the moments follow from the counts.
+The results are exact: pixels are counted by 8-bit level, and the moments follow from the counts.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 LEVELS = 256
 FOREGROUND_ABOVE = 127
-"""A mask's pixel is foreground above this level."""
+"""A mask pixel above this level is foreground."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelStatistics:
-    """Over all pixels of all images, with 255 counted as 1."""
+    """Moments over all pixels of all images, scaled to 0..1."""
 
     mean: tuple[float, ...]
-    """In 0..1, one number a channel."""
+    """In 0..1, one value per channel."""
     std: tuple[float, ...]
-    """In 0..0.5, one number a channel: of the population."""
+    """In 0..0.5, one value per channel; population standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFraction:
-    """Share of an image that its foreground covers (mask above 127), in 0..1, over the samples."""
+    """Share of the image covered by foreground (mask above 127), in 0..1, over the samples."""
 
     mean: float
     min: float
@@ -39,7 +39,7 @@ class MaskFraction:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What is known of a data set's pixels; a background counts once, however many samples it has."""
+    """Pixel statistics of a data set; each background counts once, not once per sample."""
 
     bg: ChannelStatistics
     fg_bg: ChannelStatistics
@@ -49,19 +49,19 @@ class Statistics:
 
 
 class ChannelMoments:
-    """Counts the levels of images with the same number of channels."""
+    """Counts pixel levels of images with the same number of channels."""
 
     def __init__(self, channels: int) -> None:
         self._counts = np.zeros((channels, LEVELS), np.int64)
 
     def add(self, pixels: Pixels) -> None:
-        """Count an image of (H, W, channels), or (H, W) for a single channel."""
+        """Add an image (H, W, channels), or (H, W) for a single channel."""
         planes = pixels.reshape(-1, len(self._counts))
         for channel, counts in enumerate(self._counts):
             counts += np.bincount(planes[:, channel], minlength=LEVELS)
 
     def result(self) -> ChannelStatistics:
-        """Moments of what was added; at least one pixel."""
+        """Moments of all added images; needs at least one pixel."""
         levels = np.arange(LEVELS) / (LEVELS - 1)
         weights = self._counts / self._counts.sum(axis=1, keepdims=True)
         mean = weights @ levels
@@ -70,7 +70,7 @@ class ChannelMoments:
 
 
 class StatisticsGatherer:
-    """Takes a data set's images as they come, in any order; what it holds does not grow."""
+    """Computes `Statistics` from images added in any order, in constant memory."""
 
     def __init__(self) -> None:
         self._bg = ChannelMoments(3)
@@ -83,11 +83,11 @@ class StatisticsGatherer:
         self._fraction_max = 0.0
 
     def add_background(self, bg: Pixels) -> None:
-        """Count a background, (H, W, 3); the caller gives each once."""
+        """Add a background (H, W, 3); call once per background."""
         self._bg.add(bg)
 
     def add_sample(self, fg_bg: Pixels, mask: Pixels, depth: Pixels) -> None:
-        """Count a sample's own images: (H, W, 3), (H, W) and (H, W)."""
+        """Add the other images of a sample: (H, W, 3), (H, W) and (H, W)."""
         self._fg_bg.add(fg_bg)
         self._mask.add(mask)
         self._depth.add(depth)
@@ -98,7 +98,7 @@ class StatisticsGatherer:
         self._fraction_max = max(self._fraction_max, fraction)
 
     def result(self) -> Statistics:
-        """Statistics of what was added; at least one background and one sample."""
+        """Statistics of all added images; needs at least one background and one sample."""
         return Statistics(
             bg=self._bg.result(),
             fg_bg=self._fg_bg.result(),

@@ -1,4 +1,4 @@
-"""What is broken in a row group: each picture is decoded, and of a damaged column what can be read is looked at."""
+"""Verify the images of a row group: decode each one, and check the readable part of damaged columns."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from data.dataset.storage import RefusedError
+from data.dataset.storage import UnavailableError
 from data.errors import InputError
+from data.image_files import PNG
 from data.images import decode_photo, decode_plane
 from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS
 
@@ -17,96 +18,95 @@ if TYPE_CHECKING:
 
     from data.dataset.parts import RowGroup
 
-Picture = Literal["bg", "fg_bg", "mask", "depth"]
-OF_SAMPLE: tuple[Picture, ...] = ("fg_bg", "mask", "depth")
-
-PNG = b"\x89PNG\r\n\x1a\n"
+ImageName = Literal["bg", "fg_bg", "mask", "depth"]
+SAMPLE_IMAGES: tuple[ImageName, ...] = ("fg_bg", "mask", "depth")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something that is broken."""
+    """A fault in a data set."""
 
     part: str
-    """File name, in the data set's directory."""
+    """File name in the directory of the data set."""
     reason: str
     sample_id: str | None = None
     bg_id: str | None = None
-    """Where it is a background."""
-    picture: Picture | None = None
+    """Only for a background."""
+    picture: ImageName | None = None
 
     def __str__(self) -> str:
-        of = f", sample {self.sample_id}" if self.sample_id else f", background {self.bg_id}" if self.bg_id else ""
-        return f"{self.part}{of}{f', {self.picture}' if self.picture else ''}: {self.reason}"
+        row = f", sample {self.sample_id}" if self.sample_id else f", background {self.bg_id}" if self.bg_id else ""
+        return f"{self.part}{row}{f', {self.picture}' if self.picture else ''}: {self.reason}"
 
 
 Shapes = dict[str, tuple[int, int] | None]
-"""Height and width of each background; None where it is broken."""
+"""Height and width of each background; None if it cannot be decoded."""
 
 
 @dataclass
-class Found:
-    """In a row group."""
+class GroupResult:
+    """Result for a row group."""
 
-    pictures: int = 0
+    images: int = 0
+    """Number of images that were decoded."""
     faults: list[Fault] = field(default_factory=list)
     shapes: Shapes = field(default_factory=dict)
 
 
-def check_backgrounds(group: RowGroup) -> Found:
-    """Decode the row group's backgrounds.
+def check_backgrounds(group: RowGroup) -> GroupResult:
+    """Decode the backgrounds of a row group.
 
     Raises:
-        RefusedError: if it is elsewhere and cannot be reached.
+        UnavailableError: if it is remote and cannot be reached.
     """
-    found = Found()
-    columns = _Columns(group, BACKGROUND_COLUMNS.names, found)
+    result = GroupResult()
+    columns = _Columns(group, BACKGROUND_COLUMNS.names, result)
     for row in range(group.rows):
         bg_id = columns.text("bg_id", row)
-        found.shapes[bg_id] = columns.decode("bg", row, bg_id=bg_id)
+        result.shapes[bg_id] = columns.decode("bg", row, bg_id=bg_id)
     columns.finish()
-    return found
+    return result
 
 
-def check_samples(group: RowGroup, backgrounds: Shapes, *, are_all: bool) -> Found:
-    """Decode the row group's pictures, and compare their sizes with those of `backgrounds`.
+def check_samples(group: RowGroup, backgrounds: Shapes, *, is_complete: bool) -> GroupResult:
+    """Decode the sample images of a row group, and compare their sizes with those of `backgrounds`.
 
     Args:
-        group: of samples.
-        backgrounds: those that were found.
-        are_all: none was lost, so that a sample without its background is a fault of the sample.
+        group: row group of samples.
+        backgrounds: shapes of the backgrounds in the data set.
+        is_complete: whether `backgrounds` has all of them, so that a missing one is a fault of the sample.
 
     Raises:
-        RefusedError: if it is elsewhere and cannot be reached.
+        UnavailableError: if it is remote and cannot be reached.
     """
-    found = Found()
-    columns = _Columns(group, SAMPLE_COLUMNS.names, found)
+    result = GroupResult()
+    columns = _Columns(group, SAMPLE_COLUMNS.names, result)
     for row in range(group.rows):
         sample_id, bg_id = columns.text("sample_id", row), columns.text("bg_id", row)
-        if are_all and bg_id not in backgrounds and columns.are_intact("bg_id"):
+        if is_complete and bg_id not in backgrounds and columns.is_intact("bg_id"):
             columns.add("bg", f"there is no background '{bg_id}'", sample_id=sample_id)
-        wanted = backgrounds.get(bg_id)
-        for picture in OF_SAMPLE:
-            shape = columns.decode(picture, row, sample_id=sample_id)
-            if shape and wanted and shape != wanted:
-                size, other = (f"{width}x{height}" for height, width in (shape, wanted))
-                columns.add(picture, f"it is {size}, but its background {bg_id} is {other}", sample_id=sample_id)
+        expected = backgrounds.get(bg_id)
+        for name in SAMPLE_IMAGES:
+            shape = columns.decode(name, row, sample_id=sample_id)
+            if shape and expected and shape != expected:
+                size, other = (f"{width}x{height}" for height, width in (shape, expected))
+                columns.add(name, f"it is {size}, but its background {bg_id} is {other}", sample_id=sample_id)
     columns.finish()
-    return found
+    return result
 
 
 class _Columns:
-    """A row group's columns: where one is damaged, what can still be read of it."""
+    """Columns of a row group; of a damaged column, the values that can still be read."""
 
-    def __init__(self, group: RowGroup, names: list[str], found: Found) -> None:
+    def __init__(self, group: RowGroup, names: list[str], result: GroupResult) -> None:
         self._group = group
-        self._found = found
+        self._result = result
         self._damaged: dict[str, str] = {}
-        self._named: set[str] = set()
+        self._reported: set[str] = set()
         self._tables: dict[str, pa.Table | None] = {}
         try:
             self._tables = dict.fromkeys(names, group.read(names))
-        except RefusedError:
+        except UnavailableError:
             raise
         except InputError:
             self._tables = {name: self._read(name) for name in names}
@@ -114,7 +114,7 @@ class _Columns:
     def _read(self, name: str) -> pa.Table | None:
         try:
             return self._group.read([name])
-        except RefusedError:
+        except UnavailableError:
             raise
         except InputError as error:
             self._damaged[name] = str(error)
@@ -122,11 +122,11 @@ class _Columns:
             return self._group.read([name], checked=False)
         return None
 
-    def are_intact(self, name: str) -> bool:
+    def is_intact(self, name: str) -> bool:
         return name not in self._damaged
 
     def text(self, name: str, row: int) -> str:
-        """An id, or, where it is lost, the number of the row."""
+        """The id in a row, or the row number if the id is lost."""
         table = self._tables[name]
         if table is not None:
             with contextlib.suppress(UnicodeDecodeError):
@@ -134,43 +134,43 @@ class _Columns:
         return f"in row {self._group.first + row}"
 
     def decode(
-        self, picture: Picture, row: int, *, sample_id: str | None = None, bg_id: str | None = None
+        self, name: ImageName, row: int, *, sample_id: str | None = None, bg_id: str | None = None
     ) -> tuple[int, int] | None:
-        """Height and width; None where the picture is broken, or lost with its column."""
-        table = self._tables[picture]
+        """Height and width of an image; None if it, or its column, cannot be decoded."""
+        table = self._tables[name]
         if table is None:
             return None
-        encoded = table[picture][row].as_py()
-        decode = decode_photo if picture in ("bg", "fg_bg") else decode_plane
+        encoded = table[name][row].as_py()
+        decode = decode_photo if name in ("bg", "fg_bg") else decode_plane
         try:
-            _check_png(encoded, picture)
-            height, width = decode(encoded, picture).shape[:2]
+            _check_png(encoded, name)
+            height, width = decode(encoded, name).shape[:2]
         except InputError as error:
-            self.add(picture, str(error), sample_id=sample_id, bg_id=bg_id)
+            self.add(name, str(error), sample_id=sample_id, bg_id=bg_id)
             return None
-        self._found.pictures += 1
+        self._result.images += 1
         return height, width
 
-    def add(self, picture: Picture, reason: str, *, sample_id: str | None = None, bg_id: str | None = None) -> None:
-        self._named.add(picture)
+    def add(self, name: ImageName, reason: str, *, sample_id: str | None = None, bg_id: str | None = None) -> None:
+        self._reported.add(name)
         part = self._group.path.name
-        self._found.faults.append(Fault(part=part, reason=reason, sample_id=sample_id, bg_id=bg_id, picture=picture))
+        self._result.faults.append(Fault(part=part, reason=reason, sample_id=sample_id, bg_id=bg_id, picture=name))
 
     def finish(self) -> None:
-        """Name the damage that no picture showed: an altered JPEG decodes to something else."""
+        """Report damaged columns in which every image can be decoded: an altered JPEG decodes to other pixels."""
         ids = "sample_id" if "sample_id" in self._tables else "bg_id"
         first, last = self.text(ids, 0), self.text(ids, self._group.rows - 1)
-        for name in self._damaged.keys() - self._named:
-            still = "" if self._tables[name] is None else ", though what is there can be decoded"
+        for name in self._damaged.keys() - self._reported:
+            still = "" if self._tables[name] is None else ", although it can be decoded"
             reason = f"the column '{name}' of {ids} {first} to {last} was altered{still}: {self._damaged[name]}"
-            self._found.faults.append(Fault(part=self._group.path.name, reason=reason))
+            self._result.faults.append(Fault(part=self._group.path.name, reason=reason))
 
 
 def _check_png(encoded: bytes, where: str) -> None:
-    """Compare a PNG's chunks with their checksums, which says more than a decoder that gives up.
+    """Verify the chunk checksums of a PNG file, which detects more than decoding; ignores other formats.
 
     Raises:
-        InputError: if one differs, or the file is cut off; other kinds of files are not looked at.
+        InputError: if a checksum differs, or the file is cut off.
     """
     if not encoded.startswith(PNG):
         return
@@ -178,8 +178,8 @@ def _check_png(encoded: bytes, where: str) -> None:
     while kind != b"IEND":
         end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")
         if end > len(encoded):
-            raise InputError(f"The picture '{where}' is a PNG file that is cut off; replace it by a whole one.")
+            raise InputError(f"The image '{where}' is a PNG file that is cut off; replace it by a whole one.")
         kind = encoded[start + 4 : start + 8]
         if zlib.crc32(encoded[start + 4 : end - 4]) != int.from_bytes(encoded[end - 4 : end], "big"):
-            raise InputError(f"The picture '{where}' was altered from its byte {start} on; replace it by a whole one.")
+            raise InputError(f"The image '{where}' was altered from byte {start} on; replace it by a whole one.")
         start = end

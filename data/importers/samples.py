@@ -123,7 +123,7 @@ class SampleReader:
         if majority is None:
             sizes = ", ".join(f"{NOUNS[role]} {_size(shape)}" for role, shape in shapes.items())
             sentence = (
-                f"The images of sample '{quadruple.sample_id}' differ in size ({sizes}); use one size in a sample."
+                f"The images of sample '{quadruple.sample_id}' differ in size ({sizes}); use one size per sample."
             )
             self._add_problem("size", "mask", quadruple.mask, sentence, quadruple)
             return False

@@ -292,7 +292,7 @@ def test_no_samples_are_refused(tmp_path: Path) -> None:
 
 def test_sample_id_that_comes_twice_is_refused(tmp_path: Path) -> None:
     """With two samples of one id, a split by sample could not be told apart from a leak."""
-    with pytest.raises(InputError, match="'s1' comes twice"):
+    with pytest.raises(InputError, match="'s1' occurs twice"):
         write_dataset([*samples(3), encoded_sample(1)], tmp_path / "set", source={})
 
 
@@ -300,7 +300,7 @@ def test_one_background_id_for_two_pictures_is_refused(tmp_path: Path) -> None:
     """The second picture would be lost, and its samples shown before a wrong room."""
     other = replace(encoded_sample(3), bg=encode_png(noise(50, HEIGHT, WIDTH, 3)))
 
-    with pytest.raises(InputError, match="'bg0' of sample 's3' stands for another image"):
+    with pytest.raises(InputError, match="'bg0' of sample 's3' is used for another image already"):
         write_dataset([*samples(3), other], tmp_path / "set", source={})
 
 

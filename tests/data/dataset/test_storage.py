@@ -325,10 +325,10 @@ def test_an_address_keeps_its_options() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("s3://bucket", "names no place for a data set"),
-        ("s3://bucket//set", "names no place for a data set"),
-        ("s3://key:s3cr3t@bucket/set", r"'s3://…@bucket/set' holds credentials"),
-        ("s3://bucket/set?regoin=x", "has the option 'regoin', but there are endpoint_override, region, scheme"),
+        ("s3://bucket", "is not valid for a data set"),
+        ("s3://bucket//set", "is not valid for a data set"),
+        ("s3://key:s3cr3t@bucket/set", r"'s3://…@bucket/set' contains credentials"),
+        ("s3://bucket/set?regoin=x", "has an unknown option 'regoin'; use only endpoint_override, region, scheme"),
         ("carrier://pigeon/set", "cannot be opened"),
         ("file://other-machine/set", "cannot be opened"),
     ],

@@ -18,7 +18,7 @@ from data.dataset.dataset import Dataset, write_dataset
 from data.dataset.manifest import DatasetInfo, Part
 from data.dataset.parts import sha256
 from data.dataset.storage import Location
-from data.dataset.verify import MOST_NAMED, Verification, verify
+from data.dataset.verify import MAX_FAULTS, Verification, verify
 from data.errors import InputError
 from data.images import encode_jpeg, encode_png
 from data.schema import EncodedSample
@@ -190,14 +190,14 @@ def test_manifest_that_counts_otherwise_is_found(path: Path) -> None:
 
 def test_all_is_counted_where_not_all_is_named(tmp_path: Path) -> None:
     """A disk that lost a file has broken thousands of pictures: the list ends, the count does not."""
-    count = MOST_NAMED + 20
+    count = MAX_FAULTS + 20
     write_dataset(samples(count, height=4, width=4), tmp_path / "set", source={})
     part = tmp_path / "set" / "samples-00000.parquet"
     part.write_bytes(part.read_bytes().replace(b"IDAT", b"IDAX"))
 
     found = verify(tmp_path / "set")
 
-    assert len(found.faults) == MOST_NAMED
+    assert len(found.faults) == MAX_FAULTS
     assert found.fault_count == 2 * count + 1
 
 

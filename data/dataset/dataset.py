@@ -247,7 +247,9 @@ def _write_parts(
     part_bytes: int,
 ) -> DatasetInfo:
     intake = Intake()
-    writer = partial(PartsWriter, pending.directory, part_bytes=part_bytes, mark=pending.mark)
+    writer = partial(
+        PartsWriter, pending.directory, destination=pending.destination, part_bytes=part_bytes, mark=pending.mark
+    )
     with (
         writer("samples", SAMPLE_COLUMNS, group_bytes=SAMPLE_GROUP_BYTES) as sample_parts,
         writer("backgrounds", BACKGROUND_COLUMNS, group_bytes=BACKGROUND_GROUP_BYTES) as background_parts,
@@ -264,11 +266,7 @@ def _write_parts(
         fingerprint = hashlib.sha256(sample_parts.digest() + background_parts.digest()).hexdigest()
     return DatasetInfo(
         schema_version=SCHEMA_VERSION,
-        counts=Counts(
-            samples=intake.samples,
-            backgrounds=len(intake.backgrounds),
-            foregrounds=len(intake.foregrounds),
-        ),
+        counts=Counts(samples=intake.samples, backgrounds=len(intake.backgrounds), foregrounds=len(intake.foregrounds)),
         sizes=tuple(
             Size(height=height, width=width, samples=count) for (height, width), count in sorted(intake.sizes.items())
         ),

@@ -67,14 +67,6 @@ def remove_abandoned(parent: Path) -> None:
                 _remove_if_abandoned(work)
 
 
-def final_path(path: Path) -> Path:
-    """Where a path in a partial directory will be after the renaming: users do not know the other name."""
-    for parent in path.parents:
-        if _NAME.fullmatch(parent.name):
-            return parent.parent / path.relative_to(parent)
-    return path
-
-
 def nearest_parent(path: Path) -> Path:
     """The nearest existing parent of a path."""
     return next(parent for parent in path.absolute().parents if os.path.lexists(parent))

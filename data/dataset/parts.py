@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.dataset.manifest import Part
-from data.dataset.partial import final_path
 from data.dataset.storage import Location, unavailable
 from data.disk import disk_error
 from data.errors import InputError
@@ -38,7 +37,7 @@ class PartsWriter:
     """Writes rows to KIND-00000.parquet, KIND-00001.parquet, …, with at most one row group in memory.
 
     A part ends at `part_bytes` of ids and images, a row group at `group_bytes`. With a `mark`, the names are
-    KIND-00000-MARK.parquet.
+    KIND-00000-MARK.parquet. `destination` is where the data set will appear, for error messages.
     """
 
     def __init__(
@@ -47,11 +46,13 @@ class PartsWriter:
         kind: PartKind,
         schema: pa.Schema,
         *,
+        destination: Location,
         part_bytes: int,
         group_bytes: int,
         mark: str = "",
     ) -> None:
         self._directory = directory
+        self._destination = destination
         self._kind: PartKind = kind
         self._ending = f"-{mark}.parquet" if mark else ".parquet"
         self._schema = schema
@@ -113,7 +114,7 @@ class PartsWriter:
         return self._hash.digest()
 
     def _flush(self) -> None:
-        with writing_to(self._directory):
+        with writing_to(self._destination):
             if self._writer is None:
                 self._file = _HashedFile((self._directory / self._name).open_output())
                 self._writer = _open_writer(self._file, self._schema)
@@ -127,7 +128,7 @@ class PartsWriter:
         writer, file = self._writer, self._file
         if writer is None or file is None:
             raise AssertionError("A finished part must have rows.")
-        with writing_to(self._directory):
+        with writing_to(self._destination):
             writer.close()
             file.close()
             path = (self._directory / self._name).local
@@ -196,8 +197,8 @@ def row_groups(directory: Location, parts: Sequence[Part], schema: pa.Schema) ->
 
 
 @contextlib.contextmanager
-def writing_to(directory: Location) -> Iterator[None]:
-    """Convert file system errors of a block that writes to `directory`.
+def writing_to(destination: Location) -> Iterator[None]:
+    """Convert file system errors of a block that writes a data set to `destination`.
 
     Raises:
         DiskError: if the file system is full or has another fault.
@@ -206,11 +207,10 @@ def writing_to(directory: Location) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        local = directory.local
-        place = directory if local is None else Location.parse(final_path(local).parent)
-        fault = unavailable(place, error) if local is None else disk_error(error, place.path)
+        parent = destination if destination.scheme else destination.parent
+        fault = unavailable(parent, error) if destination.scheme else disk_error(error, parent.path)
         raise fault or InputError(
-            f"The data set cannot be written to '{place}' ({error}); make it writable, or give another destination."
+            f"The data set cannot be written to '{parent}' ({error}); make it writable, or give another destination."
         ) from error
 
 

@@ -87,7 +87,7 @@ def test_a_link_that_leads_nowhere_is_named_where_its_files_are_missing(tmp_path
 
     assert missing(source) == (
         f"The link '{source / gone}' points to '/mnt/gone', which does not exist (1 of 1 samples lack a file); restore "
-        "what it points to, or remove the link."
+        "its target, or remove the link."
     )
 
 

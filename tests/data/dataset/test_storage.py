@@ -278,7 +278,7 @@ def test_server_that_is_not_there_is_named() -> None:
 
 def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an end to waiting this test, and a search's start, would hang for minutes."""
-    monkeypatch.setattr(storage, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(storage, "REQUEST_TIMEOUT_SECONDS", 1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

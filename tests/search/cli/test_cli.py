@@ -100,7 +100,7 @@ def test_an_existing_destination_is_refused(refused: Command, scenes: Path) -> N
     """A data set is never written over."""
     sentence = refused("render", scenes, "--backgrounds", 1, "--per-background", 1, "--size", 32)
 
-    assert "exists already; remove it, or give another one" in sentence
+    assert "exists already; remove it, or give another destination" in sentence
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.atomic import sync_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -57,6 +59,29 @@ def partial_directory(destination: Path) -> Iterator[Path]:
     finally:
         _remove(work)
         os.close(lock)
+
+
+def replace_directory(path: Path, destination: Path) -> None:
+    """Rename the `path` of a partial directory to `destination`.
+
+    A directory that is there is removed with the partial directory. The files are on the disk before the name changes,
+    so that a power loss leaves the old or the new content.
+
+    Raises:
+        OSError: if the file system refuses; the old directory is then back in its place.
+    """
+    for file in path.rglob("*"):
+        if file.is_file():
+            sync_file(file)
+    old = path.parent / "old"
+    if destination.exists():
+        destination.rename(old)
+    try:
+        path.rename(destination)
+    except OSError:
+        if old.exists():
+            old.rename(destination)
+        raise
 
 
 def remove_abandoned(parent: Path) -> None:

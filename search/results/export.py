@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data.dataset.partial import partial_directory, unwritable
+from data.dataset.partial import partial_directory, replace_directory, unwritable
 from data.disk import disk_error
 from data.errors import InputError
 from trainable.loop.checkpoint import (
@@ -180,8 +180,7 @@ def _beside(destination: Path) -> Iterator[Path]:
     try:
         with partial_directory(place) as beside:
             yield beside
-            shutil.rmtree(place, ignore_errors=True)
-            beside.rename(place)
+            replace_directory(beside, place)
     except (OSError, shutil.Error) as error:  # copying a tree has an error of its own
         raise disk_error(error, place) or _unwritable(destination, error) from None
 

@@ -39,49 +39,26 @@ def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("kind", ["file", "directory"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("no"), SystemExit()])
-def test_what_fails_leaves_the_old_content(tmp_path: Path, kind: str, error: BaseException) -> None:
+def test_what_fails_leaves_the_old_content(tmp_path: Path, error: BaseException) -> None:
     """Half of a new one helps nobody; a full disk is named as such."""
-    path = tmp_path / "place"
-    with replacing(path) as beside:
-        beside.write_text("old") if kind == "file" else (beside / "old").mkdir(parents=True)
+    path = tmp_path / "file"
+    with replacing(path) as partial:
+        partial.write_text("old")
     expected = DiskError if isinstance(error, OSError) else type(error)
-    with pytest.raises(expected), replacing(path) as beside:
-        beside.write_text("new") if kind == "file" else (beside / "new").mkdir(parents=True)
+    with pytest.raises(expected), replacing(path) as partial:
+        partial.write_text("new")
         raise error
 
-    assert names(tmp_path) == ["place"]
-    assert path.read_text() == "old" if kind == "file" else names(path) == ["old"]
-
-
-def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
-    """Nothing of the old one stays in it, and nothing beside it."""
-    place = tmp_path / "best"
-    for name in ("old", "new"):
-        with replacing(place) as beside:
-            beside.mkdir()
-            (beside / name).write_text(name)
-
-    assert names(place) == ["new"]
-    assert names(tmp_path) == ["best"]
-
-
-def test_a_directory_that_must_be_new_replaces_none(tmp_path: Path) -> None:
-    """Two processes may choose one name at the same moment; the first has it."""
-    place = tmp_path / "first"
-    (place / "spec").mkdir(parents=True)
-    with pytest.raises(OSError, match="not empty"), replacing(place, fresh=True) as beside:
-        beside.mkdir()
-
-    assert names(place) == ["spec"]
-    assert names(tmp_path) == ["first"]
+    assert names(tmp_path) == ["file"]
+    assert path.read_text() == "old"
 
 
 def test_what_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
     """Process numbers come again."""
     path = tmp_path / "file"
-    partial_path(path).mkdir()
+    partial_path(path).write_text("half")
     replace_file(path, "new")
 
     assert names(tmp_path) == ["file"]
+    assert path.read_text() == "new"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data.dataset.partial import LOCK_NAME, partial_directory, remove_abandoned
+from data.dataset.partial import LOCK_NAME, partial_directory, remove_abandoned, replace_directory
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -61,6 +61,37 @@ def test_a_directory_appears_whole_and_nothing_else_stays(tmp_path: Path) -> Non
     write(tmp_path / "deep" / "set")
 
     assert [path.name for path in tmp_path.rglob("*")] == ["deep", "set", "whole"]
+
+
+def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
+    """Nothing of the old one stays in it, and nothing beside it."""
+    place = tmp_path / "best"
+    for name in ("old", "new"):
+        with partial_directory(place) as path:
+            (path / name).write_text(name)
+            replace_directory(path, place)
+
+    assert [path.name for path in place.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_directory_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old network is better than none."""
+    place = tmp_path / "best"
+    (place / "sub").mkdir(parents=True)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.parent.name.startswith(".best.partial-") and path.name == "best":
+            raise OSError("refused")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="refused"), partial_directory(place) as path:
+        replace_directory(path, place)
+
+    assert [path.name for path in place.iterdir()] == ["sub"]
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
 @pytest.mark.parametrize("name", ["set", "another"])

@@ -27,7 +27,7 @@ from search.strategy.space import define_space
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop.loop import EpochEnd
-from trainable.loop.state import World
+from trainable.loop.state import DistributedContext
 from trainable.models import MODELS
 from trainable.trial import run
 
@@ -50,7 +50,7 @@ def losses(data: TrialData) -> dict[str, list[list[float]]]:
         def report(end: EpochEnd, *_: Any, kept: list[list[float]] = epochs) -> None:
             kept.append([end.metrics["train_loss"], end.metrics["score"]])
 
-        run(config, data, world=World(device=torch.device("cpu")), report=report)
+        run(config, data, context=DistributedContext(device=torch.device("cpu")), report=report)
         found[family] = epochs
     return found
 

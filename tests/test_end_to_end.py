@@ -17,7 +17,7 @@ from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loop import EpochEnd
-from trainable.loop.state import World
+from trainable.loop.state import DistributedContext
 from trainable.trial import run as run_alone
 
 
@@ -201,7 +201,7 @@ def test_a_trial_of_a_search_repeats_itself_alone(searched: tuple[Experiment, di
 
     data = TrialData(path=str(drawn), fingerprint=Dataset.open(drawn).info.fingerprint)
     config = build(TrialConfig, remembered.config, source="the study")
-    run_alone(config, data, world=World(device=torch.device("cpu")), report=report)
+    run_alone(config, data, context=DistributedContext(device=torch.device("cpu")), report=report)
 
     assert scores == [record.score for record in remembered.epochs]
 

@@ -99,7 +99,7 @@ def test_a_search_goes_on_without_a_damaged_checkpoint(drawn: Path, tmp_path: Pa
     for number, path in damaged.items():
         assert re.search(
             rf"trial {number}: the file '{path}' is truncated or altered.*; "
-            "the trial (goes on after epoch [0-9]+|starts over)",
+            "the trial (resumes after epoch [0-9]+|starts over)",
             resumed.stderr,
         )
     check_gone_on(experiment, before)

@@ -1,4 +1,4 @@
-"""The function that Ray Tune calls for each trial. It imports torch and Ray when it runs, once a process."""
+"""The function that Ray Tune calls for each trial. It imports torch and Ray when it is first called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def tune_function(config: dict[str, Any], *, job: TrialJob) -> None:
-    """The Tune function: `trainable.trainer.run_trial`, imported where it runs."""
+    """The Tune function: import and call `trainable.trainer.run_trial`."""
     import_trainer()
     from trainable.trainer import run_trial
 
@@ -19,10 +19,10 @@ def tune_function(config: dict[str, Any], *, job: TrialJob) -> None:
 
 
 def import_trainer() -> None:
-    """Import what a trial takes, once a process, and do not look for garbage meanwhile.
+    """Import the modules of a trial, once per process, without garbage collection.
 
-    None of torch's million objects is any; looking through them again and again made up a fifth of the time. Later
-    looks leave them out.
+    Importing torch creates a million objects, and collections took a fifth of the import time. The objects are frozen
+    afterwards, so that later collections skip them.
     """
     if "trainable.trainer" in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""What the trials of a search have in common; importing it loads neither torch nor Ray."""
+"""Settings shared by all trials of a search. Importing this module loads neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -7,63 +7,66 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class TrialData:
-    """Which parts of which data set a trial reads."""
+    """The data set of a trial and the parts that it reads."""
 
     path: str
-    """The data set's directory, or its address, such as s3://bucket/prefix."""
+    """Directory of the data set, or its address, such as s3://bucket/prefix."""
     fingerprint: str
-    """What the data set at that path must be."""
+    """Expected fingerprint of the data set."""
     train: str = "train"
     """Part to train on, as in `data.splits.rows`."""
     val: str | None = "val"
-    """Part to evaluate on after each epoch; None evaluates on nothing."""
+    """Part to evaluate on after each epoch; None for no evaluation."""
     samples: int | None = None
-    """How many samples of the training part are read, as `data.subset` takes them; all when left out."""
+    """Number of training samples, selected by `data.splits.subset`; None for all."""
     samples_seed: int = 0
-    """Which of them."""
+    """Random seed of that selection."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """How many processes share a trial, and what each may use."""
+    """The number of worker processes of a trial, and the resources of each."""
 
     count: int = 1
     cpus: int = 1
-    """Of each worker: also its number of threads."""
+    """CPUs of each worker, and its number of threads."""
     measures_threads: bool = False
-    """Whether `cpus` is the largest number of threads only, and the fastest one is measured."""
+    """Whether to measure the fastest number of threads, with `cpus` as the limit."""
     gpus: float = 0
-    """Of each worker; a fraction lets several trials share a device."""
+    """GPUs of each worker; with a fraction, several trials share a device."""
 
     @property
     def is_group(self) -> bool:
-        """Whether a trial needs a worker group of its own."""
+        """Whether a trial runs in a group of several workers."""
         return self.count > 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob:
-    """What all trials of a search have in common."""
+    """Settings shared by all trials of a search."""
 
     data: TrialData
     workers: Workers
     checkpoint_epochs: frozenset[int]
-    """Epochs after which a checkpoint is due, beside the best ones: the scheduler's rungs."""
+    """Epochs after which a checkpoint is due, in addition to the best ones: the rungs of the scheduler."""
     group_storage: str
-    """Directory for the checkpoints of worker groups; trials of a single worker report theirs to Tune."""
+    """Directory for the checkpoints of worker groups. Trials with a single worker report theirs to Tune."""
     storage: str | None = None
-    """The experiment's directory: where it is gone, nothing is written in its place."""
+    """Directory of the experiment. It must exist; it is not created again."""
     replay: tuple[float, ...] | None = None
-    """Learning-rate factors for a plateau policy that has no validation split to watch."""
+    """Learning-rate factors to replay for a plateau policy without a validation split."""
     ms_per_picture: float | None = None
-    """A trial whose network takes longer on its device is not trained; None sets no limit."""
+    """Latency limit: a trial whose network is slower on its device is not trained; None for no limit."""
     timed: bool = False
-    """Whether trials measure and report how long their network takes, though there is no limit."""
+    """Whether trials measure and report the latency of their network even without a limit."""
     measurements: str | None = None
-    """File for what trials measure of networks, so that all of them use the same; see `trainable.measurements`."""
+    """File of the measurements that all trials share; see `trainable.measurements`."""
 
     def resources(self) -> dict[str, float]:
-        """What Tune sets aside for the trial's own actor; a worker group sets its share aside itself."""
+        """Resources that Tune reserves for the actor of the trial. A worker group reserves its own."""
         if self.workers.is_group:
-            return {"CPU": 0, "memory": 1}  # a byte: the driver must hold something, and no CPU that a worker needs
+            return {
+                "CPU": 0,
+                "memory": 1,
+            }  # one byte: Tune requires a resource, and a CPU would be missing for the workers
         return {"CPU": self.workers.cpus, "GPU": self.workers.gpus}

@@ -1,7 +1,7 @@
-"""What was measured of networks on this kind of machine: JSON in a file that all trials of a search share.
+"""Measurements of networks on this kind of machine, in a JSON file that all trials of a search share.
 
-A measurement depends on what else the machine does at the time. It is kept for one search, so that all its trials
-agree; the next search measures again.
+A measurement depends on the load of the machine at the time. The file belongs to one search, so that all its trials
+use the same value; the next search measures again.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from data.atomic import replace_file
 
 
 def recall(file: Path | None, key: str, measure: Callable[[], Any], is_valid: Callable[[Any], bool]) -> Any:
-    """The measurement under `key` in `file`; measured and kept there when it is missing.
+    """The measurement under `key` in `file`; if it is missing, measure it and add it to the file.
 
-    Processes that need the same file take turns: no two of them measure at the same time.
+    The file is locked meanwhile, so that no two processes measure at the same time.
 
     Args:
-        file: JSON object; made when it is missing, and an entry that cannot be used is measured again. None keeps
-            nothing.
-        key: of the measurement.
-        measure: gives a JSON value.
-        is_valid: whether a value that was read can be used.
+        file: JSON file, created if it is missing; None to measure without a file.
+        key: key of the measurement.
+        measure: returns a JSON value.
+        is_valid: whether a value from the file can be used; otherwise it is measured again.
     """
     if file is None:
         return measure()
@@ -42,7 +41,7 @@ def recall(file: Path | None, key: str, measure: Callable[[], Any], is_valid: Ca
 
 
 def machine_kind(device: torch.device) -> str:
-    """The GPU's name, or the CPU's model with the features that matter: cloud machines of one name differ in them."""
+    """Name of the GPU, or CPU model with its vector extensions, in which cloud machines of one model differ."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     features = torch.cpu.get_capabilities()
@@ -51,7 +50,7 @@ def machine_kind(device: torch.device) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The file's entries; none if it is missing or damaged."""
+    """The entries of the file; empty if it is missing or damaged."""
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

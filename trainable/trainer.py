@@ -1,8 +1,7 @@
-"""A trial as Ray runs it: a `TorchTrainer` inside a Tune function. The one file of this package that imports Ray.
+"""A trial in Ray: a `TorchTrainer` inside a Tune function. This is the only module of the package that imports Ray.
 
-A trial that fits one worker runs in Train's local mode, inside its warm Tune actor, which costs a tenth of a second a
-trial; a nested worker group costs some twenty, and is used only where a trial needs several workers (see
-`tests/benchmarks/trial_overhead.py`).
+A trial with one worker runs in Train's local mode inside its reused Tune actor, with an overhead of 0.1 s. A nested
+worker group has an overhead of about 20 s, and is used only for several workers: `tests/benchmarks/trial_overhead.py`.
 """
 
 from __future__ import annotations
@@ -28,31 +27,32 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import prediction_grid
 from trainable.evaluation.latency import ms_per_picture
 from trainable.job import TrialJob, Workers
+from trainable.loaders import sample_count
 from trainable.loop.checkpoint import PICTURES, STATE
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
-from trainable.loop.precision import settle
-from trainable.loop.state import Training, World
+from trainable.loop.precision import resolve_for_trial
+from trainable.loop.state import DistributedContext, Training
 from trainable.measurements import machine_kind
 from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED, WORST
 from trainable.threads import use_fastest_threads
 
-SLOW = "ms_per_picture"
-"""Name of the figure that a trial measures itself, and of its limit."""
-SMALLEST_CELL, LARGEST_CELL = 64, 128
-"""Side in pixels of the pictures in a trial's grid."""
+LATENCY = "ms_per_picture"
+"""Metric of the latency that a trial measures, and name of its limit."""
+MIN_CELL, MAX_CELL = 64, 128
+"""Bounds of the image size in pixels in the prediction grid of a trial."""
 
 
 def run_trial(config: dict[str, Any], *, job: TrialJob) -> None:
     """Train the trial that a searcher suggested, and report every epoch.
 
     Args:
-        config: `name` of the trial, `trial` with the values of its `TrialConfig`, `resume_from`, the directory of a
-            checkpoint to go on from, or None, and maybe `refused`, why the trial is not to be trained at all.
-        job: what all trials of the search have in common.
+        config: `name` of the trial; `trial`, the values of its `TrialConfig`; `resume_from`, the directory of a
+            checkpoint or None; optionally `refused`, the reason why the trial is not trained.
+        job: settings shared by all trials of the search.
 
     Raises:
-        EnvironmentFaultError: if what all trials share cannot be used; in a group, it is among the failures of a
-            `ray.train.WorkerGroupError`.
+        EnvironmentFaultError: if the data set, the cache or the storage cannot be used. In a worker group, it is among
+            the failures of a `ray.train.WorkerGroupError`.
     """
     if refused := config.get("refused"):
         tune.report({OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": refused})
@@ -88,58 +88,61 @@ def _group_trainer(settings: dict[str, Any], job: TrialJob, name: str) -> TorchT
 
 
 def _train(settings: dict[str, Any]) -> None:
-    """The training function of every worker."""
+    """The training function of each worker."""
     job: TrialJob = settings["job"]
     config = build(TrialConfig, settings["trial"], source="the searcher's suggestion")
-    world = _world(job.workers)
-    checkpoints = _checkpoints(settings, job.workers)
+    context = _distributed_context(job.workers)
+    checkpoints = _resumable_checkpoints(settings, job.workers)
     measurements = Path(job.measurements) if job.measurements else None
-    config = settle(config, world, measurements=measurements, resume_from=checkpoints)
+    config = resolve_for_trial(config, context, measurements=measurements, resume_from=checkpoints)
     if job.workers.measures_threads:
-        samples = config.epochs * trial.sample_count(config.data, job.data, job.data.train)
-        use_fastest_threads(config, world.device, limit=job.workers.cpus, samples=samples)
-    taken = _milliseconds(config, job, world, measurements)
-    excess = {name: value / job.ms_per_picture - 1 for name, value in taken.items() if job.ms_per_picture is not None}
-    reporter = _Reporter(job, world, taken, excess)
+        samples = config.epochs * sample_count(config.data, job.data, job.data.train)
+        use_fastest_threads(config, context.device, limit=job.workers.cpus, samples=samples)
+    latency = _latency(config, job, context, measurements)
+    excess = {name: value / job.ms_per_picture - 1 for name, value in latency.items() if job.ms_per_picture is not None}
+    reporter = _Reporter(job, context, latency, excess)
     try:
-        if excess.get(SLOW, 0.0) > 0:
-            reason = f"a pair of pictures takes {taken[SLOW]:.3g} ms, and constraints.{SLOW} is {job.ms_per_picture:g}"
+        if excess.get(LATENCY, 0.0) > 0:
+            limit = f"constraints.{LATENCY} is {job.ms_per_picture:g}"
+            reason = f"a pair of images takes {latency[LATENCY]:.3g} ms, and {limit}"
             worst = {OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": reason, "violations": excess}
             _report(job.workers, worst, None)
             return
-        with trial.giving_memory_back(world.device):
+        with trial.releasing_memory(context.device):
             trial.run(
                 config,
                 job.data,
-                world=world,
+                context=context,
                 report=reporter,
                 checkpoint_epochs=job.checkpoint_epochs,
                 resume_from=checkpoints,
                 replay=job.replay,
-                spread=prepare_model if job.workers.is_group else lambda network: network,
+                wrap=prepare_model if job.workers.is_group else lambda network: network,
             )
     except NonFiniteLossError as error:
         worst = {OBJECTIVE: WORST, "epoch": reporter.epoch + 1, "outcome": DIVERGED, "reason": str(error)}
         _report(job.workers, worst, None)
 
 
-def _milliseconds(config: TrialConfig, job: TrialJob, world: World, measurements: Path | None) -> dict[str, float]:
-    """How long the network takes for a pair of pictures, under its name; nothing where nobody asks."""
+def _latency(
+    config: TrialConfig, job: TrialJob, context: DistributedContext, measurements: Path | None
+) -> dict[str, float]:
+    """Milliseconds of the network for a pair of images, by metric name; empty if neither limited nor requested."""
     if job.ms_per_picture is None and not job.timed:
         return {}
-    taken = ms_per_picture(config, world.device, measurements) if world.rank == 0 else 0.0
-    return {SLOW: world.first(taken)}
+    latency = ms_per_picture(config, context.device, measurements) if context.rank == 0 else 0.0
+    return {LATENCY: context.broadcast(latency)}
 
 
 class _Reporter:
-    """Sends each epoch to Tune, with a checkpoint where one is due."""
+    """Reports each epoch to Tune, with a checkpoint if one is due."""
 
     def __init__(
-        self, job: TrialJob, world: World, taken: Mapping[str, float], violations: Mapping[str, float]
+        self, job: TrialJob, context: DistributedContext, latency: Mapping[str, float], violations: Mapping[str, float]
     ) -> None:
         self._job = job
-        self._world = world
-        self._taken = dict(taken)
+        self._context = context
+        self._latency = dict(latency)
         self._violations = dict(violations)
         self.epoch = 0
 
@@ -148,67 +151,69 @@ class _Reporter:
         self.epoch = end.epoch
         metrics = {
             **end.metrics,
-            **self._taken,
+            **self._latency,
             "epoch": end.epoch,
             "outcome": TRAINED,
             "precision": training.config.model.precision,
-            "machine": machine_kind(self._world.device),
+            "machine": machine_kind(self._context.device),
             "lr_factors": training.policies[0].history,
             "violations": self._violations,
             "note": note,
         }
-        if end.save is None or self._world.rank > 0:
+        if end.save is None or self._context.rank > 0:
             _report(self._job.workers, metrics, None)
             return
         with _storage(self._job), tempfile.TemporaryDirectory() as directory:
             path = Path(directory)
             if val is not None and end.metrics[OBJECTIVE] == training.best_score:
-                save_png(_pictures(training, val), path / PICTURES)
-            end.save(path)  # last: it writes the checksums of all that is there
+                save_png(_grid(training, val), path / PICTURES)
+            end.save(path)  # last, because it writes the checksums of all files
             _report(self._job.workers, metrics, path)
 
 
 @contextmanager
 def _storage(job: TrialJob) -> Iterator[None]:
-    """A block that writes to the experiment's directory; Ray would make it anew where it is gone."""
+    """Context of a write to the experiment's directory, which Ray would create again if it were missing."""
     if job.storage is not None and not Path(job.storage).is_dir():
-        raise EnvironmentFaultError(f"The storage '{job.storage}' is gone; bring it back.")
+        raise EnvironmentFaultError(f"The storage '{job.storage}' does not exist; bring it back.")
     with environment(f"The storage '{job.storage or job.group_storage}'"):
         yield
 
 
-def _pictures(training: Training, val: Loader) -> Pixels:
-    """The grid of an epoch; small pictures are not enlarged much, for there is one after every best epoch."""
-    cell = min(max(training.config.data.image_size, SMALLEST_CELL), LARGEST_CELL)
+def _grid(training: Training, val: Loader) -> Pixels:
+    """The prediction grid of an epoch. Its images are kept small, because every best epoch writes one."""
+    cell = min(max(training.config.data.image_size, MIN_CELL), MAX_CELL)
     return prediction_grid(training.network, val, training.config.model, cell=cell)
 
 
 def _report(workers: Workers, metrics: Mapping[str, Any], checkpoint: Path | None) -> None:
     if workers.is_group:
-        kept = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint else None
-        ray.train.report(dict(metrics), checkpoint=kept)
+        of_group = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint else None
+        ray.train.report(dict(metrics), checkpoint=of_group)
     else:
-        tuned = tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
-        tune.report(dict(metrics), checkpoint=tuned)
+        of_trial = tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
+        tune.report(dict(metrics), checkpoint=of_trial)
 
 
-def _world(workers: Workers) -> World:
+def _distributed_context(workers: Workers) -> DistributedContext:
     torch.set_num_threads(1 if workers.measures_threads else workers.cpus)
     if not workers.is_group:
-        return World(device=get_device())
-    context = ray.train.get_context()
-    return World(device=get_device(), rank=context.get_world_rank(), size=context.get_world_size())
+        return DistributedContext(device=get_device())
+    ray_context = ray.train.get_context()
+    return DistributedContext(
+        device=get_device(), rank=ray_context.get_world_rank(), world_size=ray_context.get_world_size()
+    )
 
 
-def _checkpoints(settings: Mapping[str, Any], workers: Workers) -> list[Path]:
-    """Where the trial can go on, the newest first: in this run after a crash, then in the run that it goes on from."""
-    own = ray.train.get_checkpoint() if workers.is_group else None
-    newest = [own.path if own else None, settings["tune_checkpoint"], settings["resume_from"]]
-    found = [path for place in newest if place for path in (Path(place), *_before(Path(place)))]
-    return list(dict.fromkeys(found))
+def _resumable_checkpoints(settings: Mapping[str, Any], workers: Workers) -> list[Path]:
+    """Checkpoints to resume from, newest first: those of this run after a crash, then those of the run it resumes."""
+    of_group = ray.train.get_checkpoint() if workers.is_group else None
+    newest = [of_group.path if of_group else None, settings["tune_checkpoint"], settings["resume_from"]]
+    paths = [Path(path) for path in newest if path]
+    return list(dict.fromkeys(each for path in paths for each in (path, *_earlier_checkpoints(path))))
 
 
-def _before(checkpoint: Path) -> list[Path]:
-    """The earlier checkpoints of the same run that can be gone on from, the newest first; Ray numbers them."""
+def _earlier_checkpoints(checkpoint: Path) -> list[Path]:
+    """Earlier checkpoints of the same run that have a state, newest first. Ray numbers them."""
     others = sorted(checkpoint.parent.glob("checkpoint_*"), reverse=True)
     return [path for path in others if path.name < checkpoint.name and (path / STATE).is_file()]

@@ -47,8 +47,8 @@ def profile(
     from search.run.prepare import open_data
     from trainable.evaluation.profiling import TRACED_STEPS, WARM_STEPS, profile_training
     from trainable.job import TrialData
+    from trainable.loaders import read_part
     from trainable.recipes import load_recipe
-    from trainable.trial import read_part
 
     found = load_recipe(recipe, faithful=faithful or None)
     config = changed(found.config, [pair(text) for text in overrides], found.file)

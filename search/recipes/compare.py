@@ -26,13 +26,13 @@ from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
 from search.terminal import Screen
 from trainable.config import TrialConfig
-from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_pictures
+from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_images
 from trainable.job import TrialData
+from trainable.loaders import optimizer_steps
 from trainable.metrics.bootstrap import intervals
-from trainable.metrics.per_image import PictureFigures
+from trainable.metrics.per_image import ImageFigures
 from trainable.models import build_model, multiply_adds, parameter_count
 from trainable.recipes import RECIPES, load_recipe
-from trainable.trial import optimizer_steps
 
 _OURS = "on the test pictures"
 COLUMNS = (
@@ -151,7 +151,7 @@ def _measure(places: Sequence[str], data: TrialData, threads: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint, measured, pictures = (Path(place) for place in places)
     pictures.parent.mkdir(parents=True, exist_ok=True)
-    evaluate_pictures(checkpoint, data, "test", device=device, pictures=pictures).save(measured)
+    evaluate_images(checkpoint, data, "test", device=device, grid=pictures).save(measured)
 
 
 def _measure_baselines(given: Given, trained: Trained) -> dict[str, dict[str, float]]:
@@ -173,7 +173,7 @@ def _comparison(
     samples = split_counts(dataset, config.data)
     by_recipe = {trial.recipe: trial for trial in trials}
     tables = {
-        name: PictureFigures.load(experiment.measured(name))
+        name: ImageFigures.load(experiment.measured(name))
         for name in given.trials
         if experiment.measured(name).is_file()
     }
@@ -213,7 +213,7 @@ def _row(
     given: Given,
     name: str,
     trial: TrialRecord | None,
-    table: PictureFigures | None,
+    table: ImageFigures | None,
     steps: int,
 ) -> Row:
     config = given.trials[name]

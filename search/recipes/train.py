@@ -139,7 +139,7 @@ def _measure(places: tuple[str, str], data: TrialData, metric: str, evaluation: 
     checkpoint, pictures = (Path(place) for place in places)
     pictures.parent.mkdir(parents=True, exist_ok=True)
     return (
-        evaluate_checkpoint(checkpoint, data, "test", device=device, pictures=pictures),
+        evaluate_checkpoint(checkpoint, data, "test", device=device, grid=pictures),
         evaluate_published(checkpoint, data, "test", metric, evaluation, device=device),
         evaluate_baselines_on(load_origin(checkpoint).config.data, data, "test"),
     )

@@ -27,7 +27,7 @@ from search.strategy.space import define_space, largest_trials
 from search.strategy.warm_start import EARLIER, enqueue_starts
 from search.study.trials import RECIPE
 from trainable.config import TrialConfig, build
-from trainable.loop.precision import choice
+from trainable.loop.precision import choose_precision
 from trainable.metrics.names import MODE, OBJECTIVE
 from trainable.models import build_model
 from trainable.models.cost import multiply_adds, parameter_count
@@ -173,7 +173,7 @@ def _multiply_adds(config: TrialConfig) -> int:
 
 
 def _measured(config: TrialConfig, device: torch.device) -> Network:
-    found = choice(config, device)
+    found = choose_precision(config, device)
     with torch.device("meta"):
         parameters = parameter_count(build_model(config.model))
     return Network(

@@ -22,8 +22,8 @@ from search.study.experiment import Experiment
 from search.terminal import Screen
 from trainable.config import DataConfig, ModelConfig
 from trainable.job import TrialData, TrialJob, Workers
+from trainable.loaders import read_part
 from trainable.models import build_model, parameter_count
-from trainable.trial import read_part
 
 PARTS = ("train", "val", "test")
 OPTIMIZER_COPIES = 3

@@ -28,13 +28,13 @@ from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
-from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_pictures
+from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_images
 from trainable.job import TrialData, TrialJob
+from trainable.loaders import sample_count
 from trainable.loop.checkpoint import STATE, DamagedCheckpointError, load_metrics, load_origin, verify
 from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.bootstrap import Interval, difference
 from trainable.metrics.per_image import figures
-from trainable.trial import sample_count
 
 PARTS = "train+val"
 """Parts of the data set that the retraining sees."""
@@ -154,11 +154,11 @@ def _measure(
     threads = int(load_metrics(Path(retrained)).get("threads", threads))
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    of_best = evaluate_pictures(Path(best), data, "test", device=device)
-    of_recipe = evaluate_pictures(Path(recipe), data, "test", device=device) if recipe else None
+    of_best = evaluate_images(Path(best), data, "test", device=device)
+    of_recipe = evaluate_images(Path(recipe), data, "test", device=device) if recipe else None
     return TestFigures(
         threads=threads,
-        retrained=evaluate_checkpoint(Path(retrained), data, "test", device=device, pictures=Path(pictures)),
+        retrained=evaluate_checkpoint(Path(retrained), data, "test", device=device, grid=Path(pictures)),
         best=figures(of_best),
         recipe=figures(of_recipe) if of_recipe else None,
         beyond_recipe={name: difference(of_best, of_recipe, name) for name in COMPARED} if of_recipe else None,

@@ -31,7 +31,7 @@ from data.augment.erase import Erase
 from data.cache.cache import DecodedImages
 from data.schema import Batch
 from trainable.config import Augmentation
-from trainable.loop.precision import choice
+from trainable.loop.precision import choose_precision
 from trainable.recipes import load_recipe
 
 BATCH = 32
@@ -152,7 +152,7 @@ def _step_rate(size: int) -> float:
     seen = config.data.model_copy(update={"image_size": size, "batch_size": STEP_PICTURES[size]})
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TWINHEAD_CACHE"] = cache
-        taken = choice(config.model_copy(update={"data": seen}), CPU)
+        taken = choose_precision(config.model_copy(update={"data": seen}), CPU)
     return taken.pictures / min(taken.seconds.values())
 
 

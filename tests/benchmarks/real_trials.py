@@ -19,7 +19,7 @@ from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
-from trainable.loop.state import Training, World
+from trainable.loop.state import DistributedContext, Training
 from trainable.metrics.names import OBJECTIVE, WORST
 
 
@@ -105,7 +105,7 @@ def train(values: dict[str, Any], data: TrialData, directory: Path, start: int, 
         trial.run(
             config,
             data,
-            world=World(device=torch.device("cpu")),
+            context=DistributedContext(device=torch.device("cpu")),
             report=report,
             checkpoint_epochs=frozenset((end,)),
             resume_from=[directory] if start else [],

@@ -26,7 +26,7 @@ from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop.clock import OTHER, PHASES
 from trainable.loop.loop import EpochEnd
-from trainable.loop.state import Training, World
+from trainable.loop.state import DistributedContext, Training
 
 CPU_LIMIT, GPU_LIMIT = 0.02, 0.05
 """Share of wall time that may go into waiting."""
@@ -72,7 +72,7 @@ def shares(config: TrialConfig, data: TrialData, device: torch.device) -> dict[s
             with tempfile.TemporaryDirectory() as directory:
                 end.save(Path(directory))
 
-    trial.run(config, data, world=World(device=device), report=report)
+    trial.run(config, data, context=DistributedContext(device=device), report=report)
     counted = ends[1:] or ends
     seconds = sum(end.metrics["seconds"] for end in counted)
     found: dict[str, str | float] = {

@@ -24,7 +24,7 @@ from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
-from trainable.loop.state import Training, World
+from trainable.loop.state import DistributedContext, Training
 
 FAMILIES = {"resunet": 16, "pair": 16, "sepunet": 32, "dmnet-cnn": 8, "resnet-dual": 8}
 HOW = ("to its end", "stopped", "diverging")
@@ -66,8 +66,8 @@ def _leaves(number: int, data: TrialData, device: torch.device) -> tuple[int, in
             sys.exit(0)  # as Ray Tune does it
 
     try:
-        with trial.giving_memory_back(device):
-            trial.run(config, data, world=World(device=device), report=report)
+        with trial.releasing_memory(device):
+            trial.run(config, data, context=DistributedContext(device=device), report=report)
     except (SystemExit, NonFiniteLossError) as error:
         return _measured(f"{family}, {how}: {type(error).__name__}", device)
     return _measured(f"{family}, {how}", device)

@@ -12,10 +12,10 @@ from data.augment.device import DeviceAugmenter
 from data.errors import InputError
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop.state import World
-from trainable.trial import evaluation_loader, training_loaders
+from trainable.loaders import evaluation_loader, training_loaders
+from trainable.loop.state import DistributedContext
 
-ALONE = World(device=torch.device("cpu"))
+ALONE = DistributedContext(device=torch.device("cpu"))
 
 
 def config(**data: Any) -> TrialConfig:

@@ -19,7 +19,7 @@ from torch.optim import lr_scheduler
 from data.schema import Batch
 from trainable.config import PolicyConfig, TrialConfig
 from trainable.loop.clock import Clock
-from trainable.loop.state import World, start
+from trainable.loop.state import DistributedContext, start
 from trainable.loop.step import train_step
 from trainable.loss.dual_loss import DualLoss
 from trainable.models import Network, Prediction, build_model
@@ -27,7 +27,7 @@ from trainable.optim.optimizers import build_optimizer
 from trainable.optim.schedules import build_policy
 from trainable.recipes import RECIPES, load_recipe
 
-ALONE = World(device=torch.device("cpu"))
+ALONE = DistributedContext(device=torch.device("cpu"))
 Weights = Iterable[nn.Parameter]
 
 
@@ -128,7 +128,7 @@ def test_raguram_faithful_trains_as_the_published_program_does() -> None:
     """The published loop: two steps with each gradient, at the rate and beta1 that constructing OneCycleLR left."""
     config = on_cpu(load_recipe("raguram-resunet", faithful=True).config)
     batches = [batch(seed) for seed in range(4)]
-    training = start(config, steps_of_epochs=[len(batches)], world=ALONE, data_fingerprint="0")
+    training = start(config, steps_of_epochs=[len(batches)], context=ALONE, data_fingerprint="0")
     network = copy.deepcopy(training.network)
     optimizer, published = raguram(network.parameters()), []
     for seen in batches:

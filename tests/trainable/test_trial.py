@@ -17,15 +17,15 @@ from data.errors import EnvironmentFaultError, InputError
 from data.loader import Loader
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
-from trainable import trial
+from trainable import loaders, trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop.checkpoint import STATE, WEIGHTS, load_model
 from trainable.loop.loop import EpochEnd
-from trainable.loop.precision import settle
-from trainable.loop.state import Training, World
+from trainable.loop.precision import resolve_for_trial
+from trainable.loop.state import DistributedContext, Training
 
-ALONE = World(device=torch.device("cpu"))
+ALONE = DistributedContext(device=torch.device("cpu"))
 
 
 def config(**changes: Any) -> TrialConfig:
@@ -47,14 +47,14 @@ def curve_of(config: TrialConfig, data: TrialData, **options: Any) -> list[dict[
     def report(end: EpochEnd, training: Training, val: Loader | None) -> None:
         ends.append(end)
 
-    trial.run(config, data, world=ALONE, report=report, **options)
+    trial.run(config, data, context=ALONE, report=report, **options)
     return [{name: value for name, value in end.metrics.items() if not MEASURED.search(name)} for end in ends]
 
 
 def test_a_trial_repeats_itself(trial_data: TrialData, tmp_path: Path) -> None:
     """A configuration and a data set decide the curve; precision 'auto' is decided once a search."""
     automatic = config(model={"family": "debug", "width": 2})
-    first, second = (settle(automatic, ALONE, measurements=tmp_path / "m.json") for _ in range(2))
+    first, second = (resolve_for_trial(automatic, ALONE, measurements=tmp_path / "m.json") for _ in range(2))
     assert curve_of(first, trial_data) == curve_of(second, trial_data)
     assert curve_of(config(seed=1), trial_data) != curve_of(config(), trial_data)
 
@@ -67,7 +67,7 @@ def test_a_trial_goes_on_from_a_checkpoint(trial_data: TrialData, tmp_path: Path
             training.save(tmp_path, end.metrics)
 
     whole = curve_of(config(), trial_data)
-    trial.run(config(), trial_data, world=ALONE, report=keep_first)
+    trial.run(config(), trial_data, context=ALONE, report=keep_first)
     assert curve_of(config(), trial_data, resume_from=[tmp_path]) == whole[1:]
 
 
@@ -77,7 +77,7 @@ def saved_epochs(directory: Path, data: TrialData) -> list[Path]:
     def keep(end: EpochEnd, training: Training, val: Loader | None) -> None:
         training.save(directory / str(end.epoch), end.metrics)
 
-    trial.run(config(epochs=3), data, world=ALONE, report=keep)
+    trial.run(config(epochs=3), data, context=ALONE, report=keep)
     return [directory / "1", directory / "2"]
 
 
@@ -88,7 +88,7 @@ def notes_of(data: TrialData, resume_from: list[Path]) -> tuple[list[int], str]:
     def report(end: EpochEnd, training: Training, val: Loader | None) -> None:
         epochs.append(end.epoch)
 
-    training = trial.run(config(epochs=3), data, world=ALONE, report=report, resume_from=resume_from)
+    training = trial.run(config(epochs=3), data, context=ALONE, report=report, resume_from=resume_from)
     return epochs, training.note
 
 
@@ -105,7 +105,7 @@ def test_a_trial_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert epochs == [2, 3]
     assert note == (
         f"the file '{second / name}' is truncated or altered: its SHA-256 is not that in checksums.json; "
-        "the trial goes on after epoch 1"
+        "the trial resumes after epoch 1"
     )
 
 
@@ -135,10 +135,10 @@ def test_a_trial_that_continues_keeps_the_precision_of_its_checkpoint(
             training.save(directory, end.metrics)
 
     begun = config(model={"family": "debug", "width": 2, "precision": precision})
-    trial.run(begun, trial_data, world=ALONE, report=keep_first)
+    trial.run(begun, trial_data, context=ALONE, report=keep_first)
     automatic = config(model={"family": "debug", "width": 2})
     measured = tmp_path / "m.json"
-    assert settle(automatic, ALONE, measurements=measured, resume_from=[directory]) == begun
+    assert resolve_for_trial(automatic, ALONE, measurements=measured, resume_from=[directory]) == begun
     assert not measured.exists()
     assert curve_of(automatic, trial_data, resume_from=[directory]) == curve_of(begun, trial_data)[1:]
 
@@ -146,7 +146,7 @@ def test_a_trial_that_continues_keeps_the_precision_of_its_checkpoint(
 def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:
     """It takes train + val as one split, and reports training losses alone."""
     data = TrialData(path=trial_data.path, fingerprint=trial_data.fingerprint, train="train+val", val=None)
-    both, *_ = trial.training_loaders(config(), data, ALONE)
+    both, *_ = loaders.training_loaders(config(), data, ALONE)
     assert len(both.split) == 27
     curve = curve_of(config(), data)
     assert len(curve) == 2
@@ -162,10 +162,10 @@ def test_data_that_changed_is_refused(tmp_path: Path) -> None:
         write_dataset(render(scenes, processes=1), path, source={})
         if seed == 1:
             old = TrialData(path=str(path), fingerprint=Dataset.open(path).info.fingerprint)
-            trial.read_part(config().data, old, "train")
+            loaders.read_part(config().data, old, "train")
     for part in ("train", "val"):
         with pytest.raises(InputError, match=f"'{path}' has the fingerprint .*, but must be {old.fingerprint}"):
-            trial.read_part(config().data, old, part)
+            loaders.read_part(config().data, old, part)
 
 
 @pytest.mark.parametrize("what", ["data set", "cache", "checkpoint"])
@@ -197,7 +197,7 @@ def test_data_that_goes_while_it_is_read_is_no_failure_of_the_trial(
     shutil.copytree(scenes, path)
     data = TrialData(path=str(path), fingerprint=trial_data.fingerprint)
     with pytest.warns(UserWarning, match="decoded anew for every batch"):
-        loader = trial.evaluation_loader(config(), data, "val", ALONE)
+        loader = loaders.evaluation_loader(config(), data, "val", ALONE)
     shutil.rmtree(path)
 
     with pytest.raises(EnvironmentFaultError, match=f"'{path}/.*' cannot be read"):
@@ -209,7 +209,7 @@ def test_a_part_without_samples_is_refused(trial_data: TrialData) -> None:
     split = {"train": 0.5, "val": 0.5, "test": 0.0}
     nothing_left = config(data={"image_size": 16, "split": split})
     with pytest.raises(InputError, match=r"'test' .* has no samples"):
-        trial.evaluation_loader(nothing_left, trial_data, "test", ALONE)
+        loaders.evaluation_loader(nothing_left, trial_data, "test", ALONE)
 
 
 SMALL = ["data.image_size=16", "data.batch_size=8", "model.family=debug", "model.precision=fp32", "epochs=2"]

@@ -17,9 +17,9 @@ from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop import loop
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
-from trainable.loop.state import Training, World
+from trainable.loop.state import DistributedContext, Training
 
-ALONE = World(device=torch.device("cpu"))
+ALONE = DistributedContext(device=torch.device("cpu"))
 MEASURED = re.compile(r"second|^time_|^memory_")
 Break = Callable[[pytest.MonkeyPatch], dict[str, Any]]
 """Sees to it that the next trial breaks off; what its configuration is to have for that."""
@@ -43,8 +43,8 @@ def curve(config: TrialConfig, data: TrialData, *, stopped: bool = False) -> lis
         if stopped:
             sys.exit(0)  # as Ray Tune does it
 
-    with trial.giving_memory_back(ALONE.device):
-        trial.run(config, data, world=ALONE, report=report)
+    with trial.releasing_memory(ALONE.device):
+        trial.run(config, data, context=ALONE, report=report)
     return [{name: value for name, value in each.items() if not MEASURED.search(name)} for each in metrics]
 
 

@@ -1,4 +1,4 @@
-"""What a trial reads, and what is done to its pictures."""
+"""What a trial reads, and what is done to its images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Erasing(Section):
     count: Annotated[int, Field(ge=1, le=64)] = 1
     """How many."""
     area_low: Annotated[float, Field(gt=0, le=1)] = 0.02
-    """Smallest area, as a share of the picture's."""
+    """Smallest area, as a share of the image's."""
     area_high: Annotated[float, Field(gt=0, le=1)] = 0.10
     """Largest area."""
     ratio_low: Annotated[float, Field(gt=0, le=10)] = 0.8
@@ -48,7 +48,7 @@ class Erasing(Section):
     bg_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sides in `bg`, as a share of those in `fg_bg`."""
     crosses_border: bool = False
-    """Whether the centre alone has to lie in the picture; otherwise all of the rectangle does."""
+    """Whether the centre alone has to lie in the image; otherwise all of the rectangle does."""
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -59,7 +59,7 @@ class Erasing(Section):
 
 
 class Augmentation(Section):
-    """What is done to the training pictures: a geometry that all four share, light and noise for each photograph."""
+    """What is done to the training images: a geometry that all four share, light and noise for each photograph."""
 
     hflip: Probability = 0.5
     """Probability of a left-right flip."""
@@ -90,7 +90,7 @@ class Augmentation(Section):
     targets_too: bool = False
     """A published error: light and noise change the mask and the depth as well."""
     in_evaluation: bool = False
-    """A published error: validation and test pictures are changed like those for training."""
+    """A published error: validation and test images are changed like those for training."""
 
     @model_validator(mode="after")
     def _noise_is_ordered(self) -> Self:
@@ -100,12 +100,12 @@ class Augmentation(Section):
 
 
 class Stage(Section):
-    """An early part of a run, on smaller pictures; the weights are carried over, the optimizer starts anew."""
+    """An early part of a run, on smaller images; the weights are carried over, the optimizer starts anew."""
 
     share: Annotated[float, Field(gt=0, lt=1)]
     """Of the run's epochs, at least one."""
     scale: Annotated[float, Field(gt=0, le=1)]
-    """Side of the pictures, as a share of `image_size`; rounded to a multiple of 16, at least 16."""
+    """Side of the images, as a share of `image_size`; rounded to a multiple of 16, at least 16."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """As in `data` when left out."""
 
@@ -114,11 +114,11 @@ class DataConfig(Section):
     """What a trial reads, and in what form."""
 
     image_size: Annotated[int, Field(ge=16, le=2048, multiple_of=16)] = 96
-    """Side in pixels of the square pictures that the model sees and the metrics are taken at; a multiple of 16."""
+    """Side in pixels of the square images that the model sees and the metrics are taken at; a multiple of 16."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Samples an optimizer step sees, over all workers."""
     resize: Literal["area", "bilinear", "lanczos"] = "area"
-    """How pictures come to that size; 'area' averages where they shrink, and is bilinear where they grow."""
+    """How images come to that size; 'area' averages where they shrink, and is bilinear where they grow."""
     split_by: SplitKey = "background"
     """The id whose hash decides the split; 'background' keeps every room on one side. The last five are published."""
     split: Split = Split()
@@ -126,7 +126,7 @@ class DataConfig(Section):
     augment_on: Literal["auto", "cpu", "device"] = "auto"
     """Where that is done, which changes rounding and noise alone; 'auto' is the CPU unless the device is a GPU."""
     progression: list[Stage] = Field(default=[])
-    """Stages on smaller pictures before the rest of the run (Howard 2018); none by default."""
+    """Stages on smaller images before the rest of the run (Howard 2018); none by default."""
 
     @property
     def shares(self) -> tuple[float, float, float]:

@@ -46,9 +46,9 @@ class SsimConfig(Section):
     form: Literal["halved", "clamped", "plain"] = "halved"
     """Of the similarity S: clamp((1 - S) / 2, 0, 1), clamp(1 - S, 0, 1) / 2, or 1 - S; mean over pixels."""
     border: Literal["reflect", "zero"] = "reflect"
-    """What the window sees outside of the picture."""
+    """What the window sees outside of the image."""
     minmax: bool = False
-    """Stretch each predicted picture over 0..1 first: the published loss of 'monimoyd-unet'."""
+    """Stretch each predicted image over 0..1 first: the published loss of 'monimoyd-unet'."""
 
     @model_validator(mode="after")
     def _has_a_middle(self) -> Self:

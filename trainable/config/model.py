@@ -13,7 +13,7 @@ Deviations = Annotated[list[Positive], Field(min_length=3, max_length=3)]
 
 
 class Normalisation(Section):
-    """What is subtracted from the channels of either picture, in 0..1, and what they are then divided by."""
+    """What is subtracted from the channels of either image, in 0..1, and what they are then divided by."""
 
     bg_mean: Means = Field(default=[0.0, 0.0, 0.0])
     bg_std: Deviations = Field(default=[1.0, 1.0, 1.0])
@@ -38,7 +38,7 @@ class ModelConfig(Section):
     mask_activation: Literal["sigmoid", "linear"] = "sigmoid"
     """From the mask head's output to the mask; 'linear' takes the output as it is."""
     depth_activation: Literal["linear", "sigmoid", "minmax"] = "linear"
-    """From the depth head's output to the depth; 'minmax' stretches each picture's over 0..1."""
+    """From the depth head's output to the depth; 'minmax' stretches each image's over 0..1."""
     eval_mode: Literal["eval", "dropout", "train"] = "eval"
     """What stays as in training during evaluation: nothing, or, as published errors, dropout, or all layers."""
     shared_decoder: bool = False

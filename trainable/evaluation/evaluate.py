@@ -1,4 +1,4 @@
-"""Checkpoints and baselines on one part of a data set, with the same metrics on the same pictures."""
+"""Checkpoints and baselines on one part of a data set, with the same metrics on the same images."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from data.grids import save_png
 from trainable.config import Augmentation, DataConfig, TrialConfig
 from trainable.evaluation.grid import predict, prediction_grid
 from trainable.job import TrialData
+from trainable.loaders import background_ids, evaluation_loader
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loop import evaluate
 from trainable.loop.precision import as_recorded
-from trainable.loop.state import World
+from trainable.loop.state import DistributedContext
 from trainable.metrics.baselines import evaluate_baselines, fit_baselines
-from trainable.metrics.per_image import OWN, STATES, PictureFigures
+from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures
 from trainable.metrics.pooled import finite_mask
-from trainable.metrics.published import OWN_METRICS, PublishedMetrics, picture_columns
+from trainable.metrics.published import PUBLISHED_METRICS, PublishedMetrics, image_columns
 from trainable.recipes import Evaluation
-from trainable.trial import background_ids, evaluation_loader
 
 
 def evaluate_checkpoint(
-    directory: Path, data: TrialData, part: str, *, device: torch.device, pictures: Path | None = None
+    directory: Path, data: TrialData, part: str, *, device: torch.device, grid: Path | None = None
 ) -> dict[str, float]:
     """Metrics of the network in `directory` on `part`, at the image size and split that it was trained with.
 
@@ -37,26 +37,26 @@ def evaluate_checkpoint(
         data: the data set.
         part: as in `data.splits.rows`.
         device: where to compute.
-        pictures: a PNG file to write a grid of predictions to.
+        grid: a PNG file to write a grid of predictions to.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
     """
     with _network(directory, device) as (model, config):
-        world = World(device=device)
-        loader = evaluation_loader(config, data, part, world)
-        metrics = evaluate(model, loader, config, world)
-        if pictures is not None:
-            save_png(prediction_grid(model, loader, config.model), pictures)
+        context = DistributedContext(device=device)
+        loader = evaluation_loader(config, data, part, context)
+        metrics = evaluate(model, loader, config, context)
+        if grid is not None:
+            save_png(prediction_grid(model, loader, config.model), grid)
     return metrics
 
 
-def evaluate_pictures(
-    directory: Path, data: TrialData, part: str, *, device: torch.device, pictures: Path | None = None
-) -> PictureFigures:
-    """What `trainable.bootstrap` resamples: the figures of each picture of `part`, in storage order.
+def evaluate_images(
+    directory: Path, data: TrialData, part: str, *, device: torch.device, grid: Path | None = None
+) -> ImageFigures:
+    """What `trainable.bootstrap` resamples: the figures of each image of `part`, in storage order.
 
-    The pictures are unchanged, also where the configuration has the published error of changing those that are
+    The images are unchanged, also where the configuration has the published error of changing those that are
     evaluated on: networks are compared on the same ones.
 
     Args:
@@ -64,22 +64,24 @@ def evaluate_pictures(
         data: the data set.
         part: as in `data.splits.rows`.
         device: where to compute.
-        pictures: a PNG file to write a grid of predictions to.
+        grid: a PNG file to write a grid of predictions to.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
     """
     with _network(directory, device) as (model, config):
-        loader = replace(evaluation_loader(config, data, part, World(device=device)), augmenter=None)
+        loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
         found = []
         for batch in loader.epoch(0):
             prediction = predict(model, batch, config.model)
-            found.append(picture_columns(finite_mask(prediction), prediction.depth, batch.mask, batch.depth).cpu())
-        if pictures is not None:
-            save_png(prediction_grid(model, loader, config.model), pictures)
+            found.append(image_columns(finite_mask(prediction), prediction.depth, batch.mask, batch.depth).cpu())
+        if grid is not None:
+            save_png(prediction_grid(model, loader, config.model), grid)
     columns = torch.cat(found).numpy()
-    own = dict(zip(OWN, columns[:, len(STATES) :].T, strict=True))
-    return PictureFigures(bg_ids=background_ids(config.data, data, part), states=columns[:, : len(STATES)], own=own)
+    published = dict(zip(PUBLISHED, columns[:, len(STATES) :].T, strict=True))
+    return ImageFigures(
+        bg_ids=background_ids(config.data, data, part), states=columns[:, : len(STATES)], published=published
+    )
 
 
 def evaluate_published(
@@ -91,28 +93,28 @@ def evaluate_published(
         directory: a checkpoint.
         data: the data set.
         part: as in `data.splits.rows`.
-        metric: a key of `OWN_METRICS`; any other gives nothing.
+        metric: a key of `PUBLISHED_METRICS`; any other gives nothing.
         evaluation: what it is taken of; averaged over batches, these have the size of those for training.
         device: where to compute.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
     """
-    if metric not in OWN_METRICS:
+    if metric not in PUBLISHED_METRICS:
         return {}
     metrics = PublishedMetrics(on=evaluation.on, average=evaluation.average)
     with _network(directory, device) as (model, config):
-        loader = evaluation_loader(config, data, part, World(device=device))
+        loader = evaluation_loader(config, data, part, DistributedContext(device=device))
         if evaluation.average == "batches":
             loader = replace(loader, batch_size=config.data.batch_size)
         for batch in loader.epoch(0):
             metrics.update(predict(model, batch, config.model), batch.mask, batch.depth)
     computed = metrics.compute()
-    return {name: computed[name] for name in OWN_METRICS[metric]}
+    return {name: computed[name] for name in PUBLISHED_METRICS[metric]}
 
 
 def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dict[str, dict[str, Any]]:
-    """Metrics on `part` of what needs no network, fitted to the training split; on unchanged pictures.
+    """Metrics on `part` of what needs no network, fitted to the training split; on unchanged images.
 
     Returns:
         `mask_threshold` and `depth_mean`, each with the keys of the metrics that it predicts.
@@ -120,10 +122,10 @@ def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dic
     Raises:
         InputError: if the training split or the part has no samples.
     """
-    world = World(device=torch.device("cpu"))
+    context = DistributedContext(device=torch.device("cpu"))
     unchanged = TrialConfig(data=config.model_copy(update={"augment": Augmentation()}))
-    fitted = fit_baselines(evaluation_loader(unchanged, data, "train", world).epoch(0))
-    return evaluate_baselines(fitted, evaluation_loader(unchanged, data, part, world).epoch(0))
+    fitted = fit_baselines(evaluation_loader(unchanged, data, "train", context).epoch(0))
+    return evaluate_baselines(fitted, evaluation_loader(unchanged, data, part, context).epoch(0))
 
 
 @contextmanager

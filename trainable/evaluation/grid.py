@@ -35,13 +35,13 @@ def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
 
 
 def prediction_grid(
-    model: nn.Module, loader: Loader, config: ModelConfig, *, pictures: int = 4, cell: int = 128
+    model: nn.Module, loader: Loader, config: ModelConfig, *, images: int = 4, cell: int = 128
 ) -> Pixels:
     """A row for each of a few samples, spread over the split: what `COLUMNS` says, (H, W, 3).
 
-    Each picture is shown `cell` pixels large.
+    Each image is shown `cell` pixels large.
     """
-    chosen = np.unique(np.linspace(0, len(loader.split) - 1, pictures).round().astype(np.int64))
+    chosen = np.unique(np.linspace(0, len(loader.split) - 1, images).round().astype(np.int64))
     batch = loader.batch(chosen)
     mask, depth = as_pixels(predict(model, batch, config))
     photos = (stack.permute(0, 2, 3, 1).cpu().numpy() for stack in (batch.bg, batch.fg_bg))

@@ -22,12 +22,12 @@ OUTPUTS = ("mask.png", "depth.png", "overlay.png")
 
 
 def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, threshold: float | None = None) -> list[Path]:
-    """Predict mask and depth of a pair of pictures, and write them as PNG files of the pictures' size.
+    """Predict mask and depth of a pair of images, and write them as PNG files of the images' size.
 
     Args:
         checkpoint: a directory that `twinhead best` made.
-        bg: picture of the background.
-        fg_bg: picture of the same background with something in front of it, of the same size.
+        bg: image of the background.
+        fg_bg: image of the same background with something in front of it, of the same size.
         out: directory to write to; made when it is not there.
         threshold: the probability, in 0..1, from which on a pixel is foreground; without it, the mask is not binary.
 
@@ -36,7 +36,7 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, thresho
         overlay.png in `out`.
 
     Raises:
-        InputError: if a file cannot be read, the two pictures differ in size, the threshold is out of its range, or
+        InputError: if a file cannot be read, the two images differ in size, the threshold is out of its range, or
             `out` cannot be written.
     """
     if threshold is not None and not 0 <= threshold <= 1:
@@ -44,7 +44,7 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, thresho
     photos = [_read(path) for path in (bg, fg_bg)]
     if photos[0].shape != photos[1].shape:
         sizes = " and ".join(f"{photo.shape[1]} × {photo.shape[0]}" for photo in photos)
-        raise InputError(f"The pictures '{bg}' and '{fg_bg}' are {sizes} pixels; give two of the same size.")
+        raise InputError(f"The images '{bg}' and '{fg_bg}' are {sizes} pixels; give two of the same size.")
     mask, depth = predict_pixels(checkpoint, *photos)
     if threshold is not None:
         mask = np.where(mask >= threshold * 255, np.uint8(255), np.uint8(0))
@@ -59,7 +59,7 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, thresho
 
 
 def files_look_swapped(bg: Path, fg_bg: Path) -> bool:
-    """Whether the object seems to be in the picture `bg`, of the same size as `fg_bg`; see `look_swapped`.
+    """Whether the object seems to be in the image `bg`, of the same size as `fg_bg`; see `look_swapped`.
 
     Raises:
         InputError: if a file cannot be read.
@@ -90,4 +90,4 @@ def _read(path: Path) -> Pixels:
     try:
         return source_photo(path.read_bytes(), str(path))[0]
     except OSError as error:
-        raise InputError(f"The picture '{path}' cannot be read ({error.strerror}); give a PNG or JPEG file.") from None
+        raise InputError(f"The image '{path}' cannot be read ({error.strerror}); give a PNG or JPEG file.") from None

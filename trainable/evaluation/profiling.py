@@ -18,14 +18,14 @@ from data.errors import InputError
 from data.loader import Loader
 from trainable.config import TrialConfig
 from trainable.job import TrialData
-from trainable.loop.clock import OTHER, Clock, Phase, forget_peaks, peaks
-from trainable.loop.precision import autocast, choice, with_precision
-from trainable.loop.state import Training, World, start
+from trainable.loaders import evaluation_loader, training_loaders
+from trainable.loop.clock import OTHER, Clock, Phase, peaks, reset_peaks
+from trainable.loop.precision import autocast, choose_precision, with_precision
+from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step
 from trainable.metrics.pooled import MetricSums
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.threads import use_fastest_threads
-from trainable.trial import evaluation_loader, training_loaders
 
 STEP_PHASES: tuple[Phase, ...] = ("data", "transfer", "forward", "loss", "backward", "optimizer")
 WARM_STEPS = 3
@@ -51,7 +51,7 @@ class Profile:
     """At the peak: of the host, and of the device if it is a GPU."""
     parameters: int
     multiply_adds: int
-    """Of one pair of pictures."""
+    """Of one pair of images."""
     precision: str
     precision_seconds: dict[str, float]
     """Of a step in each, if the choice was 'auto'."""
@@ -95,19 +95,19 @@ def profile_training(
         InputError: if the data cannot be used, or the trace cannot be written.
         torch.OutOfMemoryError: if a single sample is too much.
     """
-    world = World(device=device)
+    context = DistributedContext(device=device)
     limit = torch.get_num_threads()
     torch.set_num_threads(1)
-    measured = choice(config, device) if config.model.precision == "auto" else None
+    measured = choose_precision(config, device) if config.model.precision == "auto" else None
     settled = with_precision(config, measured.precision) if measured else config
     threads = use_fastest_threads(settled, device, limit=limit)
-    train = training_loaders(settled, data, world)
+    train = training_loaders(settled, data, context)
     training = start(
-        settled, steps_of_epochs=[len(loader) for loader in train], world=world, data_fingerprint=data.fingerprint
+        settled, steps_of_epochs=[len(loader) for loader in train], context=context, data_fingerprint=data.fingerprint
     )
-    forget_peaks(device)
+    reset_peaks(device)
     clock = Clock(device)
-    steps_taken = _Steps(training, train[-1], world, clock, on_step)
+    steps_taken = _Steps(training, train[-1], context, clock, on_step)
     steps_taken.run(WARM_STEPS)
     clock.read()
     wall, shares = steps_taken.run(steps)
@@ -115,7 +115,7 @@ def profile_training(
     epoch_steps = len(train[-1])
     seconds = {name: shares[name] * wall / steps * epoch_steps for name in (*STEP_PHASES, OTHER)}
     if data.val:
-        seconds["evaluation"] = _evaluation_seconds(training, evaluation_loader(settled, data, data.val, world))
+        seconds["evaluation"] = _evaluation_seconds(training, evaluation_loader(settled, data, data.val, context))
     seconds["checkpoint"] = _checkpoint_seconds(training)
     return Profile(
         steps=steps,
@@ -140,9 +140,14 @@ class _Steps:
     """Steps of a training, over as many epochs as it takes."""
 
     def __init__(
-        self, training: Training, loader: Loader, world: World, clock: Clock, on_step: Callable[[int], None]
+        self,
+        training: Training,
+        loader: Loader,
+        context: DistributedContext,
+        clock: Clock,
+        on_step: Callable[[int], None],
     ) -> None:
-        self._training, self._world, self._clock, self._on_step = training, world, clock, on_step
+        self._training, self._context, self._clock, self._on_step = training, context, clock, on_step
         self._batches = itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count(1))
         self._most = len(loader) * training.config.epochs
         self._number = 0
@@ -156,7 +161,7 @@ class _Steps:
             with self._clock.during("data"):
                 batch = next(self._batches)
             # Policies have no rates beyond the last step of the run.
-            train_step(self._training, batch, self._number % self._most, self._world, self._clock)
+            train_step(self._training, batch, self._number % self._most, self._context, self._clock)
             self._number += 1
             self.measured_samples += len(batch)
             self._on_step(1)

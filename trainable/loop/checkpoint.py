@@ -1,7 +1,7 @@
 """A checkpoint is a directory: model.safetensors, config.json, metrics.json and, while its trial runs, state.pt.
 
-Nothing in it is unpickled: weights are safetensors, the rest is JSON, and the optimizer's state is read by torch with
-`weights_only=True`. checksums.json is written last and holds the SHA-256 of each file, which is compared on reading.
+Reading one executes no pickled code: weights are safetensors, metadata is JSON, and the optimizer state is loaded with
+`weights_only=True`. checksums.json is written last. It holds the SHA-256 of each file, which is verified on reading.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ WEIGHTS, CONFIG, METRICS, STATE, PICTURES = (
 )
 CHECKSUMS = "checksums.json"
 FILES = (WEIGHTS, CONFIG, METRICS, STATE, PICTURES)
-"""What has a checksum. A model card beside them has none: it is text, which people may edit."""
+"""The files with a checksum. A model card has none, because users may edit it."""
 
 
 class DamagedCheckpointError(InputError):
     """A file of a checkpoint is missing, truncated or altered.
 
     Args:
-        file: the file.
-        problem: what is wrong with it, as a predicate: 'is missing'.
+        file: the damaged file.
+        problem: what is wrong, as the predicate of a sentence, such as 'is missing'.
     """
 
     def __init__(self, file: Path, problem: str) -> None:
@@ -49,19 +49,19 @@ class DamagedCheckpointError(InputError):
         self.file, self.problem = file, problem
 
     def __reduce__(self) -> tuple[type[DamagedCheckpointError], tuple[Path, str]]:
-        """Pickle the arguments: the message alone does not build the exception again."""
+        """Pickle the arguments, because the constructor does not take the message."""
         return DamagedCheckpointError, (self.file, self.problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a checkpoint's weights come from."""
+    """Origin of the weights in a checkpoint."""
 
     config: TrialConfig
     data_fingerprint: str
-    """Of the data set that the weights were trained on."""
+    """Fingerprint of the data set that the weights were trained on."""
     epoch: int
-    """Epochs that the weights have seen."""
+    """Number of epochs that the weights were trained for."""
 
 
 def save(
@@ -72,18 +72,18 @@ def save(
     *,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint, and its checksums last.
+    """Write a checkpoint, with its checksums last.
 
     Args:
-        directory: is made when it is not there; what else of a checkpoint lies in it gets a checksum too.
-        model: whose weights are written.
-        origin: where the weights come from.
+        directory: created if it is missing. Files of a checkpoint that are already in it get a checksum too.
+        model: the network.
+        origin: configuration and data set of the training.
         metrics: numbers, strings and mappings of them.
-        state: what only the trial itself needs to go on: tensors, numbers, strings, lists and dicts.
+        state: what the trial needs to resume: tensors, numbers, strings, lists and dicts.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CHECKSUMS).unlink(missing_ok=True)
-    # safetensors stores rows one after the other, so channels-last weights are copied to that order.
+    # safetensors stores contiguous tensors; channels-last weights are copied.
     weights = {name: tensor.cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}
     save_file(weights, directory / WEIGHTS)
     described = {
@@ -101,11 +101,11 @@ def save(
 
 
 def seal(directory: Path, source: Mapping[str, Any] | None = None) -> None:
-    """Write the checksums of a checkpoint whose files are all there.
+    """Write the checksums of a checkpoint, once all its files are written.
 
     Args:
         directory: the checkpoint.
-        source: which `search` and `trial` it was exported from, as JSON values, to be kept with the checksums.
+        source: the `search` and `trial` that it was exported from, as JSON values, stored with the checksums.
     """
     sums = {name: _sha256(directory / name) for name in FILES if (directory / name).is_file()}
     kept = {"format": FORMAT, "sha256": sums} | ({"source": dict(source)} if source else {})
@@ -117,13 +117,13 @@ def verify(directory: Path, names: Sequence[str] = FILES) -> bool:
 
     Args:
         directory: the checkpoint.
-        names: the files; those without a checksum are passed over.
+        names: the files to verify; files without a checksum are skipped.
 
     Returns:
-        False if the checkpoint has no checksums: earlier versions wrote none.
+        False if the checkpoint has no checksums, as written by early versions.
 
     Raises:
-        DamagedCheckpointError: if a file is missing, truncated or altered, or the checksums themselves are.
+        DamagedCheckpointError: if a file, or the file of checksums, is missing, truncated or altered.
     """
     sums = _checksums(directory)
     for name in names:
@@ -140,7 +140,7 @@ def verify(directory: Path, names: Sequence[str] = FILES) -> bool:
 
 
 def source_of(directory: Path) -> dict[str, Any]:
-    """Which `search` and `trial` a checkpoint was exported from; empty where that is not known."""
+    """The `search` and `trial` that a checkpoint was exported from; empty if unknown."""
     try:
         return dict(json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))["source"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -148,36 +148,36 @@ def source_of(directory: Path) -> dict[str, Any]:
 
 
 def load_state(directory: Path) -> dict[str, Any]:
-    """What `save_state` wrote, with every tensor on the CPU.
+    """Load the state written by `save`, with all tensors on the CPU.
 
     Raises:
-        InputError: if there is none, for a finished trial keeps its weights alone; a DamagedCheckpointError if it is
-            damaged, or holds anything but plain values and tensors.
+        InputError: if there is no state, because a finished trial keeps only the weights; the subclass
+            DamagedCheckpointError if it is damaged or holds anything but plain values and tensors.
     """
     path = directory / STATE
     if not path.is_file():
-        raise InputError(f"There is no '{path}' to go on from; start the trial anew.")
+        raise InputError(f"There is no '{path}' to resume from; start the trial again.")
     verify(directory, (STATE,))
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  torch has no error of its own for a damaged file: any can come up
+    except Exception as error:  # noqa: BLE001  torch raises many kinds of errors for a damaged file
         reason = str(error).partition("\n")[0]
         raise DamagedCheckpointError(path, f"cannot be read ({reason})") from None
     return state
 
 
 def load_origin(directory: Path) -> Origin:
-    """What the checkpoint in `directory` says of itself.
+    """Load the origin of the checkpoint in `directory`.
 
     Raises:
-        InputError: if it is missing or of a newer format; a DamagedCheckpointError if it is damaged.
+        InputError: if it is missing or has a newer format; the subclass DamagedCheckpointError if it is damaged.
     """
     path = directory / CONFIG
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         _refuse_newer(int(described["format"]), directory)
         if not verify(directory, (CONFIG, METRICS)) and "checksums" in described:
-            raise DamagedCheckpointError(directory / CHECKSUMS, "is missing, without which a checkpoint is not whole")
+            raise DamagedCheckpointError(directory / CHECKSUMS, "is missing, so the checkpoint is incomplete")
         return Origin(
             config=build(TrialConfig, described["trial"], source=str(path)),
             data_fingerprint=str(described["data_fingerprint"]),
@@ -193,7 +193,7 @@ def load_origin(directory: Path) -> Origin:
 
 
 def load_metrics(directory: Path) -> dict[str, Any]:
-    """What `save` wrote of metrics; none where the file is missing or damaged, for weights need none."""
+    """Load the metrics of a checkpoint; empty if the file is missing or damaged, because weights do not need them."""
     try:
         return dict(json.loads((directory / METRICS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -201,11 +201,11 @@ def load_metrics(directory: Path) -> dict[str, Any]:
 
 
 def load_model(directory: Path) -> tuple[Network, Origin]:
-    """The network in `directory`, in evaluation mode on the CPU, and where it comes from.
+    """Load the network in `directory`, in evaluation mode on the CPU, and its origin.
 
     Raises:
-        InputError: if a file is missing, or the weights do not fit the configuration; a DamagedCheckpointError if a
-            file is damaged.
+        InputError: if a file is missing or the weights do not match the configuration; the subclass
+            DamagedCheckpointError if a file is damaged.
     """
     origin = load_origin(directory)
     verify(directory, (PICTURES,))
@@ -215,10 +215,11 @@ def load_model(directory: Path) -> tuple[Network, Origin]:
 
 
 def load_weights(model: nn.Module, directory: Path) -> None:
-    """Put the weights in `directory` into `model`.
+    """Load the weights in `directory` into `model`.
 
     Raises:
-        InputError: if they are of another network; a DamagedCheckpointError if they are missing or damaged.
+        InputError: if they belong to another network; the subclass DamagedCheckpointError if they are missing or
+            damaged.
     """
     path = directory / WEIGHTS
     verify(directory, (WEIGHTS,))
@@ -226,13 +227,13 @@ def load_weights(model: nn.Module, directory: Path) -> None:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DamagedCheckpointError(path, _unreadable(error)) from None
-    wanted = model.state_dict()
-    for name in sorted(wanted.keys() | weights.keys()):
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
         found = tuple(weights[name].shape) if name in weights else "missing"
-        expected = tuple(wanted[name].shape) if name in wanted else "absent"
+        expected = tuple(own[name].shape) if name in own else "absent"
         if found != expected:
             raise InputError(
-                f"The weights '{path}' are of another network: '{name}' is {found}, but must be {expected} by "
+                f"The weights '{path}' belong to another network: '{name}' is {found}, but must be {expected} by "
                 f"{CONFIG}; use the two files of one checkpoint."
             )
     model.load_state_dict(weights)
@@ -247,7 +248,7 @@ def _refuse_newer(written_as: int, directory: Path) -> None:
 
 
 def _checksums(directory: Path) -> dict[str, str]:
-    """By file; empty where there are none."""
+    """SHA-256 by file name; empty if the checkpoint has no checksums."""
     path = directory / CHECKSUMS
     try:
         sums = dict(json.loads(path.read_text(encoding="utf-8"))["sha256"])

@@ -1,7 +1,7 @@
-"""Where a trial's time goes, and how much memory it takes at its peak.
+"""Wall time of a trial by phase, and its peak memory.
 
-On a GPU the host runs ahead of the device: what runs there is timed by the device's own events, which are read once an
-epoch, so that nobody waits for them in between.
+On a GPU the host runs ahead of the device. Device work is timed with CUDA events, which are read once an epoch to avoid
+further synchronisation.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Literal, get_args
 import torch
 
 Phase = Literal["data", "transfer", "forward", "loss", "backward", "optimizer", "evaluation", "checkpoint"]
-"""data: waiting for the next batch. transfer: uint8 to floats on the device; where batches are made ahead, their copy
-runs beside the step before. The others are what they say; what is none of them is 'other'."""
+"""'data' is the wait for the next batch. 'transfer' is the conversion of uint8 to floats on the device; prefetched
+batches are copied during the previous step. Time outside of all phases is 'other'."""
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 OTHER = "other"
 
 _ON_DEVICE = frozenset(("transfer", "forward", "loss", "backward", "optimizer"))
 _RESET_PEAK = "5"
-"""What Linux's clear_refs takes to mean: forget the peak."""
+"""Written to Linux's clear_refs, it resets the peak memory of the process."""
 
 
 class Clock:
-    """Adds up the seconds of each phase since it was last read."""
+    """Adds up the seconds of each phase since the last `read`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -36,7 +36,7 @@ class Clock:
 
     @contextlib.contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
-        """What runs within it counts as `phase`; phases do not nest."""
+        """Count the time in this context as `phase`. Phases must not be nested."""
         if self._device.type == "cuda" and phase in _ON_DEVICE:
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             first.record()
@@ -51,10 +51,10 @@ class Clock:
             self._seconds[phase] += time.perf_counter() - started
 
     def read(self) -> tuple[float, dict[str, float]]:
-        """Wall seconds since the last reading, and each phase's share of them, 0..1; then it starts anew.
+        """Wall seconds since the last `read`, and the share of each phase in 0..1; then restart the clock.
 
-        On a GPU the device may work on one batch while the host waits for the next: shares may then add up to more
-        than 1, and 'other' is 0.
+        On a GPU, shares can add up to more than 1, because the device computes while the host waits for the next batch;
+        'other' is then 0.
         """
         if self._events:
             torch.cuda.synchronize(self._device)
@@ -71,8 +71,8 @@ class Clock:
         self._events: list[tuple[Phase, torch.cuda.Event, torch.cuda.Event]] = []
 
 
-def forget_peaks(device: torch.device) -> None:
-    """Let `peaks` tell of what comes from now on: a process has many trials, one after the other."""
+def reset_peaks(device: torch.device) -> None:
+    """Reset the peaks, because a process runs many trials one after the other."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="utf-8")
     if device.type == "cuda":
@@ -80,7 +80,7 @@ def forget_peaks(device: torch.device) -> None:
 
 
 def peaks(device: torch.device) -> dict[str, float]:
-    """GB at the peak: `host`, of this process, mapped files that it touched among it; and on a GPU `device`."""
+    """Peak memory in GB: `host` of this process, including mapped files that were read; on a GPU also `device`."""
     found = {"host": _host_peak() / 1e9}
     if device.type == "cuda":
         found["device"] = torch.cuda.max_memory_allocated(device) / 1e9
@@ -88,7 +88,7 @@ def peaks(device: torch.device) -> dict[str, float]:
 
 
 def _host_peak() -> int:
-    """Bytes; where the kernel does not say, those of the process since its start."""
+    """Peak memory in bytes; if the kernel does not report a peak that can be reset, the peak since process start."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

@@ -1,7 +1,7 @@
 """The training loop of a trial: load, step, evaluate, checkpoint, report.
 
-It is handed its device, its place among the workers and a `report`, and asks nobody for them: the same loop runs inside
-Ray, in a plain process under a debugger, and on a machine that has no Ray.
+Its distributed context and its `report` callback are arguments, so that the same loop runs inside Ray, in a plain
+process under a debugger, and on a machine without Ray.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import nn
 from data.loader import Loader
 from data.schema import Batch
 from trainable.config import TrialConfig
-from trainable.loop.clock import Clock, forget_peaks, peaks
+from trainable.loop.clock import Clock, peaks, reset_peaks
 from trainable.loop.precision import autocast
-from trainable.loop.state import Training, World
-from trainable.loop.step import after_out_of_memory, train_step
+from trainable.loop.state import DistributedContext, Training
+from trainable.loop.step import train_step, warn_out_of_memory
 from trainable.loss.dual_loss import DualLoss
 from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.pooled import MetricSums
@@ -30,24 +30,24 @@ from trainable.models.prediction import Prediction
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or not a number: the trial ends, and its configuration is to be avoided."""
+    """The loss became infinite or NaN. The trial ends, and the search avoids its configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnd:
-    """What the loop tells its listener after each epoch."""
+    """The argument of the `report` callback after each epoch."""
 
     epoch: int
-    """Absolute: a resumed trial goes on counting."""
+    """Counted from the first epoch of the trial, also after a resume."""
     metrics: dict[str, float]
     """The validation metrics (if there is a validation split), training losses, learning rate and seconds.
 
-    Beside them: `time_PHASE`, the share of wall time since the last report that went into each phase of
-    `trainable.clock`; `memory_host_gb` and `memory_device_gb`, the peaks since the start; `samples_per_second` of
-    training alone; `micro_batches`, the pieces that a batch is computed in; and `threads`, of this process's torch.
+    Also: `time_PHASE`, the share of wall time since the last report in each phase of `trainable.loop.clock`;
+    `memory_host_gb` and `memory_device_gb`, the peaks since the start; `samples_per_second` of the training without
+    evaluation; `micro_batches` per batch; and `threads` of torch in this process.
     """
     save: Callable[[Path], None] | None
-    """Writes a checkpoint into a directory; None when none is due after this epoch."""
+    """Writes a checkpoint into a directory; None if no checkpoint is due after this epoch."""
 
 
 Report = Callable[[EpochEnd], None]
@@ -58,29 +58,29 @@ def fit(
     train: Sequence[Loader],
     val: Loader | None,
     *,
-    world: World,
+    context: DistributedContext,
     report: Report,
     checkpoint_epochs: frozenset[int] = frozenset(),
 ) -> None:
-    """Train from `training.epoch` to the end of the run, on each epoch's loader of `train`, and report every epoch.
+    """Train from `training.epoch` to the last epoch, with one loader of `train` per epoch, and report every epoch.
 
-    Where the loader changes, another stage of the run begins: the optimizer forgets what it has gathered. A checkpoint
-    is due after the epochs in `checkpoint_epochs`, after the best epoch so far, and after the last one.
+    A change of the loader starts another stage of the run, and resets the state of the optimizer. A checkpoint is due
+    after the epochs in `checkpoint_epochs`, after each new best epoch, and after the last one.
 
     Raises:
         NonFiniteLossError: at the first loss that is not finite.
     """
     config = training.config
-    clock = Clock(world.device)
-    forget_peaks(world.device)
+    clock = Clock(context.device)
+    reset_peaks(context.device)
     for epoch in range(training.epoch + 1, config.epochs + 1):
         if epoch > 1 and train[epoch - 1] is not train[epoch - 2]:
             training.optimizer.state.clear()
-        metrics = train_epoch(training, train, epoch, world, clock)
+        metrics = train_epoch(training, train, epoch, context, clock)
         if val is not None:
             with clock.during("evaluation"):
-                metrics |= evaluate(training.model, val, config, world, loss=_watched_loss(training))
-        metrics |= _spent(clock, world, samples=len(train[epoch - 1].split))
+                metrics |= evaluate(training.model, val, config, context, loss=_watched_loss(training))
+        metrics |= _time_and_memory(clock, context, samples=len(train[epoch - 1].split))
         due = _end_epoch(training, epoch, metrics) or epoch in checkpoint_epochs or epoch == config.epochs
         save = functools.partial(training.save, metrics=metrics) if due else None
         with clock.during("checkpoint"):
@@ -88,41 +88,41 @@ def fit(
 
 
 def train_epoch(
-    training: Training, train: Sequence[Loader], epoch: int, world: World, clock: Clock
+    training: Training, train: Sequence[Loader], epoch: int, context: DistributedContext, clock: Clock
 ) -> dict[str, float]:
-    """One pass over the training split; the mean of each loss over its samples, and the last learning rate."""
+    """Train on one pass over the training split; return the mean of each loss and the last learning rate."""
     loader, steps_before = train[epoch - 1], sum(len(earlier) for earlier in train[: epoch - 1])
     training.model.train()
-    means = _Means(training, world, epoch)
-    for index, batch in enumerate(_timed(loader.epoch(epoch), clock)):
+    means = _LossMeans(training, context, epoch)
+    for index, batch in enumerate(_timed_batches(loader.epoch(epoch), clock)):
         step = steps_before + index
-        means.add(train_step(training, batch, step, world, clock), len(batch), step)
+        means.add(train_step(training, batch, step, context, clock), len(batch), step)
     return {f"train_{name}": mean for name, mean in means.compute().items()} | {
         "lr": float(training.optimizer.param_groups[0]["lr"]),
         "micro_batches": training.micro_batches,
     }
 
 
-class _Means:
-    """Means of the losses of an epoch, gathered where they lie: nothing waits for the device.
+class _LossMeans:
+    """Means of the losses of an epoch, accumulated on the device.
 
-    Whether a loss is finite is looked at one step later, when it has long been known.
+    Each loss is checked for finiteness one step later, so that the host does not wait for the device.
     """
 
-    def __init__(self, training: Training, world: World, epoch: int) -> None:
-        self._training, self._world, self._epoch = training, world, epoch
+    def __init__(self, training: Training, context: DistributedContext, epoch: int) -> None:
+        self._training, self._context, self._epoch = training, context, epoch
         self._sums: dict[str, torch.Tensor] = {}
         self._samples = 0
-        self._unseen: tuple[torch.Tensor, int] | None = None
+        self._unchecked: tuple[torch.Tensor, int] | None = None
 
     def add(self, losses: Mapping[str, torch.Tensor], samples: int, step: int) -> None:
-        """Take the losses of a step.
+        """Add the losses of a step.
 
         Raises:
-            NonFiniteLossError: if the loss of the step before was not finite.
+            NonFiniteLossError: if the loss of the previous step was not finite.
         """
-        self._look()
-        self._unseen = self._world.sum(losses["loss"].clone()), step
+        self._check_finite()
+        self._unchecked = self._context.all_reduce(losses["loss"].clone()), step
         self._samples += samples
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * samples
@@ -133,25 +133,26 @@ class _Means:
         Raises:
             NonFiniteLossError: if the last loss was not finite.
         """
-        self._look()
+        self._check_finite()
         names = sorted(self._sums)
-        count = torch.tensor(self._samples, dtype=torch.float64, device=self._world.device)
-        totals = self._world.sum(torch.stack([*(self._sums[name].double() for name in names), count]))
+        count = torch.tensor(self._samples, dtype=torch.float64, device=self._context.device)
+        totals = self._context.all_reduce(torch.stack([*(self._sums[name].double() for name in names), count]))
         return dict(zip(names, (totals[:-1] / totals[-1]).tolist(), strict=True))
 
-    def _look(self) -> None:
-        if self._unseen is None:
+    def _check_finite(self) -> None:
+        if self._unchecked is None:
             return
-        loss, step = self._unseen[0].item(), self._unseen[1]
+        loss, step = self._unchecked[0].item(), self._unchecked[1]
         if not math.isfinite(loss):
+            settings = _key_settings(self._training.config)
             raise NonFiniteLossError(
-                f"The loss became {loss} at step {step} (epoch {self._epoch}) with {_decisive(self._training.config)}; "
+                f"The loss became {loss} at step {step} (epoch {self._epoch}) with {settings}; "
                 "lower optimizer.lr or optimizer.clip_norm."
             )
 
 
-def _decisive(config: TrialConfig) -> str:
-    """What of a configuration makes a training diverge, as dotted keys and values; the study has all of it."""
+def _key_settings(config: TrialConfig) -> str:
+    """The settings that decide whether a training diverges, as dotted keys and values."""
     weights = {
         f"loss.{head}.{name}": weight
         for head in ("mask", "depth")
@@ -164,8 +165,8 @@ def _decisive(config: TrialConfig) -> str:
     return ", ".join(f"{key} {text}" for key, text in texts.items())
 
 
-def _timed(batches: Iterator[Batch], clock: Clock) -> Iterator[Batch]:
-    """`batches`, with the wait for each of them told to the clock."""
+def _timed_batches(batches: Iterator[Batch], clock: Clock) -> Iterator[Batch]:
+    """Yield `batches`, and count the wait for each as the phase 'data'."""
     while True:
         with clock.during("data"):
             batch = next(batches, None)
@@ -174,13 +175,13 @@ def _timed(batches: Iterator[Batch], clock: Clock) -> Iterator[Batch]:
         yield batch
 
 
-def _spent(clock: Clock, world: World, *, samples: int) -> dict[str, float]:
-    """Time and memory of an epoch, as metrics; `samples` were trained on, over all workers."""
+def _time_and_memory(clock: Clock, context: DistributedContext, *, samples: int) -> dict[str, float]:
+    """Time and memory of an epoch as metrics. `samples` counts the training samples of all workers."""
     seconds, shares = clock.read()
     trained = seconds * max(1 - shares["evaluation"] - shares["checkpoint"], 1e-9)
     return {
         **{f"time_{phase}": share for phase, share in shares.items()},
-        **{f"memory_{where}_gb": gigabytes for where, gigabytes in peaks(world.device).items()},
+        **{f"memory_{where}_gb": gigabytes for where, gigabytes in peaks(context.device).items()},
         "samples_per_second": samples / trained,
         "train_seconds": trained,
         "seconds": seconds,
@@ -189,33 +190,33 @@ def _spent(clock: Clock, world: World, *, samples: int) -> dict[str, float]:
 
 
 def _watched_loss(training: Training) -> DualLoss | None:
-    """The loss, where a policy watches it on the validation split."""
+    """The training loss, if a policy watches it on the validation split; else None."""
     policies = (training.config.policy, training.config.depth_policy)
     return training.loss if any(policy and policy.watched == "val_loss" for policy in policies) else None
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, loader: Loader, config: TrialConfig, world: World, *, loss: DualLoss | None = None
+    model: nn.Module, loader: Loader, config: TrialConfig, context: DistributedContext, *, loss: DualLoss | None = None
 ) -> dict[str, float]:
-    """The metrics of `model`, pooled over the whole split and all workers.
+    """Evaluate `model`: metrics pooled over the whole split and all workers.
 
-    Out of memory, it begins again with batches of half the size.
+    On an out-of-memory error, the evaluation starts over with half the batch size.
 
     Args:
-        model: takes a batch's inputs, and returns a `Prediction`.
-        loader: of the split.
-        config: of the trial.
-        world: the device, and the worker's place among the others.
-        loss: adds its mean over the samples, as 'val_loss'.
+        model: takes the inputs of a batch and returns a `Prediction`.
+        loader: loader of the split.
+        config: configuration of the trial.
+        context: distributed context of this process.
+        loss: a loss whose mean over the samples is added as 'val_loss'.
 
     Raises:
-        torch.OutOfMemoryError: if there are several workers, or a single sample is too much.
+        torch.OutOfMemoryError: with several workers, or if a single sample does not fit.
     """
     model.eval()
     while True:
         try:
-            sums, losses = MetricSums(world.device), torch.zeros(2, dtype=torch.float64, device=world.device)
+            sums, losses = MetricSums(context.device), torch.zeros(2, dtype=torch.float64, device=context.device)
             for batch in loader.epoch(0):
                 with autocast(config.model, batch.bg.device):
                     prediction: Prediction = model(*batch.inputs())
@@ -225,21 +226,21 @@ def evaluate(
                     losses += torch.stack([total.double() * len(batch), torch.full_like(losses[0], len(batch))])
             break
         except torch.OutOfMemoryError:
-            if world.size > 1 or loader.batch_size == 1:
+            if context.world_size > 1 or loader.batch_size == 1:
                 raise
         loader = replace(loader, batch_size=loader.batch_size // 2)
-        after_out_of_memory(
-            f"Evaluation ran out of memory; it goes on with batches of {loader.batch_size} samples.", world.device
+        warn_out_of_memory(
+            f"Evaluation ran out of memory; it starts over with batches of {loader.batch_size} samples.", context.device
         )
-    sums.load(world.sum(sums.state()))
+    sums.load(context.all_reduce(sums.state()))
     if loss is None:
         return sums.compute()
-    total, samples = world.sum(losses).tolist()
+    total, samples = context.all_reduce(losses).tolist()
     return sums.compute() | {"val_loss": total / samples}
 
 
 def _end_epoch(training: Training, epoch: int, metrics: dict[str, Any]) -> bool:
-    """Book the epoch; True if it is the best so far."""
+    """Record the epoch in `training`; True if it is the best so far."""
     training.epoch = epoch
     score = float(metrics.get(OBJECTIVE, math.nan))
     for policy in training.policies:

@@ -1,18 +1,18 @@
-"""Whether the forward pass runs in bf16 or fp32: 'auto' is decided once for each network of a search.
+"""Precision of the forward pass, bf16 or fp32. 'auto' is resolved once for each network of a search, by measurement.
 
-A rule would be wrong somewhere: on an AMD EPYC with AVX-512 bf16, a step at 64 px was 1.5 to 2.0 times as fast in
-bf16 in every family at its published width (`tests/benchmarks/step.py --parts`), and a ResUNet's at 96 px 1.55, 1.75
-and 1.93 times at widths 8, 16 and 32 (`tests/benchmarks/precision.py`); on another CPU it was slower at width 32.
-fp16 is not offered: it needs its losses scaled, and devices without bf16 run in fp32.
+No fixed rule fits all machines. On an AMD EPYC with AVX-512 bf16, a step at 64 px was 1.5 to 2.0 times as fast in bf16
+in every family at its published width (`tests/benchmarks/step.py --parts`), and a step of a ResUNet at 96 px 1.55, 1.75
+and 1.93 times as fast at widths 8, 16 and 32 (`tests/benchmarks/precision.py`). On another CPU, bf16 was slower at
+width 32. fp16 is not supported: it needs loss scaling. Devices without bf16 use fp32.
 
-The two precisions are measured in turn. On a CPU, processor time decides, which counts a step's own work: beside other
-load, the time that a step takes says more of the load. (On two cores with a load of 5 to 13, five measurements each
-found 1.20 to 1.31 for a ResUNet of width 4 and 1.78 to 1.94 for one of width 16.) The decision is kept with the search,
-by kind of machine and network, and the precision that a trial ran in is part of its checkpoint's configuration: what
-continues, retrains or evaluates it does not measure again.
+Steps in the two precisions are measured alternately. On a CPU, processor time decides, because wall time depends on the
+other load of the machine. (On two cores with a load of 5 to 13, five measurements each found a speed-up of 1.20 to 1.31
+for a ResUNet of width 4, and of 1.78 to 1.94 at width 16.) The decision is stored with the search, by kind of machine
+and network. The precision of a trial is part of the configuration in its checkpoint, so that it is not measured again
+when the trial is resumed, retrained or evaluated.
 
-Nor are networks compiled: on that EPYC, at 64 px in bf16, torch.compile took 79 s for a ResUNet of width 16 and 97 s
-for the small U-Net of width 32, and their steps then 1.2 and 1.4 times as long. On a GPU it was not measured.
+Networks are not compiled. On that EPYC, at 64 px in bf16, torch.compile took 79 s for a ResUNet of width 16 and 97 s
+for the small U-Net of width 32, and made their steps 1.2 and 1.4 times as long. On a GPU it was not measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torch.nn.utils import clip_grad_norm_
 from data.errors import InputError
 from trainable.config import ModelConfig, TrialConfig
 from trainable.loop.checkpoint import load_origin
-from trainable.loop.state import World
+from trainable.loop.state import DistributedContext
 from trainable.loss.dual_loss import DualLoss
 from trainable.measurements import machine_kind, recall
 from trainable.models import build_model
@@ -44,31 +44,31 @@ Step = Callable[[ModelConfig], float]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 MAX_IMAGES = 8
-"""Of a measured step; a larger batch costs each image the same."""
+"""Maximum batch size of a measured step; larger batches take the same time per image."""
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 7
-"""A round is a step in each precision. Rounds end when all of the first three decide alike."""
+"""A round is a step in each precision. The measurement ends early if the first three rounds agree."""
 _GAIN = 1.1
-"""bf16 must be so many times as fast: where it gains less, measurements of one network would not agree."""
+"""Minimum speed-up for bf16; with a smaller one, repeated measurements would disagree."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What 'auto' takes, and why."""
+class PrecisionChoice:
+    """The precision chosen for 'auto', and the measurement behind it."""
 
     precision: Precision
     seconds: Mapping[Precision, float]
-    """Of a training step in each precision, the median of several: on a CPU, processor time of all threads."""
+    """Median seconds of a training step in each precision; on a CPU, processor time of all threads."""
     step_seconds: float
-    """Of a training step in the precision taken, as a clock on the wall has them."""
+    """Median wall time of a training step in the chosen precision."""
     images: int
-    """In the batch of that step."""
+    """Batch size of the measured steps."""
 
 
 def autocast(model: ModelConfig, device: torch.device) -> AbstractContextManager[object]:
-    """The context that a forward pass runs in.
+    """The autocast context of a forward pass.
 
     Raises:
-        ValueError: if the precision is still 'auto'; `resolve` decides it before the first step.
+        ValueError: if the precision is 'auto', which `resolve` replaces before the first step.
     """
     if model.precision == "auto":
         raise ValueError("model.precision is 'auto'; call resolve() before the first step")
@@ -76,47 +76,52 @@ def autocast(model: ModelConfig, device: torch.device) -> AbstractContextManager
 
 
 def resolve(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> TrialConfig:
-    """`config` with a precision of 'auto' replaced by the faster one on this machine.
+    """`config` with the precision 'auto' replaced by the faster one on this machine.
 
     Args:
-        config: a trial's.
-        device: where it trains.
-        measurements: the search's file of decisions, which gives equal networks the same answer; None measures anew.
+        config: configuration of the trial.
+        device: device of the training.
+        measurements: the search's file of measurements, so that equal networks get the same precision; None to measure
+            without a file.
     """
     if config.model.precision != "auto":
         return config
-    if offered(device) == ("fp32",):
+    if supported_precisions(device) == ("fp32",):
         return with_precision(config, "fp32")
-    return with_precision(config, choice(config, device, measurements).precision)
+    return with_precision(config, choose_precision(config, device, measurements).precision)
 
 
-def settle(
-    config: TrialConfig, world: World, *, measurements: Path | None = None, resume_from: Sequence[Path] = ()
+def resolve_for_trial(
+    config: TrialConfig,
+    context: DistributedContext,
+    *,
+    measurements: Path | None = None,
+    resume_from: Sequence[Path] = (),
 ) -> TrialConfig:
-    """`config` with its precision decided: that of the checkpoint it continues from, else the faster one.
+    """`config` with its precision resolved: that of the checkpoint it resumes from, else the faster one.
 
     Args:
-        config: a trial's.
-        world: the first worker decides for all.
+        config: configuration of the trial.
+        context: distributed context; the worker with rank 0 decides for all.
         measurements: see `resolve`.
-        resume_from: checkpoints of the same trial; the first whose configuration is whole decides.
+        resume_from: checkpoints of the same trial; the first with an undamaged configuration decides.
     """
     if config.model.precision != "auto":
         return config
     for checkpoint in resume_from:
         with contextlib.suppress(InputError):
             return with_precision(config, as_recorded(load_origin(checkpoint).config).model.precision)
-    return world.first(resolve(config, world.device, measurements) if world.rank == 0 else config)
+    return context.broadcast(resolve(config, context.device, measurements) if context.rank == 0 else config)
 
 
-def choice(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> Choice:
-    """The faster precision for the network of `config` on this machine, whatever precision it has.
+def choose_precision(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> PrecisionChoice:
+    """The faster precision for the network of `config` on this machine, whatever precision `config` has.
 
-    It is measured, with four to eight steps in each precision, unless `measurements` has it.
+    It is measured with four to eight steps in each precision, unless it is already in the file `measurements`.
     """
     key = f"precision | {machine_kind(device)} | {_network(config)}"
     found = recall(measurements, key, lambda: _measure(config, device), _is_choice)
-    return Choice(
+    return PrecisionChoice(
         precision=found["precision"],
         seconds=found["seconds"],
         step_seconds=found["step_seconds"],
@@ -124,26 +129,26 @@ def choice(config: TrialConfig, device: torch.device, measurements: Path | None 
     )
 
 
-def faster(seconds: Mapping[Precision, float]) -> Precision:
-    """The precision to use: bf16 where it is faster by a margin.
+def faster_precision(seconds: Mapping[Precision, float]) -> Precision:
+    """The precision to use: bf16 if it is faster by a margin.
 
     Args:
-        seconds: of a step in each precision that the device has.
+        seconds: seconds of a step in each precision that the device supports.
     """
     return "bf16" if "bf16" in seconds and seconds["fp32"] >= _GAIN * seconds["bf16"] else "fp32"
 
 
-def offered(device: torch.device) -> tuple[Precision, ...]:
-    """What `device` computes in without imitating it."""
+def supported_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """The precisions that `device` supports without emulation."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return ("fp32",)
     return PRECISIONS
 
 
 def as_recorded(config: TrialConfig) -> TrialConfig:
-    """A checkpoint's configuration, for its evaluation: in the precision that it names.
+    """The configuration of a checkpoint, for its evaluation.
 
-    A training writes the precision that it ran in. 'auto' is in none of its checkpoints, and taken for fp32.
+    A training records the precision that it used, never 'auto'; 'auto' is read as fp32.
     """
     return with_precision(config, "fp32") if config.model.precision == "auto" else config
 
@@ -154,9 +159,9 @@ def with_precision(config: TrialConfig, precision: str) -> TrialConfig:
 
 
 def build_step(config: TrialConfig, device: torch.device, *, images: int) -> Step:
-    """A training step of `config` on noise; it takes a precision's model section, and gives its seconds.
+    """Build a training step of `config` on noise. It takes a model configuration and returns its seconds.
 
-    The random state is left as it was.
+    The random state is preserved.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network, loss = build_model(config.model).on(device), DualLoss(config.loss).to(device)
@@ -184,7 +189,7 @@ def build_step(config: TrialConfig, device: torch.device, *, images: int) -> Ste
 
 
 def _network(config: TrialConfig) -> str:
-    """What the precisions' order depends on; loss and optimizer take the same time in both, and are left out."""
+    """Key of what decides which precision is faster; loss and optimizer take the same time in both."""
     return f"{config.model.family} {config.model.width} at {config.data.image_size} by {_images(config)}"
 
 
@@ -193,11 +198,11 @@ def _images(config: TrialConfig) -> int:
 
 
 def _measure(config: TrialConfig, device: torch.device) -> dict[str, Any]:
-    """The decision, and the median seconds of a step in each precision."""
-    models = {name: with_precision(config, name).model for name in offered(device)}
+    """Measure the median seconds of a step in each precision, and choose one."""
+    models = {name: with_precision(config, name).model for name in supported_precisions(device)}
     step = build_step(config, device, images=_images(config))
     for model in models.values():
-        step(model)  # the first one is slower
+        step(model)  # warm-up: the first step is slower
     rounds: list[dict[Precision, float]] = []
     elapsed: dict[Precision, list[float]] = {name: [] for name in models}
     while len(rounds) < _MAX_ROUNDS:
@@ -206,11 +211,11 @@ def _measure(config: TrialConfig, device: torch.device) -> dict[str, Any]:
             before = time.process_time()
             elapsed[name].append(step(model))
             rounds[-1][name] = time.process_time() - before if device.type == "cpu" else elapsed[name][-1]
-        ahead = {faster(taken) for taken in rounds}
-        if len(rounds) == _MIN_ROUNDS and len(ahead) == 1:
+        choices = {faster_precision(taken) for taken in rounds}
+        if len(rounds) == _MIN_ROUNDS and len(choices) == 1:
             break
     seconds = {name: statistics.median(taken[name] for taken in rounds) for name in models}
-    precision = faster(seconds)
+    precision = faster_precision(seconds)
     return {"precision": precision, "seconds": seconds, "step_seconds": statistics.median(elapsed[precision])}
 
 

@@ -1,4 +1,4 @@
-"""A trial between two epochs: all that its loop works on, and that a checkpoint has to bring back."""
+"""The state of a trial between two epochs, and the distributed context of its processes."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
-    """Where this process stands among the workers of its trial."""
+class DistributedContext:
+    """Device and rank of this process among the workers of its trial."""
 
     device: torch.device
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` added up over all workers, on every one of them."""
-        if self.size > 1:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum `tensor` over all workers, in place on every worker."""
+        if self.world_size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def first(self, value: T) -> T:
-        """What the first worker has, on every one of them."""
-        if self.size > 1:
+    def broadcast(self, value: T) -> T:
+        """The value of the worker with rank 0, on every worker."""
+        if self.world_size > 1:
             shared = [value]
             torch.distributed.broadcast_object_list(shared, src=0, device=self.device)
             value = shared[0]
@@ -46,28 +46,28 @@ class World:
 
 @dataclass(kw_only=True)
 class Training:
-    """A trial between two epochs: all that a checkpoint has to bring back."""
+    """The state of a trial between two epochs: everything that a checkpoint restores."""
 
     config: TrialConfig
     network: Network
-    """The network itself, whose weights are saved."""
+    """The bare network, whose weights are saved."""
     model: nn.Module
-    """What is called: the network, or what spreads it over the workers."""
+    """The module to call: the network, or its wrapper for several workers."""
     optimizer: torch.optim.Optimizer
     policies: list[Policy]
-    """One for all of the network, or one for each of its parts that are trained apart."""
+    """One for the whole network, or one for each part with its own policy."""
     loss: DualLoss
     data_fingerprint: str
     epoch: int = 0
     best_score: float = -math.inf
     best_epoch: int = 0
     micro_batches: int = 1
-    """Pieces that a batch is computed in, one after the other: more than one where a whole one ran out of memory."""
+    """Pieces of a batch that are computed one after the other; more than 1 after an out-of-memory error."""
     note: str = ""
-    """Which checkpoints could not be gone on from, and where the training began in their place; '' if all is well."""
+    """Which checkpoints are damaged, and where the training resumed instead; '' if none is."""
 
     def save(self, directory: Path, metrics: Mapping[str, float]) -> None:
-        """Write a checkpoint that `resume` goes on from."""
+        """Write a checkpoint for `resume`."""
         origin = checkpoint.Origin(config=self.config, data_fingerprint=self.data_fingerprint, epoch=self.epoch)
         state = {
             "optimizer": self.optimizer.state_dict(),
@@ -80,11 +80,11 @@ class Training:
         checkpoint.save(directory, self.network, origin, metrics, state=state)
 
     def resume(self, directory: Path) -> None:
-        """Go on from a checkpoint that `save` wrote.
+        """Restore a checkpoint written by `save`.
 
         Raises:
-            InputError: if it has no state, or is of another network; a DamagedCheckpointError if it is damaged. The
-                training is then as it was.
+            InputError: if it has no state or belongs to another network; the subclass DamagedCheckpointError if it is
+                damaged. The training is then unchanged.
         """
         state = checkpoint.load_state(directory)
         checkpoint.load_weights(self.network, directory)
@@ -100,31 +100,31 @@ def start(
     config: TrialConfig,
     *,
     steps_of_epochs: Sequence[int],
-    world: World,
+    context: DistributedContext,
     data_fingerprint: str,
     replay: list[float] | None = None,
-    spread: Callable[[nn.Module], nn.Module] = lambda network: network,
+    wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> Training:
-    """A trial before its first epoch.
+    """Create the training of a trial before its first epoch.
 
     Args:
-        config: what to train.
+        config: configuration of the trial.
         steps_of_epochs: optimizer steps of each epoch.
-        world: where this process stands.
-        data_fingerprint: of the data set, for the checkpoints.
-        replay: learning-rate factors of an earlier run, one an epoch, for a plateau policy that watches validation.
-        spread: wraps the network for several workers.
+        context: distributed context of this process.
+        data_fingerprint: fingerprint of the data set, for the checkpoints.
+        replay: learning-rate factors of an earlier run, one per epoch. They replace a plateau policy that watches the
+            validation split.
+        wrap: wraps the network for several workers.
     """
     torch.manual_seed(config.seed)
-    network = build_model(config.model).on(world.device)
-    loss = DualLoss(config.loss).to(world.device)
-    apart = config.depth_policy is not None
-    parts = network.parts() if apart else [list(network.parameters())]
-    policies = [config.policy, config.depth_policy] if config.depth_policy is not None else [config.policy]
+    network = build_model(config.model).on(context.device)
+    loss = DualLoss(config.loss).to(context.device)
+    parts = network.parts() if config.depth_policy is not None else [list(network.parameters())]
+    policies = [policy for policy in (config.policy, config.depth_policy) if policy is not None]
     return Training(
         config=config,
         network=network,
-        model=spread(network),
+        model=wrap(network),
         optimizer=build_optimizer(parts, config.optimizer, undecayed=list(loss.parameters())),
         policies=[_policy(policy, steps_of_epochs, replay) for policy in policies],
         loss=loss,

@@ -1,4 +1,4 @@
-"""One optimizer step of a trial, whose batch is computed in pieces where a whole one runs out of memory."""
+"""One optimizer step of a trial, with gradient accumulation if a whole batch does not fit into memory."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from torch.nn.utils import clip_grad_norm_
 from data.schema import Batch
 from trainable.loop.clock import Clock
 from trainable.loop.precision import autocast
-from trainable.loop.state import Training, World
+from trainable.loop.state import DistributedContext, Training
 from trainable.models.prediction import Prediction
 
 
-def train_step(training: Training, batch: Batch, step: int, world: World, clock: Clock) -> dict[str, torch.Tensor]:
-    """Forward, loss, backward, clip, optimizer: `loss` and its unweighted parts, detached.
+def train_step(
+    training: Training, batch: Batch, step: int, context: DistributedContext, clock: Clock
+) -> dict[str, torch.Tensor]:
+    """Run forward, loss, backward, clipping and optimizer; return `loss` and its unweighted parts, detached.
 
-    Out of memory, the batch is halved into pieces, and their gradients are added up: the optimizer sees the batch as
-    before, but batch norm the pieces. Several workers cannot do so, for one of them alone may run out.
+    On an out-of-memory error, the batch is split into twice as many pieces, whose gradients are accumulated. The
+    optimizer still sees the whole batch, but batch norm sees the pieces. Several workers cannot do this, because only
+    one of them may run out of memory.
 
     Raises:
-        torch.OutOfMemoryError: if there are several workers, or a single sample is too much.
+        torch.OutOfMemoryError: with several workers, or if a single sample does not fit.
     """
     optimizer, config = training.optimizer, training.config.optimizer
     for policy, groups in zip(training.policies, _groups(training), strict=True):
@@ -32,18 +35,19 @@ def train_step(training: Training, batch: Batch, step: int, world: World, clock:
             losses = _gradients(training, batch, clock)
             break
         except torch.OutOfMemoryError:
-            if world.size > 1 or training.micro_batches >= len(batch):
+            if context.world_size > 1 or training.micro_batches >= len(batch):
                 raise
         training.micro_batches *= 2
-        after_out_of_memory(
-            f"A batch of {len(batch)} samples ran out of memory; it is computed in {training.micro_batches} pieces "
-            "from here on, with the same effective batch. A smaller data.batch_size or model.width avoids it.",
-            world.device,
+        warn_out_of_memory(
+            f"A batch of {len(batch)} samples ran out of memory; from now on, batches are computed in "
+            f"{training.micro_batches} pieces with accumulated gradients. "
+            "A smaller data.batch_size or model.width avoids this.",
+            context.device,
         )
     with clock.during("optimizer"):
-        for weight in training.loss.parameters():  # nobody else adds up what is not the network's
+        for weight in training.loss.parameters():  # DistributedDataParallel wraps the network alone
             if weight.grad is not None:
-                world.sum(weight.grad).div_(world.size)
+                context.all_reduce(weight.grad).div_(context.world_size)
         if config.clip_norm:
             clip_grad_norm_(training.network.parameters(), config.clip_norm)
         for _ in range(config.steps_per_batch):
@@ -51,15 +55,15 @@ def train_step(training: Training, batch: Batch, step: int, world: World, clock:
     return losses
 
 
-def after_out_of_memory(sentence: str, device: torch.device) -> None:
-    """Say what happens now, and let go of what the device held for the attempt that failed."""
+def warn_out_of_memory(sentence: str, device: torch.device) -> None:
+    """Warn, and release the memory that the device still caches for the failed attempt."""
     warnings.warn(sentence, RuntimeWarning, stacklevel=3)
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def _gradients(training: Training, batch: Batch, clock: Clock) -> dict[str, torch.Tensor]:
-    """The losses of a batch, whose gradients lie with the parameters afterwards."""
+    """The losses of a batch; their gradients are accumulated in the parameters."""
     training.optimizer.zero_grad(set_to_none=True)
     losses: dict[str, torch.Tensor] = {}
     for number, piece in enumerate(batch.split(training.micro_batches)):
@@ -82,7 +86,7 @@ def _gradients(training: Training, batch: Batch, clock: Clock) -> dict[str, torc
 
 
 def _groups(training: Training) -> list[list[dict[str, Any]]]:
-    """The optimizer's groups that each policy governs: its part of the network; the first, the loss's weights too."""
+    """The optimizer's parameter groups of each policy. The first policy also has the group of the loss."""
     first, *others = training.optimizer.param_groups
     parts = len(training.policies)
     return [[first, *others[parts - 1 :]], *([group] for group in others[: parts - 1])]

@@ -1,6 +1,6 @@
 """What is minimised: the losses of both heads, weighed and combined, and penalties on the network's weights.
 
-Shapes: B pictures of H x W pixels.
+Shapes: B images of H x W pixels.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The single losses that a head may be trained with; `trainable/loss/dual_loss.py` weighs them into one.
 
-Shapes: every loss takes a prediction and a target of (B, 1, H, W), B pictures of H x W pixels, to a scalar, in float32
+Shapes: every loss takes a prediction and a target of (B, 1, H, W), B images of H x W pixels, to a scalar, in float32
 also under autocast, for it is made of small differences. Each is finite, and so is its gradient, where the prediction
 equals the target.
 """
@@ -95,7 +95,7 @@ def _rmse(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
 
 @_in_float32
 def _dice(logits: Tensor, target: Tensor, _: LossConfig) -> Tensor:
-    """One minus the Dice coefficient of sigmoid(logits) (Sudre et al. 2017), mean over pictures."""
+    """One minus the Dice coefficient of sigmoid(logits) (Sudre et al. 2017), mean over images."""
     probability = torch.sigmoid(logits)
     overlap = (probability * target).sum(dim=(1, 2, 3))
     size = (probability + target).sum(dim=(1, 2, 3))
@@ -104,7 +104,7 @@ def _dice(logits: Tensor, target: Tensor, _: LossConfig) -> Tensor:
 
 @_in_float32
 def _tversky(logits: Tensor, target: Tensor, config: LossConfig) -> Tensor:
-    """One minus the Tversky index of sigmoid(logits) (Salehi et al. 2017), mean over pictures."""
+    """One minus the Tversky index of sigmoid(logits) (Salehi et al. 2017), mean over images."""
     probability = torch.sigmoid(logits)
     hits = (probability * target).sum(dim=(1, 2, 3))
     false_alarms = (probability * (1 - target)).sum(dim=(1, 2, 3))
@@ -149,7 +149,7 @@ def _blur(side: int, window: int, border: str, device: torch.device, dtype: torc
     """What a line of `side` pixels is multiplied by to be blurred, its border included: (side, side).
 
     Two products with it take less time than two convolutions do, on one thread of an AMD EPYC forward and backward for
-    8 pictures: 1.3 ms for 3.2 ms at 64 px, 17 ms for 21 ms at 160 px, 43 ms for 73 ms at 224 px.
+    8 images: 1.3 ms for 3.2 ms at 64 px, 17 ms for 21 ms at 160 px, 43 ms for 73 ms at 224 px.
     """
     middle = window // 2
     offsets = torch.arange(window, dtype=torch.float64) - middle
@@ -164,7 +164,7 @@ def _blur(side: int, window: int, border: str, device: torch.device, dtype: torc
 def _edge(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
     """Absolute error of the gradients across and down (Sobel / 8), summed; mean over pixels."""
     # The gradient is linear: that of the difference is the difference of the two, at half the cost. Sums of shifted
-    # pictures take a sixth to an eighth of the time of a convolution that has one channel, measured as for `_blur`.
+    # images take a sixth to an eighth of the time of a convolution that has one channel, measured as for `_blur`.
     error = F.pad(prediction - target, (1, 1, 1, 1), mode="replicate")
     across = error[..., 2:] - error[..., :-2]
     down = error[..., 2:, :] - error[..., :-2, :]

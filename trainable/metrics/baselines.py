@@ -1,6 +1,6 @@
-"""What a trained network must beat: a threshold on the difference of the two pictures, and the mean depth.
+"""What a trained network must beat: a threshold on the difference of the two images, and the mean depth.
 
-Shapes: B pictures of a batch, H and W height and width in pixels.
+Shapes: B images of a batch, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ class Baselines:
 def fit_baselines(batches: Iterable[Batch]) -> Baselines:
     """Fit both in one pass over a training split, best without augmentation.
 
-    The cut is the lowest of those with the highest intersection over union, mean over pictures.
+    The cut is the lowest of those with the highest intersection over union, mean over images.
 
     Raises:
         InputError: if there is no batch.
     """
     iou_sums = torch.zeros(LEVELS + 1, dtype=torch.float64)
     depth_sum: Tensor | None = None
-    pictures = 0
+    images = 0
     for batch in batches:
         iou_sums += _ious_of_every_cut(batch).sum(dim=0).cpu()
         batch_depth = batch.depth.sum(dim=0, dtype=torch.int64)  # (1, H, W), exact
         depth_sum = batch_depth if depth_sum is None else depth_sum + batch_depth
-        pictures += len(batch)
+        images += len(batch)
     if depth_sum is None:
         raise InputError(
-            "The number of training pictures is 0, but must be at least 1; "
+            "The number of training images is 0, but must be at least 1; "
             "give 'train' a larger share in data.split, or the data set more samples."
         )
-    depth_mean = (depth_sum.double() / (255 * pictures)).float()
+    depth_mean = (depth_sum.double() / (255 * images)).float()
     return Baselines(cut=int(iou_sums.argmax()), depth_mean=depth_mean)
 
 
@@ -90,19 +90,19 @@ def evaluate_baselines(baselines: Baselines, batches: Iterable[Batch]) -> dict[s
 
 
 def _difference(batch: Batch) -> Tensor:
-    """Absolute difference of the two pictures, summed over the channels: (B, H, W) int32 in 0..765."""
+    """Absolute difference of the two images, summed over the channels: (B, H, W) int32 in 0..765."""
     return (batch.fg_bg.int() - batch.bg.int()).abs().sum(dim=1, dtype=torch.int32)
 
 
 def _ious_of_every_cut(batch: Batch) -> Tensor:
-    """Intersection over union of each picture at each cut, (B, 767) float64; 1 where both are empty."""
-    pictures = len(batch)
+    """Intersection over union of each image at each cut, (B, 767) float64; 1 where both are empty."""
+    images = len(batch)
     is_foreground = (batch.mask > 127).flatten(1)  # (B, H W)
-    # One count for each picture, kind of pixel and difference, all in one histogram.
-    row = 2 * torch.arange(pictures, device=is_foreground.device).unsqueeze(1) + is_foreground
+    # One count for each image, kind of pixel and difference, all in one histogram.
+    row = 2 * torch.arange(images, device=is_foreground.device).unsqueeze(1) + is_foreground
     bins = row * LEVELS + _difference(batch).flatten(1)
-    counts = torch.bincount(bins.flatten(), minlength=pictures * 2 * LEVELS).view(pictures, 2, LEVELS)
-    at_least = torch.zeros(pictures, 2, LEVELS + 1, dtype=torch.int64, device=counts.device)
+    counts = torch.bincount(bins.flatten(), minlength=images * 2 * LEVELS).view(images, 2, LEVELS)
+    at_least = torch.zeros(images, 2, LEVELS + 1, dtype=torch.int64, device=counts.device)
     # Pixels whose difference is at least the cut.
     at_least[:, :, :LEVELS] = counts.flip(-1).cumsum(-1).flip(-1)
     false_positives, intersection = at_least.unbind(dim=1)

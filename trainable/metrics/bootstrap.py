@@ -1,7 +1,7 @@
 """How far the figures of a part would vary with its backgrounds: percentile intervals of the bootstrap.
 
-Backgrounds are resampled with replacement, each with all of its pictures (Efron & Tibshirani 1993): pictures of one
-room resemble each other, and say less than as many rooms would. N pictures, G backgrounds, K columns; numpy alone.
+Backgrounds are resampled with replacement, each with all of its images (Efron & Tibshirani 1993): images of one
+room resemble each other, and say less than as many rooms would. N images, G backgrounds, K columns; numpy alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from trainable.metrics.per_image import STATES, Floats, PictureFigures, figures, metrics_of
+from trainable.metrics.per_image import STATES, Floats, ImageFigures, figures, metrics_of
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -29,7 +29,7 @@ class Interval:
     """
 
     value: float
-    """Of the pictures as they are."""
+    """Of the images as they are."""
     low: float
     high: float
 
@@ -38,7 +38,7 @@ class Interval:
         return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
-def intervals(table: PictureFigures, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
+def intervals(table: ImageFigures, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
     """Give an interval for each of `figures(table)`.
 
     Args:
@@ -58,26 +58,26 @@ def intervals(table: PictureFigures, *, level: float = LEVEL, draws: int = DRAWS
 
 
 def difference(
-    a: PictureFigures, b: PictureFigures, metric: str, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+    a: ImageFigures, b: ImageFigures, metric: str, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """Give an interval for `a`'s figure less `b`'s, of two networks on the same pictures.
+    """Give an interval for `a`'s figure less `b`'s, of two networks on the same images.
 
     The same backgrounds are drawn for both, so that what makes a room hard for either does not count.
 
     Args:
         a: what was measured of one.
-        b: of the other, the same pictures in the same order.
+        b: of the other, the same images in the same order.
         metric: a key of `figures`.
         level: as in `intervals`.
         draws: as in `intervals`.
         seed: as in `intervals`.
 
     Raises:
-        ValueError: if the pictures differ, there is no such metric, or a number is out of its range.
+        ValueError: if the images differ, there is no such metric, or a number is out of its range.
     """
     pixels = STATES.index("pixels")
     if a.bg_ids != b.bg_ids or not np.array_equal(a.states[:, pixels], b.states[:, pixels]):
-        raise ValueError("The two tables must be of the same pictures in the same order, at one size.")
+        raise ValueError("The two tables must be of the same images in the same order, at one size.")
     of_a, of_b = figures(a), figures(b)
     if metric not in of_a:
         raise ValueError(f"The metric '{metric}' is not known; give one of {', '.join(of_a)}.")
@@ -87,7 +87,7 @@ def difference(
 
 
 def _by_background(columns: Floats, bg_ids: tuple[str, ...]) -> Floats:
-    """Rows of pictures (N, ..., K) added up for each background: (G, ..., K)."""
+    """Rows of images (N, ..., K) added up for each background: (G, ..., K)."""
     ids, background = np.unique(np.asarray(bg_ids), return_inverse=True)
     sums = np.zeros((len(ids), *columns.shape[1:]))
     np.add.at(sums, background, columns)

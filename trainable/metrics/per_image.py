@@ -1,6 +1,6 @@
-"""The figures of a network on a part of a data set, from one row of sums for each picture.
+"""The figures of a network on a part of a data set, from one row of sums for each image.
 
-Rows added up give the figures of these pictures together, which is what resampling needs. N pictures; numpy alone.
+Rows added up give the figures of these images together, which is what resampling needs. N images; numpy alone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from data.errors import InputError
 Floats = NDArray[np.float64]
 
 STATES = (
-    "pictures", "iou", "pixels",
+    "images", "iou", "pixels",
     "mask_squares", "mask_absolutes", "mask_within1", "mask_within2", "mask_within3",
     "depth_squares", "depth_absolutes", "depth_within1", "depth_within2", "depth_within3",
 )  # fmt: skip
 """What is added up for the metrics that every trial reports, in this order; `trainable.metrics` says what they are."""
 
-OWN = (
+PUBLISHED = (
     "ssim90_mask", "ssim50_depth", "iou75_mask",
     "soft_mask_squares", "soft_mask_within1", "soft_mask_within2", "soft_mask_within3",
 )  # fmt: skip
@@ -35,36 +35,38 @@ OWN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureFigures:
-    """What was measured of each picture of a part.
+class ImageFigures:
+    """What was measured of each image of a part.
 
     Raises:
-        ValueError: if there are no pictures, or the columns are not as long as there are pictures or have other names.
+        ValueError: if there are no images, or the columns are not as long as there are images or have other names.
     """
 
     bg_ids: tuple[str, ...]
-    """(N,) of each picture."""
+    """(N,) of each image."""
     states: Floats
     """(N, 13), as `STATES` names them."""
-    own: Mapping[str, Floats]
-    """(N,) each, under the names of `OWN`."""
+    published: Mapping[str, Floats]
+    """(N,) each, under the names of `PUBLISHED`."""
 
     def __post_init__(self) -> None:
-        pictures = len(self.bg_ids)
-        if not pictures or self.states.shape != (pictures, len(STATES)):
-            raise ValueError(f"The states are {self.states.shape}, but must be ({pictures}, {len(STATES)}), not empty.")
-        if set(self.own) != set(OWN) or any(column.shape != (pictures,) for column in self.own.values()):
-            raise ValueError(f"The own columns must be {', '.join(OWN)}, each of {pictures} pictures.")
+        images = len(self.bg_ids)
+        if not images or self.states.shape != (images, len(STATES)):
+            raise ValueError(f"The states are {self.states.shape}, but must be ({images}, {len(STATES)}), not empty.")
+        if set(self.published) != set(PUBLISHED) or any(
+            column.shape != (images,) for column in self.published.values()
+        ):
+            raise ValueError(f"The published columns must be {', '.join(PUBLISHED)}, each of {images} images.")
 
     def columns(self) -> Floats:
-        """States and own columns side by side, (N, 20): what `metrics_of` takes once they are added up."""
-        return np.column_stack([self.states, *(self.own[name] for name in OWN)])
+        """The states and the published columns side by side, (N, 20). `metrics_of` takes their sum over images."""
+        return np.column_stack([self.states, *(self.published[name] for name in PUBLISHED)])
 
     def save(self, path: Path) -> None:
         """Write a npz file of plain arrays, which is never seen half written."""
         arrays: dict[str, Any] = {"bg_ids": np.asarray(self.bg_ids, dtype=np.str_), "states": self.states}
         with replacing(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays, **self.own)
+            np.savez_compressed(file, allow_pickle=False, **arrays, **self.published)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -76,30 +78,30 @@ class PictureFigures:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 bg_ids, states = tuple(arrays["bg_ids"].tolist()), arrays["states"]
-                return cls(bg_ids=bg_ids, states=states, own={name: arrays[name] for name in OWN})
+                return cls(bg_ids=bg_ids, states=states, published={name: arrays[name] for name in PUBLISHED})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
-                f"The figures of each picture in '{path}' cannot be read ({reason}); "
+                f"The figures of each image in '{path}' cannot be read ({reason}); "
                 "remove the file to have them measured again."
             ) from None
 
 
-def figures(table: PictureFigures) -> dict[str, float]:
-    """All metrics of the pictures of a table together: those of `METRICS`, and those that single projects published."""
+def figures(table: ImageFigures) -> dict[str, float]:
+    """All metrics of the images of a table together: those of `METRICS`, and those that single projects published."""
     return {name: float(value) for name, value in metrics_of(table.columns().sum(axis=0)).items()}
 
 
 def metrics_of(sums: Floats) -> dict[str, Floats]:
-    """Metrics from sums over pictures, each (...,).
+    """Metrics from sums over images, each (...,).
 
     Args:
-        sums: (..., 20) as `PictureFigures.columns` has them, or (..., 13) of the states alone, whose metrics are those
+        sums: (..., 20) as `ImageFigures.columns` has them, or (..., 13) of the states alone, whose metrics are those
             that every trial reports.
     """
-    by_name = dict(zip(STATES + OWN, np.moveaxis(sums, -1, 0), strict=False))
-    pictures, pixels = by_name["pictures"], by_name["pixels"]
-    metrics = {"mask_iou": by_name["iou"] / pictures}
+    by_name = dict(zip(STATES + PUBLISHED, np.moveaxis(sums, -1, 0), strict=False))
+    images, pixels = by_name["images"], by_name["pixels"]
+    metrics = {"mask_iou": by_name["iou"] / images}
     for head in ("mask", "depth"):
         metrics[f"{head}_rmse"] = np.sqrt(by_name[f"{head}_squares"] / pixels)
         metrics[f"{head}_mae"] = by_name[f"{head}_absolutes"] / pixels
@@ -107,6 +109,6 @@ def metrics_of(sums: Floats) -> dict[str, Floats]:
     metrics = {"score": (metrics["mask_iou"] + metrics["depth_delta1"]) / 2} | metrics
     if sums.shape[-1] == len(STATES):
         return metrics
-    metrics |= {name: by_name[name] / pictures for name in ("ssim90_mask", "ssim50_depth", "iou75_mask")}
+    metrics |= {name: by_name[name] / images for name in ("ssim90_mask", "ssim50_depth", "iou75_mask")}
     metrics["soft_mask_rmse"] = np.sqrt(by_name["soft_mask_squares"] / pixels)
     return metrics | {f"soft_mask_delta{k}": by_name[f"soft_mask_within{k}"] / pixels for k in (1, 2, 3)}

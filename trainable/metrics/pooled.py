@@ -1,6 +1,6 @@
 """What a trial reports of a split, pooled over all its pixels.
 
-Shapes: B pictures, H and W height and width in pixels.
+Shapes: B images, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DELTA_RANGE = (0.1, 1.0)
 class MetricSums:
     """Sums from which a whole split's metrics follow, whatever the batches, their order, and who saw which.
 
-    - mask_iou: intersection over union of probability > 0.5 and truth > 0.5, mean over pictures; 1 if both
+    - mask_iou: intersection over union of probability > 0.5 and truth > 0.5, mean over images; 1 if both
       are empty.
     - mask_rmse, mask_mae: of the probability against the truth made 0 or 1, over pixels.
     - depth_rmse, depth_mae: of the depth as predicted against the truth in 0..1, over pixels.
@@ -56,7 +56,7 @@ class MetricSums:
 
     def update_values(self, probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> None:
         """Add a batch whose mask is predicted as probabilities in 0..1; all are (B, 1, H, W)."""
-        self._sums += picture_states(probability, depth, mask_truth, depth_truth).sum(dim=0)
+        self._sums += image_states(probability, depth, mask_truth, depth_truth).sum(dim=0)
 
     def state(self) -> Tensor:
         """Copy the sums, (13,) float64: those of several workers add up to those of the whole."""
@@ -79,7 +79,7 @@ class MetricSums:
         sums = self._sums.cpu().numpy()
         if not sums[0]:
             raise InputError(
-                "The number of pictures to be evaluated is 0, but must be at least 1; "
+                "The number of images to be evaluated is 0, but must be at least 1; "
                 "give the split a larger share in data.split, or the data set more samples."
             )
         return {name: float(value) for name, value in metrics_of(sums).items()}
@@ -92,8 +92,8 @@ def finite_mask(prediction: Prediction) -> Tensor:
 
 
 @torch.no_grad()
-def picture_states(probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
-    """What `MetricSums` adds up of each picture, (B, 13) float64 as `STATES` names it; all are (B, 1, H, W)."""
+def image_states(probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
+    """What `MetricSums` adds up of each image, (B, 13) float64 as `STATES` names it; all are (B, 1, H, W)."""
     probability, is_foreground = probability.float(), as_unit(mask_truth) > 0.5
     pixels = torch.full(
         (len(probability),), math.prod(probability.shape[1:]), dtype=torch.float64, device=probability.device
@@ -101,16 +101,16 @@ def picture_states(probability: Tensor, depth: Tensor, mask_truth: Tensor, depth
     return torch.column_stack(
         [
             torch.ones_like(pixels),
-            picture_ious(probability, is_foreground, above=0.5),
+            image_ious(probability, is_foreground, above=0.5),
             pixels,
-            picture_errors(probability, is_foreground.float()),
-            picture_errors(depth.float(), as_unit(depth_truth)),
+            image_errors(probability, is_foreground.float()),
+            image_errors(depth.float(), as_unit(depth_truth)),
         ]
     )
 
 
-def picture_ious(prediction: Tensor, is_foreground: Tensor, *, above: float) -> Tensor:
-    """Intersection over union of each picture's pixels `above` a value and its foreground; (B,) float64.
+def image_ious(prediction: Tensor, is_foreground: Tensor, *, above: float) -> Tensor:
+    """Intersection over union of each image's pixels `above` a value and its foreground; (B,) float64.
 
     It is 1 where both are empty.
     """
@@ -122,8 +122,8 @@ def picture_ious(prediction: Tensor, is_foreground: Tensor, *, above: float) -> 
     return torch.where(union > 0, intersection.double() / union.clamp(min=1), 1.0)
 
 
-def picture_errors(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Sum each picture's squared and absolute errors, and count its pixels within each delta; (B, 5) float64."""
+def image_errors(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Sum each image's squared and absolute errors, and count its pixels within each delta; (B, 5) float64."""
     prediction = torch.where(prediction.isfinite(), prediction, math.nan).flatten(1)
     truth = truth.flatten(1)
     error = prediction.double() - truth

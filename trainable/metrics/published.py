@@ -1,6 +1,6 @@
 """The metrics that the published projects judged themselves by, corrected or as they were published.
 
-Two projects (raguram, divyansh) published losses and pictures alone. Shapes: B pictures of a batch, H and W height and
+Two projects (raguram, divyansh) published losses and images alone. Shapes: B images of a batch, H and W height and
 width in pixels.
 """
 
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.errors import InputError
-from trainable.metrics.per_image import OWN, STATES, metrics_of
-from trainable.metrics.pooled import as_unit, finite_mask, picture_errors, picture_ious, picture_states
+from trainable.metrics.per_image import PUBLISHED, STATES, metrics_of
+from trainable.metrics.pooled import as_unit, finite_mask, image_errors, image_ious, image_states
 
 if TYPE_CHECKING:
     from trainable.models.prediction import Prediction
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 On = Literal["probability", "logits"]
 Average = Literal["pictures", "batches"]
 
-OWN_METRICS: dict[str, tuple[str, ...]] = {
+PUBLISHED_METRICS: dict[str, tuple[str, ...]] = {
     "ssim-accuracy": ("ssim90_mask", "ssim50_depth"),
     "delta-rms": (
         "soft_mask_rmse", "soft_mask_delta1", "soft_mask_delta2", "soft_mask_delta3",
@@ -34,7 +34,7 @@ OWN_METRICS: dict[str, tuple[str, ...]] = {
 """By its name in a recipe, the keys of a project's own metric."""
 
 SIMILAR_MASK, SIMILAR_DEPTH = 0.9, 0.5
-"""A picture counts if its structural similarity is above this."""
+"""An image counts if its structural similarity is above this."""
 IOU_ABOVE = 0.75
 """A pixel is foreground if mask and truth, in 0..1, are above this."""
 WINDOW = 7
@@ -46,19 +46,19 @@ STABILISERS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 class PublishedMetrics:
     """The projects' own metrics of a part, over everything that was added.
 
-    - ssim90_mask, ssim50_depth: share of pictures whose structural similarity to the truth is above 0.9 (mask) or 0.5
+    - ssim90_mask, ssim50_depth: share of images whose structural similarity to the truth is above 0.9 (mask) or 0.5
       (depth); project birender.
     - soft_mask_rmse, soft_mask_delta1, 2, 3 and the same of the depth: as in `MetricSums`, but the mask is compared
       with its truth as it is, in 0..1; project ramana.
-    - iou75_mask: intersection over union of prediction > 0.75 and truth > 0.75, mean over pictures, 1 if both are
+    - iou75_mask: intersection over union of prediction > 0.75 and truth > 0.75, mean over images, 1 if both are
       empty; project monimoyd.
 
     A prediction that is not finite counts as wrong, and makes RMSE NaN. By default the metrics are corrected.
 
     Args:
         on: what the heads gave after their activations ('probability'), or, as published, before ('logits').
-        average: over the part's pictures and pixels ('pictures'); or, as published, each batch is taken by itself, its
-            pixels as those of a single picture in the IoU, and all batches have equal weight ('batches').
+        average: over the part's images and pixels ('pictures'); or, as published, each batch is taken by itself, its
+            pixels as those of a single image in the IoU, and all batches have equal weight ('batches').
     """
 
     def __init__(self, *, on: On = "probability", average: Average = "pictures") -> None:
@@ -78,49 +78,49 @@ class PublishedMetrics:
             predicted_mask, predicted_depth = prediction.mask_logits, prediction.depth_logits
         else:
             predicted_mask, predicted_depth = finite_mask(prediction), prediction.depth
-        sums = picture_columns(predicted_mask, predicted_depth, mask, depth).sum(dim=0)
+        sums = image_columns(predicted_mask, predicted_depth, mask, depth).sum(dim=0)
         if self._average == "batches":
             of_batch = _ious75(predicted_mask.reshape(1, -1), mask.reshape(1, -1))
-            sums[len(STATES) + OWN.index("iou75_mask")] = len(mask) * of_batch[0]
+            sums[len(STATES) + PUBLISHED.index("iou75_mask")] = len(mask) * of_batch[0]
         self._batches.append(sums)
 
     def compute(self) -> dict[str, float]:
-        """Compute the metrics of everything that was added, under the keys in `OWN_METRICS`.
+        """Compute the metrics of everything that was added, under the keys in `PUBLISHED_METRICS`.
 
         Raises:
             InputError: if nothing was added.
         """
         if not self._batches:
             raise InputError(
-                "The number of pictures to be evaluated is 0, but must be at least 1; "
+                "The number of images to be evaluated is 0, but must be at least 1; "
                 "give the split a larger share in data.split, or the data set more samples."
             )
         sums = torch.stack(self._batches).cpu().numpy()
         metrics = metrics_of(sums if self._average == "batches" else sums.sum(axis=0, keepdims=True))
-        return {name: float(metrics[name].mean()) for names in OWN_METRICS.values() for name in names}
+        return {name: float(metrics[name].mean()) for names in PUBLISHED_METRICS.values() for name in names}
 
 
 @torch.no_grad()
-def picture_columns(mask: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
-    """What is added up of each picture for all metrics, (B, 20) float64: `STATES`, then `OWN`.
+def image_columns(mask: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
+    """What is added up of each image for all metrics, (B, 20) float64: `STATES`, then `PUBLISHED`.
 
     All are (B, 1, H, W), H and W at least 7; predictions are floats, truths uint8 or floats in 0..1.
     """
     mask, depth = mask.float(), depth.float()
-    own = [
+    published = [
         similarities(mask, mask_truth) > SIMILAR_MASK,
         similarities(depth, depth_truth) > SIMILAR_DEPTH,
         _ious75(mask, mask_truth),
-        picture_errors(mask, as_unit(mask_truth))[:, [0, 2, 3, 4]],
+        image_errors(mask, as_unit(mask_truth))[:, [0, 2, 3, 4]],
     ]
-    return torch.column_stack([picture_states(mask, depth, mask_truth, depth_truth), *own])
+    return torch.column_stack([image_states(mask, depth, mask_truth, depth_truth), *published])
 
 
 def similarities(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of each pair of pictures as they would be saved with 8 bits, -1..1.
+    """Structural similarity (Wang et al. 2004) of each pair of images as they would be saved with 8 bits, -1..1.
 
     The window is uniform, 7 x 7, with the sample covariance; K1 is 0.01, K2 0.03; the mean is over pixels whose window
-    lies inside of the picture. So has scikit-image its `structural_similarity`.
+    lies inside of the image. So has scikit-image its `structural_similarity`.
 
     Args:
         prediction: (B, 1, H, W), H and W at least 7; clipped to 0..1.
@@ -152,5 +152,5 @@ def _grey_levels(pixels: Tensor) -> Tensor:
 
 
 def _ious75(mask: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union above 0.75 of each row or picture, (B,) float64."""
-    return picture_ious(mask, as_unit(truth) > IOU_ABOVE, above=IOU_ABOVE)
+    """Intersection over union above 0.75 of each row or image, (B,) float64."""
+    return image_ious(mask, as_unit(truth) > IOU_ABOVE, above=IOU_ABOVE)

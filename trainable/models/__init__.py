@@ -1,4 +1,4 @@
-"""The model families: two pictures in, mask and depth out. `MODELS` has their builders, near relatives share a file.
+"""The model families: two images in, mask and depth out. `MODELS` has their builders, near relatives share a file.
 
 Every family's `forward(bg, fg_bg)` takes (B, 3, H, W) floats and returns `Heads` of that size; `build_model` puts the
 inputs' normalisation before it and the heads' activations after it.

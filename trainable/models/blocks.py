@@ -39,7 +39,7 @@ def enlarge(x: Tensor) -> Tensor:
     """Twice the height and width of (B, C, H, W), bilinear, corner on corner; to be joined with other features.
 
     The gradient that comes back from the joint is some of its channels, with gaps in memory, and torch's backward pass
-    is slow on such a one: with 64 channels at 64 x 64 of 8 pictures in bf16, 10.2 ms on one thread of an AMD EPYC.
+    is slow on such a one: with 64 channels at 64 x 64 of 8 images in bf16, 10.2 ms on one thread of an AMD EPYC.
     Closing the gaps takes 0.1 ms, and the backward pass then 0.7 ms.
     """
     larger = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)

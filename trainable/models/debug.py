@@ -1,6 +1,6 @@
 """The smallest network with the interface of the others, for tests and for trying out what is around it.
 
-Shapes: B pictures, H and W height and width in pixels.
+Shapes: B images, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from trainable.models.prediction import Heads
 
 
 class DebugNet(nn.Module):
-    """One shared convolution and one for each head, at any size of picture.
+    """One shared convolution and one for each head, at any size of image.
 
     Args:
         width: channels of the shared convolution.

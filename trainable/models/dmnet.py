@@ -1,8 +1,8 @@
 """DMNet in its three forms: one trunk and two branches, all at full size, with nothing pooled and no bias.
 
 As published, at width 16 without dropout: 242,976 parameters (cnn), 427,168 (cnn-v1) and 385,376 (resnet). They take
-pictures of any size, see a neighbourhood of few pixels only, and give the depth as it is, not squashed.
-Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the first stage).
+images of any size, see a neighbourhood of few pixels only, and give the depth as it is, not squashed.
+Shapes: B images, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A family's body between its inputs' normalisation and its heads' activations: what a trial trains.
 
-Shapes: B pictures, H and W height and width in pixels.
+Shapes: B images, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Network(nn.Module):
-    """Two pictures in, mask and depth out, as the configuration has them.
+    """Two images in, mask and depth out, as the configuration has them.
 
     Args:
         body: of any family: `forward(bg, fg_bg)` takes (B, 3, H, W) floats, and returns `Heads` of that size.
@@ -46,7 +46,7 @@ class Network(nn.Module):
         """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
 
         Raises:
-            InputError: if the family cannot take pictures of that size.
+            InputError: if the family cannot take images of that size.
         """
         if self._normalises:
             bg = (bg - self.bg_mean) / self.bg_std

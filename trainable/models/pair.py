@@ -1,8 +1,8 @@
 """Two networks side by side that see fg_bg alone: one at full size for the mask, a U-Net for the depth.
 
 As published, with width 32 and dropout 0.05 in the mask's network: 114,624 and 7,763,041 parameters. The depth's
-network is the U-Net of Buda et al. 2019 (Ronneberger et al. 2015 with batch normalisation), on a normalised picture.
-Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the first stage).
+network is the U-Net of Buda et al. 2019 (Ronneberger et al. 2015 with batch normalisation), on a normalised image.
+Shapes: B images, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from trainable.models.sizes import require_multiple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PICTURE_MEAN = (0.49737222, 0.49328762, 0.46562814)
-PICTURE_STD = (0.21714624, 0.21749634, 0.23051126)
-"""Of the published pictures' channels, in 0..1: what the depth's network, and it alone, normalises its input with."""
+IMAGE_MEAN = (0.49737222, 0.49328762, 0.46562814)
+IMAGE_STD = (0.21714624, 0.21749634, 0.23051126)
+"""Of the published images' channels, in 0..1: what the depth's network, and it alone, normalises its input with."""
 
 
 class Pair(nn.Module):
-    """A mask and a depth of one picture, from two networks that share nothing.
+    """A mask and a depth of one image, from two networks that share nothing.
 
     Args:
         width: channels W0 of the first stage of either network.
@@ -102,7 +102,7 @@ class _DepthNet(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        for name, values in (("mean", PICTURE_MEAN), ("std", PICTURE_STD)):
+        for name, values in (("mean", IMAGE_MEAN), ("std", IMAGE_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.enc1 = DoubleConv(3, width, bias=False)
         self.enc2 = DoubleConv(width, 2 * width, bias=False)

@@ -1,6 +1,6 @@
 """What comes out of a network: what its heads give, and the mask and depth that their activations make of it.
 
-Shapes: B pictures, H and W height and width in pixels.
+Shapes: B images, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST_RANGE = 1e-6
-"""A picture's depths that differ by less than this are stretched no further: a constant picture becomes 0."""
+"""An image's depths that differ by less than this are stretched no further: a constant image becomes 0."""
 
 
 class Heads(NamedTuple):
@@ -59,8 +59,8 @@ class Prediction(NamedTuple):
         return cls(mask, depth, mask_logits, depth_logits)
 
 
-def stretch(pictures: Tensor) -> Tensor:
-    """Each of (B, 1, H, W) pictures by itself, from its smallest to its largest value, to 0..1."""
-    low = pictures.amin(dim=(1, 2, 3), keepdim=True)
-    high = pictures.amax(dim=(1, 2, 3), keepdim=True)
-    return (pictures - low) / (high - low).clamp(min=SMALLEST_RANGE)
+def stretch(images: Tensor) -> Tensor:
+    """Each of (B, 1, H, W) images by itself, from its smallest to its largest value, to 0..1."""
+    low = images.amin(dim=(1, 2, 3), keepdim=True)
+    high = images.amax(dim=(1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp(min=SMALLEST_RANGE)

@@ -1,8 +1,8 @@
-"""A residual encoder with a stem for each picture, and two decoders, the depth's twice as wide as the mask's.
+"""A residual encoder with a stem for each image, and two decoders, the depth's twice as wide as the mask's.
 
 As published, at width 32 with dropout 0.2: 3,165,170 parameters. Blocks are those of He et al. 2016, with dropout; the
 published dropout was active in evaluation too, which is an error and is not so here. The depth is not squashed.
-Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the stems).
+Shapes: B images, H and W height and width in pixels, W0 the width (channels of the stems).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainable.models.sizes import require_multiple
 
 
 class ResNetDual(nn.Module):
-    """Two pictures in, mask and depth out, all at the same size.
+    """Two images in, mask and depth out, all at the same size.
 
     Args:
         width: channels W0 of either stem; the encoder's stages have 2, 4 and 8 times as many.

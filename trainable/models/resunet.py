@@ -2,7 +2,7 @@
 
 A U-Net (Ronneberger et al. 2015) whose encoder stages have a shortcut (He et al. 2016). As published, the deep one has
 11,033,922 parameters at width 32, and the lite one 2,634,882 at width 64. Both give the depth as it is, not squashed.
-Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the first stage).
+Shapes: B images, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainable.models.sizes import require_multiple
 
 
 class ResUNet(nn.Module):
-    """Two pictures in, mask and depth out, all at the same size.
+    """Two images in, mask and depth out, all at the same size.
 
     Args:
         width: channels W0 of the first stage; the next ones have 2, 4, 8 and 16 times as many.

@@ -1,9 +1,9 @@
-"""A small U-Net of depthwise separable convolutions on grey pictures, with one encoder and two decoders.
+"""A small U-Net of depthwise separable convolutions on grey images, with one encoder and two decoders.
 
 U-Net: Ronneberger et al. 2015; separable convolutions: Howard et al. 2017. At width 32 it has the 747,926 parameters
 that were published; the published program ran and counted one decoder twice, so that both heads saw the same features.
 The depth comes at half the size, as it is, not squashed, and is enlarged.
-Shapes: B pictures, H and W height and width in pixels, W0 the width (channels of the first stage).
+Shapes: B images, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainable.models.sizes import require_at_least
 
 
 class SepUNet(nn.Module):
-    """Two pictures in, mask and depth out, all at the same size.
+    """Two images in, mask and depth out, all at the same size.
 
     Args:
         width: channels W0 of the first stage; the next ones have 2, 4, 8 and 8 times as many.
@@ -57,9 +57,9 @@ class SepUNet(nn.Module):
         )
 
 
-def _grey(picture: Tensor) -> Tensor:
+def _grey(image: Tensor) -> Tensor:
     """Luma of (B, 3, H, W), as (B, 1, H, W), with the weights of ITU-R BT.601."""
-    return 0.299 * picture[:, 0:1] + 0.587 * picture[:, 1:2] + 0.114 * picture[:, 2:3]
+    return 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
 
 
 def _separable(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
@@ -74,7 +74,7 @@ def _halved(head: nn.Sequential, x: Tensor) -> Tensor:
     """`head`, whose first convolution has a stride of 2, of (B, C, H, W): (B, 1, H/2, W/2), rounded up.
 
     That convolution is left in float32: for want of a kernel, its backward pass in bf16 takes a CPU 14 times as long,
-    9.2 ms for 0.65 ms with 32 channels of 8 pictures at 64 px, on one thread of an AMD EPYC.
+    9.2 ms for 0.65 ms with 32 channels of 8 images at 64 px, on one thread of an AMD EPYC.
     """
     by_channel, across_channels = head
     if x.dtype == torch.bfloat16:

@@ -1,7 +1,4 @@
-"""The rules of the learning-rate policies: the curves of torch's schedulers, at the cadence they are driven with.
-
-Steps and epochs count from 0, from where the rule begins.
-"""
+"""The rules of the learning-rate policies: torch's schedulers. Steps and epochs count from the start of the rule."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ if TYPE_CHECKING:
     from trainable.config.policy import PlateauPolicy
 
 
-class Course:
-    """A run's epochs, of so many optimizer steps each; beyond the last one, more like it."""
+class EpochBoundaries:
+    """The optimizer steps at which the epochs of a run start. Epochs after the run are as long as its last one."""
 
     def __init__(self, steps_of_epochs: Sequence[int]) -> None:
         self._lengths = list(steps_of_epochs)
@@ -29,43 +26,43 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """Its length."""
+        """Optimizer steps of the whole run."""
         return self._starts[-1]
 
     def epoch(self, step: int) -> int:
-        """The epoch that a step belongs to."""
+        """The epoch that contains `step`."""
         beyond = step - self.steps
         if beyond >= 0:
             return len(self._lengths) + beyond // self._lengths[-1]
         return bisect_right(self._starts, step) - 1
 
     def first_step(self, epoch: int) -> int:
-        """The step that an epoch begins with."""
+        """The first step of `epoch`."""
         beyond = epoch - len(self._lengths)
         return self._starts[epoch] if beyond <= 0 else self.steps + beyond * self._lengths[-1]
 
     def horizon(self, *, epochs: int | None, steps: int | None) -> Horizon:
-        """What a policy's shares are of: so many epochs or steps, or the whole course."""
+        """A horizon of `epochs` epochs or `steps` steps, or the whole run if both are None."""
         if epochs is not None:
             return Horizon(epochs=float(epochs), steps=self.first_step(epochs))
         if steps is None:
             return Horizon(epochs=float(len(self._lengths)), steps=self.steps)
         epoch = self.epoch(steps)
-        begun = steps - self.first_step(epoch)
-        return Horizon(epochs=epoch + begun / (self.first_step(epoch + 1) - self.first_step(epoch)), steps=steps)
+        first, end = self.first_step(epoch), self.first_step(epoch + 1)
+        return Horizon(epochs=epoch + (steps - first) / (end - first), steps=steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Horizon:
-    """What a policy's shares are of."""
+    """The duration that the shares of a policy refer to."""
 
     epochs: float
-    """A horizon in steps may end within an epoch."""
+    """Fractional if a horizon in steps ends within an epoch."""
     steps: int
 
 
 class Rule(Protocol):
-    """What a policy does, without warm-up and hold: the part that differs from one policy to the next."""
+    """The part of a policy after warm-up and hold, which differs between the policies."""
 
     def factor(self, step: int, epoch: int) -> float:
         """Give the factor in (0, 1] of the peak learning rate."""
@@ -74,17 +71,17 @@ class Rule(Protocol):
         """Give the momentum, or None to leave it alone."""
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
-        """Take the metrics of an epoch; the next one is `next_epoch`, which begins with `next_step`."""
+        """Process the metrics of an epoch. The next one is `next_epoch`, whose first step is `next_step`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what the steps' numbers do not say, as plain values."""
+        """Return the state that does not follow from the step, as plain values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
 
 
 class Curve:
-    """A rule that the step's and the epoch's number alone decide."""
+    """A rule that depends on step and epoch only."""
 
     def __init__(
         self, factor: Callable[[int, int], float], momentum: Callable[[int, int], float] | None = None
@@ -101,29 +98,29 @@ class Curve:
         return self._momentum(step, epoch) if self._momentum else None
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
-        """A curve does not depend on metrics."""
+        """Do nothing: a curve does not depend on metrics."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the numbers of step and epoch say it all."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """There is nothing to be restored."""
+        """Do nothing: there is no state."""
 
 
-class _Watch:
+class _PlateauDetector:
     """Counts epochs in which a metric did not improve (`ReduceLROnPlateau`)."""
 
     def __init__(self, config: PlateauPolicy, horizon: Horizon) -> None:
         self._config = config
-        self._patience = rounded(config.patience, horizon.epochs)
+        self._patience = round_share(config.patience, horizon.epochs)
         self._best: float | None = None
         self._bad_epochs = 0
 
-    def fires(self, metrics: Mapping[str, float]) -> bool:
-        """Count an epoch; True, and the count starts again, after more than `patience` without an improvement."""
+    def is_plateau(self, metrics: Mapping[str, float]) -> bool:
+        """Count an epoch. True, with the count reset, after more than `patience` epochs without an improvement."""
         watched = OBJECTIVE if self._config.watch == "score" else self._config.watch
-        if watched not in metrics:  # as in a run that is not validated
+        if watched not in metrics:  # a run without validation
             return False
         value = metrics[watched]
         if self._has_improved(value):
@@ -136,7 +133,7 @@ class _Watch:
         return True
 
     def _has_improved(self, value: float) -> bool:
-        """False for a value that is NaN."""
+        """Whether `value` is an improvement; a NaN never is."""
         if self._best is None:
             return not math.isnan(value)
         if self._config.watch == "score":
@@ -151,40 +148,40 @@ class _Watch:
 
 
 class _Plateau:
-    """Lower the factor for good each time that the watch fires."""
+    """Lower the factor permanently on each plateau."""
 
     def __init__(self, config: PlateauPolicy, horizon: Horizon) -> None:
-        self._watch = _Watch(config, horizon)
+        self._detector = _PlateauDetector(config, horizon)
         self._drop = config.factor
         self._factor = 1.0
 
-    def factor(self, step: int, epoch: int) -> float:  # noqa: ARG002  it depends on the metrics alone
+    def factor(self, step: int, epoch: int) -> float:  # noqa: ARG002  it depends on metrics only
         return self._factor
 
     def momentum(self, step: int, epoch: int) -> float | None:  # noqa: ARG002
         return None
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:  # noqa: ARG002
-        if self._watch.fires(metrics):
+        if self._detector.is_plateau(metrics):
             self._factor *= self._drop
 
     def state_dict(self) -> dict[str, Any]:
-        return {"factor": self._factor, **self._watch.state_dict()}
+        return {"factor": self._factor, **self._detector.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._factor = state["factor"]
-        self._watch.load_state_dict(state)
+        self._detector.load_state_dict(state)
 
 
-class _PlateauBeside:
-    """A curve, lowered each time that the watch fires until the curve next sets the rate: for an epoch, or a step."""
+class _CurveWithPlateau:
+    """A curve that is lowered on each plateau until the curve next sets the rate: for one epoch or one step."""
 
     def __init__(self, curve: Curve, config: PlateauPolicy, horizon: Horizon, *, by_epoch: bool) -> None:
         self._curve, self._by_epoch = curve, by_epoch
-        self._watch = _Watch(config, horizon)
+        self._detector = _PlateauDetector(config, horizon)
         self._drop = config.factor
         self._dropped: int | None = None
-        """The epoch, or the step, that the last drop is for."""
+        """The epoch or step of the last drop."""
 
     def factor(self, step: int, epoch: int) -> float:
         is_dropped = self._dropped == (epoch if self._by_epoch else step)
@@ -194,62 +191,62 @@ class _PlateauBeside:
         return self._curve.momentum(step, epoch)
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
-        if self._watch.fires(metrics):
+        if self._detector.is_plateau(metrics):
             self._dropped = next_epoch if self._by_epoch else next_step
 
     def state_dict(self) -> dict[str, Any]:
-        return {"dropped": self._dropped, **self._watch.state_dict()}
+        return {"dropped": self._dropped, **self._detector.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._dropped = state["dropped"]
-        self._watch.load_state_dict(state)
+        self._detector.load_state_dict(state)
 
 
-def _constant(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001  all builders are called alike
+def _constant(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001  all builders have the same signature
     return Curve(lambda _step, _epoch: 1.0)
 
 
 def _step(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
-    """Multiply after every so many epochs (`StepLR`); a share below one epoch counts as one."""
-    every = max(1, rounded(config.step.every, horizon.epochs))
+    """Multiply by a factor every few epochs (`StepLR`), at least one epoch apart."""
+    every = max(1, round_share(config.step.every, horizon.epochs))
     return Curve(lambda _step, epoch: config.step.factor ** (epoch // every))
 
 
 def _plateau(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
-    """Multiply when what is watched stays (`ReduceLROnPlateau`).
+    """Multiply by a factor when the watched metric does not improve (`ReduceLROnPlateau`).
 
-    A share that rounds to no epoch is a patience of 0: the first epoch without an improvement lowers the factor.
-    Torch leaves the rate alone once a step down is below 1e-8; here it goes on falling.
+    A share that rounds to 0 epochs is a patience of 0: the first epoch without an improvement lowers the factor.
+    Torch ignores reductions below 1e-8; here the rate keeps falling.
     """
     return _Plateau(config.plateau, horizon)
 
 
 def _cyclic(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
-    """Triangles (`CyclicLR`, triangular or triangular2); rise and fall take at least one step or epoch each.
+    """Triangles (`CyclicLR`, triangular or triangular2). Rise and fall take at least one step or epoch each.
 
-    With a plateau rule beside them, as `ReduceLROnPlateau` on the same optimizer, called after `CyclicLR`.
+    With `cyclic.plateau`, as if `ReduceLROnPlateau` were called on the same optimizer after `CyclicLR`.
     """
     cyclic = config.cyclic
     by_epoch = cyclic.cadence == "epoch"
-    half_period = max(1, rounded(cyclic.period / 2, horizon.epochs if by_epoch else horizon.steps))
+    half_period = max(1, round_share(cyclic.period / 2, horizon.epochs if by_epoch else horizon.steps))
 
     def height(step: int, epoch: int) -> float:
-        cycle, place = divmod(epoch if by_epoch else step, 2 * half_period)
-        return min(place, 2 * half_period - place) / half_period * (0.5**cycle if cyclic.halve else 1.0)
+        cycle, offset = divmod(epoch if by_epoch else step, 2 * half_period)
+        return min(offset, 2 * half_period - offset) / half_period * (0.5**cycle if cyclic.halve else 1.0)
 
-    spread = cyclic.max_momentum - cyclic.base_momentum
+    low, high = cyclic.base_momentum, cyclic.max_momentum
     curve = Curve(
         lambda step, epoch: cyclic.floor + (1 - cyclic.floor) * height(step, epoch),
-        (lambda step, epoch: cyclic.max_momentum - spread * height(step, epoch)) if cyclic.cycle_momentum else None,
+        (lambda step, epoch: high - (high - low) * height(step, epoch)) if cyclic.cycle_momentum else None,
     )
-    return _PlateauBeside(curve, cyclic.plateau, horizon, by_epoch=by_epoch) if cyclic.plateau else curve
+    return _CurveWithPlateau(curve, cyclic.plateau, horizon, by_epoch=by_epoch) if cyclic.plateau else curve
 
 
 def _onecycle(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
-    """Rise, then fall further (`OneCycleLR`); a rise shorter than a step starts on the way down."""
+    """Rise, then fall below the start (`OneCycleLR`). A rise shorter than a step is skipped."""
     onecycle = config.onecycle
     anneal = ANNEALS[onecycle.anneal]
-    peak_step = onecycle.pct_start * steps - 1  # the same fraction of a step as torch has it
+    peak_step = onecycle.pct_start * steps - 1  # fractional, as in torch
     fall_steps = steps - 1 - peak_step
 
     def between(start: float, peak: float, end: float, step: int) -> float:
@@ -265,13 +262,13 @@ def _onecycle(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # no
 
 
 def _cosine(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
-    """Half a cosine over the course (`CosineAnnealingLR`); its end is one step after the last."""
+    """Half a cosine (`CosineAnnealingLR`), which ends one step after the last."""
     floor = config.cosine.floor
     return Curve(lambda step, _epoch: _cosine_between(1.0, floor, min(step, steps - 1) / steps))
 
 
-def rounded(share: float, count: float) -> int:
-    """So many of `count` as the share is, to the nearest; a half goes up."""
+def round_share(share: float, count: float) -> int:
+    """`share` of `count`, rounded to the nearest integer, halves up."""
     return int(share * count + 0.5)
 
 
@@ -287,7 +284,7 @@ ANNEALS: dict[str, Callable[[float, float, float], float]] = {
     "cos": _cosine_between,
     "linear": _line_between,
 }
-"""From the first to the second number, at a share in 0..1 of the way."""
+"""Functions (start, end, share) that interpolate from `start` to `end` at a share in 0..1."""
 
 POLICIES: dict[str, Callable[[PolicyConfig, Horizon, int], Rule]] = {
     "constant": _constant,
@@ -297,4 +294,4 @@ POLICIES: dict[str, Callable[[PolicyConfig, Horizon, int], Rule]] = {
     "onecycle": _onecycle,
     "cosine": _cosine,
 }
-"""Builds the rule of every name that a configuration may give, from its horizon and the steps that the hold leaves."""
+"""Builders of the rules by policy name. Arguments: configuration, horizon, and the steps after the hold."""

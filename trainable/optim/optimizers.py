@@ -1,8 +1,8 @@
-"""The optimizers. How their learning rate changes over the run is in `trainable/optim/schedules.py`.
+"""The optimizers. Their learning-rate policies are in `trainable/optim/schedules.py`.
 
-All are fused, in one pass over a parameter and its moments: on one thread of an AMD EPYC, AdamW's step took 16 ms in
-place of 26 ms for the ResUNet of width 32, and 1.7 ms in place of 6.6 ms for the small U-Net of width 32; SGD's gains
-less. On a GPU it was not measured.
+All use torch's fused implementation. On one thread of an AMD EPYC, a step of AdamW took 16 ms instead of 26 ms for the
+ResUNet of width 32, and 1.7 ms instead of 6.6 ms for the small U-Net of width 32; SGD gains less. On a GPU it was not
+measured.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def build_optimizer(
     """Build an optimizer at its peak learning rate.
 
     Args:
-        parts: parameters that are trained apart, a group each, in this order.
-        config: which optimizer, and its settings.
-        undecayed: parameters without weight decay, such as learned weights of losses; a last group, if there are any.
+        parts: the parameters of each part with its own policy; each becomes a parameter group, in this order.
+        config: the optimizer and its settings.
+        undecayed: parameters without weight decay, such as learned loss weights; the last group, if there are any.
     """
     groups: Groups = [{"params": list(part)} for part in parts]
     if undecayed:

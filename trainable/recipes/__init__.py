@@ -54,7 +54,7 @@ class Evaluation(Section):
 
     on: Literal["probability", "logits"] = "probability"
     """On the outputs of the heads after their activations, or before."""
-    average: Literal["pictures", "batches"] = "pictures"
+    average: Literal["pictures", "batches"] = "images"
     """Over all images and pixels, or over batches with equal weight."""
 
 

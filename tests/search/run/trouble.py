@@ -48,13 +48,13 @@ def troubled(config: dict[str, Any], *, job: TrialJob, troubles: list[str], begu
 
         train_epoch = loop.train_epoch
 
-        def noted(training: Any, loaders: Any, epoch: int, world: Any, clock: Any) -> dict[str, float]:
-            if world.rank == 0:
+        def noted(training: Any, loaders: Any, epoch: int, context: Any, clock: Any) -> dict[str, float]:
+            if context.rank == 0:
                 with begun.open("a") as file:
                     file.write(f"{config['number']} {epoch}\n")
                 if epoch == 2 and begun.read_text().splitlines().count(f"{config['number']} 2") <= int(times or 0):
                     get_into(kind)
-            return train_epoch(training, loaders, epoch, world, clock)
+            return train_epoch(training, loaders, epoch, context, clock)
 
         loop.train_epoch = noted
         try:

@@ -38,7 +38,7 @@ from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData, TrialJob, Workers
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
-from trainable.loop.state import Training, World
+from trainable.loop.state import DistributedContext, Training
 from trainable.trainer import run_trial
 
 UNLIKE, EPOCHS = 20, 2
@@ -85,7 +85,7 @@ def fresh(data: TrialData, number: int) -> list[dict[str, float]]:
     torch.set_num_threads(1)
     chosen = build(TrialConfig, config(number), source="the test")
     try:
-        trial.run(chosen, data, world=World(device=torch.device("cpu")), report=report)
+        trial.run(chosen, data, context=DistributedContext(device=torch.device("cpu")), report=report)
     except NonFiniteLossError:
         return [{"score": 0.0}]
     return [comparable(end.metrics) for end in ends]

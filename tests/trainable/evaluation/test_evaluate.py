@@ -19,14 +19,14 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import (
     evaluate_baselines_on,
     evaluate_checkpoint,
-    evaluate_pictures,
+    evaluate_images,
     evaluate_published,
 )
 from trainable.job import TrialData
 from trainable.loop import checkpoint
 from trainable.metrics.names import METRICS
 from trainable.metrics.per_image import figures
-from trainable.metrics.published import OWN_METRICS
+from trainable.metrics.published import PUBLISHED_METRICS
 from trainable.recipes import RECIPES, Evaluation, load_recipe
 
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def test_each_part_is_its_own(trial_data: TrialData, saved: Path) -> None:
 
 def test_pictures_are_written_where_they_are_asked_for(trial_data: TrialData, saved: Path, tmp_path: Path) -> None:
     """Numbers alone hide a mask that is upside down."""
-    evaluate_checkpoint(saved, trial_data, "test", device=CPU, pictures=tmp_path / "grid.png")
+    evaluate_checkpoint(saved, trial_data, "test", device=CPU, grid=tmp_path / "grid.png")
     grid = cv2.imread(str(tmp_path / "grid.png"))
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
     assert grid.shape[1] > grid.shape[0] > 4 * 100  # six columns, four rows
@@ -102,20 +102,20 @@ def test_pictures_are_written_where_they_are_asked_for(trial_data: TrialData, sa
 
 def test_figures_of_pictures_are_the_metrics_of_the_whole(trial_data: TrialData, saved: Path) -> None:
     """A comparison's intervals are around what a training reports, by our metrics and by the projects' own."""
-    table = evaluate_pictures(saved, trial_data, "val+test", device=CPU)
+    table = evaluate_images(saved, trial_data, "val+test", device=CPU)
     samples = [*samples_of("val", trial_data), *samples_of("test", trial_data)]
     assert table.bg_ids == tuple(sample.bg_id for sample in samples)
     found = figures(table)
     whole = evaluate_checkpoint(saved, trial_data, "val+test", device=CPU)
     assert {name: found[name] for name in METRICS} == pytest.approx(whole, rel=1e-12)
-    for metric, names in OWN_METRICS.items():
+    for metric, names in PUBLISHED_METRICS.items():
         own = evaluate_published(saved, trial_data, "val+test", metric, Evaluation(), device=CPU)
         assert own == pytest.approx({name: found[name] for name in names}, rel=1e-12)
 
 
 def test_figures_of_pictures_are_in_storage_order(trial_data: TrialData, saved: Path) -> None:
     """Each row is that of its own background: a picture's figures do not depend on the pictures beside it."""
-    both, test = (evaluate_pictures(saved, trial_data, part, device=CPU) for part in ("val+test", "test"))
+    both, test = (evaluate_images(saved, trial_data, part, device=CPU) for part in ("val+test", "test"))
     assert len(test.bg_ids) < len(both.bg_ids)
     assert both.bg_ids[-len(test.bg_ids) :] == test.bg_ids
     assert np.allclose(both.columns()[-len(test.bg_ids) :], test.columns(), rtol=1e-4)
@@ -129,7 +129,7 @@ def test_networks_are_compared_on_unchanged_pictures(
     values = CONFIG.model_dump()
     values["data"]["augment"]["in_evaluation"] = True
     changed = save_warmed(build(TrialConfig, values, source="the test"))
-    tables = [evaluate_pictures(directory, trial_data, "test", device=CPU) for directory in (saved, changed)]
+    tables = [evaluate_images(directory, trial_data, "test", device=CPU) for directory in (saved, changed)]
     assert np.array_equal(tables[0].columns(), tables[1].columns())
 
 
@@ -142,9 +142,9 @@ def test_a_network_that_drops_in_evaluation_is_measured_alike_each_time(
     }
     dropping = save_warmed(build(TrialConfig, values, source="the test"))
     torch.manual_seed(0)
-    once = evaluate_pictures(dropping, trial_data, "test", device=CPU)
+    once = evaluate_images(dropping, trial_data, "test", device=CPU)
     torch.manual_seed(1)
-    assert np.array_equal(evaluate_pictures(dropping, trial_data, "test", device=CPU).columns(), once.columns())
+    assert np.array_equal(evaluate_images(dropping, trial_data, "test", device=CPU).columns(), once.columns())
     by_whole = evaluate_checkpoint(dropping, trial_data, "test", device=CPU)
     assert figures(once)["score"] == pytest.approx(by_whole["score"], rel=1e-12)
 
@@ -176,7 +176,7 @@ def test_recipes_are_measured_by_their_projects_metrics(trial_data: TrialData, s
     for name in RECIPES:
         metric, project = load_recipe(name).metric, name.partition("-")[0]
         found = evaluate_published(saved, trial_data, "test", metric, Evaluation(), device=CPU)
-        assert tuple(found) == own.get(project, OWN_METRICS["delta-rms"])
+        assert tuple(found) == own.get(project, PUBLISHED_METRICS["delta-rms"])
 
 
 def test_other_data_than_was_asked_for_is_refused(trial_data: TrialData, saved: Path) -> None:

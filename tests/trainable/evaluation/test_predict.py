@@ -18,10 +18,10 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import as_pixels, predict
 from trainable.evaluation.predict import predict_files, predict_pixels
 from trainable.job import TrialData
+from trainable.loaders import evaluation_loader, read_part
 from trainable.loop import checkpoint
-from trainable.loop.state import World
+from trainable.loop.state import DistributedContext
 from trainable.models.prediction import Prediction
-from trainable.trial import evaluation_loader, read_part
 
 SIZE = 32
 CONFIG = build(
@@ -115,8 +115,8 @@ def test_the_two_pictures_have_their_places(saved: Path) -> None:
 def test_a_stored_sample_is_predicted_as_the_evaluation_does(saved: Path, trial_data: TrialData) -> None:
     """What a user gets from files must be as good as the score that was measured from the data set."""
     model, origin = checkpoint.load_model(saved)
-    world = World(device=torch.device("cpu"))
-    (batch,) = evaluation_loader(origin.config, trial_data, "test", world).epoch(0)
+    context = DistributedContext(device=torch.device("cpu"))
+    (batch,) = evaluation_loader(origin.config, trial_data, "test", context).epoch(0)
     expected = as_pixels(predict(model, batch, origin.config.model))
     stored = read_part(origin.config.data, trial_data, "test").gather(np.arange(3))
     for index in range(3):

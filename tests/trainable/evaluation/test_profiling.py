@@ -12,7 +12,7 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.profiling import STEP_PHASES, profile_training
 from trainable.job import TrialData
 from trainable.loop.clock import OTHER
-from trainable.loop.precision import faster
+from trainable.loop.precision import faster_precision
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def test_a_profile_says_what_auto_chose(trial_data: TrialData, tmp_path: Path) -
     """The choice and its figures belong together."""
     measured = profile_training(config(precision="auto"), trial_data, tmp_path / "t.json", device=CPU, steps=1)
 
-    assert measured.precision == faster(
+    assert measured.precision == faster_precision(
         {"fp32": measured.precision_seconds["fp32"], "bf16": measured.precision_seconds["bf16"]}
     )
     assert set(measured.precision_seconds) == {"fp32", "bf16"}

@@ -84,7 +84,7 @@ def test_state_comes_back(tmp_path: Path) -> None:
 def test_a_finished_trial_has_no_state(tmp_path: Path) -> None:
     """It is removed at the end, being twice as large as the weights."""
     (saved(tmp_path) / STATE).unlink()
-    with pytest.raises(InputError, match=f"no '.*{STATE}' to go on from; start the trial anew"):
+    with pytest.raises(InputError, match=f"no '.*{STATE}' to resume from; start the trial again"):
         checkpoint.load_state(tmp_path)
 
 

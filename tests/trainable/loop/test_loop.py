@@ -18,18 +18,18 @@ from torch.nn.parallel import DistributedDataParallel
 from data.loader import Loader
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
+from trainable.loaders import evaluation_loader, read_part, training_loaders
 from trainable.loop import loop
 from trainable.loop.checkpoint import load_model, load_origin
 from trainable.loop.clock import Clock
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
-from trainable.loop.state import Training, World, start
+from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step
 from trainable.loss.dual_loss import DualLoss
 from trainable.optim.optimizers import OPTIMIZERS
 from trainable.optim.schedules import POLICIES
-from trainable.trial import evaluation_loader, read_part, training_loaders
 
-ALONE = World(device=torch.device("cpu"))
+ALONE = DistributedContext(device=torch.device("cpu"))
 AUGMENT = {"hflip": 0.5, "rotate": 10.0, "zoom": 0.2, "jitter": 0.2, "noise": 0.1}
 
 
@@ -46,10 +46,12 @@ def config(**changes: Any) -> TrialConfig:
     return build(TrialConfig, values, source="the test")
 
 
-def begin(config: TrialConfig, data: TrialData, world: World = ALONE) -> tuple[Training, list[Loader], Loader]:
-    train, val = training_loaders(config, data, world), evaluation_loader(config, data, "val", world)
+def begin(
+    config: TrialConfig, data: TrialData, context: DistributedContext = ALONE
+) -> tuple[Training, list[Loader], Loader]:
+    train, val = training_loaders(config, data, context), evaluation_loader(config, data, "val", context)
     steps = [len(loader) for loader in train]
-    training = start(config, steps_of_epochs=steps, world=world, data_fingerprint=data.fingerprint)
+    training = start(config, steps_of_epochs=steps, context=context, data_fingerprint=data.fingerprint)
     return training, train, val
 
 
@@ -73,7 +75,7 @@ def run(
         if listen is not None:
             listen(end)
 
-    loop.fit(training, train, val if validate else None, world=ALONE, report=report, checkpoint_epochs=rungs)
+    loop.fit(training, train, val if validate else None, context=ALONE, report=report, checkpoint_epochs=rungs)
     return training, ends
 
 
@@ -291,12 +293,12 @@ def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData, watch: str
     training = start(
         chosen,
         steps_of_epochs=[len(loader) for loader in train],
-        world=ALONE,
+        context=ALONE,
         data_fingerprint=trial_data.fingerprint,
         replay=factors,
     )
     ends: list[EpochEnd] = []
-    loop.fit(training, train, None, world=ALONE, report=ends.append)
+    loop.fit(training, train, None, context=ALONE, report=ends.append)
     assert [end.metrics["lr"] for end in ends] == pytest.approx([0.01 * factor for factor in factors])
 
 
@@ -305,20 +307,20 @@ def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, f
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     try:
-        world = World(device=torch.device("cpu"), rank=rank, size=2)
+        context = DistributedContext(device=torch.device("cpu"), rank=rank, world_size=2)
         watching = {"name": "plateau", "plateau": {"watch": "val_loss"}}
         chosen = config(model={"family": "resunet", "width": 2}, policy=watching, epochs=2)
-        train = training_loaders(chosen, data, world)
+        train = training_loaders(chosen, data, context)
         training = start(
             chosen,
             steps_of_epochs=[len(loader) for loader in train],
-            world=world,
+            context=context,
             data_fingerprint=data.fingerprint,
-            spread=DistributedDataParallel,
+            wrap=DistributedDataParallel,
         )
         ends: list[EpochEnd] = []
-        val = evaluation_loader(chosen, data, "val", world)
-        loop.fit(training, train, val, world=world, report=ends.append)
+        val = evaluation_loader(chosen, data, "val", context)
+        loop.fit(training, train, val, context=context, report=ends.append)
         training.save(folder / str(rank), ends[-1].metrics)
     finally:
         torch.distributed.destroy_process_group()

@@ -11,7 +11,7 @@ import torch
 
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.loop import precision as module
-from trainable.loop.precision import Precision, as_recorded, autocast, choice, faster, resolve
+from trainable.loop.precision import Precision, as_recorded, autocast, choose_precision, faster_precision, resolve
 
 CPU = torch.device("cpu")
 
@@ -61,7 +61,7 @@ def test_the_answer_is_one_of_both_and_changes_nothing_else(memory: Path) -> Non
     assert resolved in (config("fp32"), config("bf16"))
     (measured,) = json.loads(memory.read_text()).values()
     assert measured["seconds"].keys() == {"fp32", "bf16"}
-    assert resolved.model.precision == measured["precision"] == faster(measured["seconds"])
+    assert resolved.model.precision == measured["precision"] == faster_precision(measured["seconds"])
 
 
 def test_a_decision_is_obeyed_and_not_repeated(memory: Path) -> None:
@@ -89,14 +89,14 @@ def test_what_was_measured_under_load_is_not_remembered_beyond_its_search(
 def test_a_moment_of_load_does_not_decide(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
     """Another process delays single steps: the median of steps in turn is what counts."""
     order = timed({"fp32": [2.0] * 9, "bf16": [9.0, 9.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]})
-    assert choice(config(), CPU).precision == "bf16"
+    assert choose_precision(config(), CPU).precision == "bf16"
     assert order == ["fp32", "bf16"] * 8
 
 
 def test_a_clear_order_is_measured_briefly(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
     """The first step of each warms up, and three that agree are enough: every network of a search pays for this."""
     order = timed({"fp32": [9.0, 2.0, 2.1, 2.2], "bf16": [9.0, 1.0, 1.1, 1.2]})
-    found = choice(config(), CPU)
+    found = choose_precision(config(), CPU)
     assert order == ["fp32", "bf16"] * 4
     assert found.seconds == pytest.approx({"fp32": 2.1, "bf16": 1.1})
     assert found.step_seconds == 100.0
@@ -107,7 +107,7 @@ def test_a_clear_order_is_measured_briefly(timed: Callable[[dict[str, list[float
 )
 def test_bf16_must_be_clearly_faster(fp32: float, bf16: float, expected: Precision) -> None:
     """Where it gains little, noise would decide, and two searches of one seed would differ."""
-    assert faster({"fp32": fp32, "bf16": bf16}) == expected
+    assert faster_precision({"fp32": fp32, "bf16": bf16}) == expected
 
 
 def test_a_checkpoint_is_evaluated_in_the_precision_that_it_names() -> None:
@@ -118,19 +118,19 @@ def test_a_checkpoint_is_evaluated_in_the_precision_that_it_names() -> None:
 
 def test_the_choice_can_be_asked_for_with_its_reasons(memory: Path) -> None:
     """A user who wonders about a precision gets both figures, and the ones that decided."""
-    chosen = choice(config("fp32"), CPU, memory)
-    assert chosen.precision == faster(chosen.seconds)
+    chosen = choose_precision(config("fp32"), CPU, memory)
+    assert chosen.precision == faster_precision(chosen.seconds)
     assert all(0 < seconds < 60 for seconds in chosen.seconds.values())
     assert [chosen.seconds] == [kept["seconds"] for kept in json.loads(memory.read_text()).values()]
     assert resolve(config(), CPU, memory).model.precision == chosen.precision
-    assert choice(config(), CPU, memory) == chosen
+    assert choose_precision(config(), CPU, memory) == chosen
 
 
 def test_a_batch_smaller_than_the_measured_one_is_measured_as_it_is(memory: Path) -> None:
     """Casting the weights costs a step the same whatever its pictures: of few, bf16 may not pay."""
     small = config().model_copy(update={"data": config().data.model_copy(update={"batch_size": 2})})
-    assert choice(small, CPU, memory).images == 2
-    assert choice(config(), CPU, memory).images == 8
+    assert choose_precision(small, CPU, memory).images == 2
+    assert choose_precision(config(), CPU, memory).images == 8
     assert len(json.loads(memory.read_text())) == 2
 
 

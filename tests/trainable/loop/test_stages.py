@@ -10,14 +10,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
+from trainable.loaders import evaluation_loader, optimizer_steps, sample_count, training_loaders
 from trainable.loop import loop
 from trainable.loop.clock import Clock
 from trainable.loop.loop import EpochEnd
-from trainable.loop.state import Training, World, start
+from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step
-from trainable.trial import evaluation_loader, optimizer_steps, sample_count, training_loaders
 
-ALONE = World(device=torch.device("cpu"))
+ALONE = DistributedContext(device=torch.device("cpu"))
 
 
 def config(**changes: Any) -> TrialConfig:
@@ -38,11 +38,11 @@ def run(config: TrialConfig, data: TrialData) -> tuple[Training, list[EpochEnd]]
     training = start(
         config,
         steps_of_epochs=[len(loader) for loader in train],
-        world=ALONE,
+        context=ALONE,
         data_fingerprint=data.fingerprint,
     )
     ends: list[EpochEnd] = []
-    loop.fit(training, train, val, world=ALONE, report=ends.append)
+    loop.fit(training, train, val, context=ALONE, report=ends.append)
     return training, ends
 
 
@@ -96,7 +96,10 @@ def test_weights_are_carried_over_and_the_optimizer_starts_anew(trial_data: Tria
     training, _ = run(chosen, trial_data)
     train = training_loaders(chosen, trial_data, ALONE)
     again = start(
-        chosen, steps_of_epochs=[len(loader) for loader in train], world=ALONE, data_fingerprint=trial_data.fingerprint
+        chosen,
+        steps_of_epochs=[len(loader) for loader in train],
+        context=ALONE,
+        data_fingerprint=trial_data.fingerprint,
     )
     step = loop.train_step
 
@@ -106,7 +109,7 @@ def test_weights_are_carried_over_and_the_optimizer_starts_anew(trial_data: Tria
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", watched)
-        loop.fit(again, train, None, world=ALONE, report=lambda _: None)
+        loop.fit(again, train, None, context=ALONE, report=lambda _: None)
 
     fresh = [index for index, (_, has_state) in enumerate(seen) if not has_state]
     assert fresh == [0, 6]  # the first step of either stage
@@ -152,7 +155,7 @@ def test_a_gradient_can_be_stepped_along_twice(trial_data: TrialData) -> None:
     for steps in (1, 2):
         chosen = config(optimizer={**plain, "steps_per_batch": steps})
         train = training_loaders(chosen, trial_data, ALONE)
-        training = start(chosen, steps_of_epochs=[3] * 9, world=ALONE, data_fingerprint="0")
+        training = start(chosen, steps_of_epochs=[3] * 9, context=ALONE, data_fingerprint="0")
         before = [parameter.detach().clone() for parameter in training.network.parameters()]
         train_step(training, next(train[0].epoch(1)), 0, ALONE, Clock(ALONE.device))
         after = training.network.parameters()

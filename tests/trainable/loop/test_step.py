@@ -13,13 +13,13 @@ from torch import nn
 from data.schema import Batch
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop.clock import PHASES, Clock, forget_peaks, peaks
+from trainable.loaders import evaluation_loader
+from trainable.loop.clock import PHASES, Clock, peaks, reset_peaks
 from trainable.loop.loop import evaluate
-from trainable.loop.state import Training, World, start
+from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step
-from trainable.trial import evaluation_loader
 
-ALONE = World(device=torch.device("cpu"))
+ALONE = DistributedContext(device=torch.device("cpu"))
 
 
 def config(**sections: object) -> TrialConfig:
@@ -36,8 +36,8 @@ def batch(samples: int) -> Batch:
 
 def training(most: int | None = None) -> Training:
     """A trial whose network takes at most so many samples at once."""
-    spread: Callable[[nn.Module], nn.Module] = lambda network: Cramped(network, most) if most else network  # noqa: E731
-    return start(config(), steps_of_epochs=[3], world=ALONE, data_fingerprint="0", spread=spread)
+    wrap: Callable[[nn.Module], nn.Module] = lambda network: Cramped(network, most) if most else network  # noqa: E731
+    return start(config(), steps_of_epochs=[3], context=ALONE, data_fingerprint="0", wrap=wrap)
 
 
 class Cramped(nn.Module):
@@ -113,9 +113,9 @@ def test_the_shares_of_time_add_up() -> None:
 def test_a_peak_is_that_of_the_trial() -> None:
     """A process has many trials: a large one must not be charged to those after it."""
     large = torch.ones(60_000_000)
-    forget_peaks(ALONE.device)
+    reset_peaks(ALONE.device)
     before = peaks(ALONE.device)["host"]
     del large
-    forget_peaks(ALONE.device)
+    reset_peaks(ALONE.device)
 
     assert before - peaks(ALONE.device)["host"] > 0.15

@@ -97,5 +97,5 @@ def test_predictions_have_the_shape_of_a_networks():
 
 def test_a_training_split_without_pictures_is_the_users_to_solve():
     """A split can be empty when a small data set is split by its backgrounds."""
-    with pytest.raises(InputError, match="number of training pictures is 0"):
+    with pytest.raises(InputError, match="number of training images is 0"):
         fit_baselines([])

@@ -10,12 +10,12 @@ import pytest
 
 from trainable.metrics import bootstrap
 from trainable.metrics.bootstrap import Interval, difference, intervals
-from trainable.metrics.per_image import OWN, STATES, PictureFigures, figures, metrics_of
+from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures, figures, metrics_of
 
 PIXELS = 1024
 
 
-def table(seed: int, *, rooms: int = 30, room_spread: float = 0.1, spread: float = 0.05) -> PictureFigures:
+def table(seed: int, *, rooms: int = 30, room_spread: float = 0.1, spread: float = 0.05) -> ImageFigures:
     """Pictures of rooms, one to eight each, that are alike within a room; the IoU's expectation is 0.5."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(1, 9, rooms)
@@ -27,11 +27,11 @@ def table(seed: int, *, rooms: int = 30, room_spread: float = 0.1, spread: float
 
     states = np.stack([PIXELS * quality() for _ in STATES], axis=1)
     states[:, 0], states[:, 1], states[:, 2] = 1, quality(), PIXELS
-    own = {name: quality() * (PIXELS if "soft" in name else 1) for name in OWN}
-    return PictureFigures(bg_ids=tuple(f"room-{number}" for number in room), states=states, own=own)
+    published = {name: quality() * (PIXELS if "soft" in name else 1) for name in PUBLISHED}
+    return ImageFigures(bg_ids=tuple(f"room-{number}" for number in room), states=states, published=published)
 
 
-def as_rooms(found: PictureFigures) -> PictureFigures:
+def as_rooms(found: ImageFigures) -> ImageFigures:
     """The same pictures, each as if it had a room to itself."""
     return replace(found, bg_ids=tuple(str(number) for number in range(len(found.bg_ids))))
 
@@ -44,7 +44,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """Pictures of one room are no independent witnesses; an interval that takes them for such is far too narrow."""
     tables = [table(seed) for seed in range(200)]
 
-    def share_held(found: list[PictureFigures]) -> float:
+    def share_held(found: list[ImageFigures]) -> float:
         ious = [intervals(each, draws=300)["mask_iou"] for each in found]
         return float(np.mean([interval.low <= 0.5 <= interval.high for interval in ious]))
 
@@ -111,7 +111,7 @@ def test_a_difference_is_one_on_the_same_pictures(change: str) -> None:
     states = a.states.copy()
     states[:, 2] = 4 * PIXELS
     b = replace(a, bg_ids=a.bg_ids[::-1]) if change == "order" else replace(a, states=states)
-    with pytest.raises(ValueError, match="same pictures in the same order"):
+    with pytest.raises(ValueError, match="same images in the same order"):
         difference(a, b, "score")
 
 

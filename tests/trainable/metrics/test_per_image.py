@@ -9,14 +9,16 @@ import pytest
 
 from data.errors import InputError
 from trainable.metrics.names import METRICS
-from trainable.metrics.per_image import OWN, STATES, PictureFigures, figures
+from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures, figures
 
 
-def table(pictures: int = 4) -> PictureFigures:
-    columns = np.random.default_rng(0).uniform(1, 2, (pictures, len(STATES) + len(OWN)))
-    own = dict(zip(OWN, columns[:, len(STATES) :].T, strict=True))
-    return PictureFigures(
-        bg_ids=tuple(f"rööm {number}" for number in range(pictures)), states=columns[:, : len(STATES)], own=own
+def table(pictures: int = 4) -> ImageFigures:
+    columns = np.random.default_rng(0).uniform(1, 2, (pictures, len(STATES) + len(PUBLISHED)))
+    published = dict(zip(PUBLISHED, columns[:, len(STATES) :].T, strict=True))
+    return ImageFigures(
+        bg_ids=tuple(f"rööm {number}" for number in range(pictures)),
+        states=columns[:, : len(STATES)],
+        published=published,
     )
 
 
@@ -24,7 +26,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
     """A comparison that is resumed does not measure again what it has."""
     saved, path = table(), tmp_path / "new" / "figures.npz"
     saved.save(path)
-    loaded = PictureFigures.load(path)
+    loaded = ImageFigures.load(path)
     assert loaded.bg_ids == saved.bg_ids
     assert np.array_equal(loaded.columns(), saved.columns())
     assert figures(loaded) == figures(saved)
@@ -37,9 +39,9 @@ def test_the_figures_have_the_names_of_what_every_trial_reports() -> None:
 
 
 def test_columns_are_in_their_order_whatever_the_mappings() -> None:
-    """An own column under another's name would be a wrong figure that looks right."""
+    """A published column under another's name would be a wrong figure that looks right."""
     found = table()
-    turned = PictureFigures(bg_ids=found.bg_ids, states=found.states, own=dict(reversed(found.own.items())))
+    turned = ImageFigures(bg_ids=found.bg_ids, states=found.states, published=dict(reversed(found.published.items())))
     assert np.array_equal(turned.columns(), found.columns())
 
 
@@ -53,24 +55,24 @@ def test_a_damaged_file_is_the_users_to_remove(tmp_path: Path, damage: str) -> N
     altered = whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 20]) + whole[middle + 20 :]
     path.write_bytes({"empty": b"", "cut": whole[:200], "altered": altered}[damage])
     with pytest.raises(InputError, match=r"figures\.npz' cannot be read .*; remove the file to have them measured"):
-        PictureFigures.load(path)
+        ImageFigures.load(path)
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     """A file from somewhere else must not run anything."""
     path = tmp_path / "figures.npz"
     found = table()
-    np.savez(path, bg_ids=np.asarray(found.bg_ids, dtype=object), states=found.states, **found.own)
+    np.savez(path, bg_ids=np.asarray(found.bg_ids, dtype=object), states=found.states, **found.published)
     with pytest.raises(InputError, match="cannot be read"):
-        PictureFigures.load(path)
+        ImageFigures.load(path)
 
 
 def test_columns_of_other_lengths_or_names_are_refused() -> None:
     """Rows would be of unlike pictures."""
     found = table()
     with pytest.raises(ValueError, match="states"):
-        PictureFigures(bg_ids=found.bg_ids[1:], states=found.states, own=found.own)
+        ImageFigures(bg_ids=found.bg_ids[1:], states=found.states, published=found.published)
     with pytest.raises(ValueError, match="states"):
         table(pictures=0)
     with pytest.raises(ValueError, match="iou75_mask"):
-        PictureFigures(bg_ids=found.bg_ids, states=found.states, own={**found.own, "iou75_mask": np.zeros(3)})
+        ImageFigures(bg_ids=found.bg_ids, states=found.states, published={**found.published, "iou75_mask": np.zeros(3)})

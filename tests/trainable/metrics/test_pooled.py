@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from trainable.metrics.names import METRICS, MODE, OBJECTIVE
-from trainable.metrics.pooled import MetricSums, picture_states
+from trainable.metrics.pooled import MetricSums, image_states
 from trainable.models import Prediction
 
 
@@ -160,7 +160,7 @@ def test_bf16_predictions_are_taken():
 
 def test_no_pictures_is_the_users_to_solve():
     """A split can be empty when a small data set is split by its backgrounds."""
-    with pytest.raises(InputError, match="number of pictures to be evaluated is 0"):
+    with pytest.raises(InputError, match="number of images to be evaluated is 0"):
         MetricSums().compute()
 
 
@@ -175,7 +175,7 @@ def test_the_objective_is_one_of_the_metrics():
 def test_a_pictures_states_are_the_sums_of_that_picture_alone():
     """An interval is drawn from pictures, and must be around the metrics that the trial has reported."""
     logits, depth, mask, depth_truth = split = _split()
-    states = picture_states(torch.sigmoid(logits), depth, mask, depth_truth)
+    states = image_states(torch.sigmoid(logits), depth, mask, depth_truth)
     for row, *picture in zip(states, *(part.split(1) for part in split), strict=True):
         alone = MetricSums()
         alone.update(Prediction.of(*picture[:2]), *picture[2:])

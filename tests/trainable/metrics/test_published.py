@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from data.errors import InputError
 from trainable.metrics.pooled import MetricSums
-from trainable.metrics.published import OWN_METRICS, PublishedMetrics, similarities
+from trainable.metrics.published import PUBLISHED_METRICS, PublishedMetrics, similarities
 from trainable.models import Prediction
 
 
@@ -133,7 +133,7 @@ def test_corrected_depth_is_what_every_trial_reports():
     sums.update(Prediction.of(predicted / 32 - 4.0, predicted / 255), truth, truth)
     every = sums.compute()
     own = _measured((predicted / 32 - 4.0, predicted / 255, truth, truth))
-    shared = [name for name in OWN_METRICS["delta-rms"] if name.startswith("depth")]
+    shared = [name for name in PUBLISHED_METRICS["delta-rms"] if name.startswith("depth")]
     assert len(shared) == 4
     assert {name: own[name] for name in shared} == {name: every[name] for name in shared}
 
@@ -159,5 +159,5 @@ def test_two_empty_masks_agree():
 
 def test_no_pictures_is_the_users_to_solve():
     """A split can be empty when a small data set is split by its backgrounds."""
-    with pytest.raises(InputError, match="number of pictures to be evaluated is 0"):
+    with pytest.raises(InputError, match="number of images to be evaluated is 0"):
         PublishedMetrics().compute()

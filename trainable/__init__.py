@@ -1,1 +1,1 @@
-"""One trial: its configuration, model, losses, metrics and loop. Ray is imported in `trainer` alone."""
+"""One trial: its configuration, model, losses, metrics and loop. Only `trainer` imports Ray."""

@@ -1,6 +1,6 @@
-"""What one trial is: every choice it makes, typed and validated when it is built.
+"""The configuration of one trial, typed and validated on construction.
 
-A share is a number in [0, 1] of the whole run, so that the same configuration means the same at 9 epochs and at 90.
+A share is a fraction in [0, 1] of the whole run, so that a configuration has the same meaning at 9 epochs and at 90.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class TrialConfig(Section):
-    """Everything that decides a trial: the same one and the same data give the same curve on the same machine."""
+    """The configuration of a trial. With the same data and machine, it determines the training curve."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -46,9 +46,9 @@ class TrialConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     policy: PolicyConfig = PolicyConfig()
     depth_policy: PolicyConfig | None = None
-    """Of the depth's own network, in the one family that has one ('pair'); as `policy` when left out."""
+    """Policy of the separate depth network of the family 'pair'; `policy` by default."""
     epochs: Annotated[int, Field(ge=1)] = 9
-    """Length of the whole run; a scheduler may stop it before."""
+    """Length of the whole run; a scheduler may stop it earlier."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

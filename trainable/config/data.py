@@ -1,4 +1,4 @@
-"""What a trial reads, and what is done to its images."""
+"""The data of a trial: image size, split and augmentation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainable.config.section import Probability, Section, Share
 
 
 class Split(Section):
-    """Shares of the split key's ids that go to each part; they add up to 1."""
+    """Share of the ids in each part; the shares add up to 1."""
 
     train: Share = 0.70
     val: Share = 0.15
@@ -26,29 +26,29 @@ class Split(Section):
 
 
 class Erasing(Section):
-    """Rectangles of a photograph that are painted over, drawn anew for `bg` and for `fg_bg`.
+    """Random erasing of rectangles, sampled independently for `bg` and `fg_bg`.
 
-    Random erasing (Zhong et al. 2020), Cutout (DeVries & Taylor 2017) and coarse dropout are all of this form.
+    It covers random erasing (Zhong et al. 2020), Cutout (DeVries & Taylor 2017) and coarse dropout.
     """
 
     p: Probability = 0.0
-    """Probability that a photograph gets any."""
+    """Probability that a photograph gets rectangles."""
     count: Annotated[int, Field(ge=1, le=64)] = 1
-    """How many."""
+    """Number of rectangles."""
     area_low: Annotated[float, Field(gt=0, le=1)] = 0.02
-    """Smallest area, as a share of the image's."""
+    """Minimum area, as a share of the image."""
     area_high: Annotated[float, Field(gt=0, le=1)] = 0.10
-    """Largest area."""
+    """Maximum area."""
     ratio_low: Annotated[float, Field(gt=0, le=10)] = 0.8
-    """Smallest height over width."""
+    """Minimum ratio of height to width."""
     ratio_high: Annotated[float, Field(gt=0, le=10)] = 1.2
-    """Largest height over width."""
+    """Maximum ratio of height to width."""
     fill: Literal["black", "mean"] = "black"
-    """'mean' is the network's input mean (`model.normalise`), which becomes 0, or mid-grey where it has none."""
+    """Fill colour: 'mean' is the mean in `model.normalise`, or mid-grey without normalisation."""
     bg_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sides in `bg`, as a share of those in `fg_bg`."""
+    """Side lengths in `bg`, as a share of those in `fg_bg`."""
     crosses_border: bool = False
-    """Whether the centre alone has to lie in the image; otherwise all of the rectangle does."""
+    """Whether only the centre must lie in the image, instead of the whole rectangle."""
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -59,38 +59,38 @@ class Erasing(Section):
 
 
 class Augmentation(Section):
-    """What is done to the training images: a geometry that all four share, light and noise for each photograph."""
+    """Augmentation of the training images: shared geometry, separate colour changes and noise per photograph."""
 
     hflip: Probability = 0.5
-    """Probability of a left-right flip."""
+    """Probability of a horizontal flip."""
     vflip: Probability = 0.0
-    """Probability of an upside-down flip."""
+    """Probability of a vertical flip."""
     rotate: Annotated[float, Field(ge=0, le=45)] = 0.0
-    """Rotation, uniform in plus or minus so many degrees, border reflected; 0 is none."""
+    """Maximum rotation in degrees, uniform in both directions, with reflected border; 0 for none."""
     rotate_p: Probability = 1.0
-    """Probability that there is a rotation."""
+    """Probability of a rotation."""
     zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Random zoom into up to this share of the side, and a random place; 0 is none."""
+    """Maximum share of the side that a random crop removes before it is enlarged; 0 for none."""
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Strength of brightness, contrast and saturation changes, as a share."""
+    """Maximum relative change of brightness, contrast and saturation; 0 for none."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Strength of hue changes that come with them, as a share of the colour circle."""
+    """Maximum change of the hue, as a share of the colour circle; 0 for none."""
     shift: Probability = 0.0
-    """Probability of a shift: of red, green and blue by up to 20 levels each, or, as likely, of hue, saturation and
-    value by up to 20, 30 and 20."""
+    """Probability of a colour shift: of red, green and blue by up to 20 levels each or, with equal probability, of hue,
+    saturation and value by up to 20, 30 and 20."""
     noise: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Largest standard deviation of Gaussian noise, as a share of full scale; 0 is none."""
+    """Maximum standard deviation of Gaussian noise, as a share of the full scale; 0 for none."""
     noise_low: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Smallest standard deviation."""
+    """Minimum standard deviation of the noise."""
     noise_p: Probability = 0.5
-    """Probability that a photograph gets noise."""
+    """Probability of noise in a photograph."""
     erase: Erasing = Erasing()
     flips_apart: bool = False
-    """A published error: `bg` and `fg_bg` are flipped independently, and what is to be predicted never."""
+    """A published error: `bg` and `fg_bg` are flipped independently, mask and depth never."""
     targets_too: bool = False
-    """A published error: light and noise change the mask and the depth as well."""
+    """A published error: colour changes and noise are applied to mask and depth too."""
     in_evaluation: bool = False
-    """A published error: validation and test images are changed like those for training."""
+    """A published error: validation and test images are augmented too."""
 
     @model_validator(mode="after")
     def _noise_is_ordered(self) -> Self:
@@ -100,37 +100,37 @@ class Augmentation(Section):
 
 
 class Stage(Section):
-    """An early part of a run, on smaller images; the weights are carried over, the optimizer starts anew."""
+    """An early part of a run on smaller images. The next stage keeps the weights and resets the optimizer."""
 
     share: Annotated[float, Field(gt=0, lt=1)]
-    """Of the run's epochs, at least one."""
+    """Share of the epochs of the run, at least one epoch."""
     scale: Annotated[float, Field(gt=0, le=1)]
-    """Side of the images, as a share of `image_size`; rounded to a multiple of 16, at least 16."""
+    """Image size as a share of `data.image_size`, rounded to a multiple of 16, at least 16."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    """As in `data` when left out."""
+    """Batch size of the stage; `data.batch_size` by default."""
 
 
 class DataConfig(Section):
-    """What a trial reads, and in what form."""
+    """The data of a trial."""
 
     image_size: Annotated[int, Field(ge=16, le=2048, multiple_of=16)] = 96
-    """Side in pixels of the square images that the model sees and the metrics are taken at; a multiple of 16."""
+    """Side in pixels of the square images for training and metrics; a multiple of 16."""
     batch_size: Annotated[int, Field(ge=1)] = 16
-    """Samples an optimizer step sees, over all workers."""
+    """Samples per optimizer step, over all workers."""
     resize: Literal["area", "bilinear", "lanczos"] = "area"
-    """How images come to that size; 'area' averages where they shrink, and is bilinear where they grow."""
+    """Interpolation to that size; 'area' averages when shrinking and is bilinear when enlarging."""
     split_by: SplitKey = "background"
-    """The id whose hash decides the split; 'background' keeps every room on one side. The last five are published."""
+    """The id whose hash decides the split; 'background' keeps each room in one part. The last five are published."""
     split: Split = Split()
     augment: Augmentation = Augmentation()
     augment_on: Literal["auto", "cpu", "device"] = "auto"
-    """Where that is done, which changes rounding and noise alone; 'auto' is the CPU unless the device is a GPU."""
+    """Where to augment, which affects only rounding and noise; 'auto' is the CPU unless the device is a GPU."""
     progression: list[Stage] = Field(default=[])
-    """Stages on smaller images before the rest of the run (Howard 2018); none by default."""
+    """Progressive resizing: stages on smaller images before the rest of the run (Howard 2018); none by default."""
 
     @property
     def shares(self) -> tuple[float, float, float]:
-        """Of train, val and test."""
+        """Shares of train, val and test."""
         return self.split.train, self.split.val, self.split.test
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What is minimised: weights of each head's losses, how the two heads are combined, and penalties on the weights."""
+"""The training loss: weights of the losses of each head, their combination, and penalties on the parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainable.config.section import Positive, Section, Share, Weight
 
 
 class HeadLoss(Section):
-    """Weights of a head's losses, by their names in `trainable.losses.LOSSES`; 0 leaves one out."""
+    """Weights of the losses of a head, named as in `trainable.loss.losses.LOSSES`; 0 for none."""
 
     bce: Weight = 0.0
     weighted_bce: Weight = 0.0
@@ -27,28 +27,28 @@ class HeadLoss(Section):
 
 
 class MaskLoss(HeadLoss):
-    """Weights of the mask's losses."""
+    """Weights of the losses of the mask."""
 
     bce: Weight = 1.0
 
 
 class DepthLoss(HeadLoss):
-    """Weights of the depth's losses."""
+    """Weights of the losses of the depth."""
 
     l1: Weight = 1.0
 
 
 class SsimConfig(Section):
-    """Which structural similarity the loss 'ssim' is made of (Wang et al. 2004); a Gaussian window of sigma 1.5."""
+    """Structural similarity of the loss 'ssim' (Wang et al. 2004), with a Gaussian window of sigma 1.5."""
 
     window: Annotated[int, Field(ge=3, le=31)] = 11
-    """Side of the window in pixels, odd."""
+    """Side of the window in pixels; odd."""
     form: Literal["halved", "clamped", "plain"] = "halved"
-    """Of the similarity S: clamp((1 - S) / 2, 0, 1), clamp(1 - S, 0, 1) / 2, or 1 - S; mean over pixels."""
+    """Loss of the similarity S: clamp((1 - S) / 2, 0, 1), clamp(1 - S, 0, 1) / 2, or 1 - S; mean over pixels."""
     border: Literal["reflect", "zero"] = "reflect"
-    """What the window sees outside of the image."""
+    """Padding outside of the image."""
     minmax: bool = False
-    """Stretch each predicted image over 0..1 first: the published loss of 'monimoyd-unet'."""
+    """Scale each predicted image to 0..1 first, as in the published loss of 'monimoyd-unet'."""
 
     @model_validator(mode="after")
     def _has_a_middle(self) -> Self:
@@ -58,26 +58,26 @@ class SsimConfig(Section):
 
 
 class LossConfig(Section):
-    """The loss: each head's weighted sum, the two combined, and the penalties."""
+    """The training loss: the combination of the weighted sums of both heads, and the penalties."""
 
     mask: MaskLoss = MaskLoss()
     depth: DepthLoss = DepthLoss()
     combine: Literal["sum", "sqrt", "uncertainty"] = "sum"
-    """Of the two heads' losses: their sum, the sum of their square roots, or their sum with learned weights
-    (homoscedastic uncertainty, Kendall et al. 2018)."""
+    """Combination of the losses of the heads: their sum, the sum of their square roots, or their sum with learned
+    weights (homoscedastic uncertainty, Kendall et al. 2018)."""
     sqrt_eps: Weight = 1e-6
-    """Added under the roots, whose slope at 0 is infinite."""
+    """Added under the square roots, whose slope at 0 is infinite."""
     ssim: SsimConfig = SsimConfig()
     positive_weight: Positive = 2.0
-    """Weight of foreground pixels in 'weighted_bce'; background has 1."""
+    """Weight of foreground pixels in 'weighted_bce'; that of background pixels is 1."""
     tversky_alpha: Share = 0.3
-    """Weight of false positives in 'tversky' (Salehi et al. 2017); false negatives have 1 less this."""
+    """Weight of false positives in 'tversky' (Salehi et al. 2017); that of false negatives is 1 - tversky_alpha."""
     huber_delta: Positive = 0.1
-    """Error from which 'huber' is linear."""
+    """Error above which 'huber' is linear."""
     norm_sum: Weight = 0.0
-    """Times the sum of every parameter tensor's L2 norm, not squared: a published penalty."""
+    """Weight of the sum of the L2 norms, not squared, of all parameter tensors: a published penalty."""
     l1_sum: Weight = 0.0
-    """Times the sum of all parameters' absolute values."""
+    """Weight of the sum of the absolute values of all parameters."""
 
     @model_validator(mode="after")
     def _trains_both_heads(self) -> Self:

@@ -1,4 +1,4 @@
-"""What every part of a configuration is made of, and the one way from plain values to it."""
+"""The base class of all parts of a configuration, and their construction from plain values."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from data.errors import InputError, without_comma
 from trainable.config.text import Place
 
-LONGEST = 100
-"""Characters of a section that an error shows."""
+MAX_SHOWN = 100
+"""Maximum number of characters of a section that an error message shows."""
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -22,7 +22,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """A part of a configuration: keyword-only, immutable, and no key that it does not know."""
+    """A part of a configuration: keyword-only, immutable, unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
@@ -32,27 +32,27 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong with a configuration."""
+    """One problem of a configuration."""
 
     key: str
-    """Dotted name of what it is about; '' for the whole."""
+    """Dotted key; '' for the whole configuration."""
     sentence: str
     value: Any = None
-    """What the key holds, where that is what is wrong."""
+    """Value of the key, if that is the problem."""
     is_key: bool = False
-    """Whether it is the key itself that is wrong."""
+    """Whether the key itself is the problem."""
     file: str = ""
-    """Where it stands, if that is known."""
+    """File of the key, if known."""
     place: Place | None = None
-    """Where in that file."""
+    """Line and column in that file, if known."""
 
     def __str__(self) -> str:
-        """As FILE:LINE:COLUMN: SENTENCE, as far as the place is known."""
+        """Format as FILE:LINE:COLUMN: SENTENCE, or as SENTENCE if the place is unknown."""
         return f"{self.file}:{self.place.line}:{self.place.column}: {self.sentence}" if self.place else self.sentence
 
 
 class ConfigError(InputError):
-    """A configuration that cannot be used: all that was found wrong with it; its message is of the first."""
+    """An invalid configuration, with all its problems. The message is that of the first one."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(str(problems[0]))
@@ -60,24 +60,24 @@ class ConfigError(InputError):
 
     @classmethod
     def about(cls, key: str, sentence: str, *, value: Any = None, is_key: bool = False) -> ConfigError:
-        """The error of a single problem."""
+        """An error with a single problem."""
         return cls([Problem(key=key, sentence=sentence, value=value, is_key=is_key)])
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
-        """As pickle needs it: an exception's message is not what it was made from."""
+        """Pickle the problems, because the constructor does not take the message."""
         return ConfigError, (self.problems,)
 
 
 def build(section: type[SectionT], values: Mapping[str, Any], *, source: str) -> SectionT:
-    """`section` from plain values, as they come from YAML or JSON.
+    """Build `section` from plain values, as read from YAML or JSON.
 
     Args:
         section: the class to build.
         values: nested mappings of plain values.
-        source: where the values came from, for the error's sentence.
+        source: origin of the values, for the error message.
 
     Raises:
-        ConfigError: for the values that do not fit, naming each and what would.
+        ConfigError: with a problem for each invalid value, which names what is valid.
     """
     try:
         return section.model_validate(dict(values))
@@ -99,16 +99,16 @@ def _problem(found: ErrorDetails, section: type[BaseModel], source: str) -> Prob
     if not key:
         return Problem(key="", sentence=f"The configuration must {wanted}; correct it in {source}.")
     value = repr(found["input"])
-    # Of a whole section what is wrong would be lost.
-    is_long = isinstance(found["input"], Mapping) and len(value) > LONGEST
-    said = f"The section '{key}'" if is_long else f"The value of '{key}' is {value}, but"
-    meant = without_comma(found["input"]) if isinstance(found["input"], str) else None
-    sentence = f"{said} must {wanted}; {f'write {meant}' if meant else 'correct it'} in {source}."
+    # The problem would get lost in the text of a whole section.
+    is_long = isinstance(found["input"], Mapping) and len(value) > MAX_SHOWN
+    subject = f"The section '{key}'" if is_long else f"The value of '{key}' is {value}, but"
+    corrected = without_comma(found["input"]) if isinstance(found["input"], str) else None
+    sentence = f"{subject} must {wanted}; {f'write {corrected}' if corrected else 'correct it'} in {source}."
     return Problem(key=key, sentence=sentence, value=found["input"])
 
 
 def _known(section: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """The keys of the section at `path`; none where that is no section."""
+    """The keys of the section at `path`; empty if there is no section."""
     for name in path:
         field = section.model_fields.get(str(name))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):

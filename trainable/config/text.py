@@ -1,4 +1,4 @@
-"""YAML as people write it, and sentences for what is none."""
+"""Reading of YAML, with clear errors for invalid text and for common mistakes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DECIMALS = re.compile(r"\d+([eE][-+]?\d+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where something stands in a text; both count from 1."""
+    """Line and column in a text, both counted from 1."""
 
     line: int
     column: int
 
 
 class YamlError(InputError):
-    """A text that is no YAML; `place` is where that showed, if it is known."""
+    """Invalid YAML; `place` is where the problem was found, if known."""
 
     def __init__(self, sentence: str, place: Place | None = None) -> None:
         super().__init__(sentence)
@@ -35,14 +35,14 @@ class YamlError(InputError):
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty one if the file is empty.
+    """Read the mapping in a YAML file; empty if the file is empty.
 
     Args:
-        path: the file.
-        what: what it is, for the errors, such as 'spec'.
+        path: the YAML file.
+        what: kind of file for error messages, such as 'spec'.
 
     Raises:
-        InputError: if it cannot be read, is no YAML (a YamlError), or holds no mapping.
+        InputError: if it cannot be read, is invalid YAML (a YamlError), or does not hold a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -58,18 +58,18 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The value of a YAML text; `source` is where it came from, for the errors.
+    """Parse a YAML text; `source` is its origin, for error messages.
 
     Raises:
-        YamlError: if it is no YAML, a key is there twice, or a number has a decimal comma.
+        YamlError: if it is invalid YAML, a key occurs twice, or a number has a decimal comma.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
     except _CommaError as error:
         found = _place(error.mark)
-        said = f"line {found.line}, column {found.column} of {source}" if "\n" in text.strip() else source
-        comma = "a decimal comma" if error.meant.startswith(error.written.replace(",", ".")) else "a comma"
-        raise YamlError(f"The number '{error.written}' in {said} has {comma}; write {error.meant}.", found) from None
+        where = f"line {found.line}, column {found.column} of {source}" if "\n" in text.strip() else source
+        comma = "a decimal comma" if error.fixed.startswith(error.written.replace(",", ".")) else "a comma"
+        raise YamlError(f"The number '{error.written}' in {where} has {comma}; write {error.fixed}.", found) from None
     except yaml.MarkedYAMLError as error:
         place = _place(error.problem_mark) if error.problem_mark else None
         where = f"line {place.line}, column {place.column} of " if place else ""
@@ -80,11 +80,11 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def places(text: str) -> dict[tuple[str, ...], tuple[Place, Place]]:
-    """Where every key and its value stand in a YAML text that `parse_yaml` reads.
+    """Locate every key and value in a valid YAML text.
 
     Returns:
-        For each path of keys, as strings, and of places in lists: where the key and where its value begin. An item of
-        a list has no key, and so has its own beginning twice.
+        For each path of keys and list indices, as strings: the start of the key and the start of its value. For an item
+        of a list, both are the start of the item.
     """
     loader = _Loader(text)
     try:
@@ -101,7 +101,7 @@ def places(text: str) -> dict[tuple[str, ...], tuple[Place, Place]]:
 def _walk(
     loader: yaml.SafeLoader, node: yaml.Node, path: tuple[str, ...], above: tuple[yaml.Node, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Place, Place]]:
-    """(path, place of the key, place of the value) of all below a node; what a merge ('<<') brings comes last."""
+    """Yield (path, place of the key, place of the value) of all nodes below `node`, merged ('<<') ones last."""
     if node in above:  # an anchor within itself
         return
     above = (*above, node)
@@ -127,23 +127,23 @@ def _place(mark: yaml.Mark) -> Place:
 
 
 class _CommaError(Exception):
-    """A number that is written with a comma: YAML reads text, two items of a list, or two keys of a mapping."""
+    """A number with a comma. YAML reads it as text, two items of a list, or two keys of a mapping."""
 
-    def __init__(self, written: str, meant: str, mark: yaml.Mark) -> None:
+    def __init__(self, written: str, fixed: str, mark: yaml.Mark) -> None:
         super().__init__(written)
-        self.written, self.meant, self.mark = written, meant, mark
+        self.written, self.fixed, self.mark = written, fixed, mark
 
 
 def _refuse_comma(first: yaml.Node, second: yaml.Node, *, or_two: bool = False) -> None:
-    """Raise if two neighbours in a flow are a number with a comma; `or_two` if they may be two numbers as well."""
+    """Raise if two adjacent nodes are a number with a comma; `or_two` if they may also be two numbers."""
     written = f"{first.value},{second.value}"
-    if _is_comma(first, second) and (meant := without_comma(written)):
+    if _is_comma(first, second) and (fixed := without_comma(written)):
         two = f", or put a space after each comma if {first.value} and {second.value} are two values" if or_two else ""
-        raise _CommaError(written, f"{meant}{two}", first.start_mark)
+        raise _CommaError(written, f"{fixed}{two}", first.start_mark)
 
 
 def _is_comma(first: yaml.Node, second: yaml.Node) -> bool:
-    """Whether two nodes are digits with nothing but a comma between."""
+    """Whether two nodes are digits that are separated only by a comma."""
     plain = all(isinstance(node, yaml.ScalarNode) and node.style is None for node in (first, second))
     return (
         plain
@@ -153,31 +153,32 @@ def _is_comma(first: yaml.Node, second: yaml.Node) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """1e-3 is a number and a key 'on' a name, unlike in YAML 1.1; no key is there twice, for the last would win.
+    """Safe loader that differs from YAML 1.1: 1e-3 is a number, and a key 'on' is a string.
 
-    A number with a decimal comma is refused: it would be text, or be read as two.
+    It refuses duplicate keys, of which the last would win, and numbers with a decimal comma, which would be read as
+    text or as two numbers.
     """
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        """Read a value; what is no number for its comma alone is refused."""
+        """Refuse a scalar that is not a number only because of its comma."""
         node: yaml.ScalarNode = super().compose_scalar_node(anchor)
-        if node.style is None and (meant := without_comma(node.value)):
-            raise _CommaError(node.value, meant, node.start_mark)
+        if node.style is None and (fixed := without_comma(node.value)):
+            raise _CommaError(node.value, fixed, node.start_mark)
         return node
 
     def compose_sequence_node(self, anchor: Any) -> yaml.SequenceNode:
-        """Read a list; [0,001] is refused, and [0,5, 0,25], where commas within and between numbers take turns."""
+        """Refuse [0,001], and [0,5, 0,25], where commas within and between numbers alternate."""
         sequence: yaml.SequenceNode = super().compose_sequence_node(anchor)
         items = sequence.value
         tight = [_is_comma(first, second) for first, second in itertools.pairwise(items)]
-        take_turns = len(items) > 3 and all(is_tight == (index % 2 == 0) for index, is_tight in enumerate(tight))
+        alternate = len(items) > 3 and all(is_tight == (index % 2 == 0) for index, is_tight in enumerate(tight))
         for first, second in itertools.pairwise(items):
-            if take_turns or re.match("0[0-9]", str(second.value)):
+            if alternate or re.match("0[0-9]", str(second.value)):
                 _refuse_comma(first, second, or_two=not str(second.value).startswith("0"))
         return sequence
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Read a mapping, and look at its keys before those of a merge ('<<'), which may differ, come among them."""
+        """Refuse duplicate keys. This runs before keys of a merge ('<<') are added, which may be overridden."""
         mapping: yaml.MappingNode = super().compose_mapping_node(anchor)
         for (_, before), (node, value) in itertools.pairwise(mapping.value):
             if value.tag == NULL and value.start_mark.index == value.end_mark.index:
@@ -190,7 +191,7 @@ class _Loader(yaml.SafeLoader):
                 node.tag = STRING
             key = self.construct_object(node)
             if key in seen:
-                problem = f"the key '{node.value}' is there twice"
+                problem = f"the key '{node.value}' occurs twice"
                 raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
             seen.add(key)
         return mapping

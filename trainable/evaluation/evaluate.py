@@ -1,4 +1,4 @@
-"""Checkpoints and baselines on one part of a data set, with the same metrics on the same images."""
+"""Evaluation of checkpoints and baselines on one part of a data set, with the same metrics on the same images."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from trainable.recipes import Evaluation
 def evaluate_checkpoint(
     directory: Path, data: TrialData, part: str, *, device: torch.device, grid: Path | None = None
 ) -> dict[str, float]:
-    """Metrics of the network in `directory` on `part`, at the image size and split that it was trained with.
+    """Evaluate the network in `directory` on `part`, with the image size and split of its training.
 
     Args:
         directory: a checkpoint.
         data: the data set.
         part: as in `data.splits.rows`.
-        device: where to compute.
-        grid: a PNG file to write a grid of predictions to.
+        device: device of the computation.
+        grid: PNG file for a grid of predictions.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
@@ -54,30 +54,29 @@ def evaluate_checkpoint(
 def evaluate_images(
     directory: Path, data: TrialData, part: str, *, device: torch.device, grid: Path | None = None
 ) -> ImageFigures:
-    """What `trainable.bootstrap` resamples: the figures of each image of `part`, in storage order.
+    """Measure each image of `part`, in storage order, for `trainable.metrics.bootstrap`.
 
-    The images are unchanged, also where the configuration has the published error of changing those that are
-    evaluated on: networks are compared on the same ones.
+    The images are not augmented, even with `data.augment.in_evaluation`, so that networks are compared on equal images.
 
     Args:
         directory: a checkpoint.
         data: the data set.
         part: as in `data.splits.rows`.
-        device: where to compute.
-        grid: a PNG file to write a grid of predictions to.
+        device: device of the computation.
+        grid: PNG file for a grid of predictions.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
     """
     with _network(directory, device) as (model, config):
         loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
-        found = []
+        measured = []
         for batch in loader.epoch(0):
             prediction = predict(model, batch, config.model)
-            found.append(image_columns(finite_mask(prediction), prediction.depth, batch.mask, batch.depth).cpu())
+            measured.append(image_columns(finite_mask(prediction), prediction.depth, batch.mask, batch.depth).cpu())
         if grid is not None:
             save_png(prediction_grid(model, loader, config.model), grid)
-    columns = torch.cat(found).numpy()
+    columns = torch.cat(measured).numpy()
     published = dict(zip(PUBLISHED, columns[:, len(STATES) :].T, strict=True))
     return ImageFigures(
         bg_ids=background_ids(config.data, data, part), states=columns[:, : len(STATES)], published=published
@@ -87,15 +86,15 @@ def evaluate_images(
 def evaluate_published(
     directory: Path, data: TrialData, part: str, metric: str, evaluation: Evaluation, *, device: torch.device
 ) -> dict[str, float]:
-    """A published project's own metric of the network in `directory` on `part`.
+    """Evaluate the network in `directory` on `part` with the metric of a published project.
 
     Args:
         directory: a checkpoint.
         data: the data set.
         part: as in `data.splits.rows`.
-        metric: a key of `PUBLISHED_METRICS`; any other gives nothing.
-        evaluation: what it is taken of; averaged over batches, these have the size of those for training.
-        device: where to compute.
+        metric: a key of `PUBLISHED_METRICS`; the result is empty for any other.
+        evaluation: how the metric is computed. An average over batches uses the batch size of the training.
+        device: device of the computation.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
@@ -114,10 +113,10 @@ def evaluate_published(
 
 
 def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dict[str, dict[str, Any]]:
-    """Metrics on `part` of what needs no network, fitted to the training split; on unchanged images.
+    """Evaluate the baselines on `part`, fitted to the training split, both without augmentation.
 
     Returns:
-        `mask_threshold` and `depth_mean`, each with the keys of the metrics that it predicts.
+        The metrics of the baselines `mask_threshold` and `depth_mean`.
 
     Raises:
         InputError: if the training split or the part has no samples.
@@ -130,7 +129,7 @@ def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dic
 
 @contextmanager
 def _network(directory: Path, device: torch.device) -> Iterator[tuple[nn.Module, TrialConfig]]:
-    """A checkpoint's network on the device, and its configuration; a network that draws draws the same each time."""
+    """A checkpoint's network on the device, and its configuration. The seed is fixed, for dropout in evaluation."""
     model, origin = load_model(directory)
     model = model.on(device)
     config = as_recorded(origin.config)

@@ -1,4 +1,4 @@
-"""What a network sees and says, side by side: the grid that each trial keeps beside its best weights."""
+"""Predictions: of a batch, as pixels, and as a grid of images that is stored with the best checkpoint of a trial."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = ("background", "with foreground", "mask", "predicted mask", "depth", "
 
 @torch.no_grad()
 def predict(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
-    """Mask and depth of a batch, (B, 1, H, W) float32 on the batch's device."""
+    """Predict mask and depth of a batch, (B, 1, H, W) float32 on the device of the batch."""
     model.eval()
     with autocast(config, batch.bg.device):
         prediction: Prediction = model(*batch.inputs())
@@ -26,7 +26,7 @@ def predict(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
 
 
 def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
-    """Mask as probability and depth, each (B, H, W) uint8: 0..1 becomes 0..255, what lies outside is clipped."""
+    """Mask probability and depth, each (B, H, W) uint8: 0..1 is scaled to 0..255 and clipped."""
     mask, depth = (
         (plane.clamp(0, 1) * 255).round().to(torch.uint8).squeeze(1).cpu().numpy()
         for plane in (prediction.mask, prediction.depth)
@@ -37,9 +37,9 @@ def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
 def prediction_grid(
     model: nn.Module, loader: Loader, config: ModelConfig, *, images: int = 4, cell: int = 128
 ) -> Pixels:
-    """A row for each of a few samples, spread over the split: what `COLUMNS` says, (H, W, 3).
+    """Render a grid (H, W, 3) with the columns `COLUMNS` and a row for each of a few samples of the split.
 
-    Each image is shown `cell` pixels large.
+    Each image is `cell` pixels wide.
     """
     chosen = np.unique(np.linspace(0, len(loader.split) - 1, images).round().astype(np.int64))
     batch = loader.batch(chosen)

@@ -1,4 +1,4 @@
-"""How long a network takes for a pair of images: measured once for each network and node of a search."""
+"""Latency of a network for a pair of images, measured once for each network and node of a search."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from trainable.loop.precision import autocast
 from trainable.measurements import recall
 from trainable.models import build_model
 
-_WARM, _MOST = 3, 30
+_WARMUP_PASSES, _MAX_PASSES = 3, 30
 _SECONDS = 0.5
-"""A measurement ends after so long, but not before two passes."""
+"""Time limit of a measurement, which has at least two passes."""
 
 
 def ms_per_picture(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> float:
     """Milliseconds of a forward pass for one pair of images, alone in its batch.
 
-    It is the fastest of some passes in evaluation, on noise of the configuration's image size and in its precision:
-    other load on the machine makes a pass slower, never faster. The weights are fresh, for they do not matter.
+    It is the minimum over several passes in evaluation mode, on noise with the configuration's image size and
+    precision, because other load of the machine only makes a pass slower. The weights are random.
 
     Args:
-        config: its precision is decided.
-        device: where the network runs.
-        measurements: the search's file, which gives equal networks the same answer; None measures anew.
+        config: configuration with its precision resolved.
+        device: device of the network.
+        measurements: the search's file of measurements, so that equal networks get the same value; None to measure
+            without a file.
     """
     found = recall(measurements, _key(config, device), lambda: _measure(config, device), _is_time)
     return float(found)
@@ -48,16 +49,16 @@ def _measure(config: TrialConfig, device: torch.device) -> float:
         network = build_model(config.model).on(device).eval()
         side = config.data.image_size
         photo = torch.rand(1, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    taken: list[float] = []
-    ends = time.perf_counter() + _SECONDS
+    seconds: list[float] = []
+    deadline = time.perf_counter() + _SECONDS
     with torch.inference_mode(), autocast(config.model, device):
-        for number in range(_WARM + _MOST):
+        for number in range(_WARMUP_PASSES + _MAX_PASSES):
             started = time.perf_counter()
             network(photo, photo)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if number >= _WARM:
-                taken.append(time.perf_counter() - started)
-            if len(taken) > 1 and time.perf_counter() > ends:
+            if number >= _WARMUP_PASSES:
+                seconds.append(time.perf_counter() - started)
+            if len(seconds) > 1 and time.perf_counter() > deadline:
                 break
-    return 1e3 * min(taken)
+    return 1e3 * min(seconds)

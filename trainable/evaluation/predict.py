@@ -1,4 +1,4 @@
-"""Images in, mask and depth out: what a handed-over checkpoint is for."""
+"""Prediction of mask and depth from image files with an exported checkpoint."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ OUTPUTS = ("mask.png", "depth.png", "overlay.png")
 
 
 def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, threshold: float | None = None) -> list[Path]:
-    """Predict mask and depth of a pair of images, and write them as PNG files of the images' size.
+    """Predict mask and depth of a pair of images, and write them as PNG files of the same size.
 
     Args:
-        checkpoint: a directory that `twinhead best` made.
+        checkpoint: directory exported by `twinhead best`.
         bg: image of the background.
-        fg_bg: image of the same background with something in front of it, of the same size.
-        out: directory to write to; made when it is not there.
-        threshold: the probability, in 0..1, from which on a pixel is foreground; without it, the mask is not binary.
+        fg_bg: image of the same background with a foreground object, of the same size.
+        out: output directory, created if it is missing.
+        threshold: minimum probability in 0..1 of a foreground pixel; None for a mask of probabilities.
 
     Returns:
         mask.png (probability, 0..255; 0 or 255 with a threshold), depth.png (far is bright, clipped to 0..255) and
@@ -59,7 +59,7 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, thresho
 
 
 def files_look_swapped(bg: Path, fg_bg: Path) -> bool:
-    """Whether the object seems to be in the image `bg`, of the same size as `fg_bg`; see `look_swapped`.
+    """Whether the object seems to be in `bg` instead of `fg_bg`; see `look_swapped`. Both have the same size.
 
     Raises:
         InputError: if a file cannot be read.
@@ -68,7 +68,7 @@ def files_look_swapped(bg: Path, fg_bg: Path) -> bool:
 
 
 def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels, Pixels]:
-    """Mask (probability) and depth, (H, W) uint8 both, of two photographs (H, W, 3)."""
+    """Predict mask (probability) and depth, both (H, W) uint8, of two (H, W, 3) uint8 images."""
     model, origin = load_model(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = as_recorded(origin.config)
@@ -77,8 +77,8 @@ def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels,
     stacks = [
         torch.from_numpy(resize(photo, size, config.data.resize).copy()).permute(2, 0, 1)[None] for photo in (bg, fg_bg)
     ]
-    nothing = torch.zeros(1, 1, size, size, dtype=torch.uint8)
-    batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=nothing, depth=nothing).to(device)
+    unused = torch.zeros(1, 1, size, size, dtype=torch.uint8)
+    batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=unused, depth=unused).to(device)
     planes = as_pixels(predict(model.on(device), batch, config.model))
     mask, depth = (
         np.asarray(cv2.resize(plane[0], (width, height), interpolation=cv2.INTER_LINEAR), np.uint8) for plane in planes

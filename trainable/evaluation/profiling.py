@@ -1,4 +1,4 @@
-"""Where the time of a configuration's training goes: measured on a few steps, without Ray."""
+"""Profile of a training: time by phase, memory and throughput, measured on a few steps without Ray."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ from trainable.models.cost import multiply_adds, parameter_count
 from trainable.threads import use_fastest_threads
 
 STEP_PHASES: tuple[Phase, ...] = ("data", "transfer", "forward", "loss", "backward", "optimizer")
-WARM_STEPS = 3
-"""The first steps are slower: memory is taken, and libraries choose their kernels."""
+WARMUP_STEPS = 3
+"""The first steps are slower, because memory is allocated and kernels are selected."""
 TRACED_STEPS = 3
-EVALUATED_BATCHES = 8
-"""At most; the time of the whole split follows from theirs."""
+MAX_EVALUATED_BATCHES = 8
+"""The time of the whole split is extrapolated from these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What an epoch costs, and why."""
+    """The cost of an epoch, by phase."""
 
     steps: int
-    """Measured ones; the others of an epoch are taken to be like them."""
+    """Number of measured steps; an epoch is extrapolated from them."""
     seconds: dict[str, float]
-    """Of an epoch, by phase: those of `trainable.clock`, and what is none of them."""
+    """Seconds of an epoch by phase: those of `trainable.loop.clock`, and 'other'."""
     epoch_steps: int
     batch_size: int
     samples_per_second: float
-    """In training, without evaluation and checkpoint."""
+    """In training, without evaluation and checkpoints."""
     memory_gb: dict[str, float]
-    """At the peak: of the host, and of the device if it is a GPU."""
+    """Peak memory of the host, and of the device if it is a GPU."""
     parameters: int
     multiply_adds: int
-    """Of one pair of images."""
+    """For one pair of images."""
     precision: str
     precision_seconds: dict[str, float]
-    """Of a step in each, if the choice was 'auto'."""
+    """Seconds of a step in each precision, if the configuration has 'auto'."""
     threads: int
     thread_seconds: dict[str, float]
-    """Of a step, by number of threads; empty where there is one core or a GPU."""
+    """Seconds of a step by number of threads; empty with a single core or a GPU."""
     micro_batches: int
     device: str
     trace: Path
 
     def as_plain(self) -> dict[str, Any]:
-        """As JSON holds it, with the shares of an epoch."""
+        """Convert to JSON values, with the share of each phase."""
         whole = sum(self.seconds.values())
         phases = [
             {"phase": name, "seconds_an_epoch": seconds, "share": seconds / whole}
@@ -81,52 +81,52 @@ def profile_training(
     steps: int = 20,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Profile:
-    """Train `config` for a few steps of its last stage, evaluate, and write a checkpoint that is thrown away.
+    """Train `config` for a few steps of its last stage, evaluate, and write a temporary checkpoint.
 
     Args:
-        config: what to train.
-        data: what to train on.
-        trace: file for a trace of some steps, in Chrome's format, which Perfetto and TensorBoard open.
-        device: where.
-        steps: how many to measure; short epochs are begun again as often as needed.
-        on_step: told the number of steps done, as they are.
+        config: configuration of the trial.
+        data: the data set and its parts.
+        trace: file for a trace of some steps in Chrome's format, for Perfetto and TensorBoard.
+        device: device of the training.
+        steps: number of steps to measure, over several epochs if they are short.
+        on_step: progress callback, called with the number of new steps.
 
     Raises:
         InputError: if the data cannot be used, or the trace cannot be written.
-        torch.OutOfMemoryError: if a single sample is too much.
+        torch.OutOfMemoryError: if a single sample does not fit.
     """
     context = DistributedContext(device=device)
     limit = torch.get_num_threads()
     torch.set_num_threads(1)
     measured = choose_precision(config, device) if config.model.precision == "auto" else None
-    settled = with_precision(config, measured.precision) if measured else config
-    threads = use_fastest_threads(settled, device, limit=limit)
-    train = training_loaders(settled, data, context)
+    resolved = with_precision(config, measured.precision) if measured else config
+    threads = use_fastest_threads(resolved, device, limit=limit)
+    train = training_loaders(resolved, data, context)
     training = start(
-        settled, steps_of_epochs=[len(loader) for loader in train], context=context, data_fingerprint=data.fingerprint
+        resolved, steps_of_epochs=[len(loader) for loader in train], context=context, data_fingerprint=data.fingerprint
     )
     reset_peaks(device)
     clock = Clock(device)
     steps_taken = _Steps(training, train[-1], context, clock, on_step)
-    steps_taken.run(WARM_STEPS)
+    steps_taken.run(WARMUP_STEPS)
     clock.read()
     wall, shares = steps_taken.run(steps)
     _write_trace(steps_taken, trace)
     epoch_steps = len(train[-1])
     seconds = {name: shares[name] * wall / steps * epoch_steps for name in (*STEP_PHASES, OTHER)}
     if data.val:
-        seconds["evaluation"] = _evaluation_seconds(training, evaluation_loader(settled, data, data.val, context))
+        seconds["evaluation"] = _evaluation_seconds(training, evaluation_loader(resolved, data, data.val, context))
     seconds["checkpoint"] = _checkpoint_seconds(training)
     return Profile(
         steps=steps,
         seconds=seconds,
         epoch_steps=epoch_steps,
-        batch_size=settled.data.batch_size,
+        batch_size=resolved.data.batch_size,
         samples_per_second=steps_taken.measured_samples / wall,
         memory_gb=peaks(device),
         parameters=parameter_count(training.network),
-        multiply_adds=multiply_adds(training.network, settled.data.image_size),
-        precision=settled.model.precision,
+        multiply_adds=multiply_adds(training.network, resolved.data.image_size),
+        precision=resolved.model.precision,
         precision_seconds={str(name): value for name, value in measured.seconds.items()} if measured else {},
         threads=threads.count,
         thread_seconds={str(count): value for count, value in threads.seconds.items()},
@@ -137,7 +137,7 @@ def profile_training(
 
 
 class _Steps:
-    """Steps of a training, over as many epochs as it takes."""
+    """Runs steps of a training, over as many epochs as needed."""
 
     def __init__(
         self,
@@ -149,19 +149,19 @@ class _Steps:
     ) -> None:
         self._training, self._context, self._clock, self._on_step = training, context, clock, on_step
         self._batches = itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count(1))
-        self._most = len(loader) * training.config.epochs
+        self._run_steps = len(loader) * training.config.epochs
         self._number = 0
         self.measured_samples = 0
 
     def run(self, steps: int) -> tuple[float, dict[str, float]]:
-        """Wall seconds of so many steps, and the share of each phase."""
+        """Run `steps` steps; return their wall seconds and the share of each phase."""
         self.measured_samples = 0
         self._training.model.train()
         for _ in range(steps):
             with self._clock.during("data"):
                 batch = next(self._batches)
-            # Policies have no rates beyond the last step of the run.
-            train_step(self._training, batch, self._number % self._most, self._context, self._clock)
+            # Restart the policies at the end of the run.
+            train_step(self._training, batch, self._number % self._run_steps, self._context, self._clock)
             self._number += 1
             self.measured_samples += len(batch)
             self._on_step(1)
@@ -174,7 +174,7 @@ def _write_trace(steps: _Steps, trace: Path) -> None:
         steps.run(TRACED_STEPS)
     try:
         with replacing(trace, durable=False) as beside:
-            beside.touch()  # the profiler says nothing where it cannot write
+            beside.touch()  # the profiler does not report that it cannot write
             profiler.export_chrome_trace(str(beside))
     except OSError as error:
         raise InputError(f"The trace '{trace}' cannot be written ({error.strerror}); give another --out.") from None
@@ -182,17 +182,17 @@ def _write_trace(steps: _Steps, trace: Path) -> None:
 
 @torch.no_grad()
 def _evaluation_seconds(training: Training, loader: Loader) -> float:
-    """Of the whole split, as far as its first batches tell."""
-    some = min(len(loader), EVALUATED_BATCHES)
+    """Seconds of the whole split, extrapolated from its first batches."""
+    count = min(len(loader), MAX_EVALUATED_BATCHES)
     training.model.eval()
     sums = MetricSums(loader.device)
     started = time.perf_counter()
-    for batch in itertools.islice(loader.epoch(0), some):
+    for batch in itertools.islice(loader.epoch(0), count):
         with autocast(training.config.model, loader.device):
             prediction = training.model(*batch.inputs())
         sums.update(prediction, batch.mask, batch.depth)
     sums.compute()  # waits for the device
-    return (time.perf_counter() - started) * len(loader) / some
+    return (time.perf_counter() - started) * len(loader) / count
 
 
 def _checkpoint_seconds(training: Training) -> float:

@@ -1,7 +1,7 @@
-"""Whether the two photographs of a prediction look swapped, judged by the outline of the object.
+"""Detection of swapped inputs of a prediction, by the outline of the object.
 
-Where the two differ, the photograph with the object has an edge along the outline of the difference; the background
-has one there only by chance. `python tests/benchmarks/swapped.py` measures how often the judgement is right.
+The photograph with the object has an edge along the outline of the difference of the two; the background has one there
+only by chance. `python tests/benchmarks/swapped.py` measures the accuracy.
 
 Shapes: H and W height and width in pixels. Gradients are in grey levels per pixel.
 """
@@ -35,14 +35,14 @@ BAND = 1.5
 BORDER = 3
 """Pixels along the border of the image that are left out: an outline there is not the object's."""
 MIN_PIXELS = 20
-"""Fewer pixels in the band, or outside of the difference, say nothing."""
+"""Minimum number of pixels in the band, and outside of the difference, for a score."""
 GRADIENT_OFFSET = 1.0
 """Added to each mean gradient, so that noise on plain surfaces gives no large ratio."""
 _ORDERS = ((1, 0), (0, 1))
 
 
 def look_swapped(bg: Pixels, fg_bg: Pixels) -> bool:
-    """Whether the object seems to be in `bg`, so that the two photographs should change places.
+    """Whether the object seems to be in `bg`, so that the two photographs should be swapped.
 
     Measured on real photographs composed with real cut-outs (600 pairs), published pairs (16) and rendered scenes
     (400). Of swapped pairs, 94.7 %, 93.8 % and 98.0 % are recognised; of pairs in the right order, 0.2 %, none and none
@@ -58,17 +58,17 @@ def look_swapped(bg: Pixels, fg_bg: Pixels) -> bool:
 
 
 def outline_score(bg: Pixels, fg_bg: Pixels) -> float | None:
-    """Log of how much stronger edges along the outline of the difference are in `fg_bg` than in `bg`.
+    """Log ratio of the edge strengths along the outline of the difference in `fg_bg` and in `bg`.
 
-    The strength of an edge is relative to the gradients outside of the difference, where both show the same: a
-    photograph that is blurred or darker as a whole has weaker edges everywhere.
+    The strength is relative to the gradients outside of the difference, where both show the same scene, because a
+    blurred or darker photograph has weaker edges everywhere.
 
     Args:
         bg: (H, W, 3) RGB.
         fg_bg: (H, W, 3) RGB, of the same view.
 
     Returns:
-        The score, or None where the outline, or the area outside, is too small.
+        The score, or None if the outline or the area outside is too small.
     """
     photos = _same_exposure(*(_reduced(photo) for photo in (bg, fg_bg)))
     distance = _signed_distance(_difference(*photos))
@@ -90,13 +90,13 @@ def _reduced(photo: Pixels) -> Floats:
 
 
 def _same_exposure(first: Floats, second: Floats) -> tuple[Floats, Floats]:
-    """Both photographs, the second with each channel scaled to the first: automatic exposure differs between shots."""
+    """Scale each channel of the second photograph to the first, because automatic exposure differs between shots."""
     gain = np.median((first + 1) / (second + 1), axis=(0, 1))
     return first, np.asarray(second * gain, np.float32)
 
 
 def _difference(first: Floats, second: Floats) -> Pixels:
-    """(H, W): 1 where the photographs differ, else 0."""
+    """Mask (H, W) of the pixels that differ, 0 or 1."""
     smooth = [cv2.GaussianBlur(photo, (0, 0), 1.0) for photo in (first, second)]
     levels = np.abs(smooth[0] - smooth[1]).max(axis=2)
     otsu, _ = cv2.threshold(np.clip(levels, 0, 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
@@ -108,7 +108,7 @@ def _difference(first: Floats, second: Floats) -> Pixels:
 
 
 def _signed_distance(region: Pixels) -> Floats:
-    """(H, W): pixels to the outline of `region`, positive inside; smoothed, so that its gradient is steady."""
+    """Signed distance (H, W) in pixels to the outline of `region`, positive inside, smoothed for a stable gradient."""
     inside, outside = (cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_5) for part in (region, 1 - region))
     return np.asarray(cv2.GaussianBlur(np.asarray(inside - outside, np.float32), (0, 0), 1.5), np.float32)
 
@@ -130,6 +130,6 @@ def _edge_strength(photo: Floats, band: NDArray[np.bool_], normal: Floats, outsi
 
 
 def _gradient(image: Floats) -> tuple[Floats, Floats]:
-    """To the right and downwards, each of the image's shape."""
+    """Gradients to the right and downwards, each with the shape of the image."""
     right, down = (np.asarray(cv2.Sobel(image, cv2.CV_32F, *order, scale=1 / 8), np.float32) for order in _ORDERS)
     return right, down

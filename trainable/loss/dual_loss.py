@@ -1,4 +1,4 @@
-"""What is minimised: the losses of both heads, weighed and combined, and penalties on the network's weights.
+"""The training loss: weighted losses of both heads, their combination, and penalties on the parameters.
 
 Shapes: B images of H x W pixels.
 """
@@ -20,10 +20,10 @@ HEADS = ("mask", "depth")
 
 
 class DualLoss(nn.Module):
-    """The loss of a configuration; only what has a weight above 0 is computed.
+    """The training loss of a configuration. Losses with weight 0 are not computed.
 
-    With 'uncertainty' it has two parameters to be learned with the network, the logarithms s of the heads' variances;
-    a head's loss L then counts as exp(-s) L + s (Kendall et al. 2018).
+    With 'uncertainty' it has two trainable parameters, the logarithms s of the variances of the heads; the loss L of a
+    head becomes exp(-s) L + s (Kendall et al. 2018).
     """
 
     def __init__(self, config: LossConfig) -> None:
@@ -34,10 +34,10 @@ class DualLoss(nn.Module):
             self.log_variance = nn.Parameter(torch.zeros(len(HEADS)))
 
     def forward(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Give the total to minimise, and its unweighted parts under names like 'mask_bce' and 'depth_l1'.
+        """Compute the total loss, and its unweighted parts with names like 'mask_bce' and 'depth_l1'.
 
         Args:
-            prediction: what a network returned.
+            prediction: result of a network.
             mask: (B, 1, H, W) float in 0..1.
             depth: (B, 1, H, W) float in 0..1.
         """
@@ -49,14 +49,14 @@ class DualLoss(nn.Module):
         ):
             total = torch.zeros((), device=target.device)
             for name, weight in self._weights[head].items():
-                seen = logits if name in ON_LOGITS else activated
-                parts[f"{head}_{name}"] = part = LOSSES[name](seen, target, self._config)
+                output = logits if name in ON_LOGITS else activated
+                parts[f"{head}_{name}"] = part = LOSSES[name](output, target, self._config)
                 total = total + weight * part
             totals.append(total)
         return self._combined(torch.stack(totals)), {name: part.detach() for name, part in parts.items()}
 
     def penalty(self, network: nn.Module) -> Tensor | float:
-        """What the weights of `network` that are trained cost by themselves; 0 where nothing was asked for."""
+        """Penalties on the trainable parameters of `network`; 0 if none is configured."""
         weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
         cost: Tensor | float = 0.0
         if self._config.norm_sum:
@@ -66,7 +66,7 @@ class DualLoss(nn.Module):
         return cost
 
     def _combined(self, heads: Tensor) -> Tensor:
-        """One loss of the two heads', (2,)."""
+        """Combine the losses of the heads, (2,), into a scalar."""
         match self._config.combine:
             case "sqrt":
                 return (heads + self._config.sqrt_eps).sqrt().sum()

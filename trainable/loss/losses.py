@@ -1,7 +1,7 @@
-"""The single losses that a head may be trained with; `trainable/loss/dual_loss.py` weighs them into one.
+"""The losses of a head, which `trainable/loss/dual_loss.py` combines.
 
-Shapes: every loss takes a prediction and a target of (B, 1, H, W), B images of H x W pixels, to a scalar, in float32
-also under autocast, for it is made of small differences. Each is finite, and so is its gradient, where the prediction
+Each maps a prediction and a target of shape (B, 1, H, W), B images of H x W pixels, to a scalar. It is computed in
+float32 also under autocast, because it depends on small differences. Value and gradient are finite if the prediction
 equals the target.
 """
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
         """A loss with its options."""
 
         def __call__(self, prediction: Tensor, target: Tensor, config: LossConfig = ...) -> Tensor:
-            """Take (B, 1, H, W) prediction and target to a scalar."""
+            """Compute the scalar loss of (B, 1, H, W) prediction and target."""
 
 
 DEFAULTS = LossConfig()
 EPS = 1e-6
-"""Keeps the Dice loss of an empty mask finite, and the slope of a square root at 0."""
+"""Keeps the Dice loss of an empty mask, and the slope of a square root at 0, finite."""
 SSIM_SIGMA = 1.5
-"""Of the Gaussian window, in pixels (Wang et al. 2004)."""
+"""Standard deviation of the Gaussian window in pixels (Wang et al. 2004)."""
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 BERHU_SHARE = 0.2
-"""Share of the batch's largest error from which the inverse Huber loss is quadratic (Laina et al. 2016)."""
+"""Share of the largest error in the batch above which the inverse Huber loss is quadratic (Laina et al. 2016)."""
 
 
 def _in_float32(loss: Callable[[Tensor, Tensor, LossConfig], Tensor]) -> Loss:
-    """Compute a loss in float32 also under autocast, with the default options unless others are given."""
+    """Make a loss run in float32 also under autocast, and its options optional."""
 
     @wraps(loss)
     def computed(prediction: Tensor, target: Tensor, config: LossConfig = DEFAULTS) -> Tensor:
@@ -58,8 +58,8 @@ def _bce(logits: Tensor, target: Tensor, _: LossConfig) -> Tensor:
 
 @_in_float32
 def _weighted_bce(logits: Tensor, target: Tensor, config: LossConfig) -> Tensor:
-    """Binary cross-entropy with foreground counted `positive_weight` times, mean over pixels."""
-    weight = torch.full((), config.positive_weight, device=logits.device)  # filled there: copying would wait
+    """Binary cross-entropy with weight `positive_weight` for foreground, mean over pixels."""
+    weight = torch.full((), config.positive_weight, device=logits.device)  # full() avoids a synchronising copy
     return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
 
 
@@ -89,7 +89,7 @@ def _mse(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
 
 @_in_float32
 def _rmse(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
-    """Root of the mean squared error over pixels, with a small number under the root."""
+    """Root of the mean squared error over pixels, plus a small number under the root."""
     return (F.mse_loss(prediction, target) + EPS).sqrt()
 
 
@@ -115,7 +115,7 @@ def _tversky(logits: Tensor, target: Tensor, config: LossConfig) -> Tensor:
 
 @_in_float32
 def _ssim(prediction: Tensor, target: Tensor, config: LossConfig) -> Tensor:
-    """Structural dissimilarity in the form that `config.ssim` asks for, mean over pixels."""
+    """Structural dissimilarity with the options `config.ssim`, mean over pixels."""
     options = config.ssim
     similar = similarity(stretch(prediction) if options.minmax else prediction, target, options)
     match options.form:
@@ -127,14 +127,14 @@ def _ssim(prediction: Tensor, target: Tensor, config: LossConfig) -> Tensor:
 
 
 def similarity(prediction: Tensor, target: Tensor, options: SsimConfig) -> Tensor:
-    """Structural similarity of each pixel's surroundings (Wang et al. 2004), in -1..1; all are (B, 1, H, W)."""
+    """Structural similarity at each pixel (Wang et al. 2004), in -1..1; all tensors are (B, 1, H, W)."""
     form = options.window, options.border, prediction.device, prediction.dtype
     down, across = (_blur(side, *form) for side in prediction.shape[-2:])
     moving = torch.cat([prediction, prediction**2, prediction * target], dim=1)
-    fixed = torch.cat([target, target**2], dim=1)  # apart, for nothing is propagated back to it
+    fixed = torch.cat([target, target**2], dim=1)  # separate, because it needs no gradient
     mean_p, square_p, product = (down @ (moving @ across.T)).chunk(3, dim=1)
     mean_t, square_t = (down @ (fixed @ across.T)).chunk(2, dim=1)
-    # Of outputs far from 0..1 rounding makes variances below 0, and with them a denominator of any size and sign.
+    # For outputs far from 0..1, rounding can make variances negative, and the denominator arbitrary.
     variance_p, variance_t = (square_p - mean_p**2).clamp(min=0), (square_t - mean_t**2).clamp(min=0)
     covariance = product - mean_p * mean_t
     above = (2 * mean_p * mean_t + SSIM_C1) * (2 * covariance + SSIM_C2)
@@ -146,10 +146,10 @@ def similarity(prediction: Tensor, target: Tensor, options: SsimConfig) -> Tenso
 @lru_cache(maxsize=32)
 @torch.inference_mode(mode=False)
 def _blur(side: int, window: int, border: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What a line of `side` pixels is multiplied by to be blurred, its border included: (side, side).
+    """The (side, side) matrix that blurs a line of `side` pixels, including its border.
 
-    Two products with it take less time than two convolutions do, on one thread of an AMD EPYC forward and backward for
-    8 images: 1.3 ms for 3.2 ms at 64 px, 17 ms for 21 ms at 160 px, 43 ms for 73 ms at 224 px.
+    Two matrix products are faster than two convolutions: on one thread of an AMD EPYC, forward and backward for 8
+    images take 1.3 ms instead of 3.2 ms at 64 px, 17 ms instead of 21 ms at 160 px, 43 ms instead of 73 ms at 224 px.
     """
     middle = window // 2
     offsets = torch.arange(window, dtype=torch.float64) - middle
@@ -162,9 +162,9 @@ def _blur(side: int, window: int, border: str, device: torch.device, dtype: torc
 
 @_in_float32
 def _edge(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
-    """Absolute error of the gradients across and down (Sobel / 8), summed; mean over pixels."""
-    # The gradient is linear: that of the difference is the difference of the two, at half the cost. Sums of shifted
-    # images take a sixth to an eighth of the time of a convolution that has one channel, measured as for `_blur`.
+    """Sum of the absolute errors of the horizontal and vertical gradients (Sobel / 8), mean over pixels."""
+    # The gradient is linear, so that of the difference suffices. Sums of shifted images take a sixth to an eighth of
+    # the time of a convolution with one channel, measured as for `_blur`.
     error = F.pad(prediction - target, (1, 1, 1, 1), mode="replicate")
     across = error[..., 2:] - error[..., :-2]
     down = error[..., 2:, :] - error[..., :-2, :]
@@ -175,7 +175,7 @@ def _edge(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
 
 @_in_float32
 def _inverse_huber(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
-    """Absolute error below a fifth of the batch's largest, quadratic above (Laina et al. 2016); mean over pixels."""
+    """Absolute error below a fifth of the batch maximum, quadratic above (Laina et al. 2016); mean over pixels."""
     error = (prediction - target).abs()
     cut = (BERHU_SHARE * error.detach().max()).clamp(min=EPS)
     return torch.where(error <= cut, error, (error**2 + cut**2) / (2 * cut)).mean()
@@ -195,7 +195,7 @@ LOSSES: dict[str, Loss] = {
     "edge": _edge,
     "inverse_huber": _inverse_huber,
 }
-"""Each takes (prediction, target), both (B, 1, H, W), and the options if they are not the default ones."""
+"""Losses by name. Arguments: prediction and target, both (B, 1, H, W), and optionally the options."""
 
 ON_LOGITS = frozenset({"bce", "weighted_bce", "dice", "tversky"})
-"""Losses that apply the sigmoid themselves; the others are given what the head's activation made."""
+"""Losses that apply the sigmoid themselves; the others use the output after the activation."""

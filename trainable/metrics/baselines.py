@@ -1,4 +1,4 @@
-"""What a trained network must beat: a threshold on the difference of the two images, and the mean depth.
+"""Baselines for a trained network: a threshold on the difference of the two images, and the mean depth.
 
 Shapes: B images of a batch, H and W height and width in pixels.
 """
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 CHANNELS = 3
 LEVELS = CHANNELS * 255 + 1
-"""A pixel's difference, summed over its channels, is one of 0..765."""
+"""Number of possible differences of a pixel, summed over the channels: 0..765."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """Two predictors without a network, as fitted on a training split."""
+    """Two predictors without a network, fitted to a training split."""
 
     cut: int
-    """0..766: a pixel is foreground if its difference, summed over the channels, is at least this."""
+    """Threshold in 0..766 on the difference of a pixel, summed over the channels, from which on it is foreground."""
     depth_mean: Tensor
-    """(1, H, W) float32 in 0..1: each pixel's mean depth."""
+    """Mean depth of each pixel, (1, H, W) float32 in 0..1."""
 
     @property
     def threshold(self) -> float:
-        """The cut in grey levels of the mean over channels, 0..255 and a third."""
+        """The cut in grey levels of the mean over the channels, in 0..255 1/3."""
         return self.cut / CHANNELS
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Give the mask's probability, 0 or 1, and the depth in 0..1: (B, 1, H, W) float32 both."""
+        """Predict mask probability (0 or 1) and depth in 0..1, both (B, 1, H, W) float32."""
         probability = (_difference(batch) >= self.cut).unsqueeze(1).float()
         return probability, self.depth_mean.to(probability.device).expand_as(probability)
 
 
 def fit_baselines(batches: Iterable[Batch]) -> Baselines:
-    """Fit both in one pass over a training split, best without augmentation.
+    """Fit both in one pass over a training split, preferably without augmentation.
 
-    The cut is the lowest of those with the highest intersection over union, mean over images.
+    The cut is the lowest one with the maximum mean intersection over union.
 
     Raises:
         InputError: if there is no batch.
@@ -70,11 +70,10 @@ def fit_baselines(batches: Iterable[Batch]) -> Baselines:
 
 
 def evaluate_baselines(baselines: Baselines, batches: Iterable[Batch]) -> dict[str, dict[str, float]]:
-    """Measure both on a split as `MetricSums` measures a network, in plain values.
+    """Evaluate both on a split with `MetricSums`, as for a network.
 
     Returns:
-        Under 'mask_threshold' the metrics named mask_*, and 'threshold' in grey levels; under 'depth_mean'
-        the metrics named depth_*.
+        'mask_threshold': the metrics mask_*, and 'threshold' in grey levels; 'depth_mean': the metrics depth_*.
 
     Raises:
         InputError: if there is no batch.
@@ -98,13 +97,13 @@ def _ious_of_every_cut(batch: Batch) -> Tensor:
     """Intersection over union of each image at each cut, (B, 767) float64; 1 where both are empty."""
     images = len(batch)
     is_foreground = (batch.mask > 127).flatten(1)  # (B, H W)
-    # One count for each image, kind of pixel and difference, all in one histogram.
+    # Count the pixels of each image, class and difference in one histogram.
     row = 2 * torch.arange(images, device=is_foreground.device).unsqueeze(1) + is_foreground
     bins = row * LEVELS + _difference(batch).flatten(1)
     counts = torch.bincount(bins.flatten(), minlength=images * 2 * LEVELS).view(images, 2, LEVELS)
     at_least = torch.zeros(images, 2, LEVELS + 1, dtype=torch.int64, device=counts.device)
-    # Pixels whose difference is at least the cut.
+    # at_least[..., cut]: pixels whose difference is at least the cut.
     at_least[:, :, :LEVELS] = counts.flip(-1).cumsum(-1).flip(-1)
     false_positives, intersection = at_least.unbind(dim=1)
-    union = intersection[:, :1] + false_positives  # at cut 0 every foreground pixel is found
+    union = intersection[:, :1] + false_positives  # at cut 0, the intersection is the whole foreground
     return torch.where(union > 0, intersection.double() / union.clamp(min=1), 1.0)

@@ -1,6 +1,6 @@
-"""The figures of a network on a part of a data set, from one row of sums for each image.
+"""Metrics of a network on a part of a data set, from one row of sums for each image.
 
-Rows added up give the figures of these images together, which is what resampling needs. N images; numpy alone.
+The metrics of any set of images follow from the sum of their rows, as resampling needs. N images; numpy only.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ STATES = (
     "mask_squares", "mask_absolutes", "mask_within1", "mask_within2", "mask_within3",
     "depth_squares", "depth_absolutes", "depth_within1", "depth_within2", "depth_within3",
 )  # fmt: skip
-"""What is added up for the metrics that every trial reports, in this order; `trainable.metrics` says what they are."""
+"""Columns of sums for the metrics that every trial reports; `trainable.metrics.pooled` defines the metrics."""
 
 PUBLISHED = (
     "ssim90_mask", "ssim50_depth", "iou75_mask",
     "soft_mask_squares", "soft_mask_within1", "soft_mask_within2", "soft_mask_within3",
 )  # fmt: skip
-"""What is added up for the metrics that single projects published; `trainable.published_metrics` says what they are."""
+"""Columns of sums for the metrics of published projects; `trainable.metrics.published` defines the metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFigures:
-    """What was measured of each image of a part.
+    """Measurements of each image of a part.
 
     Raises:
-        ValueError: if there are no images, or the columns are not as long as there are images or have other names.
+        ValueError: if there are no images, or the columns have another length or other names.
     """
 
     bg_ids: tuple[str, ...]
-    """(N,) of each image."""
+    """Background id of each image, (N,)."""
     states: Floats
-    """(N, 13), as `STATES` names them."""
+    """(N, 13), with the columns `STATES`."""
     published: Mapping[str, Floats]
-    """(N,) each, under the names of `PUBLISHED`."""
+    """(N,) each, with the keys `PUBLISHED`."""
 
     def __post_init__(self) -> None:
         images = len(self.bg_ids)
@@ -63,17 +63,17 @@ class ImageFigures:
         return np.column_stack([self.states, *(self.published[name] for name in PUBLISHED)])
 
     def save(self, path: Path) -> None:
-        """Write a npz file of plain arrays, which is never seen half written."""
+        """Write an npz file of plain arrays, atomically."""
         arrays: dict[str, Any] = {"bg_ids": np.asarray(self.bg_ids, dtype=np.str_), "states": self.states}
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays, **self.published)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """What `save` wrote.
+        """Load a file written by `save`.
 
         Raises:
-            InputError: if it is missing, damaged, or of another version.
+            InputError: if it is missing, damaged, or from another version.
         """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -82,22 +82,22 @@ class ImageFigures:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
-                f"The figures of each image in '{path}' cannot be read ({reason}); "
-                "remove the file to have them measured again."
+                f"The measurements of images in '{path}' cannot be read ({reason}); "
+                "remove the file to measure them again."
             ) from None
 
 
 def figures(table: ImageFigures) -> dict[str, float]:
-    """All metrics of the images of a table together: those of `METRICS`, and those that single projects published."""
+    """All metrics over the images of a table: those of `METRICS`, and those of published projects."""
     return {name: float(value) for name, value in metrics_of(table.columns().sum(axis=0)).items()}
 
 
 def metrics_of(sums: Floats) -> dict[str, Floats]:
-    """Metrics from sums over images, each (...,).
+    """Compute metrics from sums over images, each (...,).
 
     Args:
-        sums: (..., 20) as `ImageFigures.columns` has them, or (..., 13) of the states alone, whose metrics are those
-            that every trial reports.
+        sums: (..., 20) with the columns of `ImageFigures.columns`, or (..., 13) with `STATES` only, for the
+            metrics that every trial reports.
     """
     by_name = dict(zip(STATES + PUBLISHED, np.moveaxis(sums, -1, 0), strict=False))
     images, pixels = by_name["images"], by_name["pixels"]

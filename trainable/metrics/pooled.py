@@ -1,4 +1,4 @@
-"""What a trial reports of a split, pooled over all its pixels.
+"""The metrics that a trial reports of a split, pooled over all its pixels.
 
 Shapes: B images, H and W height and width in pixels.
 """
@@ -21,31 +21,30 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "MODE", "OBJECTIVE", "WORST", "MetricSums"]
 
 DELTA_BASE = 1.25
-"""A pixel counts for delta k if prediction and truth differ by a factor below this to the power k."""
+"""A pixel is within delta k if the ratio of prediction and truth is below DELTA_BASE**k."""
 DELTA_RANGE = (0.1, 1.0)
-"""Both are clamped to this before they are divided, so that the nearest depths do not decide alone."""
+"""Both are clamped to this range before the division, so that the smallest depths do not dominate."""
 
 
 class MetricSums:
-    """Sums from which a whole split's metrics follow, whatever the batches, their order, and who saw which.
+    """Accumulates sums for the metrics of a whole split, independent of its batches, their order and the workers.
 
-    - mask_iou: intersection over union of probability > 0.5 and truth > 0.5, mean over images; 1 if both
-      are empty.
-    - mask_rmse, mask_mae: of the probability against the truth made 0 or 1, over pixels.
+    - mask_iou: intersection over union of probability > 0.5 and truth > 0.5, mean over images; 1 if both are empty.
+    - mask_rmse, mask_mae: of the probability against the truth as 0 or 1, over pixels.
     - depth_rmse, depth_mae: of the depth as predicted against the truth in 0..1, over pixels.
-    - *_delta1, 2, 3: share of pixels with max(p / t, t / p) below 1.25, 1.25^2, 1.25^3 (Eigen et al. 2014),
+    - *_delta1, 2, 3: share of pixels with max(p / t, t / p) below 1.25, 1.25^2, 1.25^3 (Eigen et al. 2014), with
       prediction and truth clamped to [0.1, 1] first; the mask's truth is 0 or 1 here too.
     - score: (mask_iou + depth_delta1) / 2.
 
-    A prediction that is not finite counts as wrong in IoU and deltas, and makes RMSE and MAE NaN. The sums
-    are kept in float64 on the device, and are read from it only by `compute`.
+    A prediction that is not finite is wrong in IoU and deltas, and makes RMSE and MAE NaN. The sums are float64 on the
+    device; only `compute` waits for the device.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._sums = torch.zeros(len(STATES), dtype=torch.float64, device=device)
 
     def update(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> None:
-        """Add a batch, as a model predicted it.
+        """Add a batch of predictions of a model.
 
         Args:
             prediction: what a network returned, (B, 1, H, W) each.
@@ -55,19 +54,19 @@ class MetricSums:
         self.update_values(finite_mask(prediction), prediction.depth, mask, depth)
 
     def update_values(self, probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> None:
-        """Add a batch whose mask is predicted as probabilities in 0..1; all are (B, 1, H, W)."""
+        """Add a batch with mask probabilities in 0..1; all tensors are (B, 1, H, W)."""
         self._sums += image_states(probability, depth, mask_truth, depth_truth).sum(dim=0)
 
     def state(self) -> Tensor:
-        """Copy the sums, (13,) float64: those of several workers add up to those of the whole."""
+        """A copy of the sums, (13,) float64. Those of several workers can be added."""
         return self._sums.clone()
 
     def merge(self, state: Tensor) -> None:
-        """Add sums that `state` gave."""
+        """Add the `state` of other sums."""
         self._sums += state.to(self._sums.device)
 
     def load(self, state: Tensor) -> None:
-        """Put sums that `state` gave, such as those added up over all workers, in place of these."""
+        """Replace the sums by a `state`, such as the sum over all workers."""
         self._sums.copy_(state)
 
     def compute(self) -> dict[str, float]:
@@ -86,14 +85,14 @@ class MetricSums:
 
 
 def finite_mask(prediction: Prediction) -> Tensor:
-    """The predicted mask, (B, 1, H, W), NaN where the head's output is not finite."""
+    """The predicted mask, (B, 1, H, W), with NaN where the output of the head is not finite."""
     # An infinite logit has a probability of 0 or 1, which may be right by chance.
     return torch.where(prediction.mask_logits.isfinite(), prediction.mask, math.nan)
 
 
 @torch.no_grad()
 def image_states(probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
-    """What `MetricSums` adds up of each image, (B, 13) float64 as `STATES` names it; all are (B, 1, H, W)."""
+    """The row of `MetricSums` for each image, (B, 13) float64 with the columns `STATES`; inputs are (B, 1, H, W)."""
     probability, is_foreground = probability.float(), as_unit(mask_truth) > 0.5
     pixels = torch.full(
         (len(probability),), math.prod(probability.shape[1:]), dtype=torch.float64, device=probability.device
@@ -110,20 +109,20 @@ def image_states(probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_t
 
 
 def image_ious(prediction: Tensor, is_foreground: Tensor, *, above: float) -> Tensor:
-    """Intersection over union of each image's pixels `above` a value and its foreground; (B,) float64.
+    """Intersection over union of the pixels `above` a value and the foreground of each image, (B,) float64.
 
     It is 1 where both are empty.
     """
     is_finite = prediction.isfinite()
     is_predicted = (prediction > above) & is_finite
     intersection = (is_predicted & is_foreground).flatten(1).sum(dim=1)
-    # What is not finite is in no intersection; being in the union makes it wrong over background as well.
+    # Pixels that are not finite are in the union, so that they are wrong on the background as well.
     union = (is_predicted | is_foreground | ~is_finite).flatten(1).sum(dim=1)
     return torch.where(union > 0, intersection.double() / union.clamp(min=1), 1.0)
 
 
 def image_errors(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Sum each image's squared and absolute errors, and count its pixels within each delta; (B, 5) float64."""
+    """Squared errors, absolute errors, and pixels within each delta, summed for each image; (B, 5) float64."""
     prediction = torch.where(prediction.isfinite(), prediction, math.nan).flatten(1)
     truth = truth.flatten(1)
     error = prediction.double() - truth
@@ -135,5 +134,5 @@ def image_errors(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def as_unit(pixels: Tensor) -> Tensor:
-    """Pixels as float32 in 0..1: uint8 ones are divided by 255, floats are in 0..1 already."""
+    """Convert pixels to float32 in 0..1: uint8 is divided by 255, floats are unchanged."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()

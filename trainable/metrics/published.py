@@ -1,7 +1,6 @@
-"""The metrics that the published projects judged themselves by, corrected or as they were published.
+"""The metrics of the published projects, corrected or as published. Two projects (raguram, divyansh) published none.
 
-Two projects (raguram, divyansh) published losses and images alone. Shapes: B images of a batch, H and W height and
-width in pixels.
+Shapes: B images of a batch, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ PUBLISHED_METRICS: dict[str, tuple[str, ...]] = {
     ),
     "iou-75": ("iou75_mask",),
 }  # fmt: skip
-"""By its name in a recipe, the keys of a project's own metric."""
+"""Keys of the metrics of a project, by name of the metric in a recipe."""
 
 SIMILAR_MASK, SIMILAR_DEPTH = 0.9, 0.5
-"""An image counts if its structural similarity is above this."""
+"""Minimum structural similarity of an image that counts as similar."""
 IOU_ABOVE = 0.75
-"""A pixel is foreground if mask and truth, in 0..1, are above this."""
+"""Threshold in 0..1 of foreground pixels in mask and truth."""
 WINDOW = 7
 """Side in pixels of the window of the structural similarity."""
 STABILISERS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -44,21 +43,21 @@ STABILISERS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 class PublishedMetrics:
-    """The projects' own metrics of a part, over everything that was added.
+    """Accumulates the metrics of the published projects over a part.
 
     - ssim90_mask, ssim50_depth: share of images whose structural similarity to the truth is above 0.9 (mask) or 0.5
       (depth); project birender.
-    - soft_mask_rmse, soft_mask_delta1, 2, 3 and the same of the depth: as in `MetricSums`, but the mask is compared
-      with its truth as it is, in 0..1; project ramana.
+    - soft_mask_rmse, soft_mask_delta1, 2, 3 and the same of the depth: as in `MetricSums`, but the truth of the mask is
+      in 0..1, not 0 or 1; project ramana.
     - iou75_mask: intersection over union of prediction > 0.75 and truth > 0.75, mean over images, 1 if both are
       empty; project monimoyd.
 
-    A prediction that is not finite counts as wrong, and makes RMSE NaN. By default the metrics are corrected.
+    A prediction that is not finite is wrong, and makes RMSE NaN. By default the metrics are corrected.
 
     Args:
-        on: what the heads gave after their activations ('probability'), or, as published, before ('logits').
-        average: over the part's images and pixels ('pictures'); or, as published, each batch is taken by itself, its
-            pixels as those of a single image in the IoU, and all batches have equal weight ('batches').
+        on: whether to use outputs after their activations ('probability') or, as published, before ('logits').
+        average: 'pictures' averages over the images and pixels of the part. 'batches', as published, averages over
+            batches with equal weight, and computes the IoU over the pixels of a batch as if it were one image.
     """
 
     def __init__(self, *, on: On = "probability", average: Average = "pictures") -> None:
@@ -67,7 +66,7 @@ class PublishedMetrics:
 
     @torch.no_grad()
     def update(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> None:
-        """Add a batch, as a model predicted it.
+        """Add a batch of predictions of a model.
 
         Args:
             prediction: what a network returned, (B, 1, H, W) each.
@@ -102,9 +101,9 @@ class PublishedMetrics:
 
 @torch.no_grad()
 def image_columns(mask: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
-    """What is added up of each image for all metrics, (B, 20) float64: `STATES`, then `PUBLISHED`.
+    """The sums of each image for all metrics, (B, 20) float64: `STATES`, then `PUBLISHED`.
 
-    All are (B, 1, H, W), H and W at least 7; predictions are floats, truths uint8 or floats in 0..1.
+    Inputs are (B, 1, H, W), with H and W at least 7; predictions are floats, truths uint8 or floats in 0..1.
     """
     mask, depth = mask.float(), depth.float()
     published = [
@@ -117,10 +116,10 @@ def image_columns(mask: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: 
 
 
 def similarities(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of each pair of images as they would be saved with 8 bits, -1..1.
+    """Structural similarity (Wang et al. 2004) of each pair of images quantised to 8 bits, in -1..1.
 
-    The window is uniform, 7 x 7, with the sample covariance; K1 is 0.01, K2 0.03; the mean is over pixels whose window
-    lies inside of the image. So has scikit-image its `structural_similarity`.
+    It equals scikit-image's `structural_similarity`: a uniform 7 x 7 window, sample covariance, K1 = 0.01, K2 = 0.03,
+    mean over pixels whose window lies inside the image.
 
     Args:
         prediction: (B, 1, H, W), H and W at least 7; clipped to 0..1.
@@ -131,7 +130,7 @@ def similarities(prediction: Tensor, truth: Tensor) -> Tensor:
     """
     p, t = _grey_levels(prediction), _grey_levels(truth)
     maps = torch.cat([p, t, p * p, t * t, p * t], dim=1)  # (B, 5, H, W)
-    # Whole numbers below 2^24, so that sums over windows are exact in float32.
+    # Integers below 2^24, so that sums over windows are exact in float32.
     down = F.avg_pool2d(maps, (WINDOW, 1), stride=1, divisor_override=1)
     sums = F.avg_pool2d(down, (1, WINDOW), stride=1, divisor_override=1).double()
     pixels = WINDOW**2
@@ -145,7 +144,7 @@ def similarities(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def _grey_levels(pixels: Tensor) -> Tensor:
-    """Whole numbers in 0..255 as float32; NaN where a pixel is not finite."""
+    """Quantise to integers in 0..255 as float32; NaN where a pixel is not finite."""
     if pixels.dtype == torch.uint8:
         return pixels.float()
     return (torch.where(pixels.isfinite(), pixels.float(), math.nan).clamp(0, 1) * 255).round()

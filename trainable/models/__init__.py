@@ -1,7 +1,7 @@
-"""The model families: two images in, mask and depth out. `MODELS` has their builders, near relatives share a file.
+"""The model families, which predict mask and depth from two images, and `MODELS`, the dict of their builders.
 
-Every family's `forward(bg, fg_bg)` takes (B, 3, H, W) floats and returns `Heads` of that size; `build_model` puts the
-inputs' normalisation before it and the heads' activations after it.
+The `forward(bg, fg_bg)` of a family takes (B, 3, H, W) floats and returns `Heads` of that size. `build_model` adds the
+normalisation of the inputs and the activations of the heads.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 }
 
 WITH_DROPOUT = frozenset({"pair", "dmnet-cnn", "dmnet-cnn-v1", "dmnet-resnet", "resnet-dual"})
-"""Families that have dropout as published, and so take `model.dropout`."""
+"""Families that were published with dropout, and support `model.dropout`."""
 
 
 def build_model(config: ModelConfig) -> Network:
-    """Build a freshly initialised network; its weights follow torch's random seed.
+    """Build a network, randomly initialised by torch's random generator.
 
     Raises:
         ConfigError: as `check_model` does.
@@ -64,11 +64,10 @@ def build_model(config: ModelConfig) -> Network:
 
 
 def check_model(config: ModelConfig, source: str = "the spec") -> None:
-    """See to it that the network can be built, without building it; `source` is where the configuration came from.
+    """Check that the network can be built, without building it; `source` is the origin of the configuration.
 
     Raises:
-        ConfigError: if the family is not a key of `MODELS`, or has no dropout, or no decoder to be shared, where the
-            configuration asks for it.
+        ConfigError: if the family is not a key of `MODELS`, or does not support its dropout or shared decoder.
     """
     if config.family not in MODELS:
         raise ConfigError.about(
@@ -88,6 +87,6 @@ def check_model(config: ModelConfig, source: str = "the spec") -> None:
         raise ConfigError.about(
             "model.shared_decoder",
             f"The value of 'model.shared_decoder' is true, but must be false for the model family '{config.family}', "
-            f"for 'sepunet' alone was published so; correct it in {source}.",
+            f"because only 'sepunet' was published with one; correct it in {source}.",
             value=True,
         )

@@ -1,4 +1,4 @@
-"""What several families have in common, for (B, C, H, W) features."""
+"""Blocks that several families share, for (B, C, H, W) features."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class DoubleConv(nn.Sequential):
-    """Twice a 3 x 3 convolution, batch normalisation and ReLU.
+    """Two 3 x 3 convolutions, each with batch normalisation and ReLU.
 
     Args:
-        channels_in: channels of its input.
-        channels_out: channels after either convolution.
-        bias: whether the convolutions have one; the batch normalisation after them makes it redundant.
+        channels_in: channels of the input.
+        channels_out: channels after each convolution.
+        bias: whether the convolutions have a bias, which batch normalisation makes redundant.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, bias: bool) -> None:
@@ -28,7 +28,7 @@ class DoubleConv(nn.Sequential):
 
 
 def shortcut_1x1(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
-    """What a residual block adds its input through where the shape changes: a 1 x 1 convolution, normalised."""
+    """The shortcut of a residual block that changes the shape: a 1 x 1 convolution with batch normalisation."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel_size=1, stride=stride, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -36,11 +36,11 @@ def shortcut_1x1(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.
 
 
 def enlarge(x: Tensor) -> Tensor:
-    """Twice the height and width of (B, C, H, W), bilinear, corner on corner; to be joined with other features.
+    """Double the height and width of (B, C, H, W) features, bilinear with aligned corners, for a concatenation.
 
-    The gradient that comes back from the joint is some of its channels, with gaps in memory, and torch's backward pass
-    is slow on such a one: with 64 channels at 64 x 64 of 8 images in bf16, 10.2 ms on one thread of an AMD EPYC.
-    Closing the gaps takes 0.1 ms, and the backward pass then 0.7 ms.
+    The gradient of a concatenation is a slice of channels, which is not contiguous, and torch's backward pass is slow
+    for it: with 64 channels at 64 x 64 of 8 images in bf16, it took 10.2 ms on one thread of an AMD EPYC. Copying the
+    gradient takes 0.1 ms, and the backward pass then 0.7 ms.
     """
     larger = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
     if larger.requires_grad:

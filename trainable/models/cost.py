@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the multiply-adds of one image."""
+"""The cost of a network: its parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Numbers in all of the model's parameters, those that never change among them, as published counts have it."""
+    """Number of parameters, including frozen ones, as in the published counts."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def multiply_adds(model: nn.Module, image_size: int) -> int:
-    """Multiply-adds of the convolutions and matrix products, for one pair of images.
+    """Multiply-adds of the convolutions and matrix products for one pair of images.
 
-    Biases, norms and resizing are not counted. Nothing is computed: the model's shapes are followed on
-    the meta device, and the model is left as it is.
+    Biases, normalisation and resizing are not counted. The forward pass runs on a copy on the meta device.
 
     Args:
-        model: of any family, bare (neither compiled nor wrapped for several workers).
+        model: a bare model of any family, neither compiled nor wrapped for several workers.
         image_size: side in pixels of the square images.
     """
     shapes_only = copy.deepcopy(model).to("meta").eval()
@@ -29,4 +28,4 @@ def multiply_adds(model: nn.Module, image_size: int) -> int:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         shapes_only(image, image)
-    return counter.get_total_flops() // 2  # it counts a multiplication and an addition as two
+    return counter.get_total_flops() // 2  # a multiply-add counts as two FLOPs

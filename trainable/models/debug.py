@@ -1,4 +1,4 @@
-"""The smallest network with the interface of the others, for tests and for trying out what is around it.
+"""A minimal network with the interface of the others, for tests and debugging.
 
 Shapes: B images, H and W height and width in pixels.
 """
@@ -13,7 +13,7 @@ from trainable.models.prediction import Heads
 
 
 class DebugNet(nn.Module):
-    """One shared convolution and one for each head, at any size of image.
+    """One shared convolution and one for each head, for images of any size.
 
     Args:
         width: channels of the shared convolution.
@@ -26,6 +26,6 @@ class DebugNet(nn.Module):
         self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
 
     def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
-        """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1."""
+        """Predict mask and depth, (B, 1, H, W) each, from two (B, 3, H, W) float images in 0..1."""
         features = F.relu(self.stem(torch.cat([bg, fg_bg], dim=1)))
         return Heads(mask=self.mask_head(features), depth=self.depth_head(features))

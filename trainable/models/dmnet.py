@@ -1,7 +1,7 @@
-"""DMNet in its three forms: one trunk and two branches, all at full size, with nothing pooled and no bias.
+"""DMNet in three variants: a trunk and two branches at full resolution, without pooling and biases.
 
-As published, at width 16 without dropout: 242,976 parameters (cnn), 427,168 (cnn-v1) and 385,376 (resnet). They take
-images of any size, see a neighbourhood of few pixels only, and give the depth as it is, not squashed.
+As published, at width 16 without dropout: 242,976 parameters (cnn), 427,168 (cnn-v1) and 385,376 (resnet). They accept
+images of any size, have a small receptive field, and predict a linear depth.
 Shapes: B images, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
@@ -17,14 +17,14 @@ from trainable.models.prediction import Heads
 
 
 class DMNet(nn.Module):
-    """A trunk, a 1 x 1 convolution that narrows it, and a branch with a 1 x 1 head for either output.
+    """A trunk, a 1 x 1 convolution that reduces its channels, and a branch with a 1 x 1 head for each output.
 
     Args:
         trunk: from (B, 6, H, W), background first, to features.
-        combine: narrows the features for the branches.
-        mask_branch: from what `combine` gives to (B, `channels`, H, W).
+        combine: reduces the channels for the branches.
+        mask_branch: from the output of `combine` to (B, `channels`, H, W).
         depth_branch: the same for the depth.
-        channels: channels of the branches' outputs.
+        channels: output channels of the branches.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DMNet(nn.Module):
         self.depth_head = nn.Conv2d(channels, 1, kernel_size=1, bias=False)
 
     def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
-        """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1."""
+        """Predict mask and depth, (B, 1, H, W) each, from two (B, 3, H, W) float images in 0..1."""
         features = self.combine(self.trunk(torch.cat([bg, fg_bg], dim=1)))
         return Heads(
             mask=self.mask_head(self.mask_branch(features)),
@@ -48,7 +48,7 @@ class DMNet(nn.Module):
 
 
 def dmnet_cnn(width: int, dropout: float) -> DMNet:
-    """Plain convolutions; `dropout` is the probability that a value is dropped after each ReLU."""
+    """Plain convolutions; `dropout` is the dropout probability after each ReLU."""
     return DMNet(
         _cnn_trunk(width, dropout),
         nn.Conv2d(4 * width, width, kernel_size=1, bias=False),
@@ -59,7 +59,7 @@ def dmnet_cnn(width: int, dropout: float) -> DMNet:
 
 
 def dmnet_cnn_v1(width: int, dropout: float) -> DMNet:
-    """The same with longer branches, whose last convolution is bare: neither normalised nor followed by ReLU."""
+    """The same with longer branches, whose last convolution has neither normalisation nor ReLU."""
     return DMNet(
         _cnn_trunk(width, dropout),
         nn.Conv2d(4 * width, width, kernel_size=1, bias=False),
@@ -70,7 +70,7 @@ def dmnet_cnn_v1(width: int, dropout: float) -> DMNet:
 
 
 def dmnet_resnet(width: int, dropout: float) -> DMNet:
-    """Residual blocks in place of all convolutions but the first; `dropout` as above, after each ReLU."""
+    """Residual blocks instead of all convolutions but the first; `dropout` as above."""
     return DMNet(
         nn.Sequential(
             _unit(6, width, dropout),
@@ -102,7 +102,7 @@ def _residual_branch(width: int, dropout: float) -> nn.Sequential:
 
 
 def _units(channels: tuple[int, ...], dropout: float) -> nn.Sequential:
-    """A unit for each step from one number of channels to the next."""
+    """A sequence of units with these numbers of channels."""
     return nn.Sequential(*(_unit(before, after, dropout) for before, after in itertools.pairwise(channels)))
 
 
@@ -116,7 +116,7 @@ def _unit(channels_in: int, channels_out: int, dropout: float) -> nn.Sequential:
 
 
 class _ResBlock(nn.Module):
-    """Two units and a shortcut around them, as published: ReLU before their sum, and none after it."""
+    """Two units and a shortcut, as published: ReLU before the sum, and none after it."""
 
     def __init__(self, channels_in: int, channels_out: int, dropout: float) -> None:
         super().__init__()

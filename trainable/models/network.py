@@ -1,4 +1,4 @@
-"""A family's body between its inputs' normalisation and its heads' activations: what a trial trains.
+"""The network of a trial: the body of a model family, with input normalisation and output activations.
 
 Shapes: B images, H and W height and width in pixels.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Network(nn.Module):
-    """Two images in, mask and depth out, as the configuration has them.
+    """Predicts mask and depth from two images.
 
     Args:
-        body: of any family: `forward(bg, fg_bg)` takes (B, 3, H, W) floats, and returns `Heads` of that size.
-        config: the normalisation, the activations, and what stays as in training during evaluation.
+        body: module of any family; `forward(bg, fg_bg)` takes (B, 3, H, W) floats and returns `Heads` of that size.
+        config: normalisation, activations, and the layers that stay in training mode during evaluation.
     """
 
     bg_mean: Tensor
@@ -36,17 +36,17 @@ class Network(nn.Module):
         super().__init__()
         self.body = body
         self._config = config
-        given = config.normalise
+        inputs = config.normalise
         for name in ("bg_mean", "bg_std", "fg_bg_mean", "fg_bg_std"):
-            # Not among the weights: the configuration has them.
-            self.register_buffer(name, torch.tensor(getattr(given, name)).view(1, 3, 1, 1), persistent=False)
-        self._normalises = given != type(given)()
+            # Not persistent, because the configuration contains them.
+            self.register_buffer(name, torch.tensor(getattr(inputs, name)).view(1, 3, 1, 1), persistent=False)
+        self._normalises = inputs != type(inputs)()
 
     def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
-        """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
+        """Predict mask and depth, (B, 1, H, W) each, from two (B, 3, H, W) float images in 0..1.
 
         Raises:
-            InputError: if the family cannot take images of that size.
+            InputError: if the family does not support images of that size.
         """
         if self._normalises:
             bg = (bg - self.bg_mean) / self.bg_std
@@ -60,16 +60,16 @@ class Network(nn.Module):
         )
 
     def on(self, device: torch.device) -> Self:
-        """Move to `device`, with channels last in memory, which batches have too.
+        """Move to `device` in the channels-last memory format, as batches are.
 
         On one thread of an AMD EPYC, a training step at 64 px in bf16 was 1.12 to 1.25 times as fast as with channels
-        first, 1.85 times with separable convolutions (`tests/benchmarks/step.py --parts`): faster in every family, so
-        that it is not measured anew on each machine. In fp32 it was 1.09 to 1.28 times. On a GPU it was not measured.
+        first, and 1.85 times with separable convolutions (`tests/benchmarks/step.py --parts`). In fp32 it was 1.09 to
+        1.28 times as fast. On a GPU it was not measured.
         """
         return self.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, or to evaluation as far as the configuration goes along."""
+        """Set the training mode, or the evaluation mode except for layers that `eval_mode` keeps in training."""
         super().train(mode or self._config.eval_mode == "train")
         if not mode and self._config.eval_mode == "dropout":
             for layer in self.modules():
@@ -78,6 +78,6 @@ class Network(nn.Module):
         return self
 
     def parts(self) -> Sequence[Sequence[nn.Parameter]]:
-        """The parameters that are trained apart: those of the mask's and of the depth's network, or all together."""
-        apart = getattr(self.body, "networks", None)
-        return [list(part.parameters()) for part in apart()] if apart else [list(self.parameters())]
+        """Parameters by part with its own policy: the mask network and the depth network, or all in one part."""
+        networks = getattr(self.body, "networks", None)
+        return [list(part.parameters()) for part in networks()] if networks else [list(self.parameters())]

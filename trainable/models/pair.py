@@ -1,7 +1,7 @@
-"""Two networks side by side that see fg_bg alone: one at full size for the mask, a U-Net for the depth.
+"""Two separate networks whose only input is fg_bg: a full-resolution network for the mask, a U-Net for the depth.
 
-As published, with width 32 and dropout 0.05 in the mask's network: 114,624 and 7,763,041 parameters. The depth's
-network is the U-Net of Buda et al. 2019 (Ronneberger et al. 2015 with batch normalisation), on a normalised image.
+As published, with width 32 and dropout 0.05 in the mask network: 114,624 and 7,763,041 parameters. The depth network is
+the U-Net of Buda et al. 2019 (Ronneberger et al. 2015 with batch normalisation), on a normalised image.
 Shapes: B images, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 IMAGE_MEAN = (0.49737222, 0.49328762, 0.46562814)
 IMAGE_STD = (0.21714624, 0.21749634, 0.23051126)
-"""Of the published images' channels, in 0..1: what the depth's network, and it alone, normalises its input with."""
+"""Channel statistics of the published images in 0..1, for the normalisation in the depth network only."""
 
 
 class Pair(nn.Module):
-    """A mask and a depth of one image, from two networks that share nothing.
+    """Predicts mask and depth from one image, with two networks that share no layers.
 
     Args:
-        width: channels W0 of the first stage of either network.
-        dropout: probability that a value is dropped after each unit of the mask's network.
+        width: channels W0 of the first stage of each network.
+        dropout: dropout probability after each unit of the mask network.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -39,10 +39,10 @@ class Pair(nn.Module):
         self.depth_net = _DepthNet(width)
 
     def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
-        """Mask and depth of `fg_bg`, (B, 1, H, W) each.
+        """Predict mask and depth, (B, 1, H, W) each.
 
         Args:
-            bg: (B, 3, H, W), not looked at: the published networks do not see it.
+            bg: (B, 3, H, W), unused, as in the published networks.
             fg_bg: (B, 3, H, W) float in 0..1.
 
         Raises:
@@ -52,7 +52,7 @@ class Pair(nn.Module):
         return Heads(mask=self.mask_net(fg_bg), depth=self.depth_net(fg_bg))
 
     def networks(self) -> Sequence[nn.Module]:
-        """The mask's and the depth's, which can be trained each in its own way."""
+        """The mask network and the depth network, which can have separate policies."""
         return self.mask_net, self.depth_net
 
 
@@ -69,7 +69,7 @@ class _MaskNet(nn.Module):
         self.residual6 = _unit(2 * width, 2 * width, 3, dropout)
         self.unused7 = _unit(2 * width, 2 * width, 3, dropout)
         self.head = nn.Conv2d(2 * width, 1, kernel_size=1, bias=False)
-        # No gradient ever reaches it, and DistributedDataParallel refuses parameters that wait for one in vain.
+        # It gets no gradient, and DistributedDataParallel refuses trainable parameters without one.
         self.unused7.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class _MaskNet(nn.Module):
         x = self.wide3x3(x) + self.wide1x1(x)  # (B, 2 W0, H, W)
         x = x + self.residual6(x)
         with torch.no_grad():
-            self.unused7(x)  # computed and thrown away as published, so that the network costs what it did
+            self.unused7(x)  # unused, as published; computed to keep the published cost
         logits: Tensor = self.head(x)
         return logits
 
@@ -129,7 +129,7 @@ class _DepthNet(nn.Module):
 
 
 class _Up(nn.Module):
-    """From 2 C channels to C at twice the size, joined with the encoder's C channels of that size."""
+    """Doubles the size from 2 C to C channels, and concatenates the encoder features with C channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What comes out of a network: what its heads give, and the mask and depth that their activations make of it.
+"""The outputs of a network: its heads, and mask and depth after their activations.
 
 Shapes: B images, H and W height and width in pixels.
 """
@@ -12,12 +12,12 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST_RANGE = 1e-6
-"""An image's depths that differ by less than this are stretched no further: a constant image becomes 0."""
+MIN_RANGE = 1e-6
+"""Minimum range of values that is scaled to 0..1; a constant image becomes 0."""
 
 
 class Heads(NamedTuple):
-    """What every family's `forward(bg, fg_bg)` returns, at the size of its inputs and before any activation."""
+    """The result of a family's `forward(bg, fg_bg)`, with the size of its inputs, before any activation."""
 
     mask: Tensor
     """(B, 1, H, W)"""
@@ -26,16 +26,16 @@ class Heads(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a built network returns, (B, 1, H, W) float32 each."""
+    """The result of a `Network`, (B, 1, H, W) float32 each."""
 
     mask: Tensor
-    """Probability that a pixel is foreground; with a linear activation, the head's output."""
+    """Probability of foreground; with a linear activation, the output of the head."""
     depth: Tensor
-    """To be compared with 0..1, far is 1; with a linear activation it is not clamped."""
+    """Depth in 0..1, far is 1; with a linear activation it is not clamped."""
     mask_logits: Tensor
-    """The mask's head before its activation: log-odds, for the losses that apply the sigmoid themselves."""
+    """Output of the mask head before its activation, for losses that apply the sigmoid themselves."""
     depth_logits: Tensor
-    """The depth's head before its activation, likewise."""
+    """Output of the depth head before its activation."""
 
     @classmethod
     def of(
@@ -46,7 +46,7 @@ class Prediction(NamedTuple):
         mask_activation: Literal["sigmoid", "linear"] = "sigmoid",
         depth_activation: Literal["linear", "sigmoid", "minmax"] = "linear",
     ) -> Self:
-        """Apply the activations to what the heads gave, (B, 1, H, W) of any floating type, in float32."""
+        """Apply the activations to the outputs of the heads, (B, 1, H, W) of any floating type, in float32."""
         mask_logits, depth_logits = mask_logits.float(), depth_logits.float()
         mask = torch.sigmoid(mask_logits) if mask_activation == "sigmoid" else mask_logits
         match depth_activation:
@@ -60,7 +60,7 @@ class Prediction(NamedTuple):
 
 
 def stretch(images: Tensor) -> Tensor:
-    """Each of (B, 1, H, W) images by itself, from its smallest to its largest value, to 0..1."""
+    """Scale each of (B, 1, H, W) images from its own range of values to 0..1."""
     low = images.amin(dim=(1, 2, 3), keepdim=True)
     high = images.amax(dim=(1, 2, 3), keepdim=True)
-    return (images - low) / (high - low).clamp(min=SMALLEST_RANGE)
+    return (images - low) / (high - low).clamp(min=MIN_RANGE)

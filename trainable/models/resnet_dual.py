@@ -1,7 +1,7 @@
-"""A residual encoder with a stem for each image, and two decoders, the depth's twice as wide as the mask's.
+"""A residual encoder with a stem for each image, and two decoders; that of the depth is twice as wide.
 
-As published, at width 32 with dropout 0.2: 3,165,170 parameters. Blocks are those of He et al. 2016, with dropout; the
-published dropout was active in evaluation too, which is an error and is not so here. The depth is not squashed.
+As published, at width 32 with dropout 0.2: 3,165,170 parameters. Blocks are those of He et al. 2016, with dropout. The
+published dropout was active in evaluation too, an error that is corrected here. The depth is linear.
 Shapes: B images, H and W height and width in pixels, W0 the width (channels of the stems).
 """
 
@@ -17,11 +17,11 @@ from trainable.models.sizes import require_multiple
 
 
 class ResNetDual(nn.Module):
-    """Two images in, mask and depth out, all at the same size.
+    """Predicts mask and depth from two images of the same size.
 
     Args:
-        width: channels W0 of either stem; the encoder's stages have 2, 4 and 8 times as many.
-        dropout: probability that a value is dropped after each stem's activation, and twice in each block.
+        width: channels W0 of each stem; the stages of the encoder have 2, 4 and 8 times as many.
+        dropout: dropout probability after the activation of each stem, and twice in each block.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -36,7 +36,7 @@ class ResNetDual(nn.Module):
         self.depth_decoder = _Decoder(width, features=4 * width)
 
     def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
-        """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
+        """Predict mask and depth, (B, 1, H, W) each, from two (B, 3, H, W) float images in 0..1.
 
         Raises:
             InputError: if H or W is not a multiple of 4.
@@ -69,7 +69,7 @@ def _layer(channels_in: int, channels_out: int, dropout: float, *, stride: int) 
 
 
 class _ResBlock(nn.Module):
-    """Two convolutions with dropout after each, a shortcut around them, and ReLU after their sum."""
+    """Two convolutions with dropout, a shortcut, and ReLU after the sum."""
 
     def __init__(self, channels_in: int, channels_out: int, dropout: float, *, stride: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _ResBlock(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """From (B, 8 W0, H/4, W/4) and the encoder's two outputs back to (B, 1, H, W), through `features` channels."""
+    """From (B, 8 W0, H/4, W/4) and the two encoder outputs to (B, 1, H, W), through `features` channels."""
 
     def __init__(self, width: int, features: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _Decoder(nn.Module):
 
 
 class _Up(nn.Module):
-    """Doubles the size, joins the encoder's output of that size, and convolves twice, without normalisation."""
+    """Doubles the size, concatenates the encoder output, and convolves twice without normalisation."""
 
     def __init__(self, channels_in: int, *, channels_skip: int, channels_out: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""ResUNet with one encoder and two decoders, one for the mask and one for the depth, and a shallow variant of it.
+"""ResUNet with one encoder and two decoders, for mask and depth, and a shallow variant.
 
 A U-Net (Ronneberger et al. 2015) whose encoder stages have a shortcut (He et al. 2016). As published, the deep one has
-11,033,922 parameters at width 32, and the lite one 2,634,882 at width 64. Both give the depth as it is, not squashed.
+11,033,922 parameters at width 32, and the lite one 2,634,882 at width 64. Both predict a linear depth.
 Shapes: B images, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
@@ -17,10 +17,10 @@ from trainable.models.sizes import require_multiple
 
 
 class ResUNet(nn.Module):
-    """Two images in, mask and depth out, all at the same size.
+    """Predicts mask and depth from two images of the same size.
 
     Args:
-        width: channels W0 of the first stage; the next ones have 2, 4, 8 and 16 times as many.
+        width: channels W0 of the first stage; the next stages have 2, 4, 8 and 16 times as many.
     """
 
     def __init__(self, width: int) -> None:
@@ -36,11 +36,11 @@ class ResUNet(nn.Module):
         self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
 
     def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
-        """Mask and depth of `fg_bg`.
+        """Predict mask and depth, (B, 1, H, W) each.
 
         Args:
             bg: (B, 3, H, W) float in 0..1, the background alone.
-            fg_bg: (B, 3, H, W) float in 0..1, the same background with the foreground in front of it.
+            fg_bg: (B, 3, H, W) float in 0..1, the same background with a foreground object.
 
         Raises:
             InputError: if H or W is not a multiple of 16.
@@ -58,10 +58,10 @@ class ResUNet(nn.Module):
 
 
 class ResUNetLite(nn.Module):
-    """The same with two stages instead of four: a smaller field of view, and little to compute away from full size.
+    """The same with two stages instead of four, and a smaller receptive field.
 
     Args:
-        width: channels W0 of the first stage; the next ones have 2 and 4 times as many.
+        width: channels W0 of the first stage; the next stages have 2 and 4 times as many.
     """
 
     def __init__(self, width: int) -> None:
@@ -75,7 +75,7 @@ class ResUNetLite(nn.Module):
         self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
 
     def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
-        """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
+        """Predict mask and depth, (B, 1, H, W) each, from two (B, 3, H, W) float images in 0..1.
 
         Raises:
             InputError: if H or W is not a multiple of 4.
@@ -91,7 +91,7 @@ class ResUNetLite(nn.Module):
 
 
 class _ResBlock(nn.Module):
-    """A double convolution with a 1 x 1 shortcut around it, and ReLU after their sum."""
+    """A double convolution with a 1 x 1 shortcut, and ReLU after the sum."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _ResBlock(nn.Module):
 
 
 class _UpBlock(nn.Module):
-    """Doubles the size, joins the encoder's output of that size, and convolves twice."""
+    """Doubles the size, concatenates the encoder output, and convolves twice."""
 
     def __init__(self, channels_in: int, channels_skip: int, channels_out: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class _UpBlock(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """From (B, 16 W0, H/16, W/16) and the encoder's four outputs back to (B, W0, H, W)."""
+    """From (B, 16 W0, H/16, W/16) and the four encoder outputs to (B, W0, H, W)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class _Decoder(nn.Module):
 
 
 class _LiteDecoder(nn.Module):
-    """From (B, 4 W0, H/4, W/4) and the encoder's two outputs back to (B, W0, H, W)."""
+    """From (B, 4 W0, H/4, W/4) and the two encoder outputs to (B, W0, H, W)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

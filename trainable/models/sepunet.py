@@ -1,8 +1,8 @@
 """A small U-Net of depthwise separable convolutions on grey images, with one encoder and two decoders.
 
-U-Net: Ronneberger et al. 2015; separable convolutions: Howard et al. 2017. At width 32 it has the 747,926 parameters
-that were published; the published program ran and counted one decoder twice, so that both heads saw the same features.
-The depth comes at half the size, as it is, not squashed, and is enlarged.
+U-Net: Ronneberger et al. 2015; separable convolutions: Howard et al. 2017. At width 32 it has the published 747,926
+parameters; the published program ran and counted one decoder twice, so that both heads had the same features. The depth
+is linear, predicted at half the size and enlarged.
 Shapes: B images, H and W height and width in pixels, W0 the width (channels of the first stage).
 """
 
@@ -18,10 +18,10 @@ from trainable.models.sizes import require_at_least
 
 
 class SepUNet(nn.Module):
-    """Two images in, mask and depth out, all at the same size.
+    """Predicts mask and depth from two images of the same size.
 
     Args:
-        width: channels W0 of the first stage; the next ones have 2, 4, 8 and 8 times as many.
+        width: channels W0 of the first stage; the next stages have 2, 4, 8 and 8 times as many.
         shared_decoder: run one decoder twice, as the published program did (513,206 parameters at width 32).
     """
 
@@ -38,7 +38,7 @@ class SepUNet(nn.Module):
         self.depth_head = _separable(width, 1, stride=2)
 
     def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
-        """Mask and depth of `fg_bg`, (B, 1, H, W) each, from two (B, 3, H, W) floats in 0..1.
+        """Predict mask and depth, (B, 1, H, W) each, from two (B, 3, H, W) float images in 0..1.
 
         Raises:
             InputError: if H or W is below 16.
@@ -58,12 +58,12 @@ class SepUNet(nn.Module):
 
 
 def _grey(image: Tensor) -> Tensor:
-    """Luma of (B, 3, H, W), as (B, 1, H, W), with the weights of ITU-R BT.601."""
+    """Luma of (B, 3, H, W) with the weights of ITU-R BT.601, (B, 1, H, W)."""
     return 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
 
 
 def _separable(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
-    """A 3 x 3 convolution of each channel by itself, then a 1 x 1 convolution over them."""
+    """A depthwise 3 x 3 convolution, then a 1 x 1 convolution."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_in, kernel_size=3, stride=stride, padding=1, groups=channels_in),
         nn.Conv2d(channels_in, channels_out, kernel_size=1),
@@ -71,23 +71,23 @@ def _separable(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Se
 
 
 def _halved(head: nn.Sequential, x: Tensor) -> Tensor:
-    """`head`, whose first convolution has a stride of 2, of (B, C, H, W): (B, 1, H/2, W/2), rounded up.
+    """Apply `head`, whose first convolution has stride 2, to (B, C, H, W): (B, 1, H/2, W/2), rounded up.
 
-    That convolution is left in float32: for want of a kernel, its backward pass in bf16 takes a CPU 14 times as long,
-    9.2 ms for 0.65 ms with 32 channels of 8 images at 64 px, on one thread of an AMD EPYC.
+    That convolution runs in float32, because its backward pass in bf16 has no fast kernel on a CPU: it takes 9.2 ms
+    instead of 0.65 ms with 32 channels of 8 images at 64 px, on one thread of an AMD EPYC.
     """
-    by_channel, across_channels = head
+    depthwise, pointwise = head
     if x.dtype == torch.bfloat16:
         with torch.autocast(x.device.type, enabled=False):
-            grouped = by_channel(x.float())
+            features = depthwise(x.float())
     else:
-        grouped = by_channel(x)
-    halved: Tensor = across_channels(grouped)
+        features = depthwise(x)
+    halved: Tensor = pointwise(features)
     return halved
 
 
 class _DoubleConv(nn.Sequential):
-    """Twice a separable convolution, batch normalisation and ReLU."""
+    """Two separable convolutions, each with batch normalisation and ReLU."""
 
     def __init__(self, channels_in: int, channels_between: int, channels_out: int) -> None:
         super().__init__(
@@ -101,7 +101,7 @@ class _DoubleConv(nn.Sequential):
 
 
 class _Decoder(nn.Module):
-    """From (B, 8 W0, H/16, W/16) and the encoder's other four outputs back to (B, W0, H, W)."""
+    """From (B, 8 W0, H/16, W/16) and the four other encoder outputs to (B, W0, H, W)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Decoder(nn.Module):
 
 
 def _join(x: Tensor, skip: Tensor) -> Tensor:
-    """`skip`, then `x` at twice its size, with zeros around it where halving had rounded down."""
+    """Concatenate `skip` and `x` at twice its size, zero-padded if halving had rounded down."""
     larger = enlarge(x)
     rows, columns = skip.shape[-2] - larger.shape[-2], skip.shape[-1] - larger.shape[-1]
     if rows or columns:

@@ -1,4 +1,4 @@
-"""The sizes of image that a family can take, and the sentence for those that it cannot.
+"""Checks of the image sizes that a family supports.
 
 Shapes: B images, H and W height and width in pixels.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def require_multiple(image: Tensor, multiple: int, *, family: str) -> None:
-    """Refuse (B, C, H, W) images that a family cannot halve as often as it does.
+    """Refuse (B, C, H, W) images whose sides are not multiples of `multiple`.
 
     Raises:
         InputError: if H or W is not a multiple of `multiple`.
@@ -25,7 +25,7 @@ def require_multiple(image: Tensor, multiple: int, *, family: str) -> None:
 
 
 def require_at_least(image: Tensor, smallest: int, *, family: str) -> None:
-    """Refuse (B, C, H, W) images that halving would leave with nothing.
+    """Refuse (B, C, H, W) images whose sides are below `smallest`.
 
     Raises:
         InputError: if H or W is below `smallest`.

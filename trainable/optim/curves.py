@@ -65,10 +65,10 @@ class Rule(Protocol):
     """The part of a policy after warm-up and hold, which differs between the policies."""
 
     def factor(self, step: int, epoch: int) -> float:
-        """Give the factor in (0, 1] of the peak learning rate."""
+        """Return the factor in (0, 1] of the peak learning rate."""
 
     def momentum(self, step: int, epoch: int) -> float | None:
-        """Give the momentum, or None to leave it alone."""
+        """Return the momentum, or None to keep it."""
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
         """Process the metrics of an epoch. The next one is `next_epoch`, whose first step is `next_step`."""
@@ -90,11 +90,11 @@ class Curve:
         self._momentum = momentum
 
     def factor(self, step: int, epoch: int) -> float:
-        """Give the factor in (0, 1] of the peak learning rate."""
+        """Return the factor in (0, 1] of the peak learning rate."""
         return self._factor(step, epoch)
 
     def momentum(self, step: int, epoch: int) -> float | None:
-        """Give the momentum, or None to leave it alone."""
+        """Return the momentum, or None to keep it."""
         return self._momentum(step, epoch) if self._momentum else None
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:

@@ -1,6 +1,6 @@
-"""The published projects as recipes: a YAML file each, which a user can read, copy and change.
+"""The published projects as recipes, each a YAML file that users can copy and change.
 
-A recipe is corrected by default. Its file lists the corrections; `faithful` undoes those that can be undone.
+A recipe is corrected by default. Its file lists the corrections; `faithful` reverts those that can be reverted.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ RECIPES = (
     "ramana-dnn",
     "monimoyd-unet",
 )
-"""Names, in the order in which they are shown and tried."""
+"""Names of the recipes, in the order in which they are shown and tried."""
 
 
 class Correction(Section):
-    """A published error that was corrected, or a way in which the recipe differs from what was published."""
+    """A corrected error of the publication, or another difference from it."""
 
     what: str
-    """What was published, in one or two sentences."""
+    """Description of what was published, in one or two sentences."""
     published: dict[str, Any] | None = None
-    """Values by dotted key of the recipe that reproduce it."""
+    """Values by dotted key that reproduce the publication."""
     because: str | None = None
-    """Why it cannot be, or need not be, reproduced."""
+    """Reason why it is not reproduced."""
 
     @model_validator(mode="after")
     def _has_one_outcome(self) -> Self:
@@ -50,16 +50,16 @@ class Correction(Section):
 
 
 class Evaluation(Section):
-    """How the project's own metric is computed."""
+    """How the metric of the project is computed."""
 
     on: Literal["probability", "logits"] = "probability"
-    """On the outputs of the heads after their activations, or before."""
+    """Whether to use the outputs of the heads after their activations, or before."""
     average: Literal["pictures", "batches"] = "images"
-    """Over all images and pixels, or over batches with equal weight."""
+    """Whether to average over all images and pixels, or over batches with equal weight."""
 
 
 class _File(Section):
-    """The keys of a recipe's file that are not sections of `TrialConfig`."""
+    """The keys of a recipe file that are not sections of `TrialConfig`."""
 
     name: str
     source: str
@@ -78,45 +78,45 @@ class _File(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A configuration with its origin."""
+    """A published configuration and its origin."""
 
     name: str
     source: str
-    """Whose it is, and where it was published."""
+    """Author and place of publication."""
     metric: str
-    """The project's own metric: 'none', 'ssim-accuracy', 'delta-rms' or 'iou-75'."""
+    """Metric of the project: 'none', 'ssim-accuracy', 'delta-rms' or 'iou-75'."""
     faithful: bool
-    """Whether the published errors are turned on in `config` and `evaluation`."""
+    """Whether `config` and `evaluation` have the published errors."""
     config: TrialConfig
     evaluation: Evaluation
     corrected: Sequence[Correction]
     text: str
-    """The file."""
+    """Content of the file."""
     file: str
-    """What to call the file in an error."""
+    """Description of the file for error messages."""
 
     def scaled(self, epochs: int) -> TrialConfig:
-        """The configuration for another number of epochs, with each policy's horizon scaled to them."""
+        """The configuration for another number of epochs, with the whole run as the horizon of each policy."""
         return _scaled(self.config, epochs)
 
 
 def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
-    """A recipe by its name, or from a file like those that `twinhead recipes NAME` prints.
+    """Load a recipe by name, or from a file in the format of `twinhead recipes NAME`.
 
     Args:
         name_or_path: one of `RECIPES`, or a YAML file.
-        faithful: whether to train as published, errors included; the file's own value when None.
+        faithful: whether to train as published, including errors; None for the value in the file.
 
     Raises:
-        InputError: if there is neither such a recipe nor such a file, or something in the file does not fit.
+        InputError: if there is no such recipe or file, or the file is invalid.
     """
     text, source = _text(name_or_path)
     values = parse_yaml(text, source)
     if not isinstance(values, Mapping):
         raise InputError(f"There is no recipe in {source}, which must hold keys such as 'name:'; correct it.")
-    own = {key: value for key, value in values.items() if key in _File.model_fields}
+    about = {key: value for key, value in values.items() if key in _File.model_fields}
     trial = {str(key): value for key, value in values.items() if key not in _File.model_fields}
-    file = build(_File, own, source=source)
+    file = build(_File, about, source=source)
     config = build(TrialConfig, trial, source=source)
     changed = {"config": config.model_dump(), "evaluation": file.evaluation.model_dump()}
     for correction in file.corrected:
@@ -139,7 +139,7 @@ def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
 
 
 def _text(name_or_path: str) -> tuple[str, str]:
-    """A recipe's file and how to name it."""
+    """The text of a recipe file, and its description for error messages."""
     if name_or_path in RECIPES:
         file = resources.files(__package__) / f"{name_or_path}.yaml"
         return file.read_text(encoding="utf-8"), f"the recipe '{name_or_path}'"
@@ -155,7 +155,7 @@ def _text(name_or_path: str) -> tuple[str, str]:
 
 
 def _change(values: dict[str, Any], key: str, value: Any, source: str) -> None:
-    """Set what lies at a dotted key: of the evaluation, or of the configuration."""
+    """Set the value at a dotted key of the evaluation or of the configuration."""
     *sections, leaf = key.split(".")
     node: Any = values if sections[:1] == ["evaluation"] else values["config"]
     for section in sections:
@@ -166,7 +166,7 @@ def _change(values: dict[str, Any], key: str, value: Any, source: str) -> None:
 
 
 def _scaled(config: TrialConfig, epochs: int) -> TrialConfig:
-    whole = {"horizon_epochs": None, "horizon_batches": None}
-    depth = config.depth_policy.model_copy(update=whole) if config.depth_policy else None
-    changes = {"policy": config.policy.model_copy(update=whole), "depth_policy": depth, "epochs": epochs}
+    no_horizon = {"horizon_epochs": None, "horizon_batches": None}
+    depth = config.depth_policy.model_copy(update=no_horizon) if config.depth_policy else None
+    changes = {"policy": config.policy.model_copy(update=no_horizon), "depth_policy": depth, "epochs": epochs}
     return config.model_copy(update=changes)

@@ -29,7 +29,7 @@ def test_a_value_is_what_it_looks_like(text: str, value: Any) -> None:
 @pytest.mark.parametrize("text", ["lr: 1\nname: sgd\nlr: 2", "{a: 1, 'lr': 1, lr: 2}", "b: [{lr: 1, lr: 1}]"])
 def test_a_key_is_there_once(text: str) -> None:
     """YAML's readers take the last one without a word, and the first was meant as well."""
-    with pytest.raises(InputError, match=r"at line \d, column \d+ of a test: the key 'lr' is there twice"):
+    with pytest.raises(InputError, match=r"at line \d, column \d+ of a test: the key 'lr' occurs twice"):
         parse_yaml(text, "a test")
 
 

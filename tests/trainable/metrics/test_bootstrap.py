@@ -139,7 +139,7 @@ def test_equal_tables_get_equal_intervals(monkeypatch: pytest.MonkeyPatch) -> No
     once = intervals(table(8))
     assert intervals(table(8)) == once
     assert intervals(table(8), seed=1) != once
-    monkeypatch.setattr(bootstrap, "WEIGHTS_AT_ONCE", 1000)
+    monkeypatch.setattr(bootstrap, "MAX_WEIGHTS", 1000)
     for name, interval in intervals(table(8)).items():
         assert (interval.low, interval.high) == pytest.approx((once[name].low, once[name].high), rel=1e-12)
 

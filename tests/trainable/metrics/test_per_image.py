@@ -54,7 +54,7 @@ def test_a_damaged_file_is_the_users_to_remove(tmp_path: Path, damage: str) -> N
     middle = len(whole) // 4
     altered = whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 20]) + whole[middle + 20 :]
     path.write_bytes({"empty": b"", "cut": whole[:200], "altered": altered}[damage])
-    with pytest.raises(InputError, match=r"figures\.npz' cannot be read .*; remove the file to have them measured"):
+    with pytest.raises(InputError, match=r"figures\.npz' cannot be read .*; remove the file to measure them"):
         ImageFigures.load(path)
 
 

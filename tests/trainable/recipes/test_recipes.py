@@ -230,7 +230,7 @@ def test_a_copy_can_be_changed(tmp_path: Path) -> None:
             r"'corrected.0' is .* must have either 'published' or 'because'",
         ),
         ("- 1\n", r"There is no recipe in '.*mine.yaml'"),
-        ("name: x\nname: y\n", r"line 2, column 1 of '.*mine.yaml': the key 'name' is there twice"),
+        ("name: x\nname: y\n", r"line 2, column 1 of '.*mine.yaml': the key 'name' occurs twice"),
         ("name: [\n", r"no valid YAML at line 2, column 1 of '.*mine.yaml'"),
         (
             "name: x\nsource: y\ncorrected: [{what: z, published: {model.wdth: 3}}]\n",

@@ -45,7 +45,7 @@ def profile(
 
     from search.recipes.trainings import changed
     from search.run.prepare import open_data
-    from trainable.evaluation.profiling import TRACED_STEPS, WARM_STEPS, profile_training
+    from trainable.evaluation.profiling import TRACED_STEPS, WARMUP_STEPS, profile_training
     from trainable.job import TrialData
     from trainable.loaders import read_part
     from trainable.recipes import load_recipe
@@ -59,7 +59,7 @@ def profile(
         with shown.bar("decoding", dataset.info.counts.samples, "samples") as move:
             for name in ("train", "val"):
                 read_part(config.data, part, name, lambda count: move(count, ""))
-        with shown.bar("measuring", WARM_STEPS + steps + TRACED_STEPS, "steps") as move:
+        with shown.bar("measuring", WARMUP_STEPS + steps + TRACED_STEPS, "steps") as move:
             measured = profile_training(
                 config,
                 part,

@@ -1,4 +1,4 @@
-"""Where a trial's pictures are changed: as its configuration asks, and where it is faster by default."""
+"""Device of the augmentation: as configured, and the faster one by default."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def config(**data: Any) -> TrialConfig:
 
 @pytest.mark.parametrize(("where", "kind"), [("auto", Augmenter), ("cpu", Augmenter), ("device", DeviceAugmenter)])
 def test_the_configuration_decides_where(where: str, kind: type, trial_data: TrialData) -> None:
-    """Both sides have the strengths that were asked for, and share what was drawn: the first batch is alike."""
+    """Both devices use the configured strengths and the same random draws: the first batch is alike."""
     asked = {"augment": {"hflip": 0.5, "rotate": 20.0, "erase": {"p": 0.5}, "in_evaluation": True}}
     loaders = [*training_loaders(config(augment_on=where, **asked), trial_data, ALONE)[:1]]
     loaders += [evaluation_loader(config(augment_on=where, **asked), trial_data, "val", ALONE)]
@@ -40,6 +40,6 @@ def test_the_configuration_decides_where(where: str, kind: type, trial_data: Tri
 
 
 def test_there_is_no_other_place() -> None:
-    """A typing error must not become a default."""
+    """A typo must not become the default."""
     with pytest.raises(InputError, match=r"data\.augment_on"):
         config(augment_on="gpu")

@@ -1,4 +1,4 @@
-"""What the trials of a search have in common, and how a process gets ready for its first."""
+"""Settings of the trials of a search, and the imports of a process before its first trial."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ print(frozen > 100_000, gc.get_freeze_count() == frozen)
 
 
 def test_who_only_speaks_of_trials_waits_for_neither_torch_nor_ray() -> None:
-    """Commands that look at a search, and the unpickling of a trial's function, would take seconds longer."""
+    """Commands that show a search, and unpickling the function of a trial, must not take seconds longer."""
     assert python(SPEAKS_OF_TRIALS).split() == []
 
 
 def test_a_process_gets_ready_once_and_looks_for_garbage_again() -> None:
-    """Without a collector, what a trial leaves in cycles would stay; what is frozen at each trial would, too."""
+    """After the imports the garbage collector runs again, and objects are frozen only once."""
     assert python(GETS_READY).split() == ["True"] * 5
 
 
 def python(code: str) -> str:
-    """What a new process prints."""
+    """Run `code` in a new process; return its output."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

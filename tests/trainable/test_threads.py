@@ -1,4 +1,4 @@
-"""How many threads a network gets: measured where it pays, fewer where more gain little, and in bounded time."""
+"""Number of threads: measured where it pays, limited where more gain little, in bounded time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Timed = Callable[[Callable[[int], float]], list[int]]
 
 @pytest.fixture(autouse=True)
 def _own_threads() -> Iterator[None]:
-    """The number of this process is left as it was."""
+    """The number of this process is restored."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -30,7 +30,7 @@ def _own_threads() -> Iterator[None]:
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
-    """Steps that take what a test says on a number of threads; gives the numbers of the steps that were taken."""
+    """Fake steps with given times by number of threads; returns the numbers of the steps taken."""
 
     def use(seconds: Callable[[int], float]) -> list[int]:
         steps: list[int] = []
@@ -49,7 +49,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
     ("limit", "counts"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])]
 )
 def test_numbers_of_threads_double_up_to_the_limit(limit: int, counts: list[int]) -> None:
-    """Each is a step to wait for."""
+    """Each is a step to measure."""
     assert thread_counts(limit) == counts
 
 
@@ -70,7 +70,7 @@ def test_more_threads_must_be_clearly_faster(seconds: dict[int, float], expected
 
 
 def test_a_busy_machine_gets_one_thread(timed: Timed) -> None:
-    """What more of them cost is what they are measured for."""
+    """The measurement must also cover the cost of more threads."""
     steps = timed(lambda count: 0.1 * count)
     found = use_fastest_threads(CONFIG, CPU, limit=2)
 
@@ -80,14 +80,14 @@ def test_a_busy_machine_gets_one_thread(timed: Timed) -> None:
 
 
 def test_an_idle_machine_gets_all_threads(timed: Timed) -> None:
-    """They are there to be used."""
+    """All CPUs of the limit can be used."""
     timed(lambda count: 0.1 / count)
 
     assert use_fastest_threads(CONFIG, CPU, limit=4).count == torch.get_num_threads() == 4
 
 
 def test_numbers_of_threads_take_turns_so_that_a_moment_of_load_does_not_decide(timed: Timed) -> None:
-    """Another process delays single steps: the median of steps in turn is what counts."""
+    """Other processes delay single steps, so the median of alternating steps decides."""
     taken = iter([0.1, 0.1, 9.0, 0.1, 0.2, 0.1, 9.0, 0.1, 0.2, 0.1, 0.2, 0.1])
     timed(lambda _: next(taken))
 
@@ -98,7 +98,7 @@ def test_numbers_of_threads_take_turns_so_that_a_moment_of_load_does_not_decide(
     ("device", "limit", "samples"), [("cpu", 1, None), ("cuda", 4, None), ("cpu", 4, 1), ("cpu", 4, 1000)]
 )
 def test_what_cannot_pay_is_not_measured(timed: Timed, device: str, limit: int, samples: int | None) -> None:
-    """A single core has no choice, a GPU does the work, and little work is done before it is measured."""
+    """A single core has no alternative, a GPU does the work, and short work ends before a measurement."""
     steps = timed(lambda count: 0.1 * count)
     found = use_fastest_threads(CONFIG, torch.device(device), limit=limit, samples=samples)
 
@@ -108,7 +108,7 @@ def test_what_cannot_pay_is_not_measured(timed: Timed, device: str, limit: int, 
 
 
 def test_a_slow_network_is_measured_in_bounded_time(timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step of minutes is taken twice on each number of threads, and not six times."""
+    """A step of minutes is taken twice with each number of threads, and not six times."""
     clock = iter(range(0, 100_000, 100))
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
     steps = timed(lambda count: 100.0 / count)
@@ -118,7 +118,7 @@ def test_a_slow_network_is_measured_in_bounded_time(timed: Timed, monkeypatch: p
 
 
 def test_a_real_network_is_measured_without_a_trace() -> None:
-    """The same seed gives the same weights, whether threads were measured before or not."""
+    """The same seed gives the same weights, with and without a measurement."""
     torch.manual_seed(3)
     before = torch.get_rng_state()
     found = use_fastest_threads(CONFIG, CPU, limit=2)

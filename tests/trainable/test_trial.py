@@ -1,4 +1,4 @@
-"""A trial in this process: repeatable, on the data that it was told of, and from the command line."""
+"""A trial in this process: it is repeatable, reads the expected data, and runs from the command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MEASURED = re.compile(r"second|^time_|^memory_")
 
 
 def curve_of(config: TrialConfig, data: TrialData, **options: Any) -> list[dict[str, float]]:
-    """All that is reported but times and memory."""
+    """The reported metrics without times and memory."""
     ends: list[EpochEnd] = []
 
     def report(end: EpochEnd, training: Training, val: Loader | None) -> None:
@@ -52,7 +52,7 @@ def curve_of(config: TrialConfig, data: TrialData, **options: Any) -> list[dict[
 
 
 def test_a_trial_repeats_itself(trial_data: TrialData, tmp_path: Path) -> None:
-    """A configuration and a data set decide the curve; precision 'auto' is decided once a search."""
+    """Configuration and data set determine the curve; precision 'auto' is resolved once per search."""
     automatic = config(model={"family": "debug", "width": 2})
     first, second = (resolve_for_trial(automatic, ALONE, measurements=tmp_path / "m.json") for _ in range(2))
     assert curve_of(first, trial_data) == curve_of(second, trial_data)
@@ -60,7 +60,7 @@ def test_a_trial_repeats_itself(trial_data: TrialData, tmp_path: Path) -> None:
 
 
 def test_a_trial_goes_on_from_a_checkpoint(trial_data: TrialData, tmp_path: Path) -> None:
-    """As after a crash: the rest is what it would have been."""
+    """After a crash, the remaining epochs are the same as without it."""
 
     def keep_first(end: EpochEnd, training: Training, val: Loader | None) -> None:
         if end.epoch == 1:
@@ -96,7 +96,7 @@ def notes_of(data: TrialData, resume_from: list[Path]) -> tuple[list[int], str]:
 def test_a_trial_goes_on_from_the_checkpoint_before_a_damaged_one(
     trial_data: TrialData, tmp_path: Path, name: str
 ) -> None:
-    """Or a wrong bit would cost all of its epochs, or pass into the network."""
+    """A wrong bit must neither cost all epochs nor get into the network."""
     first, second = saved_epochs(tmp_path, trial_data)
     (second / name).write_bytes((second / name).read_bytes()[:-1] + b"?")
 
@@ -110,7 +110,7 @@ def test_a_trial_goes_on_from_the_checkpoint_before_a_damaged_one(
 
 
 def test_a_trial_whose_checkpoints_are_all_damaged_starts_over(trial_data: TrialData, tmp_path: Path) -> None:
-    """It is as if it had none, and gives the same curve."""
+    """The trial starts over, with the same curve."""
     checkpoints = saved_epochs(tmp_path, trial_data)
     for directory in checkpoints:
         (directory / STATE).write_bytes(b"")
@@ -127,7 +127,7 @@ def test_a_trial_whose_checkpoints_are_all_damaged_starts_over(trial_data: Trial
 def test_a_trial_that_continues_keeps_the_precision_of_its_checkpoint(
     trial_data: TrialData, tmp_path: Path, precision: str
 ) -> None:
-    """On another machine, 'auto' may mean another one: half a curve in each is no trial."""
+    """On another machine 'auto' may resolve differently; a trial must not mix precisions."""
     directory = tmp_path / "checkpoint"
 
     def keep_first(end: EpochEnd, training: Training, val: Loader | None) -> None:
@@ -144,7 +144,7 @@ def test_a_trial_that_continues_keeps_the_precision_of_its_checkpoint(
 
 
 def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:
-    """It takes train + val as one split, and reports training losses alone."""
+    """It trains on train + val as one split, and reports training losses only."""
     data = TrialData(path=trial_data.path, fingerprint=trial_data.fingerprint, train="train+val", val=None)
     both, *_ = loaders.training_loaders(config(), data, ALONE)
     assert len(both.split) == 27
@@ -154,7 +154,7 @@ def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:
 
 
 def test_data_that_changed_is_refused(tmp_path: Path) -> None:
-    """Else half of a search would be on other pictures than the rest, even in a process that saw the old ones."""
+    """Trials of one search must read the same images, even in a process that cached the old ones."""
     path = tmp_path / "set"
     for seed in (1, 2):
         scenes = SceneSet(seed=seed, backgrounds=6, per_background=1, size=32)
@@ -172,7 +172,7 @@ def test_data_that_changed_is_refused(tmp_path: Path) -> None:
 def test_what_is_gone_is_no_failure_of_the_trial(
     scenes: Path, trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """A search waits for it; another configuration would have come to nothing as well."""
+    """The search waits for the environment, because another configuration would fail as well."""
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
     path, resume_from = scenes, list[Path]()
     if what == "data set":
@@ -190,7 +190,7 @@ def test_what_is_gone_is_no_failure_of_the_trial(
 def test_data_that_goes_while_it_is_read_is_no_failure_of_the_trial(
     scenes: Path, trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What does not fit into the cache is read in every epoch."""
+    """Samples that do not fit into the cache are read in every epoch."""
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TWINHEAD_CACHE_GB", "0")
     path = tmp_path / "set"
@@ -205,7 +205,7 @@ def test_data_that_goes_while_it_is_read_is_no_failure_of_the_trial(
 
 
 def test_a_part_without_samples_is_refused(trial_data: TrialData) -> None:
-    """Ten rooms may leave a split without any."""
+    """With ten rooms, a split may have no samples."""
     split = {"train": 0.5, "val": 0.5, "test": 0.0}
     nothing_left = config(data={"image_size": 16, "split": split})
     with pytest.raises(InputError, match=r"'test' .* has no samples"):
@@ -222,7 +222,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_trial_runs_from_the_command_line(trial_data: TrialData, tmp_path: Path) -> None:
-    """The way into a debugger, without Ray: a checkpoint is there at the end, of the configuration that was given."""
+    """For a debugger, without Ray: it writes a checkpoint of the given configuration."""
     done = command(trial_data.path, str(tmp_path / "out"), *SMALL, "optimizer.lr=1e-2")
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["epoch 1", "epoch 2"]
@@ -233,7 +233,7 @@ def test_a_trial_runs_from_the_command_line(trial_data: TrialData, tmp_path: Pat
 
 
 def test_a_setting_that_is_not_known_is_refused(trial_data: TrialData, tmp_path: Path) -> None:
-    """It would train the default under another name."""
+    """It would otherwise train the default under another name."""
     with pytest.raises(InputError, match=r"'optimizer\.rate' is not known; remove it from the command line"):
         trial.main(trial_data.path, str(tmp_path), "optimizer.rate=1")
     assert list(tmp_path.iterdir()) == []

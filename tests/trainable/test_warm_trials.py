@@ -1,4 +1,4 @@
-"""A trial that breaks off leaves its process as it was: the next one there is as by itself, and has all the memory."""
+"""An interrupted trial leaves no trace in its process: the next one has the same curve and all the memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainable.loop.state import DistributedContext, Training
 ALONE = DistributedContext(device=torch.device("cpu"))
 MEASURED = re.compile(r"second|^time_|^memory_")
 Break = Callable[[pytest.MonkeyPatch], dict[str, Any]]
-"""Sees to it that the next trial breaks off; what its configuration is to have for that."""
+"""Makes the next trial fail; returns the changes to its configuration."""
 
 
 def config(**sections: Any) -> TrialConfig:
@@ -35,7 +35,7 @@ def config(**sections: Any) -> TrialConfig:
 
 
 def curve(config: TrialConfig, data: TrialData, *, stopped: bool = False) -> list[dict[str, float]]:
-    """All that is reported but times and memory."""
+    """The reported metrics without times and memory."""
     metrics: list[dict[str, float]] = []
 
     def report(end: EpochEnd, training: Training, val: Loader | None) -> None:
@@ -49,12 +49,12 @@ def curve(config: TrialConfig, data: TrialData, *, stopped: bool = False) -> lis
 
 
 def tensors() -> int:
-    """How many there are that somebody holds."""
+    """The number of objects that are still referenced."""
     return sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects())
 
 
 def in_an_epoch(error: Exception) -> Break:
-    """The second step raises it, with gradients half made."""
+    """The second step raises an error, in the middle of a backward pass."""
 
     def broken(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         step, steps = loop.train_step, []
@@ -73,7 +73,7 @@ def in_an_epoch(error: Exception) -> Break:
 
 
 def out_of_memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Every piece of a batch is too much, down to a single sample."""
+    """Every piece of a batch is too large, down to a single sample."""
 
     def forward(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -99,7 +99,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_trial_that_breaks_off_leaves_no_trace(
     trial_data: TrialData, monkeypatch: pytest.MonkeyPatch, broken: Break, error: type[Exception]
 ) -> None:
-    """A search puts the next trial into the same process, with the error of this one maybe still about."""
+    """The next trial runs in the same process, while the error may still be referenced."""
     alone = curve(config(seed=1), trial_data)
     gc.collect()
     before = tensors()
@@ -113,7 +113,7 @@ def test_a_trial_that_breaks_off_leaves_no_trace(
 
 
 def test_a_trial_that_is_stopped_leaves_no_trace(trial_data: TrialData) -> None:
-    """That is how most trials of a search end."""
+    """Most trials of a search end this way."""
     alone = curve(config(seed=1), trial_data)
     gc.collect()
     before = tensors()

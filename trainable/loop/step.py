@@ -40,7 +40,7 @@ def train_step(
         training.micro_batches *= 2
         warn_out_of_memory(
             f"A batch of {len(batch)} samples ran out of memory; from now on, batches are computed in "
-            f"{training.micro_batches} pieces with accumulated gradients. "
+            f"{training.micro_batches} pieces, with the same effective batch size. "
             "A smaller data.batch_size or model.width avoids this.",
             context.device,
         )

@@ -77,11 +77,16 @@ class MetricSums:
         """
         sums = self._sums.cpu().numpy()
         if not sums[0]:
-            raise InputError(
-                "The number of images to be evaluated is 0, but must be at least 1; "
-                "give the split a larger share in data.split, or the data set more samples."
-            )
+            raise no_images_error()
         return {name: float(value) for name, value in metrics_of(sums).items()}
+
+
+def no_images_error() -> InputError:
+    """The error of metrics without images."""
+    return InputError(
+        "The number of images to be evaluated is 0, but must be at least 1; "
+        "give the split a larger share in data.split, or the data set more samples."
+    )
 
 
 def finite_mask(prediction: Prediction) -> Tensor:

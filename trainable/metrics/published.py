@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.errors import InputError
 from trainable.metrics.per_image import PUBLISHED, STATES, metrics_of
-from trainable.metrics.pooled import as_unit, finite_mask, image_errors, image_ious, image_states
+from trainable.metrics.pooled import as_unit, finite_mask, image_errors, image_ious, image_states, no_images_error
 
 if TYPE_CHECKING:
     from trainable.models.prediction import Prediction
@@ -90,10 +89,7 @@ class PublishedMetrics:
             InputError: if nothing was added.
         """
         if not self._batches:
-            raise InputError(
-                "The number of images to be evaluated is 0, but must be at least 1; "
-                "give the split a larger share in data.split, or the data set more samples."
-            )
+            raise no_images_error()
         sums = torch.stack(self._batches).cpu().numpy()
         metrics = metrics_of(sums if self._average == "batches" else sums.sum(axis=0, keepdims=True))
         return {name: float(metrics[name].mean()) for names in PUBLISHED_METRICS.values() for name in names}

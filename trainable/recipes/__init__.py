@@ -54,7 +54,7 @@ class Evaluation(Section):
 
     on: Literal["probability", "logits"] = "probability"
     """Whether to use the outputs of the heads after their activations, or before."""
-    average: Literal["pictures", "batches"] = "images"
+    average: Literal["pictures", "batches"] = "pictures"
     """Whether to average over all images and pixels, or over batches with equal weight."""
 
 

@@ -1,4 +1,4 @@
-"""The configuration: what cannot be trained is refused when it is built, in a sentence that a user can act on."""
+"""The configuration: invalid values are refused on construction, with an error that a user can act on."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def trial(values: dict[str, Any]) -> TrialConfig:
     ],
 )
 def test_what_is_out_of_bounds_is_refused(key: str, value: object) -> None:
-    """It is found before the search starts, not in the trial that draws it; the sentence says key, value and place."""
+    """It is found before the search starts; the error names the key, the value and the file."""
     with pytest.raises(InputError) as caught:
         trial(nested(key, value))
     sentence = str(caught.value)
@@ -92,7 +92,7 @@ def test_numbers_are_finite(key: str, value: float) -> None:
     ],
 )
 def test_types_are_strict(key: str, value: object) -> None:
-    """What is silently converted is a typo that runs for a night."""
+    """A silently converted value is a typo that costs a night of training."""
     with pytest.raises(InputError, match=f"'{key}'"):
         trial(nested(key, value))
 
@@ -113,7 +113,7 @@ def test_a_whole_number_is_a_number() -> None:
     ],
 )
 def test_unknown_keys_are_refused(key: str, known: str) -> None:
-    """A misspelt key would leave the default in place without a word; beside the others one sees what was meant."""
+    """A misspelt key would silently keep the default; the list of known keys shows the intended one."""
     with pytest.raises(InputError) as caught:
         trial(nested(key, 1))
     said = str(caught.value)
@@ -122,7 +122,7 @@ def test_unknown_keys_are_refused(key: str, known: str) -> None:
 
 
 def test_a_section_is_not_shown_whole() -> None:
-    """What is wrong with it would be lost among six hundred characters."""
+    """The problem would get lost among six hundred characters."""
     with pytest.raises(InputError) as caught:
         trial({"loss": {"mask": dict.fromkeys(("bce", "dice", "l1", "ssim", "edge", "mse", "rmse", "huber"), 0.0)}})
     assert str(caught.value).startswith("The section 'loss' must give the mask head at least one loss")
@@ -141,13 +141,13 @@ def test_nesterov_needs_momentum() -> None:
     ("head", "weights"), [("mask", {"bce": 0}), ("depth", {"l1": 0.0}), ("mask", {"bce": 0, "dice": 0, "l1": 0})]
 )
 def test_both_heads_are_trained(head: str, weights: dict[str, float]) -> None:
-    """A head without a loss keeps its random weights, and the score counts it all the same."""
+    """A head without a loss keeps its random weights but counts in the score."""
     with pytest.raises(InputError, match=f"the {head} head at least one loss"):
         trial({"loss": {head: weights}})
 
 
 def test_shares_add_up_to_1() -> None:
-    """What is left over would be trained and tested on by nobody."""
+    """The remaining samples would be unused."""
     with pytest.raises(InputError, match=r"'data\.split' is .* add up to 1, not to 0\.9"):
         trial({"data": {"split": {"train": 0.6, "val": 0.15, "test": 0.15}}})
     config = build(DataConfig, {"split": {"train": 0.7, "val": 0.2, "test": 0.1}}, source="here")
@@ -155,7 +155,7 @@ def test_shares_add_up_to_1() -> None:
 
 
 def test_a_configuration_cannot_be_changed() -> None:
-    """It was valid when it was built, and is shared."""
+    """A validated configuration is shared, so it must not change."""
     config = TrialConfig()
     with pytest.raises(ValidationError, match="frozen"):
         config.epochs = 3  # type: ignore[misc]

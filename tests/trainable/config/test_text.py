@@ -1,4 +1,4 @@
-"""The YAML that people write: what it means to us where YAML's own rules would surprise them."""
+"""YAML as users write it, where YAML's own rules would surprise them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def test_a_value_is_what_it_looks_like(text: str, value: Any) -> None:
 
 @pytest.mark.parametrize("text", ["lr: 1\nname: sgd\nlr: 2", "{a: 1, 'lr': 1, lr: 2}", "b: [{lr: 1, lr: 1}]"])
 def test_a_key_is_there_once(text: str) -> None:
-    """YAML's readers take the last one without a word, and the first was meant as well."""
+    """YAML parsers silently keep the last one."""
     with pytest.raises(InputError, match=r"at line \d, column \d+ of a test: the key 'lr' occurs twice"):
         parse_yaml(text, "a test")
 
 
 def test_a_key_is_a_plain_value() -> None:
-    """A list as a key is a slip of brackets, and no reason for a traceback."""
+    """A list as a key is a typo, and must not end in a traceback."""
     with pytest.raises(InputError, match="found unhashable key"):
         parse_yaml("{[a]: 1}", "a test")
 
 
 def test_a_file_holds_sections(tmp_path: Path) -> None:
-    """An empty file leaves everything to the defaults; a list says nothing that could be used."""
+    """An empty file means defaults only; a list cannot be used."""
     file = tmp_path / "some.yaml"
     file.write_text("# nothing yet\n")
     assert read_yaml(file, "spec") == {}
@@ -51,13 +51,13 @@ def test_a_file_holds_sections(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """With what it was taken for."""
+    """The error names the kind of file."""
     with pytest.raises(InputError, match=r"The spec '.*none.yaml' cannot be read \(.*No such file"):
         read_yaml(tmp_path / "none.yaml", "spec")
 
 
 def test_places_are_those_of_keys_and_values() -> None:
-    """An editor jumps there: lines and columns count from 1, whatever the style; items of lists have places too."""
+    """For editors: lines and columns count from 1, in all styles; items of lists have places too."""
     found = places("# first\nmodel:\n  width: {choices: [8,\n    16]}\non: 1\n")
 
     assert found["model", "width"] == (Place(line=3, column=3), Place(line=3, column=10))
@@ -66,7 +66,7 @@ def test_places_are_those_of_keys_and_values() -> None:
 
 
 def test_what_a_merge_brings_has_the_place_where_it_was_written() -> None:
-    """What replaces it has its own; an anchor within itself ends."""
+    """An override has its own place; an anchor within itself ends the recursion."""
     found = places("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: &c [*c]\n")
 
     assert found["b", "x"][1] == Place(line=2, column=16)
@@ -88,7 +88,7 @@ def test_what_a_merge_brings_has_the_place_where_it_was_written() -> None:
     ],
 )
 def test_a_number_with_a_comma_is_refused(text: str, said: str) -> None:
-    """YAML takes it for text, two items or two keys: half of the world's people write their numbers so."""
+    """YAML reads it as text, two items or two keys, and many countries use the decimal comma."""
     with pytest.raises(YamlError) as caught:
         parse_yaml(text, "--set k")
     assert said in str(caught.value)

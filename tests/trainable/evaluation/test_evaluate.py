@@ -1,4 +1,4 @@
-"""The evaluation of a checkpoint and of the baselines, against the same worked out by hand in numpy."""
+"""Evaluation of a checkpoint and of the baselines, compared with a numpy reference."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def planes(samples: list[Sample], name: str) -> np.ndarray:
 
 
 def test_a_checkpoint_is_measured_as_by_hand(trial_data: TrialData, saved: Path) -> None:
-    """The number in the hand-over is what it says: this network, this part, at the size that it was trained at."""
+    """The exported metrics belong to this network, this part and its image size."""
     samples = samples_of("test", trial_data)
     assert len(samples) > 5
     model, _ = checkpoint.load_model(saved)
@@ -84,7 +84,7 @@ def test_a_checkpoint_is_measured_as_by_hand(trial_data: TrialData, saved: Path)
 
 
 def test_each_part_is_its_own(trial_data: TrialData, saved: Path) -> None:
-    """A test score that was taken on val would be the one that the search has chosen by."""
+    """A test score computed on val would be the score that the search has optimised."""
     val, test, both = (evaluate_checkpoint(saved, trial_data, part, device=CPU) for part in ("val", "test", "val+test"))
     assert val["score"] != test["score"]
     counts = [len(samples_of(part, trial_data)) for part in ("val", "test")]
@@ -92,16 +92,16 @@ def test_each_part_is_its_own(trial_data: TrialData, saved: Path) -> None:
     assert both["depth_mae"] == pytest.approx(pooled)
 
 
-def test_pictures_are_written_where_they_are_asked_for(trial_data: TrialData, saved: Path, tmp_path: Path) -> None:
-    """Numbers alone hide a mask that is upside down."""
+def test_images_are_written_where_they_are_asked_for(trial_data: TrialData, saved: Path, tmp_path: Path) -> None:
+    """Metrics do not show a mask that is upside down."""
     evaluate_checkpoint(saved, trial_data, "test", device=CPU, grid=tmp_path / "grid.png")
     grid = cv2.imread(str(tmp_path / "grid.png"))
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
     assert grid.shape[1] > grid.shape[0] > 4 * 100  # six columns, four rows
 
 
-def test_figures_of_pictures_are_the_metrics_of_the_whole(trial_data: TrialData, saved: Path) -> None:
-    """A comparison's intervals are around what a training reports, by our metrics and by the projects' own."""
+def test_figures_of_images_are_the_metrics_of_the_whole(trial_data: TrialData, saved: Path) -> None:
+    """The intervals of a comparison contain the metrics that a training reports, also the published ones."""
     table = evaluate_images(saved, trial_data, "val+test", device=CPU)
     samples = [*samples_of("val", trial_data), *samples_of("test", trial_data)]
     assert table.bg_ids == tuple(sample.bg_id for sample in samples)
@@ -113,8 +113,8 @@ def test_figures_of_pictures_are_the_metrics_of_the_whole(trial_data: TrialData,
         assert own == pytest.approx({name: found[name] for name in names}, rel=1e-12)
 
 
-def test_figures_of_pictures_are_in_storage_order(trial_data: TrialData, saved: Path) -> None:
-    """Each row is that of its own background: a picture's figures do not depend on the pictures beside it."""
+def test_figures_of_images_are_in_storage_order(trial_data: TrialData, saved: Path) -> None:
+    """The measurements of an image do not depend on the other images of its batch."""
     both, test = (evaluate_images(saved, trial_data, part, device=CPU) for part in ("val+test", "test"))
     assert len(test.bg_ids) < len(both.bg_ids)
     assert both.bg_ids[-len(test.bg_ids) :] == test.bg_ids
@@ -122,10 +122,10 @@ def test_figures_of_pictures_are_in_storage_order(trial_data: TrialData, saved: 
     assert len(np.unique(test.states[:, 1])) == len(test.bg_ids)  # else any order would do
 
 
-def test_networks_are_compared_on_unchanged_pictures(
+def test_networks_are_compared_on_unchanged_images(
     trial_data: TrialData, saved: Path, save_warmed: Callable[[TrialConfig], Path]
 ) -> None:
-    """A published error changed the test pictures too; a table of comparison has one set for all."""
+    """A published error augmented the test images; a comparison uses the same images for all networks."""
     values = CONFIG.model_dump()
     values["data"]["augment"]["in_evaluation"] = True
     changed = save_warmed(build(TrialConfig, values, source="the test"))
@@ -136,7 +136,7 @@ def test_networks_are_compared_on_unchanged_pictures(
 def test_a_network_that_drops_in_evaluation_is_measured_alike_each_time(
     trial_data: TrialData, save_warmed: Callable[[TrialConfig], Path]
 ) -> None:
-    """Dropout that stays on is a published error; the figures are to be those of the report all the same."""
+    """Dropout in evaluation is a published error; its metrics must be repeatable all the same."""
     values = CONFIG.model_dump() | {
         "model": {"family": "resnet-dual", "width": 4, "dropout": 0.2, "eval_mode": "dropout", "precision": "fp32"}
     }
@@ -152,7 +152,7 @@ def test_a_network_that_drops_in_evaluation_is_measured_alike_each_time(
 def test_published_figures_are_of_batches_as_in_training(
     trial_data: TrialData, save_warmed: Callable[[TrialConfig], Path]
 ) -> None:
-    """The published errors: of raw outputs, and the mean of what each batch comes to."""
+    """The published errors: raw outputs, and a mean over batches."""
     values = CONFIG.model_dump()
     values["data"]["batch_size"] = 4
     directory = save_warmed(build(TrialConfig, values, source="the test"))
@@ -171,7 +171,7 @@ def test_published_figures_are_of_batches_as_in_training(
 
 
 def test_recipes_are_measured_by_their_projects_metrics(trial_data: TrialData, saved: Path) -> None:
-    """Two of the projects had no metric, and nothing is made up for them."""
+    """Two of the projects published no metric."""
     own = {"birender": ("ssim90_mask", "ssim50_depth"), "monimoyd": ("iou75_mask",), "raguram": (), "divyansh": ()}
     for name in RECIPES:
         metric, project = load_recipe(name).metric, name.partition("-")[0]
@@ -180,14 +180,14 @@ def test_recipes_are_measured_by_their_projects_metrics(trial_data: TrialData, s
 
 
 def test_other_data_than_was_asked_for_is_refused(trial_data: TrialData, saved: Path) -> None:
-    """The score would stand in a report beside the wrong data set's name."""
+    """The metrics would otherwise be reported for the wrong data set."""
     other = TrialData(path=trial_data.path, fingerprint="f" * 64)
     with pytest.raises(InputError, match="has the fingerprint"):
         evaluate_checkpoint(saved, other, "test", device=CPU)
 
 
 def test_baselines_are_fitted_on_train_and_measured_on_the_part(trial_data: TrialData) -> None:
-    """They are what the network has to beat, so they must not have seen the part either."""
+    """Baselines must not be fitted to the part that they are evaluated on."""
     measured = evaluate_baselines_on(CONFIG.data, trial_data, "test")
     train, test = (samples_of(part, trial_data) for part in ("train", "test"))
     error = planes(train, "depth").mean(axis=0) - planes(test, "depth")

@@ -1,4 +1,4 @@
-"""How long a network takes: measured once, remembered, and without a trace in what comes after."""
+"""Latency of a network: measured once, stored, and without side effects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def memory(tmp_path: Path) -> Path:
 
 
 def test_it_is_measured_once(memory: Path) -> None:
-    """A verdict that changes from trial to trial of one network would teach the searcher nothing."""
+    """A constraint that changes between trials of one network would mislead the searcher."""
     taken = ms_per_picture(CONFIG, CPU, memory)
     [key] = json.loads(memory.read_text())
     memory.write_text(json.dumps({key: 123.0}))
@@ -32,7 +32,7 @@ def test_it_is_measured_once(memory: Path) -> None:
 
 
 def test_each_network_has_its_own(memory: Path) -> None:
-    """Of other width, and on pictures of other size."""
+    """A network of another width, and images of another size."""
     wider = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"width": 4})})
     larger = CONFIG.model_copy(update={"data": DataConfig(image_size=64)})
     for config in (CONFIG, wider, larger):
@@ -42,7 +42,7 @@ def test_each_network_has_its_own(memory: Path) -> None:
 
 
 def test_a_time_of_a_busy_machine_is_not_remembered_beyond_its_search(memory: Path) -> None:
-    """Another search measures again, and its file has the precisions, too."""
+    """Another search measures again; its file also contains the precisions."""
     memory.write_text(json.dumps({"another": 1.0}))
     taken = ms_per_picture(CONFIG, CPU, memory)
     [key] = json.loads(memory.read_text()).keys() - {"another"}
@@ -52,7 +52,7 @@ def test_a_time_of_a_busy_machine_is_not_remembered_beyond_its_search(memory: Pa
 
 
 def test_a_damaged_memory_is_measured_anew(memory: Path) -> None:
-    """Such a file is no reason for a trial to fail."""
+    """An invalid file must not fail a trial."""
     memory.write_text('{"a": ')
 
     assert ms_per_picture(CONFIG, CPU, memory) > 0

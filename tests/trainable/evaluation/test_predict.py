@@ -1,4 +1,4 @@
-"""Prediction from files: three pictures of the input's size, the same as the evaluation sees, or one clear sentence."""
+"""Prediction from files: outputs of the input's size that equal the evaluation's, or one clear error."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-def test_three_pictures_of_the_inputs_size(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    """They are laid over the input, which is rarely square and never of the model's size."""
+def test_three_images_of_the_inputs_size(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Users overlay them on the input, which rarely has the shape of the model's input."""
     out = tmp_path / "new" / "out"
     written = predict_files(saved, *pair, out)
     assert written == [out / "mask.png", out / "depth.png", out / "overlay.png"]
@@ -69,7 +69,7 @@ def test_three_pictures_of_the_inputs_size(saved: Path, pair: tuple[Path, Path],
 def test_a_threshold_makes_the_mask_binary(
     saved: Path, pair: tuple[Path, Path], tmp_path: Path, threshold: float
 ) -> None:
-    """What cuts an object out needs 0 and 255, where the probability reaches the threshold; depth does not change."""
+    """With a threshold the mask is 0 or 255; the depth does not change."""
     plain, binary = tmp_path / "plain", tmp_path / "binary"
     predict_files(saved, *pair, plain)
     predict_files(saved, *pair, binary, threshold=threshold)
@@ -82,7 +82,7 @@ def test_a_threshold_makes_the_mask_binary(
 def test_a_threshold_that_is_no_probability_is_refused(
     saved: Path, pair: tuple[Path, Path], tmp_path: Path, threshold: float
 ) -> None:
-    """A grey level is easily given in its place."""
+    """Users may pass a grey level instead."""
     with pytest.raises(InputError, match=r"'--threshold' is .*, but must be a probability from 0 to 1"):
         predict_files(saved, *pair, tmp_path / "out", threshold=threshold)
     assert not (tmp_path / "out").exists()
@@ -91,7 +91,7 @@ def test_a_threshold_that_is_no_probability_is_refused(
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_photographs_are_predicted_upright(saved: Path, tmp_path: Path, form: str, orientation: int) -> None:
-    """As Pillow shows them: a phone held upright must not give a prediction that lies on its side."""
+    """EXIF orientation is applied, as Pillow does: the prediction of an upright photograph is upright."""
     exif, paths = Image.Exif(), []
     exif[0x0112] = orientation
     for name, seed in (("bg", 0), ("fg_bg", 1)):
@@ -105,15 +105,15 @@ def test_photographs_are_predicted_upright(saved: Path, tmp_path: Path, form: st
     np.testing.assert_array_equal(depth, expected[1])
 
 
-def test_the_two_pictures_have_their_places(saved: Path) -> None:
-    """A background taken for the foreground would give a mask of something that is not there."""
+def test_the_two_images_have_their_places(saved: Path) -> None:
+    """With swapped inputs, the mask would show an object that does not exist."""
     mask, _ = predict_pixels(saved, photo(0), photo(1))
     swapped, _ = predict_pixels(saved, photo(1), photo(0))
     assert not np.array_equal(mask, swapped)
 
 
 def test_a_stored_sample_is_predicted_as_the_evaluation_does(saved: Path, trial_data: TrialData) -> None:
-    """What a user gets from files must be as good as the score that was measured from the data set."""
+    """A prediction from files must be as good as the score measured on the data set."""
     model, origin = checkpoint.load_model(saved)
     context = DistributedContext(device=torch.device("cpu"))
     (batch,) = evaluation_loader(origin.config, trial_data, "test", context).epoch(0)
@@ -134,8 +134,8 @@ def test_planes_as_pixels_are_clipped_not_wrapped() -> None:
     assert mask.tolist() == [[[0, 69, 128, 186, 255, 255]]]
 
 
-def test_pictures_of_two_sizes_are_refused(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    """Their pixels do not lie on each other."""
+def test_images_of_two_sizes_are_refused(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Their pixels do not correspond."""
     pair[0].write_bytes(encode_png(photo(0, height=41)))
     with pytest.raises(InputError, match="are 70 × 41 and 70 × 40 pixels; give two of the same size"):
         predict_files(saved, *pair, tmp_path / "out")
@@ -144,10 +144,10 @@ def test_pictures_of_two_sizes_are_refused(saved: Path, pair: tuple[Path, Path],
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("content", [None, b"", b"no image", encode_png(photo(0))[:500]])
-def test_what_is_no_picture_is_refused(
+def test_what_is_no_image_is_refused(
     saved: Path, pair: tuple[Path, Path], tmp_path: Path, which: int, content: bytes | None
 ) -> None:
-    """The sentence says which of the two files it is."""
+    """The error names the file."""
     if content is None:
         pair[which].unlink()
     else:
@@ -157,20 +157,20 @@ def test_what_is_no_picture_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_directory_is_no_picture(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
-    """A folder of pictures is easily given in place of one."""
+def test_a_directory_is_no_image(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Users may pass a directory of images."""
     with pytest.raises(InputError, match="Is a directory"):
         predict_files(saved, tmp_path, pair[1], tmp_path / "out")
 
 
 def test_a_place_that_cannot_be_written_is_refused(saved: Path, pair: tuple[Path, Path]) -> None:
-    """Here the place for the directory is taken by a file."""
+    """A file blocks the output directory."""
     with pytest.raises(InputError, match=f"'{pair[0]}'.*give another directory"):
         predict_files(saved, *pair, pair[0])
     assert cv2.imread(str(pair[0])).shape == (40, 70, 3)
 
 
 def test_a_directory_without_a_checkpoint_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    """The directory above or below it is easily given."""
+    """Users may pass a parent or child directory instead."""
     with pytest.raises(InputError, match="give a directory made by 'twinhead best'"):
         predict_files(tmp_path, *pair, tmp_path / "out")

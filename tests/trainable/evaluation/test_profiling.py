@@ -1,4 +1,4 @@
-"""What a profile says of a training: where its time goes, and what it costs."""
+"""The profile of a training: its time by phase and its cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def config(**model: object) -> TrialConfig:
 
 
 def test_a_profile_tells_where_an_epoch_goes(trial_data: TrialData, tmp_path: Path) -> None:
-    """Who sees what a training waits for knows what to change; and its trace must open in a viewer."""
+    """The phases show what to change, and the trace must open in a viewer."""
     done: list[int] = []
     trace = tmp_path / "new" / "debug.pt.trace.json"
     measured = profile_training(config(), trial_data, trace, device=CPU, steps=40, on_step=done.append)
@@ -41,7 +41,7 @@ def test_a_profile_tells_where_an_epoch_goes(trial_data: TrialData, tmp_path: Pa
 
 
 def test_a_profile_says_what_auto_chose(trial_data: TrialData, tmp_path: Path) -> None:
-    """The choice and its figures belong together."""
+    """The reported precision must be the one that its measurements imply."""
     measured = profile_training(config(precision="auto"), trial_data, tmp_path / "t.json", device=CPU, steps=1)
 
     assert measured.precision == faster_precision(

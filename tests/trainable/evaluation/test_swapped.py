@@ -32,12 +32,12 @@ def test_swapped_scenes_are_recognised(pairs: list[tuple[Pixels, Pixels]]) -> No
 
 
 def test_scenes_in_the_right_order_do_not_look_swapped(pairs: list[tuple[Pixels, Pixels]]) -> None:
-    """A warning that is mostly wrong is not read."""
+    """Users ignore a warning that is mostly wrong."""
     assert not any(look_swapped(bg, fg_bg) for bg, fg_bg in pairs)
 
 
 def test_the_score_changes_its_sign_with_the_order(pairs: list[tuple[Pixels, Pixels]]) -> None:
-    """Neither place is favoured."""
+    """The order of the inputs makes no difference."""
     for bg, fg_bg in pairs:
         right, swapped = outline_score(bg, fg_bg), outline_score(fg_bg, bg)
         assert right is not None
@@ -47,7 +47,7 @@ def test_the_score_changes_its_sign_with_the_order(pairs: list[tuple[Pixels, Pix
 
 @pytest.mark.parametrize("gain", [0.8, 1.1])
 def test_another_exposure_changes_little(pairs: list[tuple[Pixels, Pixels]], gain: float) -> None:
-    """Cameras set it anew when somebody enters: the whole photograph differs then."""
+    """Automatic exposure changes the whole photograph when a person enters."""
     brighter = [(bg, np.clip(fg_bg * gain, 0, 255).astype(np.uint8)) for bg, fg_bg in pairs]
 
     assert sum(look_swapped(fg_bg, bg) for bg, fg_bg in brighter) >= 0.85 * SCENES
@@ -67,7 +67,7 @@ def test_photographs_that_do_not_differ_say_nothing() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 9, 3), (7, 7, 3), (40, 3, 3)])
 def test_tiny_photographs_say_nothing(shape: tuple[int, int, int]) -> None:
-    """Whatever their size, a prediction does not fail for the warning's sake."""
+    """The check must not fail a prediction for images of any size."""
     rng = np.random.default_rng(0)
     first, second = (rng.integers(0, 256, shape, np.uint8) for _ in range(2))
 
@@ -75,7 +75,7 @@ def test_tiny_photographs_say_nothing(shape: tuple[int, int, int]) -> None:
 
 
 def test_large_photographs_are_judged_as_small_ones(pairs: list[tuple[Pixels, Pixels]]) -> None:
-    """A phone's have 12 million pixels."""
+    """Photographs of a phone have 12 million pixels."""
     for bg, fg_bg in pairs[:3]:
         larger = [resize_to(photo, 1200, 1200) for photo in (bg, fg_bg)]
         reduced = [resize_to(photo, 224, 224) for photo in larger]
@@ -86,7 +86,7 @@ def test_large_photographs_are_judged_as_small_ones(pairs: list[tuple[Pixels, Pi
 def test_real_pairs_are_told_apart() -> None:
     """Every tenth of those that the rates were measured on, and all that people published."""
     if "TWINHEAD_REAL" not in os.environ:
-        pytest.skip("TWINHEAD_REAL does not name a folder with published pictures")
+        pytest.skip("TWINHEAD_REAL does not name a folder with published images")
     root = Path(os.environ["TWINHEAD_REAL"])
     with (root / "index_quads.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))

@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back bit for bit, and what is damaged, foreign or hostile is refused."""
+"""Checkpoints: they round-trip bit for bit, and damaged, foreign or hostile ones are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def config(width: int = 2) -> TrialConfig:
 
 
 def network(width: int = 2) -> nn.Module:
-    """Channels-last, as in training, and its batch norms have seen something."""
+    """Channels-last, as in training, with non-trivial batch-norm statistics."""
     torch.manual_seed(0)
     model = build_model(config(width).model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     photo = torch.rand(2, 3, 32, 32)
@@ -49,7 +49,7 @@ def saved(directory: Path, width: int = 2) -> Path:
 
 
 def test_weights_and_origin_come_back_bit_for_bit(tmp_path: Path) -> None:
-    """What is handed over must be what was measured: weights, batch-norm statistics, and how it was trained."""
+    """An exported network must be the measured one: weights, batch-norm statistics, and configuration."""
     original = network()
     found, origin = checkpoint.load_model(saved(tmp_path / "a" / "b"))
     wanted = original.state_dict()
@@ -75,14 +75,14 @@ def test_a_channels_last_network_survives(tmp_path: Path) -> None:
 
 
 def test_state_comes_back(tmp_path: Path) -> None:
-    """A resumed trial needs the optimizer's momenta and the place in the run."""
+    """A resumed trial needs the optimizer's moments and its position in the run."""
     state = checkpoint.load_state(saved(tmp_path))
     assert state["epoch"] == 7
     assert torch.equal(state["momenta"][0], torch.ones(3))
 
 
 def test_a_finished_trial_has_no_state(tmp_path: Path) -> None:
-    """It is removed at the end, being twice as large as the weights."""
+    """The state is removed at the end, because it is twice as large as the weights."""
     (saved(tmp_path) / STATE).unlink()
     with pytest.raises(InputError, match=f"no '.*{STATE}' to resume from; start the trial again"):
         checkpoint.load_state(tmp_path)
@@ -137,14 +137,14 @@ def garble(path: Path) -> None:
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG, STATE])
 @pytest.mark.parametrize("damage", [cut, empty, garble, Path.unlink])
 def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
-    """A copy that broke off is the user's to fetch again, not a traceback."""
+    """An interrupted copy must not end in a traceback."""
     damage(saved(tmp_path) / name)
     with pytest.raises(InputError, match=str(tmp_path)):
         checkpoint.load_state(tmp_path) if name == STATE else checkpoint.load_model(tmp_path)
 
 
 def flip(path: Path) -> None:
-    """One bit, in the middle: what a disk or a copy alters, and no format notices."""
+    """One bit in the middle, as a disk or a copy may flip it."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -155,7 +155,7 @@ def flip(path: Path) -> None:
 def test_bytes_that_changed_are_noticed_in_every_file(
     tmp_path: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    """A network with a wrong bit predicts all the same; nobody would look for it there."""
+    """A network with a wrong bit still predicts, so it must be detected."""
     (tmp_path / PICTURES).write_bytes(b"a picture")
     damage(saved(tmp_path) / name)
     with pytest.raises(InputError, match=name):
@@ -172,14 +172,14 @@ def test_checksums_are_those_of_sha256(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_its_checksums_is_not_whole(tmp_path: Path) -> None:
-    """They are written last: where they are missing, writing or copying broke off."""
+    """They are written last: without them, writing or copying was interrupted."""
     (saved(tmp_path) / CHECKSUMS).unlink()
     with pytest.raises(DamagedCheckpointError, match=f"{CHECKSUMS}' is missing"):
         checkpoint.load_model(tmp_path)
 
 
 def test_a_checkpoint_of_an_earlier_version_opens(tmp_path: Path) -> None:
-    """It has no checksums, and cannot be compared with any."""
+    """It has no checksums to compare."""
     without_checksums(saved(tmp_path))
     found, origin = checkpoint.load_model(tmp_path)
     assert torch.equal(found.state_dict()["body.bottleneck.0.bias"], network().state_dict()["body.bottleneck.0.bias"])
@@ -201,14 +201,14 @@ def test_a_checkpoint_of_an_earlier_version_opens(tmp_path: Path) -> None:
     ],
 )
 def test_a_description_that_is_not_whole_is_refused(tmp_path: Path, described: Any) -> None:
-    """People edit it, and other tools have a config.json too."""
+    """Users edit it, and other tools have a config.json too."""
     (saved(tmp_path) / CONFIG).write_text(json.dumps(described))
     with pytest.raises(InputError, match=CONFIG):
         checkpoint.load_origin(tmp_path)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    """It may lack what this version reads, and mean something else by what it has."""
+    """It may lack required keys, or use them with another meaning."""
     (saved(tmp_path) / CONFIG).write_text(json.dumps({"format": checkpoint.FORMAT + 1}))
     with pytest.raises(InputError, match="has format 2, but this version reads up to 1; upgrade twinhead"):
         checkpoint.load_model(tmp_path)
@@ -225,7 +225,7 @@ class Hostile:
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
-    """Checkpoints are passed around; one must not run its author's code on the reader's machine."""
+    """Users share checkpoints; loading one must not run code of its author."""
     saved(tmp_path)
     trace = tmp_path / "trace"
     torch.save({"epoch": Hostile(trace)}, tmp_path / STATE)

@@ -1,4 +1,4 @@
-"""The loop: it learns, repeats itself bit for bit, goes on where it was, and says what became of it."""
+"""The loop: it learns, is repeatable bit for bit, resumes exactly, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(
     resume_from: Path | None = None,
     listen: Callable[[EpochEnd], None] | None = None,
 ) -> tuple[Training, list[EpochEnd]]:
-    """Train to the end; what was reported after each epoch."""
+    """Train to the end; return the reports of all epochs."""
     ends: list[EpochEnd] = []
     training, train, val = begin(config, data)
     if resume_from is not None:
@@ -83,7 +83,7 @@ MEASURED = re.compile(r"second|^time_|^memory_")
 
 
 def curve(ends: list[EpochEnd]) -> list[dict[str, float]]:
-    """All that is reported but times and memory."""
+    """The reported metrics without times and memory."""
     return [{name: value for name, value in end.metrics.items() if not MEASURED.search(name)} for end in ends]
 
 
@@ -92,7 +92,7 @@ def weights(training: Training) -> torch.Tensor:
 
 
 def test_the_loss_goes_down(trial_data: TrialData) -> None:
-    """The loop trains: both heads get better on pictures that they see again and again."""
+    """The loop trains: both heads get better on images that they see again and again."""
     _, ends = run(config(epochs=12), trial_data)
     first, last = ends[0].metrics, ends[-1].metrics
     for part in ("train_loss", "train_mask_bce", "train_depth_l1"):
@@ -103,7 +103,7 @@ def test_the_loss_goes_down(trial_data: TrialData) -> None:
 
 @pytest.mark.parametrize("family", ["debug", "resunet"])
 def test_a_seed_decides_a_trial(trial_data: TrialData, family: str) -> None:
-    """Trials must differ by their configuration alone; and another seed must matter, or repeats tell nothing."""
+    """Trials must differ only by their configuration, which includes the seed."""
     sections = {"data": {"augment": AUGMENT}, "model": {"family": family, "width": 2}}
     first, ends = run(config(**sections, epochs=2), trial_data)
     torch.rand(5)
@@ -120,7 +120,7 @@ def test_a_seed_decides_a_trial(trial_data: TrialData, family: str) -> None:
 def test_a_resumed_trial_is_the_uninterrupted_one(
     trial_data: TrialData, tmp_path: Path, optimizer: str, policy: str
 ) -> None:
-    """Workers die: what a search decides must not depend on which trials were interrupted."""
+    """Workers die: the decisions of a search must not depend on which trials were interrupted."""
     chosen = config(
         data={"augment": AUGMENT},
         optimizer={"name": optimizer, "lr": 0.01},
@@ -145,7 +145,7 @@ def test_a_resumed_trial_is_the_uninterrupted_one(
 
 
 def test_a_finished_trial_that_is_resumed_does_nothing(trial_data: TrialData, tmp_path: Path) -> None:
-    """It was interrupted after its last checkpoint, before anybody heard of it."""
+    """It was interrupted after its last checkpoint, before the report."""
     training, ends = run(config(), trial_data)
     training.save(tmp_path, ends[-1].metrics)
     resumed, rest = run(config(), trial_data, resume_from=tmp_path)
@@ -154,7 +154,7 @@ def test_a_finished_trial_that_is_resumed_does_nothing(trial_data: TrialData, tm
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(trial_data: TrialData) -> None:
-    """The searcher must learn of it, and the user find out what made it so, in a line."""
+    """The searcher must know, and the user needs the cause in one line."""
     absurd = config(optimizer={"name": "sgd", "lr": 1e30, "clip_norm": 0.0}, policy={"name": "constant"})
     with pytest.raises(NonFiniteLossError) as caught:
         run(absurd, trial_data)
@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(trial_data: TrialData) -> None
 
 
 def test_clipping_bounds_a_step(trial_data: TrialData) -> None:
-    """One bad batch must not throw the weights away; 0 does not clip."""
+    """One bad batch must not destroy the weights; 0 disables clipping."""
     moved = {}
     for clip_norm in (0.0, 1e-3):
         plain = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": clip_norm}
@@ -179,7 +179,7 @@ def test_clipping_bounds_a_step(trial_data: TrialData) -> None:
 
 
 def test_a_checkpoint_is_due_at_rungs_new_bests_and_the_end(trial_data: TrialData) -> None:
-    """More would cost a search minutes of writing, fewer would lose what a stopped trial reached."""
+    """More checkpoints would take minutes of a search, fewer would lose the result of a stopped trial."""
     _, ends = run(config(epochs=10, optimizer={"lr": 0.2}), trial_data, rungs=frozenset({1, 4}))
     scores = [end.metrics["score"] for end in ends]
     best = {epoch for epoch, score in enumerate(scores, start=1) if score > max([-1.0, *scores[: epoch - 1]])}
@@ -190,7 +190,7 @@ def test_a_checkpoint_is_due_at_rungs_new_bests_and_the_end(trial_data: TrialDat
 
 
 def test_without_validation_there_is_no_score_and_training_works(trial_data: TrialData) -> None:
-    """The final training takes train + val, and has nothing left to be measured on."""
+    """The final training uses train + val, and has no split for evaluation."""
     training, ends = run(config(epochs=5), trial_data, validate=False, rungs=frozenset({2}))
     assert [end.epoch for end in ends if end.save is not None] == [2, 5]
     assert not any(name.startswith(("score", "mask", "depth")) for end in ends for name in end.metrics)
@@ -199,7 +199,7 @@ def test_without_validation_there_is_no_score_and_training_works(trial_data: Tri
 
 
 def test_a_checkpoint_is_of_its_epoch(trial_data: TrialData, tmp_path: Path) -> None:
-    """Its weights give the metrics that stand beside them."""
+    """Its weights give the metrics that are stored with them."""
 
     def keep(end: EpochEnd) -> None:
         if end.save is not None:
@@ -221,7 +221,7 @@ PLATEAU = {"patience": 0.0, "factor": 0.1, "threshold": 1.0, "watch": "val_loss"
 
 
 def test_the_validation_loss_is_measured_where_a_policy_watches_it(trial_data: TrialData) -> None:
-    """It is the loss that is trained, as a mean over samples; nobody else pays for it."""
+    """It is the training loss as a mean over samples; it is computed only if a policy watches it."""
     chosen = config(policy={"name": "cyclic", "cyclic": {"plateau": PLATEAU}}, loss={"combine": "sqrt"}, epochs=1)
     training, [end] = run(chosen, trial_data)
     [batch] = evaluation_loader(chosen, trial_data, "val", ALONE).epoch(0)
@@ -252,7 +252,7 @@ def test_a_plateau_rule_beside_a_cycle_lowers_the_rate_of_a_run(trial_data: Tria
 
 
 def test_metrics_do_not_depend_on_the_evaluation_batch(trial_data: TrialData) -> None:
-    """They are compared between machines that evaluate in batches of other sizes."""
+    """Machines that evaluate with different batch sizes are compared."""
     chosen = config(model={"family": "resunet", "width": 2}, epochs=1)
     training, _ = run(chosen, trial_data)
     split = read_part(chosen.data, trial_data, "all")
@@ -266,13 +266,13 @@ def test_metrics_do_not_depend_on_the_evaluation_batch(trial_data: TrialData) ->
 
 
 def test_batch_norm_learns_in_every_epoch(trial_data: TrialData) -> None:
-    """Evaluation switches it off, and must not leave it off for the rest of the run."""
+    """Evaluation disables it, and must enable it again for the rest of the run."""
     training, _ = run(config(model={"family": "resunet", "width": 2}, epochs=3), trial_data)
     assert training.network.get_buffer("body.enc1.main.1.num_batches_tracked") == 3 * 3
 
 
 def test_a_plateau_is_one_of_the_validation_score(trial_data: TrialData) -> None:
-    """The learning rate falls after the epochs whose score did not rise, and after no other."""
+    """The learning rate falls after the epochs whose score did not improve, and after no other."""
     plateau = {"name": "plateau", "plateau": {"patience": 0.0, "factor": 0.5, "threshold": 0.0}}
     training, ends = run(config(epochs=8, optimizer={"lr": 0.1}, policy=plateau), trial_data)
     expected, best = [1.0], -1.0
@@ -286,7 +286,7 @@ def test_a_plateau_is_one_of_the_validation_score(trial_data: TrialData) -> None
 
 @pytest.mark.parametrize("watch", ["score", "val_loss"])
 def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData, watch: str) -> None:
-    """The final training has no score to watch, and lowers its learning rate where the search's trial did."""
+    """The final training has no score to watch, and replays the learning rate of the trial."""
     chosen = config(policy={"name": "plateau", "plateau": {"watch": watch}}, optimizer={"lr": 0.01})
     factors = [1.0, 1.0, 0.3, 0.09]
     train = training_loaders(chosen, trial_data, ALONE)
@@ -303,7 +303,7 @@ def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData, watch: str
 
 
 def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, float]:
-    """Two epochs on one of two workers; its last metrics. The first worker keeps the network."""
+    """Train two epochs on one of two workers; return its last metrics. The first worker saves the network."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     try:
@@ -328,7 +328,7 @@ def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, f
 
 
 def test_two_workers_report_the_metrics_of_the_whole_split(trial_data: TrialData, tmp_path: Path) -> None:
-    """Each sees half of the pictures; the score must be that of one network on all of them."""
+    """Each worker evaluates half of the images; the score must be that of one network on all of them."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(train_as_one_of_two, rank, trial_data, tmp_path) for rank in range(2)]
         first, second = (future.result(timeout=300) for future in futures)

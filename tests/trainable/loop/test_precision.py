@@ -1,4 +1,4 @@
-"""The choice between fp32 and bf16: measured once for a search, recorded, told, and never the reason that it fails."""
+"""The choice of fp32 or bf16: measured once per search, recorded, reported, and never a cause of failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def memory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, list[float]]], list[str]]:
-    """Steps that take what a test says of the processor; gives the precisions in the order of the steps."""
+    """Fake steps with given processor times; returns the precisions in the order of the steps."""
 
     def use(seconds: dict[str, list[float]]) -> list[str]:
         order: list[str] = []
@@ -50,13 +50,13 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, list[float]]],
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_explicit_precision_is_left_alone(memory: Path, precision: str) -> None:
-    """A user who names it wants it, and waits for no measurement."""
+    """An explicit precision needs no measurement."""
     assert resolve(config(precision), CPU, memory) == config(precision)
     assert not memory.exists()
 
 
 def test_the_answer_is_one_of_both_and_changes_nothing_else(memory: Path) -> None:
-    """The checkpoint says which arithmetic its metrics were taken in."""
+    """The checkpoint records the precision of its metrics."""
     resolved = resolve(config(), CPU, memory)
     assert resolved in (config("fp32"), config("bf16"))
     (measured,) = json.loads(memory.read_text()).values()
@@ -65,7 +65,7 @@ def test_the_answer_is_one_of_both_and_changes_nothing_else(memory: Path) -> Non
 
 
 def test_a_decision_is_obeyed_and_not_repeated(memory: Path) -> None:
-    """Timing wavers: two trials of one configuration must not get different arithmetic, and so different curves."""
+    """Times vary: two trials of one configuration must not get different precisions and curves."""
     resolve(config(), CPU, memory)
     (key,) = json.loads(memory.read_text())
     for decided, other in (("fp32", "bf16"), ("bf16", "fp32")):
@@ -78,7 +78,7 @@ def test_a_decision_is_obeyed_and_not_repeated(memory: Path) -> None:
 def test_what_was_measured_under_load_is_not_remembered_beyond_its_search(
     tmp_path: Path, timed: Callable[[dict[str, list[float]]], list[str]]
 ) -> None:
-    """A machine that was busy once would be misjudged for ever."""
+    """A machine that was busy once must not be misjudged for ever."""
     found = []
     for search, bf16 in (("first", 3.0), ("second", 1.0)):
         timed({"fp32": [2.0] * 9, "bf16": [bf16] * 9})
@@ -87,14 +87,14 @@ def test_what_was_measured_under_load_is_not_remembered_beyond_its_search(
 
 
 def test_a_moment_of_load_does_not_decide(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
-    """Another process delays single steps: the median of steps in turn is what counts."""
+    """Other processes delay single steps, so the median of alternating steps decides."""
     order = timed({"fp32": [2.0] * 9, "bf16": [9.0, 9.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]})
     assert choose_precision(config(), CPU).precision == "bf16"
     assert order == ["fp32", "bf16"] * 8
 
 
 def test_a_clear_order_is_measured_briefly(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
-    """The first step of each warms up, and three that agree are enough: every network of a search pays for this."""
+    """After one warm-up step each, three rounds that agree are enough: every network of a search pays for them."""
     order = timed({"fp32": [9.0, 2.0, 2.1, 2.2], "bf16": [9.0, 1.0, 1.1, 1.2]})
     found = choose_precision(config(), CPU)
     assert order == ["fp32", "bf16"] * 4
@@ -106,18 +106,18 @@ def test_a_clear_order_is_measured_briefly(timed: Callable[[dict[str, list[float
     ("fp32", "bf16", "expected"), [(1.0, 0.5, "bf16"), (1.0, 0.9, "bf16"), (1.0, 0.95, "fp32"), (0.5, 1.0, "fp32")]
 )
 def test_bf16_must_be_clearly_faster(fp32: float, bf16: float, expected: Precision) -> None:
-    """Where it gains little, noise would decide, and two searches of one seed would differ."""
+    """Otherwise noise would decide, and two searches with one seed would differ."""
     assert faster_precision({"fp32": fp32, "bf16": bf16}) == expected
 
 
 def test_a_checkpoint_is_evaluated_in_the_precision_that_it_names() -> None:
-    """Its metrics were taken in that one; nothing is measured for it."""
+    """A recorded precision is used without a measurement."""
     assert as_recorded(config("bf16")) == config("bf16")
     assert as_recorded(config("auto")) == config("fp32")
 
 
 def test_the_choice_can_be_asked_for_with_its_reasons(memory: Path) -> None:
-    """A user who wonders about a precision gets both figures, and the ones that decided."""
+    """A user sees the times of both precisions, and the ones that decided."""
     chosen = choose_precision(config("fp32"), CPU, memory)
     assert chosen.precision == faster_precision(chosen.seconds)
     assert all(0 < seconds < 60 for seconds in chosen.seconds.values())
@@ -127,7 +127,7 @@ def test_the_choice_can_be_asked_for_with_its_reasons(memory: Path) -> None:
 
 
 def test_a_batch_smaller_than_the_measured_one_is_measured_as_it_is(memory: Path) -> None:
-    """Casting the weights costs a step the same whatever its pictures: of few, bf16 may not pay."""
+    """Casting the weights takes constant time per step, so bf16 may not pay for few images."""
     small = config().model_copy(update={"data": config().data.model_copy(update={"batch_size": 2})})
     assert choose_precision(small, CPU, memory).images == 2
     assert choose_precision(config(), CPU, memory).images == 8
@@ -135,7 +135,7 @@ def test_a_batch_smaller_than_the_measured_one_is_measured_as_it_is(memory: Path
 
 
 def test_a_gpu_without_bf16_runs_in_fp32(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would imitate it, slowly; nothing has to be measured to know."""
+    """It would emulate bf16 slowly, so no measurement is needed."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     assert resolve(config(), torch.device("cuda"), memory) == config("fp32")
     assert not memory.exists()
@@ -149,7 +149,7 @@ def test_each_network_is_measured(memory: Path) -> None:
 
 
 def test_the_random_state_is_not_disturbed(memory: Path) -> None:
-    """Else the trial that happens to measure would draw other weights and dropout than one that remembers."""
+    """Otherwise the trial that measures would have other weights and dropout than the others."""
     torch.manual_seed(4)
     before = torch.get_rng_state()
     dropping = ModelConfig(family="dmnet-cnn", width=1, dropout=0.2)
@@ -169,7 +169,7 @@ def test_a_damaged_memory_is_measured_anew(memory: Path, text: str) -> None:
 
 
 def test_a_damaged_entry_is_measured_anew(memory: Path) -> None:
-    """And the others are kept."""
+    """The other entries are kept."""
     resolve(config(), CPU, memory)
     (key,) = json.loads(memory.read_text())
     other = {"another network": {"precision": "fp32", "seconds": {"fp32": 1.0, "bf16": 2.0}, "step_seconds": 1.0}}
@@ -183,13 +183,13 @@ def test_a_damaged_entry_is_measured_anew(memory: Path) -> None:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_forward_pass_computes_in_it(precision: str, dtype: torch.dtype) -> None:
-    """What was asked for is what runs."""
+    """An explicit precision is used."""
     with autocast(config(precision).model, CPU):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == dtype
 
 
 def test_auto_is_decided_before_the_first_step() -> None:
-    """A loop that ran in 'auto' would be fp32 by accident."""
+    """A loop with 'auto' would run in fp32 by accident."""
     with pytest.raises(ValueError, match="resolve"):
         autocast(ModelConfig(), CPU)

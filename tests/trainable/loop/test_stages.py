@@ -1,4 +1,4 @@
-"""What recipes ask of the loop beyond one network, policy and size: stages, parts, learned weights of losses."""
+"""Features that recipes need of the loop: stages, parts, and learned loss weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALONE = DistributedContext(device=torch.device("cpu"))
 
 
 def config(**changes: Any) -> TrialConfig:
-    """A tiny network at 32 px on 24 pictures; sections are merged with what is given."""
+    """A tiny network at 32 px on 24 images; sections are merged with what is given."""
     values: dict[str, Any] = {
         "data": {"image_size": 32, "batch_size": 8, "augment": {"hflip": 0.0}},
         "model": {"family": "debug", "width": 4, "precision": "fp32"},
@@ -58,7 +58,7 @@ STAGES = [{"share": 1 / 3, "scale": 0.5, "batch_size": 4}, {"share": 1 / 3, "sca
         (1, [32], [3]),
     ],
 )
-def test_pictures_grow_over_the_run(trial_data: TrialData, epochs: int, sides: list[int], steps: list[int]) -> None:
+def test_images_grow_over_the_run(trial_data: TrialData, epochs: int, sides: list[int], steps: list[int]) -> None:
     """Each stage has its share of the epochs, and the last epoch sees what the network is measured on."""
     loaders = training_loaders(
         config(data={"image_size": 32, "progression": STAGES, "batch_size": 8}, epochs=epochs), trial_data, ALONE
@@ -78,7 +78,7 @@ def test_pictures_grow_over_the_run(trial_data: TrialData, epochs: int, sides: l
     ],
 )
 def test_the_steps_that_are_foretold_are_those_that_are_taken(trial_data: TrialData, changes: dict[str, Any]) -> None:
-    """A plan that counts otherwise than the loop warns of the wrong budgets."""
+    """If the plan counted differently, it would warn of the wrong budgets."""
     chosen, taken = config(epochs=3, **changes), []
     hook = register_optimizer_step_post_hook(lambda *_: taken.append(1))
     try:
@@ -90,7 +90,7 @@ def test_the_steps_that_are_foretold_are_those_that_are_taken(trial_data: TrialD
 
 
 def test_weights_are_carried_over_and_the_optimizer_starts_anew(trial_data: TrialData) -> None:
-    """What was learned on small pictures is where large ones begin; momentum of other pictures would throw it away."""
+    """Large images start with the weights of small ones; the momentum is reset."""
     chosen = config(data={"image_size": 32, "progression": STAGES[:1], "batch_size": 8}, epochs=3)
     seen: list[tuple[int, bool]] = []
     training, _ = run(chosen, trial_data)
@@ -119,7 +119,7 @@ def test_weights_are_carried_over_and_the_optimizer_starts_anew(trial_data: Tria
 
 
 def test_two_networks_can_have_a_policy_each(trial_data: TrialData) -> None:
-    """One published project trained its mask and its depth apart."""
+    """One published project trained mask and depth separately."""
     chosen = config(
         model={"family": "pair", "width": 2},
         policy={"name": "step", "step": {"every": 0.5, "factor": 0.5}},
@@ -134,7 +134,7 @@ def test_two_networks_can_have_a_policy_each(trial_data: TrialData) -> None:
 
 
 def test_weights_of_losses_are_learned_and_kept(trial_data: TrialData, tmp_path: Any) -> None:
-    """They are no part of the network, and must survive an interruption as it does."""
+    """They are not part of the network, and must survive an interruption as well."""
     training, ends = run(config(loss={"combine": "uncertainty"}, epochs=3), trial_data)
     learned = [parameter.detach().clone() for parameter in training.loss.parameters()]
 
@@ -149,7 +149,7 @@ def test_weights_of_losses_are_learned_and_kept(trial_data: TrialData, tmp_path:
 
 
 def test_a_gradient_can_be_stepped_along_twice(trial_data: TrialData) -> None:
-    """A published program did, by taking its optimizer for the learning-rate policy."""
+    """A published program did, by mistaking its optimizer for the learning-rate policy."""
     plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}
     moved = []
     for steps in (1, 2):
@@ -164,7 +164,7 @@ def test_a_gradient_can_be_stepped_along_twice(trial_data: TrialData) -> None:
 
 
 def test_a_penalty_is_part_of_the_loss(trial_data: TrialData) -> None:
-    """It is minimised with the rest, and shows in the training loss."""
+    """It is minimised with the rest, and is part of the training loss."""
     _, plain = run(config(epochs=1, optimizer={"lr": 1e-9}), trial_data)
     training, penalised = run(config(epochs=1, optimizer={"lr": 1e-9}, loss={"norm_sum": 0.5}), trial_data)
     norms = sum(float(parameter.detach().norm()) for parameter in training.network.parameters())
@@ -172,8 +172,8 @@ def test_a_penalty_is_part_of_the_loss(trial_data: TrialData) -> None:
     assert gap == pytest.approx(0.5 * norms, rel=1e-4)
 
 
-def test_evaluation_pictures_are_changed_on_request_alone(trial_data: TrialData) -> None:
-    """A published program augmented its test pictures, in the same way every time."""
+def test_evaluation_images_are_changed_on_request_alone(trial_data: TrialData) -> None:
+    """A published program augmented its test images, in the same way every time."""
     plain, changed = (
         evaluation_loader(
             config(data={"augment": {"jitter": 0.9, "in_evaluation": asked}, "image_size": 32}),

@@ -1,4 +1,4 @@
-"""Steps that do not fit into memory, and where the time of those that do goes."""
+"""Steps that do not fit into memory, and the time of steps by phase."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def config(**sections: object) -> TrialConfig:
 
 def batch(samples: int) -> Batch:
     draw = torch.Generator().manual_seed(1)
-    pictures = [torch.randint(256, (samples, channels, 32, 32), generator=draw).byte() for channels in (3, 3, 1, 1)]
-    return Batch(bg=pictures[0], fg_bg=pictures[1], mask=pictures[2], depth=pictures[3])
+    images = [torch.randint(256, (samples, channels, 32, 32), generator=draw).byte() for channels in (3, 3, 1, 1)]
+    return Batch(bg=images[0], fg_bg=images[1], mask=images[2], depth=images[3])
 
 
 def training(most: int | None = None) -> Training:
-    """A trial whose network takes at most so many samples at once."""
+    """A trial whose network supports at most `most` samples at once."""
     wrap: Callable[[nn.Module], nn.Module] = lambda network: Cramped(network, most) if most else network  # noqa: E731
     return start(config(), steps_of_epochs=[3], context=ALONE, data_fingerprint="0", wrap=wrap)
 
@@ -73,7 +73,7 @@ def test_a_batch_too_large_for_memory_is_computed_in_pieces() -> None:
 
 
 def test_what_no_piece_can_mend_is_raised() -> None:
-    """A network that does not fit with a single sample must end its trial, not halve for ever."""
+    """If not even a single sample fits, the trial must end instead of halving for ever."""
     cramped = training(most=3)
     cramped.model = Cramped(cramped.network, 0)
 
@@ -82,7 +82,7 @@ def test_what_no_piece_can_mend_is_raised() -> None:
 
 
 def test_evaluation_out_of_memory_goes_on_with_smaller_batches(trial_data: TrialData) -> None:
-    """Its batches are larger than those for training; that must cost no trial, nor change its metrics."""
+    """Evaluation batches are larger than training batches; running out of memory must not change the metrics."""
     chosen = config()
     network = training().network
     loader = evaluation_loader(chosen, trial_data, "val", ALONE)
@@ -94,7 +94,7 @@ def test_evaluation_out_of_memory_goes_on_with_smaller_batches(trial_data: Trial
 
 
 def test_the_shares_of_time_add_up() -> None:
-    """A table of where the time went must leave none of it out."""
+    """The phases must add up to the whole time."""
     clock = Clock(ALONE.device)
     with clock.during("data"):
         time.sleep(0.02)
@@ -111,7 +111,7 @@ def test_the_shares_of_time_add_up() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
 def test_a_peak_is_that_of_the_trial() -> None:
-    """A process has many trials: a large one must not be charged to those after it."""
+    """A process has many trials: the peak of a large one must not count for those after it."""
     large = torch.ones(60_000_000)
     reset_peaks(ALONE.device)
     before = peaks(ALONE.device)["host"]

@@ -1,4 +1,4 @@
-"""What is minimised: how losses are weighed, how heads are combined, what weights cost; against published totals."""
+"""The training loss: weights, combination and penalties, compared with published totals."""
 
 import math
 
@@ -13,7 +13,7 @@ from trainable.models import Prediction
 
 
 def _golden():
-    """Two patterned pictures x and y in 0..1, and y as a mask."""
+    """Two patterned images x and y in 0..1, and y as a mask."""
     i, j = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
     b = torch.arange(2).view(2, 1, 1, 1)
     x, y = ((3 * i + 5 * j + b) % 17) / 16, ((7 * i + 2 * j + 3 * b) % 13) / 12
@@ -63,7 +63,7 @@ def test_losses_without_weight_are_not_computed(monkeypatch):
 
 
 def test_both_heads_get_gradients_from_the_total_alone():
-    """The parts are for the log: one that kept the graph would keep its memory, too."""
+    """The parts are logged; keeping their graph would keep its memory."""
     x, y, mask = _golden()
     logits, depth = x.clone().requires_grad_(), y.flip(-1).clone().requires_grad_()
     total, parts = DualLoss(_every_loss())(Prediction.of(logits, depth), mask, y)
@@ -125,7 +125,7 @@ def test_totals_have_their_published_values(config, expected):
 
 
 def test_a_small_number_below_the_roots_keeps_their_slope_finite():
-    """A head that has learnt everything has loss 0, where a root has no slope."""
+    """A perfect head has loss 0, where a square root has no slope."""
     _, y, _ = _golden()
     for eps, is_finite in ((1e-6, True), (0.0, False)):
         config = LossConfig(
@@ -138,7 +138,7 @@ def test_a_small_number_below_the_roots_keeps_their_slope_finite():
 
 
 def test_learned_weights_have_finite_gradients_where_both_heads_are_right():
-    """The slope of a learned weight is then 1, which the optimizer follows; the pictures' is 0."""
+    """The slope of a learned weight is then 1, which the optimizer follows; the images' is 0."""
     _, y, _ = _golden()
     only_mse = {"mask": MaskLoss(**NONE, mse=1.0), "depth": DepthLoss(**NONE, mse=1.0)}
     loss = DualLoss(LossConfig(**only_mse, combine="uncertainty"))
@@ -151,7 +151,7 @@ def test_learned_weights_have_finite_gradients_where_both_heads_are_right():
 
 @pytest.mark.parametrize("combine", ["sum", "sqrt", "uncertainty"])
 def test_the_total_is_computed_in_float32_under_autocast(combine):
-    """What is combined of float32 losses must not lose their digits again."""
+    """The combination of float32 losses must not lose precision under autocast."""
     x, y, mask = _golden()
     loss = DualLoss(_every_loss().model_copy(update={"combine": combine}))
     expected, _ = loss(Prediction.of(x, y.flip(-1)), mask, y)
@@ -162,7 +162,7 @@ def test_the_total_is_computed_in_float32_under_autocast(combine):
 
 
 def test_learned_weights_come_back_with_the_state():
-    """A resumed trial that began again with equal weights would be another trial."""
+    """A resumed trial must keep the learned weights."""
     learned, fresh = (DualLoss(LossConfig(combine="uncertainty")) for _ in range(2))
     torch.nn.init.constant_(learned.log_variance, -1.5)
     fresh.load_state_dict(learned.state_dict())
@@ -205,7 +205,7 @@ def test_penalties_follow_their_formulas():
 
 @pytest.mark.parametrize(("asked", "power"), [("norm_sum", 2), ("l1_sum", 1)])
 def test_frozen_weights_cost_nothing(asked, power):
-    """They cannot be made smaller, and would hide in the log what the others cost."""
+    """Frozen parameters cannot shrink, and would hide the penalty of the others in the log."""
     network = torch.nn.Linear(3, 2)
     network.bias.requires_grad_(False)
     penalty = DualLoss(LossConfig(**{asked: 0.5})).penalty(network)
@@ -213,5 +213,5 @@ def test_frozen_weights_cost_nothing(asked, power):
 
 
 def test_without_penalties_weights_cost_nothing():
-    """Not even the time to look at them."""
+    """Penalties with weight 0 are not computed."""
     assert DualLoss(LossConfig()).penalty(torch.nn.Linear(3, 2)) == 0.0

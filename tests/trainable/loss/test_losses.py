@@ -14,7 +14,7 @@ from trainable.loss.losses import LOSSES, ON_LOGITS, similarity
 
 
 def _golden():
-    """Two patterned pictures x and y in 0..1, and y as a mask."""
+    """Two patterned images x and y in 0..1, and y as a mask."""
     i, j = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
     b = torch.arange(2).view(2, 1, 1, 1)
     x, y = ((3 * i + 5 * j + b) % 17) / 16, ((7 * i + 2 * j + 3 * b) % 13) / 12
@@ -44,7 +44,7 @@ def test_losses_have_their_published_values(name, expected):
 
 
 def test_rmse_has_its_published_value():
-    """The published one was taken of the sigmoid, as a mask's is here."""
+    """The published loss was computed on the sigmoid, as for a mask here."""
     x, y, _ = _golden()
     assert LOSSES["rmse"](torch.sigmoid(x), y).item() == pytest.approx(0.3405810, abs=1e-6)
 
@@ -58,7 +58,7 @@ def test_ssim_has_its_published_values_in_each_form(form, expected):
     assert similarity(x, y, config.ssim).mean().item() == pytest.approx(0.0119670, abs=1e-6)
 
 
-def test_ssim_of_stretched_pictures_has_its_published_value():
+def test_ssim_of_stretched_images_has_its_published_value():
     """A depth that is right up to scale and offset was what one project trained."""
     x, y, _ = _golden()
     config = LossConfig(ssim=SsimConfig(window=11, form="plain", border="zero", minmax=True))
@@ -68,7 +68,7 @@ def test_ssim_of_stretched_pictures_has_its_published_value():
 
 @pytest.mark.parametrize(("window", "form"), [(3, "halved"), (11, "halved"), (5, "plain")])
 def test_ssim_agrees_with_kornia(window, form):
-    """A library that many look at, and whose convention is 'halved'."""
+    """A widely used library, with the convention 'halved'."""
     x, y = _random()
     config = LossConfig(ssim=SsimConfig(window=window, form=form))
     theirs = ssim_loss(x, y, window) if form == "halved" else (1 - ssim(x, y, window)).mean()
@@ -78,10 +78,10 @@ def test_ssim_agrees_with_kornia(window, form):
 @pytest.mark.parametrize(("border", "mode"), [("reflect", "mirror"), ("zero", "constant")])
 def test_ssim_agrees_with_scipy(border, mode):
     """A Gaussian window of 11 with sigma 1.5, as Wang et al. have it, with each way to go on beyond the border."""
-    p, t = (picture.numpy().astype(np.float64) for picture in _random())
+    p, t = (image.numpy().astype(np.float64) for image in _random())
 
-    def blur(picture):
-        return gaussian_filter(picture, sigma=1.5, radius=5, mode=mode, axes=(2, 3))
+    def blur(image):
+        return gaussian_filter(image, sigma=1.5, radius=5, mode=mode, axes=(2, 3))
 
     mean_p, mean_t = blur(p), blur(t)
     var_p, var_t, cov = blur(p * p) - mean_p**2, blur(t * t) - mean_t**2, blur(p * t) - mean_p * mean_t
@@ -94,7 +94,7 @@ def test_ssim_agrees_with_scipy(border, mode):
 
 
 def test_ssim_and_edge_have_the_gradients_of_kornia():
-    """They are computed in another way than there, and a loss trains by its slope alone."""
+    """They are implemented differently there, and training depends on the gradient only."""
     x, y = _random()
     for name, theirs in (("ssim", lambda p: ssim_loss(p, y, 11)), ("edge", lambda p: _kornia_edge(p, y))):
         ours, reference = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -108,7 +108,7 @@ def _kornia_edge(prediction, target):
 
 
 def test_ssim_can_be_trained_after_it_was_only_looked_at():
-    """What blurs is kept for the next picture of that size, which must not inherit that no gradient was wanted."""
+    """The cached blur matrix must not be an inference tensor."""
     x, y = _random(size=(1, 1, 23, 17))
     with torch.inference_mode():
         seen = LOSSES["ssim"](x, y).item()
@@ -120,7 +120,7 @@ def test_ssim_can_be_trained_after_it_was_only_looked_at():
 
 
 def test_ssim_bears_outputs_far_from_the_targets():
-    """A head without an activation may start there, where rounding could turn a variance's sign and the slope's."""
+    """A linear head may start there, where rounding could change the sign of a variance and of the gradient."""
     x, y = _random()
     for far in (x + 1000, 1000 * x, torch.full_like(x, 1000.3)):
         output = far.clone().requires_grad_()
@@ -133,7 +133,7 @@ def test_ssim_bears_outputs_far_from_the_targets():
 @pytest.mark.parametrize("border", ["reflect", "zero"])
 @pytest.mark.parametrize("minmax", [False, True])
 def test_ssim_has_finite_gradients_where_the_prediction_is_right(form, border, minmax):
-    """A flat picture has no variance, and no range to be stretched over."""
+    """A constant image has no variance, and no range to scale."""
     _, y, _ = _golden()
     config = LossConfig(ssim=SsimConfig(form=form, border=border, minmax=minmax))
     for truth in (y, torch.zeros_like(y)):
@@ -146,7 +146,7 @@ def test_ssim_has_finite_gradients_where_the_prediction_is_right(form, border, m
 
 def test_edge_agrees_with_scipy():
     """Both directions count, and the border is replicated rather than seen as an edge."""
-    p, t = (picture.numpy().astype(np.float64) for picture in _random())
+    p, t = (image.numpy().astype(np.float64) for image in _random())
     slopes = [
         np.abs(sobel(difference, axis=axis, mode="nearest")) / 8 for difference in (p - t)[:, 0] for axis in (0, 1)
     ]
@@ -155,7 +155,7 @@ def test_edge_agrees_with_scipy():
 
 
 def test_weighted_bce_counts_the_foreground_more():
-    """Foreground is a fifth of a picture: without a weight a network may do well by finding none."""
+    """Foreground is a fifth of an image: without a weight, an empty mask may be a good solution."""
     x, _, mask = _golden()
     each = np.logaddexp(0, np.where(mask > 0, -x, x)) * np.where(mask > 0, 3.0, 1.0)
     config = LossConfig(positive_weight=3.0)
@@ -164,7 +164,7 @@ def test_weighted_bce_counts_the_foreground_more():
 
 def test_huber_is_linear_beyond_its_delta():
     """Half the square below, a straight line of that slope above."""
-    x, y = (picture.double().numpy() for picture in _random())
+    x, y = (image.double().numpy() for image in _random())
     error = np.abs(x - y)
     expected = np.where(error < 0.2, error**2 / 2, 0.2 * (error - 0.1)).mean()
     assert LOSSES["huber"](*_random(), LossConfig(huber_delta=0.2)).item() == pytest.approx(expected, rel=1e-6)
@@ -172,7 +172,7 @@ def test_huber_is_linear_beyond_its_delta():
 
 def test_inverse_huber_is_quadratic_beyond_a_fifth_of_the_largest_error():
     """Large errors count more, small ones keep their slope; the two meet at the cut."""
-    x, y = (picture.double().numpy() for picture in _random())
+    x, y = (image.double().numpy() for image in _random())
     error = np.abs(x - y)
     cut = 0.2 * error.max()
     expected = np.where(error <= cut, error, (error**2 + cut**2) / (2 * cut)).mean()
@@ -193,7 +193,7 @@ def test_tversky_weighs_false_alarms_and_misses():
 @pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize("target", ["mask", "empty", "full"])
 def test_gradients_are_finite_where_the_prediction_is_right(name, target):
-    """One infinite gradient ends a trial just when it has learnt its data."""
+    """One infinite gradient would end a trial just when it fits its data."""
     mask = _golden()[2]
     truth = {"mask": mask, "empty": torch.zeros_like(mask), "full": torch.ones_like(mask)}[target]
     right = (truth * 400 - 200) if name in ON_LOGITS else truth.clone()
@@ -207,7 +207,7 @@ def test_gradients_are_finite_where_the_prediction_is_right(name, target):
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_losses_are_computed_in_float32_under_autocast(name):
-    """With the eight bits of bf16, the small differences that a loss is made of vanish."""
+    """With the eight bits of bf16, the small differences of a loss vanish."""
     x, y, mask = _golden()
     target = mask if name in ON_LOGITS else y
     with torch.autocast("cpu", dtype=torch.bfloat16):

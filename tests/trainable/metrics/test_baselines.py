@@ -13,12 +13,12 @@ from trainable.metrics.baselines import evaluate_baselines, fit_baselines
 from trainable.metrics.names import METRICS
 
 
-def _batch(pictures=6, size=8, seed=0):
-    """Noisy pictures with a dim rectangle as foreground; the first has none."""
+def _batch(images=6, size=8, seed=0):
+    """Noisy images with a dim rectangle as foreground; the first has none."""
     rng = np.random.default_rng(seed)
-    bg = rng.integers(0, 200, (pictures, 3, size, size))
-    mask = np.zeros((pictures, 1, size, size), dtype=np.uint8)
-    for number in range(1, pictures):
+    bg = rng.integers(0, 200, (images, 3, size, size))
+    mask = np.zeros((images, 1, size, size), dtype=np.uint8)
+    for number in range(1, images):
         mask[number, 0, number % 4 : number % 4 + 4, 1:6] = 255
     fg_bg = bg + rng.integers(-12, 13, bg.shape) + (mask > 0) * rng.integers(0, 24, bg.shape)
     depth = rng.integers(0, 256, mask.shape)
@@ -34,18 +34,18 @@ def _cut(batch, *sizes):
 
 
 def _iou_of(cut, batch):
-    """Mean over pictures, one by one."""
+    """Mean over images, computed one by one."""
     difference = np.abs(batch.fg_bg.numpy().astype(int) - batch.bg.numpy().astype(int)).sum(axis=1)
     ious = []
-    for picture, truth in zip(difference >= cut, batch.mask.numpy()[:, 0] > 127, strict=True):
-        union = (picture | truth).sum()
-        ious.append((picture & truth).sum() / union if union else 1.0)
+    for image, truth in zip(difference >= cut, batch.mask.numpy()[:, 0] > 127, strict=True):
+        union = (image | truth).sum()
+        ious.append((image & truth).sum() / union if union else 1.0)
     return float(np.mean(ious))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_threshold_is_the_best_there_is(seed):
-    """A baseline that is not the best of its kind flatters the network."""
+    """A baseline that is not optimal flatters the network."""
     batch = _batch(seed=seed)
     baselines = fit_baselines(_cut(batch, 2, 3, 1))
     ious = [_iou_of(cut, batch) for cut in range(767)]
@@ -56,7 +56,7 @@ def test_the_threshold_is_the_best_there_is(seed):
 
 @pytest.mark.parametrize(("level", "expected"), [(255, 0), (0, 766)])
 def test_the_threshold_can_be_all_or_nothing(level, expected):
-    """Where the foreground fills every picture, or none has one, whatever the difference."""
+    """Every image is all foreground, or none has any, whatever the difference."""
     batch = _batch()
     batch.mask.fill_(level)
     batch.fg_bg[:, :, 0, 0], batch.bg[:, :, 0, 0] = 255, 0
@@ -65,7 +65,7 @@ def test_the_threshold_can_be_all_or_nothing(level, expected):
 
 
 def test_the_mean_depth_is_exact_over_batches_of_any_size():
-    """It is the mean over pictures, not over batches."""
+    """It is the mean over images, not over batches."""
     batch = _batch()
     baselines = fit_baselines(_cut(batch, 1, 5))
     expected = batch.depth.numpy().mean(axis=0) / 255
@@ -73,9 +73,9 @@ def test_the_mean_depth_is_exact_over_batches_of_any_size():
     np.testing.assert_allclose(baselines.depth_mean.numpy(), expected, rtol=1e-6)
 
 
-def test_the_baselines_are_measured_on_pictures_they_were_not_fitted_on():
-    """The same numbers as a trial reports, by the same names, so that they can stand in one table."""
-    train, test = _batch(), _batch(pictures=4, seed=9)
+def test_the_baselines_are_measured_on_images_they_were_not_fitted_on():
+    """The metrics and names are those of a trial, so that one table can show both."""
+    train, test = _batch(), _batch(images=4, seed=9)
     baselines = fit_baselines([train])
     measured = evaluate_baselines(baselines, _cut(test, 1, 3))
     assert measured["mask_threshold"]["mask_iou"] == pytest.approx(_iou_of(baselines.cut, test))
@@ -88,14 +88,14 @@ def test_the_baselines_are_measured_on_pictures_they_were_not_fitted_on():
 
 
 def test_predictions_have_the_shape_of_a_networks():
-    """They are shown beside a network's."""
+    """They are shown next to those of a network."""
     batch = _batch()
     probability, depth = fit_baselines([batch]).predict(batch)
     assert probability.shape == depth.shape == (6, 1, 8, 8)
     assert set(probability.unique().tolist()) == {0.0, 1.0}
 
 
-def test_a_training_split_without_pictures_is_the_users_to_solve():
+def test_a_training_split_without_images_is_the_users_to_solve():
     """A split can be empty when a small data set is split by its backgrounds."""
     with pytest.raises(InputError, match="number of training images is 0"):
         fit_baselines([])

@@ -1,4 +1,4 @@
-"""The intervals: how often they hold the truth, and that they are what a slow loop over pictures gives."""
+"""The intervals: their coverage, and agreement with a slow loop over images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIXELS = 1024
 
 
 def table(seed: int, *, rooms: int = 30, room_spread: float = 0.1, spread: float = 0.05) -> ImageFigures:
-    """Pictures of rooms, one to eight each, that are alike within a room; the IoU's expectation is 0.5."""
+    """Images of rooms, one to eight per room, that are alike within a room; the mean IoU is 0.5."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(1, 9, rooms)
     room = np.repeat(np.arange(rooms), counts)
@@ -32,7 +32,7 @@ def table(seed: int, *, rooms: int = 30, room_spread: float = 0.1, spread: float
 
 
 def as_rooms(found: ImageFigures) -> ImageFigures:
-    """The same pictures, each as if it had a room to itself."""
+    """The same images, each in a room of its own."""
     return replace(found, bg_ids=tuple(str(number) for number in range(len(found.bg_ids))))
 
 
@@ -41,7 +41,7 @@ def width(interval: Interval) -> float:
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """Pictures of one room are no independent witnesses; an interval that takes them for such is far too narrow."""
+    """Images of one room are correlated; an interval that ignores this is far too narrow."""
     tables = [table(seed) for seed in range(200)]
 
     def share_held(found: list[ImageFigures]) -> float:
@@ -52,19 +52,19 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert share_held([as_rooms(each) for each in tables]) < 0.8
 
 
-def test_intervals_are_those_of_a_slow_loop_over_pictures() -> None:
-    """Rooms differ in their number of pictures: all of a drawn room's pictures count, as often as it was drawn."""
+def test_intervals_are_those_of_a_slow_loop_over_images() -> None:
+    """Rooms differ in their number of images: all images of a resampled room count, as often as it was drawn."""
     found = table(1, rooms=8)
     rng, columns, rooms = np.random.default_rng(5), found.columns(), sorted(set(found.bg_ids))
     drawn: dict[str, list[float]] = {}
     for _ in range(4000):
-        pictures = [
+        images = [
             row
             for room in rng.choice(rooms, len(rooms))
             for row, bg_id in zip(columns, found.bg_ids, strict=True)
             if bg_id == room
         ]
-        for name, value in metrics_of(np.sum(pictures, axis=0)).items():
+        for name, value in metrics_of(np.sum(images, axis=0)).items():
             drawn.setdefault(name, []).append(float(value))
     fast = intervals(found, level=0.8, draws=20_000)
     assert fast.keys() == drawn.keys()
@@ -76,7 +76,7 @@ def test_intervals_are_those_of_a_slow_loop_over_pictures() -> None:
 
 
 def test_an_interval_is_around_the_figure_itself() -> None:
-    """The table of a comparison shows the metrics as they were measured, not the mean of what was resampled."""
+    """A comparison shows the measured metrics, not the mean over resamples."""
     found = table(2)
     measured = intervals(found)
     assert {name: interval.value for name, interval in measured.items()} == figures(found)
@@ -84,7 +84,7 @@ def test_an_interval_is_around_the_figure_itself() -> None:
 
 
 def test_a_paired_difference_is_narrower_than_the_two_alone() -> None:
-    """What makes a room hard is the same for both networks, and must not hide which is better."""
+    """The difficulty of a room is the same for both networks, and must not hide which is better."""
     a = table(3)
     states = a.states.copy()
     states[:, 1] -= 0.02 + np.random.default_rng(0).normal(0, 0.01, len(states))
@@ -97,7 +97,7 @@ def test_a_paired_difference_is_narrower_than_the_two_alone() -> None:
 
 
 def test_a_difference_of_unrelated_networks_is_as_wide_as_the_two_together() -> None:
-    """Pairing takes away only what the two have in common."""
+    """Pairing removes only the common variation."""
     a = table(4, room_spread=0.0)
     b = replace(a, states=np.where(np.arange(len(STATES)) == 1, a.states[::-1], a.states))
     unpaired = math.hypot(*(width(intervals(each)["mask_iou"]) for each in (a, b)))
@@ -105,8 +105,8 @@ def test_a_difference_of_unrelated_networks_is_as_wide_as_the_two_together() -> 
 
 
 @pytest.mark.parametrize("change", ["order", "size"])
-def test_a_difference_is_one_on_the_same_pictures(change: str) -> None:
-    """Rows of unlike pictures would be paired, and the interval would mean nothing."""
+def test_a_difference_is_one_on_the_same_images(change: str) -> None:
+    """Rows of different images would be paired."""
     a = table(5)
     states = a.states.copy()
     states[:, 2] = 4 * PIXELS
@@ -116,7 +116,7 @@ def test_a_difference_is_one_on_the_same_pictures(change: str) -> None:
 
 
 def test_one_background_says_nothing_of_others() -> None:
-    """Resampled, it is always itself: an interval of no width would look like certainty."""
+    """All resamples are equal, and an interval of width 0 would look like certainty."""
     found = table(6, rooms=1)
     measured = intervals(found)["score"]
     assert measured.value == figures(found)["score"]
@@ -135,7 +135,7 @@ def test_a_figure_that_is_not_a_number_spoils_no_other() -> None:
 
 
 def test_equal_tables_get_equal_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resumed comparison writes the same table, whatever fits into memory at a time."""
+    """A resumed comparison gives the same table, whatever the chunk size."""
     once = intervals(table(8))
     assert intervals(table(8)) == once
     assert intervals(table(8), seed=1) != once
@@ -146,17 +146,17 @@ def test_equal_tables_get_equal_intervals(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("wrong", [{"level": 1.0}, {"level": 0.0}, {"draws": 0}])
 def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    """A level of 95 would give an error of numpy's, or none at all."""
+    """A level of 95 would give an obscure error of numpy, or none at all."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         intervals(table(9), **wrong)
 
 
 def test_an_unknown_metric_is_refused() -> None:
-    """The sentence says what there is."""
+    """The error lists the known metrics."""
     with pytest.raises(ValueError, match="'iou' is not known; give one of score, mask_iou"):
         difference(table(9), table(9), "iou")
 
 
 def test_an_interval_can_be_written_as_json() -> None:
-    """JSON has no NaN, and a reader that is strict would refuse the whole report."""
+    """JSON has no NaN, and a strict parser would refuse the whole report."""
     assert Interval(value=0.5, low=math.nan, high=math.nan).as_plain() == {"value": 0.5, "low": None, "high": None}

@@ -1,4 +1,4 @@
-"""The table of pictures: what it refuses, and that it comes back from a file as it was."""
+"""The table of images: its validation, and its round trip through a file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from trainable.metrics.names import METRICS
 from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures, figures
 
 
-def table(pictures: int = 4) -> ImageFigures:
-    columns = np.random.default_rng(0).uniform(1, 2, (pictures, len(STATES) + len(PUBLISHED)))
+def table(images: int = 4) -> ImageFigures:
+    columns = np.random.default_rng(0).uniform(1, 2, (images, len(STATES) + len(PUBLISHED)))
     published = dict(zip(PUBLISHED, columns[:, len(STATES) :].T, strict=True))
     return ImageFigures(
-        bg_ids=tuple(f"rööm {number}" for number in range(pictures)),
+        bg_ids=tuple(f"rööm {number}" for number in range(images)),
         states=columns[:, : len(STATES)],
         published=published,
     )
 
 
 def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
-    """A comparison that is resumed does not measure again what it has."""
+    """A resumed comparison does not measure again."""
     saved, path = table(), tmp_path / "new" / "figures.npz"
     saved.save(path)
     loaded = ImageFigures.load(path)
@@ -34,12 +34,12 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_the_figures_have_the_names_of_what_every_trial_reports() -> None:
-    """A table of comparison has both under one name."""
+    """A comparison shows both under one name."""
     assert tuple(figures(table()))[: len(METRICS)] == METRICS
 
 
 def test_columns_are_in_their_order_whatever_the_mappings() -> None:
-    """A published column under another's name would be a wrong figure that looks right."""
+    """A published column under another name would be a plausible but wrong metric."""
     found = table()
     turned = ImageFigures(bg_ids=found.bg_ids, states=found.states, published=dict(reversed(found.published.items())))
     assert np.array_equal(turned.columns(), found.columns())
@@ -47,7 +47,7 @@ def test_columns_are_in_their_order_whatever_the_mappings() -> None:
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "altered"])
 def test_a_damaged_file_is_the_users_to_remove(tmp_path: Path, damage: str) -> None:
-    """The sentence says which file, and what becomes of it."""
+    """The error names the file and what to do with it."""
     path = tmp_path / "figures.npz"
     table().save(path)
     whole = path.read_bytes()
@@ -59,7 +59,7 @@ def test_a_damaged_file_is_the_users_to_remove(tmp_path: Path, damage: str) -> N
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
-    """A file from somewhere else must not run anything."""
+    """An untrusted file must not execute code."""
     path = tmp_path / "figures.npz"
     found = table()
     np.savez(path, bg_ids=np.asarray(found.bg_ids, dtype=object), states=found.states, **found.published)
@@ -68,11 +68,11 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 
 def test_columns_of_other_lengths_or_names_are_refused() -> None:
-    """Rows would be of unlike pictures."""
+    """Rows would belong to different images."""
     found = table()
     with pytest.raises(ValueError, match="states"):
         ImageFigures(bg_ids=found.bg_ids[1:], states=found.states, published=found.published)
     with pytest.raises(ValueError, match="states"):
-        table(pictures=0)
+        table(images=0)
     with pytest.raises(ValueError, match="iou75_mask"):
         ImageFigures(bg_ids=found.bg_ids, states=found.states, published={**found.published, "iou75_mask": np.zeros(3)})

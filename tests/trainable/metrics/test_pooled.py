@@ -15,10 +15,10 @@ from trainable.metrics.pooled import MetricSums, image_states
 from trainable.models import Prediction
 
 
-def _split(pictures=5, size=8, seed=0):
+def _split(images=5, size=8, seed=0):
     """Logits and depth as a network might predict them, and uint8 truths with some empty and full masks."""
     rng = np.random.default_rng(seed)
-    shape = (pictures, 1, size, size)
+    shape = (images, 1, size, size)
     logits = torch.from_numpy(rng.normal(0, 2, shape).astype(np.float32))
     depth = torch.from_numpy(rng.uniform(-0.2, 1.3, shape).astype(np.float32))
     mask = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
@@ -35,8 +35,8 @@ def _metrics(logits, depth, mask, depth_truth):
 def _reference(logits, depth, mask, depth_truth):
     """Pixel by pixel."""
     ious = []
-    for picture, truth in zip(logits, mask, strict=True):
-        predicted, actual = picture.numpy() > 0, truth.numpy() > 127
+    for image, truth in zip(logits, mask, strict=True):
+        predicted, actual = image.numpy() > 0, truth.numpy() > 127
         union = (predicted | actual).sum()
         ious.append((predicted & actual).sum() / union if union else 1.0)
     expected = {"mask_iou": float(np.mean(ious))}
@@ -57,7 +57,7 @@ def _reference(logits, depth, mask, depth_truth):
 
 
 def test_metrics_agree_with_a_pixel_by_pixel_reference():
-    """They decide which network wins, so they must be what their names say."""
+    """They decide which network wins, so their definition must be exact."""
     split = _split()
     assert _metrics(*split) == pytest.approx(_reference(*split), rel=1e-6)
 
@@ -78,7 +78,7 @@ def test_depth_metrics_have_their_published_values():
 @given(cuts=st.lists(st.integers(0, 7), max_size=4), order=st.permutations(range(7)), workers=st.integers(1, 3))
 def test_metrics_do_not_depend_on_batches_order_or_workers(cuts, order, workers):
     """Trials with different batch sizes and numbers of workers are compared with each other."""
-    split = _split(pictures=7)
+    split = _split(images=7)
     shuffled = [part[list(order)] for part in split]
     edges = [0, *sorted(cuts), 7]
     sums = [MetricSums() for _ in range(workers)]
@@ -92,7 +92,7 @@ def test_metrics_do_not_depend_on_batches_order_or_workers(cuts, order, workers)
 
 
 def test_loaded_sums_take_the_place_of_a_workers_own():
-    """What is added up over all workers already contains the worker's own."""
+    """The sum over all workers already contains this worker's sums."""
     split, other, own, whole = _split(), _split(seed=1), MetricSums(), MetricSums()
     own.update(Prediction.of(*split[:2]), *split[2:])
     whole.update(Prediction.of(*other[:2]), *other[2:])
@@ -101,7 +101,7 @@ def test_loaded_sums_take_the_place_of_a_workers_own():
 
 
 def test_the_state_is_a_copy():
-    """A sum over workers is done in place, and must not change the sums it was taken from."""
+    """An in-place sum over workers must not change the sums that it was taken from."""
     split, sums = _split(), MetricSums()
     sums.update(Prediction.of(*split[:2]), *split[2:])
     before = sums.compute()
@@ -110,7 +110,7 @@ def test_the_state_is_a_copy():
 
 
 def test_a_perfect_prediction_has_the_best_metrics():
-    """The ends of the scales: 1 for shares, 0 for errors, also over pictures without a foreground."""
+    """The ends of the scales: 1 for shares, 0 for errors, also over images without a foreground."""
     _, _, mask, depth_truth = _split()
     logits = torch.where(mask > 127, 200.0, -200.0)
     metrics = _metrics(logits, depth_truth / 255, mask, depth_truth)
@@ -120,7 +120,7 @@ def test_a_perfect_prediction_has_the_best_metrics():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("truth", [0, 255])
 def test_a_prediction_that_is_not_finite_is_worth_nothing(value, truth):
-    """A network that blew up must not win by luck: an infinite depth is far, a NaN is no foreground."""
+    """A network with infinite outputs must not win by chance: infinite depth is far, NaN is not foreground."""
     bad = torch.full((2, 1, 4, 4), value)
     target = torch.full((2, 1, 4, 4), truth, dtype=torch.uint8)
     metrics = _metrics(bad, bad, target, target)
@@ -133,7 +133,7 @@ def test_a_prediction_that_is_not_finite_is_worth_nothing(value, truth):
 
 
 def test_one_pixel_that_is_not_finite_is_one_wrong_pixel():
-    """The rest of the split still counts, and the errors still say that something is broken."""
+    """The rest of the split still counts, and the errors still show that something is broken."""
     _, _, mask, depth_truth = _split()
     logits, depth = torch.where(mask > 127, 200.0, -200.0), depth_truth / 255
     logits[1, 0, 0, 0] = depth[1, 0, 0, 0] = math.nan
@@ -145,7 +145,7 @@ def test_one_pixel_that_is_not_finite_is_one_wrong_pixel():
 
 @pytest.mark.parametrize(("level", "expected"), [(127, 0.0), (128, 1.0)])
 def test_the_masks_truth_is_cut_in_the_middle(level, expected):
-    """Soft edges belong to one side or the other, to the same one in every metric."""
+    """Soft edges belong to the same side in every metric."""
     mask = torch.full((1, 1, 4, 4), level, dtype=torch.uint8)
     metrics = _metrics(torch.full(mask.shape, 200.0), torch.zeros(mask.shape), mask, mask)
     assert metrics["mask_iou"] == metrics["mask_delta1"] == 1 - metrics["mask_mae"] == expected
@@ -158,27 +158,27 @@ def test_bf16_predictions_are_taken():
     assert short == _metrics(logits.bfloat16().float(), depth.bfloat16().float(), mask, depth_truth)
 
 
-def test_no_pictures_is_the_users_to_solve():
+def test_no_images_is_the_users_to_solve():
     """A split can be empty when a small data set is split by its backgrounds."""
     with pytest.raises(InputError, match="number of images to be evaluated is 0"):
         MetricSums().compute()
 
 
 def test_the_objective_is_one_of_the_metrics():
-    """A search asks for it by its name; the names are what is computed."""
+    """A search refers to a metric by name."""
     metrics = _metrics(*_split())
     assert tuple(metrics) == METRICS
     assert OBJECTIVE in METRICS
     assert MODE == "max"
 
 
-def test_a_pictures_states_are_the_sums_of_that_picture_alone():
-    """An interval is drawn from pictures, and must be around the metrics that the trial has reported."""
+def test_an_images_states_are_the_sums_of_that_image_alone():
+    """Intervals are computed from images, and must be around the metrics that the trial reported."""
     logits, depth, mask, depth_truth = split = _split()
     states = image_states(torch.sigmoid(logits), depth, mask, depth_truth)
-    for row, *picture in zip(states, *(part.split(1) for part in split), strict=True):
+    for row, *image in zip(states, *(part.split(1) for part in split), strict=True):
         alone = MetricSums()
-        alone.update(Prediction.of(*picture[:2]), *picture[2:])
+        alone.update(Prediction.of(*image[:2]), *image[2:])
         assert torch.allclose(row, alone.state(), rtol=1e-14)
     added = MetricSums()
     added.load(states.sum(dim=0))

@@ -14,15 +14,15 @@ from trainable.models import Prediction
 
 
 def _golden():
-    """Two patterned pictures x and y in 0..1, (2, 1, 16, 16)."""
+    """Two patterned images x and y in 0..1, (2, 1, 16, 16)."""
     i, j = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
     b = torch.arange(2).view(2, 1, 1, 1)
     return ((3 * i + 5 * j + b) % 17) / 16, ((7 * i + 2 * j + 3 * b) % 13) / 12
 
 
-def _smooth(seed, pictures=6, shape=(19, 24)):
-    """Pictures like depths, (B, 1, H, W) uint8."""
-    noise = np.random.default_rng(seed).normal(size=(pictures, *shape))
+def _smooth(seed, images=6, shape=(19, 24)):
+    """Images like depths, (B, 1, H, W) uint8."""
+    noise = np.random.default_rng(seed).normal(size=(images, *shape))
     blurred = gaussian_filter(noise, sigma=2, axes=(1, 2))
     levels = np.clip(blurred * 200 + 128, 0, 255).astype(np.uint8)
     return torch.from_numpy(levels).unsqueeze(1)
@@ -45,25 +45,25 @@ def test_rms_and_deltas_have_their_published_values():
 
 
 def test_iou_has_its_published_values():
-    """As published a batch is one large picture; corrected, each picture counts by itself."""
+    """As published a batch is one large image; corrected, each image counts by itself."""
     x, y = _golden()
     assert _measured((x, x, y, y), on="logits", average="batches")["iou75_mask"] == pytest.approx(0.1449275, abs=1e-7)
-    for picture, expected in enumerate([0.1919192, 0.1018519]):
-        alone = tuple(part[picture : picture + 1] for part in (x, x, y, y))
+    for image, expected in enumerate([0.1919192, 0.1018519]):
+        alone = tuple(part[image : image + 1] for part in (x, x, y, y))
         assert _measured(alone, on="logits")["iou75_mask"] == pytest.approx(expected, abs=1e-7)
     pooled = _measured((x, x, y, y), on="logits")
     assert pooled["iou75_mask"] == pytest.approx((0.1919192 + 0.1018519) / 2, abs=1e-7)
 
 
 def test_similarity_agrees_with_scipy():
-    """Written out in plain numpy as scikit-image has it by default, for pictures of 8 bits."""
+    """Written out in plain numpy as scikit-image has it by default, for images of 8 bits."""
     truth, prediction = _smooth(0), (0.8 * _smooth(0).float() + 0.5 * _smooth(1).float()) / 255
     assert prediction.max() > 1  # some of it is clipped
     p = (prediction.numpy().clip(0, 1) * 255).round().astype(np.float64)[:, 0]
     t = truth.numpy().astype(np.float64)[:, 0]
 
-    def mean(pictures):
-        return uniform_filter(pictures, size=7, axes=(1, 2))
+    def mean(images):
+        return uniform_filter(images, size=7, axes=(1, 2))
 
     sample = 49 / 48
     var_p, var_t = (sample * (mean(z * z) - mean(z) ** 2) for z in (p, t))
@@ -77,9 +77,9 @@ def test_similarity_agrees_with_scipy():
     assert found == pytest.approx(expected, rel=1e-10)
 
 
-def test_a_picture_counts_if_it_is_similar_enough():
-    """A share of pictures, at a level of its own for each head."""
-    truth = _smooth(0, pictures=3)
+def test_an_image_counts_if_it_is_similar_enough():
+    """The share of images above a different level for each head."""
+    truth = _smooth(0, images=3)
     near, far = (truth.float() + 12 * torch.randn(truth.shape, generator=torch.manual_seed(0))) / 255, 1 - truth / 255
     predicted = torch.stack([truth[0] / 255, near[1], far[2]])
     same, middle, other = similarities(predicted, truth).tolist()
@@ -92,7 +92,7 @@ def test_a_picture_counts_if_it_is_similar_enough():
 
 
 def test_a_probability_is_taken_where_it_was_left_out():
-    """A network trained with logits that is always right looked wrong as published."""
+    """As published, a perfect network trained with logits looked wrong."""
     truth = _smooth(0)
     logits = torch.logit((truth / 255).clamp(0.001, 0.999))
     heads = (logits, truth / 255, truth, truth)
@@ -106,7 +106,7 @@ def test_a_probability_is_taken_where_it_was_left_out():
 
 
 def test_batches_have_equal_weight_as_published():
-    """A last batch of one picture weighs as much as all the others: the figures depend on how a part is cut."""
+    """A last batch of one image weighs as much as all the others: the figures depend on how a part is cut."""
     x, y = _golden()
     batches = [tuple(part[rows] for part in (x, x, y, y)) for rows in ([0, 1, 1], [0])]
     published = _measured(*batches, average="batches")
@@ -119,7 +119,7 @@ def test_batches_have_equal_weight_as_published():
 
 
 def test_corrected_metrics_do_not_depend_on_the_batches():
-    """Networks evaluated with unlike batch sizes are in one table."""
+    """One table compares networks that were evaluated with different batch sizes."""
     truth, predicted = _smooth(0), _smooth(1)
     parts = (predicted / 32 - 4.0, predicted / 255, truth, _smooth(2))
     cut = [tuple(part[start:end] for part in parts) for start, end in ((0, 1), (1, 5), (5, 6))]
@@ -142,7 +142,7 @@ def test_corrected_depth_is_what_every_trial_reports():
 @pytest.mark.parametrize("truth", [0, 255])
 @pytest.mark.parametrize("on", ["probability", "logits"])
 def test_a_prediction_that_is_not_finite_is_worth_nothing(value, truth, on):
-    """A network that blew up must not win by luck, by whichever metric."""
+    """A network with infinite outputs must not win by chance, for any metric."""
     bad = torch.full((2, 1, 8, 8), value)
     target = torch.full((2, 1, 8, 8), truth, dtype=torch.uint8)
     metrics = _measured((bad, bad, target, target), on=on)
@@ -152,12 +152,12 @@ def test_a_prediction_that_is_not_finite_is_worth_nothing(value, truth, on):
 
 
 def test_two_empty_masks_agree():
-    """A picture whose foreground is soft everywhere has nothing above 0.75, and is then predicted right."""
+    """An image whose foreground is soft everywhere has nothing above 0.75, and is then predicted right."""
     soft = torch.full((1, 1, 8, 8), 180, dtype=torch.uint8)
     assert _measured((torch.zeros(soft.shape), soft / 255, soft, soft))["iou75_mask"] == 1
 
 
-def test_no_pictures_is_the_users_to_solve():
+def test_no_images_is_the_users_to_solve():
     """A split can be empty when a small data set is split by its backgrounds."""
     with pytest.raises(InputError, match="number of images to be evaluated is 0"):
         PublishedMetrics().compute()

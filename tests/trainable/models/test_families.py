@@ -121,7 +121,7 @@ def _parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _pictures(height=32, width=48, batch=2):
+def _images(height=32, width=48, batch=2):
     generator = torch.Generator().manual_seed(1)
     return torch.rand(2, batch, 3, height, width, generator=generator).unbind()
 
@@ -131,7 +131,7 @@ def _same(one, other):
 
 
 def test_every_family_has_its_published_numbers_here():
-    """A family that is added without them would be tested by its interface alone."""
+    """A new family without published values would be tested by its interface only."""
     assert set(PUBLISHED) == set(FAMILIES)
 
 
@@ -169,15 +169,15 @@ def test_what_pair_is_said_to_have_includes_its_dead_block(part, expected):
 @pytest.mark.parametrize("size", [(16, 16), (32, 80)])
 @pytest.mark.parametrize("width", [1, 3, 5])
 def test_families_predict_at_the_size_of_their_inputs(family, size, width):
-    """A width is drawn from a range; none in it, nor any size that the data can have, may fail."""
-    prediction = _model(family, width).eval()(*_pictures(*size))
+    """A search samples the width: none may fail, at any image size."""
+    prediction = _model(family, width).eval()(*_images(*size))
     assert prediction.mask_logits.shape == prediction.depth.shape == (2, 1, *size)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_single_picture_is_predicted_as_in_a_batch(family):
-    """Who predicts one scene gets the same answer as who predicts many."""
-    model, (bg, fg_bg) = _model(family).eval(), _pictures()
+def test_a_single_image_is_predicted_as_in_a_batch(family):
+    """The prediction of an image does not depend on the others of its batch."""
+    model, (bg, fg_bg) = _model(family).eval(), _images()
     alone, together = model(bg[:1], fg_bg[:1]), model(bg, fg_bg)
     torch.testing.assert_close(alone.mask_logits, together.mask_logits[:1])
     torch.testing.assert_close(alone.depth, together.depth[:1])
@@ -185,9 +185,9 @@ def test_a_single_picture_is_predicted_as_in_a_batch(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_reach_every_parameter_that_is_to_learn(family):
-    """One that waits for a gradient in vain costs memory, and stalls training on several workers."""
+    """A parameter without a gradient wastes memory, and stalls training on several workers."""
     model = _model(family, width=4, dropout=0.1 if family in WITH_DROPOUT else 0.0)
-    prediction = model(*_pictures())
+    prediction = model(*_images())
     (prediction.mask_logits.square().mean() + prediction.depth.square().mean()).backward()
     waiting = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -199,17 +199,17 @@ def test_gradients_reach_every_parameter_that_is_to_learn(family):
 def test_each_head_has_its_own_decoder_in_sepunet():
     """The published program ran one decoder for both, so that the second head had nothing of its own."""
     model = _model("sepunet")
-    model(*_pictures()).depth.square().mean().backward()
+    model(*_images()).depth.square().mean().backward()
     assert all(parameter.grad is None for parameter in model.body.mask_decoder.parameters())
     assert all(parameter.grad is not None for parameter in model.body.depth_decoder.parameters())
 
 
 @pytest.mark.parametrize("family", sorted(WITH_DROPOUT))
 def test_dropout_is_random_in_training_and_off_in_evaluation(family):
-    """One published network dropped values in evaluation too, and so gave another answer every time."""
-    model, pictures = _model(family, dropout=0.5), _pictures()
-    assert not _same(model.train()(*pictures), model.train()(*pictures))
-    assert _same(model.eval()(*pictures), model.eval()(*pictures))
+    """One published network had dropout in evaluation too, and its predictions varied."""
+    model, images = _model(family, dropout=0.5), _images()
+    assert not _same(model.train()(*images), model.train()(*images))
+    assert _same(model.eval()(*images), model.eval()(*images))
 
 
 @pytest.mark.parametrize("family", sorted(WITH_DROPOUT))
@@ -225,21 +225,21 @@ def test_weights_do_not_depend_on_dropout(family):
     [("pair", 7), ("dmnet-cnn", 10), ("dmnet-cnn-v1", 10), ("dmnet-resnet", 15), ("resnet-dual", 2 + 8 * 2)],
 )
 def test_dropout_is_in_as_many_places_as_published(family, expected):
-    """It regularises more the more places it has."""
+    """It regularises more with more dropout layers."""
     modules = list(_model(family, dropout=0.25).modules())
     assert sum(isinstance(module, torch.nn.Dropout) and module.p == 0.25 for module in modules) == expected
 
 
 @pytest.mark.parametrize("family", sorted(set(MODELS) - WITH_DROPOUT))
 def test_families_without_dropout_refuse_it(family):
-    """A search that draws it would compare trials that are all the same."""
+    """A search over it would compare equal trials."""
     with pytest.raises(InputError, match=rf"'model.dropout' is 0.1, but must be 0 .* '{family}'.* correct it"):
         _model(family, dropout=0.1)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
 def test_dropout_is_a_probability_below_one(value):
-    """At 1 nothing is left to learn from."""
+    """At 1 no values are left."""
     with pytest.raises(ValueError, match="dropout"):
         ModelConfig(dropout=value)
 
@@ -254,25 +254,25 @@ def test_dropout_is_a_probability_below_one(value):
     ],
 )
 def test_sizes_that_a_family_cannot_take_are_refused(family, height, width, wanted):
-    """Torch would complain about sizes deep inside, which tells a user nothing."""
+    """Torch's own error about sizes would not help a user."""
     with pytest.raises(InputError, match=rf"'image_size' is {height} x {width} .* {wanted} .*'{family}'"):
-        _model(family)(*_pictures(height, width))
+        _model(family)(*_images(height, width))
 
 
 @pytest.mark.parametrize("family", ["dmnet-cnn", "dmnet-cnn-v1", "dmnet-resnet", "sepunet"])
 def test_some_families_take_odd_sizes(family):
-    """Nothing in them needs sides that can be halved."""
-    prediction = _model(family).eval()(*_pictures(17, 39))
+    """None of their layers halves the size."""
+    prediction = _model(family).eval()(*_images(17, 39))
     assert prediction.mask_logits.shape == prediction.depth.shape == (2, 1, 17, 39)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_train_in_channels_last_and_bf16(family):
-    """Trials use both for speed, with gradients that must arrive as finite numbers."""
+    """Trials use both for speed; gradients must be finite."""
     model = _model(family, width=4).to(memory_format=torch.channels_last)
-    pictures = [picture.contiguous(memory_format=torch.channels_last) for picture in _pictures()]
+    images = [image.contiguous(memory_format=torch.channels_last) for image in _images()]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        prediction = model(*pictures)
+        prediction = model(*images)
     (prediction.mask_logits.float().square().mean() + prediction.depth.float().square().mean()).backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     assert all(gradient.isfinite().all() for gradient in gradients)

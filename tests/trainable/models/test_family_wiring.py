@@ -131,7 +131,7 @@ def resnet_dual(w, bg, fg_bg):
             x = F.leaky_relu(w.conv(x, f"{at}.{up}.conv.2"), 0.2)
         return w.conv(x, f"{at}.head")
 
-    stems = [layer(w.unit(picture, f"{name}_stem"), f"{name}_layer", 1) for name, picture in _named(bg, fg_bg)]
+    stems = [layer(w.unit(image, f"{name}_stem"), f"{name}_layer", 1) for name, image in _named(bg, fg_bg)]
     full = torch.cat(stems, 1)
     half = layer(full, "layer3", 2)
     deepest = layer(half, "layer4", 2)
@@ -196,12 +196,12 @@ def test_a_family_is_wired_as_described(family, reference, size):
         centred = random.ndim == 4
         weights[name] = (2 * random - 1 if centred else random if "bias" in name else random + 0.5).to(tensor.dtype)
     model.load_state_dict(weights)
-    pictures = torch.rand(2, 2, 3, *size, generator=generator, dtype=torch.float64)
+    images = torch.rand(2, 2, 3, *size, generator=generator, dtype=torch.float64)
 
     used = Weights(weights)
     with torch.no_grad():
-        mask, depth = reference(used, *pictures)
-        heads = model(*pictures)
+        mask, depth = reference(used, *images)
+        heads = model(*images)
     assert mask.std() > 1e-3
     assert depth.std() > 1e-3
     torch.testing.assert_close(heads.mask, mask)
@@ -210,7 +210,7 @@ def test_a_family_is_wired_as_described(family, reference, size):
     assert {name for name in weights if "num_batches" not in name} - dead == used.used
 
 
-def test_pair_looks_at_the_picture_with_the_foreground_alone():
+def test_pair_looks_at_the_image_with_the_foreground_alone():
     """Its published networks never see the background."""
     model = build_model(ModelConfig(family="pair", width=2)).eval()
     bg, other, fg_bg = torch.rand(3, 1, 3, 32, 32, generator=torch.Generator().manual_seed(3)).unbind()

@@ -33,7 +33,7 @@ def _model(family="resunet", width=2):
     return build_model(ModelConfig(family=family, width=width))
 
 
-def _pictures(height=32, width=48, batch=2):
+def _images(height=32, width=48, batch=2):
     generator = torch.Generator().manual_seed(1)
     return torch.rand(2, batch, 3, height, width, generator=generator).unbind()
 
@@ -104,7 +104,7 @@ def test_resunet_is_wired_as_described():
             x = double_conv(torch.cat([larger, skip], 1), f"{at}_decoder.up{level}.conv")
         return F.conv2d(x, take(f"{at}_head.weight"), take(f"{at}_head.bias"))
 
-    bg, fg_bg = _pictures()
+    bg, fg_bg = _images()
     x, skips = torch.cat([bg, fg_bg], 1), []
     for level in (1, 2, 3, 4):
         skips.append(res_block(x, f"enc{level}"))
@@ -119,16 +119,16 @@ def test_resunet_is_wired_as_described():
 @pytest.mark.parametrize("family", sorted(MODELS))
 @pytest.mark.parametrize("width", [1, 3])
 def test_every_family_predicts_at_the_size_of_its_inputs(family, width):
-    """The loop, the losses and the metrics know families by this interface alone."""
-    prediction = _model(family, width)(*_pictures())
+    """The loop, the losses and the metrics use families by this interface only."""
+    prediction = _model(family, width)(*_images())
     assert prediction.mask_logits.shape == prediction.depth.shape == (2, 1, 32, 48)
 
 
 @pytest.mark.parametrize("family", sorted(MODELS))
 def test_every_parameter_of_every_family_learns(family):
-    """A part that gets no gradient costs memory for nothing, and stalls training on several workers."""
+    """A part without a gradient wastes memory, and stalls training on several workers."""
     model = _model(family)
-    prediction = model(*_pictures())
+    prediction = model(*_images())
     (prediction.mask_logits.square().mean() + prediction.depth.square().mean()).backward()
     learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert [name for name, parameter in learning if parameter.grad is None] == []
@@ -137,10 +137,10 @@ def test_every_parameter_of_every_family_learns(family):
 @pytest.mark.parametrize("family", sorted(MODELS))
 def test_families_predict_the_same_in_channels_last_and_nearly_so_in_bf16(family):
     """Trials use both for speed; neither may change what is computed."""
-    model, pictures = _model(family, width=4).eval(), _pictures()
-    expected = model(*pictures)
+    model, images = _model(family, width=4).eval(), _images()
+    expected = model(*images)
     model = model.to(memory_format=torch.channels_last)
-    last = [picture.contiguous(memory_format=torch.channels_last) for picture in pictures]
+    last = [image.contiguous(memory_format=torch.channels_last) for image in images]
     torch.testing.assert_close(model(*last), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         short = model(*last)
@@ -150,13 +150,13 @@ def test_families_predict_the_same_in_channels_last_and_nearly_so_in_bf16(family
 
 @pytest.mark.parametrize(("height", "width"), [(24, 32), (32, 40)])
 def test_resunet_refuses_sizes_that_it_cannot_halve(height, width):
-    """Torch would complain about sizes deep inside, which tells a user nothing."""
+    """Torch's own error about sizes would not help a user."""
     with pytest.raises(InputError, match=rf"'image_size' is {height} x {width} .* multiples of 16"):
-        _model()(*_pictures(height, width))
+        _model()(*_images(height, width))
 
 
 def test_an_unknown_family_is_answered_with_the_known_ones():
-    """A typing error in a spec should cost one look at the message."""
+    """A typo in a spec should be clear from the error."""
     with pytest.raises(InputError, match=r"'model.family' is 'resnet', but must be one of debug, .*resunet"):
         build_model(ModelConfig(family="resnet"))
 
@@ -169,8 +169,8 @@ def test_initial_weights_follow_the_seed():
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_enlarging_has_the_values_and_gradients_of_torchs_own(layout):
-    """Only the gradient's place in memory differs, which decides how long the backward pass takes."""
-    x = _pictures()[0].to(memory_format=layout)
+    """Only the memory layout of the gradient differs, which decides the time of the backward pass."""
+    x = _images()[0].to(memory_format=layout)
     ours, reference = x.clone().requires_grad_(), x.clone().requires_grad_()
     larger = enlarge(ours)
     expected = F.interpolate(reference, scale_factor=2, mode="bilinear", align_corners=True)
@@ -182,7 +182,7 @@ def test_enlarging_has_the_values_and_gradients_of_torchs_own(layout):
 
 
 def test_gradients_reach_the_enlargement_without_gaps():
-    """From the joint with other features they come with gaps, and the backward pass then takes many times as long."""
+    """The gradient of a concatenation is not contiguous, and the backward pass is then many times slower."""
     x = torch.rand(2, 4, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
     larger = enlarge(x)
     seen = []

@@ -1,4 +1,4 @@
-"""The network around a family's body: normalised inputs, activations, and what evaluation leaves as in training."""
+"""The network around the body of a family: normalisation, activations, and layers in training mode."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from trainable.config import ModelConfig, Normalisation
 from trainable.models import MODELS, build_model, multiply_adds, parameter_count
 
 
-def _pictures(seed=0):
+def _images(seed=0):
     return torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
@@ -17,9 +17,9 @@ def _network(**settings):
     return build_model(ModelConfig(**{"family": "debug", "width": 3, **settings})).eval()
 
 
-def test_each_picture_is_normalised_with_numbers_of_its_own():
-    """A published network was trained so, and its weights mean nothing on other inputs."""
-    bg, fg_bg = _pictures()
+def test_each_image_is_normalised_with_numbers_of_its_own():
+    """The weights of a network are only valid for its input normalisation."""
+    bg, fg_bg = _images()
     given = Normalisation(bg_mean=[0.1, 0.2, 0.3], bg_std=[2.0, 3.0, 4.0], fg_bg_mean=[0.5, 0.6, 0.7])
     mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([2.0, 3.0, 4.0]).view(3, 1, 1)
     expected = _network()((bg - mean) / std, fg_bg - torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1))
@@ -27,51 +27,51 @@ def test_each_picture_is_normalised_with_numbers_of_its_own():
 
 
 def test_normalisation_is_no_weight():
-    """The configuration has it; twice kept, the two could differ."""
+    """The configuration has them; a second copy could differ."""
     given = Normalisation(bg_mean=[0.1, 0.2, 0.3])
     assert _network(normalise=given).state_dict().keys() == _network().state_dict().keys()
 
 
 def test_activations_are_the_ones_asked_for():
-    """What a head gives and what it stands for are two things: losses want one, metrics the other."""
-    raw = _network(mask_activation="linear")(*_pictures())
+    """Losses need the output of a head, metrics its activation."""
+    raw = _network(mask_activation="linear")(*_images())
     assert torch.equal(raw.mask, raw.mask_logits)
     assert torch.equal(raw.depth, raw.depth_logits)
-    squashed = _network(depth_activation="sigmoid")(*_pictures())
+    squashed = _network(depth_activation="sigmoid")(*_images())
     torch.testing.assert_close(squashed.mask, torch.sigmoid(raw.mask_logits))
     torch.testing.assert_close(squashed.depth, torch.sigmoid(raw.depth_logits))
 
 
-def test_minmax_stretches_each_picture_by_itself():
-    """A depth that is right up to its scale becomes comparable; one picture's range says nothing of another's."""
-    depth = _network(depth_activation="minmax")(*_pictures()).depth
+def test_minmax_stretches_each_image_by_itself():
+    """A depth that is right up to scale becomes comparable; images are scaled separately."""
+    depth = _network(depth_activation="minmax")(*_images()).depth
     torch.testing.assert_close(depth.amin(dim=(1, 2, 3)), torch.zeros(2))
     torch.testing.assert_close(depth.amax(dim=(1, 2, 3)), torch.ones(2))
 
 
-def test_a_constant_picture_is_stretched_to_zero():
+def test_a_constant_image_is_stretched_to_zero():
     """A published program divided by 0 here."""
     network = _network(depth_activation="minmax")
     torch.nn.init.zeros_(network.body.depth_head.weight)
-    depth = network(*_pictures()).depth
+    depth = network(*_images()).depth
     assert torch.equal(depth, torch.zeros_like(depth))
     depth.sum().backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
 def test_dropout_can_stay_in_evaluation_as_was_published():
-    """Only so are the published figures those of the same network: every look gives another answer."""
+    """It reproduces the published metrics: every evaluation differs."""
     network = _network(family="resnet-dual", dropout=0.5, eval_mode="dropout")
-    assert not torch.equal(network(*_pictures()).depth, network(*_pictures()).depth)
+    assert not torch.equal(network(*_images()).depth, network(*_images()).depth)
     norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(layer.training for layer in norms)
 
 
 def test_all_layers_can_stay_in_training_as_was_published():
-    """One published program never left training: a picture's answer depends on its batch."""
+    """One published program never left training mode: a prediction depends on its batch."""
     network = _network(family="pair", eval_mode="train")
-    bg, fg_bg = _pictures()
+    bg, fg_bg = _images()
     assert not torch.allclose(network(bg[:1], fg_bg[:1]).depth, network(bg, fg_bg).depth[:1])
 
 
@@ -83,14 +83,14 @@ def test_a_shared_decoder_has_the_published_parameters_and_costs_as_much():
 
 
 def test_other_families_have_no_decoder_to_share():
-    """Silently ignored, it would be another network than was asked for."""
+    """Silently ignored, it would train another network."""
     with pytest.raises(InputError, match=r"'model.shared_decoder' is true, but must be false .* 'resunet'"):
         _network(family="resunet", shared_decoder=True)
 
 
 @pytest.mark.parametrize(("family", "parts"), [("pair", 2), ("resunet", 1)])
 def test_parameters_come_in_the_parts_that_are_trained_apart(family, parts):
-    """Two networks that share nothing may have a learning-rate policy each."""
+    """Two networks that share no layers may have separate learning-rate policies."""
     network = _network(family=family, width=2)
     found = network.parts()
     assert len(found) == parts
@@ -98,28 +98,28 @@ def test_parameters_come_in_the_parts_that_are_trained_apart(family, parts):
 
 
 def test_on_a_device_features_lie_as_batches_do():
-    """A network and pictures that lie differently in memory would be rearranged in every layer."""
+    """Otherwise every layer would convert the memory format."""
     device = torch.device("cpu")
     network = _network(family="resunet", width=4).on(device)
-    expected = _network(family="resunet", width=4)(*_pictures())
+    expected = _network(family="resunet", width=4)(*_images())
     seen = []
 
     def look(module, given, features):
         seen.append(features.is_contiguous(memory_format=torch.channels_last))
 
     network.body.enc2.register_forward_hook(look)
-    found = network(*(stack.to(memory_format=torch.channels_last) for stack in _pictures()))
+    found = network(*(stack.to(memory_format=torch.channels_last) for stack in _images()))
     assert seen == [True]
     torch.testing.assert_close(found.depth, expected.depth)
 
 
 @pytest.mark.parametrize("family", sorted(MODELS))
 def test_bf16_comes_near_fp32(family):
-    """Some layers are left in float32 for speed: what they give must go on in bf16, forward and back."""
+    """Some layers run in float32 for speed: their outputs and gradients must be bf16 again."""
     network = _network(family=family, width=4).train()
-    exact = network(*_pictures())
+    exact = network(*_images())
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = network(*_pictures())
+        rounded = network(*_images())
     rounded.depth.sum().backward()
     for near, truth in zip(rounded, exact, strict=True):
         assert near.dtype == torch.float32

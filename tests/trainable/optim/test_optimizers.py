@@ -1,4 +1,4 @@
-"""The optimizers: that each setting arrives where it is meant to."""
+"""The optimizers: each setting has its effect."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_adam_follows_its_formula():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_parts_are_groups_in_their_order(name):
-    """A learning-rate policy is given its part by its place."""
+    """A learning-rate policy finds its part by its index."""
     model, other = _model(), torch.nn.Parameter(torch.zeros(2))
     config = OptimizerConfig(name=name, weight_decay=0.5)
     optimizer = build_optimizer([[model.weight], [model.bias]], config, undecayed=[other])

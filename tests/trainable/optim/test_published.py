@@ -93,7 +93,7 @@ def _published(
     losses: list[float] | None = None,
     steps: int = STEPS,
 ) -> list[tuple[float, float]]:
-    """The same by torch, stepped after every 'batch' or 'epoch'; a scheduler of None is one that was never stepped."""
+    """The same with torch, stepped after each 'batch' or 'epoch'; a scheduler of None is never stepped."""
     seen = []
     for epoch in range(epochs):
         for index in range(steps):
@@ -260,7 +260,7 @@ def test_birender_drops_the_rate_for_a_single_batch() -> None:
 
 
 def test_ramana_never_steps() -> None:
-    """Its scheduler was made and left alone."""
+    """Its scheduler was created but never stepped."""
     assert _is_same(_found(RAMANA, 1e-3, epochs=EPOCHS), _published(None, _sgd(1e-3), per="epoch", epochs=EPOCHS))
 
 
@@ -274,7 +274,7 @@ def test_monimoyd_steps_every_second_epoch(epochs: int) -> None:
 
 
 def test_recipes_hold_the_policies_that_are_compared_here() -> None:
-    """Another number in a recipe's file would go by unseen otherwise."""
+    """Another number in a recipe file would otherwise go unnoticed."""
     pair = load_recipe("divyansh-pair", faithful=True).config
     assert (pair.policy, pair.depth_policy) == (DIVYANSH_MASK, DIVYANSH_DEPTH)
     assert (
@@ -304,7 +304,7 @@ def test_recipes_hold_the_policies_that_are_compared_here() -> None:
 
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
 def test_a_run_beyond_its_horizon_stays_at_the_end(name: str) -> None:
-    """A curve that has an end has no other place to go."""
+    """A curve ends at its horizon, and is constant afterwards."""
     policy = build_policy(_policy(name=name, horizon_epochs=2), steps_of_epochs=[STEPS] * 4)
     last = policy.factor(2 * STEPS - 1)
     assert [policy.factor(step) for step in range(2 * STEPS, 4 * STEPS)] == [last] * 2 * STEPS
@@ -329,7 +329,7 @@ def test_a_curve_with_an_end_has_what_the_hold_leaves(name: str) -> None:
 
 @pytest.mark.parametrize("cadence", ["batch", "epoch"])
 def test_a_cycle_begins_after_the_hold(cadence: str) -> None:
-    """From its floor; its length is a share of all of the horizon, not of what is left."""
+    """It starts at its floor; its length is a share of the whole horizon, not of the rest."""
     optimizer = _sgd(0.001)
     half = 2 if cadence == "epoch" else 2 * STEPS
     scheduler = lr_scheduler.CyclicLR(optimizer, base_lr=0.001, max_lr=0.1, step_size_up=half, mode="triangular2")
@@ -339,7 +339,7 @@ def test_a_cycle_begins_after_the_hold(cadence: str) -> None:
 
 
 def test_epochs_may_differ_in_length() -> None:
-    """Small pictures come in larger batches: an epoch of theirs has fewer steps, and is an epoch nevertheless."""
+    """Small images come in larger batches, so their epochs have fewer steps but still count as one."""
     lengths = [2, 2, 5, 5]
     step = build_policy(_policy(name="step", step={"every": 0.5, "factor": 0.1}), steps_of_epochs=lengths)
     assert [step.factor(index) for index in range(14)] == pytest.approx([1.0] * 4 + [0.1] * 10)
@@ -368,7 +368,7 @@ def test_a_horizon_of_batches_may_end_within_an_epoch() -> None:
 
 @pytest.mark.parametrize("horizon", [{"horizon_epochs": 5}, {"horizon_batches": 19}])
 def test_epochs_beyond_the_run_are_like_its_last(horizon: dict[str, int]) -> None:
-    """The horizon of a run that starts with short epochs: 2 + 2 + 5 steps, and ten more that it never takes."""
+    """The horizon of a run with short first epochs: 2 + 2 + 5 steps, and ten more that are never taken."""
     found = build_policy(_policy(name="cosine", **horizon), steps_of_epochs=[2, 2, 5])
     expected = build_policy(_policy(name="cosine"), steps_of_epochs=[19])
     assert [found.factor(step) for step in range(9)] == [expected.factor(step) for step in range(9)]

@@ -32,7 +32,7 @@ def _optimizer():
 
 
 def _rates(policy, *, steps_per_epoch, epochs, scores=None):
-    """The learning rate of every step, as an optimizer has it."""
+    """The learning rate of each step in an optimizer."""
     optimizer, rates = _optimizer(), []
     for epoch in range(epochs):
         for index in range(steps_per_epoch):
@@ -43,7 +43,7 @@ def _rates(policy, *, steps_per_epoch, epochs, scores=None):
 
 
 def _torch_rates(build, *, steps_per_epoch, epochs, per, scores=None):
-    """The same by a scheduler of torch's, stepped after every 'batch' or 'epoch'."""
+    """The same with a scheduler of torch, stepped after each 'batch' or 'epoch'."""
     optimizer, rates = _optimizer(), []
     scheduler = build(optimizer)
     for epoch in range(epochs):
@@ -68,7 +68,7 @@ def _policy(config, length):
 
 @pytest.mark.parametrize(("share", "every"), [(0.33, 4), (0.25, 3), (0.01, 1), (1.0, 12)])
 def test_step_agrees_with_torch(share, every):
-    """A share of the run is the same number of epochs for every worker and at every batch size."""
+    """A share of the run is the same number of epochs for any batch size and number of workers."""
     length = {"steps_per_epoch": 4, "epochs": 12}
     config = PolicyConfig(name="step", step=StepPolicy(every=share, factor=0.3))
     expected = _torch_rates(
@@ -79,7 +79,7 @@ def test_step_agrees_with_torch(share, every):
 
 @pytest.mark.parametrize(("share", "patience"), [(0.0, 0), (0.1, 1), (0.17, 2), (0.3, 4)])
 def test_plateau_agrees_with_torch(share, patience):
-    """It lowers once the patience is used up; a rise within the threshold is none, nor is a NaN."""
+    """It lowers the rate after the patience; a change within the threshold or to NaN is no improvement."""
     length = {"steps_per_epoch": 3, "epochs": 12}
     plateau = PlateauPolicy(patience=share, factor=0.3, threshold=1e-3)
     expected = _torch_rates(
@@ -115,7 +115,7 @@ def test_cyclic_agrees_with_torch(halve, mode, period, half):
 @pytest.mark.parametrize(("steps_per_epoch", "epochs"), [(7, 4), (10, 3), (1, 1), (1, 2), (5, 1)])
 @pytest.mark.parametrize("pct_start", [0.25, 0.3, 0.9])
 def test_onecycle_agrees_with_torch(anneal, steps_per_epoch, epochs, pct_start):
-    """Its peak falls between two steps wherever torch has it, down to runs of a single step."""
+    """The peak may lie between two steps, as in torch, down to runs of a single step."""
     length = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
     onecycle = OneCyclePolicy(pct_start=pct_start, div=25.0, final_div=1000.0, anneal=anneal)
     expected = _torch_rates(
@@ -159,13 +159,13 @@ def test_cosine_agrees_with_torch(floor):
 
 
 def test_constant_stays_at_the_peak():
-    """The policy that the others are compared with."""
+    """The baseline of the other policies."""
     length = {"steps_per_epoch": 3, "epochs": 3}
     assert _rates(_policy(PolicyConfig(name="constant"), length), **length) == [PEAK] * 9
 
 
 def test_warmup_agrees_with_torch():
-    """Linear over the first share of the steps, on top of what the policy says."""
+    """Linear over the first share of the steps, multiplied by the factor of the policy."""
     length = {"steps_per_epoch": 5, "epochs": 4}
 
     def build(optimizer):
@@ -192,7 +192,7 @@ def test_warmup_agrees_with_torch():
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6),
 )
 def test_no_step_is_taken_with_a_rate_of_zero_or_above_the_peak(name, warmup, hold, horizon, lengths):
-    """At any length, down to one epoch of one step, and where the hold leaves no step; after the last one it stays."""
+    """For any length, down to one epoch of one step, and with a hold that leaves no step; constant after the run."""
     onecycle = OneCyclePolicy(cycle_momentum=True)
     cyclic = CyclicPolicy(cycle_momentum=True, plateau=PlateauPolicy(patience=0.0))
     config = PolicyConfig(name=name, warmup=warmup, hold=hold, onecycle=onecycle, cyclic=cyclic, **horizon)
@@ -228,7 +228,7 @@ RESUMED = {
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_a_resumed_run_goes_on_where_it_was(name, kind, tmp_path):
-    """Through a file of plain values, into a fresh policy and a fresh optimizer with its own state."""
+    """Via plain JSON values, into a new policy and a new optimizer with its own state."""
     lengths, losses = [2] * 4 + [4] * 8, [1.0] * 9 + [0.5, 0.5, 0.5]
 
     def begin():
@@ -272,7 +272,7 @@ def test_a_drop_beside_a_cycle_lasts_until_the_cycle_sets_the_rate(cadence, expe
 
 
 def test_the_history_has_the_factor_that_each_epoch_ended_with():
-    """A retraining without a validation split has nothing else to go by."""
+    """A retraining without validation split has no score to watch."""
     config = PolicyConfig(name="plateau", plateau=PlateauPolicy(patience=0.0, factor=0.5))
     policy = build_policy(config, steps_of_epochs=[2] * 4)
     returned = [policy.epoch_end({"score": score}) for score in (0.5, 0.4, 0.6, 0.6)]
@@ -282,7 +282,7 @@ def test_the_history_has_the_factor_that_each_epoch_ended_with():
 
 @pytest.mark.parametrize("horizon", [{}, {"horizon_epochs": 20}, {"horizon_batches": 30}])
 def test_a_replay_has_the_rates_of_the_run_it_repeats(horizon):
-    """The warm-up is not in the history, and has to be asked for again, with what it was a share of."""
+    """The history has no warm-up; it is passed again, with its horizon."""
     length = {"steps_per_epoch": 3, "epochs": 12}
     policy = _policy(PolicyConfig(name="plateau", warmup=0.25, hold=0.1, **horizon), length)
     expected = _rates(policy, scores=SCORES, **length)
@@ -301,7 +301,7 @@ def test_a_replay_has_the_rates_of_the_run_it_repeats(horizon):
     ],
 )
 def test_a_replay_of_another_length_is_stretched(history, epochs, expected):
-    """The fall comes at the same share of the run; what falls on the middle goes to the later epoch."""
+    """The reduction is at the same share of the run; a tie goes to the later epoch."""
     replay = build_replay(history, steps_of_epochs=[2] * epochs)
     assert [replay.factor(2 * epoch) for epoch in range(epochs)] == expected
     assert [replay.factor(2 * epoch + 1) for epoch in range(epochs)] == expected
@@ -309,12 +309,12 @@ def test_a_replay_of_another_length_is_stretched(history, epochs, expected):
 
 @pytest.mark.parametrize("history", [[], [1.0, 0.0], [1.5]])
 def test_a_history_that_cannot_be_played_is_refused(history):
-    """A trial that was stopped in its first epoch has none."""
+    """A trial that stops in its first epoch has no history."""
     with pytest.raises(InputError, match=r"'history' is .* must be a factor in"):
         build_replay(history, steps_of_epochs=[2] * 2)
 
 
 def test_every_policy_of_the_configuration_has_its_rule():
-    """A name without a rule would pass validation and fail when the trial starts."""
+    """A name without a rule would pass validation and fail at the start of the trial."""
     names = PolicyConfig.model_json_schema()["properties"]["name"]["enum"]
     assert set(names) == set(POLICIES)

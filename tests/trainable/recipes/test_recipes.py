@@ -1,4 +1,4 @@
-"""The recipes: exactly the published networks, and files that a user can copy, change and get a sentence about."""
+"""The recipes are exactly the published networks, and their files have clear errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_recipe_is_the_published_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_published_losses(name: str) -> None:
-    """What a file leaves out is a default, which may be a loss that was not published."""
+    """An omitted value is a default, which may be a loss that was not published."""
     loss = load_recipe(name).config.loss
     assert (weights(loss.mask), weights(loss.depth), loss.combine) == LOSSES[name]
 
@@ -113,7 +113,7 @@ def test_policies_have_the_published_counts() -> None:
     assert pair.depth_policy.step.every * 300 == pytest.approx(50)
 
 
-def test_pictures_grow_as_published() -> None:
+def test_images_grow_as_published() -> None:
     """From 64 to 128 to 224 pixels, three epochs each."""
     data = load_recipe("ramana-dnn").config.data
     assert [16 * round(stage.scale * 224 / 16) for stage in data.progression] == [64, 128]
@@ -122,7 +122,7 @@ def test_pictures_grow_as_published() -> None:
 
 @pytest.mark.parametrize("side", [64, 128, 224])
 def test_what_is_erased_is_as_large_as_published(side: int) -> None:
-    """A third of the height and a quarter of the width, each rounded down, at every size that pictures have."""
+    """A third of the height and a quarter of the width, each rounded down, at every size that images have."""
     options = load_recipe("ramana-dnn").config.data.augment.erase.model_dump(exclude={"p", "count", "fill"})
     holes = Erase(**options, p=1.0).holes(5, side, side, np.random.default_rng(0))
     top, bottom, left, right = np.moveaxis(holes, 3, 0)
@@ -180,13 +180,13 @@ def test_a_shared_decoder_is_the_only_correction_of_an_architecture() -> None:
 
 
 def test_corrected_recipes_keep_rooms_on_one_side() -> None:
-    """A room on both sides is the error that all five have in common."""
+    """A room in several parts is the error that all five have in common."""
     assert {load_recipe(name).config.data.split_by for name in RECIPES} == {"background"}
     assert "background" not in {load_recipe(name, faithful=True).config.data.split_by for name in RECIPES}
 
 
 def test_a_scaled_recipe_goes_through_its_whole_policy() -> None:
-    """Its shares are then of the epochs that there are."""
+    """Its shares then refer to the new number of epochs."""
     scaled = load_recipe("divyansh-pair").scaled(9)
     assert scaled.epochs == 9
     assert scaled.depth_policy is not None
@@ -197,14 +197,14 @@ def test_a_scaled_recipe_goes_through_its_whole_policy() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_copy_is_the_recipe(name: str, tmp_path: Path) -> None:
-    """What is printed can be given back."""
+    """The printed file can be loaded again."""
     copy = tmp_path / "copy.yaml"
     copy.write_text(load_recipe(name).text)
     assert replace(load_recipe(str(copy)), file="") == replace(load_recipe(name), file="")
 
 
 def test_a_copy_can_be_changed(tmp_path: Path) -> None:
-    """That is what it is for; a file that says faithful is so, unless the command says otherwise."""
+    """A file with `faithful: true` is faithful, unless the command says otherwise."""
     file = tmp_path / "mine.yml"
     text = load_recipe("monimoyd-unet").text
     file.write_text(text.replace("lr: 0.01", "lr: 0.25").replace("faithful: false", "faithful: true"))
@@ -243,7 +243,7 @@ def test_a_copy_can_be_changed(tmp_path: Path) -> None:
     ],
 )
 def test_a_slip_in_a_file_is_named(text: str, sentence: str, tmp_path: Path) -> None:
-    """Files are written by hand."""
+    """Users edit these files by hand."""
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(InputError, match=sentence):
@@ -252,13 +252,13 @@ def test_a_slip_in_a_file_is_named(text: str, sentence: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["birender", "no/such.yaml"])
 def test_what_is_no_recipe_is_refused(name: str) -> None:
-    """The names that there are stand in the sentence, or the file that is not there does."""
+    """The error lists the known names, or names the missing file."""
     with pytest.raises(InputError, match=rf"{name}.*(give one of raguram-resunet, |cannot be read)"):
         load_recipe(name)
 
 
 def test_every_recipe_names_what_it_departs_from_a_default_in() -> None:
-    """A default may change; a recipe must not with it."""
+    """A default may change; a recipe must not change with it."""
     texts = {name: load_recipe(name).text for name in RECIPES}
     for name, text in texts.items():
         config = load_recipe(name).config
@@ -278,7 +278,7 @@ def test_every_recipe_names_what_it_departs_from_a_default_in() -> None:
 
 
 def test_recipes_are_read_without_torch() -> None:
-    """Names and configurations are looked up by commands that train nothing."""
+    """Commands that do not train load names and configurations."""
     code = "import sys; from trainable.recipes import *; load_recipe('ramana-dnn'); print('torch' in sys.modules)"
     root = Path(__file__).parents[3]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

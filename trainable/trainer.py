@@ -27,8 +27,8 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import prediction_grid
 from trainable.evaluation.latency import ms_per_picture
 from trainable.job import TrialJob, Workers
-from trainable.loaders import sample_count
 from trainable.loop.checkpoint import PICTURES, STATE
+from trainable.loop.loaders import sample_count
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training

@@ -22,9 +22,9 @@ from data.errors import EnvironmentFaultError, InputError
 from data.loader import Loader
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loaders import evaluation_loader, training_loaders
 from trainable.loop import loop
 from trainable.loop.checkpoint import DamagedCheckpointError
+from trainable.loop.loaders import evaluation_loader, training_loaders
 from trainable.loop.loop import EpochEnd, Report
 from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training, start

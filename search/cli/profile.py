@@ -47,7 +47,7 @@ def profile(
     from search.run.prepare import open_data
     from trainable.evaluation.profiling import TRACED_STEPS, WARMUP_STEPS, profile_training
     from trainable.job import TrialData
-    from trainable.loaders import read_part
+    from trainable.loop.loaders import read_part
     from trainable.recipes import load_recipe
 
     found = load_recipe(recipe, faithful=faithful or None)

@@ -28,7 +28,7 @@ from search.terminal import Screen
 from trainable.config import TrialConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_images
 from trainable.job import TrialData
-from trainable.loaders import optimizer_steps
+from trainable.loop.loaders import optimizer_steps
 from trainable.metrics.bootstrap import intervals
 from trainable.metrics.per_image import ImageFigures
 from trainable.models import build_model, multiply_adds, parameter_count

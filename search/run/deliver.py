@@ -19,8 +19,8 @@ from search.terminal import Screen
 from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
 from trainable.job import TrialData
-from trainable.loaders import sample_count
 from trainable.loop.checkpoint import load_model, verify
+from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded
 from trainable.threads import use_fastest_threads
 

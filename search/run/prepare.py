@@ -22,7 +22,7 @@ from search.study.experiment import Experiment
 from search.terminal import Screen
 from trainable.config import DataConfig, ModelConfig
 from trainable.job import TrialData, TrialJob, Workers
-from trainable.loaders import read_part
+from trainable.loop.loaders import read_part
 from trainable.models import build_model, parameter_count
 
 PARTS = ("train", "val", "test")

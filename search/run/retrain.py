@@ -30,8 +30,8 @@ from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_images
 from trainable.job import TrialData, TrialJob
-from trainable.loaders import sample_count
 from trainable.loop.checkpoint import STATE, DamagedCheckpointError, load_metrics, load_origin, verify
+from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.bootstrap import Interval, difference
 from trainable.metrics.per_image import figures

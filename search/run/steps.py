@@ -11,7 +11,7 @@ from search.spec.domains import Domain, representatives
 from search.spec.spec import SearchSpec
 from search.spec.tree import at
 from trainable.config import TrialConfig, build
-from trainable.loaders import optimizer_steps
+from trainable.loop.loaders import optimizer_steps
 
 MIN_STEPS = 200
 """With fewer, a network loses to the baselines that need none.

@@ -12,7 +12,7 @@ from data.augment.device import DeviceAugmenter
 from data.errors import InputError
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loaders import evaluation_loader, training_loaders
+from trainable.loop.loaders import evaluation_loader, training_loaders
 from trainable.loop.state import DistributedContext
 
 ALONE = DistributedContext(device=torch.device("cpu"))

@@ -17,9 +17,10 @@ from data.errors import EnvironmentFaultError, InputError
 from data.loader import Loader
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
-from trainable import loaders, trial
+from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
+from trainable.loop import loaders
 from trainable.loop.checkpoint import STATE, WEIGHTS, load_model
 from trainable.loop.loop import EpochEnd
 from trainable.loop.precision import resolve_for_trial

@@ -1,1 +1,1 @@
-"""Trained networks at work: evaluation, prediction, image grids, latency and profiles."""
+"""Use of trained networks: evaluation, prediction, image grids, latency and profiles."""

@@ -15,8 +15,8 @@ from data.grids import save_png
 from trainable.config import Augmentation, DataConfig, TrialConfig
 from trainable.evaluation.grid import predict, prediction_grid
 from trainable.job import TrialData
-from trainable.loaders import background_ids, evaluation_loader
 from trainable.loop.checkpoint import load_model
+from trainable.loop.loaders import background_ids, evaluation_loader
 from trainable.loop.loop import evaluate
 from trainable.loop.precision import as_recorded
 from trainable.loop.state import DistributedContext

@@ -19,7 +19,7 @@ _SECONDS = 0.5
 
 
 def ms_per_picture(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> float:
-    """Milliseconds of a forward pass for one pair of images, alone in its batch.
+    """Milliseconds of a forward pass for a batch of one pair of images.
 
     It is the minimum over several passes in evaluation mode, on noise with the configuration's image size and
     precision, because other load of the machine only makes a pass slower. The weights are random.

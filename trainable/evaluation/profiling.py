@@ -18,8 +18,8 @@ from data.errors import InputError
 from data.loader import Loader
 from trainable.config import TrialConfig
 from trainable.job import TrialData
-from trainable.loaders import evaluation_loader, training_loaders
 from trainable.loop.clock import OTHER, Clock, Phase, peaks, reset_peaks
+from trainable.loop.loaders import evaluation_loader, training_loaders
 from trainable.loop.precision import autocast, choose_precision, with_precision
 from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step

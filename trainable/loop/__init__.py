@@ -1,1 +1,1 @@
-"""The training loop of a trial: one step, its state, its checkpoints and its clock."""
+"""The training loop of a trial: its loaders, steps, state, checkpoints, clock and precision."""

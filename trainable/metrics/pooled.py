@@ -70,7 +70,7 @@ class MetricSums:
         self._sums.copy_(state)
 
     def compute(self) -> dict[str, float]:
-        """Compute the metrics of everything that was added, under the keys of `METRICS`.
+        """Compute the metrics of all added batches, with the keys `METRICS`.
 
         Raises:
             InputError: if nothing was added.

@@ -83,7 +83,7 @@ class PublishedMetrics:
         self._batches.append(sums)
 
     def compute(self) -> dict[str, float]:
-        """Compute the metrics of everything that was added, under the keys in `PUBLISHED_METRICS`.
+        """Compute the metrics of all added batches, with the keys in `PUBLISHED_METRICS`.
 
         Raises:
             InputError: if nothing was added.

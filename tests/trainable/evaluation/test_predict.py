@@ -18,8 +18,8 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import as_pixels, predict
 from trainable.evaluation.predict import predict_files, predict_pixels
 from trainable.job import TrialData
-from trainable.loaders import evaluation_loader, read_part
 from trainable.loop import checkpoint
+from trainable.loop.loaders import evaluation_loader, read_part
 from trainable.loop.state import DistributedContext
 from trainable.models.prediction import Prediction
 

@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from data.loader import Loader
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loaders import evaluation_loader, read_part, training_loaders
 from trainable.loop import loop
 from trainable.loop.checkpoint import load_model, load_origin
 from trainable.loop.clock import Clock
+from trainable.loop.loaders import evaluation_loader, read_part, training_loaders
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step

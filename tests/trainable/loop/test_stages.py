@@ -10,9 +10,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loaders import evaluation_loader, optimizer_steps, sample_count, training_loaders
 from trainable.loop import loop
 from trainable.loop.clock import Clock
+from trainable.loop.loaders import evaluation_loader, optimizer_steps, sample_count, training_loaders
 from trainable.loop.loop import EpochEnd
 from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step

@@ -13,8 +13,8 @@ from torch import nn
 from data.schema import Batch
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loaders import evaluation_loader
 from trainable.loop.clock import PHASES, Clock, peaks, reset_peaks
+from trainable.loop.loaders import evaluation_loader
 from trainable.loop.loop import evaluate
 from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step

@@ -159,7 +159,7 @@ def test_a_comparison_that_is_over_is_not_trained_again(compared: tuple[Experime
         (("compare", "set", "--set", "data.size=3"), "data.size"),
         (("train", "ramana-dnn", "set", "--set", "optimizer"), "KEY=VALUE"),
         (("train", "--resume", "no-such"), "no comparison or training 'no-such'"),
-        (("compare", "set", "--resume", "x"), "leave out what is given beside it"),
+        (("compare", "set", "--resume", "x"), "leave out the other arguments"),
     ],
 )
 def test_bad_input_gets_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:

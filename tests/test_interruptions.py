@@ -153,7 +153,7 @@ def test_a_search_outlives_a_data_set_that_is_away(
     assert all(trial.state in {TrialState.COMPLETE, TrialState.RUNNING} for trial in records(experiment))
     check_outage(said, f"The data set '{data}' does not exist")
     last = said.splitlines()[-1]
-    assert f"go on with 'twinhead search --resume waiting --storage {tmp_path}'" in last
+    assert f"continue with 'twinhead search --resume waiting --storage {tmp_path}'" in last
 
     away.rename(data)
     monkeypatch.setenv("TWINHEAD_OUTAGE_SECONDS", "120")
@@ -165,7 +165,7 @@ def test_a_search_outlives_a_data_set_that_is_away(
         out, said = process.communicate(timeout=300)
 
     assert process.returncode == 0, said
-    assert "all is back after" in said
+    assert "available again after" in said
     summary = json.loads(out)
     assert (summary["outcomes"]["finished"], summary["trials"], summary["retried"]) == (6, 6, 0)
     for trial in records(experiment):
@@ -193,7 +193,7 @@ def test_a_retraining_goes_on(drawn: Path, tmp_path: Path) -> None:
         said = process.communicate(timeout=300)[1]
 
     assert process.returncode == 130
-    assert f"go on with: twinhead retrain first --epochs 100 --storage {tmp_path}" in said
+    assert f"continue with: twinhead retrain first --epochs 100 --storage {tmp_path}" in said
 
     twinhead("retrain", "first", "--epochs", "100", *where)
 
@@ -228,7 +228,7 @@ def test_a_full_disk_ends_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> 
         assert "Traceback" not in said
         [line] = [line for line in said.splitlines() if line.startswith("twinhead: ")]
         assert f"'{small}" in line
-        assert line.endswith(f"go on with 'twinhead search --resume full --storage {small}'.")
+        assert line.endswith(f"continue with 'twinhead search --resume full --storage {small}'.")
         assert any(trial.state == TrialState.COMPLETE for trial in before.values())
 
         (small / "fill").unlink()

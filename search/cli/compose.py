@@ -1,4 +1,4 @@
-"""The command that composes a data set from backgrounds, their depth, and foregrounds."""
+"""The `compose` command: composes a data set from backgrounds, their depth, and foregrounds."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ _FOLDER = click.Path(path_type=Path)
     "      --depth-polarity far-bright --foregrounds players --out footballers"
 )
 @click.option("--backgrounds", type=_FOLDER, required=True, help="Folder of photographs.")
-@click.option("--foregrounds", type=_FOLDER, required=True, help="Folder of RGBA pictures of what is put in front.")
-@click.option("--depths", type=_FOLDER, help="Folder of the backgrounds' depth: pictures of the same names.")
+@click.option("--foregrounds", type=_FOLDER, required=True, help="Folder of RGBA images of objects.")
+@click.option("--depths", type=_FOLDER, help="Folder of the backgrounds' depth images, with the same names.")
 @click.option("--out", type=_FOLDER, required=True, help="Directory for the data set.")
-@click.option("--depth-unit", type=click.Choice(["mm", "cm", "relative"]), help="What the depth's numbers mean.")
+@click.option("--depth-unit", type=click.Choice(["mm", "cm", "relative"]), help="Unit of the depth values.")
 @click.option(
     "--depth-polarity",
     type=click.Choice(["far-bright", "near-bright"]),
-    help="What bright means, where depth is relative.",
+    help="Meaning of bright pixels in relative depth.",
 )
 @click.option(
     "--depth-far",
     type=float,
-    help="Metres that are stored as 255, and all beyond; the largest of the set when left out.",
+    help="Distance in metres stored as 255, the largest value; the largest distance of the set when left out.",
 )
 @click.option(
-    "--placements", type=int, default=20, show_default=True, help="Places of each foreground in each background."
+    "--placements", type=int, default=20, show_default=True, help="Placements of each foreground in each background."
 )
-@click.option("--flips", is_flag=True, help="Each foreground mirrored, too: twice as many samples.")
+@click.option("--flips", is_flag=True, help="Add each foreground mirrored: twice as many samples.")
 @click.option(
     "--size",
     type=int,
     default=224,
     show_default=True,
-    help="Side in pixels; backgrounds are cut to their middle square.",
+    help="Side in pixels; backgrounds are cropped to their central square.",
 )
 @click.option(
     "--scale",
     type=(float, float),
     default=(0.2, 0.67),
     show_default=True,
-    help="Smallest and largest longer side of a foreground, as shares of the picture's side.",
+    help="Range of a foreground's longer side, as a fraction of the image's side.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other places.")
-@click.option("--workers", type=click.IntRange(1), help="Processes that compose; one a core when left out.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the placements.")
+@click.option("--workers", type=click.IntRange(1), help="Number of processes; one per core when left out.")
 @json_option
 def compose(
     backgrounds: Path,
@@ -82,13 +82,13 @@ def compose(
 ) -> None:
     """Compose a data set from backgrounds and foregrounds.
 
-    The mask is the foreground's alpha. Depth is the background's, with the foreground as an upright plane on the ground
-    at its feet. The same command goes on with a run that was stopped.
+    The mask is the foreground's alpha. The depth is the background's, with the foreground as an upright plane that
+    stands on the ground. The same command resumes an interrupted run.
     """
     from data.compose.composition import Composition
 
     if depths is None or depth_unit is None:
-        raise _without_depth(depths)
+        raise _missing_depth(depths)
     composition = Composition(
         backgrounds=backgrounds,
         foregrounds=foregrounds,
@@ -116,12 +116,12 @@ def _run(composition: Composition, out: Path, workers: int | None, shown: Screen
     sources = _check_sources(composition, shown)
     check_resumable(composition, sources, out)
     plan = plan_composition(composition, sources, out, processes=workers)
-    _say(composition, sources, plan, shown)
+    _announce(composition, sources, plan, shown)
     try:
         with shown.bar("composing", plan.samples, "samples") as move:
             compose_set(composition, sources, out, processes=workers, on_sample=lambda _: move(1, ""))
     except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on with it", err=True)
+        click.echo("\nstopped; the same command resumes it", err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -129,11 +129,11 @@ def _check_sources(composition: Composition, shown: Screen) -> Sources:
     from data.compose.sources import count_images, open_sources
 
     total = count_images(composition)
-    with shown.bar("checking the pictures", total, "pictures") as move:
+    with shown.bar("checking the images", total, "images") as move:
         return open_sources(composition, lambda _: move(1, ""))
 
 
-def _say(composition: Composition, sources: Sources, plan: Plan, shown: Screen) -> None:
+def _announce(composition: Composition, sources: Sources, plan: Plan, shown: Screen) -> None:
     from search.terminal import clock
 
     directions = " × 2 directions" if composition.flips else ""
@@ -145,17 +145,16 @@ def _say(composition: Composition, sources: Sources, plan: Plan, shown: Screen) 
     if sources.scale.far is not None:
         shown.say(f"depth: level 255 is {sources.scale.far:g} m and beyond")
     if plan.pieces_finished:
-        shown.say(f"going on with {plan.pieces_finished} of {plan.pieces} pieces that are finished")
+        shown.say(f"resuming; {plan.pieces_finished} of {plan.pieces} pieces are finished")
     shown.say(
-        f"about {byte_size(plan.bytes)}, twice that until it is whole; about {clock(plan.seconds)} with "
+        f"about {byte_size(plan.bytes)}, twice that until it is complete; about {clock(plan.seconds)} with "
         f"{plan.processes} process{'es' if plan.processes > 1 else ''}"
     )
 
 
-def _without_depth(depths: Path | None) -> InputError:
+def _missing_depth(depths: Path | None) -> InputError:
     if depths is None:
         return InputError(
-            "The depth of the backgrounds is missing, and cannot be made up; give --depths, a folder with a depth "
-            "picture for each background."
+            "The depth of the backgrounds is missing; give --depths, a folder with a depth image for each background."
         )
     return InputError(f"The unit of the depth in '{depths}' is not known; give --depth-unit mm, cm or relative.")

@@ -1,36 +1,43 @@
-"""The commands that make and look at data sets: `render`, `import` and `inspect`."""
+"""The commands for data sets: `render`, `import`, `inspect` and `verify`."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from data.byte_size import byte_size
 from data.errors import InputError
-from search.cli.shared import json_option, print_dataset, print_result, refuse_unwritable, screen
+from search.cli.shared import counted, json_option, print_dataset, print_result, refuse_unwritable, screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from data.dataset.verify import Verification
     from search.terminal import Screen
+
+BROKEN = 1
+"""Exit code of `verify` for a damaged data set."""
 
 
 @click.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--backgrounds", type=int, default=100, show_default=True, help="Number of rooms.")
-@click.option("--per-background", type=int, default=8, show_default=True, help="Pictures of each room.")
-@click.option("--size", type=int, default=128, show_default=True, help="Side of the pictures in pixels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other scenes.")
+@click.option("--per-background", type=int, default=8, show_default=True, help="Images of each room.")
+@click.option("--size", type=int, default=128, show_default=True, help="Side of the images in pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the scenes.")
 @json_option
 def render(destination: Path, backgrounds: int, per_background: int, size: int, seed: int, as_json: bool) -> None:
     """Render a data set of scenes with exact mask and depth."""
     from data.scenes.scenes import SceneSet
-    from search.run.demo import draw
+    from search.run.demo import render_dataset
 
     scenes = SceneSet(seed=seed, backgrounds=backgrounds, per_background=per_background, size=size)
-    draw(scenes, destination, screen())
+    render_dataset(scenes, destination, screen())
     print_dataset(destination, None, as_json)
 
 
@@ -40,7 +47,7 @@ def render(destination: Path, backgrounds: int, per_background: int, size: int, 
 )
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("destination")
-@click.option("--layout", help="Layout of the source; recognised by its file names when left out.")
+@click.option("--layout", help="Layout of the source; detected from the file names when left out.")
 @click.option(
     "--depth-polarity",
     type=click.Choice(["far-bright", "near-bright"]),
@@ -80,9 +87,9 @@ def _import(source: Path, destination: str, layout: str | None, depth_polarity: 
         f"samples agree)"
     )
     if found.mask_factor != 1:
-        shown.say(f"masks hold 0 and 1 alone; they are multiplied by {found.mask_factor}")
+        shown.say(f"masks hold only 0 and 1; they are multiplied by {found.mask_factor}")
     if found.depth_bits == 16:
-        zero = "a 0 is no reading, and gets the depth of the nearest pixel that has one"
+        zero = "0 means no measurement, and is filled with the depth of the nearest pixel that has one"
         shown.say(
             "depth has 16 bits; the range of each image is scaled to 0..255"
             + (f"; {zero}" if found.depth_polarity == "far-bright" else "")
@@ -93,7 +100,7 @@ def _import(source: Path, destination: str, layout: str | None, depth_polarity: 
 
 @contextlib.contextmanager
 def _checking(shown: Screen) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears when all samples have to be checked."""
+    """A progress bar that appears once all samples must be checked."""
     with contextlib.ExitStack() as stack:
         move: Callable[[int, str], None] | None = None
 
@@ -110,7 +117,9 @@ def _checking(shown: Screen) -> Iterator[Callable[[int, int], None]]:
 @click.command(epilog="\b\nExample:\n  twinhead inspect classroom --out sheet.png")
 @click.argument("data")
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The contact sheet; DATA-sheet.png when left out."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The contact sheet; DATA-sheet.png when left out.",
 )
 @click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows of the contact sheet.")
 @json_option
@@ -128,3 +137,37 @@ def inspect(data: str, out: Path | None, samples: int, as_json: bool) -> None:
     except OSError as error:
         raise InputError(f"The sheet '{sheet}' cannot be written ({error.strerror}); give another --out.") from None
     print_dataset(data, sheet, as_json)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead verify classroom\n  twinhead verify s3://bucket/classroom --json\n\n"
+    "The exit code is 0 if the data set is intact, 1 if it is damaged, 2 if there is no data set."
+)
+@click.argument("data")
+@json_option
+def verify(data: str, as_json: bool) -> None:
+    """Verify every checksum and decode every image of a data set.
+
+    Each fault is printed with its part, sample id, image and reason. DATA is a directory or an address.
+    """
+    from data.dataset.verify import verify as verify_dataset
+
+    found = verify_dataset(data, bar=screen().bar)
+    values = {"data": data, "whole": found.is_whole} | asdict(found)
+    print_result(values, as_json, lambda: _show_verification(data, found))
+    if not found.is_whole:
+        sys.exit(BROKEN)
+
+
+def _show_verification(data: str, found: Verification) -> None:
+    for fault in found.faults:
+        click.echo(str(fault))
+    more = found.fault_count - len(found.faults)
+    if more:
+        click.echo(f"… and {more} more")
+    checked = (
+        f"{counted(found.samples, 'sample')} and {counted(found.backgrounds, 'background')} in "
+        f"{byte_size(found.bytes)}, {counted(found.pictures, 'image')} decoded"
+    )
+    faults = "whole" if found.is_whole else f"broken, with {counted(found.fault_count, 'fault')}"
+    click.echo(f"{data} is {faults}: {checked}")

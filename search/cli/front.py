@@ -1,4 +1,4 @@
-"""The command that shows the trade-offs between a search's objectives: `front`."""
+"""The `front` command: trade-offs between a search's objectives."""
 
 from __future__ import annotations
 
@@ -21,17 +21,15 @@ if TYPE_CHECKING:
     "  twinhead front first --json"
 )
 @click.argument("name")
-@click.option(
-    "--objectives", metavar="NAMES", help="Compare by these, such as score,-macs; by the search's own when left out."
-)
-@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw all trials and the front to a file.")
+@click.option("--objectives", metavar="NAMES", help="Objectives, such as score,-macs; the search's own when left out.")
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the trials and the front to a file.")
 @storage_option
 @json_option
 def front(name: str, objectives: str | None, svg: Path | None, storage: Path, as_json: bool) -> None:
     """Show the Pareto front of a search.
 
-    These are the trials that no other trial beats in every objective. A trial counts at the epoch with its best score,
-    whose checkpoint is kept.
+    These are the trials that no other trial beats in every objective. Each trial is evaluated at the epoch of its best
+    score, whose checkpoint is kept.
     """
     if svg is not None:
         refuse_unwritable(svg, "--svg")
@@ -66,7 +64,7 @@ def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: P
             f"There is nothing to draw of one objective, '{objectives[0]}'; give two, such as --objectives score,-macs."
         )
     try:
-        file.parent.stat()  # no directory is made for a picture
+        file.parent.stat()  # raises if the directory is missing
         replace_file(file, as_svg(points, objectives, f"Trade-offs of the search '{name}'"))
     except OSError as error:
         raise InputError(f"The chart cannot be written to '{file}' ({error.strerror}); give another --svg.") from None

@@ -1,4 +1,4 @@
-"""The command that shows where a recipe's training time goes."""
+"""The `profile` command: where a recipe's training time goes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trainable.evaluation.profiling import Profile
 
 QUIET = "99"
-"""Higher than any level at which torch's profiler would talk."""
+"""Above every log level of torch's profiler."""
 
 
 @click.command(
@@ -40,10 +40,10 @@ def profile(
     Measures a few steps and extrapolates to an epoch. The trace opens in Perfetto and in TensorBoard.
     """
     refuse_unwritable(out, "--out", is_directory=True)
-    os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)  # read when torch is loaded
+    os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)  # read when torch is imported
     import torch
 
-    from search.recipes.trainings import changed
+    from search.recipes.trainings import with_overrides
     from search.run.prepare import open_data
     from trainable.evaluation.profiling import TRACED_STEPS, WARMUP_STEPS, profile_training
     from trainable.job import TrialData
@@ -51,7 +51,7 @@ def profile(
     from trainable.recipes import load_recipe
 
     found = load_recipe(recipe, faithful=faithful or None)
-    config = changed(found.config, [pair(text) for text in overrides], found.file)
+    config = with_overrides(found.config, [pair(text) for text in overrides], found.file)
     shown = screen()
     dataset = open_data(data, shown)
     part = TrialData(path=data, fingerprint=dataset.info.fingerprint)
@@ -101,7 +101,7 @@ def _lines(measured: Profile) -> list[str]:
     pieces = f", each batch in {measured.micro_batches} pieces" if measured.micro_batches > 1 else ""
     return [
         f"samples/s      {measured.samples_per_second:.1f} in training, on {measured.device}{pieces}",
-        f"network        {measured.parameters:,} parameters, {measured.multiply_adds:,} multiply-adds a picture",
+        f"network        {measured.parameters:,} parameters, {measured.multiply_adds:,} multiply-adds per image",
         f"precision      {measured.precision}" + (f" (a step: {seconds})" if seconds else ""),
         f"threads        {measured.threads}" + (f" (a step on {by_threads})" if by_threads else ""),
         f"peak memory    {memory}",

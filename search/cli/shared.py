@@ -1,4 +1,4 @@
-"""What commands have in common: options, how results are printed, and how an interruption is left."""
+"""Shared by the commands: options, output, and the handling of interruptions."""
 
 from __future__ import annotations
 
@@ -41,42 +41,42 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON a
 
 
 def resumable(experiment: Experiment, command: str, work: Callable[[], T]) -> T:
-    """The result of `work`; after an interruption, print that `command` continues, and exit.
+    """Return the result of `work`. After an interruption, print the `command` that resumes it, and exit.
 
     Raises:
-        DiskError: if a file system is full or has another fault, in place of what Ray makes of it.
+        DiskError: if a file system is full or has another fault, in place of Ray's error.
     """
     from search.run.tuner import InterruptedSearchError
 
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # Ray's words are not the result
+        with contextlib.redirect_stdout(sys.stderr):  # keep Ray's output apart from the result
             return work()
     except (InterruptedSearchError, KeyboardInterrupt):
-        click.echo(f"\nstopped; go on with: {command}", err=True)
+        click.echo(f"\nstopped; continue with: {command}", err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
         if isinstance(error, InputError | UnfinishedError) and not isinstance(error, DiskError):
             raise
-        fault = disk_error(error, experiment.root, *written_places())
+        fault = disk_error(error, experiment.root, *written_directories())
         if fault is None:
             raise
-        begun = experiment.root.exists()
-        raise fault.followed_by(f"go on with '{command}'" if begun else "give the same command again") from None
+        exists = experiment.root.exists()
+        raise fault.followed_by(f"continue with '{command}'" if exists else "give the same command again") from None
 
 
-def written_places() -> list[Path]:
-    """Directories that any command may write to, beside what it is asked to write."""
+def written_directories() -> list[Path]:
+    """Directories that any command may write to, in addition to its outputs."""
     from data.cache.cache import cache_root  # imports numpy
 
-    # Not tempfile.gettempdir(), which looks for a directory that can be written.
+    # Not tempfile.gettempdir(), which skips directories that cannot be written to.
     return [cache_root(), Path(os.environ.get("TMPDIR", "/tmp")), Path.cwd()]  # noqa: S108
 
 
 def pair(override: str) -> tuple[str, str]:
-    """Key and value of a --set.
+    """The key and value of a --set option.
 
     Raises:
-        InputError: if it has no '='.
+        InputError: if there is no key or no '='.
     """
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -85,22 +85,22 @@ def pair(override: str) -> tuple[str, str]:
 
 
 def refuse_unwritable(path: Path, option: str, *, is_directory: bool = False) -> None:
-    """Refuse a place that cannot be written to, before the work begins whose result goes there.
+    """Refuse a path that cannot be written to, before the work starts.
 
     Args:
         path: a file, or a directory for files.
-        option: by which it was given.
+        option: the option that names it.
         is_directory: whether it is a directory for files.
 
     Raises:
-        InputError: if it cannot be made.
+        InputError: if it cannot be written to.
     """
     if error := unwritable(path / "file" if is_directory else path):
         raise InputError(f"Nothing can be written to '{path}' ({error.strerror}); give another {option}.")
 
 
 def print_result(values: Mapping[str, Any] | Sequence[Any], as_json: bool, show: Callable[[], None]) -> None:
-    """Print a result as JSON, or as `show` does."""
+    """Print a result as JSON, or call `show`."""
     if as_json:
         click.echo(json.dumps(values, indent=2))
     else:
@@ -108,7 +108,7 @@ def print_result(values: Mapping[str, Any] | Sequence[Any], as_json: bool, show:
 
 
 def print_dataset(path: Path | str, sheet: Path | None, as_json: bool) -> None:
-    """Print what a data set holds; `sheet` is a contact sheet that was made of it."""
+    """Print the contents of a data set; `sheet` is its contact sheet."""
     from data.dataset.dataset import Dataset
     from search.cli.tables import show_dataset
 
@@ -118,7 +118,7 @@ def print_dataset(path: Path | str, sheet: Path | None, as_json: bool) -> None:
 
 
 def console() -> Console:
-    """Standard output; wide enough for our tables where it is no terminal."""
+    """Standard output; at least `PIPE_COLUMNS` wide if it is not a terminal."""
     from rich.console import Console
 
     shown = Console(emoji=False)

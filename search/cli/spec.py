@@ -1,4 +1,4 @@
-"""The command that prints a commented spec, or checks one."""
+"""The `spec` command: prints a commented spec, or checks one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from search.cli.shared import BAD_INPUT, json_option, pair, print_result
 def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a commented spec with all defaults, or check a spec.
 
-    --check says what would be searched, or names every error as FILE:LINE:COLUMN and exits with code 2.
+    --check prints what would be searched, or every error with FILE:LINE:COLUMN and exits with code 2.
     """
     from search.spec.spec import load_spec
     from search.spec.template import as_text, describe, summary_lines
@@ -42,7 +42,7 @@ def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_jso
 
 
 def _refuse(error: InputError, as_json: bool) -> None:
-    """Print every problem and leave."""
+    """Print every problem and exit."""
     from trainable.config import ConfigError, Problem
 
     problems = error.problems if isinstance(error, ConfigError) else (Problem(key="", sentence=str(error)),)
@@ -54,11 +54,11 @@ def _refuse(error: InputError, as_json: bool) -> None:
 
 
 def _plain(problem: Any) -> dict[str, Any]:
-    place = problem.place
+    location = problem.place
     return {
         "file": problem.file or None,
-        "line": place.line if place else None,
-        "column": place.column if place else None,
+        "line": location.line if location else None,
+        "column": location.column if location else None,
         "key": problem.key or None,
         "sentence": problem.sentence,
     }

@@ -1,6 +1,6 @@
-"""Output on terminals that lack characters of ours: each that cannot be encoded becomes what ASCII has for it.
+"""Output on terminals without Unicode: characters that cannot be encoded are replaced by ASCII equivalents.
 
-Python itself would end with a `UnicodeEncodeError` at the first '×', or print a backslash and digits.
+Python itself would raise `UnicodeEncodeError` at the first '×', or print an escape sequence.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ EQUIVALENTS = {
 ERRORS = "ascii-equivalents"
 """Name of the error handler."""
 ASCII = "terminal-ascii"
-"""Name of a codec that is ASCII; click writes UTF-8 to a stream whose codec is 'ascii', whatever the terminal shows."""
+"""Name of an ASCII codec; click writes UTF-8 to streams whose codec is named 'ascii'."""
 
 
 def prepare_terminal() -> None:
-    """Make standard output and standard error write every character, as itself or as its equivalent in ASCII."""
+    """Let standard output and standard error write every character, as itself or as its ASCII equivalent."""
     codecs.register_error(ERRORS, _encoded)
     codecs.register(_found)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # a program that uses the commands may have put another object there
+        if reconfigure is not None:  # a calling program may have replaced the stream
             is_ascii = codecs.lookup(stream.encoding).name == "ascii"
             reconfigure(encoding=ASCII if is_ascii else None, errors=ERRORS)
 
 
 def in_ascii(text: str) -> str:
-    """A text with the nearest ASCII for each character: letters lose their accents, what has no equivalent is '?'."""
+    """A text in ASCII: letters lose their accents, and characters without an equivalent become '?'."""
     return "".join(_equivalent(character) for character in text)
 
 
@@ -63,21 +63,21 @@ def _equivalent(character: str) -> str:
 
 
 def _encoded(error: UnicodeError) -> tuple[bytes, int]:
-    """What stands for the characters that cannot be encoded.
+    """The replacement for characters that cannot be encoded.
 
-    A byte of a file name that is no text in the terminal's encoding is written as that byte.
+    Undecodable bytes of file names are written unchanged.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    said = b""
+    encoded = b""
     for character in error.object[error.start : error.end]:
         is_byte = 0xDC80 <= ord(character) <= 0xDCFF
-        said += bytes([ord(character) - 0xDC00]) if is_byte else in_ascii(character).encode("ascii")
-    return said, error.end
+        encoded += bytes([ord(character) - 0xDC00]) if is_byte else in_ascii(character).encode("ascii")
+    return encoded, error.end
 
 
 def _found(name: str) -> codecs.CodecInfo | None:
-    """The codec of that name; Python looks names up with underscores."""
+    """The codec named `ASCII`; Python passes names with underscores."""
     if name.replace("_", "-") != ASCII:
         return None
     ascii_codec = codecs.lookup("ascii")

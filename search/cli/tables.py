@@ -1,4 +1,4 @@
-"""What the command line prints for people; the same figures are JSON under `--json`."""
+"""Tables and lines that the commands print; `--json` prints the same values as JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
 
 
 def show_metrics(console: Console, title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
-    """A table with a row a metric and a column for each of `columns`."""
+    """Print a table with a row for each metric and a column for each of `columns`."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("")
     for name in columns:
@@ -38,7 +38,7 @@ def show_metrics(console: Console, title: str, columns: Mapping[str, Mapping[str
 
 
 def show_summary(console: Console, experiment: Experiment, summary: Mapping[str, Any]) -> None:
-    """What a search came to, and where everything is."""
+    """Print the result of a search, and the paths of its files."""
     best = summary["best"]
     counts = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items() if count)
     console.print(
@@ -60,12 +60,12 @@ def show_summary(console: Console, experiment: Experiment, summary: Mapping[str,
         console.print("\n[bold]trade-offs[/bold]: no other trial beats these in every objective")
         show_front(console, experiment, front)
     console.print()
-    for name, path in _places(experiment, summary).items():
+    for name, path in _paths(experiment, summary).items():
         console.print(f"{name:<12}{path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping[str, Any]]) -> None:
-    """A table of the trials on a front, and how to take one of them."""
+    """Print the trials on a front, and the command that exports one."""
     table = Table(box=None, pad_edge=False)
     for column in ("trial", "epoch", *front[0]["objectives"]):
         table.add_column(column, justify="right")
@@ -82,7 +82,7 @@ def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping
 
 
 def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -> None:
-    """What a training without a search came to, and where its network is."""
+    """Print the result of `twinhead train`, and the path of its network."""
     console.print(
         f"\n[bold]{summary['name']}[/bold]: recipe {summary['recipe']}{', faithful' if summary['faithful'] else ''}, "
         f"{summary['epochs']} epochs, {summary['seconds']:.0f} s; validation picked epoch {summary['epoch']}",
@@ -92,7 +92,7 @@ def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -
     _show_warning(console, summary)
     columns = {"baselines": baseline_metrics(summary["baselines"]), "network": summary["metrics"]}
     console.print()
-    show_metrics(console, "on the test pictures", columns)
+    show_metrics(console, "on the test images", columns)
     show_verdict(console, summary["metrics"], summary["baselines"])
     for name, value in summary["published"].items():
         console.print(f"{name:<18}{value:.4f}  (the project's own metric)", highlight=False, soft_wrap=True)
@@ -100,39 +100,39 @@ def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -
 
 
 def show_verdict(console: Console, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> None:
-    """Say where a network loses to what needs none."""
+    """Print the metrics in which a network loses to the baselines."""
     for sentence in verdict(metrics, baselines):
         console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
 
 
-def beyond(summary: Mapping[str, Any]) -> list[str]:
-    """How far the best trial got beyond the best recipe that was trained for as long, on the test pictures."""
+def _gain_over_recipe(summary: Mapping[str, Any]) -> list[str]:
+    """Lines on the best trial's test metrics relative to those of the best recipe with the same number of epochs."""
     if not summary.get("beyond_recipe"):
         return []
     name, best = summary["recipe"]["recipe"], summary["best"]
     if best["trial"] == summary["recipe"]["trial"]:
-        return [f"no trial got beyond the recipe {name}"]
+        return [f"no trial is better than the recipe {name}"]
     gains = (_gain(metric, found) for metric, found in summary["beyond_recipe"].items())
-    said = [f"trial {best['trial']} beyond the recipe {name}, with 95 % intervals over backgrounds: {', '.join(gains)}"]
+    lines = [f"trial {best['trial']} minus the recipe {name}, with 95 % intervals over backgrounds: {', '.join(gains)}"]
     score = summary["beyond_recipe"]["score"]
     if score["low"] is not None and score["low"] <= 0:
-        said.append("the score's interval holds 0: on these pictures, the trial is not clearly better than the recipe")
-    return said
+        lines.append("the score's interval contains 0: the trial is not clearly better than the recipe on these images")
+    return lines
 
 
 def _gain(metric: str, found: Mapping[str, float | None]) -> str:
-    """A difference with its interval, which a single background does not have."""
+    """A difference with its interval, if there is one: it needs several backgrounds."""
     value, low, high = (f"{found[name]:+.4f}" if found[name] is not None else "" for name in ("value", "low", "high"))
     return f"{metric} {value} ({low} to {high})" if low else f"{metric} {value}"
 
 
 def describe_config(config: Mapping[str, Any]) -> str:
-    """A configuration's main choices in a line."""
+    """A configuration's main choices in one line."""
     return str(describe(build(TrialConfig, config, source="the summary")))
 
 
 def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
-    """What a search would come to."""
+    """Print the estimate of a search's cost, and its first configurations."""
     smallest, largest = found["networks"]["smallest"], found["networks"]["largest"]
     samples, epochs = found["samples"], found["epochs"]
     lines = {
@@ -153,14 +153,14 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
     _show_warning(console, found)
     console.print(
-        "\nTimes are of training steps, from all trials as the smallest network to all as the largest;\n"
-        "what starting and evaluating trials takes, and the retraining, comes on top.",
+        "\nTimes are for training and validation, if all trials had the smallest or the largest network;\n"
+        "the start of trials and the retraining are not included.",
         highlight=False,
     )
     if found["outside"]:
         console.print()
     for name, reason in found["outside"].items():
-        console.print(f"outside of the space lies {name}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"outside the space: {name}: {reason}", highlight=False, soft_wrap=True)
     console.print("\n[bold]first trials[/bold]")
     for number, first in enumerate(found["first"]):
         whose = first["recipe"] or first["earlier"] or "proposed"
@@ -168,7 +168,7 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def _show_warning(console: Console, found: Mapping[str, Any]) -> None:
-    """Say it where a training takes too few steps; a summary of an earlier version does not count them."""
+    """Warn about too few optimizer steps; summaries of earlier versions have no count."""
     if warning := found.get("optimizer_steps", {}).get("warning"):
         console.print(f"[bold]warning:[/bold] {warning}", highlight=False, soft_wrap=True)
 
@@ -179,7 +179,7 @@ def _counts(steps: Mapping[str, int]) -> str:
 
 
 def _first(first: Mapping[str, Any]) -> str:
-    """A first trial's main choices; its parameters, where they do not go together."""
+    """A trial's main choices; its parameters if they are not a valid configuration."""
     try:
         return describe_config(first["config"])
     except InputError:
@@ -196,7 +196,7 @@ def _short(value: Any) -> str:
 
 
 def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: Path | None) -> None:
-    """What a data set holds."""
+    """Print the contents of a data set."""
     counts, statistics = info.counts, info.statistics
     sizes = ", ".join(f"{size.width} × {size.height} ({size.samples})" for size in info.sizes)
     lines = {
@@ -204,7 +204,7 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
         "samples": f"{counts.samples} with {counts.backgrounds} backgrounds and {counts.foregrounds} foregrounds",
         "pixels": sizes,
         "depth": info.depth_polarity,
-        "mask": f"covers {statistics.mask_fraction.mean:.1%} of a picture on average "
+        "mask": f"covers {statistics.mask_fraction.mean:.1%} of an image on average "
         f"({statistics.mask_fraction.min:.1%} to {statistics.mask_fraction.max:.1%})",
         "bytes": f"{sum(part.bytes for part in info.parts):,} in {len(info.parts)} parts",
         "fingerprint": info.fingerprint,
@@ -231,8 +231,8 @@ def _show_test(console: Console, experiment: Experiment, summary: Mapping[str, A
     if summary.get("recipe"):
         columns = {f"recipe {summary['recipe']['recipe']}": summary["recipe"]["test"]} | columns
     console.print()
-    show_metrics(console, "on the test pictures", columns)
-    for sentence in beyond(summary):
+    show_metrics(console, "on the test images", columns)
+    for sentence in _gain_over_recipe(summary):
         console.print(sentence, highlight=False, soft_wrap=True)
     show_verdict(console, summary["retrained"]["metrics"], summary["baselines"])
     trial, retrained = (summary["best"]["test"][OBJECTIVE], summary["retrained"]["metrics"][OBJECTIVE])
@@ -247,7 +247,7 @@ def _show_test(console: Console, experiment: Experiment, summary: Mapping[str, A
         )
 
 
-def _places(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]:
+def _paths(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]:
     places = {
         "summary": str(experiment.summary_file),
         "best trial": str(experiment.best),

@@ -1,4 +1,4 @@
-"""The commands that train what is given: `train` for a recipe by itself, `compare` for several on the same pictures."""
+"""The commands for recipes: `recipes` lists them, `train` trains one, `compare` several on the same images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data.dataset.dataset import Dataset
-    from search.recipes.trainings import Given, Kind
+    from search.recipes.trainings import FixedConfigs, Kind
     from search.study.experiment import Experiment
     from search.terminal import Screen
 
-    Work = Callable[[Experiment, Given, Dataset, Screen], T]
+    Work = Callable[[Experiment, FixedConfigs, Dataset, Screen], T]
 
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the configuration; may be repeated."
 )
 faithful_option = click.option(
-    "--faithful", is_flag=True, help="Turn the published errors back on; 'twinhead recipes NAME' lists them."
+    "--faithful", is_flag=True, help="Keep the published errors; 'twinhead recipes NAME' lists them."
 )
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead recipes\n  twinhead recipes birender-cnn > mine.yaml\n"
+    "  twinhead recipes birender-cnn --json --faithful"
+)
+@click.argument("name", required=False)
+@click.option("--faithful", is_flag=True, help="As published, with the errors that are corrected by default.")
+@json_option
+def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
+    """List the published recipes, or print one as YAML.
+
+    A recipe is a YAML file: copy it, change it, and pass the path of the copy to 'train' or 'compare'. It ends with the
+    list of its corrections, those that --faithful undoes and those that it does not, each with the reason.
+    """
+    from search.recipes.listing import as_text, describe_in_full, list_recipes, show_recipes
+    from trainable.recipes import load_recipe
+
+    if name is None:
+        listed = list_recipes(faithful=faithful)
+        print_result(listed, as_json, lambda: show_recipes(console(), listed))
+    else:
+        recipe = load_recipe(name, faithful=faithful or None)
+        if as_json:
+            print_result(describe_in_full(recipe), True, lambda: None)
+        else:
+            click.echo(as_text(recipe), nl=False)
 
 
 @click.command(
@@ -41,9 +68,9 @@ faithful_option = click.option(
 @click.option("--epochs", type=click.IntRange(1), help="Epochs; the recipe's when left out.")
 @set_option
 @faithful_option
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that share it.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes per training.")
 @click.option("--name", help="Name of the training; the recipe's when left out.")
-@click.option("--resume", metavar="NAME", help="Go on with a training that was stopped.")
+@click.option("--resume", metavar="NAME", help="Resume an interrupted training.")
 @storage_option
 @json_option
 def train(
@@ -68,15 +95,15 @@ def train(
     from search.study.experiment import Experiment, free_name
 
     if resume:
-        _refuse_beside_resume(resume, recipe, data, name, overrides, epochs, faithful)
-        summary = _go_on("train", Experiment(storage=storage, name=resume), run_training)
+        _refuse_with_resume(resume, recipe, data, name, overrides, epochs, faithful)
+        summary = _resume("train", Experiment(storage=storage, name=resume), run_training)
     elif recipe is None or data is None:
         raise InputError("The recipe and the data set are needed; write 'twinhead train RECIPE DATA'.")
     else:
         pairs = [pair(text) for text in overrides]
-        given = make_training(recipe, data, epochs=epochs, overrides=pairs, faithful=faithful, workers=workers)
-        experiment = Experiment(storage=storage, name=name or free_name(storage, next(iter(given.trials))))
-        summary = _begin(experiment, given, run_training)
+        fixed = make_training(recipe, data, epochs=epochs, overrides=pairs, faithful=faithful, workers=workers)
+        experiment = Experiment(storage=storage, name=name or free_name(storage, next(iter(fixed.trials))))
+        summary = _start(experiment, fixed, run_training)
     print_result(summary, as_json, lambda: show_training(console(), storage, summary))
 
 
@@ -86,12 +113,12 @@ def train(
     "  twinhead compare --resume compare"
 )
 @click.argument("data", required=False)
-@click.option("--recipes", default="all", show_default=True, help="Names or YAML files, with commas between, or 'all'.")
+@click.option("--recipes", default="all", show_default=True, help="Comma-separated names or YAML files, or 'all'.")
 @click.option("--epochs", type=click.IntRange(1), default=9, show_default=True, help="Epochs of each training.")
 @set_option
 @faithful_option
 @click.option("--name", help="Name of the comparison; 'compare' when left out.")
-@click.option("--resume", metavar="NAME", help="Go on with a comparison that was stopped.")
+@click.option("--resume", metavar="NAME", help="Resume an interrupted comparison.")
 @storage_option
 @json_option
 def compare(
@@ -116,17 +143,17 @@ def compare(
     from search.study.experiment import Experiment, free_name
 
     if resume:
-        _refuse_beside_resume(resume, data, name, overrides, faithful)
+        _refuse_with_resume(resume, data, name, overrides, faithful)
         experiment = Experiment(storage=storage, name=resume)
-        comparison = _go_on("compare", experiment, run_comparison)
+        comparison = _resume("compare", experiment, run_comparison)
     elif data is None:
         raise InputError("The data set is needed; write 'twinhead compare DATA'.")
     else:
         names = [text.strip() for text in recipes.split(",") if text.strip()]
         pairs = [pair(text) for text in overrides]
-        given = make_comparison(data, names, epochs=epochs, overrides=pairs, faithful=faithful)
+        fixed = make_comparison(data, names, epochs=epochs, overrides=pairs, faithful=faithful)
         experiment = Experiment(storage=storage, name=name or free_name(storage, "compare"))
-        comparison = _begin(experiment, given, run_comparison)
+        comparison = _start(experiment, fixed, run_comparison)
 
     def show() -> None:
         show_comparison(console(), comparison)
@@ -135,28 +162,28 @@ def compare(
     print_result(comparison.as_plain(), as_json, show)
 
 
-def _begin(experiment: Experiment, given: Given, work: Work[T]) -> T:
-    from search.recipes.trainings import begin_given
+def _start(experiment: Experiment, fixed: FixedConfigs, work: Work[T]) -> T:
+    from search.recipes.trainings import create_training
     from search.run.prepare import open_data
 
     experiment.refuse_existing()
-    dataset = open_data(given.data_path, screen())
-    begin_given(experiment, given, dataset)
-    return resumable(experiment, experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
+    dataset = open_data(fixed.data_path, screen())
+    create_training(experiment, fixed, dataset)
+    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen()))
 
 
-def _go_on(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
-    from search.recipes.trainings import load_given
+def _resume(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
+    from search.recipes.trainings import load_fixed_configs
     from search.run.prepare import open_data
 
-    given = load_given(experiment)
-    if given.kind != kind:
+    fixed = load_fixed_configs(experiment)
+    if fixed.kind != kind:
         command = cited(experiment.resume_command)
-        raise InputError(f"'{experiment.name}' was not started by '{kind}'; go on with {command}.")
-    dataset = open_data(given.data_path, screen())
-    return resumable(experiment, experiment.resume_command, lambda: work(experiment, given, dataset, screen()))
+        raise InputError(f"'{experiment.name}' was not started by '{kind}'; continue with {command}.")
+    dataset = open_data(fixed.data_path, screen())
+    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen()))
 
 
-def _refuse_beside_resume(resume: str, *others: object) -> None:
+def _refuse_with_resume(resume: str, *others: object) -> None:
     if any(others):
-        raise InputError(f"--resume goes on with '{resume}' as it was started; leave out what is given beside it.")
+        raise InputError(f"--resume continues '{resume}' as it was started; leave out the other arguments.")

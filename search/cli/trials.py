@@ -1,4 +1,4 @@
-"""The commands that show what a search learned: `trials` and `importance`."""
+"""The commands that analyse a search: `trials` and `importance`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from search.results.importance import Learned
     from search.results.intervals import Figure
 
-SHOWN_PARAMETERS = 12
+MAX_PARAMETERS = 12
 
 
 @click.command(
@@ -26,9 +26,9 @@ SHOWN_PARAMETERS = 12
     "  twinhead trials first --where model.family=resunet --where 'score>0.5' --json"
 )
 @click.argument("name")
-@click.option("--sort", default="score", show_default=True, help="number, epochs, seconds, a metric, or a key.")
-@click.option("--where", multiple=True, metavar="KEY=VALUE", help="Keep what fits; also KEY>NUMBER and KEY<NUMBER.")
-@click.option("--top", type=click.IntRange(1), help="Keep so many rows.")
+@click.option("--sort", default="score", show_default=True, help="Column: number, epochs, seconds, a metric, or a key.")
+@click.option("--where", multiple=True, metavar="KEY=VALUE", help="Filter the trials; also KEY>NUMBER and KEY<NUMBER.")
+@click.option("--top", type=click.IntRange(1), help="Show at most this many rows.")
 @storage_option
 @json_option
 def trials(name: str, sort: str, where: tuple[str, ...], top: int | None, storage: Path, as_json: bool) -> None:
@@ -65,14 +65,14 @@ def _show_trials(rows: Sequence[dict[str, Any]], sort: str) -> None:
         table.add_column(column, justify="left" if column == "outcome" else "right")
     table.add_column("what it tried")
     for row in rows:
-        # One that is not finished runs, or was interrupted.
+        # A running trial may also be one that was interrupted.
         row = row | {"outcome": "unfinished" if row["state"] == "running" else row["outcome"]}
         table.add_row(*(_cell(row.get(column)) for column in dict.fromkeys(columns)), _tried(row))
     console().print(table)
 
 
 def _tried(row: dict[str, Any]) -> str:
-    """The recipe or the parameters, as far as they fit; or why there is no score."""
+    """The recipe or the main parameters; or why there is no score."""
     if row["outcome"] not in {"trained", "unfinished", ""}:
         return str(row["reason"])
     if row["recipe"]:
@@ -102,8 +102,8 @@ def _show_importance(learned: Learned) -> None:
         soft_wrap=True,
     )
     out.print(_importance_table(learned))
-    if len(learned.figures) > SHOWN_PARAMETERS:
-        out.print(f"and {len(learned.figures) - SHOWN_PARAMETERS} parameters of smaller shares", highlight=False)
+    if len(learned.figures) > MAX_PARAMETERS:
+        out.print(f"and {len(learned.figures) - MAX_PARAMETERS} parameters of smaller shares", highlight=False)
     if learned.too_few:
         named = ", ".join(f"{key} ({count})" for key, count in learned.too_few.items())
         out.print(
@@ -126,10 +126,10 @@ def _show_importance(learned: Learned) -> None:
 
 
 def _importance_table(learned: Learned) -> Table:
-    """A row for each section, and below it those of its parameters that are among the most important of all."""
+    """A row for each section, followed by its parameters among the most important ones overall."""
     from rich.table import Table
 
-    shown = list(learned.figures)[:SHOWN_PARAMETERS]
+    shown = list(learned.figures)[:MAX_PARAMETERS]
     table = Table(box=None, pad_edge=False)
     table.add_column("parameter")
     for column in ("share", "95 % interval", "trials"):

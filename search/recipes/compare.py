@@ -1,6 +1,6 @@
-"""Every recipe trained on the same samples, measured on the same test pictures, in one table.
+"""Comparison of recipes: trained on the same samples, evaluated on the same test images, in one table.
 
-Test pictures are looked at once, when all trainings are over, by the weights that validation picked.
+The test part is evaluated once, when all trainings are complete, with the weights that validation picked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError
-from search.recipes.trainings import Given, Trained, changed, training
+from search.recipes.trainings import FixedConfigs, Trained, train_all, with_overrides
 from search.results.comparison import Column, Comparison, HeldOut, Row
 from search.results.report import write_report
 from search.results.summary import find_best, outcome_of, versions
@@ -34,7 +34,7 @@ from trainable.metrics.per_image import ImageFigures
 from trainable.models import build_model, multiply_adds, parameter_count
 from trainable.recipes import RECIPES, load_recipe
 
-_OURS = "on the test pictures"
+_OURS = "on the test images"
 COLUMNS = (
     Column(key="score", title="score", group=_OURS, better="higher"),
     Column(key="mask_iou", title="mask IoU", group=_OURS, better="higher"),
@@ -49,47 +49,45 @@ COLUMNS = (
     Column(key="depth_rmse", title="depth rms", group="ramana", better="lower"),
     Column(key="iou75_mask", title="mask IoU at .75", group="monimoyd", better="higher"),
 )
-"""What a comparison shows: our metrics, then the published metric of each project."""
+"""Columns of a comparison: our metrics, then the published metric of each project."""
 
 
 def make_comparison(
     data_path: str, recipes: Sequence[str], *, epochs: int, overrides: Sequence[tuple[str, str]], faithful: bool
-) -> Given:
-    """What a comparison trains: each recipe on pictures, split and number of epochs that all have alike.
+) -> FixedConfigs:
+    """The configurations of a comparison: all recipes with the same image size, split and number of epochs.
 
     Args:
         data_path: the data set.
         recipes: names, files, or 'all'.
-        epochs: of each training; the policies' horizons are scaled to it.
-        overrides: (dotted key, YAML text) pairs that hold for all.
-        faithful: whether the recipes' published errors are turned back on.
+        epochs: of each training; the learning-rate policies are scaled to them.
+        overrides: (dotted key, YAML text) pairs for all recipes.
+        faithful: whether the recipes keep their published errors.
 
     Raises:
-        InputError: if a recipe is not known, two have one name, or an override does not fit.
+        InputError: if a recipe is not known, two have the same name, or an override does not fit.
     """
     if not recipes:
         raise InputError(f"The value of --recipes is empty; give 'all', or some of {', '.join(RECIPES)} or YAML files.")
     trials: dict[str, TrialConfig] = {}
     origins: dict[str, dict[str, Any]] = {}
     common = TrialConfig().data
-    for wanted in RECIPES if list(recipes) == ["all"] else recipes:
-        recipe = load_recipe(wanted, faithful=faithful or None)
+    for name in RECIPES if list(recipes) == ["all"] else recipes:
+        recipe = load_recipe(name, faithful=faithful or None)
         if recipe.name in trials:
-            raise InputError(
-                f"The recipe '{recipe.name}' is given twice in --recipes; give a file a 'name:' of its own."
-            )
+            raise InputError(f"The recipe '{recipe.name}' is given twice in --recipes; give each file its own 'name:'.")
         config = recipe.scaled(epochs)
-        alike = {name: getattr(common, name) for name in ("image_size", "resize", "split_by", "split")}
-        config = config.model_copy(update={"data": config.data.model_copy(update=alike)})
+        same = {key: getattr(common, key) for key in ("image_size", "resize", "split_by", "split")}
+        config = config.model_copy(update={"data": config.data.model_copy(update=same)})
         origins[recipe.name] = {"source": recipe.source, "faithful": recipe.faithful}
-        trials[recipe.name] = changed(config, overrides, recipe.file)
+        trials[recipe.name] = with_overrides(config, overrides, recipe.file)
     notes = [
-        f"every learning-rate policy goes through its whole course in {epochs} epochs",
-        f"all see pictures of {next(iter(trials.values())).data.image_size} px, resized and split alike",
+        f"every learning-rate policy is scaled to {epochs} epochs",
+        f"all use images of {next(iter(trials.values())).data.image_size} px with the same resizing and split",
         "batch sizes are the recipes' own" if not _sets_batch(overrides) else "",
         *(f"{key} is {text} for all" for key, text in overrides),
     ]
-    return Given(
+    return FixedConfigs(
         kind="compare",
         data_path=data_path,
         trials=trials,
@@ -99,11 +97,8 @@ def make_comparison(
     )
 
 
-def run_comparison(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> Comparison:
-    """Train what is left, measure every network on the test pictures, and write the report.
-
-    Returns:
-        The comparison.
+def run_comparison(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> Comparison:
+    """Train what is left, evaluate every network on test, and write the report.
 
     Raises:
         InputError: if the data changed, or the cluster or the disk has no room.
@@ -111,14 +106,14 @@ def run_comparison(experiment: Experiment, given: Given, dataset: Dataset, scree
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
-    with training(experiment, given, dataset, screen) as trained:
+    with train_all(experiment, fixed, dataset, screen) as trained:
         before = float(trained.study.user_attrs.get("seconds", 0.0))
-        screen.say("measuring every network and the baselines on the test pictures")
+        screen.say("measuring every network and the baselines on the test images")
         trained.outages.outlast(lambda: _measure_all(experiment, trained, screen))
-        baselines = trained.outages.outlast(lambda: _measure_baselines(given, trained))
+        baselines = trained.outages.outlast(lambda: _measure_baselines(fixed, trained))
         seconds = round(before + time.monotonic() - started, 1)
         trained.study.set_user_attr("seconds", seconds)
-    comparison = _comparison(experiment, given, trained.trials, dataset, baselines, seconds)
+    comparison = _comparison(experiment, fixed, trained.trials, dataset, baselines, seconds)
     write_report(comparison, experiment.root)
     return comparison
 
@@ -128,34 +123,29 @@ def _sets_batch(overrides: Sequence[tuple[str, str]]) -> bool:
 
 
 def _measure_all(experiment: Experiment, trained: Trained, screen: Screen) -> None:
-    """Measure each network that was not measured yet, as many at a time as there is room for."""
+    """Measure the networks that have no measurements yet, as many at a time as the cluster has room for."""
     workers = trained.job.workers
     remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
     tasks = []
     for trial in trained.trials:
         best = find_best(experiment, [trial], say=screen.say)
         if best is not None and not experiment.measured(trial.recipe).is_file():
-            places = (
-                str(best.checkpoint),
-                str(experiment.measured(trial.recipe)),
-                str(experiment.pictures(trial.recipe)),
-            )
+            measured, grid = str(experiment.measured(trial.recipe)), str(experiment.pictures(trial.recipe))
             threads = int(best.epoch.metrics.get("threads", workers.cpus))
-            tasks.append(remote.remote(places, trained.job.data, threads))
+            tasks.append(remote.remote(str(best.checkpoint), measured, grid, trained.job.data, threads))
     ray.get(tasks)
 
 
-def _measure(places: Sequence[str], data: TrialData, threads: int) -> None:
-    """`places` are the checkpoint, the file for its figures, and the one for pictures of its predictions."""
+def _measure(checkpoint: str, measured: str, grid: str, data: TrialData, threads: int) -> None:
+    """Write a checkpoint's metrics on the test part to the file `measured`, and its predictions to `grid`."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    checkpoint, measured, pictures = (Path(place) for place in places)
-    pictures.parent.mkdir(parents=True, exist_ok=True)
-    evaluate_images(checkpoint, data, "test", device=device, grid=pictures).save(measured)
+    Path(grid).parent.mkdir(parents=True, exist_ok=True)
+    evaluate_images(Path(checkpoint), data, "test", device=device, grid=Path(grid)).save(Path(measured))
 
 
-def _measure_baselines(given: Given, trained: Trained) -> dict[str, dict[str, float]]:
-    config = next(iter(given.trials.values()))
+def _measure_baselines(fixed: FixedConfigs, trained: Trained) -> dict[str, dict[str, float]]:
+    config = next(iter(fixed.trials.values()))
     remote = ray.remote(num_cpus=1)(evaluate_baselines_on)
     baselines: dict[str, dict[str, float]] = ray.get(remote.remote(config.data, trained.job.data, "test"))
     return baselines
@@ -163,24 +153,24 @@ def _measure_baselines(given: Given, trained: Trained) -> dict[str, dict[str, fl
 
 def _comparison(
     experiment: Experiment,
-    given: Given,
+    fixed: FixedConfigs,
     trials: Sequence[TrialRecord],
     dataset: Dataset,
     baselines: Mapping[str, Mapping[str, float]],
     seconds: float,
 ) -> Comparison:
-    config = next(iter(given.trials.values()))
+    config = next(iter(fixed.trials.values()))
     samples = split_counts(dataset, config.data)
     by_recipe = {trial.recipe: trial for trial in trials}
     tables = {
         name: ImageFigures.load(experiment.measured(name))
-        for name in given.trials
+        for name in fixed.trials
         if experiment.measured(name).is_file()
     }
     some = next(iter(tables.values()), None)
     return Comparison(
         name=experiment.name,
-        data=given.data_path,
+        data=fixed.data_path,
         data_fingerprint=dataset.info.fingerprint,
         image_size=config.data.image_size,
         epochs=config.epochs,
@@ -189,18 +179,18 @@ def _comparison(
         samples=samples,
         samples_seen=samples["train"] * config.epochs,
         test=HeldOut(pictures=samples["test"], backgrounds=len(set(some.bg_ids)) if some else 0),
-        notes=list(given.notes),
+        notes=list(fixed.notes),
         columns=COLUMNS,
         rows=[
             _row(
                 experiment,
-                given,
+                fixed,
                 name,
                 by_recipe.get(name),
                 tables.get(name),
-                optimizer_steps(given.trials[name], samples["train"], given.workers),
+                optimizer_steps(fixed.trials[name], samples["train"], fixed.workers),
             )
-            for name in given.trials
+            for name in fixed.trials
         ],
         baselines=baselines,
         versions=versions(),
@@ -210,19 +200,19 @@ def _comparison(
 
 def _row(
     experiment: Experiment,
-    given: Given,
+    fixed: FixedConfigs,
     name: str,
     trial: TrialRecord | None,
     table: ImageFigures | None,
     steps: int,
 ) -> Row:
-    config = given.trials[name]
+    config = fixed.trials[name]
     with torch.device("meta"):
         network = build_model(config.model)
     best = trial.best(experiment) if trial else None
     return Row(
         recipe=name,
-        **given.origins[name],
+        **fixed.origins[name],
         **asdict(describe(config)),
         parameters=parameter_count(network),
         macs=multiply_adds(network, config.data.image_size),

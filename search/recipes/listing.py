@@ -1,4 +1,4 @@
-"""The recipes in text and figures, as 'twinhead recipes' prints them."""
+"""The recipes as text and as figures, for `twinhead recipes`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def list_recipes(*, faithful: bool = False) -> list[dict[str, Any]]:
-    """Every recipe, as `describe_recipe` has it."""
+    """The values of `describe_recipe` for every recipe."""
     return [describe_recipe(load_recipe(name, faithful=faithful)) for name in RECIPES]
 
 
 def describe_recipe(recipe: Recipe) -> dict[str, Any]:
-    """A recipe's figures and choices, as JSON values; parameters and multiply-adds are counted now.
+    """A recipe's main choices, parameter count and multiply-adds, as JSON values.
 
     Raises:
         InputError: if its network cannot be built.
@@ -50,8 +50,8 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def describe_whole(recipe: Recipe) -> dict[str, Any]:
-    """The same with all of its configuration, and what was corrected in it."""
+def describe_in_full(recipe: Recipe) -> dict[str, Any]:
+    """The same with the whole configuration and the corrections."""
     return describe_recipe(recipe) | {
         "config": recipe.config.model_dump(mode="json"),
         "evaluation": recipe.evaluation.model_dump(mode="json"),
@@ -60,7 +60,7 @@ def describe_whole(recipe: Recipe) -> dict[str, Any]:
 
 
 def as_text(recipe: Recipe) -> str:
-    """The recipe's file, with `faithful` as the recipe has it."""
+    """The recipe's file, with its present value of `faithful`."""
     stated = f"faithful: {str(recipe.faithful).lower()}"
     text, found = re.subn(r"^faithful:[^\S\n]*\w+", stated, recipe.text, count=1, flags=re.MULTILINE)
     if recipe.faithful and not found:
@@ -70,7 +70,7 @@ def as_text(recipe: Recipe) -> str:
 
 
 def show_recipes(console: Console, listed: Sequence[Mapping[str, Any]]) -> None:
-    """A table of recipes, and where each comes from."""
+    """Print a table of recipes, and the source of each."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")

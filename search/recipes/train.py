@@ -1,4 +1,4 @@
-"""One recipe trained without a search, and what it came to on the test pictures."""
+"""Training of one recipe without a search, and its evaluation on test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import UnfinishedError
-from search.recipes.trainings import Given, Trained, changed, given_steps, training
+from search.recipes.trainings import FixedConfigs, Trained, train_all, training_steps, with_overrides
 from search.results.export import hand_over
 from search.results.summary import Best, find_best, versions
 from search.study.experiment import Experiment
@@ -31,15 +31,15 @@ def make_training(
     overrides: Sequence[tuple[str, str]],
     faithful: bool,
     workers: int = 1,
-) -> Given:
-    """What `twinhead train` trains: the recipe with its own epochs, step counts, pictures and split.
+) -> FixedConfigs:
+    """The configuration that `twinhead train` trains: the recipe with its own epochs, step counts and data settings.
 
     Args:
         recipe: a name, or a file.
         data_path: the data set.
-        epochs: of the training, if not the recipe's; the policies keep their published step counts.
-        overrides: (dotted key, YAML text) pairs that win over the recipe.
-        faithful: whether the recipe's published errors are turned back on.
+        epochs: in place of the recipe's; learning-rate policies keep their published step counts.
+        overrides: (dotted key, YAML text) pairs, in place of the recipe's values.
+        faithful: whether the recipe keeps its published errors.
         workers: processes that share the training.
 
     Raises:
@@ -47,8 +47,8 @@ def make_training(
     """
     found = load_recipe(recipe, faithful=faithful or None)
     config = found.config if epochs is None else found.config.model_copy(update={"epochs": epochs})
-    config = changed(config, overrides, found.file)
-    return Given(
+    config = with_overrides(config, overrides, found.file)
+    return FixedConfigs(
         kind="train",
         data_path=data_path,
         trials={found.name: config},
@@ -60,30 +60,28 @@ def make_training(
     )
 
 
-def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> dict[str, Any]:
-    """Train what is left, measure the epoch that validation picked on the test pictures, and hand it over.
+def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> dict[str, Any]:
+    """Train what is left, evaluate the epoch that validation picked on test, and export it.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
         InputError: if the data changed, or the cluster or the disk has no room.
-        UnfinishedError: if it came to no network.
+        UnfinishedError: if the training has no network, or what it uses was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
-    [(name, config)] = given.trials.items()
-    with training(experiment, given, dataset, screen) as trained:
+    [(name, config)] = fixed.trials.items()
+    with train_all(experiment, fixed, dataset, screen) as trained:
         before = float(trained.study.user_attrs.get("seconds", 0.0))
         best = find_best(experiment, trained.trials, say=screen.say)
         if best is None:
             reasons = "; ".join(trial.reason for trial in trained.trials if trial.reason) or "no reason reported"
-            raise UnfinishedError(
-                f"The training of '{name}' came to no network ({reasons}); correct its configuration."
-            )
-        screen.say("measuring the network and the baselines on the test pictures")
+            raise UnfinishedError(f"The training of '{name}' has no network ({reasons}); correct its configuration.")
+        screen.say("measuring the network and the baselines on the test images")
         metrics, published, baselines = trained.outages.outlast(
-            lambda: _measure_remotely(experiment, given, best, trained)
+            lambda: _measure_remotely(experiment, fixed, best, trained)
         )
         seconds = round(before + time.monotonic() - started, 1)
         trained.study.set_user_attr("seconds", seconds)
@@ -91,7 +89,7 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
         best.checkpoint,
         experiment.best,
         metrics={"val": dict(best.epoch.metrics), "test": metrics, "published": published, "baselines": baselines},
-        title=f"{name}{', faithful' if given.faithful else ''}, after epoch {best.epoch.epoch}",
+        title=f"{name}{', faithful' if fixed.faithful else ''}, after epoch {best.epoch.epoch}",
         pictures=experiment.pictures(name),
         source={"search": experiment.name, "trial": best.trial.number},
     )
@@ -99,12 +97,12 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
         "name": experiment.name,
         "complete": True,
         "recipe": name,
-        "faithful": given.faithful,
-        "notes": list(given.notes),
+        "faithful": fixed.faithful,
+        "notes": list(fixed.notes),
         "config": best.trial.config_as_run,
         "epoch": best.epoch.epoch,
         "epochs": config.epochs,
-        "optimizer_steps": given_steps(config, dataset, trained.job.workers).as_plain(),
+        "optimizer_steps": training_steps(config, dataset, trained.job.workers).as_plain(),
         "threads": int(best.epoch.metrics.get("threads", trained.job.workers.cpus)),
         "metrics": metrics,
         "published": published,
@@ -112,7 +110,7 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
         "checkpoint": experiment.relative(experiment.best),
         "seconds": seconds,
         "versions": versions(),
-        "data": given.data_path,
+        "data": fixed.data_path,
         "data_fingerprint": dataset.info.fingerprint,
     }
     experiment.write_summary(summary)
@@ -120,26 +118,28 @@ def run_training(experiment: Experiment, given: Given, dataset: Dataset, screen:
 
 
 Measured = tuple[dict[str, float], dict[str, float], dict[str, dict[str, float]]]
-"""Metrics on the test pictures: the network's, the project's own, the baselines'."""
+"""Metrics on test: the network's, the project's own, and the baselines'."""
 
 
-def _measure_remotely(experiment: Experiment, given: Given, best: Best, trained: Trained) -> Measured:
+def _measure_remotely(experiment: Experiment, fixed: FixedConfigs, best: Best, trained: Trained) -> Measured:
     workers, data = trained.job.workers, trained.job.data
     remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
-    places = str(best.checkpoint), str(experiment.pictures(best.trial.recipe))
+    checkpoint, grid = str(best.checkpoint), str(experiment.pictures(best.trial.recipe))
     threads = int(best.epoch.metrics.get("threads", workers.cpus))
-    found: Measured = ray.get(remote.remote(places, data, given.metric, given.evaluation, threads))
+    found: Measured = ray.get(remote.remote(checkpoint, grid, data, fixed.metric, fixed.evaluation, threads))
     return found
 
 
-def _measure(places: tuple[str, str], data: TrialData, metric: str, evaluation: Evaluation, threads: int) -> Measured:
-    """`places` are the checkpoint and the file for pictures of its predictions."""
+def _measure(
+    checkpoint: str, grid: str, data: TrialData, metric: str, evaluation: Evaluation, threads: int
+) -> Measured:
+    """Evaluate a checkpoint and write its predictions to the file `grid`."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    checkpoint, pictures = (Path(place) for place in places)
-    pictures.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(checkpoint)
+    Path(grid).parent.mkdir(parents=True, exist_ok=True)
     return (
-        evaluate_checkpoint(checkpoint, data, "test", device=device, grid=pictures),
-        evaluate_published(checkpoint, data, "test", metric, evaluation, device=device),
-        evaluate_baselines_on(load_origin(checkpoint).config.data, data, "test"),
+        evaluate_checkpoint(path, data, "test", device=device, grid=Path(grid)),
+        evaluate_published(path, data, "test", metric, evaluation, device=device),
+        evaluate_baselines_on(load_origin(path).config.data, data, "test"),
     )

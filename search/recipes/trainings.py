@@ -1,7 +1,7 @@
-"""Trials whose configurations are given, not searched: what to train, and training it with Ray Tune.
+"""Training of fixed configurations with Ray Tune, without a search.
 
-A comparison trains one for each recipe, `twinhead train` a single one. What is to be trained lies in given.yaml: a run
-that was stopped goes on with the same, whatever became of the recipes since.
+A comparison trains one configuration for each recipe, `twinhead train` a single one. The experiment stores them in
+given.yaml, so that a resumed run does not depend on later changes of the recipes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.results.summary import best_score
-from search.run.cluster import cluster, cluster_resources, plan
 from search.run.outages import Outages
 from search.run.prepare import (
     OPTIMIZER_COPIES,
     alone,
     announce_dashboard,
     check_disk,
-    check_same_data,
     decode,
     each_uses,
     make_job,
+    open_session,
     split_counts,
 )
 from search.run.progress import MachineChange, SearchProgress, best_note
@@ -39,7 +38,6 @@ from search.run.steps import Steps, steps_of
 from search.run.tuner import InterruptedSearchError, Stopper, run_trials
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
-from search.study.study import held_study, leaving_nothing
 from search.study.trials import RECIPE, TrialRecord, keep_best, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
@@ -52,28 +50,28 @@ Kind = Literal["compare", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """Configurations to be trained on a data set."""
+class FixedConfigs:
+    """Fixed configurations to train on a data set."""
 
     kind: Kind
     data_path: str
     trials: Mapping[str, TrialConfig]
-    """By the name of a recipe."""
+    """By recipe name."""
     faithful: bool
-    """Whether the recipes' published errors are turned back on."""
+    """Whether the recipes keep their published errors."""
     metric: str = "none"
-    """The own metric of the one recipe that `train` trains."""
+    """The project's own metric of the recipe that `train` trains."""
     evaluation: Evaluation = field(default_factory=Evaluation)
-    """How that metric is taken."""
+    """How that metric is computed."""
     workers: int = 1
     """Processes that share a training."""
     origins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By the name of a recipe, its `source`, and whether it is `faithful`."""
+    """By recipe name: its `source`, and whether it is `faithful`."""
     notes: Sequence[str] = ()
-    """What was done to the recipes, in sentences without a full stop."""
+    """Changes to the recipes, as clauses."""
 
     def as_plain(self) -> dict[str, Any]:
-        """As YAML can hold it."""
+        """Plain values for YAML."""
         trials = {name: config.model_dump(mode="json") for name, config in self.trials.items()}
         return {
             "kind": self.kind,
@@ -88,11 +86,11 @@ class Given:
         }
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], source: str) -> Given:
-        """Read what `as_plain` gave.
+    def of(cls, values: Mapping[str, Any], source: str) -> FixedConfigs:
+        """The inverse of `as_plain`.
 
         Raises:
-            InputError: if something in it does not fit.
+            InputError: if a key is missing or a value does not fit.
         """
         try:
             trials = {str(name): build(TrialConfig, trial, source=source) for name, trial in values["trials"].items()}
@@ -108,12 +106,12 @@ class Given:
                 notes=list(values["notes"]),
             )
         except (KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"'{source}' is damaged ({error!r} is not as it was written); start anew.") from None
+            raise InputError(f"'{source}' is damaged ({error!r} is not as it was written); start a new one.") from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What `training` has to offer once the trials are over, while the cluster is still there."""
+    """Trained configurations, while the cluster is still up."""
 
     job: TrialJob
     trials: Sequence[TrialRecord]
@@ -121,13 +119,13 @@ class Trained:
     outages: Outages
 
 
-def changed(config: TrialConfig, overrides: Sequence[tuple[str, str]], file: str) -> TrialConfig:
-    """`config` with the values at dotted keys replaced by what the YAML texts say.
+def with_overrides(config: TrialConfig, overrides: Sequence[tuple[str, str]], file: str) -> TrialConfig:
+    """A recipe's configuration with the values at some keys replaced.
 
     Args:
-        config: a recipe's.
+        config: the recipe's.
         overrides: (dotted key, YAML text) pairs.
-        file: how to call the recipe's file in an error.
+        file: the recipe's file, for error messages.
 
     Raises:
         InputError: if a key is not known, or a value does not fit.
@@ -154,29 +152,29 @@ def changed(config: TrialConfig, overrides: Sequence[tuple[str, str]], file: str
     return config
 
 
-def begin_given(experiment: Experiment, given: Given, dataset: Dataset) -> None:
-    """Make the experiment, once it is known that the data has what the configurations want of it.
+def create_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset) -> None:
+    """Check that the data set fits the configurations, then create the experiment.
 
     Raises:
         InputError: if the cache cannot be written, a part of a split has no samples, or the name cannot be used.
     """
     open_cache()
-    for config in given.trials.values():
+    for config in fixed.trials.values():
         split_counts(dataset, config.data)
-    experiment.create_given(given.as_plain())
+    experiment.create_given(fixed.as_plain())
 
 
-def load_given(experiment: Experiment) -> Given:
-    """What the experiment trains.
+def load_fixed_configs(experiment: Experiment) -> FixedConfigs:
+    """The configurations that an experiment trains.
 
     Raises:
-        InputError: if there is no such experiment, or its file was damaged.
+        InputError: if there is no such experiment, or its file is damaged.
     """
-    return Given.of(experiment.given(), str(experiment.given_file))
+    return FixedConfigs.of(experiment.given(), str(experiment.given_file))
 
 
-def given_steps(config: TrialConfig, dataset: Dataset, workers: Workers) -> Steps:
-    """Optimizer steps of a training on the training part of `dataset`.
+def training_steps(config: TrialConfig, dataset: Dataset, workers: Workers) -> Steps:
+    """Optimizer steps on the training part of `dataset`.
 
     Raises:
         InputError: if a part of the split has no samples.
@@ -185,26 +183,20 @@ def given_steps(config: TrialConfig, dataset: Dataset, workers: Workers) -> Step
 
 
 @contextmanager
-def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Screen) -> Iterator[Trained]:
-    """Train what is left of the trials; within it, they are over and the cluster is there still.
+def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> Iterator[Trained]:
+    """Train the configurations that are left. Within the context, all are trained and the cluster is still up.
 
     Raises:
         InputError: if the data changed, or the cluster or the disk has no room.
         UnfinishedError: if the data set, the storage or the cache was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
-    configs = list(given.trials.values())
-    with (
-        experiment.lock(),
-        held_study(experiment) as study,
-        leaving_nothing(experiment, study),
-        cluster() as dashboard,
-    ):
-        check_same_data(experiment, study, dataset)
+    configs = list(fixed.trials.values())
+    with open_session(experiment, dataset, ResourcesConfig(workers=fixed.workers)) as session:
+        study, fits = session.study, session.concurrent
         if not study.get_trials(deepcopy=False):
-            for name in given.trials:
+            for name in fixed.trials:
                 study.enqueue_trial({}, user_attrs={RECIPE: name})
-        workers, fits = plan(ResourcesConfig(workers=given.workers), cluster_resources())
         concurrent = min(fits, len(configs))
         sizes = {(config.data.image_size, config.data.resize): config.data for config in configs}
         check_disk(
@@ -214,13 +206,13 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
             [config.model for config in configs],
             len(configs) + concurrent * 2 * OPTIMIZER_COPIES,
         )
-        announce_dashboard(screen, dashboard)
-        job = make_job(experiment, dataset, workers, range(1, max(config.epochs for config in configs) + 1))
+        announce_dashboard(screen, session.dashboard)
+        job = make_job(experiment, dataset, session.workers, range(1, max(config.epochs for config in configs) + 1))
         if len(configs) == 1:
             job = alone(job, fits)
-        screen.say(f"{given.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")
-        for name, config in given.trials.items():
-            steps = given_steps(config, dataset, job.workers)
+        screen.say(f"{fixed.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")
+        for name, config in fixed.trials.items():
+            steps = training_steps(config, dataset, job.workers)
             screen.say(
                 f"{name}: {config.epochs} epochs at {config.data.image_size} px (data.image_size), in batches of "
                 f"{config.data.batch_size} (data.batch_size), {steps}"
@@ -229,7 +221,7 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
         decode(list(sizes.values()), job, dataset, screen)
         stopper = Stopper()
         outages = Outages(experiment, job.data, screen, stopper)
-        outages.outlast(lambda: _train(experiment, given, study, job, concurrent, screen, stopper))
+        outages.outlast(lambda: _train(experiment, fixed, study, job, concurrent, screen, stopper))
         if stopper.interrupted:
             raise InterruptedSearchError
         yield Trained(job=job, trials=trial_records(study), study=study, outages=outages)
@@ -237,26 +229,26 @@ def training(experiment: Experiment, given: Given, dataset: Dataset, screen: Scr
 
 def _train(
     experiment: Experiment,
-    given: Given,
+    fixed: FixedConfigs,
     study: optuna.Study,
     job: TrialJob,
     concurrent: int,
     screen: Screen,
     stopper: Stopper,
 ) -> None:
-    left = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
-    values = {name: config.model_dump() for name, config in given.trials.items()}
-    epochs = {config.epochs for config in given.trials.values()}
-    total = sum(config.epochs for config in given.trials.values())
-    to_do = 0
-    for trial in left:
+    unfinished = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+    values = {name: config.model_dump() for name, config in fixed.trials.items()}
+    epochs = {config.epochs for config in fixed.trials.values()}
+    total = sum(config.epochs for config in fixed.trials.values())
+    remaining = 0
+    for trial in unfinished:
         name, done = trial.user_attrs[RECIPE], trial.last_step or 0
-        to_do += given.trials[name].epochs - done
+        remaining += fixed.trials[name].epochs - done
         if done:
-            screen.say(f"{name} goes on after epoch {done}")
+            screen.say(f"{name} resumes after epoch {done}")
     best = best_score(trial_records(study))
-    with screen.bar("training", total, "epochs", done=total - to_do, note=best_note(best)) as move:
-        listeners: list[tune.Callback] = [
+    with screen.bar("training", total, "epochs", done=total - remaining, note=best_note(best)) as move:
+        callbacks: list[tune.Callback] = [
             TensorBoard(experiment),
             SearchProgress(screen, move, max_epochs=max(epochs), best=best, by_epoch=True),
             MachineChange(screen, trial_records(study)),
@@ -268,11 +260,11 @@ def _train(
             lambda trial: values[trial.user_attrs[RECIPE]],
             FIFOScheduler(),  # type: ignore[no-untyped-call]
             rungs=sorted(epochs),
-            samples=len(left),
+            samples=len(unfinished),
             seed=0,
             concurrent=concurrent,
             stopper=stopper,
-            listeners=listeners,
+            callbacks=callbacks,
         )
     for record in trial_records(study):
         if record.state.is_finished():

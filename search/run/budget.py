@@ -1,4 +1,4 @@
-"""What a search has spent, and whether that is enough: trials without an improvement, and hours of GPUs."""
+"""The budget that a search has used: GPU hours, and trials without an improvement."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from trainable.job import Workers
 from trainable.metrics.names import CONSTRAINT, OBJECTIVE
 
 GPU_SECONDS = "gpu_seconds"
-"""Attribute of a study: what its trials used, up to the last one that ended."""
+"""Attribute of a study: GPU seconds of all trials that ended."""
 
 
 def check_budget(budget: BudgetConfig, workers: Workers) -> None:
-    """See to it that the budget can be spent.
+    """Refuse a budget of GPU hours for trials without a GPU.
 
     Raises:
-        InputError: if it counts GPUs, and the trials have none.
+        InputError: if `gpu_hours` is set and the trials use no GPU.
     """
     if budget.gpu_hours is not None and not workers.gpus:
         raise InputError(
@@ -38,13 +38,13 @@ def check_budget(budget: BudgetConfig, workers: Workers) -> None:
 
 
 class Budget(DriverOnly, tune.Callback):
-    """Follows the trials of a search, those of an earlier run of it among them.
+    """Counts what a search has used, over all its runs.
 
     Args:
-        config: what the search may spend.
-        study: its trials; what they used is kept there.
+        config: the limits.
+        study: of the search; stores the GPU seconds.
         gpus: of each trial.
-        clock: gives seconds.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Budget(DriverOnly, tune.Callback):
         self._started: dict[str, float] = {}
         self._best = -math.inf
         self._best_of: dict[str, float] = {}
-        self._in_vain = 0
+        self._without_gain = 0
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.max):
             record = TrialRecord.of(trial)
@@ -66,34 +66,34 @@ class Budget(DriverOnly, tune.Callback):
 
     @property
     def gpu_seconds(self) -> float:
-        """Of all trials so far, the running ones among them."""
+        """Of all trials so far, including the running ones."""
         running = sum(self._clock() - started for started in self._started.values())
         return self._used + running * self._gpus
 
     def spent(self) -> str:
-        """The key of the budget that is used up; '' while there is some left."""
+        """The key of the budget that is used up; '' if none is."""
         hours, patience = self._config.gpu_hours, self._config.patience
         if hours is not None and self.gpu_seconds >= hours * 3600:
             return "gpu_hours"
-        # A trial that runs and is the best so far has not ended in vain.
+        # A running trial that is the best so far is an improvement already.
         ahead = any(score > self._best for score in self._best_of.values())
-        if patience is not None and self._in_vain >= patience and not ahead:
+        if patience is not None and self._without_gain >= patience and not ahead:
             return "patience"
         return ""
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """From here on it uses its GPUs."""
+        """Note the time from which the trial uses its GPUs."""
         self._started.setdefault(trial.trial_id, self._clock())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Note a trial's best score."""
+        """Update the trial's best score."""
         score = float(result[OBJECTIVE])
         self._best_of[trial.trial_id] = max(self._best_of.get(trial.trial_id, -math.inf), score)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Count a trial that ended, and keep what all used."""
+        """Count a trial that ended, and store the GPU seconds."""
         outcome = str((trial.last_result or {}).get("outcome", ""))
         self._end(self._best_of.pop(trial.trial_id, -math.inf), outcome)
         self._used += (self._clock() - self._started.pop(trial.trial_id, self._clock())) * self._gpus
@@ -102,15 +102,15 @@ class Budget(DriverOnly, tune.Callback):
     on_trial_error = on_trial_complete
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Count what interrupted trials used; they start anew in the next run."""
+        """Count the time of interrupted trials, which the next run resumes."""
         self._used = self.gpu_seconds
         self._started.clear()
         self._best_of.clear()
 
     def _end(self, score: float, outcome: str) -> None:
         if outcome == CONSTRAINT:
-            return  # it was not trained, and says nothing of what training comes to
+            return  # not trained: neither an improvement nor a failure to improve
         if score > self._best:
-            self._best, self._in_vain = score, 0
+            self._best, self._without_gain = score, 0
         else:
-            self._in_vain += 1
+            self._without_gain += 1

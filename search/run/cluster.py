@@ -1,4 +1,4 @@
-"""The Ray cluster that a search runs on: started here, or joined, always with authentication; and what fits on it."""
+"""The Ray cluster of a search, started or joined, always with authentication; and how many trials fit on it."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our callbacks write what a search keeps
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C is ours: it leaves trials to be gone on with
-    "RAY_AIR_NEW_OUTPUT": "0",  # whose first lines go to standard output whatever the verbosity
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of trials that are ended with the run: their tracebacks help nobody
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our callbacks log
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Stopper` handles Ctrl-C, so that trials can resume
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints to standard output at any verbosity
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of trials that end with the run
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # alike for all nodes that are lost: `search.failures` takes it back
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # of a stopped trial to be through; after 2, Tune forgot it and waited on
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own record of a search: ours is the study
-    "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",  # of each checkpoint, and not all of its metrics again
-    # A thread that waits sleeps: one that spins keeps a busy machine's core from the thread that it waits for.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # `search.run.failures` decides which losses count
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a stopped trial to end; after the default of 2, Tune hung
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own state is not used: the study is
+    "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",  # not all metrics with each checkpoint
+    # Waiting threads sleep: spinning ones would take the core from the thread that they wait for.
     "OMP_WAIT_POLICY": "PASSIVE",
-    "OPENBLAS_NUM_THREADS": "1",  # the searcher's matrices are small, and the cores are the trials'
-    "MALLOC_ARENA_MAX": "2",  # a warm process has a new thread for each trial, which would keep a heap of its own
+    "OPENBLAS_NUM_THREADS": "1",  # the searcher's matrices are small; trials need the cores
+    "MALLOC_ARENA_MAX": "2",  # a reused process starts a thread for each trial, each with its own heap
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 
 
 def prepare_environment() -> None:
-    """Set what Ray, OpenMP, numpy and albumentations read of the environment, before any of them or torch is loaded.
+    """Set the environment variables of Ray, OpenMP, numpy and albumentations. Call before these or torch are imported.
 
-    Ray's processes on this machine inherit it; cluster.yaml sets it for those of other machines.
+    Ray's processes on this machine inherit them; cluster.yaml sets them on other machines.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -56,8 +56,8 @@ def cluster() -> Iterator[str]:
         The dashboard's address, or an empty string.
 
     Raises:
-        InputError: if it cannot be joined, or Ray cannot write its own files.
-        DiskError: if their file system is full or has another fault of its own.
+        InputError: if it cannot be joined, or Ray cannot write its files.
+        DiskError: if their file system is full or has another fault.
     """
     import ray
 
@@ -79,7 +79,7 @@ def cluster() -> Iterator[str]:
                 "and its token in $RAY_AUTH_TOKEN or ~/.ray/auth_token."
             ) from None
         for name in ("ray.tune", "ray.train"):
-            # Their errors are tracebacks of trials: a trial's line says why it failed, its error.txt has the rest.
+            # They log tracebacks of trials, which the trial's error.txt holds too.
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
@@ -88,7 +88,7 @@ def cluster() -> Iterator[str]:
 
 
 def _check_reachable(address: str) -> None:
-    """Fail within seconds where nobody listens: Ray itself tries for minutes."""
+    """Fail within seconds if nothing listens at the address; Ray itself retries for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -96,11 +96,10 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _address() -> Iterator[str]:
-    """What to give `ray.init`: the cluster that $RAY_ADDRESS names, or 'local' for a new one.
+    """The address for `ray.init`: $RAY_ADDRESS, or 'local' for a new cluster.
 
-    The processes of a new one inherit its address. Otherwise those that ask for it by themselves, as the cleaner of
-    worker groups does, look for the one Ray on this machine, find two where somebody else runs one, and give up; then
-    no group gets back what the last one held.
+    The processes of a new cluster inherit its address. Otherwise those that look it up, such as the cleaner of worker
+    groups, fail if a second Ray runs on this machine, and the resources of a worker group are never released.
     """
     if os.environ.get("RAY_ADDRESS"):
         yield os.environ["RAY_ADDRESS"]
@@ -119,31 +118,31 @@ def _address() -> Iterator[str]:
 
 
 def cluster_resources() -> list[dict[str, float]]:
-    """CPUs, GPUs and the like of each node of the joined cluster."""
+    """The resources of each node of the joined cluster, such as CPU and GPU."""
     import ray
 
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def has_one_node() -> bool:
-    """Whether the joined cluster is this machine alone."""
+    """Whether the joined cluster is a single machine."""
     import ray
 
     return len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
 
 
 def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple[Workers, int]:
-    """What each trial gets, and how many run at a time.
+    """The resources of each trial, and the number of trials that run at a time.
 
-    A worker lies on one node, and a fraction of a GPU on one GPU: what is left over of each is lost. The drivers of
-    worker groups hold no CPU, and a group takes its places all at once or waits, so that no two wait for each other.
+    A worker runs on one node, and a fraction of a GPU is part of one GPU; remainders stay unused. The drivers of worker
+    groups use no CPU, and a group reserves all its resources at once, so that two groups cannot block each other.
 
     Args:
-        config: what the spec asks for.
-        nodes: the resources of each, as `cluster_resources` gives them.
+        config: the spec's `resources`.
+        nodes: the resources of each node, as `cluster_resources` returns them.
 
     Raises:
-        InputError: if not one trial fits, or the GPUs cannot be shared so.
+        InputError: if no trial fits, or the GPUs cannot be shared in this way.
     """
     cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
     if config.gpus_per_trial == "auto":
@@ -152,46 +151,46 @@ def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple
         gpus_per_trial = config.gpus_per_trial
     gpus_per_worker = gpus_per_trial / config.workers
     _check_shares(config, gpus_per_trial)
-    places = sum(_places(node, config.cpus_per_worker, gpus_per_worker) for node in nodes)
-    fits = places // config.workers
+    slots = sum(_slots(node, config.cpus_per_worker, gpus_per_worker) for node in nodes)
+    fits = slots // config.workers
     if fits < 1:
         raise InputError(
-            f"A trial asks for {config.workers * config.cpus_per_worker} CPUs and {gpus_per_trial:g} GPUs, but the "
-            f"cluster has {cpus:g} and {gpus:g}{_spread(nodes)}; lower resources.workers, resources.cpus_per_worker or "
-            "resources.gpus_per_trial."
+            f"A trial needs {config.workers * config.cpus_per_worker} CPUs and {gpus_per_trial:g} GPUs, but the "
+            f"cluster has {cpus:g} and {gpus:g}{_on_nodes(nodes)}; lower resources.workers, "
+            "resources.cpus_per_worker or resources.gpus_per_trial."
         )
     wanted = fits if config.concurrent == "auto" else min(fits, config.concurrent)
     return Workers(count=config.workers, cpus=config.cpus_per_worker, gpus=gpus_per_worker), wanted
 
 
 def check_retraining(config: RetrainConfig, workers: Workers, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Check that the cluster has the CPUs of the retraining, before the search that comes before it.
+    """Check before a search that the cluster has enough CPUs for the retraining after it.
 
     Raises:
-        InputError: if it has not.
+        InputError: if it does not.
     """
-    if config.cpus == "auto" or sum(_places(node, config.cpus, workers.gpus) for node in nodes) >= workers.count:
+    if config.cpus == "auto" or sum(_slots(node, config.cpus, workers.gpus) for node in nodes) >= workers.count:
         return
     most = max(node.get("CPU", 0) for node in nodes)
     each = f" for each of {workers.count} workers" if workers.is_group else ""
     raise InputError(
-        f"The value of 'retrain.cpus' is {config.cpus}{each}, but the cluster has {most:g} on a node{_spread(nodes)}; "
-        "lower it, or leave it out."
+        f"The value of 'retrain.cpus' is {config.cpus}{each}, but the cluster has {most:g} on a node{_on_nodes(nodes)}"
+        "; lower it, or leave it out."
     )
 
 
-def _places(node: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """Workers that a node has room for."""
+def _slots(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """Number of workers that fit on a node."""
     by_cpus = math.floor(node.get("CPU", 0) / cpus)
     if not gpus:
         return by_cpus
-    on_one = math.floor(1 / gpus + 1e-9)  # none, where a worker takes several
-    has = math.floor(node.get("GPU", 0))
-    return min(by_cpus, has * on_one if on_one else math.floor(has / gpus))
+    per_gpu = math.floor(1 / gpus + 1e-9)  # 0 if a worker takes several
+    available = math.floor(node.get("GPU", 0))
+    return min(by_cpus, available * per_gpu if per_gpu else math.floor(available / gpus))
 
 
 def _check_shares(config: ResourcesConfig, gpus: float) -> None:
-    """A GPU is shared by workers of different trials alone: those of one exchange their gradients between GPUs."""
+    """Refuse fractions of a GPU for several workers: workers of one trial exchange gradients between whole GPUs."""
     whole = gpus % config.workers == 0
     if whole or (config.workers == 1 and gpus < 1):
         return
@@ -202,5 +201,5 @@ def _check_shares(config: ResourcesConfig, gpus: float) -> None:
     )
 
 
-def _spread(nodes: Sequence[Mapping[str, float]]) -> str:
+def _on_nodes(nodes: Sequence[Mapping[str, float]]) -> str:
     return f" on {len(nodes)} nodes" if len(nodes) > 1 else ""

@@ -1,4 +1,4 @@
-"""The main job, small: rendered scenes, a search, the retraining, a test; some minutes on two cores."""
+"""A small search end to end: rendered scenes, trials, retraining and test; a few minutes on two cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data.errors import InputError
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
 from search.run.prepare import open_data
-from search.run.run import begin, run_search
+from search.run.run import create_search, run_search
 from search.spec.spec import check_spec
 from search.study.experiment import Experiment, free_name
 from search.terminal import Screen
@@ -23,30 +23,30 @@ SPEC: dict[str, Any] = {
     "budget": {"trials": 8},
     "search": {"start_from": []},
 }
-"""Narrower than the default space, for two cores."""
+"""Narrower than the default space, so that two cores suffice."""
 
 
 def run_demo(storage: Path, screen: Screen) -> tuple[Experiment, dict[str, Any]]:
-    """Render, search, retrain and measure; the data is drawn once and used again.
+    """Render scenes, search, retrain and test; later runs reuse the data set.
 
     Args:
         storage: directory for the data set and the experiment.
-        screen: where to show how far it is.
+        screen: shows the progress.
 
     Returns:
         The experiment and its summary.
     """
     data = storage / "demo-scenes"
-    if not _is_drawn(data):
-        draw(SCENES, data, screen)
+    if not _is_rendered(data):
+        render_dataset(SCENES, data, screen)
     spec = check_spec(SPEC, source="the demo", data_path=str(data)).anywhere()
     experiment = Experiment(storage=storage, name=free_name(storage, "demo"))
     dataset = open_data(spec.data_path, screen)
-    begin(experiment, spec, dataset)
+    create_search(experiment, spec, dataset)
     return experiment, run_search(experiment, spec, dataset, screen)
 
 
-def draw(scenes: SceneSet, destination: Path, screen: Screen) -> None:
+def render_dataset(scenes: SceneSet, destination: Path, screen: Screen) -> None:
     """Render `scenes` into a data set.
 
     Raises:
@@ -57,8 +57,8 @@ def draw(scenes: SceneSet, destination: Path, screen: Screen) -> None:
         write_dataset(render(scenes), destination, source=source, on_sample=lambda _: move(1, ""))
 
 
-def _is_drawn(path: Path) -> bool:
-    """Whether the demo's data set is there already, and whole."""
+def _is_rendered(path: Path) -> bool:
+    """Whether the demo's data set exists and is complete."""
     if not path.exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a search would come to, before it starts: trials, epochs, hours, disk, and its first configurations."""
+"""Estimate of a search's cost before it starts: trials, epochs, hours, disk, and the first configurations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from data.cache.cache import decoded_bytes
 from data.dataset.dataset import Dataset
 from search.run.cluster import plan
-from search.run.prepare import OPTIMIZER_COPIES, split_counts
+from search.run.prepare import OPTIMIZER_COPIES, data_config, split_counts
 from search.run.steps import steps_of_search
 from search.spec.checks import settled
 from search.spec.constraints import broken, widths_of
@@ -32,21 +32,21 @@ from trainable.metrics.names import MODE, OBJECTIVE
 from trainable.models import build_model
 from trainable.models.cost import multiply_adds, parameter_count
 
-FIRST = 10
+FIRST_CONFIGURATIONS = 10
 EVALUATION_SHARE = 1 / 3
-"""Of a step's time for a picture: its forward pass took 33 % of a ResUNet's step (`twinhead profile`)."""
+"""Evaluation time of an image relative to a training step: a ResUNet's forward pass took 33 % (`twinhead profile`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """One end of the space, and what was measured of it."""
+    """The smallest or largest network of the space, with measurements."""
 
     config: TrialConfig
     parameters: int
     multiply_adds: int
-    """Of one pair of pictures."""
-    picture_seconds: float
-    """Of a training step, for each of its pictures, in the faster precision."""
+    """For one pair of images."""
+    image_seconds: float
+    """Of a training step, per image, in the faster precision."""
 
     def as_plain(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -55,29 +55,27 @@ class Network:
             "width": self.config.model.width,
             "parameters": self.parameters,
             "multiply_adds": self.multiply_adds,
-            "samples_per_second": 1 / self.picture_seconds,
+            "samples_per_second": 1 / self.image_seconds,
         }
 
 
 def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]:
-    """What `spec` would cost on this machine, from one measured step of its smallest and of its largest network.
+    """Estimate what `spec` would cost on this machine, from a measured step of its smallest and largest network.
 
-    Those are of the networks that keep to the limits of parameters and multiply-adds.
-
+    Networks that break the limits of parameters and multiply-adds are left out.
 
     Returns:
-        trials; epochs, at the fewest (as many trials pass each rung as the reduction factor says) and at the most;
-        optimizer_steps of a whole trial, at the fewest and at the most, with a warning if they are too few;
-        hours and gpu_hours, each from all trials as the smallest network to all as the largest, at the fewest epochs;
-        bytes of checkpoints and of decoded pictures; the two networks; the first configurations; and why recipes and
-        earlier trials are not among them, by their names.
+        `trials`; `epochs`, the fewest (if the reduction factor decides at each rung) and the most; `optimizer_steps` of
+        a whole trial, the fewest and the most, with a warning if they are too few; `hours` and `gpu_hours` at the
+        fewest epochs, for the smallest and for the largest network; `bytes` of checkpoints and decoded images; the two
+        `networks`; the `first` configurations; and in `outside`, why recipes and earlier trials are not among them.
 
     Raises:
-        InputError: if a split has no samples, an earlier search in `storage` is not there that it starts from, or this
-            machine has no room for a trial.
+        InputError: if a split has no samples, an earlier search to start from is not in `storage`, or no trial fits on
+            this machine.
     """
     first, outside = _first(spec, storage)
-    data = build(TrialConfig, next(largest_trials(spec)), source="the spec").data
+    data = data_config(spec)
     counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     workers, concurrent = plan(spec.plan.resources, _this_machine())
@@ -85,7 +83,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
     ends = [_measured(config, device) for config in _ends(list(_bounds(spec)))]
     epochs = _epochs(spec)
     samples = counts["train"] + EVALUATION_SHARE * counts["val"]
-    hours = [epochs["fewest"] * samples * end.picture_seconds / workers.count / concurrent / 3600 for end in ends]
+    hours = [epochs["fewest"] * samples * end.image_seconds / workers.count / concurrent / 3600 for end in ends]
     gpus = workers.count * workers.gpus * concurrent
     kept, live = spec.plan.budget.trials + 3, concurrent * 2 * OPTIMIZER_COPIES
     return {
@@ -107,15 +105,16 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]
 
 
 def first_configurations(spec: SearchSpec, storage: Path) -> list[dict[str, Any]]:
-    """What the search would try first, before anything is learned: parameters, configurations, and whose they are.
+    """The first configurations that the search would run, with their `parameters` and origin.
 
-    That is a `recipe`, or a trial of an `earlier` search in `storage`, as SEARCH:NUMBER; both are '' for a proposal.
+    The origin is a `recipe`, or a trial of an `earlier` search in `storage` as SEARCH:NUMBER; both are '' for a
+    proposal of the searcher.
     """
     return _first(spec, storage)[0]
 
 
 def _first(spec: SearchSpec, storage: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Those, and why recipes and earlier trials are not among them."""
+    """The first configurations, and why recipes and earlier trials are not among them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler())
     outside = enqueue_starts(study, spec, storage)
@@ -133,12 +132,12 @@ def _first(spec: SearchSpec, storage: Path) -> tuple[list[dict[str, Any]], dict[
             "config": values,
         },
     )
-    first = [searcher.suggest(str(number)) for number in range(min(FIRST, spec.plan.budget.trials))]
+    first = [searcher.suggest(str(number)) for number in range(min(FIRST_CONFIGURATIONS, spec.plan.budget.trials))]
     return first, outside
 
 
 def _epochs(spec: SearchSpec) -> dict[str, int]:
-    """Over all trials."""
+    """Epochs of all trials."""
     trials, factor = spec.plan.budget.trials, spec.plan.scheduler.reduction_factor
     rungs = [0, *spec.plan.scheduler.rungs]
     steps = enumerate(itertools.pairwise(rungs))
@@ -147,7 +146,7 @@ def _epochs(spec: SearchSpec) -> dict[str, int]:
 
 
 def _bounds(spec: SearchSpec) -> Iterator[TrialConfig]:
-    """For each family, its narrowest and its widest network that keep to the limits; none where none does."""
+    """For each family, its narrowest and its widest network within the limits, if there is one."""
     for values in largest_trials(spec):
         family = values["model"]["family"]
         widths = widths_of(spec.space, family)
@@ -180,7 +179,7 @@ def _measured(config: TrialConfig, device: torch.device) -> Network:
         config=config,
         parameters=parameters,
         multiply_adds=_multiply_adds(config),
-        picture_seconds=found.step_seconds / found.images,
+        image_seconds=found.step_seconds / found.images,
     )
 
 

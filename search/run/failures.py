@@ -1,8 +1,8 @@
-"""Why a trial failed: by itself, or through what no trial can help, which is then not counted against it.
+"""The causes of trial failures: a trial's own, which count against its retries, or the environment's, which do not.
 
-A trial fails by itself when it is out of memory, its process is killed on a node that lives (which the kernel does to
-free memory), or its code has a bug. It is not its own failure when the data set, the cache or the storage cannot be
-used, or when its node died, was taken away, or cannot be reached.
+Own failures are out of memory, a process killed on a node that is alive (as the kernel does to free memory), and bugs.
+Failures of the environment are a data set, cache or storage that cannot be used, and a node that died, was preempted or
+cannot be reached.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ray.tune.experiment import Trial
 from data.errors import EnvironmentFaultError
 from search.driver import DriverOnly
 
-MEMORY = re.compile(r"^[\w.]*OutOfMemoryError: ")
-"""The line of an error that says so."""
+OUT_OF_MEMORY = re.compile(r"^[\w.]*OutOfMemoryError: ")
+"""The line of an out-of-memory error."""
 MAX_LOST = 5
-"""Nodes that a trial may lose without an epoch between; after that it is taken to be what kills them."""
-KNOWN_SECONDS = 2.0
-"""After which a cluster that knows nothing of an actor's death is asked no more."""
-LOST = (
+"""Nodes that a trial may lose without completing an epoch; after that, the trial itself is taken for the cause."""
+DEATH_CAUSE_SECONDS = 2.0
+"""How long to wait until the cluster knows the cause of an actor's death."""
+NODE_ERRORS = (
     lost.ActorUnavailableError,
     lost.NodeDiedError,
     lost.LocalRayletDiedError,
@@ -40,14 +40,14 @@ LOST = (
     lost.OutOfDiskError,
     lost.RuntimeEnvSetupError,
 )
-"""Errors of Ray that come of a node or of the network, never of what runs there."""
+"""Ray errors that are caused by a node or the network, never by the code that runs there."""
 
 
 class Failures(DriverOnly):
-    """Judges the failures of trials as they come, once each.
+    """Classifies trial failures; call it once for each failure.
 
     Args:
-        pause: called with a fault of the environment; it has to end the run.
+        pause: called with a fault of the environment; must end the run.
     """
 
     def __init__(self, pause: Callable[[EnvironmentFaultError], None]) -> None:
@@ -55,11 +55,11 @@ class Failures(DriverOnly):
         self._lost: Counter[str] = Counter()
 
     def is_own(self, trial: Trial, *, ended: bool = False) -> bool:
-        """Whether a trial failed by itself. If not, it has one more attempt, or the run is paused.
+        """Whether a failure is the trial's own. If not, the trial gets one more attempt, or the run is paused.
 
         Args:
-            trial: Tune's.
-            ended: whether Tune will not try it again.
+            trial: Tune's trial.
+            ended: whether Tune will not retry it.
         """
         error = last_error(trial)
         fault = find_fault(error)
@@ -68,39 +68,39 @@ class Failures(DriverOnly):
             trial.max_failures += 1
             if not ended:
                 return False
-            fault = EnvironmentFaultError("A node of the cluster died or cannot be reached; bring it back.")
+            fault = EnvironmentFaultError("A node of the cluster died or cannot be reached; restore it.")
         if fault is not None:
             self._pause(fault)
         return fault is None
 
     def reported(self, trial: Trial) -> None:
-        """Note that a trial came to the end of an epoch."""
+        """Note that a trial completed an epoch."""
         self._lost.pop(trial.trial_id, None)
 
 
 def find_fault(error: BaseException | None) -> EnvironmentFaultError | None:
-    """The fault of the environment behind an error; None if there is none."""
+    """The fault of the environment that caused an error; None if there is none."""
     return next((found for found in _causes(error) if isinstance(found, EnvironmentFaultError)), None)
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether an error comes of a node that died or cannot be reached."""
+    """Whether an error was caused by a node that died or cannot be reached."""
     return any(_is_lost(found) for found in _causes(error))
 
 
 def last_error(trial: Trial) -> BaseException | None:
-    """What a trial failed with last; None if that is not known."""
+    """The last error of a trial; None if it is unknown."""
     path = Path(trial.error_file or "error").with_suffix(".pkl")
-    with contextlib.suppress(Exception):  # an error may be none that can be read again
+    with contextlib.suppress(Exception):  # some errors cannot be unpickled
         error = pickle.loads(path.read_bytes())  # noqa: S301  Tune wrote it a moment ago, in this process
         return error if isinstance(error, BaseException) else None
     return None
 
 
 def reason_of(trial: Trial) -> str:
-    """What a trial's last error comes to, in a line.
+    """A trial's last error in one line.
 
-    The workers of a group fail one after the other: what says most is not always what stands last.
+    Workers of a group fail one after the other, so the last line is not always the most informative one.
     """
     lines: list[str] = []
     with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ def reason_of(trial: Trial) -> str:
     starts = [number for number, line in enumerate(lines) if line.startswith("Failure #")]
     lines = lines[starts[-1] + 1 :] if starts else lines
     for line in lines:
-        if MEMORY.search(line):
+        if OUT_OF_MEMORY.search(line):
             return line
     for line in lines:
         if died := line.partition("Worker exit detail: ")[2]:
@@ -121,7 +121,7 @@ def reason_of(trial: Trial) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it carries: the task's, the workers' of a group, the one that it was raised from."""
+    """An error with its causes: the task's error, those of a group's workers, and the one it was raised from."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -130,7 +130,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(found))
         waiting += [found.__cause__, found.__context__]
-        if isinstance(found, lost.RayTaskError):  # of its cause's class too, but its message is a traceback
+        if isinstance(found, lost.RayTaskError):  # it has its cause's class too, but its message is a traceback
             waiting.append(found.cause)
             continue
         yield found
@@ -139,7 +139,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_lost(error: BaseException) -> bool:
-    if isinstance(error, LOST):
+    if isinstance(error, NODE_ERRORS):
         return True
     if not isinstance(error, lost.ActorDiedError):
         return False
@@ -147,12 +147,12 @@ def _is_lost(error: BaseException) -> bool:
 
 
 def _node_died(actor_id: str) -> bool:
-    """Whether an actor died with its node: its error says it in words alone, the cluster's tables in codes.
+    """Whether an actor died with its node, as the cluster's tables say; the error has it as free text only.
 
-    They may know it a moment later than the error comes.
+    The tables may be updated a moment after the error arrives.
     """
     died: Any = common_pb2.ActorDiedErrorContext  # type: ignore[attr-defined]
-    end = time.monotonic() + KNOWN_SECONDS
+    end = time.monotonic() + DEATH_CAUSE_SECONDS
     while ray.is_initialized():
         known = state.actor_table(actor_id)
         cause = known["DeathCause"].actor_died_error_context.reason if "DeathCause" in known else died.UNSPECIFIED

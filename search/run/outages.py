@@ -1,7 +1,6 @@
-"""A search outlives what it depends on: while the data set, the storage or the cache is away, it waits.
+"""Waiting for a data set, storage or cache that is unavailable, instead of failing the search.
 
-What the wait ends with is never a trial's result: those that ran stay interrupted in the study, and go on from their
-checkpoints as after Ctrl-C.
+Running trials stay interrupted in the study, and resume from their checkpoints as after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,29 +29,29 @@ from trainable.job import TrialData
 T = TypeVar("T")
 
 FIRST_SECONDS, MAX_SECONDS = 1.0, 60.0
-"""Until the first look whether all is back, and at most between two; each wait is twice the one before."""
+"""Time before the first check and the longest time between two checks; each is twice the one before."""
 LIMIT, DEFAULT_LIMIT = "TWINHEAD_OUTAGE_SECONDS", 600.0
-"""How long is waited in all. A fault that comes back within that time goes on with the wait before it."""
+"""Environment variable of the time to wait in all, and its default. A fault that returns within that time counts on."""
 POLL_SECONDS = 0.2
-"""How soon a wait ends after Ctrl-C."""
+"""Time until a wait ends after Ctrl-C."""
 PROBE = bytes(2**20)
-"""What is written to see whether a directory takes files; about a small network's checkpoint."""
+"""Written to check whether a directory can be written to; about the size of a small network's checkpoint."""
 
 
 class Outages:
-    """Does work again when the environment was at fault, once it is back.
+    """Repeats work that failed by a fault of the environment, once the fault is gone.
 
     Args:
-        experiment: whose work it is.
-        data: what it reads.
-        screen: says that it waits, and that it goes on.
-        stopper: knows of Ctrl-C, and until when the work may last.
-        command: goes on with the work later; the experiment's own when left out.
-        now: gives seconds.
-        sleep: waits for so many seconds.
+        experiment: whose storage is checked.
+        data: the data set that is checked.
+        screen: shows when a wait begins and ends.
+        stopper: of the search; its deadline is postponed by the waits.
+        command: resumes the work later; the experiment's own when left out.
+        now: returns seconds.
+        sleep: waits for a number of seconds.
 
     Raises:
-        InputError: if $TWINHEAD_OUTAGE_SECONDS is no number.
+        InputError: if $TWINHEAD_OUTAGE_SECONDS is not a number.
     """
 
     def __init__(
@@ -74,16 +73,16 @@ class Outages:
         self._waited = 0.0
         self._resumed = -math.inf
         self.seconds = 0.0
-        """Waited in all."""
+        """Total time waited."""
 
     def outlast(self, work: Callable[[], T]) -> T:
-        """What `work` returns, which is called again whenever the environment was at fault, and is back.
+        """Call `work` until it returns without a fault of the environment, and return its result.
 
-        An error that comes while the environment is not whole is taken to come of that.
+        Any error is taken for such a fault if the environment is at fault at that time.
 
         Raises:
-            UnfinishedError: if it does not come back.
-            InterruptedSearchError: after Ctrl-C while it was waited for.
+            UnfinishedError: if the fault lasts longer than the limit.
+            InterruptedSearchError: after Ctrl-C during a wait.
         """
         while True:
             try:
@@ -97,7 +96,7 @@ class Outages:
             self._wait(fault)
 
     def fault(self) -> EnvironmentFaultError | None:
-        """What is wrong with the environment now, as far as this machine sees it; None if nothing is."""
+        """The present fault of the environment, as seen from this machine; None if there is none."""
         try:
             self._check()
         except EnvironmentFaultError as error:
@@ -107,15 +106,15 @@ class Outages:
     def _check(self) -> None:
         root = self._experiment.root
         if not (self._experiment.spec_file.is_file() or self._experiment.given_file.is_file()):
-            raise EnvironmentFaultError(f"The storage '{root}' is gone; bring it back.")
+            raise EnvironmentFaultError(f"The storage '{root}' is gone; restore it.")
         with environment(f"The storage '{root}'"):
             _probe(root)
         with environment(f"The data set '{self._data.path}'"):
             found = Dataset.open(self._data.path).info.fingerprint
         if found != self._data.fingerprint:
             raise EnvironmentFaultError(
-                f"The data set '{self._data.path}' is another one (fingerprint {found[:12]}, and not "
-                f"{self._data.fingerprint[:12]}); bring the old one back."
+                f"The data set '{self._data.path}' is another one (fingerprint {found[:12]}, not "
+                f"{self._data.fingerprint[:12]}); restore the previous one."
             )
         if has_one_node():
             cache = cache_root()
@@ -124,15 +123,15 @@ class Outages:
                 _probe(cache)
 
     def _wait(self, fault: EnvironmentFaultError) -> None:
-        """Return when the environment is back."""
-        fault = self.fault() or fault  # what this machine sees says most
+        """Return when the fault is gone."""
+        fault = self.fault() or fault  # this machine's view is more precise
         started, since = self._now(), datetime.now().astimezone().strftime("%H:%M:%S")
         if started - self._resumed > self._limit:
             self._next, self._waited = FIRST_SECONDS, 0.0
         self._end_if_lasting(fault, since)
         self._screen.say(
-            f"{fault.reason}; waiting since {since}, the next look is in {clock(self._next)}, further ones up to "
-            f"{clock(MAX_SECONDS)} apart, for {clock(self._limit - self._waited)} at most"
+            f"{fault.reason}; waiting since {since}, next check in {clock(self._next)}, later ones up to "
+            f"{clock(MAX_SECONDS)} apart, for at most {clock(self._limit - self._waited)}"
         )
         with self._stopper.on_ctrl_c():
             while True:
@@ -147,23 +146,23 @@ class Outages:
         self._stopper.extend(self._resumed - started)
         self.seconds += self._resumed - started
         self._screen.say(
-            f"all is back after {clock(self._resumed - started)}; interrupted trials go on from their checkpoints"
+            f"available again after {clock(self._resumed - started)}; interrupted trials resume from their checkpoints"
         )
 
     def _end_if_lasting(self, fault: EnvironmentFaultError, since: str) -> None:
         cause = fault.__cause__
         if isinstance(cause, OSError) and Path(str(cause.filename)).is_relative_to(self._experiment.root):
-            full = disk_error(cause)  # a storage that is full or read-only does not come back by itself
+            full = disk_error(cause)  # a full or read-only storage does not recover by itself
             if full is not None:
-                raise full.followed_by(f"go on with {cited(self._command)}")
+                raise full.followed_by(f"continue with {cited(self._command)}")
         if self._waited >= self._limit:
             raise UnfinishedError(
-                f"{fault.reason}, since {since}, and {clock(self._limit)} were waited ({LIMIT}); when it is back, "
-                f"go on with {cited(self._command)}, which takes up interrupted trials from their checkpoints."
+                f"{fault.reason}, since {since}, for longer than {clock(self._limit)} ({LIMIT}); once it is available "
+                f"again, continue with {cited(self._command)}, which resumes interrupted trials from their checkpoints."
             )
 
     def _pause(self, seconds: float) -> None:
-        """Wait so long, or until Ctrl-C."""
+        """Wait, or raise after Ctrl-C."""
         end = self._now() + seconds
         while (left := end - self._now()) > 0:
             self._sleep(min(left, POLL_SECONDS))
@@ -173,10 +172,10 @@ class Outages:
 
 
 def outage_limit() -> float:
-    """Seconds for which what is lost is waited for: $TWINHEAD_OUTAGE_SECONDS, or ten minutes.
+    """Seconds to wait for the environment: $TWINHEAD_OUTAGE_SECONDS, or ten minutes.
 
     Raises:
-        InputError: if it is no number.
+        InputError: if it is not a number of at least 0.
     """
     text = os.environ.get(LIMIT, str(DEFAULT_LIMIT))
     try:
@@ -192,10 +191,10 @@ def outage_limit() -> float:
 
 
 def _probe(directory: Path) -> None:
-    """See that a directory takes a file.
+    """Check that a directory can be written to.
 
     Raises:
-        OSError: if it does not; its `filename` is in the directory.
+        OSError: if it cannot; its `filename` is in the directory.
     """
     path = directory / f".probe-{os.getpid()}"
     try:

@@ -1,10 +1,11 @@
-"""What has to be in order before trials start: the data, its split, room on the disks, decoded pictures, the job."""
+"""Preparation of a run: data checks, cluster, disk space, decoded images and the job that all trials share."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import optuna
@@ -17,25 +18,65 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.splits.splits import rows
 from data.splits.subset import subset
-from search.run.cluster import has_one_node
+from search.run.cluster import cluster, cluster_resources, has_one_node, plan
+from search.spec.checks import settled
+from search.spec.sections import ResourcesConfig
+from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.terminal import Screen
-from trainable.config import DataConfig, ModelConfig
+from trainable.config import DataConfig, ModelConfig, build
 from trainable.job import TrialData, TrialJob, Workers
 from trainable.loop.loaders import read_part
 from trainable.models import build_model, parameter_count
 
 PARTS = ("train", "val", "test")
 OPTIMIZER_COPIES = 3
-"""A checkpoint that can be gone on with holds the weights and up to two moments of each."""
+"""A resumable checkpoint holds the weights and up to two optimizer moments of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """An experiment's open study and the cluster that its trials run on."""
+
+    study: optuna.Study
+    workers: Workers
+    """Of each trial."""
+    concurrent: int
+    """Trials that fit at a time."""
+    dashboard: str
+    """Address of Ray's dashboard; '' without one."""
+
+
+@contextmanager
+def open_session(experiment: Experiment, dataset: Dataset, resources: ResourcesConfig) -> Iterator[Session]:
+    """Lock an experiment, open its study and join or start the cluster, until the context ends.
+
+    An error removes an experiment none of whose trials started, so that its name is free again.
+
+    Raises:
+        InputError: if another process runs the experiment, its study or the cluster cannot be used, the data set
+            changed, or the cluster has no room for a trial.
+        UnfinishedError: if the study's database is lost within the context.
+    """
+    from search.study.study import held_study, leaving_nothing  # imports sqlalchemy, which `open_data` does not need
+
+    with (
+        experiment.lock(),
+        held_study(experiment) as study,
+        leaving_nothing(experiment, study),
+        cluster() as dashboard,
+    ):
+        _check_same_data(experiment, study, dataset)
+        workers, concurrent = plan(resources, cluster_resources())
+        yield Session(study=study, workers=workers, concurrent=concurrent, dashboard=dashboard)
 
 
 def open_data(path: str, screen: Screen) -> Dataset:
-    """A data set whose every part was compared with its checksum.
+    """Open a data set and verify the checksum of every part.
 
     Args:
         path: a directory, or an address such as s3://bucket/prefix.
-        screen: shows how far it is.
+        screen: shows the progress.
 
     Raises:
         InputError: if it is missing, of a newer schema, truncated or altered.
@@ -52,24 +93,13 @@ def open_data(path: str, screen: Screen) -> Dataset:
         return Dataset.open(path, verify=True, on_bytes=show)
 
 
-def check_same_data(experiment: Experiment, study: optuna.Study, dataset: Dataset) -> None:
-    """Scores on different data cannot be compared: an experiment goes on with what it began with.
-
-    Raises:
-        InputError: if the data set is another one.
-    """
-    fingerprint = study.user_attrs.get("data_fingerprint")
-    if fingerprint is None:
-        study.set_user_attr("data_fingerprint", dataset.info.fingerprint)
-    elif fingerprint != dataset.info.fingerprint:
-        raise InputError(
-            f"The data set '{dataset.path}' changed since '{experiment.name}' began (fingerprint "
-            f"{dataset.info.fingerprint[:12]}, then {fingerprint[:12]}); bring the old one back, or start anew."
-        )
+def data_config(spec: SearchSpec) -> DataConfig:
+    """The data section of a spec. All trials share its image size and split, which are never searched."""
+    return build(DataConfig, settled(spec.space, {})["data"], source="the spec")
 
 
 def split_counts(dataset: Dataset, config: DataConfig, *, samples: int | None = None, seed: int = 0) -> dict[str, int]:
-    """Samples of each part; of the training part those that are read where `samples` are asked for.
+    """Number of samples in each part of the split; `samples` limits the training part.
 
     Raises:
         InputError: if a part has none.
@@ -87,23 +117,23 @@ def check_disk(
     models: Iterable[ModelConfig],
     checkpoints: int,
 ) -> None:
-    """See to it that the disk has room for so many checkpoints of the largest model, beside decoded pictures.
+    """Check that the disk has room for `checkpoints` of the largest model, beside the decoded images.
 
-    Of those, what does not fit is decoded on the fly; checkpoints have to fit.
+    Images that do not fit into the cache are decoded on the fly; checkpoints must fit.
 
     Raises:
-        InputError: if it has not, or the cache cannot be written.
+        InputError: if there is no room, or the cache cannot be written.
     """
-    place, cache = experiment.root, open_cache()
-    needed: float = 4 * _largest(models) * checkpoints
-    if place.stat().st_dev == cache.stat().st_dev:
+    root, cache = experiment.root, open_cache()
+    needed: float = 4 * _max_parameters(models) * checkpoints
+    if root.stat().st_dev == cache.stat().st_dev:
         counts = dataset.info.counts
         decoded = sum(decoded_bytes(counts.samples, counts.backgrounds, size) for size in set(image_sizes))
         needed += growth_bytes(cache, dataset.info.fingerprint, decoded)
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(root).free
     if free < needed:
         raise InputError(
-            f"Up to {byte_size(needed)} are needed at '{place}', but {byte_size(free)} are free; make room for "
+            f"Up to {byte_size(needed)} are needed at '{root}', but {byte_size(free)} are free; make room for "
             f"{byte_size(needed - free)} more, choose another --storage or $TWINHEAD_CACHE, or lower data.image_size, "
             "budget.trials or $TWINHEAD_CACHE_GB."
         )
@@ -120,17 +150,17 @@ def make_job(
     ms_per_picture: float | None = None,
     timed: bool = False,
 ) -> TrialJob:
-    """What an experiment's trials have in common.
+    """The job that an experiment's trials share.
 
     Args:
-        experiment: where they lie.
+        experiment: owns the directories that they write to.
         dataset: what they read.
-        workers: what each uses.
-        checkpoint_epochs: epochs after which a checkpoint is due, beside the best ones.
-        samples: how many training samples they read; all when left out.
-        seed: which samples.
-        ms_per_picture: how long a network may take; without a limit when left out.
-        timed: whether they measure how long theirs takes all the same.
+        workers: resources of each trial.
+        checkpoint_epochs: epochs after which a checkpoint is saved, in addition to the best ones.
+        samples: number of training samples; None uses all.
+        seed: of the choice of samples.
+        ms_per_picture: limit of a network's latency in milliseconds; None sets no limit.
+        timed: whether trials measure the latency even without a limit.
     """
     path, fingerprint = str(dataset.path.absolute()), dataset.info.fingerprint
     return TrialJob(
@@ -145,18 +175,13 @@ def make_job(
     )
 
 
-def on_everything(job: TrialJob) -> TrialJob:
-    """The job without what was left out for the search's sake: all samples, and no limit that was kept to already."""
-    return replace(job, data=replace(job.data, samples=None), ms_per_picture=None, timed=False)
-
-
 def alone(job: TrialJob, concurrent: int, cpus: int | Literal["auto"] = "auto") -> TrialJob:
-    """The job of a trial that has this machine to itself.
+    """The job of a trial that runs alone on this machine.
 
     Args:
-        job: a trial's.
-        concurrent: trials whose cores it may have, of which it uses as many as are measured to be fastest.
-        cpus: how many it uses otherwise, of each worker.
+        job: of one of several concurrent trials.
+        concurrent: number of trials whose cores it may use; it uses as many as are measured to be fastest.
+        cpus: CPUs of each worker instead; 'auto' measures.
     """
     workers = job.workers
     if cpus != "auto":
@@ -167,13 +192,13 @@ def alone(job: TrialJob, concurrent: int, cpus: int | Literal["auto"] = "auto") 
 
 
 def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, screen: Screen) -> None:
-    """Decode every part on this node; on a cluster of several, each node's first trial decodes its own.
+    """Decode every part into the cache; on a cluster of several nodes, the first trial on each node does it.
 
-    Where another process decodes the same, the bar shows how far that one is. What does not fit is said once.
+    If another process decodes the same images, the bar shows its progress. A warning names what does not fit.
     """
     if not has_one_node():
         return
-    splits = []  # all are held until the end: one that made room for the next would be decoded again
+    splits = []  # all stay open: the cache could evict a closed one to make room for the next
     with (
         screen.warnings(),
         screen.bar("decoding", len(configs) * dataset.info.counts.samples, "samples") as move,
@@ -184,19 +209,30 @@ def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, scree
 
 
 def each_uses(workers: Workers) -> str:
-    """What a trial uses, in words."""
+    """The resources of a trial as text."""
     gpus = f" and {workers.count * workers.gpus:g} GPU" if workers.gpus else ""
     limit = "up to " if workers.measures_threads and workers.cpus > 1 else ""
     return f"{limit}{workers.count * workers.cpus} CPU{gpus}"
 
 
 def announce_dashboard(screen: Screen, dashboard: str) -> None:
-    """Say where the cluster can be watched, if it can."""
+    """Print the dashboard's address, if there is one."""
     if dashboard:
         screen.say(f"dashboard: {dashboard} (its token: ray get-auth-token)")
 
 
-def _largest(models: Iterable[ModelConfig]) -> int:
-    """Parameters of the largest network."""
+def _max_parameters(models: Iterable[ModelConfig]) -> int:
     with torch.device("meta"):
         return max(parameter_count(build_model(config)) for config in models)
+
+
+def _check_same_data(experiment: Experiment, study: optuna.Study, dataset: Dataset) -> None:
+    """Refuse to resume an experiment on another data set: the scores would not be comparable."""
+    fingerprint = study.user_attrs.get("data_fingerprint")
+    if fingerprint is None:
+        study.set_user_attr("data_fingerprint", dataset.info.fingerprint)
+    elif fingerprint != dataset.info.fingerprint:
+        raise InputError(
+            f"The data set '{dataset.path}' changed since '{experiment.name}' began (fingerprint "
+            f"{dataset.info.fingerprint[:12]}, then {fingerprint[:12]}); restore it, or start a new search."
+        )

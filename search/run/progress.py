@@ -20,7 +20,15 @@ _ON_ANOTHER_MACHINE = (
 
 
 class SearchProgress(DriverOnly, tune.Callback):
-    """A bar over the trials, or over all their epochs, and a line for each trial that ended."""
+    """A progress bar over the trials or over all epochs, and a line for each trial that ended.
+
+    Args:
+        screen: where they are shown.
+        move: advances the bar.
+        max_epochs: of a trial.
+        best: the best score before.
+        by_epoch: whether the bar counts epochs, not trials.
+    """
 
     def __init__(
         self,
@@ -40,13 +48,13 @@ class SearchProgress(DriverOnly, tune.Callback):
         self._running: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Count it among those that run."""
+        """Count the trial as running."""
         self._running.add(trial.trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Note a trial's best score, and show the best of all."""
+        """Update the best scores, and show the best."""
         if note := result.get("note"):
             self._screen.say(f"trial {trial.config['number']}: {note}")
         score = float(result[OBJECTIVE])
@@ -58,32 +66,32 @@ class SearchProgress(DriverOnly, tune.Callback):
         self._move(int(self._by_epoch), self._note())
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Write the trial's line."""
+        """Print the trial's line."""
         result = trial.last_result or {}
         epoch = result.get("epoch", 0)
         if result.get("outcome") == DIVERGED:
-            said = f"diverged in epoch {epoch}"
+            line = f"diverged in epoch {epoch}"
         elif result.get("outcome") == CONSTRAINT:
-            said = f"not trained, for {result['reason']}"
+            line = f"not trained: {result['reason']}"
         else:
             score, best_epoch = self._best_of.get(trial.trial_id, (float("nan"), 0))
             ended = "" if epoch >= self._max_epochs else f", stopped after epoch {epoch}"
-            said = f"score {score:.4f} at epoch {best_epoch}{ended}"
-        self._end(trial, said)
+            line = f"score {score:.4f} at epoch {best_epoch}{ended}"
+        self._end(trial, line)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Write the trial's line, if it failed by itself."""
+        """Print the trial's line if the failure is its own."""
         if find_fault(last_error(trial)) is None:
             self._end(trial, f"failed: {reason_of(trial)}")
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Forget the trials that were interrupted."""
+        """Drop interrupted trials."""
         self._running.clear()
 
-    def _end(self, trial: Trial, said: str) -> None:
+    def _end(self, trial: Trial, line: str) -> None:
         self._running.discard(trial.trial_id)
         recipe = trial.config.get(RECIPE)
-        self._screen.say(f"trial {trial.config['number']}{f' ({recipe})' if recipe else ''}: {said}")
+        self._screen.say(f"trial {trial.config['number']}{f' ({recipe})' if recipe else ''}: {line}")
         self._move(int(not self._by_epoch), self._note())
 
     def _note(self) -> str:
@@ -92,12 +100,12 @@ class SearchProgress(DriverOnly, tune.Callback):
 
 
 class MachineChange(DriverOnly, tune.Callback):
-    """Says when a trial runs on another kind of machine than the trials before it.
+    """Warns when a trial runs on another kind of machine than earlier trials.
 
     Args:
-        screen: where to say it.
-        earlier: the trials before.
-        consequence: what that means for their precision, in a sentence without a full stop.
+        screen: where the warning is shown.
+        earlier: the earlier trials.
+        consequence: for the trials' precision, as a clause.
     """
 
     def __init__(self, screen: Screen, earlier: Iterable[TrialRecord], consequence: str = _ON_ANOTHER_MACHINE) -> None:
@@ -108,7 +116,7 @@ class MachineChange(DriverOnly, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Compare the machine of a report with those before."""
+        """Compare the machine of a report with earlier ones."""
         machine = result.get("machine", "")
         if not machine or machine in self._known:
             return
@@ -123,7 +131,7 @@ class MachineChange(DriverOnly, tune.Callback):
 
 
 class EpochProgress(DriverOnly, tune.Callback):
-    """A bar over the epochs of a single trial."""
+    """A progress bar over the epochs of a single trial."""
 
     def __init__(self, screen: Screen, move: Callable[[int, str], None]) -> None:
         self._screen = screen
@@ -132,12 +140,12 @@ class EpochProgress(DriverOnly, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Move on by one epoch."""
+        """Advance by one epoch."""
         if note := result.get("note"):
             self._screen.say(note)
         self._move(1, f"training loss {result.get('train_loss', float('nan')):.4f}")
 
 
 def best_note(score: float | None) -> str:
-    """The best score so far, as shown beside a bar; '' if there is none."""
+    """The best score so far, as a note beside a bar; '' if there is none."""
     return f"best score {score:.4f}" if score is not None else ""

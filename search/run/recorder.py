@@ -1,4 +1,4 @@
-"""What the driver writes down while trials run: reports and checkpoints in the study, curves for TensorBoard."""
+"""Callbacks that store what trials report: reports and checkpoints in the study, curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from trainable.loop.checkpoint import PICTURES
 from trainable.metrics.names import OBJECTIVE
 
 GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
-"""First words of the names of metrics that belong together."""
+"""Prefixes of metric names, which TensorBoard shows as groups."""
 SINGLE = frozenset(
     (OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture", "threads")
 )
 PICTURES_SECONDS = 60.0
-"""A trial that runs shows a picture grid at most so often; the last one is shown at its end."""
+"""Shortest time between two image grids of a running trial; the last grid is written at its end."""
 
 
 class Recorder(DriverOnly, tune.Callback):
-    """Keeps each report in the study, and of each trial the checkpoints that are needed.
+    """Stores each report in the study, and removes checkpoints that are no longer needed.
 
-    Those are the newest and the best while it runs, and when it has finished, the weights of its best epoch. Tune is
-    not asked to remove the others: it would write down the state of the whole search after every checkpoint.
+    A running trial keeps its newest and its best checkpoint, a finished one the weights of its best epoch. Tune could
+    remove checkpoints too, but would write the state of the whole search after each one.
     """
 
     def __init__(self, experiment: Experiment, searcher: RungSearcher, failures: Failures) -> None:
@@ -52,13 +52,13 @@ class Recorder(DriverOnly, tune.Callback):
         searcher.when_failed(self._note_failure)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Have the trial at hand, should it fail."""
+        """Remember the trial in case it fails."""
         self._started[trial.trial_id] = trial
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep what was reported."""
+        """Store the report."""
         self._failures.reported(trial)
         studied = self._searcher.running(trial.trial_id)
         if studied is None:
@@ -73,35 +73,35 @@ class Recorder(DriverOnly, tune.Callback):
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
-        """Remove what is neither the best nor the newest, now that Tune has that one to go on from."""
-        left = self._checkpoints.get(trial.trial_id, [])
+        """Remove checkpoints except the best and the newest, from which Tune would resume."""
+        records = self._checkpoints.get(trial.trial_id, [])
         newest = Path(checkpoint.path).name
-        best = max(left, key=lambda record: (record.score, -record.epoch), default=None)
-        needed = [record for record in left if record is best or Path(record.checkpoint or "").name == newest]
+        best = max(records, key=lambda record: (record.score, -record.epoch), default=None)
+        needed = [record for record in records if record is best or Path(record.checkpoint or "").name == newest]
         self._checkpoints[trial.trial_id] = needed
-        for record in left:
+        for record in records:
             if record not in needed and record.checkpoint is not None:
                 shutil.rmtree(self._experiment.root / record.checkpoint, ignore_errors=True)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Keep that the trial crashed by itself and is taken up again."""
+        """Store that the trial crashed and is retried, if the failure is its own."""
         studied = self._searcher.running(trial.trial_id)
         if self._failures.is_own(trial) and studied is not None:
             note_retry(studied)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Keep the weights of the best epoch alone, unless the trial is to be gone on with."""
+        """Keep only the weights of the best epoch, unless the search was interrupted and the trial will resume."""
         studied = self._trials.get(trial.trial_id)
-        self._forget(trial)
+        self._drop(trial)
         if studied is not None and not self._searcher.interrupted:
             keep_best(self._experiment, TrialRecord.of(studied))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Forget the trial; why it failed was kept when the study heard of it."""
-        self._forget(trial)
+        """Drop the trial; `_note_failure` has stored the reason."""
+        self._drop(trial)
 
     def _note_failure(self, trial_id: str, studied: optuna.Trial) -> bool:
-        """Keep why a trial failed; whether it did so by itself."""
+        """Store why a trial failed; return whether the failure is its own."""
         trial = self._started.get(trial_id)
         if trial is not None and not self._failures.is_own(trial, ended=True):
             return False
@@ -109,13 +109,13 @@ class Recorder(DriverOnly, tune.Callback):
             note_failure(studied, reason_of(trial))
         return True
 
-    def _forget(self, trial: Trial) -> None:
-        for kept in (self._started, self._trials, self._checkpoints):
-            kept.pop(trial.trial_id, None)
+    def _drop(self, trial: Trial) -> None:
+        for by_id in (self._started, self._trials, self._checkpoints):
+            by_id.pop(trial.trial_id, None)
 
 
 class Retries(DriverOnly, tune.Callback):
-    """Judges the failures of a run whose trials nobody else looks at."""
+    """Classifies the failures of a run that has no `Recorder`."""
 
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
@@ -127,32 +127,32 @@ class Retries(DriverOnly, tune.Callback):
         self._failures.reported(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Judge a failure after which Tune tries again."""
+        """Classify a failure that Tune retries."""
         self._failures.is_own(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Judge the last failure."""
+        """Classify the last failure."""
         self._failures.is_own(trial, ended=True)
 
 
 @dataclass
 class _Events:
-    """A trial's file of events, and the picture grid that is to be shown in it next."""
+    """A trial's event file, and the image grid to write to it next."""
 
     writer: EventsWriter
     shown: float = field(default_factory=time.monotonic)
-    """When it was opened, or last got a grid."""
+    """Time at which it was opened or last got a grid."""
     waiting: tuple[int, Path] | None = None
     """Epoch and file."""
 
     def add(self, summary: Summary, epoch: int) -> None:
-        """Write at once: tensorboardX's own thread would die of a full disk, and who waits for it wait for ever."""
+        """Write at once: tensorboardX's writer thread dies on a full disk, and waiting for it then never ends."""
         self.writer.write_event(Event(wall_time=time.time(), step=epoch, summary=summary))
         self.writer.flush()
 
 
 class TensorBoard(DriverOnly, tune.Callback):
-    """Writes each trial's metrics, and now and then the picture grid of its best epoch, beside its checkpoints."""
+    """Writes each trial's metrics and, from time to time, the image grid of its best epoch beside its checkpoints."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -186,7 +186,7 @@ class TensorBoard(DriverOnly, tune.Callback):
     on_trial_error = on_trial_complete
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Close the files of trials that were interrupted."""
+        """Close the files of interrupted trials."""
         for trial in trials:
             self.on_trial_complete(0, trials, trial)
 
@@ -197,7 +197,7 @@ def _tag(name: str) -> str:
 
 
 def _show(events: _Events) -> None:
-    """Write the grid that waits, if one does; as JPEG, which takes less room."""
+    """Write the waiting grid, if there is one, as JPEG, which is smaller."""
     if events.waiting is None:
         return
     epoch, path = events.waiting
@@ -212,7 +212,7 @@ def _show(events: _Events) -> None:
 
 
 def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers that a trial reported; Tune adds times, ids and settings of its own."""
+    """The metrics of a trial's report, without the times, ids and settings that Tune adds."""
     return {
         name: value
         for name, value in result.items()
@@ -221,7 +221,7 @@ def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _checkpoint(experiment: Experiment, trial: Trial, result: Mapping[str, Any]) -> str | None:
-    """Where the report's checkpoint lies below the experiment; None if there is none."""
+    """The report's checkpoint relative to the experiment; None if there is none."""
     if path := result.get("checkpoint_path"):
         return experiment.relative(path)
     if name := result.get("checkpoint_dir_name"):

@@ -1,7 +1,7 @@
-"""The best configuration from scratch on train + validation; then the one look at the test pictures.
+"""Retraining of the best configuration on train + validation, and the evaluation on test.
 
-Everything that is ever shown of the test part is measured here, in one step: the retrained network, the best trial's
-own weights, and the baselines, on the same pictures.
+The test part of a search is evaluated here only, in one step: the retrained network, the best trial's own weights, the
+best recipe and the baselines, all on the same images.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
 from ray import tune
 
+from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
+from search.results.export import hand_over
 from search.results.summary import Best
 from search.run.failures import Failures
-from search.run.prepare import each_uses
+from search.run.outages import Outages
+from search.run.prepare import alone, each_uses
 from search.run.progress import EpochProgress, MachineChange
 from search.run.recorder import Retries
 from search.run.steps import Steps, steps_of
-from search.run.tuner import Stopper, run_config, trainable, trial_directory
+from search.run.tuner import InterruptedSearchError, Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.terminal import Screen
@@ -37,62 +41,134 @@ from trainable.metrics.bootstrap import Interval, difference
 from trainable.metrics.per_image import figures
 
 PARTS = "train+val"
-"""Parts of the data set that the retraining sees."""
+"""Parts of the data set that the retraining uses."""
 COMPARED = ("score", "mask_iou", "depth_delta1")
-"""Metrics that the best trial is compared with the best recipe by."""
+"""Metrics in which the best trial is compared with the best recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestFigures:
+class SearchRun:
+    """What the stages of a running search share."""
+
+    experiment: Experiment
+    spec: SearchSpec
+    dataset: Dataset
+    job: TrialJob
+    concurrent: int
+    screen: Screen
+    stopper: Stopper
+    outages: Outages
+
+    def retraining_job(self) -> TrialJob:
+        """The job of the retraining: all samples, no latency limit, and this machine's cores if it is a single one."""
+        job = replace(self.job, data=replace(self.job.data, samples=None), ms_per_picture=None, timed=False)
+        return alone(job, self.concurrent, self.spec.plan.retrain.cpus)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TestMetrics:
     """Metrics on the test part."""
 
     retrained: dict[str, float]
     best: dict[str, float]
     recipe: dict[str, float] | None
-    """Of the best recipe's own weights, trained for as long as the best trial's."""
+    """Of the best recipe's weights, which trained for all epochs of a trial."""
     beyond_recipe: dict[str, Interval] | None
     """The best trial's metrics less the recipe's, with 95 % bootstrap intervals over backgrounds."""
     threads: int
-    """That the retrained network was trained and measured with."""
+    """Used to train and to measure the retrained network."""
     baselines: dict[str, dict[str, float]]
 
 
-def retrain(
-    experiment: Experiment,
-    spec: SearchSpec,
-    best: Best,
-    job: TrialJob,
-    screen: Screen,
-    stopper: Stopper,
-    *,
-    again: bool = False,
-) -> Path | None:
-    """Train the best configuration on train + validation for its whole length; the last epoch's weights count.
+def retrain_and_test(
+    run: SearchRun, summary: dict[str, Any], best: Best, recipe: Best | None, *, again: bool = False
+) -> dict[str, Any]:
+    """Retrain the best configuration, measure it on test, and export it and the best trial's network.
 
-    It runs in the precision that the trial ran in. A plateau policy has no validation split to watch: it goes through
-    the learning rates of the best trial again. What was interrupted is gone on with; what is finished is done once more
-    if it is wanted `again`.
+    Args:
+        run: the search.
+        summary: of its trials.
+        best: the best trial.
+        recipe: the best recipe that ran for all epochs, if there is one.
+        again: whether to repeat a retraining that is complete.
 
     Returns:
-        The checkpoint, or None if somebody pressed Ctrl-C.
+        The summary, extended by the test metrics.
 
     Raises:
-        EnvironmentFaultError: if what it uses cannot be used now; called again, it continues from its checkpoint.
+        UnfinishedError: if the retraining failed or diverged, or what it uses was lost and did not come back.
+        InterruptedSearchError: after Ctrl-C.
+    """
+    experiment, spec, job = run.experiment, run.spec, run.retraining_job()
+    checkpoint = run.outages.outlast(lambda: _retrain(run, best, job, again=again))
+    if checkpoint is None:
+        raise InterruptedSearchError
+    run.screen.say("measuring the retrained network, the best trial and the baselines on the test images")
+    grid = experiment.test_pictures
+    measured = run.outages.outlast(lambda: _measure_on_test(best, recipe, checkpoint, job, grid))
+    hand_over(
+        checkpoint,
+        experiment.retrained,
+        metrics={"test": measured.retrained, "baselines": measured.baselines},
+        title=f"{experiment.name}: the best configuration, retrained",
+        pictures=grid,
+        source={"search": experiment.name, "trial": None},
+    )
+    export_best(experiment, best, test=measured.best, baselines=measured.baselines)
+    beyond = measured.beyond_recipe
+    return summary | {
+        "best": summary["best"] | {"test": measured.best},
+        "recipe": summary["recipe"] | {"test": measured.recipe} if recipe else None,
+        "beyond_recipe": {name: found.as_plain() for name, found in beyond.items()} if beyond else None,
+        "retrained": {
+            "metrics": measured.retrained,
+            "checkpoint": experiment.relative(experiment.retrained),
+            "epochs": spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs,
+            "optimizer_steps": _retraining_steps(load_origin(checkpoint).config, job).as_plain(),
+            "threads": measured.threads,
+        },
+        "baselines": measured.baselines,
+    }
+
+
+def export_best(experiment: Experiment, best: Best, **on_test: Any) -> None:
+    """Export the best trial's network with its validation metrics and those in `on_test`."""
+    hand_over(
+        best.checkpoint,
+        experiment.best,
+        metrics={"val": dict(best.epoch.metrics), **on_test},
+        title=f"{experiment.name}: trial {best.trial.number} after epoch {best.epoch.epoch}",
+        source={"search": experiment.name, "trial": best.trial.number},
+    )
+
+
+def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path | None:
+    """Train the best configuration on train + validation for all epochs; the last epoch's weights count.
+
+    It uses the trial's precision. A plateau policy has no validation split here: it replays the learning rates of the
+    best trial. An interrupted retraining is resumed; a complete one is repeated only if `again`.
+
+    Returns:
+        The checkpoint; None after Ctrl-C.
+
+    Raises:
+        EnvironmentFaultError: if what it uses is unavailable now; the next call resumes from the checkpoint.
         DiskError: if a file system is full or has another fault.
         UnfinishedError: if the training failed or diverged.
     """
+    experiment, spec, screen, stopper = run.experiment, run.spec, run.screen, run.stopper
     epochs = spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs
     config = build(TrialConfig, {**best.trial.config, "epochs": epochs}, source="the best trial's configuration")
     config = with_precision(config, as_recorded(load_origin(best.checkpoint).config).model.precision)
-    left = _left(experiment, config, screen)
-    done = load_origin(left).epoch if left else 0
-    if left is not None and done == epochs:
+    resumed = _resumable(experiment, config, screen)
+    done = load_origin(resumed).epoch if resumed else 0
+    if resumed is not None and done == epochs:
         if not again:
-            return left
-        left, done = None, 0
-    if left is None:
+            return resumed
+        resumed, done = None, 0
+    if resumed is None:
         shutil.rmtree(experiment.retraining, ignore_errors=True)
-    attempt = sum(1 for _ in experiment.retraining.glob("run-*")) if left else 0
+    attempt = sum(1 for _ in experiment.retraining.glob("run-*")) if resumed else 0
     job = replace(
         job,
         data=replace(job.data, train=PARTS, val=None),
@@ -100,65 +176,58 @@ def retrain(
         replay=_replay(best, spec.plan.scheduler.max_epochs),
         group_storage=str(experiment.groups / experiment.retraining.name),
     )
-    steps = retraining_steps(config, job)
+    steps = _retraining_steps(config, job)
     screen.say(f"retraining: {epochs} epochs, {steps}, with {each_uses(job.workers)}")
     screen.warn(steps.warning)
     with screen.bar("retraining", epochs, "epochs", done=done) as move, stopper.on_ctrl_c():
         changes = MachineChange(screen, [best.trial], "it keeps the precision of its trial")
         retries = Retries(Failures(stopper.pause))
-        listeners: list[tune.Callback] = [EpochProgress(screen, move), changes, retries]
+        callbacks: list[tune.Callback] = [EpochProgress(screen, move), changes, retries]
         results = tune.Tuner(
             trainable(job),
             param_space={
                 "name": f"run-{attempt}",
                 "trial": config.model_dump(),
-                "resume_from": str(left) if left else None,
+                "resume_from": str(resumed) if resumed else None,
             },
             tune_config=tune.TuneConfig(trial_dirname_creator=trial_directory),
-            run_config=run_config(experiment.retraining, stopper, listeners, newest_alone=True),
+            run_config=run_config(experiment.retraining, stopper, callbacks, keep_newest=True),
         ).fit()
     if stopper.interrupted:
         return None
     return _checkpoint(results[0])
 
 
-def retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
-    """Optimizer steps of the retraining of a configuration."""
+def _retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
+    """Optimizer steps of the retraining."""
     samples = sample_count(config.data, job.data, PARTS)
     return steps_of(config, samples, job.workers.count, setting="retrain.epochs")
 
 
-def measure_on_test(best: Best, recipe: Best | None, retrained: Path, job: TrialJob, pictures: Path) -> TestFigures:
-    """Evaluate the retrained network, the best trial's weights, the best recipe's and the baselines on the test part.
+def _measure_on_test(best: Best, recipe: Best | None, retrained: Path, job: TrialJob, grid: Path) -> _TestMetrics:
+    """Evaluate all networks and the baselines on the test part, in a process with the job's resources.
 
-    Args:
-        best: the best trial.
-        recipe: the best recipe that had the whole budget of a trial, if one had.
-        retrained: the retrained checkpoint.
-        job: the data, and what may be used.
-        pictures: a PNG file for a grid of the retrained network's predictions.
+    `grid` is a PNG file for the retrained network's predictions.
     """
     workers = job.workers
     remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
     compared = str(recipe.checkpoint) if recipe else None
-    measured: TestFigures = ray.get(
-        remote.remote(str(retrained), str(best.checkpoint), compared, job.data, str(pictures), workers.cpus)
+    measured: _TestMetrics = ray.get(
+        remote.remote(str(retrained), str(best.checkpoint), compared, job.data, str(grid), workers.cpus)
     )
     return measured
 
 
-def _measure(
-    retrained: str, best: str, recipe: str | None, data: TrialData, pictures: str, threads: int
-) -> TestFigures:
-    # The retraining measured how many are fastest here; one of an earlier version did not report it.
+def _measure(retrained: str, best: str, recipe: str | None, data: TrialData, grid: str, threads: int) -> _TestMetrics:
+    # The retraining measured the fastest number; checkpoints of earlier versions lack it.
     threads = int(load_metrics(Path(retrained)).get("threads", threads))
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     of_best = evaluate_images(Path(best), data, "test", device=device)
     of_recipe = evaluate_images(Path(recipe), data, "test", device=device) if recipe else None
-    return TestFigures(
+    return _TestMetrics(
         threads=threads,
-        retrained=evaluate_checkpoint(Path(retrained), data, "test", device=device, grid=Path(pictures)),
+        retrained=evaluate_checkpoint(Path(retrained), data, "test", device=device, grid=Path(grid)),
         best=figures(of_best),
         recipe=figures(of_recipe) if of_recipe else None,
         beyond_recipe={name: difference(of_best, of_recipe, name) for name in COMPARED} if of_recipe else None,
@@ -167,20 +236,20 @@ def _measure(
 
 
 def _replay(best: Best, epochs: int) -> tuple[float, ...]:
-    """The learning-rate factors of the best trial; one that was stopped stays where it was."""
+    """The learning-rate factors of the best trial; the last one repeats for the epochs after it was stopped."""
     factors: Sequence[float] = best.trial.lr_factors
     return (*factors, *[factors[-1]] * (epochs - len(factors))) if factors else ()
 
 
-def _left(experiment: Experiment, config: TrialConfig, screen: Screen) -> Path | None:
-    """The newest whole checkpoint of an interrupted retraining of the same configuration; says which are damaged."""
+def _resumable(experiment: Experiment, config: TrialConfig, screen: Screen) -> Path | None:
+    """The newest intact checkpoint of an interrupted retraining of `config`; prints which are damaged."""
     found = []
     for state in experiment.root.glob(f"**/{experiment.retraining.name}/run-*/*/{STATE}"):
         try:
             origin = load_origin(state.parent)
             verify(state.parent)
         except DamagedCheckpointError as error:
-            screen.say(f"the file '{error.file}' {error.problem}; the retraining does not go on from it")
+            screen.say(f"the file '{error.file}' {error.problem}; the retraining does not resume from it")
             continue
         except InputError:
             continue

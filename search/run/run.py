@@ -1,4 +1,4 @@
-"""A search from its spec to its summary: data, cluster, trials, retraining, test, hand-over."""
+"""A search from its spec to its summary: trials, retraining, test and export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
-from search.results.export import hand_over
 from search.results.front import front_rows
 from search.results.summary import Best, best_score, find_best, find_best_recipe, so_far, summarise, why_no_result
 from search.run.budget import Budget, check_budget
@@ -21,62 +20,61 @@ from search.run.cluster import check_retraining, cluster, cluster_resources, pla
 from search.run.outages import Outages, outage_limit
 from search.run.prepare import (
     OPTIMIZER_COPIES,
-    alone,
+    Session,
     announce_dashboard,
     check_disk,
-    check_same_data,
+    data_config,
     decode,
     each_uses,
     make_job,
-    on_everything,
+    open_session,
     split_counts,
 )
 from search.run.progress import MachineChange, SearchProgress, best_note
 from search.run.recorder import TensorBoard
-from search.run.retrain import measure_on_test, retrain, retraining_steps
+from search.run.retrain import SearchRun, export_best, retrain_and_test
 from search.run.steps import Steps, steps_of_search
-from search.run.tuner import InterruptedSearchError, Stopper, Tuner
+from search.run.tuner import InterruptedSearchError, Stopper, tune_spec
 from search.spec.objectives import MILLISECONDS, Objective
 from search.spec.spec import SearchSpec
 from search.strategy.space import largest_trials
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
-from search.study.study import check_study, held_study, leaving_nothing, open_study, study_place
-from search.study.trials import keep_best, trial_records
+from search.study.study import check_study, open_study, study_place
+from search.study.trials import TrialRecord, keep_best, trial_records
 from search.terminal import Screen
-from trainable.config import DataConfig, TrialConfig, build
-from trainable.job import TrialJob, Workers
-from trainable.loop.checkpoint import load_origin
+from trainable.config import TrialConfig, build
+from trainable.job import Workers
 
-ENDED = {
-    "hours": "its hours are over (budget.hours)",
-    "gpu_hours": "its hours of GPUs are spent (budget.gpu_hours)",
-    "patience": "the best has not improved for long enough (budget.patience)",
+BUDGET_REASONS = {
+    "hours": "its time is up (budget.hours)",
+    "gpu_hours": "its GPU hours are used up (budget.gpu_hours)",
+    "patience": "the best score has stopped improving (budget.patience)",
 }
 
 
-def begin(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
-    """Make the experiment, once it is known that there is all that the spec wants.
+def create_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
+    """Check what a new search needs, then create its experiment.
 
     Raises:
-        InputError: if the cache cannot be written, a part of the split has no samples, the database of its study cannot
-            be used, an earlier search that it starts from is not there, or the name cannot be used.
+        InputError: if the cache cannot be written, a part of the split has no samples, the study's database cannot be
+            used, an earlier search to start from does not exist, or the name cannot be used.
     """
     open_cache()
-    split_counts(dataset, _data_config(spec))
+    split_counts(dataset, data_config(spec))
     check_starts(spec, experiment.storage)
     check_study(experiment, spec)
     experiment.create(spec)
 
 
 def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen) -> dict[str, Any]:
-    """Run what is left of a search, retrain its best trial, and write the summary.
+    """Run the remaining trials of a search, retrain its best configuration, and write the summary.
 
     Args:
-        experiment: where it lies; it was created before.
-        spec: what to do.
-        dataset: the data set that `spec` names, checked.
-        screen: where to show how far it is.
+        experiment: of the search, as `create_search` made it.
+        spec: of the search.
+        dataset: the data set that `spec` names, verified.
+        screen: shows the progress.
 
     Returns:
         The summary, as in `summary.json`.
@@ -84,58 +82,49 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     Raises:
         InputError: if a split has no samples, the data changed, the study's database cannot be used, or the cluster or
             the disk has no room.
-        UnfinishedError: if no trial, or not the retraining, came to a network, or the study's database was lost, or
-            the data set, the storage or the cache was lost and did not come back.
+        UnfinishedError: if no trial has a network, the retraining failed, the study's database was lost, or the data
+            set, the storage or the cache was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
     if _is_done(experiment, spec):
-        screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to go on")
+        screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
-    data_config = _data_config(spec)
-    counts = split_counts(dataset, data_config, samples=spec.subject.samples, seed=spec.plan.search.seed)
-    with (
-        experiment.lock(),
-        held_study(experiment) as study,
-        leaving_nothing(experiment, study),
-        cluster() as dashboard,
-    ):
-        check_same_data(experiment, study, dataset)
-        workers, concurrent = plan(spec.plan.resources, cluster_resources())
+    counts = split_counts(dataset, data_config(spec), samples=spec.subject.samples, seed=spec.plan.search.seed)
+    with open_session(experiment, dataset, spec.plan.resources) as session:
+        study, workers = session.study, session.workers
         check_budget(spec.plan.budget, workers)
         check_retraining(spec.plan.retrain, workers, cluster_resources())
-        outage_limit()  # says what is wrong with it before anything is trained
-        _check_disk(experiment, spec, dataset, data_config, concurrent)
+        outage_limit()  # an error in it is reported before any training
+        _check_disk(experiment, spec, dataset, session.concurrent)
         start(study, spec, experiment.storage, screen)
+        steps = steps_of_search(spec, counts["train"], workers.count)
+        _announce(screen, experiment, spec, counts, steps, session)
         before = float(study.user_attrs.get("seconds", 0.0))
         hours = spec.plan.budget.hours
         budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
         stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
-        steps = steps_of_search(spec, counts["train"], workers.count)
-        _announce(screen, experiment, spec, counts, steps, workers, concurrent, dashboard)
-        job = _job(experiment, spec, dataset, workers)
-        outages = Outages(experiment, job.data, screen, stopper)
+        run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent)
 
         def spent() -> float:
-            return before + time.monotonic() - started - outages.seconds
+            return before + time.monotonic() - started - run.outages.seconds
 
-        decode([data_config], job, dataset, screen)
+        decode([data_config(spec)], run.job, dataset, screen)
         try:
-            _search(experiment, spec, study, job, concurrent, screen, stopper, budget, outages)
+            _search(run, study, budget)
         except (InterruptedSearchError, UnfinishedError):
-            with suppress(OSError, UnfinishedError):  # it may be the storage that is gone
-                _sum_up(experiment, spec, study, dataset, stopper, steps, screen, spent())
+            with suppress(OSError, UnfinishedError):  # the storage itself may be lost
+                _sum_up(run, study, steps, spent())
             raise
-        summary, best, recipe = _sum_up(experiment, spec, study, dataset, stopper, steps, screen, spent())
+        summary, best, recipe = _sum_up(run, study, steps, spent())
         if stopper.interrupted:
             raise InterruptedSearchError
         if best is None:
             reason = why_no_result(trial_records(study))
             raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {reason}.")
-        _hand_over_best(experiment, best)
+        export_best(experiment, best)
         if spec.plan.retrain.enabled:
-            job = alone(on_everything(job), concurrent, spec.plan.retrain.cpus)
-            summary = _finish(experiment, spec, summary, best, recipe, job, screen, stopper, outages)
+            summary = retrain_and_test(run, summary, best, recipe)
         summary |= {"complete": True, "seconds": round(spent(), 1)}
         study.set_user_attr("seconds", summary["seconds"])
         experiment.write_summary(summary)
@@ -145,165 +134,58 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
 def retrain_again(
     experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, command: str
 ) -> dict[str, Any]:
-    """Retrain the best trial of a finished search as the spec says, and measure it on test.
+    """Retrain the best configuration of a finished search as the spec says, and measure it on test.
 
     Args:
-        experiment: the search.
-        spec: its own.
-        dataset: the data set that `spec` names, checked.
-        screen: where to show how far it is.
-        command: the one that goes on when this is stopped.
+        experiment: of the search.
+        spec: of the search.
+        dataset: the data set that `spec` names, verified.
+        screen: shows the progress.
+        command: resumes the retraining after an interruption.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
         InputError: if the search has no summary, its data changed, or there is no room.
-        UnfinishedError: if the retraining failed, or what it uses did not come back.
+        UnfinishedError: if the retraining failed, or what it uses was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
     summary = experiment.summary()
     if dataset.info.fingerprint != summary["data_fingerprint"]:
-        raise InputError(f"The data set '{spec.data_path}' is not what '{experiment.name}' searched on; give that one.")
-    trials = trial_records(open_study(experiment))
-    best = find_best(experiment, trials, say=screen.say)
-    recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
+        raise InputError(f"The search '{experiment.name}' used another data set than '{spec.data_path}'; restore it.")
+    best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
     if best is None:
-        raise InputError(f"The search '{experiment.name}' has no trial with weights that load; search again.")
+        raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
     with experiment.lock(), cluster():
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
-        job = alone(on_everything(_job(experiment, spec, dataset, workers)), concurrent, spec.plan.retrain.cpus)
-        stopper = Stopper()
-        outages = Outages(experiment, job.data, screen, stopper, command=command)
-        summary = _finish(experiment, spec, summary, best, recipe, job, screen, stopper, outages, again=True)
+        run = _make_run(experiment, spec, dataset, screen, Stopper(), workers, concurrent, command=command)
+        summary = retrain_and_test(run, summary, best, recipe, again=True)
     summary |= {"complete": True}
     experiment.write_summary(summary)
     return summary
 
 
-def _sum_up(
-    experiment: Experiment,
-    spec: SearchSpec,
-    study: optuna.Study,
-    dataset: Dataset,
-    stopper: Stopper,
-    steps: Steps,
-    screen: Screen,
-    seconds: float,
-) -> tuple[dict[str, Any], Best | None, Best | None]:
-    """Write the summary of all trials so far; the summary, the best trial and the best recipe."""
-    trials = trial_records(study)
-    best = find_best(experiment, trials, say=screen.say)
-    recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
-    study.set_user_attr("seconds", seconds)
-    summary = summarise(
-        experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=dataset.info.fingerprint
-    )
-    summary |= outside_of(study) | {"study": study_place(experiment), "ended_by": stopper.reason or "trials"}
-    summary["optimizer_steps"] = steps.as_plain()
-    summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
-    experiment.write_summary(summary)
-    return summary, best, recipe
-
-
 def _is_done(experiment: Experiment, spec: SearchSpec) -> bool:
-    """Whether nothing is left to do."""
     if not experiment.summary_file.is_file():
         return False
     summary = experiment.summary()
     return bool(summary["complete"]) and summary["trials"] >= spec.plan.budget.trials
 
 
-def _search(
+def _make_run(
     experiment: Experiment,
     spec: SearchSpec,
-    study: optuna.Study,
-    job: TrialJob,
+    dataset: Dataset,
+    screen: Screen,
+    stopper: Stopper,
+    workers: Workers,
     concurrent: int,
-    screen: Screen,
-    stopper: Stopper,
-    budget: Budget,
-    outages: Outages,
-) -> None:
-    earlier = trial_records(study)
-    total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
-    max_epochs, best = spec.plan.scheduler.max_epochs, best_score(earlier)
-    if earlier:
-        screen.say(so_far(earlier, total, max_epochs))
-    with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
-        shown = SearchProgress(screen, move, max_epochs=max_epochs, best=best)
-        listeners: list[tune.Callback] = [TensorBoard(experiment), shown, budget, MachineChange(screen, earlier)]
-        tuner = Tuner(experiment, spec, job, concurrent=concurrent, listeners=listeners)
-        outages.outlast(lambda: tuner.run(study, stopper))
-    if stopper.reason:
-        screen.say(
-            f"the search ended before its {spec.plan.budget.trials} trials: {ENDED[stopper.reason]}; for more, "
-            f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
-        )
-    for trial in trial_records(study):
-        if trial.state.is_finished():
-            keep_best(experiment, trial)  # once more: its process may have outlived its end
-
-
-def _finish(
-    experiment: Experiment,
-    spec: SearchSpec,
-    summary: dict[str, Any],
-    best: Best,
-    recipe: Best | None,
-    job: TrialJob,
-    screen: Screen,
-    stopper: Stopper,
-    outages: Outages,
     *,
-    again: bool = False,
-) -> dict[str, Any]:
-    """Retrain, measure on test, and hand both networks over."""
-    checkpoint = outages.outlast(lambda: retrain(experiment, spec, best, job, screen, stopper, again=again))
-    if checkpoint is None:
-        raise InterruptedSearchError
-    screen.say("measuring the retrained network, the best trial and the baselines on the test pictures")
-    pictures = experiment.test_pictures
-    figures = outages.outlast(lambda: measure_on_test(best, recipe, checkpoint, job, pictures))
-    hand_over(
-        checkpoint,
-        experiment.retrained,
-        metrics={"test": figures.retrained, "baselines": figures.baselines},
-        title=f"{experiment.name}: the best configuration, retrained",
-        pictures=pictures,
-        source={"search": experiment.name, "trial": None},
-    )
-    _hand_over_best(experiment, best, test=figures.best, baselines=figures.baselines)
-    return summary | {
-        "best": summary["best"] | {"test": figures.best},
-        "recipe": summary["recipe"] | {"test": figures.recipe} if recipe else None,
-        "beyond_recipe": {name: found.as_plain() for name, found in figures.beyond_recipe.items()}
-        if figures.beyond_recipe
-        else None,
-        "retrained": {
-            "metrics": figures.retrained,
-            "checkpoint": experiment.relative(experiment.retrained),
-            "epochs": spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs,
-            "optimizer_steps": retraining_steps(load_origin(checkpoint).config, job).as_plain(),
-            "threads": figures.threads,
-        },
-        "baselines": figures.baselines,
-    }
-
-
-def _hand_over_best(experiment: Experiment, best: Best, **on_test: Any) -> None:
-    hand_over(
-        best.checkpoint,
-        experiment.best,
-        metrics={"val": dict(best.epoch.metrics), **on_test},
-        title=f"{experiment.name}: trial {best.trial.number} after epoch {best.epoch.epoch}",
-        source={"search": experiment.name, "trial": best.trial.number},
-    )
-
-
-def _job(experiment: Experiment, spec: SearchSpec, dataset: Dataset, workers: Workers) -> TrialJob:
-    return make_job(
+    command: str = "",
+) -> SearchRun:
+    job = make_job(
         experiment,
         dataset,
         workers,
@@ -313,37 +195,84 @@ def _job(experiment: Experiment, spec: SearchSpec, dataset: Dataset, workers: Wo
         ms_per_picture=spec.plan.constraints.ms_per_picture,
         timed=any(Objective.of(text).name == MILLISECONDS for text in spec.plan.objectives),
     )
+    return SearchRun(
+        experiment=experiment,
+        spec=spec,
+        dataset=dataset,
+        job=job,
+        concurrent=concurrent,
+        screen=screen,
+        stopper=stopper,
+        outages=Outages(experiment, job.data, screen, stopper, command=command),
+    )
 
 
-def _data_config(spec: SearchSpec) -> DataConfig:
-    """What every trial reads alike: the image size and the split are no domains."""
-    return build(TrialConfig, next(largest_trials(spec)), source="the spec").data
+def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> None:
+    """Run the remaining trials, until the budget is spent."""
+    experiment, spec, screen, stopper = run.experiment, run.spec, run.screen, run.stopper
+    earlier = trial_records(study)
+    total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
+    max_epochs, best = spec.plan.scheduler.max_epochs, best_score(earlier)
+    if earlier:
+        screen.say(so_far(earlier, total, max_epochs))
+    with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
+        progress = SearchProgress(screen, move, max_epochs=max_epochs, best=best)
+        callbacks: list[tune.Callback] = [TensorBoard(experiment), progress, budget, MachineChange(screen, earlier)]
+        run.outages.outlast(
+            lambda: tune_spec(
+                experiment, spec, run.job, study, concurrent=run.concurrent, stopper=stopper, callbacks=callbacks
+            )
+        )
+    if stopper.reason:
+        screen.say(
+            f"the search ended before its {total} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
+            f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
+        )
+    for trial in trial_records(study):
+        if trial.state.is_finished():
+            keep_best(experiment, trial)  # again: a trial's process may have written after its end
 
 
-def _check_disk(
-    experiment: Experiment, spec: SearchSpec, dataset: Dataset, config: DataConfig, concurrent: int
-) -> None:
+def _sum_up(
+    run: SearchRun, study: optuna.Study, steps: Steps, seconds: float
+) -> tuple[dict[str, Any], Best | None, Best | None]:
+    """Write the summary of all trials so far; return it with the best trial and the best recipe."""
+    experiment, spec, trials = run.experiment, run.spec, trial_records(study)
+    best, recipe = _find_best(experiment, spec, trials, run.screen)
+    study.set_user_attr("seconds", seconds)
+    summary = summarise(
+        experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=run.dataset.info.fingerprint
+    )
+    summary |= outside_of(study) | {"study": study_place(experiment), "ended_by": run.stopper.reason or "trials"}
+    summary["optimizer_steps"] = steps.as_plain()
+    summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
+    experiment.write_summary(summary)
+    return summary, best, recipe
+
+
+def _find_best(
+    experiment: Experiment, spec: SearchSpec, trials: list[TrialRecord], screen: Screen
+) -> tuple[Best | None, Best | None]:
+    """The best trial, and the best recipe that ran for all epochs."""
+    best = find_best(experiment, trials, say=screen.say)
+    return best, find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
+
+
+def _check_disk(experiment: Experiment, spec: SearchSpec, dataset: Dataset, concurrent: int) -> None:
     models = [build(TrialConfig, values, source="the spec").model for values in largest_trials(spec)]
-    kept = spec.plan.budget.trials + 3  # a checkpoint a trial, the best, the retrained and its own
+    kept = spec.plan.budget.trials + 3  # one of each trial, the exported best, the retraining's and its export
     live = concurrent * 2 * OPTIMIZER_COPIES
-    check_disk(experiment, dataset, [config.image_size], models, kept + live)
+    check_disk(experiment, dataset, [data_config(spec).image_size], models, kept + live)
 
 
 def _announce(
-    screen: Screen,
-    experiment: Experiment,
-    spec: SearchSpec,
-    counts: dict[str, int],
-    steps: Steps,
-    workers: Workers,
-    concurrent: int,
-    dashboard: str,
+    screen: Screen, experiment: Experiment, spec: SearchSpec, counts: dict[str, int], steps: Steps, session: Session
 ) -> None:
-    schedule = spec.plan.scheduler
     parts = ", ".join(f"{count} {part}" for part, count in counts.items())
     screen.say(
-        f"search '{experiment.name}': {spec.plan.budget.trials} trials of up to {schedule.max_epochs} epochs on "
-        f"{parts} samples; {concurrent} at a time with {each_uses(workers)} each; a whole trial takes {steps}"
+        f"search '{experiment.name}': {spec.plan.budget.trials} trials of up to {spec.plan.scheduler.max_epochs} "
+        f"epochs on {parts} samples; {session.concurrent} at a time with {each_uses(session.workers)} each; a whole "
+        f"trial takes {steps}"
     )
     screen.warn(steps.warning)
-    announce_dashboard(screen, dashboard)
+    announce_dashboard(screen, session.dashboard)

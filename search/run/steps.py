@@ -1,4 +1,4 @@
-"""Optimizer steps of a training: how many there are, and whether they are enough to train a network."""
+"""Number of optimizer steps of a training, and a warning if they are too few to train a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainable.config import TrialConfig, build
 from trainable.loop.loaders import optimizer_steps
 
 MIN_STEPS = 200
-"""With fewer, a network loses to the baselines that need none.
+"""With fewer, a network scores below the baselines.
 
 A ResUNet of width 8 (64 px, batches of 16, AdamW at 0.003, one cycle over the run) reached these validation scores:
 
@@ -25,14 +25,14 @@ A ResUNet of width 8 (64 px, batches of 16, AdamW at 0.003, one cycle over the r
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Optimizer steps of a whole training, over all configurations that it may have."""
+    """Range of optimizer steps of a whole training, over all its possible configurations."""
 
     fewest: int
     most: int
     enough_epochs: int
-    """Epochs with which the fewest are `MIN_STEPS`: every configuration has enough."""
+    """Epochs with which every configuration has at least `MIN_STEPS`."""
     setting: str
-    """Where the epochs are given: a key of the spec, or an option."""
+    """The spec's key or the option that sets the epochs."""
 
     def __str__(self) -> str:
         steps = f"{self.fewest:,}" if self.fewest == self.most else f"{self.fewest:,} to {self.most:,}"
@@ -40,7 +40,7 @@ class Steps:
 
     @property
     def warning(self) -> str:
-        """What to do where they are too few for every configuration; '' if they suffice for some."""
+        """What to do if they are too few for every configuration; '' if they suffice for some."""
         if self.most >= MIN_STEPS:
             return ""
         return (
@@ -54,11 +54,11 @@ class Steps:
 
 
 def steps_of_search(spec: SearchSpec, samples: int, workers: int = 1) -> Steps:
-    """Steps of a trial of `spec` that runs for all its epochs.
+    """Steps of a trial that runs for all epochs.
 
     Args:
-        spec: decides on batches and epochs.
-        samples: that a trial trains on.
+        spec: of the search.
+        samples: in the training part.
         workers: processes that share a trial.
     """
     batches, repeats = (_ends(spec, key) for key in ("data.batch_size", "optimizer.steps_per_batch"))
@@ -70,7 +70,7 @@ def steps_of_search(spec: SearchSpec, samples: int, workers: int = 1) -> Steps:
 
 
 def steps_of(config: TrialConfig, samples: int, workers: int = 1, *, setting: str = "--epochs") -> Steps:
-    """Steps of the training of one configuration; see `steps_of_search`, and `Steps` for its `setting`."""
+    """Steps of the training of one configuration; see `steps_of_search`, and `Steps.setting`."""
     steps = found = optimizer_steps(config, samples, workers)
     epochs = config.epochs
     while found < MIN_STEPS:
@@ -86,7 +86,7 @@ def _trial(spec: SearchSpec, batch_size: int, steps_per_batch: int) -> TrialConf
 
 
 def _ends(spec: SearchSpec, key: str) -> tuple[int, int]:
-    """The smallest and the largest value of a leaf that holds whole numbers."""
+    """The smallest and the largest value of an integer leaf."""
     leaf = at(spec.space, key)
     values: list[Any] = [*representatives(leaf)] if isinstance(leaf, Domain) else [leaf]
     return min(values), max(values)

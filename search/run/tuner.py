@@ -1,4 +1,4 @@
-"""The search itself: Ray Tune runs trials, `RungSearcher` proposes them, ASHA stops them, the study remembers."""
+"""Trials on Ray Tune: `RungSearcher` proposes them, a scheduler stops them, and the study stores them."""
 
 from __future__ import annotations
 
@@ -35,55 +35,42 @@ from trainable.job import TrialJob
 from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 RETRIES = 2
-"""How often a trial that crashed is taken up again from its checkpoint."""
+"""How often a crashed trial resumes from its checkpoint."""
 
 
 class InterruptedSearchError(RuntimeError):
-    """Somebody pressed Ctrl-C; what there is was written down."""
+    """The user pressed Ctrl-C; all results so far are stored."""
 
 
-class Tuner:
-    """Runs an experiment's search, from its start or from wherever it was left."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        spec: SearchSpec,
-        job: TrialJob,
-        *,
-        concurrent: int,
-        listeners: Sequence[tune.Callback] = (),
-    ) -> None:
-        self._experiment = experiment
-        self._spec = spec
-        self._job = job
-        self._concurrent = concurrent
-        self._listeners = list(listeners)
-
-    def run(self, study: optuna.Study, stopper: Stopper) -> None:
-        """Search until the budget is spent, or `stopper` says so.
-
-        Raises:
-            EnvironmentFaultError: as `run_trials`.
-        """
-        plan = self._spec.plan
-        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-        scheduler = build_scheduler(**plan.scheduler.model_dump())
-        replay(scheduler, ended)
-        run_trials(
-            self._experiment,
-            self._job,
-            study,
-            define_space(self._spec),
-            scheduler,
-            rungs=plan.scheduler.rungs,
-            samples=0 if stopper.stop_all() else plan.budget.trials - len(ended),
-            seed=plan.search.seed,
-            objectives=plan.objectives[1:],
-            concurrent=self._concurrent,
-            stopper=stopper,
-            listeners=self._listeners,
-        )
+def tune_spec(
+    experiment: Experiment,
+    spec: SearchSpec,
+    job: TrialJob,
+    study: optuna.Study,
+    *,
+    concurrent: int,
+    stopper: Stopper,
+    callbacks: Sequence[tune.Callback] = (),
+) -> None:
+    """Run the trials that are left of a search's budget; see `run_trials` for the arguments."""
+    plan = spec.plan
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+    scheduler = build_scheduler(**plan.scheduler.model_dump())
+    replay(scheduler, ended)
+    run_trials(
+        experiment,
+        job,
+        study,
+        define_space(spec),
+        scheduler,
+        rungs=plan.scheduler.rungs,
+        samples=0 if stopper.stop_all() else plan.budget.trials - len(ended),
+        seed=plan.search.seed,
+        objectives=plan.objectives[1:],
+        concurrent=concurrent,
+        stopper=stopper,
+        callbacks=callbacks,
+    )
 
 
 def run_trials(
@@ -98,27 +85,27 @@ def run_trials(
     seed: int,
     concurrent: int,
     stopper: Stopper,
-    listeners: Sequence[tune.Callback],
+    callbacks: Sequence[tune.Callback],
     objectives: Sequence[str] = (),
 ) -> None:
-    """Run trials of a study, those first that wait or were interrupted there, and keep what they report in it.
+    """Run trials and store their reports in the study; waiting and interrupted trials run first.
 
     Args:
-        experiment: where they lie.
-        job: what they have in common.
-        study: what remembers them.
+        experiment: owns the trials' directories.
+        job: what the trials share.
+        study: stores the trials.
         space: gives a trial's configuration.
-        scheduler: stops them.
-        rungs: the epochs at which they are compared.
-        samples: how many to run; none if it is not positive.
+        scheduler: stops trials early.
+        rungs: epochs at which trials are compared.
+        samples: number of trials to run; does nothing if not positive.
         seed: of the proposals.
-        concurrent: how many at a time.
-        stopper: ends them all.
-        listeners: told of every report.
-        objectives: what they are to reach beside a high score, as the spec's `objectives` name it.
+        concurrent: trials at a time.
+        stopper: ends the run.
+        callbacks: receive every report.
+        objectives: further objectives after the score, as in the spec.
 
     Raises:
-        EnvironmentFaultError: if what they share cannot be used; those that ran are kept as interrupted.
+        EnvironmentFaultError: if what trials share is unavailable; running trials stay interrupted in the study.
     """
     if samples <= 0:
         return
@@ -137,12 +124,12 @@ def run_trials(
                 search_alg=searcher,
                 scheduler=scheduler,
                 max_concurrent_trials=concurrent,
-                # The driver of a worker group is still winding it down when the next trial wants its process.
+                # The driver of a worker group is still shutting down when the next trial would reuse its process.
                 reuse_actors=not job.workers.is_group,
                 trial_dirname_creator=trial_directory,
                 trial_name_creator=trial_directory,
             ),
-            run_config=run_config(experiment.trials, stopper, [recorder, *listeners]),
+            run_config=run_config(experiment.trials, stopper, [recorder, *callbacks]),
         ).fit()
 
 
@@ -155,7 +142,7 @@ def build_searcher(
     seed: int,
     objectives: Sequence[str] = (),
 ) -> RungSearcher:
-    """What proposes the trials of a study; see `run_trials`."""
+    """The searcher of a study; see `run_trials` for the arguments."""
     return RungSearcher(
         space,
         metric=OBJECTIVE,
@@ -170,64 +157,66 @@ def build_searcher(
 
 
 def run_config(
-    directory: Path, stopper: tune.Stopper, listeners: list[tune.Callback], *, newest_alone: bool = False
+    directory: Path, stopper: tune.Stopper, callbacks: list[tune.Callback], *, keep_newest: bool = False
 ) -> tune.RunConfig:
-    """How Tune runs trials in `directory`: silent, and crashes retried.
+    """Tune's configuration for trials in `directory`: no output, and crashed trials are retried.
 
-    Of each trial's checkpoints it keeps the newest alone, or all, if it is a listener that removes them.
+    Tune keeps only the newest checkpoint of each trial if `keep_newest`, else all; a callback may remove them.
     """
     return tune.RunConfig(
         name=directory.name,
         storage_path=str(directory.parent),
         stop=stopper,
-        callbacks=listeners,
+        callbacks=callbacks,
         failure_config=tune.FailureConfig(max_failures=RETRIES),
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=1 if newest_alone else None),
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=1 if keep_newest else None),
         verbose=0,
     )
 
 
 def trial_directory(trial: Trial) -> str:
-    """A trial's directory, after its number in the study and how often it was gone on with."""
+    """A trial's directory: its number in the study and, if it was resumed, the attempt."""
     return str(trial.config["name"])
 
 
 def trainable(job: TrialJob) -> Any:
-    """The Tune function of a job, with what it takes."""
+    """The Tune function of a job, with its resources."""
     return tune.with_resources(tune.with_parameters(tune_function, job=job), job.resources())
 
 
 def _describe(experiment: Experiment, trial: optuna.Trial, values: dict[str, Any]) -> dict[str, Any]:
-    """What Tune is given of a trial: its directory's name, its configuration, and where it was left."""
-    left = TrialRecord.of(trial).newest(experiment)
+    """A trial's Tune configuration: its directory's name, its hyperparameters and its last checkpoint."""
+    checkpoint = TrialRecord.of(trial).newest(experiment)
     attempt = note_start(trial, values)
     return {
         "name": f"{trial.number:05d}" + (f"-{attempt}" if attempt else ""),
         "number": trial.number,
         RECIPE: trial.user_attrs.get(RECIPE, ""),
         "trial": values,
-        "resume_from": str(left) if left else None,
+        "resume_from": str(checkpoint) if checkpoint else None,
         "refused": _refusal(trial, values),
     }
 
 
 def _refusal(trial: optuna.Trial, values: dict[str, Any]) -> str:
-    """Why a trial is not to be trained at all; '' if it is.
-
-    The space told it of a limit that it breaks, or its values do not go together, as weights that are all 0.
-    """
-    said = [
+    """Why a trial is not trained: it breaks a limit, or its values do not fit together. '' if it is trained."""
+    reasons = [
         f"{name} is {1 + excess:.2f} times what it may be" for name, excess in trial.constraints.items() if excess > 0
     ]
     try:
         build(TrialConfig, values, source="the proposal")
     except InputError as error:
-        said.append(f"its values do not go together ({str(error).rpartition(';')[0]})")
-    return " and ".join(said)
+        reasons.append(f"its values do not go together ({str(error).rpartition(';')[0]})")
+    return " and ".join(reasons)
 
 
 class Stopper(DriverOnly, tune.Stopper):
-    """Ends the search: at its time, when its budget is spent, or at the first Ctrl-C. The second leaves at once."""
+    """Ends a search at its deadline, when its budget is spent, or at the first Ctrl-C. A second Ctrl-C exits at once.
+
+    Args:
+        seconds: until the deadline; None sets none.
+        budget: of the search, if it has one.
+    """
 
     def __init__(self, seconds: float | None = None, budget: Budget | None = None) -> None:
         self._deadline = None if seconds is None else time.monotonic() + seconds
@@ -235,18 +224,18 @@ class Stopper(DriverOnly, tune.Stopper):
         self.interrupted = False
         self._fault: EnvironmentFaultError | None = None
         self.reason = ""
-        """The key of the budget that ended the search; '' if none of these did."""
+        """The key of `budget` that ended the search; '' if none did."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is stopped by what it reports; that is the scheduler's part."""
+        """Never stop a single trial; the scheduler does."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether all trials are to end now.
+        """Whether all trials end now.
 
         Raises:
-            EnvironmentFaultError: if they cannot go on without what is at fault. Tune ends them at once then, and does
-                not write its own state, for which it would make a storage anew that is gone.
+            EnvironmentFaultError: after `pause`. Tune then ends the trials at once without writing its own state, which
+                would re-create the directory of a storage that is gone.
         """
         if self.interrupted or self.reason:
             return True
@@ -260,17 +249,17 @@ class Stopper(DriverOnly, tune.Stopper):
         return bool(self.reason)
 
     def pause(self, fault: EnvironmentFaultError) -> None:
-        """End the trials that run, at the next `stop_all`."""
+        """End the running trials at the next `stop_all`."""
         self._fault = fault
 
     def extend(self, seconds: float) -> None:
-        """End so many seconds later: the search waited, and did not work."""
+        """Postpone the deadline by the time that the search spent waiting."""
         if self._deadline is not None:
             self._deadline += seconds
 
     @contextmanager
     def on_ctrl_c(self, then: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Within it, Ctrl-C sets `interrupted` and calls `then`; pressed again it does what it did before."""
+        """Within the context, the first Ctrl-C sets `interrupted` and calls `then`; the second has its usual effect."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -50,7 +50,7 @@ from search.run.budget import Budget
 from search.run.prepare import decode, make_job
 from search.run.progress import SearchProgress
 from search.run.recorder import TensorBoard
-from search.run.tuner import Stopper, Tuner
+from search.run.tuner import Stopper, tune_spec
 from search.spec.spec import SearchSpec, load_spec
 from search.strategy.scheduler import build_scheduler
 from search.study.experiment import Experiment
@@ -178,8 +178,8 @@ def search(
     with screen.bar("searching", trials, "trials") as move:
         watch = Watch()
         progress = SearchProgress(screen, move, max_epochs=SCHEDULE["max_epochs"])
-        listeners = [TensorBoard(experiment), progress, Budget(spec.plan.budget, study, gpus=0), watch]
-        Tuner(experiment, spec, job, concurrent=SLOTS, listeners=listeners).run(study, Stopper())
+        callbacks = [TensorBoard(experiment), progress, Budget(spec.plan.budget, study, gpus=0), watch]
+        tune_spec(experiment, spec, job, study, concurrent=SLOTS, stopper=Stopper(), callbacks=callbacks)
     watch.returned = time.time()
     return watch
 

@@ -22,7 +22,7 @@ from data.dataset.verify import MAX_FAULTS, Verification, verify
 from data.errors import InputError
 from data.images import encode_jpeg, encode_png
 from data.schema import EncodedSample
-from search.cli.verify import verify as command
+from search.cli.data import verify as command
 
 HEIGHT, WIDTH = 24, 32
 

@@ -264,7 +264,7 @@ def test_data_that_cannot_be_used_is_named(
         (["--data", "SCENES", "--name", "../a"], "'../a' is none of a search"),
         (["--data", "SCENES", "--name", "first"], "'first' is in use"),
         (["--resume", "third"], "no search 'third' in 'artifacts'; there are first"),
-        (["--resume", "first", "--name", "x"], "--resume goes on with 'first' as it was started"),
+        (["--resume", "first", "--name", "x"], "--resume continues 'first' as it was started"),
     ],
 )
 def test_a_search_that_cannot_start_is_named(

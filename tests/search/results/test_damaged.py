@@ -135,4 +135,4 @@ def test_a_network_of_an_earlier_version_is_evaluated_with_a_note(
     assert before.code == 2
     assert said.code == 0, said.err
     assert json.loads(said.out)["verified"] is False
-    assert "has no checksums; its bytes were not verified" in said.err
+    assert "without checksums, and was not verified" in said.err

@@ -56,7 +56,7 @@ def most_at_once(experiment: Experiment, config: ResourcesConfig) -> tuple[int, 
         seed=0,
         concurrent=concurrent,
         stopper=Stopper(),
-        listeners=[],
+        callbacks=[],
     )
     reports = [trial.user_attrs["epoch:1"]["metrics"] for trial in study.get_trials(deepcopy=False)]
     events = [(report["train_start"], 1) for report in reports] + [(report["train_end"], -1) for report in reports]

@@ -57,7 +57,7 @@ def test_what_fits(asked: dict[str, Any], nodes: list[dict[str, float]], workers
 )
 def test_what_does_not_fit_is_an_error(asked: dict[str, Any], nodes: list[dict[str, float]]) -> None:
     """The search would wait for a machine that never comes."""
-    with pytest.raises(InputError, match=r"asks for .* but the cluster has .*; lower resources\.workers"):
+    with pytest.raises(InputError, match=r"needs .* but the cluster has .*; lower resources\.workers"):
         plan(ResourcesConfig(**asked), nodes)
 
 

@@ -102,11 +102,11 @@ def test_work_goes_on_when_the_data_set_is_back(scene: Scene) -> None:
     assert scene.outages.seconds == pytest.approx(123)
     first, second = scene.lines
     assert re.fullmatch(
-        rf"The data set '{scene.data}' does not exist; waiting since \d\d:\d\d:\d\d, the next look is in 1 s, further "
-        r"ones up to 1 min 00 s apart, for 5 min 00 s at most",
+        rf"The data set '{scene.data}' does not exist; waiting since \d\d:\d\d:\d\d, next check in 1 s, later ones "
+        r"up to 1 min 00 s apart, for at most 5 min 00 s",
         first,
     )
-    assert second == "all is back after 2 min 03 s; interrupted trials go on from their checkpoints"
+    assert second == "available again after 2 min 03 s; interrupted trials resume from their checkpoints"
 
 
 def test_what_does_not_come_back_ends_the_search(scene: Scene) -> None:
@@ -117,9 +117,9 @@ def test_what_does_not_come_back_ends_the_search(scene: Scene) -> None:
 
     assert scene.seconds[0] == pytest.approx(300)
     assert re.fullmatch(
-        rf"The data set '{scene.data}' does not exist, since \d\d:\d\d:\d\d, and 5 min 00 s were waited "
-        rf"\(TWINHEAD_OUTAGE_SECONDS\); when it is back, go on with '{scene.experiment.resume_command}', which takes "
-        r"up interrupted trials from their checkpoints\.",
+        rf"The data set '{scene.data}' does not exist, since \d\d:\d\d:\d\d, for longer than 5 min 00 s "
+        rf"\(TWINHEAD_OUTAGE_SECONDS\); once it is available again, continue with '{scene.experiment.resume_command}', "
+        r"which resumes interrupted trials from their checkpoints\.",
         str(raised.value),
     )
 
@@ -207,7 +207,7 @@ def test_a_fault_that_this_machine_does_not_see_is_waited_for_longer_each_time(s
     with pytest.raises(UnfinishedError, match=r"^The cache of node 2 is gone, since"):
         scene.outages.outlast(work)
     assert scene.seconds[0] == pytest.approx(300)
-    waits = [line.partition("the next look is in ")[2].partition(",")[0] for line in scene.lines[::2]]
+    waits = [line.partition("next check in ")[2].partition(",")[0] for line in scene.lines[::2]]
     assert waits[:7] == ["1 s", "2 s", "4 s", "8 s", "16 s", "32 s", "1 min 00 s"]
 
 

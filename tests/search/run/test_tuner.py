@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from ray import tune
 
-from search.run.tuner import Stopper, Tuner
+from search.run.tuner import Stopper, tune_spec
 from search.spec.spec import load_spec
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import default_parameters
@@ -88,7 +88,7 @@ def set_up(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> tune.Tune
         checkpoint_epochs=frozenset(),
         group_storage=str(experiment.groups),
     )
-    Tuner(experiment, experiment.spec(), job, concurrent=1).run(open_study(experiment), Stopper())
+    tune_spec(experiment, experiment.spec(), job, open_study(experiment), concurrent=1, stopper=Stopper())
     return _TunerStub.made[0] if _TunerStub.made else None
 
 

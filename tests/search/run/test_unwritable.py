@@ -98,7 +98,7 @@ def test_a_full_disk_says_how_to_go_on(tmp_path: Path, begun: bool, raised: Exce
         resumable(experiment, experiment.resume_command, work)
     assert type(caught.value) is DiskError
     assert str(caught.value).startswith("The file system of '")
-    then = f"go on with '{experiment.resume_command}'." if begun else "give the same command again."
+    then = f"continue with '{experiment.resume_command}'." if begun else "give the same command again."
     assert str(caught.value).endswith(then)
 
 

@@ -133,7 +133,7 @@ def main(storage: Path, path: str, workers: int, troubles: list[str]) -> None:
             seed=0,
             concurrent=2 // workers,
             stopper=Stopper(),
-            listeners=[],
+            callbacks=[],
         )
     records = trial_records(study)
     epochs = [

@@ -170,7 +170,7 @@ def warm(storage: Path, data: TrialData) -> tuple[list[list[dict[str, float]]], 
         seed=0,
         concurrent=1,
         stopper=Stopper(),
-        listeners=[],
+        callbacks=[],
     )
     records = [TrialRecord.of(trial) for trial in study.get_trials(deepcopy=False)]
     curves = [

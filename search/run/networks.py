@@ -1,4 +1,4 @@
-"""What comes after a search: its best network handed over, and a network measured on a data set."""
+"""Export of a search's networks, and evaluation of an exported network on a data set."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from trainable.loop.precision import as_recorded
 from trainable.threads import use_fastest_threads
 
 
-def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, Any]:
-    """Copy the retrained network, or a trial's own, to `out`.
+def export_network(experiment: Experiment, out: Path, trial: int | None) -> dict[str, Any]:
+    """Export the retrained network, or a trial's own, to the directory `out`.
 
     Returns:
-        `what` it is, in words, and `out`.
+        `what` was exported, as text, and `out`.
 
     Raises:
-        InputError: if the search or trial has none, or `out` holds other files.
+        InputError: if the search or trial has no network, or `out` holds other files.
     """
     experiment.spec()
     refuse_other_files(out)
     if trial is None:
         if not experiment.retrained.is_dir():
             raise InputError(
-                f"The search '{experiment.name}' has no retrained network yet; {_way_to_one(experiment)}, or give "
+                f"The search '{experiment.name}' has no retrained network yet; {_how_to_retrain(experiment)}, or give "
                 "--trial for a trial's own weights."
             )
         with naming_what_is_good():
@@ -58,10 +58,10 @@ def deliver(experiment: Experiment, out: Path, trial: int | None) -> dict[str, A
     return {"what": f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}", "out": str(out)}
 
 
-def evaluate_beside_baselines(checkpoint: Path, data_path: str, part: str, screen: Screen) -> dict[str, Any]:
-    """Metrics of a handed-over network on a part of a data set, and of the baselines on the same pictures.
+def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen: Screen) -> dict[str, Any]:
+    """Metrics of an exported network on a part of a data set, and of the baselines on the same images.
 
-    The split is that of the network's configuration, so that 'test' means pictures that it was not trained on.
+    The split is that of the network's configuration, so that 'test' holds images that it was not trained on.
 
     Raises:
         InputError: if the checkpoint or the data set cannot be used, or the part has no samples.
@@ -69,7 +69,7 @@ def evaluate_beside_baselines(checkpoint: Path, data_path: str, part: str, scree
     with naming_what_is_good():
         _, origin = load_model(checkpoint)
     if not (verified := verify(checkpoint, ())):
-        screen.say(f"note: '{checkpoint}' is of an earlier version and has no checksums; its bytes were not verified")
+        screen.say(f"note: '{checkpoint}' was written by an earlier version without checksums, and was not verified")
     dataset = open_data(data_path, screen)
     fingerprint = dataset.info.fingerprint
     if fingerprint != origin.data_fingerprint:
@@ -94,16 +94,16 @@ def evaluate_beside_baselines(checkpoint: Path, data_path: str, part: str, scree
 
 
 def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -> dict[str, dict[str, float]] | None:
-    """The baselines, fitted to the data set's training part; None where it has none."""
+    """The baselines, fitted to the data set's training part; None if that part is empty."""
     try:
         return evaluate_baselines_on(config, data, part)
     except InputError as error:
-        screen.say(f"no baselines, for they are fitted to the training part: {error}")
+        screen.say(f"no baselines, because they are fitted to the training part: {error}")
         return None
 
 
-def _way_to_one(experiment: Experiment) -> str:
+def _how_to_retrain(experiment: Experiment) -> str:
     if experiment.summary_file.is_file() and experiment.summary()["complete"]:
         command = shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage)
-        return f"make one with {cited(command)}"
+        return f"create one with {cited(command)}"
     return f"finish it with {cited(experiment.resume_command)}"

@@ -1,0 +1,169 @@
+"""The commands that search: `demo`, `search` and `retrain`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from data.errors import InputError
+from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
+from search.commands import cited, shell_command
+
+if TYPE_CHECKING:
+    from search.spec.spec import SearchSpec
+    from search.study.experiment import Experiment
+    from trainable.config import ConfigError
+
+
+@click.command(epilog="\b\nExample:\n  twinhead demo --storage artifacts")
+@storage_option
+@json_option
+def demo(storage: Path, as_json: bool) -> None:
+    """Run a small search end to end on rendered scenes."""
+    from search.run.demo import run_demo
+
+    with contextlib.redirect_stdout(sys.stderr):  # keep Ray's output apart from the result
+        experiment, summary = run_demo(storage, screen())
+    _show_summary(experiment, summary, as_json)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead search --data classroom --name first --trials 12\n"
+    "  twinhead search spec.yaml --name second --set optimizer.lr=0.01\n"
+    "  twinhead search spec.yaml --dry-run\n"
+    "  twinhead search --resume first\n"
+    "  twinhead search --resume first --trials 24 --set budget.hours=8"
+)
+@click.argument("spec", type=click.Path(path_type=Path), required=False)
+@click.option("--data", help="The data set to search on.")
+@click.option("--name", help="Name of the search; its directory in the storage.")
+@click.option("--trials", type=int, help="Total number of configurations to try.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the spec; may be repeated.")
+@click.option("--study", metavar="URL", help="Database for the study, in place of a file beside the spec.")
+@click.option("--resume", metavar="NAME", help="Resume an interrupted search.")
+@click.option("--dry-run", is_flag=True, help="Only estimate the cost and show the first configurations.")
+@storage_option
+@json_option
+def search(
+    spec: Path | None,
+    data: str | None,
+    name: str | None,
+    trials: int | None,
+    overrides: tuple[str, ...],
+    study: str | None,
+    resume: str | None,
+    dry_run: bool,
+    storage: Path,
+    as_json: bool,
+) -> None:
+    """Search for the best configuration, then retrain and test it.
+
+    SPEC is a YAML file with the search space, the budget and the data set. Keys that it leaves out have defaults.
+    """
+    from search.study.experiment import Experiment
+
+    pairs = [pair(override) for override in overrides]
+    if study is not None:
+        pairs.append(("search.study", json.dumps(study)))
+    if trials is not None:
+        if any(key == "budget.trials" for key, _ in pairs):
+            raise InputError("The number of trials is given twice; leave out --trials or --set budget.trials.")
+        pairs.append(("budget.trials", str(trials)))
+    if resume:
+        if spec or name or data or dry_run:
+            raise InputError(
+                f"--resume continues '{resume}' as it was started; only a larger budget may be added, with --trials or "
+                "--set budget.KEY=VALUE."
+            )
+        experiment = Experiment(storage=storage, name=resume)
+        checked = experiment.extend(pairs) if pairs else experiment.spec()
+    else:
+        from search.spec.spec import load_spec
+        from trainable.config import ConfigError
+
+        try:
+            checked = load_spec(spec, pairs, data_path=data).anywhere()
+        except ConfigError as error:
+            raise _with_count(error, spec) from None
+        if dry_run:
+            _dry_run(checked, storage, as_json)
+            return
+        experiment = Experiment(storage=storage, name=name or checked.subject.name or _default_name(spec))
+        experiment.refuse_existing()
+
+    # Imported here because they take seconds: errors in the spec are reported before.
+    from search.run.prepare import open_data
+    from search.run.run import create_search, run_search
+    from search.spec.locate import placed
+
+    shown = screen()
+    dataset = open_data(checked.data_path, shown)
+    if not resume:
+        try:
+            create_search(experiment, checked, dataset)
+        except InputError as error:
+            raise placed(error, spec, given_elsewhere=[key for key, _ in pairs]) from None
+    summary = resumable(experiment, experiment.resume_command, lambda: run_search(experiment, checked, dataset, shown))
+    _show_summary(experiment, summary, as_json)
+
+
+@click.command(epilog="\b\nExample:\n  twinhead retrain first --epochs 30")
+@click.argument("name")
+@click.option("--epochs", type=int, help="Epochs of the retraining; those of a whole trial when left out.")
+@click.option("--cpus", type=int, help="CPUs of the retraining; the fastest measured number when left out.")
+@storage_option
+@json_option
+def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path, as_json: bool) -> None:
+    """Retrain the best configuration of a search, and test it."""
+    from search.study.experiment import Experiment
+
+    experiment = Experiment(storage=storage, name=name)
+    spec = experiment.spec().with_retraining(epochs, cpus)
+
+    from search.run.prepare import open_data
+    from search.run.run import retrain_again
+
+    shown = screen()
+    dataset = open_data(spec.data_path, shown)
+    given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
+    command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)
+    summary = resumable(experiment, command, lambda: retrain_again(experiment, spec, dataset, shown, command))
+    _show_summary(experiment, summary, as_json)
+
+
+def _dry_run(spec: SearchSpec, storage: Path, as_json: bool) -> None:
+    from search.cli.tables import show_dry_run
+    from search.run.dry_run import dry_run
+    from search.run.prepare import open_data
+
+    shown = screen()
+    dataset = open_data(spec.data_path, shown)
+    shown.say("measuring a step of the smallest and of the largest network")
+    found = dry_run(spec, dataset, storage)
+    print_result(found, as_json, lambda: show_dry_run(console(), found))
+
+
+def _with_count(error: ConfigError, spec: Path | None) -> InputError:
+    """The first of a spec's problems, with the command that lists the others."""
+    more = len(error.problems) - 1
+    if spec is None or not more:
+        return error
+    command = cited(shell_command("twinhead", "spec", "--check", spec))
+    return InputError(f"{error} ({command} names this and {more} more.)")
+
+
+def _default_name(spec: Path | None) -> str:
+    if spec is None:
+        raise InputError("The name of the search is missing; give --name.")
+    return spec.stem
+
+
+def _show_summary(experiment: Experiment, summary: dict[str, Any], as_json: bool) -> None:
+    from search.cli.tables import show_summary
+
+    print_result(summary, as_json, lambda: show_summary(console(), experiment, summary))

@@ -35,7 +35,7 @@ def test_a_set_is_composed(tmp_path: Path) -> None:
     assert (result["path"], result["source"]["depth"]["far"]) == (str(tmp_path / "set"), 5.0)
     assert "24 samples of 32 px: 2 backgrounds × 2 foregrounds × 2 directions × 3 placements" in said.stderr
     assert "level 255 is 5 m" in said.stderr
-    assert " kB, twice that until it is whole; about " in said.stderr
+    assert " kB, twice that until it is complete; about " in said.stderr
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_search_says_how_far_it_got_beyond_the_best_recipe(tmp_path: Path) -> 
     """That is what searching was for."""
     text = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
     assert "recipe birender-cnn" in text
-    assert "trial 12 beyond the recipe birender-cnn" in text
+    assert "trial 12 minus the recipe birender-cnn" in text
     assert "score +0.1000 (+0.0500 to +0.1500)" in text
     assert "not clearly better" not in text
     unclear = summary(beyond_recipe={"score": {"value": 0.01, "low": -0.02, "high": 0.04}})
@@ -72,7 +72,7 @@ def test_a_search_says_that_no_trial_beat_a_recipe(tmp_path: Path) -> None:
     """A gain of 0 with an interval of 0 would look like a measurement."""
     same = summary()
     same["recipe"]["trial"] = 12
-    assert "no trial got beyond the recipe birender-cnn" in shown(
+    assert "no trial is better than the recipe birender-cnn" in shown(
         show_summary, Experiment(storage=tmp_path, name="first"), same
     )
 

@@ -168,7 +168,7 @@ def test_import_says_what_it_changes_in_masks_and_depth(twinhead: Command, tmp_p
 
     assert said.code == 0
     assert "masks hold only 0 and 1; they are multiplied by 255" in said.err
-    assert "depth has 16 bits; the range of each image is scaled to 0..255; a 0 is no reading" in said.err
+    assert "depth has 16 bits; the range of each image is scaled to 0..255; 0 means no measurement" in said.err
     source = json.loads(said.out)["source"]
     assert (source["mask_factor"], source["depth_bits"]) == (255, 16)
     (sample,) = Dataset.open(Path("set")).read()

@@ -78,7 +78,7 @@ def test_policies_are_scaled_to_the_epochs_of_a_comparison(compared: tuple[Exper
     [narrow] = [trial for trial in records(experiment) if trial.recipe == "narrow"]
 
     assert [record.metrics["lr"] for record in narrow.epochs] == pytest.approx([0.1, 0.01])
-    assert any("whole course in 2 epochs" in note for note in comparison["notes"])
+    assert any("scaled to 2 epochs" in note for note in comparison["notes"])
 
 
 def test_the_report_lies_beside_the_comparison(compared: tuple[Experiment, dict[str, Any]]) -> None:

@@ -1,1 +1,1 @@
-"""Many trials: the spec a user writes, the searcher, the experiment on disk, and the command line."""
+"""Searches of many trials: specs, searcher, experiments on disk, and the command line."""

@@ -1,4 +1,4 @@
-"""Commands that are printed to be copied into a shell: every word is quoted as a shell needs it."""
+"""Commands in printed text, quoted so that they can be copied into a shell."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import shlex
 from pathlib import Path
 
 DEFAULT_STORAGE = Path("artifacts")
-"""Of every command; one that is printed names its storage all the same."""
+"""Default of --storage; printed commands always contain the option."""
 
 
 def shell_command(*words: object) -> str:
-    """The words of a command as a shell reads them: `twinhead trials first --storage 'my searches'`."""
+    """Join the words of a command with shell quoting: `twinhead trials first --storage 'my searches'`."""
     return shlex.join(map(str, words))
 
 
 def cited(command: str) -> str:
-    """A command within a sentence: in single quotes, or in backticks where it has quotes of its own."""
+    """A command within a sentence: in single quotes, or in backticks if it contains single quotes."""
     return f"`{command}`" if "'" in command else f"'{command}'"

@@ -1,13 +1,13 @@
-"""Objects that live in the driver's process alone."""
+"""Objects that exist only in the process of the driver."""
 
 from __future__ import annotations
 
 
 class DriverOnly:
-    """Mixed into what is handed to Ray Tune but never leaves this process.
+    """Mixin for objects that Ray Tune pickles but never needs again.
 
-    Tune pickles its settings for a restore of its own; here the study has everything that a resumed search needs, so
-    nothing of such an object is kept.
+    Tune pickles its settings to be able to restore a run. A search is resumed from its study instead, so the pickle of
+    such an object is empty.
     """
 
     def __getstate__(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Standard error as a person sees it: lines, and bars with what is left."""
+"""Output on standard error: messages and progress bars."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from rich.progress import (
 )
 
 _LINE_SECONDS = 10.0
-"""Without a terminal, a line is written this often."""
+"""Interval of the progress lines without a terminal."""
 
 
 class Screen:
-    """Standard error, as a terminal with moving bars or as a log of plain lines."""
+    """Standard error, with progress bars on a terminal and plain lines elsewhere."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, emoji=False)
 
     def say(self, line: str) -> None:
-        """Write a line that stays."""
+        """Write a line."""
         self.console.print(line, markup=False, soft_wrap=True)
 
     def warn(self, sentence: str) -> None:
-        """Write a warning that stays; nothing if the sentence is empty."""
+        """Write a warning; nothing if the sentence is empty."""
         if sentence:
             self.say(f"warning: {sentence}")
 
@@ -42,14 +42,14 @@ class Screen:
     def bar(
         self, title: str, total: int, unit: str = "", *, done: int = 0, note: str = ""
     ) -> Iterator[Callable[[int, str], None]]:
-        """A bar that the yielded function moves on by a number of steps, with a note beside it.
+        """A progress bar; the yielded function advances it by a number of steps and sets the note beside it.
 
         Args:
-            title: what is done.
-            total: all steps, with those of earlier runs.
-            unit: what a step is, in the plural.
-            done: steps of earlier runs; the time that is left is estimated without them.
-            note: what stands beside the bar before the first step.
+            title: of the bar.
+            total: number of steps, including those of earlier runs.
+            unit: of a step, in the plural.
+            done: steps of earlier runs, which the estimate of the remaining time ignores.
+            note: text beside the bar before the first step.
         """
         log = None if self.console.is_terminal else _Log(self, title, total, unit, done)
         columns = (
@@ -75,12 +75,12 @@ class Screen:
 
     @contextmanager
     def warnings(self) -> Iterator[None]:
-        """Within it, a warning is a line like any other, and is said once."""
-        said: set[str] = set()
+        """Within the context, print each distinct Python warning once, as a plain line."""
+        printed: set[str] = set()
 
         def show(message: Warning | str, *_: Any, **__: Any) -> None:
-            if str(message) not in said:
-                said.add(str(message))
+            if str(message) not in printed:
+                printed.add(str(message))
                 self.say(str(message))
 
         with warnings.catch_warnings():
@@ -90,7 +90,7 @@ class Screen:
 
 
 class _Log:
-    """The lines that take a bar's place where there is no terminal."""
+    """Progress as plain lines, without a terminal."""
 
     def __init__(self, screen: Screen, title: str, total: int, unit: str, done: int) -> None:
         self._screen, self._title, self._total, self._unit = screen, title, total, unit
@@ -106,12 +106,12 @@ class _Log:
         elapsed = now - self._started
         steps_now = self._done - self._before
         left = f", about {clock(elapsed / steps_now * (self._total - self._done))} left" if steps_now else ""
-        place = f"{self._done}/{self._total} {self._unit}".rstrip()
-        self._screen.say(f"{self._title}: {place}, {clock(elapsed)} so far{left}{f'; {note}' if note else ''}")
+        progress = f"{self._done}/{self._total} {self._unit}".rstrip()
+        self._screen.say(f"{self._title}: {progress}, {clock(elapsed)} so far{left}{f'; {note}' if note else ''}")
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 42 s, 3 min 20 s or 2 h 05 min."""
+    """Format seconds as 42 s, 3 min 20 s or 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

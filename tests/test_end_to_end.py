@@ -100,7 +100,7 @@ def test_finished_trials_keep_the_weights_of_their_best_epoch_alone(
 
     for trial in records(experiment):
         kept = list((experiment.trials / f"{trial.number:05d}").glob("checkpoint_*"))
-        best = trial.best(experiment)
+        best = trial.best_kept(experiment)
         assert best is not None
         assert [experiment.root / str(best.checkpoint)] == kept
         assert best.score == max(record.score for record in trial.epochs)

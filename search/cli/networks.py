@@ -88,9 +88,9 @@ def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, threshold: float
     try:
         written = [str(path) for path in predict_files(checkpoint, bg, fg_bg, out, threshold=threshold)]
     except DamagedCheckpointError as error:
-        from search.results.damaged import explained  # imports Ray, which prediction does not need
+        from search.results.damaged import with_alternatives  # imports Ray, which prediction does not need
 
-        raise explained(error) from None
+        raise with_alternatives(error) from None
     swapped = files_look_swapped(bg, fg_bg)
     if swapped:
         screen().say(f"warning: the object seems to be in '{bg}', not in '{fg_bg}'; if so, swap --bg and --fg-bg")

@@ -87,7 +87,7 @@ def search(
         from trainable.config import ConfigError
 
         try:
-            checked = load_spec(spec, pairs, data_path=data).anywhere()
+            checked = load_spec(spec, pairs, data_path=data).with_absolute_path()
         except ConfigError as error:
             raise _with_count(error, spec) from None
         if dry_run:
@@ -99,7 +99,7 @@ def search(
     # Imported here because they take seconds: errors in the spec are reported before.
     from search.run.prepare import open_data
     from search.run.run import create_search, run_search
-    from search.spec.locate import placed
+    from search.spec.locate import with_locations
 
     shown = screen()
     dataset = open_data(checked.data_path, shown)
@@ -107,7 +107,7 @@ def search(
         try:
             create_search(experiment, checked, dataset)
         except InputError as error:
-            raise placed(error, spec, given_elsewhere=[key for key, _ in pairs]) from None
+            raise with_locations(error, spec, overridden=[key for key, _ in pairs]) from None
     summary = resumable(experiment, experiment.resume_command, lambda: run_search(experiment, checked, dataset, shown))
     _show_summary(experiment, summary, as_json)
 

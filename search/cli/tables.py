@@ -256,6 +256,6 @@ def _paths(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]
     if "://" in summary.get("study", ""):
         places["study"] = shell_command("optuna-dashboard", summary["study"])
     if summary["retrained"]:
-        places = {"retrained": str(experiment.retrained), "pictures": str(experiment.test_pictures)} | places
+        places = {"retrained": str(experiment.retrained), "pictures": str(experiment.test_grid)} | places
     places["more"] = shell_command("twinhead", "trials", experiment.name, "--storage", experiment.storage)
     return places

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from search.results.importance import Learned
-    from search.results.intervals import Figure
+    from search.results.analysis import Analysis
+    from search.results.importance import Figure
 
 MAX_PARAMETERS = 12
 
@@ -33,10 +33,12 @@ MAX_PARAMETERS = 12
 @json_option
 def trials(name: str, sort: str, where: tuple[str, ...], top: int | None, storage: Path, as_json: bool) -> None:
     """List the trials of a search, the best first."""
-    from search.results.importance import condition, trial_rows
+    from search.results.trials_table import parse_condition, trial_rows
     from search.study.experiment import Experiment
 
-    rows = trial_rows(Experiment(storage=storage, name=name), sort=sort, keep=[condition(text) for text in where])[:top]
+    rows = trial_rows(
+        Experiment(storage=storage, name=name), sort=sort, keep=[parse_condition(text) for text in where]
+    )[:top]
     print_result(rows, as_json, lambda: _show_trials(rows, sort))
 
 
@@ -46,11 +48,11 @@ def trials(name: str, sort: str, where: tuple[str, ...], top: int | None, storag
 @json_option
 def importance(name: str, storage: Path, as_json: bool) -> None:
     """Show which hyperparameters mattered in a search."""
-    from search.results.importance import learn
+    from search.results.analysis import analyse
     from search.study.experiment import Experiment
 
-    learned = learn(Experiment(storage=storage, name=name))
-    print_result(asdict(learned), as_json, lambda: _show_importance(learned))
+    analysis = analyse(Experiment(storage=storage, name=name))
+    print_result(asdict(analysis), as_json, lambda: _show_importance(analysis))
 
 
 def _show_trials(rows: Sequence[dict[str, Any]], sort: str) -> None:
@@ -89,35 +91,35 @@ def _tried(row: dict[str, Any]) -> str:
     )
 
 
-def _show_importance(learned: Learned) -> None:
+def _show_importance(analysis: Analysis) -> None:
     from rich.table import Table
 
-    from search.results.intervals import MIN_TRIALS, RESAMPLES
+    from search.results.importance import MIN_TRIALS, RESAMPLES
 
     out = console()
     out.print(
-        f"of {learned.trials} trials, the best {learned.good} against all (PED-ANOVA; the shares add up to 1); "
+        f"of {analysis.trials} trials, the best {analysis.good} against all (PED-ANOVA; the shares add up to 1); "
         f"95 % intervals over {RESAMPLES} resamples of the trials",
         highlight=False,
         soft_wrap=True,
     )
-    out.print(_importance_table(learned))
-    if len(learned.figures) > MAX_PARAMETERS:
-        out.print(f"and {len(learned.figures) - MAX_PARAMETERS} parameters of smaller shares", highlight=False)
-    if learned.too_few:
-        named = ", ".join(f"{key} ({count})" for key, count in learned.too_few.items())
+    out.print(_importance_table(analysis))
+    if len(analysis.figures) > MAX_PARAMETERS:
+        out.print(f"and {len(analysis.figures) - MAX_PARAMETERS} parameters of smaller shares", highlight=False)
+    if analysis.too_few:
+        named = ", ".join(f"{key} ({count})" for key, count in analysis.too_few.items())
         out.print(
             f"too few trials for a figure, fewer than {MIN_TRIALS}: {named}",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
-    out.print(f"\nnearest to the best trial, {learned.best}:", highlight=False)
+    out.print(f"\nnearest to the best trial, {analysis.best}:", highlight=False)
     near = Table(box=None, pad_edge=False)
     for column in ("trial", "distance", "score", "below"):
         near.add_column(column, justify="right")
     near.add_column("differs most in")
-    for row in learned.neighbours:
+    for row in analysis.neighbours:
         differs = ", ".join(
             f"{key} {_cell(ours)} → {_cell(its)}" for key, (ours, its) in list(row["differs"].items())[:3]
         )
@@ -125,21 +127,21 @@ def _show_importance(learned: Learned) -> None:
     out.print(near)
 
 
-def _importance_table(learned: Learned) -> Table:
+def _importance_table(analysis: Analysis) -> Table:
     """A row for each section, followed by its parameters among the most important ones overall."""
     from rich.table import Table
 
-    shown = list(learned.figures)[:MAX_PARAMETERS]
+    shown = list(analysis.figures)[:MAX_PARAMETERS]
     table = Table(box=None, pad_edge=False)
     table.add_column("parameter")
     for column in ("share", "95 % interval", "trials"):
         table.add_column(column, justify="right")
     table.add_column("")
-    for section, of_all in learned.sections.items():
+    for section, of_all in analysis.sections.items():
         table.add_row(section, *_figure_cells(of_all), style="bold")
         for key in shown:
             if key.partition(".")[0] == section:
-                table.add_row(f"  {key}", *_figure_cells(learned.figures[key]))
+                table.add_row(f"  {key}", *_figure_cells(analysis.figures[key]))
     return table
 
 

@@ -130,7 +130,7 @@ def _measure_all(experiment: Experiment, trained: Trained, screen: Screen) -> No
     for trial in trained.trials:
         best = find_best(experiment, [trial], say=screen.say)
         if best is not None and not experiment.measured(trial.recipe).is_file():
-            measured, grid = str(experiment.measured(trial.recipe)), str(experiment.pictures(trial.recipe))
+            measured, grid = str(experiment.measured(trial.recipe)), str(experiment.grid(trial.recipe))
             threads = int(best.epoch.metrics.get("threads", workers.cpus))
             tasks.append(remote.remote(str(best.checkpoint), measured, grid, trained.job.data, threads))
     ray.get(tasks)
@@ -209,7 +209,7 @@ def _row(
     config = fixed.trials[name]
     with torch.device("meta"):
         network = build_model(config.model)
-    best = trial.best(experiment) if trial else None
+    best = trial.best_kept(experiment) if trial else None
     return Row(
         recipe=name,
         **fixed.origins[name],
@@ -223,6 +223,6 @@ def _row(
         epoch=best.epoch if best else None,
         seconds=round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1) if trial else None,
         figures=intervals(table) if table is not None else None,
-        pictures=experiment.relative(experiment.pictures(name)) if experiment.pictures(name).is_file() else None,
+        pictures=experiment.relative(experiment.grid(name)) if experiment.grid(name).is_file() else None,
         optimizer_steps=steps,
     )

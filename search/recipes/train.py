@@ -12,8 +12,14 @@ import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import UnfinishedError
-from search.recipes.trainings import FixedConfigs, Trained, train_all, training_steps, with_overrides
-from search.results.export import hand_over
+from search.recipes.trainings import (
+    FixedConfigs,
+    Trained,
+    train_all,
+    training_steps,
+    with_overrides,
+)
+from search.results.export import export_checkpoint
 from search.results.summary import Best, find_best, versions
 from search.study.experiment import Experiment
 from search.terminal import Screen
@@ -85,12 +91,12 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
         )
         seconds = round(before + time.monotonic() - started, 1)
         trained.study.set_user_attr("seconds", seconds)
-    hand_over(
+    export_checkpoint(
         best.checkpoint,
         experiment.best,
         metrics={"val": dict(best.epoch.metrics), "test": metrics, "published": published, "baselines": baselines},
         title=f"{name}{', faithful' if fixed.faithful else ''}, after epoch {best.epoch.epoch}",
-        pictures=experiment.pictures(name),
+        pictures=experiment.grid(name),
         source={"search": experiment.name, "trial": best.trial.number},
     )
     summary = {
@@ -124,7 +130,7 @@ Measured = tuple[dict[str, float], dict[str, float], dict[str, dict[str, float]]
 def _measure_remotely(experiment: Experiment, fixed: FixedConfigs, best: Best, trained: Trained) -> Measured:
     workers, data = trained.job.workers, trained.job.data
     remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
-    checkpoint, grid = str(best.checkpoint), str(experiment.pictures(best.trial.recipe))
+    checkpoint, grid = str(best.checkpoint), str(experiment.grid(best.trial.recipe))
     threads = int(best.epoch.metrics.get("threads", workers.cpus))
     found: Measured = ray.get(remote.remote(checkpoint, grid, data, fixed.metric, fixed.evaluation, threads))
     return found

@@ -161,7 +161,7 @@ def create_training(experiment: Experiment, fixed: FixedConfigs, dataset: Datase
     open_cache()
     for config in fixed.trials.values():
         split_counts(dataset, config.data)
-    experiment.create_given(fixed.as_plain())
+    experiment.create_fixed(fixed.as_plain())
 
 
 def load_fixed_configs(experiment: Experiment) -> FixedConfigs:
@@ -170,7 +170,7 @@ def load_fixed_configs(experiment: Experiment) -> FixedConfigs:
     Raises:
         InputError: if there is no such experiment, or its file is damaged.
     """
-    return FixedConfigs.of(experiment.given(), str(experiment.given_file))
+    return FixedConfigs.of(experiment.fixed(), str(experiment.fixed_file))
 
 
 def training_steps(config: TrialConfig, dataset: Dataset, workers: Workers) -> Steps:

@@ -1,1 +1,1 @@
-"""What a search found: summary, front, importance, export and reports."""
+"""Results of a search: summary, Pareto front, analysis, export and reports."""

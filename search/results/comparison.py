@@ -1,4 +1,4 @@
-"""A comparison of recipes: its rows and columns as typed values, and what was done in a paragraph."""
+"""A comparison of recipes as typed values, and the sentences about it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.results.export import baseline_metrics
 from trainable.metrics.bootstrap import Interval
 
 BASELINES = {"mask_threshold": "a threshold on the difference", "depth_mean": "the mean depth"}
-"""The baselines, which need no network, and what to call them."""
+"""The baselines without a network, and their names in tables."""
 FINISHED = "finished"
 """The outcome of a training that ran for all its epochs."""
 
@@ -21,16 +21,16 @@ class Column:
     """A metric that a comparison shows."""
 
     key: str
-    """Of `Row.figures`."""
+    """Key in `Row.figures`."""
     title: str
     group: str
-    """The project whose metric it is, or what ours are measured on."""
+    """The project that published the metric, or the images that Twinhead's own metrics are measured on."""
     better: Literal["higher", "lower"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A recipe, how its training went, and its metrics."""
+    """A recipe with the outcome of its training and its metrics."""
 
     recipe: str
     source: str
@@ -45,7 +45,7 @@ class Row:
     """Multiply-adds for one pair of images."""
     batch_size: int
     precision: str
-    """Of its forward pass; '' if it is not known."""
+    """Of the forward pass; '' if it is unknown."""
     outcome: str
     reason: str
     """Why the training did not finish; '' if it did."""
@@ -55,13 +55,13 @@ class Row:
     figures: Mapping[str, Interval] | None
     """By the key of a column; None without a network."""
     pictures: str | None
-    """A PNG file below the experiment."""
+    """A PNG file, relative to the experiment."""
     optimizer_steps: int
     """Of the whole training."""
 
     @property
     def label(self) -> str:
-        """Its name, with the outcome where the training did not finish."""
+        """The name of the recipe, with the outcome if the training did not finish."""
         return self.recipe if self.outcome == FINISHED else f"{self.recipe} ({self.outcome})"
 
     def figure(self, key: str) -> Interval | None:
@@ -70,14 +70,14 @@ class Row:
         return None if found is None or math.isnan(found.value) else found
 
     def as_plain(self) -> dict[str, Any]:
-        """As JSON has it, where None stands for NaN."""
+        """As JSON values, with None for NaN."""
         figures = None if self.figures is None else {key: found.as_plain() for key, found in self.figures.items()}
         return asdict(self) | {"figures": figures}
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The size of the test part."""
+    """The size of the test split."""
 
     pictures: int
     backgrounds: int
@@ -95,9 +95,9 @@ class Comparison:
     seed: int
     complete: bool
     samples: Mapping[str, int]
-    """Of each part."""
+    """Number in each split."""
     samples_seen: int
-    """By each training in all."""
+    """By each training in total."""
     test: HeldOut
     notes: Sequence[str]
     columns: Sequence[Column]
@@ -107,22 +107,22 @@ class Comparison:
     seconds: float
 
     def as_plain(self) -> dict[str, Any]:
-        """As `comparison.json` has it."""
+        """As JSON values, for `comparison.json`."""
         return asdict(self) | {"rows": [row.as_plain() for row in self.rows]}
 
     @property
     def sorted_rows(self) -> list[Row]:
-        """The best score first; rows without a score last."""
+        """Rows by score, best first; rows without a score last."""
 
-        def place(row: Row) -> float:
+        def sort_key(row: Row) -> float:
             score = row.figure("score")
             return 1.0 if score is None else -score.value
 
-        return sorted(self.rows, key=place)
+        return sorted(self.rows, key=sort_key)
 
     @property
     def groups(self) -> dict[str, list[Column]]:
-        """The columns of each group, in their order."""
+        """Columns by group, in order."""
         found: dict[str, list[Column]] = {}
         for column in self.columns:
             found.setdefault(column.group, []).append(column)
@@ -134,7 +134,7 @@ class Comparison:
         return baseline_metrics(self.baselines)["score"]
 
     def best_value(self, column: Column) -> float | None:
-        """The best value of a column; None if it has none, or if several rows share it."""
+        """The best value of a column; None if there is none, or if several rows have it."""
         known = [found.value for row in self.rows if (found := row.figure(column.key)) is not None]
         if not known:
             return None
@@ -143,19 +143,19 @@ class Comparison:
 
 
 def summary_of(comparison: Comparison) -> str:
-    """What was done, in a paragraph."""
+    """A paragraph about the data and the training of a comparison."""
     samples, test = comparison.samples, comparison.test
     return (
         f"Every recipe was trained for {comparison.epochs} epochs on {samples['train']:,} samples of "
         f"{comparison.data} at {comparison.image_size} px, {comparison.samples_seen:,} samples in all. The "
-        f"epoch that {samples['val']:,} validation samples picked was measured on {test.pictures:,} test pictures "
+        f"best epoch on {samples['val']:,} validation samples was measured on {test.pictures:,} test images "
         f"of {test.backgrounds:,} backgrounds. Intervals are 95 % of a bootstrap over backgrounds, of one seed."
         f"{_faithfulness(comparison.rows)}"
     )
 
 
 def below_baselines(comparison: Comparison) -> str:
-    """A sentence that names the recipes that are no better than the baselines; '' if there are none."""
+    """A sentence that names the recipes with a score no better than the baselines; '' if there are none."""
     without = comparison.baseline_score
     names = [
         row.recipe
@@ -166,20 +166,20 @@ def below_baselines(comparison: Comparison) -> str:
 
 
 def provenance(comparison: Comparison) -> str:
-    """The data, seed and versions: what is needed to repeat the comparison."""
+    """The data, seed and versions that are needed to repeat the comparison."""
     versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     said = f"Data set with fingerprint {comparison.data_fingerprint}, seed {comparison.seed}"
     return f"{said}; {versions}." if versions else f"{said}."
 
 
 def unfinished(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each training that did not finish: how it ended, why, and which epoch was measured."""
+    """A sentence for each unfinished training: its outcome, the reason, and the measured epoch."""
     said = []
     for row in rows:
         if row.outcome == FINISHED:
             continue
         reason = f": {row.reason}" if row.reason else ""
-        measured = f" (its figures are of epoch {row.epoch})" if row.figures else ""
+        measured = f" (its metrics are of epoch {row.epoch})" if row.figures else ""
         said.append(f"{row.recipe} {row.outcome}{reason}{measured}")
     return said
 
@@ -189,4 +189,4 @@ def _faithfulness(rows: Sequence[Row]) -> str:
     if not faithful:
         return ""
     whose = "every recipe" if len(faithful) == len(rows) else ", ".join(faithful)
-    return f" Published errors are turned back on in {whose}."
+    return f" Published errors are reproduced in {whose}."

@@ -1,4 +1,4 @@
-"""What is still good when a checkpoint is damaged: the end of the sentence that says so."""
+"""Alternatives to a damaged checkpoint, for the error message about it."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from trainable.loop.checkpoint import DamagedCheckpointError, load_model, source
 
 
 @contextmanager
-def naming_what_is_good() -> Iterator[None]:
-    """Within it, a damaged checkpoint is an error as `explained` has it.
+def naming_alternatives() -> Iterator[None]:
+    """Within the context, the error for a damaged checkpoint also names alternatives.
 
     Raises:
-        InputError: if a checkpoint that is read is damaged.
+        InputError: if a checkpoint is damaged.
     """
     try:
         yield
     except DamagedCheckpointError as error:
-        raise explained(error) from None
+        raise with_alternatives(error) from None
 
 
-def explained(error: DamagedCheckpointError) -> InputError:
-    """The error with where the same network, or the next best, is whole, as far as its experiment is there."""
+def with_alternatives(error: DamagedCheckpointError) -> InputError:
+    """The error with intact copies of the same network, or the next best one, if its experiment can be found."""
     found = _experiment_of(error.file.parent)
-    advice = _what_is_good(found, error.file.parent) if found else ""
+    advice = _alternatives(found, error.file.parent) if found else ""
     return InputError(f"The file '{error.file}' {error.problem}; {advice}.") if advice else error
 
 
 def _experiment_of(checkpoint: Path) -> Experiment | None:
-    """The experiment that a checkpoint lies in or, as its checksums say, was exported from; None if it is not there."""
+    """The experiment that contains a checkpoint, or from which it was exported; None if it cannot be found."""
     for above in checkpoint.absolute().parents:
         found = Experiment(storage=_shown(above.parent), name=above.name)
-        if found.spec_file.is_file() or found.given_file.is_file():
+        if found.spec_file.is_file() or found.fixed_file.is_file():
             return found
     if name := source_of(checkpoint).get("search"):
         found = Experiment(storage=DEFAULT_STORAGE, name=str(name))
@@ -48,20 +48,21 @@ def _experiment_of(checkpoint: Path) -> Experiment | None:
 
 
 def _shown(storage: Path) -> Path:
-    """As short as a person would write it from where the command runs."""
+    """A path relative to the working directory, if it is below it."""
     return storage.relative_to(Path.cwd()) if storage.is_relative_to(Path.cwd()) else storage
 
 
-def _what_is_good(experiment: Experiment, checkpoint: Path) -> str:
-    """A clause for each way to a whole network; '' where there is none."""
+def _alternatives(experiment: Experiment, checkpoint: Path) -> str:
+    """A clause for each way to get an intact network; '' if there is none."""
     trials = trial_records(open_study(experiment))
     number = _trial_of(experiment, checkpoint, trials)
     own = find_best(experiment, [trial for trial in trials if trial.number == number])
-    if experiment.given_file.is_file():
-        return f"the same network is whole at '{own.checkpoint}'" if own else ""
+    if experiment.fixed_file.is_file():
+        return f"'{own.checkpoint}' has an intact copy of the network" if own else ""
     ways = []
     if own is None and number is not None and _is_copy(experiment, number, trials):
-        ways.append(f"the same network is whole at '{experiment.storage / experiment.name / experiment.best.name}'")
+        copy = experiment.storage / experiment.name / experiment.best.name
+        ways.append(f"'{copy}' has an intact copy of the network")
     if number is None:
         again = shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage)
         ways.append(f"train the network again with {cited(again)}")
@@ -70,13 +71,13 @@ def _what_is_good(experiment: Experiment, checkpoint: Path) -> str:
         export = shell_command(
             "twinhead", "best", experiment.name, "--trial", best.trial.number, "--storage", experiment.storage
         )
-        which = "the same network, which is whole in trials/" if own else "the best trial whose checkpoint is whole"
+        which = "the intact copy in trials/" if own else "the best trial with an intact checkpoint"
         ways.append(f"export {which}, with {cited(export)}")
     return ", or ".join(ways)
 
 
 def _is_copy(experiment: Experiment, number: int, trials: list[TrialRecord]) -> bool:
-    """Whether best/ has the weights of a trial, whole."""
+    """Whether best/ has the weights of a trial and is intact."""
     try:
         load_model(experiment.best)
     except InputError:
@@ -85,13 +86,13 @@ def _is_copy(experiment: Experiment, number: int, trials: list[TrialRecord]) -> 
 
 
 def _trial_of(experiment: Experiment, checkpoint: Path, trials: list[TrialRecord]) -> int | None:
-    """Number of the trial whose weights a checkpoint has; None if it was retrained."""
+    """Number of the trial that a checkpoint is of; None if it was retrained."""
     number = source_of(checkpoint).get("trial")
     if isinstance(number, int):
         return number
     for trial in trials:
-        places = (record.checkpoint for record in trial.epochs if record.checkpoint)
-        if any((experiment.root / place).absolute() == checkpoint.absolute() for place in places):
+        paths = (record.checkpoint for record in trial.epochs if record.checkpoint)
+        if any((experiment.root / path).absolute() == checkpoint.absolute() for path in paths):
             return trial.number
     if checkpoint.absolute() == experiment.best.absolute() and experiment.summary_file.is_file():
         best = experiment.summary().get("best")

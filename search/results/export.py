@@ -1,4 +1,4 @@
-"""A checkpoint as it is handed to somebody else: weights, configuration, metrics and a model card, and nothing more."""
+"""Exported checkpoints: weights, configuration, metrics, images and a model card."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from trainable.loop.checkpoint import (
 from trainable.metrics.names import OBJECTIVE
 
 CARD = "README.md"
-SHOWN = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
-"""Metrics that a table shows; all of them are in metrics.json."""
+TABLE_METRICS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
+"""Metrics of the model card; metrics.json has all of them."""
 
 
-def hand_over(
+def export_checkpoint(
     checkpoint: Path,
     destination: Path,
     *,
@@ -39,18 +39,19 @@ def hand_over(
     pictures: Path | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> None:
-    """Copy a checkpoint to `destination`, with `metrics` and a card; it appears there whole, and replaces what was.
+    """Export a checkpoint with its metrics and a model card; atomically replaces an earlier export.
 
     Args:
         checkpoint: directory with weights and configuration.
-        destination: directory to make.
-        metrics: by part ('val', 'test') and, under 'baselines', what needs no network.
-        title: the card's heading.
-        pictures: a PNG file with predictions; the checkpoint's own when left out.
-        source: the `search` and the `trial` that it comes from, as JSON values.
+        destination: directory to create.
+        metrics: by split ('val', 'test'), and those of the baselines under 'baselines'.
+        title: heading of the card.
+        pictures: a PNG file with predictions; default: that of the checkpoint.
+        source: the `search` and the `trial` of the checkpoint, as JSON values.
 
     Raises:
-        InputError: if there is something else at the destination, it cannot be written, or the checkpoint is damaged.
+        InputError: if the destination has other files or cannot be written, or the checkpoint is damaged.
+        DiskError: for a fault of the disk.
     """
     verify(checkpoint)
     with _beside(destination) as beside:
@@ -65,42 +66,43 @@ def hand_over(
         seal(beside, source)
 
 
-def copy_out(checkpoint: Path, destination: Path) -> None:
-    """Copy what `hand_over` made to a directory of the user's.
+def copy_export(checkpoint: Path, destination: Path) -> None:
+    """Copy an export to another directory.
 
     Raises:
-        InputError: if there is something else at the destination, or it cannot be written.
+        InputError: if the destination has other files or cannot be written.
+        DiskError: for a fault of the disk.
     """
     with _beside(destination) as beside:
         shutil.copytree(checkpoint, beside, dirs_exist_ok=True)
 
 
 def refuse_other_files(destination: Path) -> Path:
-    """Refuse a destination that a hand-over must not replace, before the work begins that leads to one.
+    """Refuse a destination that an export must not replace, before any work is done.
 
     Returns:
-        The destination with its links followed.
+        The destination with symbolic links resolved.
 
     Raises:
-        InputError: if there is something else, it is the working directory, or its parent cannot be written to.
+        InputError: if it has other files, is the working directory, or cannot be written to.
     """
-    place = destination.resolve()
-    if place == Path.cwd():
-        raise InputError(f"The directory '{destination}' is where the command runs; give --out one within it.")
-    if place.exists() and not _is_ours(place):
-        raise InputError(f"There are other files at '{destination}'; give --out an empty or a new directory.")
-    if error := unwritable(place):
+    resolved = destination.resolve()
+    if resolved == Path.cwd():
+        raise InputError(f"The directory '{destination}' is the working directory; give --out a directory below it.")
+    if resolved.exists() and not _is_export(resolved):
+        raise InputError(f"There are other files in '{destination}'; give --out an empty or a new directory.")
+    if error := unwritable(resolved):
         raise _unwritable(destination, error)
-    return place
+    return resolved
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table: a row a metric of `SHOWN`, a column for each of `columns`; '–' where one has none."""
+    """A Markdown table: a row per metric of `TABLE_METRICS`, a column per entry of `columns`; '–' for no value."""
     rows = [
         f"| {name} | "
         + " | ".join(f"{values[name]:.4f}" if name in values else "–" for values in columns.values())
         + " |"
-        for name in SHOWN
+        for name in TABLE_METRICS
     ]
     return "\n".join((f"| metric | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *rows))
 
@@ -112,12 +114,12 @@ def baseline_metrics(baselines: Mapping[str, Mapping[str, float]]) -> dict[str, 
 
 
 def verdict(metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A sentence for each figure of a network that loses to its baseline."""
+    """A sentence for each metric of a network that is no better than its baseline."""
     baseline = baseline_metrics(baselines)
     names = {
-        OBJECTIVE: "on the whole it loses to what takes no network",
-        "mask_iou": "the mask loses to a threshold on the difference of the two pictures",
-        "depth_delta1": "the depth loses to the mean depth of the training pictures",
+        OBJECTIVE: "overall, the network is no better than the baselines",
+        "mask_iou": "the mask is no better than a threshold on the difference of the two images",
+        "depth_delta1": "the depth is no better than the mean depth of the training images",
     }
     return [
         f"{said}: {name} {metrics[name]:.4f} against {baseline[name]:.4f}"
@@ -127,7 +129,7 @@ def verdict(metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, f
 
 
 def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures: Path) -> str:
-    """What somebody must know who is given these weights, as Markdown."""
+    """The model card as Markdown: usage, metrics, origin and limits."""
     config, model, size = origin.config, origin.config.model, origin.config.data.image_size
     columns: dict[str, Mapping[str, float]] = {}
     if "baselines" in metrics:
@@ -135,61 +137,61 @@ def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures:
     for part, heading in (("val", "this network, validation"), ("test", "this network, test")):
         if part in metrics:
             columns[heading] = metrics[part]
-    shown = f"\n![Predictions on pictures it was not trained on]({PICTURES})\n" if pictures.is_file() else ""
+    shown = f"\n![Predictions on images it was not trained on]({PICTURES})\n" if pictures.is_file() else ""
     where = "test" if "test" in metrics else "validation"
     measured = "test" if "test" in metrics else "val"
     said = verdict(metrics[measured], metrics["baselines"]) if "baselines" in metrics else []
     notes = "".join(f"\nNote: {sentence}.\n" for sentence in said)
     return f"""# {title}
 
-A dual-head network: from a picture of a background and a picture of the same background with something in front of
-it, it predicts the mask of what stands there and the depth of the scene.
+A dual-head network. Its inputs are an image of a background and an image of the same background with a foreground. It
+predicts the mask of the foreground and the depth of the scene.
 {shown}
 ## Use
 
     twinhead predict . --bg bg.jpg --fg-bg fg_bg.jpg --out out/
 
-Pictures are resized to {size} × {size} pixels for the network, and its answers back to their size. The mask is a
-probability; depth is relative within the picture, and far is bright.
+Images are resized to {size} × {size} pixels for the network, and predictions are resized back. The mask is a
+probability. Depth is relative within an image; far is bright.
 
-## How good it is
+## Metrics
 
 {metrics_table(columns)}
 
-Without a network, the mask is a threshold on the difference of the two pictures, and the depth is the mean depth of the
-training pictures; both are measured on the {where} pictures. `mask_iou` is the mean over pictures, `depth_delta1` the
-share of pixels within a factor of 1.25, and `score` the mean of the two.
+Without a network, the mask is a threshold on the difference of the two images, and the depth is the mean depth of the
+training images; both are measured on the {where} images. `mask_iou` is the mean over images, `depth_delta1` the share
+of pixels within a factor of 1.25, and `score` the mean of the two.
 {notes}
 
-## How it was made
+## Training
 
 Family `{model.family}`, width {model.width}, {model.precision}; {origin.epoch} of {config.epochs} epochs on the data
 set with fingerprint `{origin.data_fingerprint}`. `{CONFIG}` has the whole configuration, `{METRICS}` every metric.
 
 ## Limits
 
-It knows scenes like those it was trained on, and nothing else; its depth has no unit. Look at its answers on pictures
-of your own before you rely on them.
+The network is valid only for scenes like those in its training data, and its depth has no unit. Check its predictions
+on your own images before you rely on them.
 """
 
 
 @contextmanager
 def _beside(destination: Path) -> Iterator[Path]:
-    """A directory to fill, which then takes the destination's place; what is not a hand-over is left alone."""
-    place = refuse_other_files(destination)
+    """A temporary directory that replaces the destination at the end, unless that has other files."""
+    resolved = refuse_other_files(destination)
     try:
-        with partial_directory(place) as beside:
+        with partial_directory(resolved) as beside:
             yield beside
-            replace_directory(beside, place)
+            replace_directory(beside, resolved)
     except (OSError, shutil.Error) as error:  # copying a tree has an error of its own
-        raise disk_error(error, place) or _unwritable(destination, error) from None
+        raise disk_error(error, resolved) or _unwritable(destination, error) from None
 
 
 def _unwritable(destination: Path, error: OSError | shutil.Error) -> InputError:
     return InputError(f"Nothing can be written to '{destination}' ({error}); give another directory.")
 
 
-def _is_ours(directory: Path) -> bool:
-    """Whether a directory holds nothing but what a hand-over writes."""
+def _is_export(directory: Path) -> bool:
+    """Whether a directory has no other files than those of an export."""
     names = {WEIGHTS, CONFIG, METRICS, PICTURES, CHECKSUMS, CARD}
     return directory.is_dir() and all(path.name in names for path in directory.iterdir())

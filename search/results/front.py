@@ -1,7 +1,7 @@
-"""The trade-offs that a search came to: the trials that no other one beats in every objective.
+"""The Pareto front of a search: the trials that no other trial dominates.
 
-A trial counts as the epoch whose checkpoint is kept, which is that of its best score: what the front names can be
-handed over.
+A trial is represented by the epoch whose checkpoint is kept, which is the one with its best score. So every trial on
+the front can be exported.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from data.errors import InputError
 from search.commands import cited
 from search.results.summary import find_best
-from search.spec.costs import SHOWN
-from search.spec.objectives import MILLISECONDS, Objective, known_before
+from search.spec.costs import COSTS
+from search.spec.objectives import MILLISECONDS, Objective, known_costs
 from search.strategy.pareto import non_dominated
 from search.study.experiment import Experiment
 from search.study.study import open_study
@@ -33,11 +33,11 @@ class Point:
     trial: TrialRecord
     epoch: EpochRecord
     values: dict[str, float]
-    """By the objective's name, without a sign; smaller is better where the objective has a '-'."""
+    """By the name of the objective, without its sign."""
     on_front: bool = False
 
     def as_plain(self) -> dict[str, Any]:
-        """As JSON holds it; the checkpoint lies below the experiment."""
+        """As JSON values; the path of the checkpoint is relative to the experiment."""
         return {
             "trial": self.trial.number,
             "recipe": self.trial.recipe or None,
@@ -50,11 +50,11 @@ class Point:
 
 
 def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) -> list[Point]:
-    """Every trial that has a network, those of the front among them; see `points_of`.
+    """All trials of a search that have a network, with those on the front marked; see `points_of`.
 
     Args:
         experiment: a search.
-        objectives: what to compare by; those of the search when left out.
+        objectives: default: those of the search.
 
     Raises:
         InputError: if there is no such search, none of its trials has a network, or an objective was not measured.
@@ -63,7 +63,7 @@ def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) ->
     points = points_of(experiment, trial_records(open_study(experiment)), objectives or spec.plan.objectives)
     if not points:
         raise InputError(
-            f"The search '{experiment.name}' has no trial with a network yet; go on with "
+            f"The search '{experiment.name}' has no trial with a network yet; continue with "
             f"{cited(experiment.resume_command)}."
         )
     return points
@@ -72,17 +72,15 @@ def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) ->
 def front_rows(
     experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The front as JSON holds it; see `points_of`."""
+    """The points on the front as JSON values; see `points_of`."""
     return [point.as_plain() for point in points_of(experiment, trials, objectives) if point.on_front]
 
 
 def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]) -> list[Point]:
-    """The trials whose checkpoint is there, the best by the first objective first.
-
-    One of whose objectives one is not finite is left out: it cannot be compared.
+    """The trials that have a checkpoint and finite objectives, the best by the first objective first.
 
     Args:
-        experiment: where they lie.
+        experiment: a search.
         trials: of the search.
         objectives: such as 'score' and '-macs'.
 
@@ -92,7 +90,7 @@ def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives:
     compared = [Objective.of(text) for text in objectives]
     points = []
     for trial in trials:
-        epoch = trial.best(experiment) if trial.config else None
+        epoch = trial.best_kept(experiment) if trial.config else None
         values = _values(experiment, trial, epoch, compared) if epoch is not None else {}
         if epoch is not None and all(map(math.isfinite, values.values())):
             points.append(Point(trial=trial, epoch=epoch, values=values))
@@ -106,7 +104,7 @@ def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives:
 
 
 def shown(value: float) -> str:
-    """A figure in four digits, with a letter for thousands and more."""
+    """A number with four significant digits, and k, M or G for thousands and more."""
     for unit, letter in UNITS:
         if abs(value) >= unit:
             return f"{value / unit:.4g} {letter}"
@@ -114,7 +112,7 @@ def shown(value: float) -> str:
 
 
 def _with_front(experiment: Experiment, points: list[Point], compared: Sequence[Objective]) -> list[Point]:
-    """The points with those marked that are on the front; one whose weights do not load is left out."""
+    """The points with those on the front marked; a point on the front whose checkpoint does not load is left out."""
     while points:
         oriented = np.array(
             [[objective.oriented(point.values[objective.name]) for objective in compared] for point in points]
@@ -131,14 +129,14 @@ def _with_front(experiment: Experiment, points: list[Point], compared: Sequence[
 def _values(
     experiment: Experiment, trial: TrialRecord, epoch: EpochRecord, compared: Sequence[Objective]
 ) -> dict[str, float]:
-    """Of each objective, in their order."""
-    known = known_before([str(objective) for objective in compared], trial.config)
+    """The value of each objective, by its name."""
+    known = known_costs([str(objective) for objective in compared], trial.config)
     values = {}
     for objective in compared:
         name = objective.name
         found = known.get(name, epoch.metrics.get(name))
         if found is None:
-            others = ", ".join(sorted({*epoch.metrics, *SHOWN}))
+            others = ", ".join(sorted({*epoch.metrics, *COSTS}))
             advice = (
                 "search with --set objectives='[score, -ms_per_picture]'" if name == MILLISECONDS else f"give {others}"
             )

@@ -1,4 +1,4 @@
-"""The chart of a front: every trial as a dot, those of the front joined as a stair; as SVG and as text."""
+"""The chart of a Pareto front as SVG and as text: trials as dots, the front joined as a staircase."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from html import escape
 
 from search.results.front import Point, shown
-from search.spec.costs import SHOWN
+from search.spec.costs import COSTS
 from search.spec.objectives import MILLISECONDS, Objective
 
 WIDTH, HEIGHT = 720, 440
-"""Of a panel, in pixels."""
+"""Size of a panel, in pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 78, 24, 56, 58
-"""What is around a panel's plot."""
+"""Margins of a panel, in pixels."""
 COLUMNS, ROWS = 64, 15
-"""Of the chart as text."""
-INK, SOFT, LINE, MARK, BACK = "#1c2430", "#5a6675", "#e3e8ee", "#1d5fa8", "#ffffff"
-LETTER = 7.5
-"""Width of a digit of a name, in pixels."""
-COST_NAMES = {**SHOWN, MILLISECONDS: "milliseconds per picture"}
+"""Size of the chart as text."""
+TEXT, MUTED, GRID, MARK, BACKGROUND = "#1c2430", "#5a6675", "#e3e8ee", "#1d5fa8", "#ffffff"
+DIGIT_WIDTH = 7.5
+"""Width of a digit of a label, in pixels."""
+COST_NAMES = {**COSTS, MILLISECONDS: "milliseconds per image"}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: where a value lies, 0 to 1."""
+    """An axis, which maps values to positions from 0 to 1; logarithmic for costs."""
 
     objective: Objective
     low: float
@@ -33,7 +33,7 @@ class Scale:
 
     @classmethod
     def of(cls, objective: Objective, points: Sequence[Point]) -> Scale:
-        """With room for all points; what a network costs is drawn by its logarithm."""
+        """An axis that holds all points, with a margin."""
         found = [cls._scaled(objective, point.values[objective.name]) for point in points]
         low, high = min(found), max(found)
         room = 0.06 * (high - low) or 0.05
@@ -43,16 +43,16 @@ class Scale:
     def _scaled(objective: Objective, value: float) -> float:
         return math.log10(value) if objective.name in COST_NAMES else value
 
-    def place(self, value: float) -> float:
-        """Where a value lies between the ends."""
+    def position(self, value: float) -> float:
+        """Position of a value, 0 to 1."""
         return (self._scaled(self.objective, value) - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Round values between the ends: 1, 2 and 5 times powers of ten, or multiples of one of these."""
+        """Values for ticks: 1, 2 and 5 times powers of ten, or multiples of one of these."""
         if self.objective.name in COST_NAMES:
             powers = range(math.floor(self.low), math.ceil(self.high) + 1)
             found = [step * 10.0**power for power in powers for step in (1, 2, 5)]
-            within = [value for value in found if 0 <= self.place(value) <= 1]
+            within = [value for value in found if 0 <= self.position(value) <= 1]
             if len(within) > 1:
                 return within if len(within) <= 7 else [value for value in within if f"{value:e}"[0] == "1"]
             return list(self.ends)
@@ -64,27 +64,27 @@ class Scale:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The values at 0 and 1."""
+        """The values at the positions 0 and 1."""
         return (10**self.low, 10**self.high) if self.objective.name in COST_NAMES else (self.low, self.high)
 
     @property
     def title(self) -> str:
-        """In words, with the direction that is wanted."""
+        """The name of the objective, and its better direction."""
         words = COST_NAMES.get(self.objective.name, self.objective.name.replace("_", " "))
         return f"{words} ({'smaller' if self.objective.sign < 0 else 'larger'} is better)"
 
 
 def as_svg(points: Sequence[Point], objectives: Sequence[str], title: str) -> str:
-    """A panel for each objective but the first, which is drawn upwards in all.
+    """Draw one panel for each objective after the first; the first is the vertical axis of all.
 
     Args:
         points: at least one.
         objectives: at least two, such as 'score' and '-macs'.
-        title: what they are the trials of.
+        title: of the chart.
     """
     first, *others = (Objective.of(text) for text in objectives)
     panels = [
-        f'<g transform="translate({number * WIDTH} 0)">{_panel(points, first, other, stair=len(others) == 1)}</g>'
+        f'<g transform="translate({number * WIDTH} 0)">{_panel(points, first, other, staircase=len(others) == 1)}</g>'
         for number, other in enumerate(others)
     ]
     width, on_front = WIDTH * len(others), sum(point.on_front for point in points)
@@ -92,14 +92,14 @@ def as_svg(points: Sequence[Point], objectives: Sequence[str], title: str) -> st
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
         f'font-family="system-ui, sans-serif" font-size="13" role="img" aria-label="{escape(title)}: {said}">'
-        f'<rect width="{width}" height="{HEIGHT}" fill="{BACK}"/>'
-        f'<text x="{LEFT}" y="26" font-size="16" font-weight="600" fill="{INK}">{escape(title)}</text>'
-        f'<text x="{LEFT}" y="44" fill="{SOFT}">{said}</text>{"".join(panels)}</svg>\n'
+        f'<rect width="{width}" height="{HEIGHT}" fill="{BACKGROUND}"/>'
+        f'<text x="{LEFT}" y="26" font-size="16" font-weight="600" fill="{TEXT}">{escape(title)}</text>'
+        f'<text x="{LEFT}" y="44" fill="{MUTED}">{said}</text>{"".join(panels)}</svg>\n'
     )
 
 
 def as_text(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
-    """The first two objectives as lines of letters: ● is on the front, · is not.
+    """Draw the first two objectives as lines of text: ● is on the front, · is not.
 
     Args:
         points: at least one.
@@ -108,17 +108,17 @@ def as_text(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
     first, other = (Objective.of(text) for text in objectives[:2])
     up, across = Scale.of(first, points), Scale.of(other, points)
     rows = [[" "] * COLUMNS for _ in range(ROWS)]
-    places = {
+    cells = {
         point.trial.number: (
-            round((1 - up.place(point.values[first.name])) * (ROWS - 1)),
-            round(across.place(point.values[other.name]) * (COLUMNS - 1)),
+            round((1 - up.position(point.values[first.name])) * (ROWS - 1)),
+            round(across.position(point.values[other.name]) * (COLUMNS - 1)),
         )
         for point in points
     }
     for is_front, mark in ((False, "·"), (True, "●")):
         for point in points:
             if point.on_front == is_front:
-                row, column = places[point.trial.number]
+                row, column = cells[point.trial.number]
                 rows[row][column] = mark
     low, high = (rounded(end) for end in across.ends)
     labels = dict(zip((ROWS - 1, 0), map(rounded, up.ends), strict=True))
@@ -130,27 +130,27 @@ def as_text(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
 
 
 def rounded(value: float) -> str:
-    """A value of an axis."""
+    """A value of an axis as text."""
     return shown(float(f"{value:.3g}"))
 
 
-def _panel(points: Sequence[Point], first: Objective, other: Objective, *, stair: bool) -> str:
+def _panel(points: Sequence[Point], first: Objective, other: Objective, *, staircase: bool) -> str:
     up, across = Scale.of(first, points), Scale.of(other, points)
 
-    def spot(point: Point) -> tuple[float, float]:
-        x = LEFT + across.place(point.values[other.name]) * (WIDTH - LEFT - RIGHT)
-        y = HEIGHT - BOTTOM - up.place(point.values[first.name]) * (HEIGHT - TOP - BOTTOM)
+    def position(point: Point) -> tuple[float, float]:
+        x = LEFT + across.position(point.values[other.name]) * (WIDTH - LEFT - RIGHT)
+        y = HEIGHT - BOTTOM - up.position(point.values[first.name]) * (HEIGHT - TOP - BOTTOM)
         return x, y
 
     marks = [*_axes(up, across)]
     front = [point for point in points if point.on_front]
-    if stair:
-        marks.append(_stair([spot(point) for point in front], better_left=other.sign < 0))
+    if staircase:
+        marks.append(_staircase([position(point) for point in front], better_left=other.sign < 0))
     for point in sorted(points, key=lambda point: point.on_front):
-        x, y = spot(point)
-        look = f'r="5.5" fill="{MARK}"' if point.on_front else f'r="3.5" fill="{SOFT}" fill-opacity="0.45"'
-        marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(_told(point))}</title></circle>')
-    marks += _names(front, [spot(point) for point in front], better_left=other.sign < 0)
+        x, y = position(point)
+        look = f'r="5.5" fill="{MARK}"' if point.on_front else f'r="3.5" fill="{MUTED}" fill-opacity="0.45"'
+        marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(_description(point))}</title></circle>')
+    marks += _labels(front, [position(point) for point in front], better_left=other.sign < 0)
     return "".join(marks)
 
 
@@ -158,50 +158,50 @@ def _axes(up: Scale, across: Scale) -> list[str]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     marks = []
     for value in up.ticks():
-        y = bottom - up.place(value) * (bottom - TOP)
-        marks.append(f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{LINE}"/>')
-        marks.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{SOFT}">{rounded(value)}</text>')
+        y = bottom - up.position(value) * (bottom - TOP)
+        marks.append(f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
+        marks.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{MUTED}">{rounded(value)}</text>')
     for value in across.ticks():
-        x = LEFT + across.place(value) * (right - LEFT)
-        marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}" stroke="{LINE}"/>')
-        marks.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle" fill="{SOFT}">{rounded(value)}</text>')
+        x = LEFT + across.position(value) * (right - LEFT)
+        marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}" stroke="{GRID}"/>')
+        marks.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle" fill="{MUTED}">{rounded(value)}</text>')
     middle = (TOP + bottom) / 2
     marks.append(
-        f'<text x="{(LEFT + right) / 2}" y="{bottom + 42}" text-anchor="middle" fill="{INK}">{across.title}</text>'
-        f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle" fill="{INK}">{up.title}</text>'
+        f'<text x="{(LEFT + right) / 2}" y="{bottom + 42}" text-anchor="middle" fill="{TEXT}">{across.title}</text>'
+        f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle" fill="{TEXT}">{up.title}</text>'
     )
     return marks
 
 
-def _stair(spots: Sequence[tuple[float, float]], *, better_left: bool) -> str:
-    """What is reached at every cost: from the cheapest point on the score stays what it was up to the next point."""
-    ordered = sorted(spots, reverse=not better_left)
+def _staircase(positions: Sequence[tuple[float, float]], *, better_left: bool) -> str:
+    """The best first objective for each cost, as a step function through the points of the front."""
+    ordered = sorted(positions, reverse=not better_left)
     end = WIDTH - RIGHT if better_left else LEFT
     path = f"M{ordered[0][0]:.1f} {HEIGHT - BOTTOM}V{ordered[0][1]:.1f}"
     path += "".join(f"H{x:.1f}V{y:.1f}" for x, y in ordered[1:])
     return f'<path d="{path}H{end}" fill="none" stroke="{MARK}" stroke-width="1.8"/>'
 
 
-def _names(front: Sequence[Point], spots: Sequence[tuple[float, float]], *, better_left: bool) -> list[str]:
-    """The number of each trial outside of the stair, or inside where there is no room; none where neither has any."""
+def _labels(front: Sequence[Point], positions: Sequence[tuple[float, float]], *, better_left: bool) -> list[str]:
+    """The number of each trial outside the staircase, else inside it; no number if there is no room."""
     outside, inside = ((-8, -8), (8, 18)) if better_left else ((8, -8), (-8, 18))
     marks: list[str] = []
-    taken = [(x, x, y) for x, y in spots]
-    for point, (x, y) in zip(front, spots, strict=True):
+    taken = [(x, x, y) for x, y in positions]
+    for point, (x, y) in zip(front, positions, strict=True):
         name = str(point.trial.number)
         for across, down in (outside, inside, (inside[0], -8)):
-            begin, end = sorted((x + across, x + across + math.copysign(LETTER * len(name), across)))
+            begin, end = sorted((x + across, x + across + math.copysign(DIGIT_WIDTH * len(name), across)))
             free = all(
                 end < left - 4 or right + 4 < begin or abs(y + down - 4 - other) > 11 for left, right, other in taken
             )
             if free and begin > LEFT and end < WIDTH:
                 taken.append((begin, end, y + down - 4))
-                marks.append(f'<text x="{begin:.1f}" y="{y + down:.1f}" fill="{INK}" font-size="12">{name}</text>')
+                marks.append(f'<text x="{begin:.1f}" y="{y + down:.1f}" fill="{TEXT}" font-size="12">{name}</text>')
                 break
     return marks
 
 
-def _told(point: Point) -> str:
+def _description(point: Point) -> str:
     name = f" ({point.trial.recipe})" if point.trial.recipe else ""
     figures = ", ".join(f"{key} {value:.4g}" for key, value in point.values.items())
     return f"trial {point.trial.number}{name}, epoch {point.epoch.epoch}: {figures}"

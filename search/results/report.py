@@ -1,7 +1,4 @@
-"""What a comparison came to, as a person reads it: on the screen, as Markdown, and as one HTML file to be sent around.
-
-`comparison.json` has it all; `search/recipes/compare.py` says what is in it.
-"""
+"""Reports of a comparison: a table for the terminal, Markdown, one self-contained HTML file, and JSON."""
 
 from __future__ import annotations
 
@@ -30,18 +27,18 @@ if TYPE_CHECKING:
 
 SCREEN_COLUMNS = ("score", "mask_iou", "depth_delta1")
 WIDE = 100
-"""Narrower screens show the figures alone, for half an interval says nothing."""
+"""Columns of a terminal that shows intervals and further columns."""
 
 
 def write_report(comparison: Comparison, directory: Path) -> dict[str, Path]:
-    """Write comparison.json, comparison.md and comparison.html; each appears whole.
+    """Write comparison.json, comparison.md and comparison.html, each atomically.
 
     Args:
         comparison: as `run_comparison` returns it.
-        directory: where the pictures lie that it names.
+        directory: the directory of the experiment, with the images of the rows.
 
     Returns:
-        The files, by their suffix without the dot.
+        The files by suffix, without the dot.
     """
     texts = {
         "json": json.dumps(comparison.as_plain(), indent=2) + "\n",
@@ -56,7 +53,7 @@ def write_report(comparison: Comparison, directory: Path) -> dict[str, Path]:
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
-    """The table on a terminal, best first."""
+    """Print the table, best first."""
     from rich.table import Table
     from rich.text import Text
 
@@ -85,7 +82,7 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """The comparison as Markdown: what was done, our metrics, the projects' own, what each recipe is."""
+    """The comparison as Markdown: summary, Twinhead's metrics, published metrics, and the recipes."""
     rows = comparison.sorted_rows
     parts = [f"# {_plain(comparison.name)}", _plain(summary_of(comparison))]
     parts.append("\n".join(f"- {_plain(note)}" for note in comparison.notes))
@@ -93,16 +90,16 @@ def as_markdown(comparison: Comparison) -> str:
     for group, columns in comparison.groups.items():
         heading = f"## {group}" if group == next(iter(comparison.groups)) else f"## The metric of {group}"
         parts += [heading, _metrics_table(comparison, rows, columns)]
-    parts += ["## What each recipe is", _recipes_table(rows)]
+    parts += ["## Recipes", _recipes_table(rows)]
     said = unfinished(rows)
     if said:
-        parts += ["## Not trained to the end", "\n".join(f"- {_plain(sentence)}" for sentence in said)]
+        parts += ["## Unfinished trainings", "\n".join(f"- {_plain(sentence)}" for sentence in said)]
     parts.append(_plain(provenance(comparison)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def cell(row: Row, key: str) -> str:
-    """A figure with its interval, as in '.612 (.580–.640)'."""
+    """A metric with its interval, such as '.612 (.580–.640)'."""
     found = row.figure(key)
     if found is None:
         return "–"
@@ -139,8 +136,7 @@ def _metrics_table(comparison: Comparison, rows: Sequence[Row], columns: Sequenc
 
 def _recipes_table(rows: Sequence[Row]) -> str:
     lines = [
-        "| recipe | family, width | parameters | multiply-adds | batch | how it is trained | epoch | seconds "
-        "| source |",
+        "| recipe | family, width | parameters | multiply-adds | batch | training | epoch | seconds | source |",
         "|---" * 9 + "|",
     ]
     lines += [
@@ -154,7 +150,7 @@ def _recipes_table(rows: Sequence[Row]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that is no Markdown: names and reasons come from files that users write."""
+    """Escape Markdown, since names and reasons come from files that users write."""
     for mark in "\\`*_[]<>|":
         text = text.replace(mark, f"\\{mark}")
     return text.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The HTML page of a comparison, from `templates/comparison.html.j2`: one file, with its images inside."""
+"""The HTML page of a comparison: `templates/comparison.html.j2` with embedded images."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from search.results.comparison import (
 WIDTH, LEFT, ROW, TOP = 860, 264, 30, 26
 """Of the chart, in pixels: its width, the column of names, the height of a row, the space above the first row."""
 MAX_NAME = 32
-"""Letters of a name that the chart shows; the tables show all."""
+"""Characters of a name in the chart."""
 
 
 def page(comparison: Comparison, directory: Path) -> str:
-    """The whole page.
+    """Render the page.
 
     Args:
         comparison: as `run_comparison` returns it.
-        directory: where the images lie that its rows name.
+        directory: the directory of the experiment, with the images of the rows.
     """
     environment = Environment(
         loader=PackageLoader("search.results"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -59,7 +59,7 @@ def _table(
     group: str,
     columns: Sequence[Column],
 ) -> dict[str, Any]:
-    """A table of metrics: those of all recipes come first, then the published metric of each project."""
+    """A table of the metrics of one group."""
     is_first = group == next(iter(comparison.groups))
     best = {column.key: comparison.best_value(column) for column in columns}
 
@@ -118,13 +118,13 @@ def _chart(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any] | None
 
 
 def _shortened(name: str) -> str:
-    """A name without its middle where it is too long: its end may say that it diverged."""
+    """A long name without its middle; its end can be an outcome such as '(diverged)'."""
     half = MAX_NAME // 2
     return name if len(name) <= MAX_NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _images(rows: Sequence[Row], directory: Path) -> Iterator[dict[str, Any]]:
-    """The grid of each recipe as Base64, with the size that its PNG header gives."""
+    """The grid of each recipe as Base64, with the size from its PNG header."""
     for row in rows:
         file = directory / row.pictures if row.pictures else None
         if file is not None and file.is_file():

@@ -1,10 +1,10 @@
-"""What came out of a search: the best trial by reported score, and the summary that says it all."""
+"""The results of a search: the best trial by reported score, and the summary."""
 
 from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,17 +18,18 @@ from search.spec.describe import describe
 from search.spec.spec import SearchSpec
 from search.spec.tree import at
 from search.study.experiment import Experiment
-from search.study.trials import EpochRecord, TrialRecord, trial_records
+from search.study.trials import EpochRecord, TrialRecord, best_epoch, trial_records
 from trainable.config import TrialConfig, build
 from trainable.metrics.names import CONSTRAINT, DIVERGED
 
-SHOWN_REASONS = 3
+MAX_REASONS = 3
+"""Reasons in one error message."""
 _VERSIONED = ("twinhead", "torch", "ray", "optuna", "albumentations", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The trial with the best reported score, at the epoch that reached it, with weights that load."""
+    """A trial at its best epoch, with a checkpoint that loads."""
 
     trial: TrialRecord
     epoch: EpochRecord
@@ -38,29 +39,34 @@ class Best:
 def find_best(
     experiment: Experiment, trials: Iterable[TrialRecord], *, say: Callable[[str], None] = lambda _: None
 ) -> Best | None:
-    """The best of `trials` whose checkpoint is whole and loads; None if there is none. What is passed over is said."""
+    """The best trial whose checkpoint loads; None if there is none.
+
+    Args:
+        experiment: the search of the trials.
+        trials: the candidates.
+        say: callback for a message about each skipped trial.
+    """
     for best in _candidates(experiment, trials):
         try:
             _load(best.checkpoint)
         except InputError as error:
-            say(f"trial {best.trial.number} is passed over: {error}")
+            say(f"trial {best.trial.number} is skipped: {error}")
         else:
             return best
     return None
 
 
 def find_best_recipe(experiment: Experiment, trials: Iterable[TrialRecord], max_epochs: int) -> Best | None:
-    """The best of the recipes that ran for all their epochs; None if none did."""
-    whole = [trial for trial in trials if trial.recipe and trial.epochs and trial.epochs[-1].epoch >= max_epochs]
-    return find_best(experiment, whole)
+    """The best recipe that ran for all epochs; None if there is none."""
+    return find_best(experiment, (trial for trial in trials if trial.recipe and trial.last_epoch >= max_epochs))
 
 
 def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best:
     """Trial `number` at its best epoch.
 
     Raises:
-        InputError: if there is no such trial, it has no checkpoint, or one that does not load: a
-            DamagedCheckpointError where that is why.
+        InputError: if there is no such trial, or it has no checkpoint that loads; DamagedCheckpointError for a damaged
+            one.
     """
     records = {trial.number: trial for trial in trial_records(study)}
     if number not in records:
@@ -78,17 +84,17 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
 
 
 def best_score(trials: Iterable[TrialRecord]) -> float | None:
-    """The best score that any epoch of `trials` reached; None before the first."""
-    trained = (trial for trial in trials if trial.outcome != CONSTRAINT)
-    return max((record.score for trial in trained for record in trial.epochs), default=None)
+    """The best score of any epoch of `trials`; None before the first report."""
+    best = best_epoch(record for trial in trials if trial.outcome != CONSTRAINT for record in trial.epochs)
+    return best.score if best else None
 
 
-def so_far(trials: Sequence[TrialRecord], total: int, max_epochs: int) -> str:
-    """What a search that is resumed has reached, in a line: its trials by outcome, the best score, what is unfinished.
+def progress_line(trials: Sequence[TrialRecord], total: int, max_epochs: int) -> str:
+    """The state of a resumed search in one line: trials by outcome, best score, unfinished trials.
 
     Args:
-        trials: those that were started.
-        total: how many the budget has.
+        trials: all started trials.
+        total: trials in the budget.
         max_epochs: of a trial.
     """
     counts = outcomes(trials, max_epochs)
@@ -97,7 +103,7 @@ def so_far(trials: Sequence[TrialRecord], total: int, max_epochs: int) -> str:
     line = f"{len(trials) - len(unfinished)} of {total} trials are done{f' ({done})' if done else ''}"
     best = best_score(trials)
     if best is not None:
-        number = next(trial.number for trial in trials if any(record.score == best for record in trial.epochs))
+        number = next(trial.number for trial in trials if trial.best_epoch and trial.best_epoch.score == best)
         line += f"; best score {best:.4f} of trial {number}"
     if unfinished:
         line += f"; unfinished: {', '.join(unfinished)}"
@@ -105,10 +111,10 @@ def so_far(trials: Sequence[TrialRecord], total: int, max_epochs: int) -> str:
 
 
 def why_no_result(trials: Sequence[TrialRecord]) -> str:
-    """Why none of `trials` has a network, and what to try: the end of a sentence, not each reason of a thousand."""
+    """The end of a sentence: the first few reasons why no trial has a network, and what to change."""
     diverged = [trial for trial in trials if trial.outcome == DIVERGED]
     others = list(dict.fromkeys(trial.reason for trial in trials if trial.reason and trial.outcome != DIVERGED))
-    said = [*others[:SHOWN_REASONS], *([f"{len(others) - SHOWN_REASONS} more"] if len(others) > SHOWN_REASONS else [])]
+    said = [*others[:MAX_REASONS], *([f"{len(others) - MAX_REASONS} more"] if len(others) > MAX_REASONS else [])]
     if not diverged:
         return f"{'; '.join(said) or 'none reported why'}; correct the spec"
     first = diverged[0]
@@ -127,20 +133,20 @@ def _span(values: Sequence[float]) -> str:
 
 
 def outcomes(trials: Iterable[TrialRecord], max_epochs: int) -> dict[str, int]:
-    """How many trials finished, were stopped, diverged, broke a constraint, failed, or were interrupted."""
+    """Number of trials by outcome: finished, stopped, diverged, constraint, failed, interrupted."""
     counts = Counter(outcome_of(trial, max_epochs) for trial in trials)
     return {name: counts[name] for name in ("finished", "stopped", "diverged", "constraint", "failed", "interrupted")}
 
 
 def outcome_of(trial: TrialRecord, max_epochs: int) -> str:
-    """How a trial of at most so many epochs ended: a key of what `outcomes` gives."""
+    """The outcome of a trial of at most `max_epochs` epochs: a key of `outcomes`."""
     if trial.state == TrialState.RUNNING:
         return "interrupted"
     if trial.state == TrialState.FAIL:
         return "failed"
     if trial.outcome in {"diverged", "constraint"}:
         return trial.outcome
-    return "finished" if trial.epochs and trial.epochs[-1].epoch >= max_epochs else "stopped"
+    return "finished" if trial.last_epoch >= max_epochs else "stopped"
 
 
 def summarise(
@@ -175,38 +181,37 @@ def summarise(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what decides the numbers."""
+    """Versions of Python and of the packages that affect results."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in _VERSIONED}
 
 
 def _best_summary(experiment: Experiment, best: Best) -> dict[str, Any]:
-    metrics: Mapping[str, float] = best.epoch.metrics
     return {
         "trial": best.trial.number,
         "recipe": best.trial.recipe or None,
         "epoch": best.epoch.epoch,
         "score": best.epoch.score,
         "config": best.trial.config_as_run,
-        "metrics": dict(metrics),
+        "metrics": dict(best.epoch.metrics),
         "checkpoint": experiment.relative(best.checkpoint),
     }
 
 
 def _candidates(experiment: Experiment, trials: Iterable[TrialRecord]) -> list[Best]:
-    """The best epoch with a checkpoint of each trial, the best trial first.
+    """The trials at their best epoch with a checkpoint, best first.
 
-    A trial whose configuration was lost with a damaged record of the study is left out.
+    Trials without a configuration, which a damaged journal can lose, are left out.
     """
     found = []
     for trial in trials:
-        epoch = trial.best(experiment)
+        epoch = trial.best_kept(experiment)
         if epoch is not None and epoch.checkpoint is not None and trial.config:
             found.append(Best(trial=trial, epoch=epoch, checkpoint=experiment.root / epoch.checkpoint))
     return sorted(found, key=lambda best: (-best.epoch.score, best.trial.number))
 
 
 def _load(checkpoint: Path) -> None:
-    """Raise what is wrong with a checkpoint."""
+    """Load a checkpoint for its errors."""
     from trainable.loop.checkpoint import load_model  # imports torch
 
     load_model(checkpoint)

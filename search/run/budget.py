@@ -62,7 +62,7 @@ class Budget(DriverOnly, tune.Callback):
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.max):
             record = TrialRecord.of(trial)
-            self._end(max((epoch.score for epoch in record.epochs), default=-math.inf), record.outcome)
+            self._end(record.best_epoch.score if record.best_epoch else -math.inf, record.outcome)
 
     @property
     def gpu_seconds(self) -> float:

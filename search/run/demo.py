@@ -39,7 +39,7 @@ def run_demo(storage: Path, screen: Screen) -> tuple[Experiment, dict[str, Any]]
     data = storage / "demo-scenes"
     if not _is_rendered(data):
         render_dataset(SCENES, data, screen)
-    spec = check_spec(SPEC, source="the demo", data_path=str(data)).anywhere()
+    spec = check_spec(SPEC, source="the demo", data_path=str(data)).with_absolute_path()
     experiment = Experiment(storage=storage, name=free_name(storage, "demo"))
     dataset = open_data(spec.data_path, screen)
     create_search(experiment, spec, dataset)

@@ -19,8 +19,8 @@ from data.dataset.dataset import Dataset
 from search.run.cluster import plan
 from search.run.prepare import OPTIMIZER_COPIES, data_config, split_counts
 from search.run.steps import steps_of_search
-from search.spec.checks import settled
-from search.spec.constraints import broken, widths_of
+from search.spec.checks import largest_values
+from search.spec.constraints import broken_limits, widths_of
 from search.spec.spec import SearchSpec
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import define_space, largest_trials
@@ -151,13 +151,15 @@ def _bounds(spec: SearchSpec) -> Iterator[TrialConfig]:
         family = values["model"]["family"]
         widths = widths_of(spec.space, family)
         trial = partial(_of_width, spec, family)
-        within = bisect.bisect_right(widths, 0, key=lambda width: bool(broken(trial(width), spec.plan.constraints)))
+        within = bisect.bisect_right(
+            widths, 0, key=lambda width: bool(broken_limits(trial(width), spec.plan.constraints))
+        )
         for width in (widths[0], widths[within - 1]) if within else ():
             yield build(TrialConfig, trial(width), source="the spec")
 
 
 def _of_width(spec: SearchSpec, family: str, width: int) -> dict[str, Any]:
-    return settled(spec.space, {"model.family": family, "model.width": width})
+    return largest_values(spec.space, {"model.family": family, "model.width": width})
 
 
 def _ends(configs: Sequence[TrialConfig]) -> list[TrialConfig]:

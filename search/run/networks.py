@@ -9,8 +9,8 @@ import torch
 
 from data.errors import InputError
 from search.commands import cited, shell_command
-from search.results.damaged import naming_what_is_good
-from search.results.export import copy_out, hand_over, refuse_other_files
+from search.results.damaged import naming_alternatives
+from search.results.export import copy_export, export_checkpoint, refuse_other_files
 from search.results.summary import find_trial
 from search.run.prepare import open_data
 from search.study.experiment import Experiment
@@ -42,13 +42,13 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> dict
                 f"The search '{experiment.name}' has no retrained network yet; {_how_to_retrain(experiment)}, or give "
                 "--trial for a trial's own weights."
             )
-        with naming_what_is_good():
+        with naming_alternatives():
             load_model(experiment.retrained)
-        copy_out(experiment.retrained, out)
+        copy_export(experiment.retrained, out)
         return {"what": f"the retrained network of '{experiment.name}'", "out": str(out)}
-    with naming_what_is_good():
+    with naming_alternatives():
         found = find_trial(experiment, open_study(experiment), trial)
-    hand_over(
+    export_checkpoint(
         found.checkpoint,
         out,
         metrics={"val": dict(found.epoch.metrics)},
@@ -66,7 +66,7 @@ def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen:
     Raises:
         InputError: if the checkpoint or the data set cannot be used, or the part has no samples.
     """
-    with naming_what_is_good():
+    with naming_alternatives():
         _, origin = load_model(checkpoint)
     if not (verified := verify(checkpoint, ())):
         screen.say(f"note: '{checkpoint}' was written by an earlier version without checksums, and was not verified")

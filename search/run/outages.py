@@ -105,7 +105,7 @@ class Outages:
 
     def _check(self) -> None:
         root = self._experiment.root
-        if not (self._experiment.spec_file.is_file() or self._experiment.given_file.is_file()):
+        if not (self._experiment.spec_file.is_file() or self._experiment.fixed_file.is_file()):
             raise EnvironmentFaultError(f"The storage '{root}' is gone; restore it.")
         with environment(f"The storage '{root}'"):
             _probe(root)

@@ -19,7 +19,7 @@ from data.errors import InputError
 from data.splits.splits import rows
 from data.splits.subset import subset
 from search.run.cluster import cluster, cluster_resources, has_one_node, plan
-from search.spec.checks import settled
+from search.spec.checks import largest_values
 from search.spec.sections import ResourcesConfig
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
@@ -58,12 +58,15 @@ def open_session(experiment: Experiment, dataset: Dataset, resources: ResourcesC
             changed, or the cluster has no room for a trial.
         UnfinishedError: if the study's database is lost within the context.
     """
-    from search.study.study import held_study, leaving_nothing  # imports sqlalchemy, which `open_data` does not need
+    from search.study.study import (  # imports sqlalchemy, which `open_data` does not need
+        held_study,
+        removing_if_unstarted,
+    )
 
     with (
         experiment.lock(),
         held_study(experiment) as study,
-        leaving_nothing(experiment, study),
+        removing_if_unstarted(experiment, study),
         cluster() as dashboard,
     ):
         _check_same_data(experiment, study, dataset)
@@ -95,7 +98,7 @@ def open_data(path: str, screen: Screen) -> Dataset:
 
 def data_config(spec: SearchSpec) -> DataConfig:
     """The data section of a spec. All trials share its image size and split, which are never searched."""
-    return build(DataConfig, settled(spec.space, {})["data"], source="the spec")
+    return build(DataConfig, largest_values(spec.space, {})["data"], source="the spec")
 
 
 def split_counts(dataset: Dataset, config: DataConfig, *, samples: int | None = None, seed: int = 0) -> dict[str, int]:

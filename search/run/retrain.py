@@ -19,7 +19,7 @@ from ray import tune
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
-from search.results.export import hand_over
+from search.results.export import export_checkpoint
 from search.results.summary import Best
 from search.run.failures import Failures
 from search.run.outages import Outages
@@ -104,9 +104,9 @@ def retrain_and_test(
     if checkpoint is None:
         raise InterruptedSearchError
     run.screen.say("measuring the retrained network, the best trial and the baselines on the test images")
-    grid = experiment.test_pictures
+    grid = experiment.test_grid
     measured = run.outages.outlast(lambda: _measure_on_test(best, recipe, checkpoint, job, grid))
-    hand_over(
+    export_checkpoint(
         checkpoint,
         experiment.retrained,
         metrics={"test": measured.retrained, "baselines": measured.baselines},
@@ -133,7 +133,7 @@ def retrain_and_test(
 
 def export_best(experiment: Experiment, best: Best, **on_test: Any) -> None:
     """Export the best trial's network with its validation metrics and those in `on_test`."""
-    hand_over(
+    export_checkpoint(
         best.checkpoint,
         experiment.best,
         metrics={"val": dict(best.epoch.metrics), **on_test},

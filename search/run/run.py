@@ -14,7 +14,15 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
 from search.results.front import front_rows
-from search.results.summary import Best, best_score, find_best, find_best_recipe, so_far, summarise, why_no_result
+from search.results.summary import (
+    Best,
+    best_score,
+    find_best,
+    find_best_recipe,
+    progress_line,
+    summarise,
+    why_no_result,
+)
 from search.run.budget import Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
 from search.run.outages import Outages, outage_limit
@@ -40,7 +48,7 @@ from search.spec.spec import SearchSpec
 from search.strategy.space import largest_trials
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
-from search.study.study import check_study, open_study, study_place
+from search.study.study import check_study, open_study, study_location
 from search.study.trials import TrialRecord, keep_best, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
@@ -214,7 +222,7 @@ def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> None:
     total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
     max_epochs, best = spec.plan.scheduler.max_epochs, best_score(earlier)
     if earlier:
-        screen.say(so_far(earlier, total, max_epochs))
+        screen.say(progress_line(earlier, total, max_epochs))
     with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
         progress = SearchProgress(screen, move, max_epochs=max_epochs, best=best)
         callbacks: list[tune.Callback] = [TensorBoard(experiment), progress, budget, MachineChange(screen, earlier)]
@@ -243,7 +251,7 @@ def _sum_up(
     summary = summarise(
         experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=run.dataset.info.fingerprint
     )
-    summary |= outside_of(study) | {"study": study_place(experiment), "ended_by": run.stopper.reason or "trials"}
+    summary |= outside_of(study) | {"study": study_location(experiment), "ended_by": run.stopper.reason or "trials"}
     summary["optimizer_steps"] = steps.as_plain()
     summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
     experiment.write_summary(summary)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from search.spec.checks import settled
+from search.spec.checks import largest_values
 from search.spec.domains import Domain, representatives
 from search.spec.spec import SearchSpec
 from search.spec.tree import at
@@ -81,7 +81,7 @@ def steps_of(config: TrialConfig, samples: int, workers: int = 1, *, setting: st
 
 def _trial(spec: SearchSpec, batch_size: int, steps_per_batch: int) -> TrialConfig:
     chosen = {"data.batch_size": batch_size, "optimizer.steps_per_batch": steps_per_batch}
-    values = settled(spec.space, chosen) | {"epochs": spec.plan.scheduler.max_epochs}
+    values = largest_values(spec.space, chosen) | {"epochs": spec.plan.scheduler.max_epochs}
     return build(TrialConfig, values, source="the spec")
 
 

@@ -1,1 +1,1 @@
-"""The YAML spec of a search: its sections, its search space, its checks and its template."""
+"""The YAML spec of a search: sections, search space, checks and template."""

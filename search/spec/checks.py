@@ -1,4 +1,4 @@
-"""What can be wrong with a whole spec: values that no trial accepts, and conditions that lead nowhere."""
+"""Checks of a whole spec: values that trials do not accept, and invalid `per` conditions."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from search.spec.domains import Choices, Domain, Per, Range, representatives
 from search.spec.tree import at, leaves, replace_leaf
 from trainable.config import ConfigError, ModelConfig, Problem, TrialConfig, build
 
-_ALIKE = {("data", "image_size"), ("data", "split_by"), ("data", "split")}
-"""What the metrics are taken on; were it searched, scores could not be compared."""
+_NOT_SEARCHABLE = {("data", "image_size"), ("data", "split_by"), ("data", "split")}
+"""Keys that must not be searched, since scores on different images cannot be compared."""
 
 
 def problems_of_values(space: Mapping[str, Any], source: str) -> Iterator[Problem]:
-    """Of single leaves: what no trial accepts, and what may not be searched.
+    """Problems of single leaves: values that trials do not accept, and keys that must not be searched.
 
     Args:
-        space: nested values and domains, of `TrialConfig`'s form and types.
-        source: where they came from, for the sentences.
+        space: nested values and domains, with the sections and types of `TrialConfig`.
+        source: their origin, for error messages.
     """
     default_of = dict(leaves(TrialConfig().model_dump()))
     for path, leaf in leaves(space):
         key = ".".join(path)
         cases = list(leaf.domains.values()) if isinstance(leaf, Per) else [leaf]
         if isinstance(default_of[path], bool | str) and any(isinstance(case, Range) for case in cases):
-            sentence = f"The value of '{key}' is a range, but must be a value or {{choices}}, for it is no number; "
+            sentence = f"The value of '{key}' is a range, but must be a value or {{choices}}, as it is not a number; "
             yield Problem(key=key, sentence=f"{sentence}correct it in {source}.")
-        elif isinstance(leaf, Domain) and path[:2] in _ALIKE:
-            sentence = f"The value of '{key}' is {leaf.as_plain()}, but must be a single value, for scores on other "
-            yield Problem(key=key, sentence=f"{sentence}pictures cannot be compared; correct it in {source}.")
+        elif isinstance(leaf, Domain) and path[:2] in _NOT_SEARCHABLE:
+            sentence = f"The value of '{key}' is {leaf.as_plain()}, but must be a single value, as scores on other "
+            yield Problem(key=key, sentence=f"{sentence}images cannot be compared; correct it in {source}.")
     seen = set()
     for values in _trials(space):
         for problem in _problems_of_trial(values, source):
@@ -39,23 +39,23 @@ def problems_of_values(space: Mapping[str, Any], source: str) -> Iterator[Proble
 
 
 def problems_of_conditions(space: Mapping[str, Any], source: str) -> Iterator[Problem]:
-    """Of leaves that decide on others: every `per` names a leaf of its own standing, with a domain for each value."""
+    """Problems of `per` leaves: the other leaf must be valid, and each of its values must have a domain."""
     nodes = {".".join(path): leaf for path, leaf in leaves(space)}
     for key, leaf in nodes.items():
         if not isinstance(leaf, Per):
             continue
-        if wanted := _wanted_of_per(key, leaf, nodes):
+        if wanted := _required_reference(key, leaf, nodes):
             sentence = f"The value of '{key}.per' is '{leaf.key}', but must be {wanted}; correct it in {source}."
             yield Problem(key=f"{key}.per", sentence=sentence)
         elif missing := _missing_cases(leaf, nodes):
             sentence = f"The value of '{key}' has no domain for {leaf.key}: {', '.join(missing)}; add it in {source}."
             yield Problem(key=key, sentence=sentence)
     left_out = {key: 0.0 for key, leaf in nodes.items() if _may_be_zero(leaf) and key.startswith("loss.")}
-    yield from _problems_of_trial(settled(space, left_out), source)
+    yield from _problems_of_trial(largest_values(space, left_out), source)
 
 
-def settled(space: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a trial of `space`: those `chosen` by dotted key, and the largest or last of every other domain."""
+def largest_values(space: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a trial: those `chosen` by dotted key, and the largest or last value of every other domain."""
     values = dict(space)
     for path, leaf in sorted(leaves(space), key=lambda item: isinstance(item[1], Per)):
         key = ".".join(path)
@@ -69,18 +69,18 @@ def settled(space: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, An
 
 
 def _trials(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A trial for every bound and choice of every domain, with the others at a value of theirs."""
-    yield settled(space, {})
+    """The values of one trial for every bound and choice of every domain."""
+    yield largest_values(space, {})
     nodes = {".".join(path): leaf for path, leaf in leaves(space)}
     for key, leaf in nodes.items():
         if isinstance(leaf, Per):
             decides = nodes.get(leaf.key)
             for case in representatives(decides) if isinstance(decides, Domain) else [decides]:
                 for value in representatives(_domain(leaf, case)):
-                    yield settled(space, {leaf.key: case, key: value})
+                    yield largest_values(space, {leaf.key: case, key: value})
         elif isinstance(leaf, Domain):
             for value in representatives(leaf):
-                yield settled(space, {key: value})
+                yield largest_values(space, {key: value})
 
 
 def _problems_of_trial(values: Mapping[str, Any], source: str) -> Iterator[Problem]:
@@ -99,8 +99,8 @@ def _problems_of_trial(values: Mapping[str, Any], source: str) -> Iterator[Probl
     yield from found
 
 
-def _wanted_of_per(key: str, leaf: Per, nodes: Mapping[str, Any]) -> str:
-    """What the other leaf of a condition must be; '' if it is that."""
+def _required_reference(key: str, leaf: Per, nodes: Mapping[str, Any]) -> str:
+    """What the key of a `per` must be; '' if it is valid."""
     if leaf.key not in nodes or isinstance(nodes[leaf.key], Per):
         return "the name of another leaf such as optimizer.name"
     if isinstance(nodes[leaf.key], Range) or _is_optional(leaf.key, key, nodes):
@@ -109,21 +109,21 @@ def _wanted_of_per(key: str, leaf: Per, nodes: Mapping[str, Any]) -> str:
 
 
 def _missing_cases(leaf: Per, nodes: Mapping[str, Any]) -> list[str]:
-    """Values of the other leaf for which there is no domain."""
+    """Values of the other leaf without a domain."""
     other = nodes[leaf.key]
     values = representatives(other) if isinstance(other, Domain) else [other]
     return [str(value) for value in values if str(value) not in leaf.domains]
 
 
 def _is_optional(key: str, seen_from: str, nodes: Mapping[str, Any]) -> bool:
-    """Whether a leaf is missing in some trials that have the other: it belongs to one of its section's names."""
+    """Whether some trials with the leaf `seen_from` lack the leaf `key`, because it belongs to one `name`."""
     section, *inner = key.split(".")
     part = [section, *inner[:1]]
     return len(inner) > 1 and f"{section}.name" in nodes and seen_from.split(".")[:2] != part
 
 
 def _may_be_zero(leaf: Any) -> bool:
-    """Whether 0 has a chance of its own in a domain."""
+    """Whether a domain contains 0 with a positive probability."""
     match leaf:
         case Range(low=low, high=high, or_zero=or_zero):
             return or_zero or low == high == 0
@@ -135,7 +135,7 @@ def _may_be_zero(leaf: Any) -> bool:
 
 
 def _domain(leaf: Per, case: Any) -> Range | Choices:
-    """The leaf's domain for a value of the other; its first one where `problems_of_conditions` has yet to complain."""
+    """The domain for a value of the other leaf; the first one if it is missing, which is reported elsewhere."""
     return leaf.domains.get(str(case), next(iter(leaf.domains.values())))
 
 

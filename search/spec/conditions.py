@@ -1,6 +1,6 @@
-"""Which leaves of a configuration have an effect: a policy's own under that policy, a loss's window with that loss.
+"""Conditions under which a leaf of a configuration has an effect, such as a loss's parameters with that loss.
 
-What has none is not searched: its parameter is absent, and no model learns from noise.
+A leaf without an effect is not searched: its parameter is absent, so that the surrogate is not fitted to noise.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ CONDITIONS: dict[str, Condition] = {
         for name in ("count", "area_low", "area_high", "ratio_low", "ratio_high", "fill", "bg_scale", "crosses_border")
     },
 }
-"""For a leaf, or all leaves of a section, what the rest of the configuration must be like for them to matter."""
+"""For a leaf, or all leaves of a section, the condition on the configuration under which they have an effect."""
 
 
-def exists(values: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    """Whether a leaf has a meaning in this trial: not if it belongs to another name than its section has."""
+def is_present(values: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether a leaf is present in a trial; not if its subsection is for another `name` than the section has."""
     section = values.get(path[0], {})
     return len(path) < 3 or "name" not in section or section["name"] == path[1]
 
 
-def matters(values: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    """Whether a leaf that has a meaning has an effect too, given the leaves that decide on it."""
+def has_effect(values: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether a leaf that is present has an effect, given the leaves that it depends on."""
     condition = condition_of(path)
     return condition is None or condition(values)
 
 
 def condition_of(path: tuple[str, ...]) -> Condition | None:
-    """The condition of a leaf or of a section that it is in; None if it always matters."""
+    """The condition of a leaf, or of a section that contains it; None if it always has an effect."""
     keys = (".".join(path[:length]) for length in range(2, len(path) + 1))
     return next((CONDITIONS[key] for key in keys if key in CONDITIONS), None)

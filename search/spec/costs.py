@@ -1,4 +1,4 @@
-"""The costs of a network that are known before it is trained: its parameters and multiply-adds."""
+"""Costs of a network that are known before it is trained: parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from trainable.models import Network
 
 
-SHOWN = {"parameters": "parameters", "macs": "multiply-adds"}
-"""In words, the limits that are known before."""
+COSTS = {"parameters": "parameters", "macs": "multiply-adds"}
+"""The costs by name, as named in messages."""
 
 
 def cost(name: str, values: Mapping[str, Any]) -> int:
-    """What a network has of `name`, a key of `SHOWN`; `values` are those of a `TrialConfig`, nested."""
+    """The cost `name`, a key of `COSTS`, of the network of a `TrialConfig` with the nested `values`."""
     model = {key: value for key, value in values["model"].items() if key in {"family", "width", "shared_decoder"}}
     config = build(ModelConfig, model, source="the spec")
     if name == "parameters":
@@ -28,7 +28,6 @@ def cost(name: str, values: Mapping[str, Any]) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _parameters(family: str, width: int, shared_decoder: bool) -> int:
-    """Of a network; dropout, normalisation and activations have none."""
     from trainable.models import parameter_count
 
     return parameter_count(_network(family, width, shared_decoder))
@@ -42,7 +41,7 @@ def _macs(family: str, width: int, shared_decoder: bool, image_size: int) -> int
 
 
 def _network(family: str, width: int, shared_decoder: bool) -> Network:
-    """Without memory for its weights."""
+    """A network on the meta device, without memory for its weights."""
     import torch
 
     from trainable.models import build_model

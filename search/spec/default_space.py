@@ -1,15 +1,15 @@
-"""What is searched unless a spec says otherwise: every published family, and what their authors chose differently."""
+"""The default search space: all published families, and the hyperparameters in which their authors differ."""
 
 from __future__ import annotations
 
 from typing import Any
 
 WEIGHT = {"low": 0.0, "high": 2.0}
-"""Of a head's first loss: linear, down to next to nothing."""
-FURTHER = {"low": 0.1, "high": 2.0, "log": True, "or_zero": True}
-"""Of a further loss, which half of the trials leave out; then its own parameters are not searched either."""
+"""Weight of a head's first loss."""
+OPTIONAL_WEIGHT = {"low": 0.1, "high": 2.0, "log": True, "or_zero": True}
+"""Weight of another loss, which is 0 in half of the trials; then its parameters are not searched either."""
 DROPOUT = {"low": 0.0, "high": 0.3}
-NONE = {"choices": [0.0]}
+NO_DROPOUT = {"choices": [0.0]}
 
 DEFAULT_SPACE: dict[str, Any] = {
     "data": {
@@ -46,21 +46,21 @@ DEFAULT_SPACE: dict[str, Any] = {
         },
         "dropout": {
             "per": "model.family",
-            "resunet": NONE,
-            "resunet-lite": NONE,
+            "resunet": NO_DROPOUT,
+            "resunet-lite": NO_DROPOUT,
             "pair": DROPOUT,
             "dmnet-cnn": DROPOUT,
             "dmnet-cnn-v1": DROPOUT,
             "dmnet-resnet": DROPOUT,
             "resnet-dual": DROPOUT,
-            "sepunet": NONE,
-            "debug": NONE,
+            "sepunet": NO_DROPOUT,
+            "debug": NO_DROPOUT,
         },
         "depth_activation": {"choices": ["linear", "sigmoid", "minmax"]},
     },
     "loss": {
-        "mask": {"bce": WEIGHT, "dice": FURTHER, "l1": FURTHER},
-        "depth": {"l1": WEIGHT, "ssim": FURTHER, "edge": FURTHER},
+        "mask": {"bce": WEIGHT, "dice": OPTIONAL_WEIGHT, "l1": OPTIONAL_WEIGHT},
+        "depth": {"l1": WEIGHT, "ssim": OPTIONAL_WEIGHT, "edge": OPTIONAL_WEIGHT},
         "ssim": {"window": {"choices": [3, 7, 11]}},
         "combine": {"choices": ["sum", "sqrt", "uncertainty"]},
     },
@@ -93,4 +93,4 @@ DEFAULT_SPACE: dict[str, Any] = {
         "cosine": {"floor": {"low": 0.0, "high": 0.1}},
     },
 }
-"""Nested as a spec is; a leaf that it leaves out is fixed at `TrialConfig`'s default."""
+"""Nested like a spec; other leaves are fixed at the default of `TrialConfig`."""

@@ -1,4 +1,4 @@
-"""The main choices of a configuration in words: its network, losses, optimizer and policy."""
+"""A short description of a configuration: its network, losses, optimizer and policy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def describe(config: TrialConfig) -> Description:
 
 
 def _losses(config: LossConfig) -> str:
-    """As in '2 bce mask, ssim depth'; 'sqrt:' goes before those whose square roots are added up."""
+    """The losses by head, such as '2 bce mask, ssim depth'; a prefix such as 'sqrt:' names how they are combined."""
     heads = []
     for head in ("mask", "depth"):
         weights = getattr(config, head).model_dump()

@@ -1,4 +1,4 @@
-"""Where in a spec's file that lies which an error is about: FILE:LINE:COLUMN, as editors and terminals read it."""
+"""Locations of the problems of a spec in its file: FILE:LINE:COLUMN, the format of editors and terminals."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from trainable.config.text import Place, YamlError, parse_yaml, places
 Places = Mapping[tuple[str, ...], tuple[Place, Place]]
 
 
-def placed(error: InputError, file: Path | None, *, given_elsewhere: Sequence[str] = ()) -> InputError:
-    """`error` with the place of each of its problems before the problem's sentence.
+def with_locations(error: InputError, file: Path | None, *, overridden: Sequence[str] = ()) -> InputError:
+    """Add the location of each problem to an error.
 
     Args:
-        error: what was said of a spec.
-        file: which the spec was read from; None if it was not read from one.
-        given_elsewhere: dotted keys that did not come from the file, whatever stands there.
+        error: from checking a spec.
+        file: of the spec; None if it was not read from a file.
+        overridden: dotted keys whose values did not come from the file.
 
     Returns:
-        An error of the same kind; as it is, where nothing is known of a place.
+        An error of the same kind; `error` itself if there are no locations.
     """
     if file is None or not file.is_file():
         return error
@@ -32,35 +32,35 @@ def placed(error: InputError, file: Path | None, *, given_elsewhere: Sequence[st
     if not isinstance(error, ConfigError):
         return error
     text = file.read_text(encoding="utf-8")
-    known, given = places(text), parse_yaml(text, f"the spec '{file}'")
+    known, spec = places(text), parse_yaml(text, f"the spec '{file}'")
     found = []
     for problem in error.problems:
-        elsewhere = any(_is_within(key, problem.key) or _is_within(problem.key, key) for key in given_elsewhere)
-        place = None if elsewhere else _place(problem, known, given)
+        elsewhere = any(_is_within(key, problem.key) or _is_within(problem.key, key) for key in overridden)
+        place = None if elsewhere else _place(problem, known, spec)
         found.append(replace(problem, file=str(file), place=place))
     return ConfigError(sorted(found, key=_order))
 
 
 def _order(problem: Problem) -> tuple[bool, int, int]:
-    """As they are met in the file; those from elsewhere come last."""
+    """Order by location in the file; problems without one come last."""
     place = problem.place
     return place is None, place.line if place else 0, place.column if place else 0
 
 
-def _place(problem: Problem, known: Places, given: object) -> Place | None:
-    """Of the offending value or key, or the nearest key above it that the file has; None if there is none."""
+def _place(problem: Problem, known: Places, spec: object) -> Place | None:
+    """The location of the offending value or key, or of the nearest section in the file that contains it."""
     path = tuple(problem.key.split("."))
     if path in known:
         key, value = known[path]
-        return key if problem.is_key else _within(problem, known, path, given) or value
+        return key if problem.is_key else _within(problem, known, path, spec) or value
     while path and path not in known:
         path = path[:-1]
     return known[path][0] if path else Place(line=1, column=1)
 
 
-def _within(problem: Problem, known: Places, path: tuple[str, ...], given: object) -> Place | None:
-    """Of the bound or choice that is wrong, where the key holds a domain."""
-    inside = at(given, problem.key) if isinstance(given, Mapping) else None
+def _within(problem: Problem, known: Places, path: tuple[str, ...], spec: object) -> Place | None:
+    """The location of the wrong bound or choice of a domain; None if the key has no domain."""
+    inside = at(spec, problem.key) if isinstance(spec, Mapping) else None
     if problem.value is None or not isinstance(inside, Mapping):
         return None
     for below, (_, value) in known.items():

@@ -1,7 +1,7 @@
-"""Objectives of a search: names of metrics or costs, with a '-' where smaller is better.
+"""Objectives of a search: names of metrics or costs, with a '-' if smaller is better.
 
-The first one decides about single trials. No objective depends on the weights of the losses, so that any two trials can
-be compared.
+The first objective decides on stopping, checkpoints and the best trial. No objective depends on the weights of the
+losses, so that any two trials can be compared.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.errors import InputError
-from search.spec.costs import SHOWN, cost
+from search.spec.costs import COSTS, cost
 from trainable.metrics.names import METRICS, OBJECTIVE
 
 MILLISECONDS = "ms_per_picture"
-"""The cost that trials measure only if it is an objective or a constraint."""
+"""A cost that trials measure only if it is an objective or a constraint."""
 MAX_OBJECTIVES = 3
 
 
@@ -24,9 +24,9 @@ class Objective:
     """An objective of a search."""
 
     name: str
-    """Of the metric or cost."""
+    """Name of the metric or cost."""
     sign: int
-    """1 if larger is better, -1 if smaller is."""
+    """1 if larger is better, -1 if smaller is better."""
 
     @classmethod
     def of(cls, text: str) -> Objective:
@@ -34,17 +34,17 @@ class Objective:
         return cls(text.removeprefix("-"), -1 if text.startswith("-") else 1)
 
     def __str__(self) -> str:
-        """As in a spec."""
+        """As written in a spec."""
         return self.name if self.sign > 0 else f"-{self.name}"
 
     def oriented(self, value: float) -> float:
-        """The value with the sign for which larger is better."""
+        """The value times the sign, so that larger is better."""
         return self.sign * value
 
 
 def known_objectives() -> dict[str, str]:
-    """Every possible objective by its name, as a spec writes it: with '-' where smaller is better."""
-    costs = (*SHOWN, MILLISECONDS)
+    """All objectives: the notation of a spec, such as '-macs', by name."""
+    costs = (*COSTS, MILLISECONDS)
     fewer = {name for name in (*METRICS, *costs) if name in costs or name.endswith(("_rmse", "_mae"))}
     return {name: f"-{name}" if name in fewer else name for name in (*METRICS, *costs)}
 
@@ -53,47 +53,48 @@ def check_objective(text: str) -> str:
     """Return `text` if it is an objective.
 
     Raises:
-        ValueError: if not; the message is what it must do, such as "be one of ...".
+        ValueError: if not, with a message that continues "must", such as "be one of ...".
     """
     known = known_objectives()
     objective = Objective.of(text)
     if objective.name not in known:
         raise ValueError(f"be one of {', '.join(known.values())}")
     if text != known[objective.name]:
-        raise ValueError(f"be '{known[objective.name]}', for {'larger' if objective.sign < 0 else 'smaller'} is better")
+        better = "larger" if objective.sign < 0 else "smaller"
+        raise ValueError(f"be '{known[objective.name]}', since {better} is better")
     return text
 
 
 def check_objectives(texts: Sequence[str]) -> None:
-    """Check that valid objectives are valid together.
+    """Check that valid objectives can be combined.
 
     Raises:
-        ValueError: if not; the message is what they must do.
+        ValueError: if not, with a message that continues "must".
     """
     if not 1 <= len(texts) <= MAX_OBJECTIVES:
         raise ValueError(f"hold 1 to {MAX_OBJECTIVES} objectives")
     if twice := [text for text in texts if texts.count(text) > 1]:
         raise ValueError(f"name '{twice[0]}' once")
     if texts[0] != OBJECTIVE:
-        raise ValueError(f"begin with '{OBJECTIVE}', by which trials are stopped, checkpoints kept and the best picked")
+        raise ValueError(f"begin with '{OBJECTIVE}', which decides on stopping, checkpoints and the best trial")
 
 
-def known_before(objectives: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
-    """The objectives that are known before a trial runs, by name.
+def known_costs(objectives: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
+    """The objectives that are costs known before a trial runs, by name.
 
     Args:
         objectives: such as 'score' and '-macs'.
-        values: of a `TrialConfig`, nested.
+        values: nested values of a `TrialConfig`.
     """
     names = [Objective.of(text).name for text in objectives]
-    return {name: float(cost(name, values)) for name in names if name in SHOWN}
+    return {name: float(cost(name, values)) for name in names if name in COSTS}
 
 
 def parse_objectives(text: str) -> list[str]:
-    """Objectives from a command line, such as 'score,-macs'.
+    """Parse the objectives of a command line, such as 'score,-macs'.
 
     Raises:
-        InputError: if one is not known, or they are not valid together.
+        InputError: if one is unknown, or they cannot be combined.
     """
     texts = [part.strip() for part in text.split(",")]
     wrong = text

@@ -1,4 +1,4 @@
-"""The sections of a spec that are never searched: how long, how many, on what, from where, and what comes after."""
+"""The sections of a spec that are never searched: scheduler, budget, resources, constraints, search, retraining."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search.spec.objectives import check_objective, check_objectives
 from trainable.config import Section
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What a search may be called: it is the name of a directory."""
+"""A valid name of a search, which is also the name of its directory."""
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -28,27 +28,27 @@ def _share_or_auto(value: Any) -> float | Literal["auto"]:
 def _count_or_auto(value: Any) -> int | Literal["auto"]:
     if value == "auto" or (type(value) is int and value >= 1):
         return value  # type: ignore[no-any-return]
-    raise ValueError("be 'auto' or a whole number of at least 1")
+    raise ValueError("be 'auto' or an integer of at least 1")
 
 
 class SchedulerConfig(Section):
     """How long trials run, and when the scheduler stops them.
 
-    On six tasks of a published surrogate (see `search.proposals`), of 52 epochs, a search of 10 and of 40 full
-    trainings was worth 829 and 4,031 random ones with a grace of 3 epochs and a factor of 3; with 3 and 4, 945 and
-    4,079; with 5 and 2, 341 and 5,165; with 1 and 3, 81 and 2,334; with 1 and 4, 55 and 1,509. One standard error is
-    about a third of each.
+    On six tasks of a published surrogate (see `tests/benchmarks/search_quality.py`), of 52 epochs, a search of 10 and
+    of 40 full trainings was worth 829 and 4,031 random ones with a grace of 3 epochs and a factor of 3; with 3 and 4,
+    945 and 4,079; with 5 and 2, 341 and 5,165; with 1 and 3, 81 and 2,334; with 1 and 4, 55 and 1,509. One standard
+    error is about a third of each.
     """
 
     max_epochs: Annotated[int, Field(ge=1)] = 9
-    """Epochs of a whole trial."""
+    """Epochs of a full trial."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
-    """No trial is stopped before it ran so many epochs; without a word, 3 or all of a shorter trial.
+    """No trial is stopped before this epoch; default: 3, or max_epochs if that is smaller.
 
-    After a single epoch, a policy that warms up looks worse than it will be.
+    After a single epoch, the score of a policy with warm-up is misleading.
     """
     reduction_factor: Annotated[float, Field(ge=1.5, allow_inf_nan=False)] = 3
-    """Of the trials that reach a rung, one in so many goes on; the next rung is so many times as far."""
+    """At each rung, one in this many trials continues; the epoch of the next rung is this many times as large."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,79 +74,79 @@ def rung_epochs(*, max_epochs: int, grace_epochs: int, reduction_factor: float) 
     """The epochs at which ASHA compares trials, and the last one."""
     reached = (grace_epochs * reduction_factor**number for number in itertools.count())
     before_the_end = itertools.takewhile(lambda epoch: epoch < max_epochs, reached)
-    # A rung between two epochs is compared at the later one.
+    # A rung between two epochs is rounded up.
     return sorted({*(math.ceil(epoch) for epoch in before_the_end), max_epochs})
 
 
 class BudgetConfig(Section):
-    """When the search ends, whichever comes first; trials that run then are stopped."""
+    """When the search ends: at the first of these limits. Running trials are then stopped."""
 
     trials: Annotated[int, Field(ge=1)] = 20
     hours: Limit | None = None
-    """Wall time of the search, without the retraining; no limit when left out."""
+    """Wall time of the search, without the retraining; default: no limit."""
     gpu_hours: Limit | None = None
-    """Of all trials together: the time of each times its GPUs; no limit when left out."""
+    """GPU time of all trials: the time of each times its GPUs; default: no limit."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """The search ends when so many trials in a row did not improve on the best; no limit when left out."""
+    """The search ends after this many consecutive trials without a new best score; default: no limit."""
 
 
 class ResourcesConfig(Section):
-    """What each trial may use."""
+    """Resources of each trial."""
 
     workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that share a trial; each of several has GPUs of its own, or none."""
+    """Processes of a trial. Each of several workers has its own GPUs, or none."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_share_or_auto)] = "auto"
-    """A fraction lets several trials of one worker share a GPU; 'auto' is one GPU a worker where there are any."""
+    """With a fraction, several trials of one worker share a GPU; 'auto' is one GPU per worker, if there are any."""
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = "auto"
-    """Trials at a time; 'auto' is as many as fit."""
+    """Number of concurrent trials; 'auto' is as many as fit."""
 
 
 class ConstraintsConfig(Section):
-    """What a network must keep to; no limits by default.
+    """Limits on the network; none by default.
 
-    Parameters and multiply-adds are known before a trial starts: one that breaks a limit is not trained.
+    Parameters and multiply-adds are known before a trial starts: a trial over a limit is not trained.
     """
 
     parameters: Limit | None = None
-    """Most parameters, such as 2e6."""
+    """Maximum number of parameters, such as 2e6."""
     macs: Limit | None = None
-    """Most multiply-adds of one pair of pictures at `data.image_size`, such as 1e9."""
+    """Maximum multiply-adds for one pair of images at `data.image_size`, such as 1e9."""
     ms_per_picture: Limit | None = None
-    """Most milliseconds for one pair of pictures, alone in its batch, on the device of the trial, which measures it
-    before it trains."""
+    """Maximum milliseconds for one pair of images with batch size 1, measured by each trial on its device before
+    training."""
 
 
 class SearchConfig(Section):
     """How configurations are proposed."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Of the proposals and of every trial's weights and order of samples."""
+    """Seed of the proposals, and of the weights and the order of samples of every trial."""
     start_from: list[str] = Field(default=["recipes"])
-    """Configurations to try first: 'recipes' are all that lie within the space, or name some of them; 'default' is that
-    of `TrialConfig`, moved into the space. Any other name is that of an earlier search in the same storage: its five
-    best trials, those that ran for the most epochs before the others, as far as they lie within the space."""
+    """First trials: 'recipes' for all recipes within the space, or names of recipes; 'default' for the default
+    configuration, clipped to the space. Any other name is an earlier search in the same storage: its five best trials
+    within the space, ordered by epochs, then by score."""
     study: str | None = None
-    """The database that Optuna's study lies in, such as postgresql+psycopg://USER@HOST/DATABASE; a journal in the
-    search's directory when left out. Give the password in $PGPASSWORD or ~/.pgpass, for a spec is read by many."""
+    """URL of a database for Optuna's study, such as postgresql+psycopg://USER@HOST/DATABASE; default: a journal in the
+    search's directory. Give the password in $PGPASSWORD or ~/.pgpass, not in the spec."""
 
     @field_validator("start_from")
     @classmethod
     def _are_names(cls, names: list[str]) -> list[str]:
         if wrong := [name for name in names if not NAME.fullmatch(name)]:
-            raise ValueError(f"hold 'recipes', 'default' or names of recipes or earlier searches, not '{wrong[0]}'")
+            raise ValueError(f"contain 'recipes', 'default', names of recipes or earlier searches, not '{wrong[0]}'")
         return names
 
 
 class RetrainConfig(Section):
-    """What happens to the best configuration."""
+    """Retraining of the best configuration."""
 
     enabled: bool = True
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """Epochs of the retraining; as many as a whole trial when left out."""
+    """Epochs of the retraining; default: those of a full trial."""
     cpus: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = "auto"
-    """CPUs of each worker of the retraining and of the evaluation after it. On a single machine without a GPU, 'auto'
-    is those of all concurrent trials, but no more than are measured to be fastest; elsewhere, those of a trial."""
+    """CPUs of each worker of the retraining and of the evaluation after it. On one machine without a GPU, 'auto' is the
+    CPUs of all concurrent trials, but at most the number measured as fastest; otherwise the CPUs of a trial."""
 
 
 class Plan(Section):
@@ -166,7 +166,7 @@ class Plan(Section):
     @field_validator("objectives", mode="before")
     @classmethod
     def _split(cls, objectives: Any) -> Any:
-        """'score,-macs' is taken for a list, as `twinhead front` takes it."""
+        """Accept 'score,-macs' as a list, like `twinhead front`."""
         return [part.strip() for part in objectives.split(",")] if isinstance(objectives, str) else objectives
 
     @field_validator("objectives")

@@ -1,9 +1,9 @@
-"""The YAML file a user writes: what to search, with how much, and on what.
+"""The spec of a search: a YAML file with the data set, the search space, the budget and the resources.
 
-Any leaf of the sections data, model, loss, optimizer and policy is a value, a range `{low, high, log}`, a list
-`{choices}`, or one of these for each value of another leaf, `{per: KEY, VALUE: …}`. With `or_zero: true`, a range also
-offers 0, and half of the trials take it. A policy's own keys are searched only in trials with that policy, those of a
-loss only where the loss has a weight. What a file leaves out is as `twinhead spec` prints it.
+A leaf of the sections data, model, loss, optimizer and policy is a value, a range `{low, high, log}`, a list
+`{choices}`, or one of these for each value of another leaf, `{per: KEY, VALUE: …}`. With `or_zero: true`, a range
+includes 0, with a probability of one half. The keys of a policy are searched only in trials with that policy, and those
+of a loss only if the loss has a weight. Keys that are left out have the values that `twinhead spec` prints.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from search.spec.checks import problems_of_conditions, problems_of_values
 from search.spec.constraints import problems_of_limits
 from search.spec.default_space import DEFAULT_SPACE
 from search.spec.domains import Domain, as_floats, parse_leaf
-from search.spec.locate import placed
+from search.spec.locate import with_locations
 from search.spec.sections import NAME, Plan
 from search.spec.study_url import problems_of_study
 from trainable.config import ConfigError, Problem, Section, TrialConfig, build
@@ -36,55 +36,55 @@ def _directory_name(name: str) -> str:
 
 
 class Subject(Section):
-    """What a search is called, and what it searches on."""
+    """The name of a search and its data."""
 
     name: Annotated[str, AfterValidator(_directory_name)] | None = None
-    """Of the search: its directory in the storage. The file's own when left out."""
+    """Name of the search and of its directory in the storage; default: the name of the file."""
     path: Annotated[str, Field(min_length=1)]
-    """The data set: a directory, or an address such as s3://bucket/prefix."""
+    """The data set: a directory, or a URL such as s3://bucket/prefix."""
     samples: Annotated[int, Field(ge=1)] | None = None
-    """How many training samples the trials see, whole backgrounds where the split is by background, as search.seed
-    picks them; all when left out. Validation is always whole, and the retraining sees everything."""
+    """Number of training samples for the trials, chosen by search.seed, in whole backgrounds if the split is by
+    background; default: all. Validation and retraining always use all samples."""
 
 
 DATA_KEYS = ("path", "samples")
-"""Keys of the section `data` that are no trial's own."""
+"""Keys of the section `data` that are not in `TrialConfig`."""
 PLAIN_KEYS = ("name", "objectives")
-"""Keys at the top that are no sections."""
+"""Top-level keys that are not sections."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
-    """A spec that was checked: every domain's bounds and choices are values that a trial accepts."""
+    """A checked spec: all bounds and choices are valid values of a trial."""
 
     subject: Subject
     space: Mapping[str, Any]
-    """Nested: sections of `TrialConfig` down to leaves, each a plain value or a `Domain`."""
+    """Nested sections of `TrialConfig`; each leaf is a plain value or a `Domain`."""
     plan: Plan
 
     @property
     def data_path(self) -> str:
-        """The data set."""
+        """Directory or URL of the data set."""
         return self.subject.path
 
-    def anywhere(self) -> SearchSpec:
-        """The same with an absolute path to the data, so that it means the same from every directory."""
+    def with_absolute_path(self) -> SearchSpec:
+        """A copy with an absolute path of the data set, which is valid in every working directory."""
         path = str(Location.parse(self.data_path).absolute())
         return replace(self, subject=self.subject.model_copy(update={"path": path}))
 
     def with_retraining(self, epochs: int | None = None, cpus: int | None = None) -> SearchSpec:
-        """The same with so many epochs and CPUs for the retraining, where they are given.
+        """A copy with other epochs and CPUs of the retraining; None keeps a value.
 
         Raises:
             ConfigError: if a number is not positive.
         """
         values = self.as_plain()
-        given = {key: value for key, value in (("epochs", epochs), ("cpus", cpus)) if value is not None}
-        values["retrain"] |= given
-        return check_spec(values, source=" or ".join(f"--{key}" for key in given) or "the spec")
+        changes = {key: value for key, value in (("epochs", epochs), ("cpus", cpus)) if value is not None}
+        values["retrain"] |= changes
+        return check_spec(values, source=" or ".join(f"--{key}" for key in changes) or "the spec")
 
     def as_plain(self) -> dict[str, Any]:
-        """The whole spec as YAML and JSON can hold it; `load_spec` reads it back as it is."""
+        """The spec as plain values for YAML and JSON, which `check_spec` accepts."""
         tree, subject = _plain(self.space), self.subject.model_dump()
         name = {"name": subject["name"]} if subject["name"] else {}
         own = {key: subject[key] for key in DATA_KEYS}
@@ -101,44 +101,44 @@ def load_spec(
     """Read and check a spec.
 
     Args:
-        path: a YAML file; None takes the defaults.
-        overrides: (dotted key, YAML text) pairs, which win over the file.
-        data_path: the data set, which wins over `data.path`.
-        name: of the search, which wins over `name`.
+        path: a YAML file; None for the defaults.
+        overrides: (dotted key, YAML text) pairs, which override the file.
+        data_path: the data set; overrides `data.path`.
+        name: of the search; overrides `name`.
 
     Raises:
-        InputError: for a file that cannot be read; a ConfigError for all keys and values that do not fit, each named
-            with where it came from. What stands in the file opens with FILE:LINE:COLUMN.
+        InputError: if the file cannot be read; ConfigError with all wrong keys and values. Problems in the file have
+            their location, FILE:LINE:COLUMN.
     """
     sources = [f"'{path}'"] if path else []
     source = " or ".join([*sources, "the command line"] if overrides else sources) or "the spec"
     try:
-        given = read_yaml(path, "spec") if path else {}
+        plain = read_yaml(path, "spec") if path else {}
         for key, text in overrides:
-            _insert(given, key, text)
-        return check_spec(given, source=source, data_path=data_path, name=name)
+            _insert(plain, key, text)
+        return check_spec(plain, source=source, data_path=data_path, name=name)
     except InputError as error:
-        raise placed(error, path, given_elsewhere=[key for key, _ in overrides]) from None
+        raise with_locations(error, path, overridden=[key for key, _ in overrides]) from None
 
 
 def check_spec(
-    given: Mapping[str, Any], *, source: str, data_path: str | None = None, name: str | None = None
+    plain: Mapping[str, Any], *, source: str, data_path: str | None = None, name: str | None = None
 ) -> SearchSpec:
-    """A spec from nested plain values.
+    """Check nested plain values, and convert them to a spec.
 
     Args:
-        given: as a YAML file holds them.
-        source: where they came from, for the errors.
-        data_path: the data set, which wins over `data.path`.
-        name: of the search, which wins over `name`.
+        plain: the values of a YAML file.
+        source: their origin, for error messages.
+        data_path: the data set; overrides `data.path`.
+        name: of the search; overrides `name`.
 
     Raises:
-        ConfigError: for the keys and values that do not fit, all that can be told at once.
+        ConfigError: with all wrong keys and values that can be found at once.
     """
     schema = TrialConfig().model_dump()
     tree = {section: values for section, values in schema.items() if isinstance(values, dict)}
     problems: list[Problem] = []
-    values = _sections(given, [*tree, *Plan.model_fields], source, problems)
+    values = _sections(plain, [*tree, *Plan.model_fields], source, problems)
     subject = _subject(values, source, data_path, name, problems)
     plan = Plan()
     try:
@@ -158,17 +158,17 @@ def check_spec(
     return SearchSpec(subject=subject, space=space, plan=plan)
 
 
-def _sections(given: Mapping[str, Any], known: Sequence[str], source: str, problems: list[Problem]) -> dict[str, Any]:
-    """The sections that there are, and the name; of the others, say so."""
+def _sections(plain: Mapping[str, Any], known: Sequence[str], source: str, problems: list[Problem]) -> dict[str, Any]:
+    """The known sections and plain keys; the others are added to `problems`."""
     values: dict[str, Any] = {}
-    for key, section in given.items():
+    for key, section in plain.items():
         if key in PLAIN_KEYS:
             values[key] = section
         elif key not in known:
             sentence = f"The section '{key}' is not known; use one of {', '.join(known)} in {source}."
             problems.append(Problem(key=str(key), sentence=sentence, is_key=True))
         elif not isinstance(section, Mapping):
-            sentence = f"The section '{key}' is {section!r}, but must hold keys; correct it in {source}."
+            sentence = f"The section '{key}' is {section!r}, but must have keys; correct it in {source}."
             problems.append(Problem(key=str(key), sentence=sentence))
         else:
             values[key] = copy.deepcopy(dict(section))
@@ -178,7 +178,7 @@ def _sections(given: Mapping[str, Any], known: Sequence[str], source: str, probl
 def _subject(
     values: dict[str, Any], source: str, data_path: str | None, name: str | None, problems: list[Problem]
 ) -> Subject | None:
-    """Take out of `values` what is no trial's own; None if something is wrong with it."""
+    """Remove the keys of `Subject` from `values`; None if they have problems."""
     data = values.get("data", {})
     own = {key: data.pop(key) for key in DATA_KEYS if key in data}
     own |= {"path": data_path} if data_path is not None else {}
@@ -205,14 +205,14 @@ def _subject(
 
 def _merge(
     tree: Mapping[str, Any],
-    given: Mapping[str, Any],
+    plain: Mapping[str, Any],
     prefix: tuple[str, ...],
     source: str,
     problems: list[Problem],
 ) -> dict[str, Any]:
-    """`tree` with the leaves that `given` names replaced; `tree` says which keys there are."""
+    """`tree` with its leaves replaced by those in `plain`; keys that are not in `tree` are problems."""
     merged = dict(tree)
-    for name, value in given.items():
+    for name, value in plain.items():
         key = ".".join((*prefix, str(name)))
         if name not in tree:
             known = ", ".join(str(known) for known in tree)
@@ -226,14 +226,14 @@ def _merge(
         elif isinstance(value, Mapping):
             merged[name] = _merge(tree[name], value, (*prefix, str(name)), source, problems)
         else:
-            wanted = f"must hold keys such as '{next(iter(tree[name]))}'"
+            wanted = f"must have keys such as '{next(iter(tree[name]))}'"
             sentence = f"The value of '{key}' is {value!r}, but {wanted}; correct it in {source}."
             problems.append(Problem(key=key, sentence=sentence))
     return merged
 
 
 def _typed(space: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`space` with whole numbers as floats where the field is one: a range of 0 to 1 means all between them."""
+    """`space` with integers converted to floats where the field is a float, so that {0, 1} is a continuous range."""
     typed: dict[str, Any] = {}
     for name, node in space.items():
         if isinstance(node, Mapping):
@@ -254,14 +254,14 @@ def _plain(space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _insert(values: dict[str, Any], key: str, text: str) -> None:
-    """Set the leaf at a dotted key, making the mappings on the way."""
+    """Set the leaf at a dotted key, and create missing mappings."""
     *sections, leaf = key.split(".")
     if not sections and leaf not in PLAIN_KEYS:
-        raise InputError(f"The key '{key}' of --set names no section; write --set SECTION.KEY=VALUE.")
+        raise InputError(f"The key '{key}' of --set has no section; write --set SECTION.KEY=VALUE.")
     node = values
     for section in sections:
         child = node.setdefault(section, {})
         if not isinstance(child, dict):
-            raise InputError(f"The key '{key}' of --set lies below a value; remove that from the spec.")
+            raise InputError(f"The key '{key}' of --set is below a plain value; remove that value from the spec.")
         node = child
     node[leaf] = parse_yaml(text, f"--set {key}")

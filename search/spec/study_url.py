@@ -1,4 +1,4 @@
-"""The URL of the database that a study may lie in: what it must be, and how it is shown."""
+"""Check the URL of a study's database, and mask its password."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _IN_MEMORY = frozenset({"", ":memory:"})
 
 
 def problems_of_study(url: str | None, source: str) -> Iterator[Problem]:
-    """What is wrong with the URL of a spec, as far as it can be told without the database; nothing where it is None."""
+    """Problems of the URL of a spec that can be found without a connection; none for None."""
     if url is None:
         return
     parsed = parse(url)
     if parsed is None:
         wanted = (
-            "must be the URL of a database, such as postgresql+psycopg://USER@HOST/DATABASE, with a password's special "
-            "characters percent-encoded"
+            "must be the URL of a database, such as postgresql+psycopg://USER@HOST/DATABASE, with special characters "
+            "of a password percent-encoded"
         )
     elif parsed.get_backend_name() == "sqlite" and (parsed.database or "") in _IN_MEMORY:
-        wanted = "must name a file, as in sqlite:////home/me/study.db, for what lies in memory is gone at the end"
+        wanted = "must name a file, as in sqlite:////home/me/study.db, since a database in memory is lost at the end"
     elif parsed.get_backend_name() == "sqlite" and not str(parsed.database).startswith("/"):
         wanted = "must name an absolute path, with four slashes, as in sqlite:////home/me/study.db"
     else:
@@ -36,13 +36,13 @@ def problems_of_study(url: str | None, source: str) -> Iterator[Problem]:
 
 
 def masked(url: str) -> str:
-    """`url` without its password, for everything that somebody reads."""
+    """`url` without its password, for output."""
     without = re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)
     return re.sub(r"(password=)[^&]*", r"\1***", without)
 
 
 def parse(url: str) -> URL | None:
-    """None if it is no URL of a database that can be used."""
+    """The parsed URL; None if it is not the URL of a usable database."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -51,6 +51,6 @@ def parse(url: str) -> URL | None:
         dialect = parsed.get_dialect()
     except (ArgumentError, ValueError):
         return None
-    except ImportError:  # of a driver's own dialect; it is named when it is opened
+    except ImportError:  # the driver is missing, which `open_database` reports
         return parsed
     return None if dialect.is_async or "@" in (parsed.host or "") else parsed

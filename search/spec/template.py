@@ -1,6 +1,6 @@
-"""A spec for people: the commented file that `twinhead spec` prints, and what a checked one comes to, in words.
+"""The commented spec that `twinhead spec` prints, and the summary of a checked one.
 
-The comments are the docstrings of the typed configuration; nothing is written down twice.
+The comments are the docstrings of the configuration classes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from search.spec.tree import at, leaves
 from trainable.config import Section, TrialConfig
 
 WIDTH = 100
-"""Columns of a comment."""
+"""Columns of a line with a comment."""
 
 
 def as_text(spec: SearchSpec) -> str:
-    """The whole of a spec as YAML, with a comment on every section and key that has something to be said of it."""
+    """The whole spec as YAML, with comments on its sections and keys."""
     values = {"name": spec.subject.name, **spec.as_plain()}
     purpose, _, forms = (spec_module.__doc__ or "").partition("\n\n")
     lines = [*_comment(purpose, ""), "#", *_comment(forms, "")]
@@ -45,7 +45,7 @@ def as_text(spec: SearchSpec) -> str:
 
 
 def describe(spec: SearchSpec) -> dict[str, Any]:
-    """What would be searched, as JSON values."""
+    """The summary of a spec as JSON values."""
     plan = spec.plan
     domains = {".".join(path): leaf.as_plain() for path, leaf in leaves(spec.space) if isinstance(leaf, Domain)}
     return {
@@ -59,9 +59,9 @@ def describe(spec: SearchSpec) -> dict[str, Any]:
         "objectives": plan.objectives,
         "searched": domains,
         "rungs": plan.scheduler.rungs,
-        "budget": _given(plan.budget),
+        "budget": _set_values(plan.budget),
         "resources": plan.resources.model_dump(),
-        "constraints": _given(plan.constraints),
+        "constraints": _set_values(plan.constraints),
         "start_from": plan.search.start_from,
         "study": masked(plan.search.study) if plan.search.study else None,
         "seed": plan.search.seed,
@@ -70,17 +70,17 @@ def describe(spec: SearchSpec) -> dict[str, Any]:
 
 
 def summary_lines(spec: SearchSpec) -> Iterator[str]:
-    """What would be searched, for a person."""
+    """The summary of a spec as lines of text."""
     found = describe(spec)
     data, rungs = found["data"], found["rungs"]
-    seen = f"{data['samples']} training samples" if data["samples"] else "all training samples"
-    yield f"data: {data['path']} at {data['image_size']} px, split by {data['split_by']}; trials see {seen}"
+    used = f"{data['samples']} training samples" if data["samples"] else "all training samples"
+    yield f"data: {data['path']} at {data['image_size']} px, split by {data['split_by']}; trials use {used}"
     yield f"objectives: {', '.join(found['objectives'])}"
     yield f"trials: up to {rungs[-1]} epochs each, compared after epoch {', '.join(str(epoch) for epoch in rungs)}"
-    yield f"budget, whichever comes first: {_listed(found['budget'])}"
+    yield f"budget, until the first limit: {_listed(found['budget'])}"
     yield f"each trial: {_listed(found['resources'])}"
     yield f"constraints: {_listed(found['constraints']) or 'none'}"
-    yield f"tried first: {', '.join(found['start_from']) or 'nothing in particular'}; seed {found['seed']}"
+    yield f"first trials: {', '.join(found['start_from']) or 'none'}; seed {found['seed']}"
     yield f"study: {found['study'] or 'a journal beside the spec'}"
     yield f"searched, {len(found['searched'])} keys:"
     for key, domain in found["searched"].items():
@@ -88,7 +88,7 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
 
 
 def _own_data(values: Mapping[str, Any]) -> Iterator[str]:
-    """Keys of `data` that are no trial's own."""
+    """The keys of `data` that are not in `TrialConfig`."""
     for key in DATA_KEYS:
         yield from _field(key, Subject.model_fields[key], values[key], "  ")
 
@@ -105,7 +105,7 @@ def _section(section: type[Section], values: Mapping[str, Any], indent: str) -> 
 
 
 def _field(name: str, field: FieldInfo, value: Any, indent: str) -> Iterator[str]:
-    """A leaf with what it may be; a domain for each value of another leaf takes a line each."""
+    """A leaf with its allowed values; a `per` has one line for each value of the other leaf."""
     yield from _comment(field.description or "", indent)
     wanted = _wanted(field)
     line = f"{indent}{name}:" if _is_per(value) else f"{indent}{name}: {_flow(value)}"
@@ -122,7 +122,7 @@ def _is_per(value: Any) -> bool:
 
 
 def _wanted(field: FieldInfo) -> str:
-    """What the type and the bounds of a field allow, in words; '' where its type says it all."""
+    """The names or bounds that a field allows, in words; '' if it has none."""
     if names := _names(field.annotation):
         return f"one of {', '.join(names)}"
     bounds = {type(bound): bound for bound in _bounds(field.annotation, field.metadata)}
@@ -142,7 +142,7 @@ def _wanted(field: FieldInfo) -> str:
 
 
 def _bounds(annotation: Any, metadata: list[Any]) -> list[Any]:
-    """Of a field, and of what it may be beside None; a field's own bounds lie within its `FieldInfo`."""
+    """The bounds of a field, also within a union and within a `FieldInfo`."""
     inner = [bound for one in metadata for bound in (one.metadata if isinstance(one, FieldInfo) else [one])]
     if get_origin(annotation) in (Union, types.UnionType):
         for part in get_args(annotation):
@@ -168,7 +168,7 @@ def _flow(value: Any) -> str:
     return str(text).removesuffix("...\n").strip()
 
 
-def _given(section: Section) -> dict[str, Any]:
+def _set_values(section: Section) -> dict[str, Any]:
     return {name: value for name, value in section.model_dump().items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Nested mappings and their leaves, which a dotted key names: the form of a spec, a space and a configuration."""
+"""Nested mappings with dotted keys: specs, search spaces and configurations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path, value) of everything that is no mapping, in order."""
+    """(path, value) pairs of all values that are not mappings, in order."""
     for name, node in tree.items():
         if isinstance(node, Mapping):
             yield from leaves(node, (*prefix, name))
@@ -16,13 +16,13 @@ def leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def replace_leaf(tree: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy in which the leaf at `path` is `value`."""
+    """A copy with the leaf at `path` replaced by `value`."""
     first, *rest = path
     return {**tree, first: replace_leaf(tree.get(first, {}), rest, value) if rest else value}
 
 
 def put_leaf(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set the leaf at `path` in `tree` itself, with the sections on the way."""
+    """Set the leaf at `path` in place, and create missing sections."""
     *sections, last = path
     for name in sections:
         tree = tree.setdefault(name, {})
@@ -30,7 +30,7 @@ def put_leaf(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def at(tree: Mapping[str, Any], key: str) -> Any:
-    """What lies at a dotted key; None where nothing does."""
+    """The value at a dotted key; None if there is none."""
     node: Any = tree
     for name in key.split("."):
         node = node.get(name) if isinstance(node, Mapping) else None

@@ -1,1 +1,1 @@
-"""What to try next and what to stop: searcher, surrogate, scheduler and the first trials."""
+"""Proposals and early stopping: searcher, surrogate, scheduler and the first trials."""

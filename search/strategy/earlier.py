@@ -1,4 +1,4 @@
-"""The best trials of an earlier search, as what another search may try first."""
+"""The best trials of an earlier search, as first trials of another one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from search.study.experiment import Experiment
+from search.study.experiment import Experiment, search_names
 from search.study.study import open_study
 from search.study.trials import TrialRecord, trial_records
 from trainable.config import ConfigError
 from trainable.metrics.names import TRAINED
 from trainable.recipes import RECIPES
 
-COUNT = 5
-"""Trials that are taken of each earlier search."""
-WORDS = ("recipes", "default")
-"""What `search.start_from` may hold that is no name."""
+MAX_TRIALS = 5
+"""Of each earlier search."""
+KEYWORDS = ("recipes", "default")
+"""Entries of `search.start_from` that are not names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,25 +30,24 @@ class EarlierTrial:
     name: str
     """SEARCH:NUMBER."""
     config: Mapping[str, Any]
-    """Values of its `TrialConfig`, as that version of Twinhead had them which ran it."""
+    """Values of its `TrialConfig`, in the version of Twinhead that ran it."""
 
 
 def is_earlier(name: str) -> bool:
-    """Whether `name`, of `search.start_from`, is that of a search, and not of a recipe."""
-    return name not in (*WORDS, *RECIPES)
+    """Whether an entry of `search.start_from` is the name of a search."""
+    return name not in (*KEYWORDS, *RECIPES)
 
 
 def best_trials(storage: Path, name: str, key: str = "search.start_from") -> list[EarlierTrial]:
-    """The best trials of a search, each with another configuration.
+    """The best trials of a search, each with a different configuration.
 
-    Those that ran for the most epochs come before the others, for scores after different epochs cannot be compared,
-    and ASHA lets run on what is good; among those that ran for as many, the best score decides. What failed, diverged
-    or broke a constraint is no start.
+    Trials are ordered by their number of epochs, then by their best score: scores after different numbers of epochs
+    cannot be compared, and ASHA continues the good trials. Failed, diverged and excluded trials are left out.
 
     Args:
-        storage: where the search lies.
+        storage: directory of the search's directory.
         name: of the search.
-        key: of the spec, which holds the name, for the errors.
+        key: of the spec that holds the name, for error messages.
 
     Raises:
         ConfigError: if there is no such search, or it has no such trial.
@@ -56,34 +55,34 @@ def best_trials(storage: Path, name: str, key: str = "search.start_from") -> lis
     """
     experiment = Experiment(storage=storage, name=name)
     if not experiment.spec_file.is_file():
-        there = sorted(path.parent.name for path in storage.glob(f"*/{experiment.spec_file.name}"))
-        searches = f"there are {', '.join(there)}" if there else "there is no search yet"
+        names = search_names(storage)
+        searches = f"which has {', '.join(names)}" if names else "which has no searches"
         sentence = (
-            f"The value of 'search.start_from' holds '{name}', but there is no such recipe and no such search in "
-            f"'{storage}', where {searches}; correct it in the spec."
+            f"The value of 'search.start_from' contains '{name}', but there is no such recipe and no such search in "
+            f"'{storage}', {searches}; correct it in the spec."
         )
         raise ConfigError.about(key, sentence)
-    best = list(_distinct(sorted(filter(_is_start, trial_records(open_study(experiment))), key=_rank)))[:COUNT]
+    best = list(_distinct(sorted(filter(_is_start, trial_records(open_study(experiment))), key=_rank)))[:MAX_TRIALS]
     if not best:
         sentence = (
-            f"The value of 'search.start_from' holds '{name}', but that search has no trial with a score yet; wait for "
-            "it, or remove it from the spec."
+            f"The value of 'search.start_from' contains '{name}', but that search has no trial with a score yet; wait "
+            "for it, or remove it from the spec."
         )
         raise ConfigError.about(key, sentence)
     return [EarlierTrial(name=f"{name}:{trial.number}", config=trial.config) for trial in best]
 
 
 def _is_start(trial: TrialRecord) -> bool:
-    known = bool(trial.config)  # it may be lost with a damaged record
+    known = bool(trial.config)  # a damaged journal can lose it
     return known and trial.state != TrialState.FAIL and trial.outcome == TRAINED and math.isfinite(_score(trial))
 
 
 def _rank(trial: TrialRecord) -> tuple[int, float, int]:
-    return -trial.epochs[-1].epoch, -_score(trial), trial.number
+    return -trial.last_epoch, -_score(trial), trial.number
 
 
 def _score(trial: TrialRecord) -> float:
-    return max((record.score for record in trial.epochs), default=math.nan)
+    return trial.best_epoch.score if trial.best_epoch else math.nan
 
 
 def _distinct(trials: list[TrialRecord]) -> Iterator[TrialRecord]:

@@ -1,4 +1,4 @@
-"""A spec's space as Optuna takes it: a define-by-run function whose conditions follow from the spec's shape."""
+"""The search space as a define-by-run function for Optuna; its conditions follow from the structure of the spec."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.spec.checks import settled
-from search.spec.conditions import Condition, condition_of, exists
+from search.spec.checks import largest_values
+from search.spec.conditions import Condition, condition_of, is_present
 from search.spec.constraints import violations
 from search.spec.domains import Choices, Domain, Per, Range
-from search.spec.objectives import known_before
+from search.spec.objectives import known_costs
 from search.spec.sections import Plan
 from search.spec.spec import SearchSpec
 from search.spec.tree import at, leaves, put_leaf
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 Space = Callable[["optuna.Trial"], dict[str, Any]]
 
 FIXED = "fixed"
-"""Attribute of a study's trial: values by dotted key that it has in place of what the space fixes."""
+"""Attribute of a trial: values by dotted key that replace those that the space fixes."""
 
 
 def define_space(spec: SearchSpec) -> Space:
-    """The function that draws a trial's configuration.
+    """The function that samples the configuration of a trial.
 
-    It gives the nested values of a `TrialConfig`. A part of a section that is named like a choice of the section's
-    `name`, as `policy.step` is, exists only in trials that drew that name; what `CONDITIONS` names is drawn only where
-    it has an effect. Limits that are known to be broken before the trial starts are told to the trial, and so are
-    objectives that are known by then: their logarithm, for half the multiply-adds are worth as much at every size.
+    It returns the nested values of a `TrialConfig`. A subsection with the name of a choice of the section's `name`,
+    such as `policy.step`, is present only in trials with that choice; a leaf in `CONDITIONS` is sampled only if it has
+    an effect. The function also stores the excess over limits that are known before the trial starts, and the
+    logarithm of objectives that are known by then, since half the multiply-adds are worth as much at every size.
     """
     plan = spec.plan
-    decisive = deciding(spec)
-    # What others depend on is drawn before them: names first, then plain leaves, then those given per value.
+    decisive = per_keys(spec)
+    # Leaves that others depend on come first: names, then plain leaves, then those with a domain per value.
     ordered = sorted(leaves(spec.space), key=lambda item: _rank(item, decisive))
-    steps = [_Step.of(path, leaf, decisive) for path, leaf in ordered]  # a proposal draws dozens of configurations
+    steps = [_Step.of(path, leaf, decisive) for path, leaf in ordered]  # once: a proposal samples dozens of times
 
     def space(trial: optuna.Trial) -> dict[str, Any]:
         drawn: dict[str, Any] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
         for step in steps:
-            if exists(drawn, step.path) and (step.condition is None or step.condition(drawn)):
+            if is_present(drawn, step.path) and (step.condition is None or step.condition(drawn)):
                 put_leaf(drawn, step.path, step.value if step.draw is None else step.draw(trial, drawn))
         for key, value in trial.user_attrs.get(FIXED, {}).items():
             put_leaf(drawn, key.split("."), value)
-        _tell(trial, drawn, plan)
+        _store_costs(trial, drawn, plan)
         return drawn
 
     return space
@@ -57,15 +57,15 @@ def define_space(spec: SearchSpec) -> Space:
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """A leaf of the space, and all that is known of it before a configuration is drawn."""
+    """A leaf of the space, prepared for sampling."""
 
     path: tuple[str, ...]
     value: Any
-    """What a leaf has that is not searched."""
+    """The value of a leaf that is not searched."""
     condition: Condition | None
-    """What the rest must be like for it to be drawn; None if it always is, or is not searched."""
+    """Whether to sample the leaf, given the values before it; None for always, or if it is not searched."""
     draw: Callable[[optuna.Trial, Mapping[str, Any]], Any] | None
-    """Asks the trial for a value, given what was drawn before; None if it is not searched."""
+    """Samples a value, given the values before it; None if the leaf is not searched."""
 
     @classmethod
     def of(cls, path: tuple[str, ...], leaf: Any, decisive: set[str]) -> _Step:
@@ -87,20 +87,20 @@ def _draw_per(key: str, leaf: Per, trial: optuna.Trial, drawn: Mapping[str, Any]
     return leaf.for_value(case).suggest(trial, parameter(key, leaf, case))
 
 
-def deciding(spec: SearchSpec) -> set[str]:
-    """Dotted keys of the leaves that a `per` names; they are drawn whether they have an effect or not."""
+def per_keys(spec: SearchSpec) -> set[str]:
+    """Dotted keys that a `per` refers to; these leaves are sampled even without an effect."""
     return {leaf.key for _, leaf in leaves(spec.space) if isinstance(leaf, Per)}
 
 
 def parameter(key: str, leaf: Domain, case: Any) -> str:
-    """Name of a leaf's parameter in Optuna; `case` is the value of the other leaf that a `Per` depends on."""
+    """Name of a leaf's parameter in Optuna; `case` is the value of the leaf that a `Per` refers to."""
     return f"{key}@{case}" if isinstance(leaf, Per) else key
 
 
 def default_parameters(spec: SearchSpec) -> dict[str, Any]:
-    """Optuna's parameters of the default `TrialConfig`, neighbours to the nearest bound of the space's ranges.
+    """Optuna's parameters of the default `TrialConfig`, clipped to the ranges of the space.
 
-    A choice that the space does not offer is left to be drawn.
+    Parameters whose choices do not include the default are left out, so that the searcher samples them.
     """
     defaults = TrialConfig().model_dump()
     parameters: dict[str, Any] = {}
@@ -118,18 +118,18 @@ def default_parameters(spec: SearchSpec) -> dict[str, Any]:
 
 
 def largest_trials(spec: SearchSpec) -> Iterator[dict[str, Any]]:
-    """For each family of the space, a `TrialConfig`'s values with every range and list of numbers at its largest."""
+    """For each family of the space, the values of a `TrialConfig` with the largest value of every numeric domain."""
     family = at(spec.space, "model.family")
     for name in family.values if isinstance(family, Choices) else (family,):
-        yield settled(spec.space, {"model.family": name})
+        yield largest_values(spec.space, {"model.family": name})
 
 
-def _tell(trial: optuna.Trial, values: Mapping[str, Any], plan: Plan) -> None:
-    """Tell a trial what is known of its limits and objectives; one that is gone on with was told before."""
+def _store_costs(trial: optuna.Trial, values: Mapping[str, Any], plan: Plan) -> None:
+    """Store the known constraints and objectives in a trial, unless a resumed trial has them already."""
     for name, excess in violations(values, plan.constraints).items():
         if name not in trial.constraints:
             trial.set_constraint(name, excess)
-    known = {name: math.log(value) for name, value in known_before(plan.objectives, values).items()}
+    known = {name: math.log(value) for name, value in known_costs(plan.objectives, values).items()}
     if known and KNOWN not in trial.user_attrs:
         trial.set_user_attr(KNOWN, known)
 

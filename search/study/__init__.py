@@ -1,1 +1,1 @@
-"""An experiment on disk: its paths, its Optuna study, and the records of its trials."""
+"""Experiments on disk: paths, Optuna study, and records of trials."""

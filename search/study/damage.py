@@ -1,8 +1,8 @@
-"""What of a damaged journal can be used: which records are whole, and which still mean the trials they meant.
+"""Recovery of a damaged journal: which records are intact, and which still refer to the right trial.
 
-Optuna numbers trials in the order of the records that create them. A record that is lost is left out, unless it created
-a trial: then all later numbers would shift, and another trial stands in its place. Where it is not certain whether it
-did, nothing after it is used.
+Optuna numbers trials in the order of the records that create them. A lost record is left out. If it created a trial, a
+failed trial replaces it, because all later numbers would shift otherwise. If it is uncertain whether it created one,
+all later records are discarded.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ _KEYS = {
     JournalOperation.SET_TRIAL_SYSTEM_ATTR: ("trial_id", "system_attr"),
     JournalOperation.DISCARD_TRIALS: (),
 }
-"""What Optuna reads of a record, beside 'op_code' and 'worker_id'."""
+"""Keys that Optuna reads in a record of each kind, besides 'op_code' and 'worker_id'."""
 _BEGIN = b'{"op_code":'
 _OPERATION = re.compile(rb'"op_code":\s*(\d+)')
-LOST = "its record in the journal was damaged"
+LOST_REASON = "its record in the journal was damaged"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """The content of a journal; `lines` is empty and `torn` too if nothing is wrong with it."""
+    """The content of a journal; `lines` and `torn` are empty if it is intact."""
 
     records: list[Record] = field(default_factory=list)
-    """Those that can be used, and failed trials in the place of those that are lost, in order."""
+    """The usable records in order, with failed trials in place of lost ones."""
     lines: tuple[int, ...] = ()
-    """Numbers of the damaged lines, from 1, without those at the end."""
+    """Numbers of the damaged lines, from 1, except those at the end."""
     after: int = 0
-    """Whole records that cannot be used, for what they belong to is not certain."""
+    """Number of intact records that are discarded because their trials are uncertain."""
     torn: bytes = b""
-    """The end of the file from the first byte that belongs to no whole record."""
+    """The incomplete end of the file: all bytes after the last intact record."""
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.lines[:5])) + (", …" if len(self.lines) > 5 else "")
@@ -58,11 +58,11 @@ class Damage:
         said = f"line{'' if one else 's'} {shown} cannot be read and {'is' if one else 'are'} left out"
         if not self.after:
             return said
-        return f"{said}, and so are the {self.after} records after, whose trials are not certain"
+        return f"{said}, and so are the {self.after} records after, whose trials are uncertain"
 
 
 def parse(line: bytes) -> Record | None:
-    """The record in a line; None if it is none that Optuna could use."""
+    """The record in a line; None if Optuna cannot use it."""
     try:
         record = json.loads(line)
         keys = _KEYS[record["op_code"]]
@@ -72,78 +72,74 @@ def parse(line: bytes) -> Record | None:
 
 
 def examine(content: bytes) -> Damage:
-    """Take a journal apart.
-
-    Args:
-        content: of the whole file.
-    """
+    """Examine the content of a journal file."""
     *lines, rest = content.split(b"\n")
     parsed = [parse(line) for line in lines]
-    whole = len(parsed)
-    while whole and parsed[whole - 1] is None and _behind_a_torn_one(lines[whole - 1]) is None:
-        whole -= 1
-    torn = b"\n".join([*lines[whole:], rest])
-    damaged = tuple(number for number, record in enumerate(parsed[:whole], start=1) if record is None)
+    intact = len(parsed)
+    while intact and parsed[intact - 1] is None and _appended_to_torn(lines[intact - 1]) is None:
+        intact -= 1
+    torn = b"\n".join([*lines[intact:], rest])
+    damaged = tuple(number for number, record in enumerate(parsed[:intact], start=1) if record is None)
     if not damaged:
-        return Damage(records=[record for record in parsed[:whole] if record is not None], torn=torn)
-    records, after = _mended(lines[:whole], parsed[:whole])
+        return Damage(records=[record for record in parsed[:intact] if record is not None], torn=torn)
+    records, after = _recover(lines[:intact], parsed[:intact])
     return Damage(records=records, lines=damaged, after=after, torn=torn)
 
 
-def _mended(lines: list[bytes], parsed: list[Record | None]) -> tuple[list[Record], int]:
-    """The records that can be used, and how many whole ones cannot."""
+def _recover(lines: list[bytes], parsed: list[Record | None]) -> tuple[list[Record], int]:
+    """The usable records, and the number of intact records that are discarded."""
     found: list[Record | bytes] = []  # a line's bytes where the record is lost
     for line, record in zip(lines, parsed, strict=True):
-        found.append(record or _behind_a_torn_one(line) or line)
+        found.append(record or _appended_to_torn(line) or line)
     if isinstance(found[0], bytes):
         found[0] = _study()
-    lost = [place for place, one in enumerate(found) if isinstance(one, bytes)]
+    lost = [index for index, one in enumerate(found) if isinstance(one, bytes)]
     creations = _lost_creations(found, lost)
     if creations is None:
         kept = [one for one in found[: lost[0]] if not isinstance(one, bytes)]
         return kept, sum(not isinstance(one, bytes) for one in found[lost[0] :])
-    stand_ins = {place: _trial() for place in creations}
-    records = [stand_ins.get(place, one) for place, one in enumerate(found)]
+    stand_ins = {index: _trial() for index in creations}
+    records = [stand_ins.get(index, one) for index, one in enumerate(found)]
     kept = [one for one in records if not isinstance(one, bytes)]
     _fail_unfinished(kept, list(stand_ins.values()))
     return kept, 0
 
 
-def _behind_a_torn_one(line: bytes) -> Record | None:
-    """A record that was appended to one that a full disk cut short; None if there is none.
+def _appended_to_torn(line: bytes) -> Record | None:
+    """An intact record that was appended to one that a full disk cut short; None if there is none.
 
-    Nobody has acted on the one that was cut short, so that nothing is lost with it.
+    The write of the cut record failed, so that nothing depends on it.
     """
     begin = line.rfind(_BEGIN)
     return parse(line[begin:]) if begin > 0 else None
 
 
 def _lost_creations(found: list[Record | bytes], lost: list[int]) -> list[int] | None:
-    """Which of the lost records created a trial, by what comes after; None if that is not certain."""
-    sure = {place for place in lost if _operation(found[place]) == JournalOperation.CREATE_TRIAL}
-    maybe = [place for place in lost if _operation(found[place]) is None]
+    """Indices of the lost records that created a trial, inferred from later records; None if that is uncertain."""
+    sure = {index for index in lost if _operation(found[index]) == JournalOperation.CREATE_TRIAL}
+    maybe = [index for index in lost if _operation(found[index]) is None]
     created, highest = 0, -1
-    for place, record in enumerate(found):
+    for index, record in enumerate(found):
         if isinstance(record, bytes):
-            created += place in sure
+            created += index in sure
             continue
         created += record["op_code"] == JournalOperation.CREATE_TRIAL
         highest = max(highest, int(record.get("trial_id", -1)))
         if highest < created:
             continue
-        candidates = [other for other in maybe if other < place and other not in sure]
+        candidates = [other for other in maybe if other < index and other not in sure]
         if len(candidates) != highest - created + 1:
             return None
         sure |= set(candidates)
         created = highest + 1
-    unknown = [place for place in maybe if place not in sure]
+    unknown = [index for index in maybe if index not in sure]
     if unknown and highest < created - 1 and _creates(found[unknown[0] :]):
-        return None  # of these, the last one may be another trial than it seems
+        return None  # the last of these may be a different trial than its number suggests
     return sorted(sure)
 
 
 def _operation(line: Record | bytes) -> int | None:
-    """As far as it can still be read."""
+    """The operation of a damaged line, if it is still readable."""
     said = _OPERATION.search(line) if isinstance(line, bytes) else None
     return int(said[1]) if said else None
 
@@ -153,7 +149,7 @@ def _creates(found: list[Record | bytes]) -> bool:
 
 
 def _study() -> Record:
-    """A journal begins with the study's creation; its name does not matter."""
+    """The record that creates the study, with which a journal begins; its name does not matter."""
     direction = StudyDirection.MAXIMIZE if MODE == "max" else StudyDirection.MINIMIZE
     return {
         "op_code": int(JournalOperation.CREATE_STUDY),
@@ -164,18 +160,18 @@ def _study() -> Record:
 
 
 def _trial() -> Record:
-    """A running trial, to which later records can add."""
+    """A running trial, to which later records can refer."""
     return {
         "op_code": int(JournalOperation.CREATE_TRIAL),
         "worker_id": "",
         "study_id": 0,
         "datetime_start": None,
-        "user_attrs": {"reason": LOST},
+        "user_attrs": {"reason": LOST_REASON},
     }
 
 
 def _fail_unfinished(records: list[Record], stand_ins: list[Record]) -> None:
-    """A trial without its creation does not go on: its recipe, say, is not known any more."""
+    """Mark recreated trials without an end as failed: their attributes, such as the recipe, are lost."""
     creations = [id(record) for record in records if record["op_code"] == JournalOperation.CREATE_TRIAL]
     ended = {
         record["trial_id"]
@@ -184,4 +180,4 @@ def _fail_unfinished(records: list[Record], stand_ins: list[Record]) -> None:
     }
     for record in stand_ins:
         if creations.index(id(record)) not in ended:
-            record |= {"state": int(TrialState.FAIL), "user_attrs": {"outcome": "failed", "reason": LOST}}
+            record |= {"state": int(TrialState.FAIL), "user_attrs": {"outcome": "failed", "reason": LOST_REASON}}

@@ -1,4 +1,4 @@
-"""The database that a study may lie in: connecting to it, and one sentence for what goes wrong."""
+"""The connection to the database of a study, and error messages for it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 CONNECT_SECONDS = 10
-"""A server that does not answer for so long cannot be reached."""
+"""Timeout of a connection attempt."""
 PATIENCE_SECONDS = 300.0
-"""One that was reached before, and is away, is waited for so long."""
+"""Time for which a lost connection is retried."""
 
 
 def open_database(url: str, source: str) -> RDBStorage:
-    """Connect, and make Optuna's tables where there are none.
+    """Connect, and create Optuna's tables if there are none.
 
-    A connection that is lost later is made anew; while the server is away, it is waited for.
+    A connection that is lost later is opened again, with retries for `PATIENCE_SECONDS`.
 
     Args:
-        url: as SQLAlchemy has it; it was checked.
-        source: where it came from, for the errors.
+        url: a checked SQLAlchemy URL.
+        source: its origin, for error messages.
 
     Raises:
-        InputError: if its driver is missing, the server cannot be reached or refuses, or the tables do not fit.
+        InputError: if the driver is missing, the server cannot be reached or refuses, or the tables do not fit.
     """
     from optuna.storages import RDBStorage
     from sqlalchemy import NullPool, event
 
     options = _options(url)
     with named_errors(url, source):
-        # Without a pool first: where the constructor fails, nobody could close a pool's connections.
+        # Without a pool first: if the constructor fails, the connections of a pool could not be closed.
         RDBStorage(url, engine_kwargs={**options, "poolclass": NullPool})
         storage = RDBStorage(
             url,
@@ -44,14 +44,14 @@ def open_database(url: str, source: str) -> RDBStorage:
             skip_compatibility_check=True,
             skip_table_creation=True,
         )
-    # From here on: a wrong password or address is said at once, and not after minutes.
+    # Not earlier: a wrong password or address must fail at once, not after minutes.
     event.listen(storage.engine, "do_connect", _connect_patiently)
     return storage
 
 
 @contextmanager
 def named_errors(url: str, source: str) -> Iterator[None]:
-    """Within it, what goes wrong with a database is an InputError that names it and says what to do."""
+    """Convert database errors within the context to an InputError that names the database and a remedy."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -72,10 +72,10 @@ def named_errors(url: str, source: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """What the driver said, in a line."""
+    """The driver's message in one line."""
     cause = error.__cause__ if error.__cause__ is not None else error
     lines = [line for line in str(getattr(cause, "orig", None) or cause).splitlines() if line.strip()]
-    # Further lines are hints, but for a host with several addresses: there they are what each one came to.
+    # Further lines are hints, except for a host with several addresses: then each line is the result of one address.
     said = [line for line in lines if not line.startswith(("\t", " "))] or [type(cause).__name__]
     return (said[-1] if said[-1].startswith("- ") else said[0]).removesuffix(".")
 
@@ -86,14 +86,14 @@ def _advice(url: str, reason: str) -> str:
     if "password" in reason or "authentication" in reason:
         return "give the right user, and the password in $PGPASSWORD, in ~/.pgpass or in the URL"
     if f'database "{name}" does not exist' in reason:
-        return f"make it with 'createdb {name}', or correct search.study"
+        return f"create it with 'createdb {name}', or correct search.study"
     if "permission denied" in reason:
-        return "let its user make tables there, or give another database in search.study"
-    return "see that it is there and can be reached from here, or correct search.study"
+        return "allow its user to create tables, or give another database in search.study"
+    return "check that it exists and can be reached from here, or correct search.study"
 
 
 def _options(url: str) -> dict[str, Any]:
-    """For SQLAlchemy's engine; what the URL says itself comes before it."""
+    """Options of SQLAlchemy's engine; parameters of the URL take precedence."""
     parsed = parse(url)
     if parsed is None or parsed.get_backend_name() != "postgresql" or "psycopg" not in parsed.get_driver_name():
         return {}
@@ -102,7 +102,7 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-    """A new connection, tried again and again while the server is away."""
+    """Open a connection, with retries while the server is away."""
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

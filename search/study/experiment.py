@@ -1,21 +1,20 @@
-"""One object owns every path of a named search; nobody else joins them.
+"""The directory of a named search or training: all its paths, and the files that are read and written as a whole.
 
 STORAGE/NAME/
-    spec.yaml        the spec as run; given.yaml in its place where the configurations are given, not searched
-    study.journal    Optuna's study: every trial, its parameters, its curve; study.id where it lies in a database
-    trials/          what Tune keeps: a directory a trial, with checkpoints and TensorBoard's events
-    groups/          checkpoints of trials that share several workers
-    measurements.json   what trials measured of networks, such as the precision that each is trained in
-    best/            the best trial's own weights
+    spec.yaml        the spec as run; given.yaml instead for fixed configurations
+    study.journal    Optuna's study: trials, parameters, curves; study.id instead if the study is in a database
+    trials/          Ray Tune's directories, one per trial, with checkpoints and TensorBoard events
+    groups/          checkpoints of trials with several workers
+    measurements.json   measurements of networks, such as the precision that each is trained in
+    best/            the weights of the best trial
     retrained/       the best configuration, trained on train + validation
-    summary.json     what came out
-    comparison.*     what came out of a comparison, as a table, with measured/ and pictures/ of each network
+    summary.json     the results
+    comparison.*     the results of a comparison as tables, with measured/ and pictures/ of each network
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -32,19 +31,52 @@ from data.dataset.storage import check_path
 from data.disk import disk_error
 from data.errors import InputError
 from search.commands import cited, shell_command
+from search.spec.sections import NAME
 from search.spec.spec import SearchSpec, load_spec
 from search.spec.study_url import masked
 from trainable.config.text import read_yaml
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+class _Path:
+    """An attribute of `Experiment`: a path in its directory."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, experiment: Experiment, _: object) -> Path:
+        return experiment.root / self._name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A search's place on disk."""
+    """A search, comparison or training on disk."""
 
     storage: Path
     name: str
+
+    spec_file = _Path("spec.yaml")
+    """The spec as run."""
+    fixed_file = _Path("given.yaml")
+    """The fixed configurations of an experiment without a spec."""
+    study_file = _Path("study.journal")
+    """Optuna's journal."""
+    trials = _Path("trials")
+    """Ray Tune's directory of the search."""
+    retraining = _Path("retraining")
+    """Ray Tune's directory of the retraining."""
+    groups = _Path("groups")
+    """Checkpoints of trials with several workers."""
+    measurements = _Path("measurements.json")
+    """Measurements of networks by trials, such as the precision that each is trained in."""
+    best = _Path("best")
+    """The weights of the best trial."""
+    retrained = _Path("retrained")
+    """The best configuration, trained on train + validation."""
+    test_grid = _Path("pictures.png")
+    """A grid of the retrained network's predictions on test images."""
+    summary_file = _Path("summary.json")
+    """The results."""
+    _study_id_file = _Path("study.id")
 
     @property
     def root(self) -> Path:
@@ -52,107 +84,48 @@ class Experiment:
         return self.storage.absolute() / self.name
 
     @property
-    def spec_file(self) -> Path:
-        """The spec as run."""
-        return self.root / "spec.yaml"
-
-    @property
-    def given_file(self) -> Path:
-        """The configurations that are trained where there is no spec."""
-        return self.root / "given.yaml"
-
-    @property
-    def study_file(self) -> Path:
-        """Optuna's journal."""
-        return self.root / "study.journal"
-
-    @property
     def study_url(self) -> str | None:
-        """The database that Optuna's study lies in, as the spec names it; None where it is the journal.
+        """The URL of the study's database, from the spec; None for a journal.
 
         Raises:
-            InputError: if the spec was damaged.
+            InputError: if the spec is damaged.
         """
         return self.spec().plan.search.study if self.spec_file.is_file() else None
 
     @property
     def study_id(self) -> str:
-        """By which a study in a database is known as this experiment's: another may have the same name.
+        """The ID that marks a study in a database as this experiment's, since another may have the same name.
 
         Raises:
-            InputError: if the experiment was not begun with its study in a database.
+            InputError: if the experiment was started without a database.
         """
         if not self._study_id_file.is_file():
             raise InputError(
-                f"The search '{self.name}' was not begun with its study in a database; remove search.study from "
-                f"'{self.spec_file}', or start anew under another --name."
+                f"The search '{self.name}' was started without a database for its study; remove search.study from "
+                f"'{self.spec_file}', or start a new search under another --name."
             )
         return self._study_id_file.read_text(encoding="utf-8").strip()
 
     @property
-    def _study_id_file(self) -> Path:
-        return self.root / "study.id"
-
-    @property
-    def trials(self) -> Path:
-        """What Tune keeps of the search."""
-        return self.root / "trials"
-
-    @property
-    def retraining(self) -> Path:
-        """What Tune keeps of the retraining."""
-        return self.root / "retraining"
-
-    @property
-    def groups(self) -> Path:
-        """Checkpoints of trials that share several workers."""
-        return self.root / "groups"
-
-    @property
-    def measurements(self) -> Path:
-        """What trials measured of networks, such as the precision that each is trained in."""
-        return self.root / "measurements.json"
-
-    @property
-    def best(self) -> Path:
-        """The best trial's own weights."""
-        return self.root / "best"
-
-    @property
-    def retrained(self) -> Path:
-        """The best configuration, trained on train + validation."""
-        return self.root / "retrained"
-
-    @property
-    def test_pictures(self) -> Path:
-        """A grid of the retrained network's predictions on test pictures."""
-        return self.root / "pictures.png"
-
-    @property
-    def summary_file(self) -> Path:
-        """What came out."""
-        return self.root / "summary.json"
-
-    @property
     def resume_command(self) -> str:
-        """What a person types to go on."""
-        command = self.given()["kind"] if self.given_file.is_file() else "search"
+        """The command that resumes the experiment."""
+        command = self.fixed()["kind"] if self.fixed_file.is_file() else "search"
         return shell_command("twinhead", command, "--resume", self.name, "--storage", self.storage)
 
     def measured(self, trial: str) -> Path:
-        """What a trial's network came to on each test picture."""
+        """Metrics of a trial's network on each test image."""
         return self.root / "measured" / f"{trial}.npz"
 
-    def pictures(self, trial: str) -> Path:
-        """A grid of a trial's predictions on test pictures."""
+    def grid(self, trial: str) -> Path:
+        """A grid of a trial's predictions on test images."""
         return self.root / "pictures" / f"{trial}.png"
 
     def relative(self, path: Path | str) -> str:
-        """A path below the experiment, as its files name it: the directory can be moved."""
+        """A path relative to the experiment, as its files contain it, so that the directory can be moved."""
         return str(Path(path).relative_to(self.root))
 
     def lock(self) -> FileLock:
-        """Held by the one process that runs the search.
+        """Acquire the lock of the process that runs the search.
 
         Raises:
             InputError: if another process holds it.
@@ -168,16 +141,16 @@ class Experiment:
         return lock
 
     def refuse_existing(self) -> None:
-        """Refuse a name that cannot become a new experiment, before the work begins that leads to one.
+        """Refuse a name that cannot be used for a new experiment, before any work is done.
 
         Raises:
-            InputError: if the name cannot be used, or is in use, or the storage cannot be written to.
+            InputError: if the name is invalid or in use, or the storage cannot be written to.
         """
         _check_name(self.name)
         check_path(self.root)
         if self.root.exists():
             raise InputError(
-                f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or go on with "
+                f"The name '{self.name}' is in use in '{self.storage}'; choose another --name, or continue with "
                 f"{cited(self.resume_command)}."
             )
         if error := unwritable(self.root):
@@ -189,44 +162,38 @@ class Experiment:
         )
 
     def create(self, spec: SearchSpec) -> None:
-        """Make the directory, and keep the spec in it.
+        """Create the directory of a search with its spec.
 
         Raises:
-            InputError: if the name cannot be used, or is in use.
+            InputError: as `refuse_existing`.
+            DiskError: for a fault of the disk.
         """
         url = spec.plan.search.study
-        owned = {self._study_id_file: uuid.uuid4().hex} if url else {}
-        self._appear({self.spec_file: _as_yaml(spec), **owned}, secret=url is not None and masked(url) != url)
+        study_id = {self._study_id_file: uuid.uuid4().hex} if url else {}
+        self._create({self.spec_file: _as_yaml(spec), **study_id}, secret=url is not None and masked(url) != url)
 
-    def create_given(self, given: Mapping[str, Any]) -> None:
-        """Make the directory, and keep the configurations in it.
+    def create_fixed(self, configurations: Mapping[str, Any]) -> None:
+        """Create the directory of a comparison or training with its fixed configurations; raises as `create`."""
+        self._create({self.fixed_file: yaml.safe_dump(dict(configurations), sort_keys=False)})
 
-        Raises:
-            InputError: if the name cannot be used, or is in use.
-        """
-        self._appear({self.given_file: yaml.safe_dump(dict(given), sort_keys=False)})
-
-    def given(self) -> dict[str, Any]:
-        """The configurations that are trained.
+    def fixed(self) -> dict[str, Any]:
+        """The fixed configurations, as `create_fixed` wrote them.
 
         Raises:
-            InputError: if there are none, or the file was damaged.
+            InputError: if there are none, or the file is damaged.
         """
         _check_name(self.name)
-        if not self.given_file.is_file():
-            names = ", ".join(sorted(path.parent.name for path in self.storage.glob(f"*/{self.given_file.name}")))
+        if not self.fixed_file.is_file():
+            names = ", ".join(sorted(path.parent.name for path in self.storage.glob(f"*/{self.fixed_file.name}")))
             raise InputError(
                 f"There is no comparison or training '{self.name}' in '{self.storage}'; "
                 f"{f'there are {names}' if names else 'start one without --resume'}."
             )
-        values: dict[str, Any] = read_yaml(self.given_file, "file")
+        values: dict[str, Any] = read_yaml(self.fixed_file, "file")
         return values
 
-    def _appear(self, files: Mapping[Path, str], *, secret: bool = False) -> None:
-        """Make the directory with the files that make it an experiment: all appear whole, or not at all.
-
-        Nobody else may read the files where they are secret.
-        """
+    def _create(self, files: Mapping[Path, str], *, secret: bool = False) -> None:
+        """Create the directory with all its files, or nothing; only the user may read secret files."""
         self.refuse_existing()
         try:
             with partial_directory(self.root) as beside:
@@ -240,56 +207,57 @@ class Experiment:
         """The spec as run.
 
         Raises:
-            InputError: if there is no such search, or its spec was damaged.
+            InputError: if there is no such search, or its spec is damaged.
         """
         _check_name(self.name)
         if not self.spec_file.is_file():
-            raise InputError(f"There is no search '{self.name}' in '{self.storage}'; {_searches_in(self.storage)}.")
+            names = search_names(self.storage)
+            hint = f"there are {', '.join(names)}" if names else "start one with 'twinhead search --name'"
+            raise InputError(f"There is no search '{self.name}' in '{self.storage}'; {hint}.")
         return load_spec(self.spec_file)
 
     def extend(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
-        """The spec as run, with another budget, which is kept.
+        """Change the budget of the spec, and write the spec.
 
         Args:
             changes: (dotted key, YAML text) pairs of `budget`, such as ('budget.trials', '24').
 
+        Returns:
+            The changed spec.
+
         Raises:
-            InputError: if there is no such search, a key is not of its budget, or a value does not fit.
+            InputError: if there is no such search, a key is not in `budget`, or a value is invalid.
         """
         self.spec()
         for key, _ in changes:
             if not key.startswith("budget."):
                 raise InputError(
-                    f"The key '{key}' cannot be changed once '{self.name}' began; change its budget alone, with "
+                    f"The key '{key}' cannot be changed after the start of '{self.name}'; change only its budget, with "
                     "--trials or --set budget.KEY=VALUE, or start a new search."
                 )
         spec = load_spec(self.spec_file, changes)
-        has, wanted = self._trials_so_far(), spec.plan.budget.trials
-        if wanted < has and "budget.trials" in dict(changes):
+        trials, wanted = int(self.summary()["trials"]) if self.summary_file.is_file() else 0, spec.plan.budget.trials
+        if wanted < trials and "budget.trials" in dict(changes):
             raise InputError(
-                f"The value of 'budget.trials' is {wanted}, but '{self.name}' has {has} already, which count; give "
-                "more."
+                f"The value of 'budget.trials' is {wanted}, but '{self.name}' already has {trials} trials, which are "
+                f"included; give at least {trials}."
             )
         replace_file(self.spec_file, _as_yaml(spec))
         return spec
 
-    def _trials_so_far(self) -> int:
-        """As its summary says; 0 if it has none yet."""
-        return int(self.summary()["trials"]) if self.summary_file.is_file() else 0
-
     def remove(self) -> None:
-        """Remove the directory and all that is in it."""
+        """Remove the directory with all its content."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Put `summary` in place, whole."""
+        """Write or replace the summary atomically."""
         replace_file(self.summary_file, json.dumps(dict(summary), indent=2) + "\n")
 
     def summary(self) -> dict[str, Any]:
-        """What came out.
+        """The summary.
 
         Raises:
-            InputError: if the search has not come that far, or its summary was damaged.
+            InputError: if there is no summary yet, or it is damaged.
         """
         self.spec()
         if not self.summary_file.is_file():
@@ -300,7 +268,7 @@ class Experiment:
             summary: dict[str, Any] = json.loads(self.summary_file.read_text(encoding="utf-8"))
         except ValueError:
             raise InputError(
-                f"The summary '{self.summary_file}' is damaged; make it again with {cited(self.resume_command)}."
+                f"The summary '{self.summary_file}' is damaged; write it again with {cited(self.resume_command)}."
             ) from None
         if "name" in summary:
             summary["name"] = self.name  # the directory may have been renamed or copied
@@ -308,9 +276,14 @@ class Experiment:
 
 
 def free_name(storage: Path, wanted: str) -> str:
-    """`wanted`, or the first of `wanted`-2, `wanted`-3, … that is not in use."""
+    """The first of `wanted`, `wanted`-2, `wanted`-3, … that is not in use."""
     names = [wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))]
     return next(name for name in names if not (storage / name).exists())
+
+
+def search_names(storage: Path) -> list[str]:
+    """Names of all searches in a storage, sorted."""
+    return sorted(path.parent.name for path in storage.glob("*/spec.yaml"))
 
 
 def _as_yaml(spec: SearchSpec) -> str:
@@ -318,13 +291,8 @@ def _as_yaml(spec: SearchSpec) -> str:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InputError(
-            f"The name '{name}' is none of a search; give up to 100 letters, digits, '.', '_' and '-', "
+            f"The name '{name}' is not a valid name; use up to 100 letters, digits, '.', '_' and '-', "
             "starting with a letter or digit."
         )
-
-
-def _searches_in(storage: Path) -> str:
-    names = sorted(path.parent.name for path in storage.glob("*/spec.yaml"))
-    return f"there are {', '.join(names)}" if names else "start one with 'twinhead search --name'"

@@ -1,7 +1,7 @@
-"""The study's file: one record a line, appended under a lock; the disk is synchronised now and then.
+"""The journal of a study: one record per line, appended under a lock.
 
-A record that a full disk or a kill left incomplete at the end is cut before the next one is appended. A damaged record
-further up is left out; see `search.damage` for what becomes of those after it.
+An incomplete record at the end, from a full disk or a kill, is removed before the next record is appended. A damaged
+record elsewhere is left out; `search.study.damage` decides on the records after it.
 """
 
 from __future__ import annotations
@@ -23,35 +23,36 @@ from data.disk import disk_error
 from search.study.damage import examine, parse
 
 SYNC_SECONDS = 1.0
-"""At least so long from one synchronisation with the disk to the next.
+"""Minimum time between two synchronisations with the disk.
 
-What a process wrote outlives it; only a machine that loses its power may lose what was written since.
+Written data survives the end of the process; only a power failure loses what was written since.
 """
 
 
 class Journal(JournalFileBackend):
-    """Optuna's own, which waits for the disk after every line, of which a trial has some forty, and reads no damage.
+    """Optuna's journal with fewer synchronisations and with recovery of damaged files.
 
-    Each wait took 5 ms on an AMD EPYC with a virtual disk.
+    Optuna's own synchronises after every line, about forty per trial; each took 5 ms on an AMD EPYC with a virtual
+    disk.
 
     Args:
-        path: the file; made when it is missing.
-        say: told in a sentence what was left out or cut.
+        path: the file; created if it is missing.
+        say: callback for a message about records that were left out or removed.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        # The lock is a file that is opened, not linked: it works wherever the experiment may lie.
+        # This lock opens a file and makes no link, which not every file system supports.
         lock = JournalFileOpenLock(str(path))
         self._path = path
         self._say = say
         self._synced = time.monotonic()
         self._checked = False
         self._offsets = [0]
-        """The byte at which each record begins, as far as they were read."""
+        """Byte offset of each record that was read, and of the next one."""
         super().__init__(str(path), lock_obj=lock)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        """The records from that number on; an incomplete one at the end is not there yet."""
+        """The records from a number on, without an incomplete one at the end."""
         begin = min(log_number_from, len(self._offsets) - 1)
         with self._path.open("rb") as file:
             file.seek(self._offsets[begin])
@@ -70,11 +71,11 @@ class Journal(JournalFileBackend):
         yield from self._intact(max(number, log_number_from))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add records at the end, under the file's lock: all of them, or none.
+        """Append all records or none, under the lock of the file.
 
         Raises:
-            DiskError: if the file system is full or has another fault of its own.
-            OSError: if it refuses for another reason.
+            DiskError: if the disk is full or has another fault.
+            OSError: for any other reason.
         """
         lines = _as_lines(logs)
         try:
@@ -86,7 +87,7 @@ class Journal(JournalFileBackend):
             raise disk_error(error, self._path) or error  # noqa: B904 - the same error, or its sentence
 
     def _write(self, file: FileIO, lines: bytes) -> None:
-        """Write all of `lines`, or leave nothing of them."""
+        """Write all of `lines`, or nothing."""
         end = file.tell()
         try:
             while lines:
@@ -100,14 +101,14 @@ class Journal(JournalFileBackend):
             raise
 
     def _intact(self, first: int) -> Iterator[dict[str, Any]]:
-        """The records of a damaged file that can be used, from a number on."""
+        """The usable records of a damaged file, from a number on."""
         damage = examine(self._path.read_bytes())
         if damage.lines:
             self._say(f"warning: the journal '{self._path}' is damaged: {damage}")
         yield from damage.records[first:]
 
     def _mend(self) -> None:
-        """Cut an incomplete last record; write a file that is damaged further up anew, and keep the old one."""
+        """Remove an incomplete last record, or rewrite a damaged file and keep a copy of the damaged one."""
         if self._checked and self._ends_whole():
             return
         content = self._path.read_bytes()
@@ -117,12 +118,12 @@ class Journal(JournalFileBackend):
             replace_file(kept, content)
             replace_file(self._path, _as_lines(damage.records))
             self._offsets = [0]
-            self._say(f"warning: the journal '{self._path}' is written anew without that; as it was, it is '{kept}'")
+            self._say(f"warning: the journal '{self._path}' was rewritten without them; the damaged file is '{kept}'")
         elif damage.torn:
             with self._path.open("r+b") as file:
                 file.truncate(len(content) - len(damage.torn))
             self._say(
-                f"warning: the last record of the journal '{self._path}' is incomplete and was cut: {len(damage.torn)} "
+                f"warning: removed the incomplete last record of the journal '{self._path}': {len(damage.torn)} "
                 f"bytes, {damage.torn[:60].decode(errors='replace')!r}"
             )
         self._checked = True

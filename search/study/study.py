@@ -1,7 +1,7 @@
 """Optuna's study of an experiment: in a journal beside its spec, or in the database that its spec names.
 
-A search has one study, which has the search's first name: its directory can be renamed or copied. `optuna-dashboard`
-opens the file as well as the URL.
+A search has one study. The study keeps the first name of the search when the directory is renamed or copied.
+`optuna-dashboard` opens the journal as well as the URL.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from trainable.config import ConfigError
 from trainable.metrics.names import MODE
 
 OWNER = "experiment"
-"""Attribute of a study in a database: which experiment's it is."""
+"""Attribute of a study in a database: the ID of its experiment."""
 DIRECTORY = "directory"
-"""Attribute of a study in a database: where that experiment is, as an absolute path."""
+"""Attribute of a study in a database: the absolute path of its experiment."""
 
 
 def open_study(experiment: Experiment) -> optuna.Study:
-    """The experiment's study, made when it is not there.
+    """Open the experiment's study, or create it. An existing study is not changed.
 
-    What of a damaged journal cannot be used is said on standard error. Nothing is written to a study that is there.
+    A damaged journal is reported on standard error.
 
     Raises:
-        InputError: if its database cannot be used, or has another search's study in its place, or the experiment is a
-            copy of the one that the study is of.
+        InputError: if the database cannot be used, has a study of this name that belongs to another search, or belongs
+            to an experiment of which this one is a copy.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = experiment.study_url
@@ -57,8 +57,18 @@ def open_study(experiment: Experiment) -> optuna.Study:
     return study
 
 
+def open_existing_study(experiment: Experiment) -> optuna.Study:
+    """Open the study of a search that exists.
+
+    Raises:
+        InputError: if there is no such search, or as `open_study`.
+    """
+    experiment.spec()  # raises if there is no such search
+    return open_study(experiment)
+
+
 def check_study(experiment: Experiment, spec: SearchSpec) -> None:
-    """See to it, before a search begins, that its database can be used and has no study of its name.
+    """Check, before a search is created, that its database can be used and has no study of its name.
 
     Raises:
         ConfigError: if not.
@@ -77,21 +87,21 @@ def check_study(experiment: Experiment, spec: SearchSpec) -> None:
         raise ConfigError.about("search.study", _taken(experiment, f"The database '{masked(url)}' of search.study"))
 
 
-def study_place(experiment: Experiment) -> str:
-    """Where the study lies, for people and for `optuna-dashboard`; without the password."""
+def study_location(experiment: Experiment) -> str:
+    """The path of the journal relative to the experiment, or the URL of the database without its password."""
     url = experiment.study_url
     return masked(url) if url else experiment.relative(experiment.study_file)
 
 
 @contextmanager
 def held_study(experiment: Experiment) -> Iterator[optuna.Study]:
-    """The experiment's study, for a search that runs: where its database is lost, the search ends with a sentence.
+    """Open the experiment's study for the duration of a run; a lost database becomes one error message.
 
     Raises:
         InputError: as `open_study`.
-        UnfinishedError: in the place of the database's own error, and of what Ray Tune makes of it.
+        UnfinishedError: if the database is lost within the context, also where Ray Tune has wrapped its error.
     """
-    with leaving_nothing(experiment):
+    with removing_if_unstarted(experiment):
         study = open_study(experiment)
     try:
         yield study
@@ -100,33 +110,30 @@ def held_study(experiment: Experiment) -> Iterator[optuna.Study]:
         if lost is None:
             raise
         raise UnfinishedError(
-            f"The study of '{experiment.name}' in '{study_place(experiment)}' was lost ({reason_of(lost)}); when it is "
-            f"back, go on with {cited(experiment.resume_command)}."
+            f"The study of '{experiment.name}' in '{study_location(experiment)}' was lost ({reason_of(lost)}); when it "
+            f"is available again, continue with {cited(experiment.resume_command)}."
         ) from None
 
 
 @contextmanager
-def leaving_nothing(experiment: Experiment, study: optuna.Study | None = None) -> Iterator[None]:
-    """Within it, an error removes a search none of whose trials began: its name is free for the same command again.
+def removing_if_unstarted(experiment: Experiment, study: optuna.Study | None = None) -> Iterator[None]:
+    """On an error within the context, remove a search that has started no trial, so that its name can be used again.
 
-    Ctrl-C does not: who stops a search may go on with it.
+    Ctrl-C removes nothing: such a search can be resumed.
 
     Args:
         experiment: the search.
-        study: its own; None if that could not be opened so far.
-
-    Raises:
-        Exception: the same.
+        study: its study; None if it is not open yet.
     """
     try:
         yield
     except Exception:
-        with contextlib.suppress(Exception):  # the error that is raised says more
-            _remove_unbegun(experiment, study)
+        with contextlib.suppress(Exception):  # the original error is the informative one
+            _remove_if_unstarted(experiment, study)
         raise
 
 
-def _remove_unbegun(experiment: Experiment, study: optuna.Study | None) -> None:
+def _remove_if_unstarted(experiment: Experiment, study: optuna.Study | None) -> None:
     if experiment.trials.exists():
         return
     if study is None:
@@ -145,9 +152,9 @@ def _has_records(journal: Path) -> bool:
 
 
 def _open_journal(experiment: Experiment) -> optuna.Study:
-    """The journal's one study, whatever its name; of several, the one with trials or with the experiment's name.
+    """The only study of the journal, whatever its name; of several, the one with trials or the experiment's name.
 
-    Earlier versions added an empty one to the journal of a directory that had been renamed.
+    Earlier versions added an empty study to the journal of a renamed directory.
     """
     storage = JournalStorage(Journal(experiment.study_file, _say_once))
     studies = storage.get_all_studies()
@@ -156,8 +163,8 @@ def _open_journal(experiment: Experiment) -> optuna.Study:
     if len(used) > 1 and not named:
         names = ", ".join(f"'{study.study_name}'" for study in used)
         raise InputError(
-            f"The journal '{experiment.study_file}' has the trials of several searches, {names}; give the directory "
-            f"'{experiment.root}' the name of one of them."
+            f"The journal '{experiment.study_file}' has the trials of several searches, {names}; rename the directory "
+            f"'{experiment.root}' to one of them."
         )
     if not used:
         return _create(experiment, storage, load_if_exists=True)
@@ -166,7 +173,7 @@ def _open_journal(experiment: Experiment) -> optuna.Study:
 
 @functools.cache
 def _say_once(sentence: str) -> None:
-    """On standard error; a command may open a study several times."""
+    """Write to standard error; a command may open a study several times."""
     sys.stderr.write(f"{sentence}\n")
 
 
@@ -176,8 +183,8 @@ def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna
     if name is None:
         if experiment.trials.exists():
             raise InputError(
-                f"{which} has no study '{experiment.name}' any more, although it has trials in '{experiment.trials}'; "
-                "bring it back, or start anew under another --name."
+                f"{which} no longer has a study '{experiment.name}', but '{experiment.trials}' has its trials; "
+                "restore the study, or start a new search under another --name."
             )
         try:
             study = _create(experiment, storage, load_if_exists=False)
@@ -194,9 +201,9 @@ def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna
 
 
 def _refuse_copy(experiment: Experiment, study: optuna.Study) -> None:
-    """Two directories with one study would mix their trials; one that was moved takes its study along.
+    """Refuse a copied directory, since two directories with one study would mix their trials; accept a moved one.
 
-    Earlier versions did not keep where the original is: then it is looked for beside the directory, under its name.
+    Earlier versions did not record the directory: then the original is expected beside this one, under its first name.
     """
     here, kept = experiment.root, study.user_attrs.get(DIRECTORY)
     before = Path(kept) if kept else here.with_name(study.study_name)
@@ -206,8 +213,8 @@ def _refuse_copy(experiment: Experiment, study: optuna.Study) -> None:
     if _is_of(original, experiment.study_id) and not before.samefile(here):
         raise InputError(
             f"The search '{experiment.name}' in '{experiment.storage}' is a copy of '{before}', whose trials are in "
-            f"the database '{study_place(experiment)}', and two directories cannot share them; use the original, or "
-            f"start a new search that begins with its best trials, with --set 'search.start_from=[{before.name}]'."
+            f"the database '{study_location(experiment)}', and two directories cannot share them; use the original, or "
+            f"start a new search from its best trials, with --set 'search.start_from=[{before.name}]'."
         )
     study.set_user_attr(DIRECTORY, str(here))
 
@@ -220,7 +227,7 @@ def _is_of(experiment: Experiment, study_id: str) -> bool:
 
 
 def _name_of(storage: RDBStorage, own: str) -> str | None:
-    """The name of the study that is of the experiment `own`; its directory was renamed since."""
+    """The name of the study of the experiment with the ID `own`, whose directory was renamed; None if there is none."""
     return next((study.study_name for study in storage.get_all_studies() if study.user_attrs.get(OWNER) == own), None)
 
 
@@ -254,7 +261,7 @@ def _taken(experiment: Experiment, which: str) -> str:
 
 
 def _cause(error: BaseException | None) -> BaseException | None:
-    """The database's error behind what Ray Tune raised; None if that is not it."""
+    """The database error in the chain of an error that Ray Tune raised; None if there is none."""
     while error is not None and not isinstance(error, StorageInternalError | SQLAlchemyError):
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error

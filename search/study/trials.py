@@ -1,10 +1,10 @@
-"""What the study remembers of a trial, as typed values; the names of its attributes are known here alone."""
+"""The records of trials in the study, as typed values; only this module knows the names of their attributes."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ RECIPE = "recipe"
 """Key of a recipe's name in a trial's configuration and in the study's attributes."""
 _EPOCH = "epoch:"
 _LONG_REASON = re.compile(r" with the configuration \{.*\}(?=;)")
-"""Earlier versions wrote the whole configuration, which the study has, into why a trial diverged."""
+"""Earlier versions repeated the whole configuration in the reason of a diverged trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class EpochRecord:
 
     epoch: int
     metrics: Mapping[str, float]
-    """On the validation split, with the training losses, learning rate and seconds."""
+    """Metrics on the validation split, training losses, learning rate and seconds."""
     checkpoint: str | None
-    """Directory below the experiment; it may be gone since."""
+    """Directory relative to the experiment; it may have been removed."""
 
     @property
     def score(self) -> float:
@@ -45,11 +45,11 @@ class TrialRecord:
     number: int
     state: TrialState
     attempt: int
-    """How often it was started anew after an interruption; -1 before its first start."""
+    """Number of restarts after an interruption; -1 before the first start."""
     retries: int
-    """How often it was taken up again after a crash."""
+    """Number of retries after a crash."""
     recipe: str
-    """Name of the recipe that it tries; '' for what the search proposed."""
+    """Name of the recipe; '' for a proposal of the searcher."""
     config: Mapping[str, Any]
     """Values of its `TrialConfig`."""
     outcome: str
@@ -57,16 +57,17 @@ class TrialRecord:
     reason: str
     """Why it diverged, failed or was not trained, in a sentence."""
     lr_factors: list[float]
-    """The learning-rate factor that each epoch ended with."""
+    """Learning-rate factor at the end of each epoch."""
     epochs: list[EpochRecord]
+    """Ascending."""
     precision: str = ""
-    """That the trial ran in, where its configuration says 'auto'; '' before the first report."""
+    """Precision of the run, if the configuration has 'auto'; '' before the first report."""
     machine: str = ""
-    """The kind of machine that it last ran on; '' before the first report."""
+    """Kind of the machine of the last run; '' before the first report."""
 
     @property
     def config_as_run(self) -> dict[str, Any]:
-        """Its configuration with the precision that it ran in."""
+        """The configuration with the precision of the run."""
         config = dict(self.config)
         if self.precision and "model" in config:
             config["model"] = {**config["model"], "precision": self.precision}
@@ -92,15 +93,24 @@ class TrialRecord:
             machine=attributes.get("machine", ""),
         )
 
-    def best(self, experiment: Experiment) -> EpochRecord | None:
-        """The epoch with the best score whose checkpoint is there; None if there is none."""
-        kept = [
+    @property
+    def last_epoch(self) -> int:
+        """Number of the last reported epoch; 0 before the first report."""
+        return self.epochs[-1].epoch if self.epochs else 0
+
+    @property
+    def best_epoch(self) -> EpochRecord | None:
+        """The epoch with the best score; None before the first report."""
+        return best_epoch(self.epochs)
+
+    def best_kept(self, experiment: Experiment) -> EpochRecord | None:
+        """The epoch with the best score among those whose checkpoint still exists; None if there is none."""
+        return best_epoch(
             record for record in self.epochs if record.checkpoint and (experiment.root / record.checkpoint).is_dir()
-        ]
-        return max(kept, key=lambda record: (record.score, -record.epoch), default=None)
+        )
 
     def newest(self, experiment: Experiment) -> Path | None:
-        """The latest checkpoint from which the trial can go on."""
+        """The latest checkpoint from which the trial can be resumed."""
         from trainable.loop.checkpoint import STATE  # imports torch
 
         for record in reversed(self.epochs):
@@ -109,14 +119,19 @@ class TrialRecord:
         return None
 
 
+def best_epoch(records: Iterable[EpochRecord]) -> EpochRecord | None:
+    """The epoch with the best score, the earliest of equal ones; None if there are no records."""
+    return max(records, key=lambda record: (record.score, -record.epoch), default=None)
+
+
 def trial_records(study: optuna.Study) -> list[TrialRecord]:
-    """Every trial that was started, by number."""
+    """All started trials, by number."""
     started = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
     return [TrialRecord.of(trial) for trial in started]
 
 
 def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
-    """Remember that a trial starts; how often it was started before."""
+    """Record the start of a trial; returns the number of earlier starts."""
     attempt = int(trial.user_attrs.get("attempt", -1)) + 1
     trial.set_user_attr("attempt", attempt)
     trial.set_user_attr("config", dict(config))
@@ -124,13 +139,13 @@ def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
 
 
 def note_epoch(trial: optuna.Trial, record: EpochRecord, outcome: Mapping[str, Any]) -> None:
-    """Remember a report.
+    """Record a report.
 
     Args:
-        trial: the study's.
-        record: what was reported.
-        outcome: may hold outcome, reason, lr_factors, precision and machine, and 'violations': by limit of the spec,
-            the excess as a share of the limit, which the searcher learns from.
+        trial: a running trial of the study.
+        record: the report.
+        outcome: optional keys are outcome, reason, lr_factors, precision, machine and violations (for each limit of
+            the spec, the excess as a share of the limit; the searcher's constraints).
     """
     kept = {"metrics": dict(record.metrics), "checkpoint": record.checkpoint}
     trial.set_user_attr(f"{_EPOCH}{record.epoch}", kept)
@@ -138,33 +153,33 @@ def note_epoch(trial: optuna.Trial, record: EpochRecord, outcome: Mapping[str, A
         if name in outcome:
             trial.set_user_attr(name, outcome[name])
     for name in ("precision", "machine"):
-        if name in outcome and trial.user_attrs.get(name) != outcome[name]:  # most reports have what the first one had
+        if name in outcome and trial.user_attrs.get(name) != outcome[name]:  # most reports repeat the first one
             trial.set_user_attr(name, outcome[name])
     for name, excess in outcome.get("violations", {}).items():
-        if name not in trial.constraints:  # every report of a trial has it
+        if name not in trial.constraints:  # every report repeats it
             trial.set_constraint(name, excess)
 
 
 def note_retry(trial: optuna.Trial) -> None:
-    """Remember that a trial crashed, and is taken up again from its checkpoint."""
+    """Record a retry from the last checkpoint after a crash."""
     trial.set_user_attr("retries", int(trial.user_attrs.get("retries", 0)) + 1)
 
 
 def note_failure(trial: optuna.Trial, reason: str) -> None:
-    """Remember why a trial failed."""
+    """Record why a trial failed."""
     trial.set_user_attr("outcome", "failed")
     trial.set_user_attr("reason", reason)
 
 
 def keep_best(experiment: Experiment, trial: TrialRecord) -> None:
-    """Remove a finished trial's other checkpoints, and the state that only going on would need."""
+    """Remove a finished trial's checkpoints except the best one, and the state for resuming from that one."""
     from trainable.loop.checkpoint import STATE  # imports torch
 
-    best = trial.best(experiment)
+    best = trial.best_kept(experiment)
     if best is None or best.checkpoint is None:
         return
     kept = experiment.root / best.checkpoint
-    # By what lies there, not by what was reported: a worker group may be an epoch ahead when it is stopped.
+    # Look at the directory, not at the reports: a worker group may be an epoch ahead when it is stopped.
     for directory in kept.parent.glob("checkpoint_*"):
         if directory != kept and directory.is_dir():
             shutil.rmtree(directory, ignore_errors=True)

@@ -17,7 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from data.dataset.dataset import Dataset
 from search.cli import main as command_line
-from search.results.export import hand_over
+from search.results.export import export_checkpoint
 from search.run.cluster import ENVIRONMENT
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
@@ -96,7 +96,9 @@ def network(scenes: Path, tmp_path: Path) -> Path:
         Origin(config=CONFIGURATION, data_fingerprint=fingerprint, epoch=1),
         METRICS,
     )
-    hand_over(tmp_path / "raw", tmp_path / "best", metrics={"test": METRICS, "baselines": BASELINES}, title="a network")
+    export_checkpoint(
+        tmp_path / "raw", tmp_path / "best", metrics={"test": METRICS, "baselines": BASELINES}, title="a network"
+    )
     return tmp_path / "best"
 
 

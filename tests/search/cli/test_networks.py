@@ -56,7 +56,7 @@ def test_best_leaves_other_files_alone(refused: Command, experiment: Experiment)
     Path("letters").mkdir()
     Path("letters", "a.txt").write_text("dear")
 
-    assert "other files at 'letters'" in refused("best", "first", "--trial", 0, "--out", "letters")
+    assert "other files in 'letters'" in refused("best", "first", "--trial", 0, "--out", "letters")
     assert Path("letters", "a.txt").read_text() == "dear"
 
 
@@ -64,7 +64,7 @@ def test_best_leaves_other_files_alone(refused: Command, experiment: Experiment)
     ("arguments", "sentence"),
     [
         (["third"], "no search 'third' in 'artifacts'; there are first"),
-        (["../first"], "is none of a search"),
+        (["../first"], "is not a valid name"),
         (["first", "--trial", "7"], "no trial 7; give --trial one of its trials (0 to 0)"),
         (["first", "--storage", "elsewhere"], "no search 'first' in 'elsewhere'; start one with"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from search.cli.streams import EQUIVALENTS, in_ascii
-from search.results.export import hand_over
+from search.results.export import export_checkpoint
 from search.study.experiment import Experiment
 from tests.commands import command
 from trainable.loop.checkpoint import WEIGHTS
@@ -64,7 +64,7 @@ def test_every_character_that_is_printed_has_an_equivalent() -> None:
 def test_commands_print_in_any_encoding(locale: str, experiment: Experiment, scenes: Path, tmp_path: Path) -> None:
     """Tables, help texts, progress, JSON and errors; Python alone ends with a traceback."""
     photo = next((ROOT / "docs").glob("*.png"))
-    hand_over(experiment.trials / "00000" / "checkpoint_000000", experiment.best, metrics={}, title="first")
+    export_checkpoint(experiment.trials / "00000" / "checkpoint_000000", experiment.best, metrics={}, title="first")
     for arguments, code, said in (
         (["recipes"], 0, b"G at 224"),
         (["search", "--help"], 0, b"Usage"),

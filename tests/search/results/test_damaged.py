@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from data.grids import save_png
-from search.results.export import hand_over
+from search.results.export import export_checkpoint
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import EpochRecord, note_epoch, note_start
@@ -51,7 +51,9 @@ def two_trials(experiment: Experiment, network: Path) -> Experiment:
     for number, state in ((0, optuna.trial.TrialState.COMPLETE), (1, optuna.trial.TrialState.COMPLETE)):
         study.tell(number, 0.5 + number / 10, state=state)
     source = {"search": "first", "trial": 1}
-    hand_over(experiment.root / checkpoint, experiment.best, metrics={"val": METRICS}, title="first", source=source)
+    export_checkpoint(
+        experiment.root / checkpoint, experiment.best, metrics={"val": METRICS}, title="first", source=source
+    )
     return experiment
 
 
@@ -70,7 +72,7 @@ def test_a_damaged_best_network_is_whole_in_its_trial(
     said = refused("evaluate", "artifacts/first/best", "nowhere")
 
     assert "best/model.safetensors' is truncated or altered" in said
-    assert "the same network, which is whole in trials/" in said
+    assert "the intact copy in trials/" in said
     assert command_in(said) == ["best", "first", "--trial", "1", "--storage", "artifacts"]
     assert predict(refused, Path("artifacts/first/best")) == said
     assert twinhead(*command_in(said), "--out", "again").code == 0
@@ -102,7 +104,7 @@ def test_a_damaged_trial_names_the_next_best(refused: Refused, two_trials: Exper
     said = refused("best", "first", "--trial", 1)
 
     assert "00001/checkpoint_000000/model.safetensors'" in said
-    assert "the same network is whole at 'artifacts/first/best'" in said
+    assert "'artifacts/first/best' has an intact copy of the network" in said
     assert command_in(said) == ["best", "first", "--trial", "0", "--storage", "artifacts"]
 
     alter(two_trials.best / WEIGHTS)
@@ -112,7 +114,7 @@ def test_a_damaged_trial_names_the_next_best(refused: Refused, two_trials: Exper
 def test_a_damaged_retrained_network_is_trained_again(refused: Refused, two_trials: Experiment) -> None:
     """And until then, the best trial is there."""
     source = {"search": "first", "trial": None}
-    hand_over(two_trials.best, two_trials.retrained, metrics={"test": METRICS}, title="first", source=source)
+    export_checkpoint(two_trials.best, two_trials.retrained, metrics={"test": METRICS}, title="first", source=source)
     alter(two_trials.retrained / "metrics.json")
     said = refused("best", "first")
 

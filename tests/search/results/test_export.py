@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.errors import InputError
-from search.results.export import baseline_metrics, copy_out, hand_over, metrics_table, verdict
+from search.results.export import baseline_metrics, copy_export, export_checkpoint, metrics_table, verdict
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.loop.checkpoint import DamagedCheckpointError, Origin, load_model, save
 from trainable.models import build_model
@@ -29,7 +29,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def handed(checkpoint: Path, destination: Path) -> Path:
-    hand_over(checkpoint, destination, metrics={"val": METRICS, "baselines": BASELINES}, title="first: trial 3")
+    export_checkpoint(checkpoint, destination, metrics={"val": METRICS, "baselines": BASELINES}, title="first: trial 3")
     return destination
 
 
@@ -85,8 +85,10 @@ def test_the_card_says_where_it_loses_to_no_network(checkpoint: Path, tmp_path: 
         "the depth",
     ]
 
-    hand_over(checkpoint, tmp_path / "out", metrics={"val": worse, "baselines": BASELINES}, title="first")
-    assert "Note: on the whole it loses to what takes no network: score" in (tmp_path / "out/README.md").read_text()
+    export_checkpoint(checkpoint, tmp_path / "out", metrics={"val": worse, "baselines": BASELINES}, title="first")
+    assert (
+        "Note: overall, the network is no better than the baselines: score" in (tmp_path / "out/README.md").read_text()
+    )
 
 
 def test_a_damaged_checkpoint_is_not_given_new_checksums(checkpoint: Path, tmp_path: Path) -> None:
@@ -124,12 +126,12 @@ def test_an_earlier_one_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
     out = handed(checkpoint, tmp_path / "out")
 
     assert not (out / "pictures.png").exists()
-    copy_out(out, tmp_path / "copy")
-    copy_out(out, tmp_path / "copy")
+    copy_export(out, tmp_path / "copy")
+    copy_export(out, tmp_path / "copy")
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {path.name for path in out.iterdir()}
 
 
-@pytest.mark.parametrize("give", ["hand_over", "copy_out"])
+@pytest.mark.parametrize("give", ["export_checkpoint", "copy_export"])
 def test_other_files_are_left_alone(checkpoint: Path, tmp_path: Path, give: str) -> None:
     """`--out ~` must not cost anybody their home."""
     made = handed(checkpoint, tmp_path / "made")
@@ -137,8 +139,8 @@ def test_other_files_are_left_alone(checkpoint: Path, tmp_path: Path, give: str)
     (home / "letters").mkdir(parents=True)
     (home / "letters" / "a.txt").write_text("dear")
     for place in (home, home / "letters" / "a.txt"):
-        with pytest.raises(InputError, match=r"other files at '.*'; give --out an empty or a new directory"):
-            handed(checkpoint, place) if give == "hand_over" else copy_out(made, place)
+        with pytest.raises(InputError, match=r"other files in '.*'; give --out an empty or a new directory"):
+            handed(checkpoint, place) if give == "export_checkpoint" else copy_export(made, place)
 
     assert [path.name for path in home.rglob("*")] == ["letters", "a.txt"]
 
@@ -150,7 +152,7 @@ def test_the_directory_that_one_stands_in_is_not_replaced(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
-    with pytest.raises(InputError, match=r"'\.' is where the command runs; give --out one within it"):
+    with pytest.raises(InputError, match=r"'\.' is the working directory; give --out a directory below it"):
         handed(checkpoint, Path())
     assert handed(checkpoint, Path("best")).is_dir()
 

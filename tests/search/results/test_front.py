@@ -19,7 +19,7 @@ from search.cli.main import cli
 from search.cli.tables import show_front
 from search.results.front import front_of, front_rows, shown
 from search.results.front_chart import as_svg, as_text
-from search.spec.objectives import known_before
+from search.spec.objectives import known_costs
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
@@ -83,7 +83,7 @@ def test_a_trial_counts_as_the_epoch_that_is_kept(searched: Experiment) -> None:
     width_8 = TrialConfig(model=ModelConfig(family="debug", width=8), data=DataConfig(image_size=32))
 
     assert [row["epoch"] for row in rows] == [2, 2, 2]
-    assert rows[0]["objectives"] == {"score": 0.7, **known_before(["-macs"], width_8.model_dump())}
+    assert rows[0]["objectives"] == {"score": 0.7, **known_costs(["-macs"], width_8.model_dump())}
     assert rows[0]["checkpoint"] == "trials/00003/checkpoint_000001"
     assert rows[1]["recipe"] == "birender-cnn"
     assert json.loads(json.dumps(rows)) == rows
@@ -151,7 +151,7 @@ def test_a_search_without_trials_and_none_at_all(tmp_path: Path) -> None:
     """The one is gone on with; of the other, the names that there are help."""
     experiment = search_of(tmp_path, [])
 
-    with pytest.raises(InputError, match="no trial with a network yet; go on with 'twinhead search --resume first"):
+    with pytest.raises(InputError, match="no trial with a network yet; continue with 'twinhead search --resume first"):
         front_of(experiment)
     with pytest.raises(InputError, match=r"no search 'second' in .*; there are first"):
         front_of(Experiment(storage=tmp_path, name="second"))

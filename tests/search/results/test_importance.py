@@ -1,144 +1,129 @@
-"""What a search learned: which parameter mattered, what lies around the best trial, and every trial in a table."""
+"""Importance: the same figures as Optuna's, honest about how many trials they rest on."""
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
+import math
+import warnings
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
-from click.testing import CliRunner
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, create_trial
 
-from data.errors import InputError
-from search.cli.main import cli
-from search.results.importance import condition, learn, trial_rows
-from search.spec.spec import load_spec
-from search.study.experiment import Experiment
-from search.study.study import open_study
+from search.results import importance as measured
+from search.results.importance import MIN_TRIALS, importance
 
-LR = FloatDistribution(1e-3, 1.0, log=True)
-FAMILY = CategoricalDistribution(["resunet", "pair"])
-SHIFT = FloatDistribution(0.0, 1.0)
-
-
-def trial(number: int) -> optuna.trial.FrozenTrial:
-    """The score falls off from lr 0.1, and depends on nothing else; 'shift' is there under 'pair' alone."""
-    lr = 10 ** -(number % 20 / 10)
-    params: dict[str, Any] = {"optimizer.lr": lr, "model.family": "pair" if number % 3 else "resunet"}
-    distributions: dict[str, Any] = {"optimizer.lr": LR, "model.family": FAMILY}
-    if number % 3:
-        params["shift"], distributions["shift"] = number * 7 % 40 / 40, SHIFT
-    score = 0.8 - abs(number % 20 - 10) / 20
-    metrics = {"score": score, "mask_iou": 1 - score, "seconds": 2.0, "time_data": 0.1}
-    config = {"model": {"width": 4 + number % 2}}
-    attributes = {"outcome": "trained", "config": config, "epoch:1": {"metrics": metrics, "checkpoint": None}}
-    return create_trial(
-        state=TrialState.COMPLETE, value=score, params=params, distributions=distributions, user_attrs=attributes
-    )
+SPACE: dict[str, BaseDistribution] = {
+    "optimizer.lr": FloatDistribution(1e-4, 1.0, log=True),
+    "loss.dice": FloatDistribution(0.0, 2.0),
+    "data.batch": IntDistribution(4, 64, log=True),
+    "model.width": IntDistribution(2, 9),
+    "model.family": CategoricalDistribution(["a", "b", "c"]),
+    "policy.warmup": FloatDistribution(0.0, 0.5, step=0.1),
+    "policy.constant": FloatDistribution(1.0, 1.0),
+}
 
 
-@pytest.fixture
-def searched(tmp_path: Path) -> Experiment:
-    return search_of(tmp_path, 40)
+def searched(count: int, seed: int = 0) -> tuple[list[FrozenTrial], list[float]]:
+    """Trials of a random search whose score depends on the learning rate, a bit on the family, and on chance.
 
-
-def search_of(directory: Path, count: int) -> Experiment:
-    experiment = Experiment(storage=directory, name="first")
-    experiment.create(load_spec(data_path="nowhere"))
-    study = open_study(experiment)
+    A third of them have 'model.width', and the first three have 'policy.rare'.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    chance = np.random.default_rng(seed)
+    trials, scores = [], []
     for number in range(count):
-        study.add_trial(trial(number))
-    return experiment
+        space = {name: kind for name, kind in SPACE.items() if name != "model.width" or number % 3 == 0}
+        if number < 3:
+            space["policy.rare"] = FloatDistribution(0.0, 1.0)
+        params: dict[str, Any] = study.ask(space).params
+        score = -abs(math.log10(params["optimizer.lr"]) + 2) + 0.3 * (params["model.family"] == "a")
+        scores.append(score + 0.1 * chance.normal())
+        trials.append(create_trial(value=scores[-1], params=params, distributions=space))
+    return trials, scores
 
 
-def test_what_decides_the_score_is_most_important(searched: Experiment) -> None:
-    """Who reads it fixes the other parameters, so it must not be one of those."""
-    learned = learn(searched)
+@pytest.mark.parametrize("count", [40, 97])
+def test_shares_are_those_of_optuna(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Ranges, whole numbers, steps, choices, parameters that some trials lack, and ties at the border."""
+    monkeypatch.setattr(measured, "MIN_TRIALS", 1)
+    trials, scores = searched(count)
+    scores = [round(score, 1) for score in scores]
+    study = optuna.create_study(direction="maximize")
+    for trial, score in zip(trials, scores, strict=True):
+        trial.value = score
+        study.add_trial(trial)
+    good = count // 8
+    with warnings.catch_warnings(action="ignore"):
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=(good - 0.5) / count)
+        wanted = get_param_importances(study, evaluator=evaluator)
 
-    assert next(iter(learned.importance)) == "optimizer.lr"
-    assert learned.importance["optimizer.lr"] > 0.8
-    assert sum(learned.importance.values()) == pytest.approx(1)
-    assert (learned.trials, learned.good, learned.best) == (40, 5, 10)
+    found = importance(trials, scores, good).parameters
 
-
-def test_the_nearest_trials_differ_least(searched: Experiment) -> None:
-    """How flat the optimum is shows in what lies beside it, in the parameters' own scales."""
-    near = learn(searched, neighbours=40).neighbours
-    distances = [row["distance"] for row in near]
-    [other] = [row for row in near if row["number"] == 12]  # resunet: the best is a pair, and has a shift
-
-    assert len(near) == 39
-    assert distances == sorted(distances)
-    assert other["distance"] == pytest.approx((1 + 1 + 0.2 / 3) / 3)
-    assert other["below"] == pytest.approx(0.1)
-    assert other["differs"]["model.family"] == ["pair", "resunet"]
+    assert {name: figure.share for name, figure in found.items()} == pytest.approx(wanted, abs=1e-9)
+    assert sum(figure.share for figure in found.values()) == pytest.approx(1)
 
 
-def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
-    """Of hundreds of trials nobody reads more than those that answer a question."""
-    rows = trial_rows(searched, keep=[condition("model.family=resunet"), condition("score>0.5")])
+def test_a_parameter_of_few_trials_has_no_figure() -> None:
+    """Three trials of which two are good would make it the most important of all."""
+    trials, scores = searched(30)
+    found = importance(trials, scores, 5)
 
-    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
-    assert {row["params"]["model.family"] for row in rows} == {"resunet"}
-    assert all(row["score"] > 0.5 for row in rows)
-    assert {row["number"] % 2 for row in trial_rows(searched, keep=[condition("model.width=5")])} == {1}
-    assert trial_rows(searched, sort="mask_iou")[0]["number"] == 0
-    assert [row["number"] for row in trial_rows(searched, sort="number")] == list(range(40))
-
-    rates = [row["optimizer.lr"] for row in trial_rows(searched, sort="optimizer.lr")]
-    assert rates == sorted(rates, reverse=True) != []
+    assert found.too_few == {"policy.rare": 3}
+    assert "policy.rare" not in found.parameters
+    assert min(figure.trials for figure in found.parameters.values()) >= MIN_TRIALS
+    assert found.parameters["model.width"].trials == 10
 
 
-def test_both_commands_print_tables_and_json(searched: Experiment) -> None:
-    """Tables for people, and the same as JSON for programs."""
-    where = ["--storage", str(searched.storage)]
-    table = CliRunner().invoke(cli, ["trials", "first", "--top", "3", *where])
-    listed = json.loads(CliRunner().invoke(cli, ["trials", "first", "--top", "3", "--json", *where]).output)
-    shown = CliRunner().invoke(cli, ["importance", "first", *where])
-    learned = json.loads(CliRunner().invoke(cli, ["importance", "first", "--json", *where]).output)
+def test_what_decides_has_an_interval_above_that_of_chance() -> None:
+    """And one that holds its share; more trials make it narrower."""
+    trials, scores = searched(300)
+    many = importance(trials, scores, 30).parameters
+    few = importance(trials[:40], scores[:40], 5).parameters
+    deciding = many["optimizer.lr"]
 
-    assert [row["number"] for row in listed] == [10, 30, 9]
-    assert "0.8" in table.output
-    assert re.search(r"optimizer\.lr +0\.\d+ +0\.\d+ to [01]\.\d+ +40 ", shown.output)
-    assert learned["best"] == 10
-    assert learned["figures"]["optimizer.lr"].keys() == {"share", "low", "high", "trials"}
-    assert learned["sections"]["model"]["trials"] == 40
+    assert next(iter(many)) == "optimizer.lr"
+    assert deciding.low < deciding.share < deciding.high
+    assert deciding.low > many["loss.dice"].high
+    assert all(figure.low <= figure.share <= figure.high for figure in (*many.values(), *few.values()))
+    assert deciding.high - deciding.low < few["optimizer.lr"].high - few["optimizer.lr"].low
 
 
-def test_parameters_of_too_few_trials_are_named(tmp_path: Path) -> None:
-    """Rather than given a share, or left out without a word."""
-    search_of(tmp_path, 12)
-    where = ["--storage", str(tmp_path)]
-    shown = CliRunner().invoke(cli, ["importance", "first", *where]).output
-    learned = json.loads(CliRunner().invoke(cli, ["importance", "first", "--json", *where]).output)
+def test_intervals_repeat_themselves() -> None:
+    """Who runs the command again sees the same figures."""
+    trials, scores = searched(40)
 
-    assert "too few trials for a figure, fewer than 10: shift (8)" in shown
-    assert learned["too_few"] == {"shift": 8}
-    assert "shift" not in learned["importance"]
+    assert importance(trials, scores, 5) == importance(trials, scores, 5)
+    assert importance(trials, scores, 5, seed=1) != importance(trials, scores, 5)
 
 
-@pytest.mark.parametrize("text", ["score", "=3", "score=", ""])
-def test_a_filter_that_is_none_is_refused(text: str) -> None:
-    """Otherwise it would keep everything, or nothing."""
-    with pytest.raises(InputError, match="--where"):
-        condition(text)
+def test_a_section_is_the_sum_of_its_parameters() -> None:
+    """A choice that many parameters describe is not many small ones."""
+    trials, scores = searched(60)
+    found = importance(trials, scores, 6)
+    model = [figure.share for name, figure in found.parameters.items() if name.startswith("model.")]
+
+    assert next(iter(found.sections)) == "optimizer"
+    assert found.sections["model"].share == pytest.approx(sum(model))
+    assert found.sections["model"].trials == 60
+    assert sum(figure.share for figure in found.sections.values()) == pytest.approx(1)
 
 
-def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
-    """A handful of trials has no best share, and a missing search no trials."""
-    few = search_of(tmp_path, 4)
+def test_trials_without_a_common_parameter_have_no_figures() -> None:
+    """Each parameter is of too few of them, which is said of each."""
+    trials, scores = searched(9)
+    found = importance(trials, scores, 4)
 
-    with pytest.raises(InputError, match="4 trials"):
-        learn(few)
-    with pytest.raises(InputError, match="none"):
-        trial_rows(Experiment(storage=tmp_path, name="none"))
-    with pytest.raises(InputError, match="--sort"):
-        trial_rows(few, sort="speed")
-    with pytest.raises(InputError, match=r"key 'model\.famly' of --where"):
-        trial_rows(few, keep=[condition("model.famly=resunet")])
-    with pytest.raises(InputError, match="compares with 'much'"):
-        trial_rows(few, keep=[condition("score>much")])
+    assert (found.parameters, found.sections) == ({}, {})
+    assert found.too_few["optimizer.lr"] == 9
+
+
+def test_trials_that_are_all_alike_have_no_important_parameter() -> None:
+    """Nothing divides by zero."""
+    trials, _ = searched(20)
+    found = importance(trials, [0.5] * 20, 5)
+
+    assert {figure.share for figure in found.parameters.values()} == {0.0}

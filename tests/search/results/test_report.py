@@ -195,7 +195,7 @@ def test_figures_without_an_interval_are_shown(tmp_path: Path) -> None:
 def test_nothing_but_failures_is_a_report_too(tmp_path: Path) -> None:
     """Somebody waited hours for it."""
     page = Page(write_report(comparison(row("a", None)), tmp_path)["html"].read_text())
-    assert "No recipe came to a result." in page.text
+    assert "No recipe has a score." in page.text
 
 
 @pytest.mark.parametrize("width", [120, 100, 80])
@@ -240,7 +240,7 @@ def test_a_training_that_broke_off_says_so_beside_its_figures(tmp_path: Path) ->
     files = write_report(given, tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text, on_screen(given)):
         plain = text.replace("\\", "")
-        assert "broken diverged: The loss became nan (its figures are of epoch 3)" in plain
+        assert "broken diverged: The loss became nan (its metrics are of epoch 3)" in plain
         assert "broken (diverged)" in plain
         assert "a (finished)" not in plain
 
@@ -254,7 +254,7 @@ def test_a_recipe_that_was_not_reached_says_so(tmp_path: Path) -> None:
 def test_published_errors_are_declared(tmp_path: Path) -> None:
     """Figures of recipes with their errors turned on are not those of the recipes as they are."""
     corrected, faithful = comparison(row("a", 0.5)), comparison(row("a", 0.5, faithful=True))
-    said = "Published errors are turned back on in every recipe."
+    said = "Published errors are reproduced in every recipe."
     for suffix in ("md", "html"):
         assert said not in write_report(corrected, tmp_path)[suffix].read_text()
         assert said in write_report(faithful, tmp_path)[suffix].read_text()
@@ -278,7 +278,7 @@ def test_a_score_that_is_no_number_is_last_and_unmarked(tmp_path: Path) -> None:
 
     alone = write_report(comparison(bad), tmp_path)
     assert "**–**" not in alone["md"].read_text()
-    assert "No recipe came to a result." in Page(alone["html"].read_text()).text
+    assert "No recipe has a score." in Page(alone["html"].read_text()).text
 
 
 def test_the_chart_has_a_scale(tmp_path: Path) -> None:

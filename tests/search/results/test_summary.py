@@ -18,7 +18,7 @@ from search.results.summary import (
     find_best_recipe,
     find_trial,
     outcomes,
-    so_far,
+    progress_line,
     summarise,
     why_no_result,
 )
@@ -106,7 +106,7 @@ def test_a_precision_that_was_decided_is_part_of_what_was_run(experiment: Experi
 def test_the_best_epoch_is_of_those_with_weights(experiment: Experiment) -> None:
     """A score without weights cannot be handed over; of equals the earlier counts."""
     record = trial_of(experiment, open_study(experiment), {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.7}, kept=(1, 3, 4))
-    best = record.best(experiment)
+    best = record.best_kept(experiment)
 
     assert best is not None
     assert (best.epoch, best.score) == (3, 0.7)
@@ -286,7 +286,7 @@ def test_a_search_that_goes_on_says_what_it_has_reached(experiment: Experiment) 
     trials = trial_records(study)
 
     assert best_score(trials) == 0.75
-    assert so_far(trials, 5, 2) == (
+    assert progress_line(trials, 5, 2) == (
         "2 of 5 trials are done (1 finished, 1 stopped); best score 0.7500 of trial 0; unfinished: 2"
     )
     assert best_score([]) is None

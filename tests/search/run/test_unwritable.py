@@ -14,7 +14,7 @@ from data.errors import DiskError
 from search.cli.shared import resumable
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
-from search.study.study import held_study, leaving_nothing, open_study
+from search.study.study import held_study, open_study, removing_if_unstarted
 from tests.commands import run
 
 Command = Callable[..., Any]
@@ -65,10 +65,10 @@ def test_any_error_before_the_first_trial_frees_the_name(tmp_path: Path, error: 
     experiment.create(load_spec(data_path="set"))
     study = open_study(experiment)
     study.enqueue_trial({})
-    with pytest.raises(KeyboardInterrupt), leaving_nothing(experiment, study):
+    with pytest.raises(KeyboardInterrupt), removing_if_unstarted(experiment, study):
         raise KeyboardInterrupt
     assert experiment.root.exists()
-    with pytest.raises(type(error)), leaving_nothing(experiment, study):
+    with pytest.raises(type(error)), removing_if_unstarted(experiment, study):
         raise error
     assert not experiment.root.exists()
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from search.spec.constraints import broken, violations
+from search.spec.constraints import broken_limits, violations
 from search.spec.sections import ConstraintsConfig
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.space import define_space
@@ -43,11 +43,11 @@ def test_without_limits_nothing_is_counted() -> None:
 
 def test_what_is_broken_is_said_in_words() -> None:
     """A recipe that is left out is left out for a reason."""
-    assert broken(NETWORK, ConstraintsConfig(parameters=1e3)) == (
+    assert broken_limits(NETWORK, ConstraintsConfig(parameters=1e3)) == (
         f"it has {parameter_count(build_model(ModelConfig(**NETWORK['model']))):,} parameters, and "  # type: ignore[arg-type]
         "constraints.parameters is 1,000"
     )
-    assert broken(NETWORK, ConstraintsConfig(parameters=1e9)) == ""
+    assert broken_limits(NETWORK, ConstraintsConfig(parameters=1e9)) == ""
 
 
 @pytest.mark.parametrize(("width", "excess"), [(16, True), (64, False)])

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from data.errors import InputError
 from search.cli.main import cli
-from search.spec.objectives import known_before, known_objectives, parse_objectives
+from search.spec.objectives import known_costs, known_objectives, parse_objectives
 from search.spec.spec import check_spec, load_spec
 from search.strategy.proposer import KNOWN
 from search.strategy.space import define_space
@@ -53,8 +53,8 @@ def test_every_metric_can_be_aimed_at_the_way_that_is_better() -> None:
     ("text", "sentence"),
     [
         ("[score, flops]", r"'objectives.1' is 'flops', but must be one of score, .*-macs"),
-        ("[score, macs]", r"'objectives.1' is 'macs', but must be '-macs', for smaller is better"),
-        ("[score, -mask_iou]", r"must be 'mask_iou', for larger is better"),
+        ("[score, macs]", r"'objectives.1' is 'macs', but must be '-macs', since smaller is better"),
+        ("[score, -mask_iou]", r"must be 'mask_iou', since larger is better"),
         ("[score, -macs, -macs]", r"must name '-macs' once"),
         ("[-macs, score]", r"must begin with 'score', by which trials are stopped"),
         ("[]", r"must hold 1 to 3 objectives"),
@@ -96,7 +96,7 @@ def test_objectives_of_a_command_line() -> None:
 def test_the_space_tells_a_trial_what_is_known_of_it() -> None:
     """The searcher need not model what can be computed; without such an objective, a trial gets no attribute."""
     told, values = drawn_under("[score, -macs, -parameters]")
-    exact = known_before(["-macs", "-parameters"], values)
+    exact = known_costs(["-macs", "-parameters"], values)
 
     assert told == pytest.approx({name: math.log(value) for name, value in exact.items()})
     assert drawn_under("[score, mask_iou]")[0] == {}
@@ -112,4 +112,4 @@ def drawn_under(objectives: str) -> tuple[dict[str, float], dict[str, Any]]:
 
 def test_what_is_known_of_a_configuration() -> None:
     """Of the figures that are measured, nothing is."""
-    assert set(known_before(["score", "-macs", "-ms_per_picture"], TrialConfig().model_dump())) == {"macs"}
+    assert set(known_costs(["score", "-macs", "-ms_per_picture"], TrialConfig().model_dump())) == {"macs"}

@@ -25,8 +25,8 @@ BAD = {
     "optimizer: {learning_rate: 1}": r"'optimizer.learning_rate' is not known; use one of name, lr",
     "optimiser: {lr: 1}": r"section 'optimiser' is not known; use one of data, model",
     "budget: {trial: 3}": r"'budget.trial' is not known",
-    "model: 3": r"section 'model' is 3, but must hold keys",
-    "loss: {mask: 3}": r"'loss.mask' is 3, but must hold keys such as 'bce'",
+    "model: 3": r"section 'model' is 3, but must have keys",
+    "loss: {mask: 3}": r"'loss.mask' is 3, but must have keys such as 'bce'",
     "optimizer: {lr: fast}": r"'optimizer.lr' is 'fast', but must be a valid number",
     "data: {image_size: '96'}": r"'data.image_size' is '96', but must be a valid integer",
     "data: {image_size: 50}": r"'data.image_size' is 50, but must be a multiple of 16",
@@ -78,7 +78,7 @@ BAD = {
     "model: !!python/object:os.system {}": r"no valid YAML at line 1, column 8",
     "model: {width: 2026-13-41}": r"no valid YAML in the spec",
     "resunet": r"must hold sections such as 'data:'",
-    "search: {start_from: [a b]}": r"'search.start_from' is .* must hold 'recipes', 'default' or names .*, not 'a b'",
+    "search: {start_from: [a b]}": r"'search.start_from' is .* must contain 'recipes', 'default', names .*, not 'a b'",
 }
 
 
@@ -105,8 +105,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     [
         ("optimizer.lr", "fast", r"'optimizer.lr' is 'fast'.* in '.*spec.yaml' or the command line"),
         ("optimizer.rate", "1", r"'optimizer.rate' is not known"),
-        ("lr", "1", r"names no section; write --set SECTION.KEY=VALUE"),
-        ("model.width.low", "1", r"lies below a value"),
+        ("lr", "1", r"has no section; write --set SECTION.KEY=VALUE"),
+        ("model.width.low", "1", r"is below a plain value"),
         ("optimizer.lr", "{low: 1", r"no valid YAML at line 1, column \d+ of --set optimizer.lr"),
     ],
 )

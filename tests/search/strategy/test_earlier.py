@@ -162,8 +162,10 @@ def test_a_search_that_is_not_there_is_named(refused: Command, experiment: Exper
     Path("spec.yaml").write_text(f"data: {{path: {scenes}}}\nsearch:\n  start_from: [recipes, frist]\n")
     sentence = refused("search", "spec.yaml", "--name", "second")
 
-    assert sentence.startswith("twinhead: spec.yaml:3:25: The value of 'search.start_from' holds 'frist', but there is")
-    assert "no such recipe and no such search in 'artifacts', where there are first; correct it" in sentence
+    assert sentence.startswith(
+        "twinhead: spec.yaml:3:25: The value of 'search.start_from' contains 'frist', but there is"
+    )
+    assert "no such recipe and no such search in 'artifacts', which has first; correct it" in sentence
     assert [path.name for path in experiment.storage.iterdir()] == ["first"]
 
 

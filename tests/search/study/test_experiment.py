@@ -34,7 +34,9 @@ def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
     experiment = created(tmp_path)
     before = experiment.spec_file.read_text()
 
-    with pytest.raises(InputError, match=r"'first' is in use .* choose another --name, or go on with .*--resume first"):
+    with pytest.raises(
+        InputError, match=r"'first' is in use .* choose another --name, or continue with .*--resume first"
+    ):
         Experiment(storage=tmp_path, name="first").create(SPEC.with_retraining(3))
 
     assert experiment.spec_file.read_text() == before
@@ -111,7 +113,7 @@ def test_nothing_but_the_budget_is_changed(tmp_path: Path) -> None:
     """Trials of before and after would be compared that cannot be."""
     experiment = created(tmp_path)
 
-    with pytest.raises(InputError, match=r"'scheduler.max_epochs' cannot be changed once 'first' began"):
+    with pytest.raises(InputError, match=r"'scheduler.max_epochs' cannot be changed after the start of 'first'"):
         experiment.extend([("budget.trials", "30"), ("scheduler.max_epochs", "99")])
     assert experiment.spec() == SPEC
 
@@ -121,7 +123,9 @@ def test_trials_that_are_there_count(tmp_path: Path) -> None:
     experiment = created(tmp_path)
     experiment.write_summary({"trials": 6})
 
-    with pytest.raises(InputError, match=r"'budget.trials' is 3, but 'first' has 6 already, which count; give more"):
+    with pytest.raises(
+        InputError, match=r"'budget.trials' is 3, but 'first' already has 6 trials, which are included; give at least 6"
+    ):
         experiment.extend([("budget.trials", "3")])
     assert experiment.extend([("budget.trials", "7")]).plan.budget.trials == 7
 
@@ -136,7 +140,7 @@ def test_the_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert experiment.summary() == {"best": {"score": 0.5}}
     assert json.loads(experiment.summary_file.read_text()) == experiment.summary()
     experiment.summary_file.write_text('{"best": ')
-    with pytest.raises(InputError, match=r"summary '.*summary.json' is damaged; make it again with"):
+    with pytest.raises(InputError, match=r"summary '.*summary.json' is damaged; write it again with"):
         experiment.summary()
 
 

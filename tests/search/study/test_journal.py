@@ -19,7 +19,7 @@ from optuna.storages import JournalStorage
 
 from data.errors import DiskError, InputError
 from search.spec.spec import load_spec
-from search.study.damage import LOST
+from search.study.damage import LOST_REASON
 from search.study.experiment import Experiment
 from search.study.journal import Journal
 from search.study.study import OWNER, open_study
@@ -86,7 +86,7 @@ def test_an_incomplete_last_record_is_cut_before_the_next(
 
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert f"journal '{searched.study_file}' is incomplete and was cut: {len(tail)} bytes, {tail.decode()!r}" in said[0]
+    assert f"journal '{searched.study_file}': {len(tail)} bytes, {tail.decode()!r}" in said[0]
     assert numbers(searched) == [0, 1, 2, 3, 4]
     assert searched.study_file.read_bytes().startswith(whole + b'{"op_code":4')
 
@@ -113,7 +113,7 @@ def test_a_record_behind_a_torn_one_is_read(searched: Experiment, capsys: pytest
     assert all(trial.state.is_finished() for trial in open_study(searched).trials)
     add_trial(open_study(searched), 4)
     assert numbers(searched) == [0, 1, 2, 3, 4]
-    assert "written anew" not in capsys.readouterr().err.partition("is damaged")[0]
+    assert "was rewritten" not in capsys.readouterr().err.partition("is damaged")[0]
 
 
 @pytest.mark.parametrize(("operation", "nth"), [(5, 1), (6, 1), (7, 1), (8, 5)], ids=["x", "state", "value", "config"])
@@ -135,7 +135,7 @@ def test_a_damaged_record_costs_what_it_said_alone(
 
     kept = searched.study_file.with_name("study.journal.damaged")
     assert kept.read_bytes() == damaged
-    assert f"as it was, it is '{kept}'" in capsys.readouterr().err
+    assert f"the damaged file is '{kept}'" in capsys.readouterr().err
     assert numbers(searched) == [*found, 4]
     assert capsys.readouterr().err == ""
 
@@ -164,7 +164,7 @@ def test_a_lost_creation_of_an_unfinished_trial_is_a_failure(tmp_path: Path) -> 
     first, second = open_study(experiment).trials
 
     assert first.state == optuna.trial.TrialState.FAIL
-    assert first.user_attrs["reason"] == LOST
+    assert first.user_attrs["reason"] == LOST_REASON
     assert second.system_attrs["fixed_params"] == {"x": 1.0}
 
 
@@ -180,7 +180,7 @@ def test_records_whose_trials_are_not_certain_are_left_out(
 
     assert found == [0]
     after = len(lines) - second - 1
-    assert f"and so are the {after} records after, whose trials are not certain" in capsys.readouterr().err
+    assert f"and so are the {after} records after, whose trials are uncertain" in capsys.readouterr().err
 
 
 def test_a_lost_beginning_loses_no_trial(searched: Experiment) -> None:
@@ -273,7 +273,9 @@ def test_a_journal_of_two_searches_is_not_guessed_at(searched: Experiment) -> No
     assert numbers(Experiment(storage=searched.storage, name="second")) == [7]
     (searched.storage / "second").rename(searched.storage / "third")
 
-    with pytest.raises(InputError, match=r"has the trials of several searches, 'first', 'second'; give the directory"):
+    with pytest.raises(
+        InputError, match=r"has the trials of several searches, 'first', 'second'; rename the directory"
+    ):
         open_study(Experiment(storage=searched.storage, name="third"))
 
 

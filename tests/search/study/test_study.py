@@ -12,12 +12,12 @@ import optuna
 import pytest
 
 from data.errors import InputError
-from search.results.importance import trial_rows
+from search.results.trials_table import trial_rows
 from search.spec.spec import load_spec
 from search.spec.study_url import masked, problems_of_study
 from search.spec.template import summary_lines
 from search.study.experiment import Experiment
-from search.study.study import check_study, leaving_nothing, open_study, study_place
+from search.study.study import check_study, open_study, removing_if_unstarted, study_location
 
 Command = Callable[..., Any]
 
@@ -43,9 +43,9 @@ def test_a_study_lies_where_the_spec_says(tmp_path: Path, url: str) -> None:
     plain = optuna.load_study(study_name="first", storage=url)
 
     assert plain.trials[0].intermediate_values == {1: 0.5}
-    assert study_place(experiment) == url
+    assert study_location(experiment) == url
     assert not experiment.study_file.exists()
-    assert study_place(experiment_in(tmp_path / "other", None)) == "study.journal"
+    assert study_location(experiment_in(tmp_path / "other", None)) == "study.journal"
 
 
 def test_commands_that_read_find_the_study(tmp_path: Path, url: str) -> None:
@@ -88,7 +88,7 @@ def test_a_study_that_is_gone_is_not_begun_again(tmp_path: Path, url: str) -> No
     experiment.trials.mkdir()
     optuna.delete_study(study_name="first", storage=url)
 
-    with pytest.raises(InputError, match="has no study 'first' any more, although it has trials in"):
+    with pytest.raises(InputError, match="no longer has a study 'first', but"):
         open_study(experiment)
 
 
@@ -97,7 +97,7 @@ def test_a_search_is_not_moved_by_its_spec(tmp_path: Path, url: str) -> None:
     experiment = experiment_in(tmp_path / "storage", None)
     experiment.spec_file.write_text(experiment.spec_file.read_text().replace("study: null", f"study: {url}"))
 
-    with pytest.raises(InputError, match=r"'first' was not begun with its study in a database; remove search\.study"):
+    with pytest.raises(InputError, match=r"'first' was started without a database for its study; remove search\.study"):
         open_study(experiment)
 
 
@@ -106,14 +106,14 @@ def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kep
     """What was wrong is corrected and the same command given again; a search that has trials is never removed."""
     experiment = experiment_in(tmp_path / "storage", url if kept == "database" else None)
     study = open_study(experiment)
-    with pytest.raises(InputError, match="too many CPUs"), leaving_nothing(experiment, study):
+    with pytest.raises(InputError, match="too many CPUs"), removing_if_unstarted(experiment, study):
         raise InputError("too many CPUs")
     assert not experiment.root.exists()
 
     again = experiment_in(tmp_path / "storage", url if kept == "database" else None)
     study = open_study(again)
     study.ask()
-    with pytest.raises(InputError, match="too many CPUs"), leaving_nothing(again, study):
+    with pytest.raises(InputError, match="too many CPUs"), removing_if_unstarted(again, study):
         raise InputError("too many CPUs")
     assert len(open_study(again).trials) == 1
 
@@ -122,7 +122,7 @@ def test_a_search_whose_study_is_gone_keeps_its_checkpoints(tmp_path: Path) -> N
     """An empty study beside trials is one that was lost, not one that never began."""
     experiment = experiment_in(tmp_path / "storage", None)
     experiment.trials.mkdir()
-    with pytest.raises(InputError, match="other data"), leaving_nothing(experiment, open_study(experiment)):
+    with pytest.raises(InputError, match="other data"), removing_if_unstarted(experiment, open_study(experiment)):
         raise InputError("other data")
 
     assert experiment.trials.exists()
@@ -208,7 +208,7 @@ def test_a_database_that_cannot_be_reached_leaves_no_name_in_use(refused: Comman
     for sentence in (from_file, from_option):
         assert "of search.study cannot be used" in sentence
         assert "Connection refused" in sentence
-        assert "see that it is there and can be reached from here" in sentence
+        assert "check that it exists and can be reached from here" in sentence
         assert "secret" not in sentence
     assert not Path("artifacts").exists()
 
@@ -217,4 +217,4 @@ def test_a_search_that_goes_on_keeps_its_database(refused: Command, experiment: 
     """Its trials lie there."""
     sentence = refused("search", "--resume", experiment.name, "--study", "sqlite:////study.db")
 
-    assert "The key 'search.study' cannot be changed once 'first' began" in sentence
+    assert "The key 'search.study' cannot be changed after the start of 'first'" in sentence

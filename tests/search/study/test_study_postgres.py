@@ -113,7 +113,7 @@ def test_what_the_server_refuses_is_named(server: Server, tmp_path: Path, url: s
         server.url(name, password="wrong"): r"password authentication failed .*\); give the right user, and the pass",  # noqa: S106
         server.url(name, password=None): r"no password supplied\); give the right user, and the password in \$PGPASSWO",
         server.url("nowhere"): r'database "nowhere" does not exist\); make it with \'createdb nowhere\', or correct',
-        server.url(name).replace("host=", "port=1&host="): r"No such file or directory\); see that it is there and can",
+        server.url(name).replace("host=", "port=1&host="): r"No such file or directory\); check that it exists and can",
     }
     for number, (wrong, sentence) in enumerate(sentences.items()):
         experiment = experiment_in(tmp_path / str(number), wrong)
@@ -138,7 +138,7 @@ def test_a_user_who_may_make_no_tables_is_told(server: Server, tmp_path: Path, u
     """As PostgreSQL has it since version 15, a database is its owner's."""
     guest = server.guest(database_of(url))
 
-    with pytest.raises(InputError, match=r"permission denied .*\); let its user make tables there, or give another"):
+    with pytest.raises(InputError, match=r"permission denied .*\); allow its user to create tables, or give another"):
         open_study(experiment_in(tmp_path, guest))
 
 
@@ -164,7 +164,10 @@ def test_a_server_that_stays_away_ends_a_search_in_words(
     experiment = experiment_in(tmp_path, url)
     try:
         with (
-            pytest.raises(UnfinishedError, match=r"The study of 'first' in .* was lost \(.*\); when it is back, go on"),
+            pytest.raises(
+                UnfinishedError,
+                match=r"The study of 'first' in .* was lost \(.*\); when it is available again, continue",
+            ),
             held_study(experiment) as study,
         ):
             trial = study.ask()

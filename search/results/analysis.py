@@ -1,0 +1,129 @@
+"""The analysis of a finished search: the importance of its parameters, and the trials nearest to the best one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from data.errors import InputError
+from search.commands import cited
+from search.results.importance import MIN_TRIALS, Figure, importance
+from search.study.experiment import Experiment
+from search.study.study import open_existing_study
+
+GOOD_SHARE, MIN_GOOD = 0.1, 5
+"""The best tenth of the trials, but at least this many, are compared with all trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """Importance of the parameters of a search, and the neighbourhood of its best trial."""
+
+    trials: int
+    good: int
+    """Number of trials that count as the best."""
+    importance: dict[str, float]
+    """By parameter, most important first; the values add up to 1, and 0 is no measured difference. Parameters in
+    `too_few` are left out."""
+    figures: dict[str, Figure]
+    """The same with 95 % intervals over resampled trials, and the number of trials with the parameter."""
+    sections: dict[str, Figure]
+    """The same for all parameters of a section of the spec together."""
+    too_few: dict[str, int]
+    """Parameters of fewer than `MIN_TRIALS` trials, and the number of trials with each."""
+    best: int | None
+    """Number of the best trial."""
+    neighbours: list[dict[str, Any]]
+    """The trials nearest to the best one: number, distance (0..1), score, below (difference in score), differs."""
+
+
+def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
+    """Compute the importance of each parameter, and the scores of the trials around the best one.
+
+    Importance is the difference between a parameter's values in the best trials and in all trials; see
+    `search.results.importance`.
+
+    Raises:
+        InputError: if there is no such search, or it has too few finished trials.
+    """
+    study = open_existing_study(experiment)
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    done = [trial for trial in ended if _is_scored(trial)]
+    if len(done) < MIN_TRIALS:
+        budget = experiment.spec().plan.budget
+        more = max(budget.trials, MIN_TRIALS + len(ended) - len(done))
+        limits = [key for key in ("hours", "gpu_hours", "patience") if getattr(budget, key) is not None]
+        also = f", and with a larger {' and '.join(f'budget.{key}' for key in limits)}" if limits else ""
+        raise InputError(
+            f"The search '{experiment.name}' has {len(done)} trials with a score, but must have {MIN_TRIALS}; continue "
+            f"it with {cited(f'{experiment.resume_command} --trials {more}')}{also}."
+        )
+    good = min(max(math.ceil(GOOD_SHARE * len(done)), MIN_GOOD), len(done) // 2)
+    found = importance(done, [_score(trial) for trial in done], good)
+    best = max(done, key=lambda trial: (_score(trial), -trial.number))
+    return Analysis(
+        trials=len(done),
+        good=good,
+        importance={name: figure.share for name, figure in found.parameters.items()},
+        figures=found.parameters,
+        sections=found.sections,
+        too_few=found.too_few,
+        best=best.number,
+        neighbours=_neighbours(best, done)[:neighbours],
+    )
+
+
+def _is_scored(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and bool(trial.params) and math.isfinite(_score(trial))
+
+
+def _score(trial: FrozenTrial) -> float:
+    return float(trial.value) if trial.value is not None else math.nan
+
+
+def _neighbours(best: FrozenTrial, others: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+    """Rows of `Analysis.neighbours` for all other trials, nearest first."""
+    rows = []
+    for trial in others:
+        if trial.number == best.number:
+            continue
+        gaps = {name: _gap(name, best, trial) for name in {**best.params, **trial.params}}
+        rows.append(
+            {
+                "number": trial.number,
+                "distance": sum(gaps.values()) / len(gaps),
+                "score": _score(trial),
+                "below": _score(best) - _score(trial),
+                "differs": {
+                    name: [best.params.get(name), trial.params.get(name)]
+                    for name, gap in sorted(gaps.items(), key=lambda item: -item[1])
+                    if gap > 0
+                },
+            }
+        )
+    return sorted(rows, key=lambda row: (row["distance"], row["number"]))
+
+
+def _gap(name: str, one: FrozenTrial, other: FrozenTrial) -> float:
+    """Distance of two trials in a parameter: 0 to 1; 1 if one of them lacks it."""
+    if name not in one.params or name not in other.params:
+        return 1.0
+    distribution = one.distributions[name]
+    if isinstance(distribution, CategoricalDistribution) or distribution.single():
+        return float(one.params[name] != other.params[name])
+    return abs(_normalised(distribution, one.params[name]) - _normalised(distribution, other.params[name]))
+
+
+def _normalised(distribution: BaseDistribution, value: float) -> float:
+    """The position of a number in its range, 0 to 1."""
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        raise TypeError(f"{distribution} is not a range")
+    low, high, value = float(distribution.low), float(distribution.high), float(value)
+    if distribution.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return min(max((value - low) / (high - low), 0.0), 1.0)

@@ -1,0 +1,145 @@
+"""Analysis of a search: importance of parameters, trials near the best one, and all trials in a table."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from click.testing import CliRunner
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from data.errors import InputError
+from search.cli.main import cli
+from search.results.analysis import analyse
+from search.results.trials_table import parse_condition, trial_rows
+from search.spec.spec import load_spec
+from search.study.experiment import Experiment
+from search.study.study import open_study
+
+LR = FloatDistribution(1e-3, 1.0, log=True)
+FAMILY = CategoricalDistribution(["resunet", "pair"])
+SHIFT = FloatDistribution(0.0, 1.0)
+
+
+def trial(number: int) -> optuna.trial.FrozenTrial:
+    """The score falls off from lr 0.1, and depends on nothing else; 'shift' is there under 'pair' alone."""
+    lr = 10 ** -(number % 20 / 10)
+    params: dict[str, Any] = {"optimizer.lr": lr, "model.family": "pair" if number % 3 else "resunet"}
+    distributions: dict[str, Any] = {"optimizer.lr": LR, "model.family": FAMILY}
+    if number % 3:
+        params["shift"], distributions["shift"] = number * 7 % 40 / 40, SHIFT
+    score = 0.8 - abs(number % 20 - 10) / 20
+    metrics = {"score": score, "mask_iou": 1 - score, "seconds": 2.0, "time_data": 0.1}
+    config = {"model": {"width": 4 + number % 2}}
+    attributes = {"outcome": "trained", "config": config, "epoch:1": {"metrics": metrics, "checkpoint": None}}
+    return create_trial(
+        state=TrialState.COMPLETE, value=score, params=params, distributions=distributions, user_attrs=attributes
+    )
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Experiment:
+    return search_of(tmp_path, 40)
+
+
+def search_of(directory: Path, count: int) -> Experiment:
+    experiment = Experiment(storage=directory, name="first")
+    experiment.create(load_spec(data_path="nowhere"))
+    study = open_study(experiment)
+    for number in range(count):
+        study.add_trial(trial(number))
+    return experiment
+
+
+def test_what_decides_the_score_is_most_important(searched: Experiment) -> None:
+    """Who reads it fixes the other parameters, so it must not be one of those."""
+    analysis = analyse(searched)
+
+    assert next(iter(analysis.importance)) == "optimizer.lr"
+    assert analysis.importance["optimizer.lr"] > 0.8
+    assert sum(analysis.importance.values()) == pytest.approx(1)
+    assert (analysis.trials, analysis.good, analysis.best) == (40, 5, 10)
+
+
+def test_the_nearest_trials_differ_least(searched: Experiment) -> None:
+    """How flat the optimum is shows in what lies beside it, in the parameters' own scales."""
+    near = analyse(searched, neighbours=40).neighbours
+    distances = [row["distance"] for row in near]
+    [other] = [row for row in near if row["number"] == 12]  # resunet: the best is a pair, and has a shift
+
+    assert len(near) == 39
+    assert distances == sorted(distances)
+    assert other["distance"] == pytest.approx((1 + 1 + 0.2 / 3) / 3)
+    assert other["below"] == pytest.approx(0.1)
+    assert other["differs"]["model.family"] == ["pair", "resunet"]
+
+
+def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
+    """Of hundreds of trials nobody reads more than those that answer a question."""
+    rows = trial_rows(searched, keep=[parse_condition("model.family=resunet"), parse_condition("score>0.5")])
+
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert {row["params"]["model.family"] for row in rows} == {"resunet"}
+    assert all(row["score"] > 0.5 for row in rows)
+    assert {row["number"] % 2 for row in trial_rows(searched, keep=[parse_condition("model.width=5")])} == {1}
+    assert trial_rows(searched, sort="mask_iou")[0]["number"] == 0
+    assert [row["number"] for row in trial_rows(searched, sort="number")] == list(range(40))
+
+    rates = [row["optimizer.lr"] for row in trial_rows(searched, sort="optimizer.lr")]
+    assert rates == sorted(rates, reverse=True) != []
+
+
+def test_both_commands_print_tables_and_json(searched: Experiment) -> None:
+    """Tables for people, and the same as JSON for programs."""
+    where = ["--storage", str(searched.storage)]
+    table = CliRunner().invoke(cli, ["trials", "first", "--top", "3", *where])
+    listed = json.loads(CliRunner().invoke(cli, ["trials", "first", "--top", "3", "--json", *where]).output)
+    shown = CliRunner().invoke(cli, ["importance", "first", *where])
+    analysis = json.loads(CliRunner().invoke(cli, ["importance", "first", "--json", *where]).output)
+
+    assert [row["number"] for row in listed] == [10, 30, 9]
+    assert "0.8" in table.output
+    assert re.search(r"optimizer\.lr +0\.\d+ +0\.\d+ to [01]\.\d+ +40 ", shown.output)
+    assert analysis["best"] == 10
+    assert analysis["figures"]["optimizer.lr"].keys() == {"share", "low", "high", "trials"}
+    assert analysis["sections"]["model"]["trials"] == 40
+
+
+def test_parameters_of_too_few_trials_are_named(tmp_path: Path) -> None:
+    """Rather than given a share, or left out without a word."""
+    search_of(tmp_path, 12)
+    where = ["--storage", str(tmp_path)]
+    shown = CliRunner().invoke(cli, ["importance", "first", *where]).output
+    analysis = json.loads(CliRunner().invoke(cli, ["importance", "first", "--json", *where]).output)
+
+    assert "too few trials for a figure, fewer than 10: shift (8)" in shown
+    assert analysis["too_few"] == {"shift": 8}
+    assert "shift" not in analysis["importance"]
+
+
+@pytest.mark.parametrize("text", ["score", "=3", "score=", ""])
+def test_a_filter_that_is_none_is_refused(text: str) -> None:
+    """Otherwise it would keep everything, or nothing."""
+    with pytest.raises(InputError, match="--where"):
+        parse_condition(text)
+
+
+def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
+    """A handful of trials has no best share, and a missing search no trials."""
+    few = search_of(tmp_path, 4)
+
+    with pytest.raises(InputError, match="4 trials"):
+        analyse(few)
+    with pytest.raises(InputError, match="none"):
+        trial_rows(Experiment(storage=tmp_path, name="none"))
+    with pytest.raises(InputError, match="--sort"):
+        trial_rows(few, sort="speed")
+    with pytest.raises(InputError, match=r"key 'model\.famly' of --where"):
+        trial_rows(few, keep=[parse_condition("model.famly=resunet")])
+    with pytest.raises(InputError, match="compares with 'much'"):
+        trial_rows(few, keep=[parse_condition("score>much")])

@@ -148,7 +148,7 @@ class SpaceEncoding:
     names: list[str] = field(default_factory=list)
     axes: list[Axis] = field(default_factory=list)
 
-    def learn(self, distributions: Mapping[str, BaseDistribution]) -> bool:
+    def extend(self, distributions: Mapping[str, BaseDistribution]) -> bool:
         """Add the parameters of a trial; return whether earlier rows have to be encoded again."""
         before = (len(self.names), list(self.axes))
         indices = {name: index for index, name in enumerate(self.names)}
@@ -234,9 +234,27 @@ class SpaceEncoding:
         return self.snap(np.where(moves, np.where(choices > 0, others, steps), rows))
 
 
+@dataclass
+class Candidate:
+    """A configuration and its encoding."""
+
+    params: dict[str, Any]
+    distributions: dict[str, BaseDistribution]
+    row: Floats
+    violation: float | None = None
+    """The largest constraint, on the scale of that constraint; None while unknown."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Objectives that are known before it runs; see `proposer.KNOWN`."""
+
+
 def constraint_violation(constraints: Iterable[float]) -> float:
     """The largest constraint of a trial, infinite if one is NaN; the trial is feasible if it is at most 0."""
     return max((float(value) if value == value else np.inf for value in constraints), default=-np.inf)
+
+
+def is_infeasible(known: Candidate) -> bool:
+    """Whether a constraint is known to be violated."""
+    return known.violation is not None and known.violation > 0
 
 
 def _order(choices: Sequence[Any]) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from search.spec.objectives import Objective
-from search.strategy.encoding import Floats
+from search.strategy.encoding import Candidate, Floats, is_infeasible
 from search.strategy.pareto import directions, log_volume_gain, non_dominated
 from search.strategy.proposer import (
     END,
@@ -29,10 +29,8 @@ from search.strategy.proposer import (
     MIN_RESULTS,
     PARENTS,
     STEP_SIZES,
-    Candidate,
     Proposer,
     Space,
-    is_infeasible,
 )
 from search.strategy.surrogate import CurveModel
 
@@ -78,7 +76,7 @@ class MultiObjectiveProposer(Proposer):
             neighbours = self._encoding.neighbours(rng, parents, NEAR, width)
             drawn = self._sample(rng, [self._encoding.wanted(row) for row in neighbours])
             if self._changes > changes:
-                # A new parameter: the model knows nothing of it until it is tried.
+                # A new parameter: the model has no observations of it.
                 return next((each for each in drawn if each.params.keys() - names), drawn[0])
             offered += drawn
             values = np.concatenate([values, acquisition(drawn)])
@@ -88,7 +86,7 @@ class MultiObjectiveProposer(Proposer):
 
     def _prepare(self, pending: list[int]) -> list[int]:
         """Update the models, and find the objectives with enough observations."""
-        before = self._learned
+        before = self._results_at_fit
         tried = super()._prepare(pending)
         self._used, chosen = [], self._chosen()
         for objective in self._objectives:
@@ -97,13 +95,13 @@ class MultiObjectiveProposer(Proposer):
             if any(objective.name in self._trials[trial].figures for trial in tried):
                 self._used.append(objective)
             elif sum(math.isfinite(value) for _, value, _ in known) >= MIN_RESULTS:
-                refit = self._learned != before
+                refit = self._results_at_fit != before
                 self._update(self._models[objective.name], self._observations(known), pending, refit=refit)
                 self._used.append(objective)
         return tried
 
     def _ranked(self, rung: int) -> list[tuple[float, int]]:
-        """The same; where there are more than the model takes, non-dominated trials come last."""
+        """The same, with non-dominated trials last, which are kept if there are too many for the model."""
         scores = super()._ranked(rung)
         if len(scores) <= MAX_OBSERVATIONS // len(self._rungs):
             return scores

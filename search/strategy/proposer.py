@@ -19,7 +19,6 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +26,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from scipy.special import log_ndtr
 
-from search.strategy.encoding import Floats, SampledTrial, SpaceEncoding, constraint_violation
+from search.strategy.encoding import Candidate, Floats, SampledTrial, SpaceEncoding, constraint_violation, is_infeasible
 from search.strategy.surrogate import CurveModel, Observations, log_expected_improvement, warp
 
 END = 1.0
@@ -35,7 +34,7 @@ END = 1.0
 MIN_RESULTS = 6
 """Finite results at one rung before the model is used; until then, trials form a space-filling design."""
 RANDOM_EVERY = 10
-"""One proposal in so many is random, so that no region is excluded for good."""
+"""One proposal in this many is random, so that no region is excluded forever."""
 MAX_OBSERVATIONS = 200
 """Limit on the observations of the model: it bounds the cost of a proposal."""
 GROWTH = 1.15
@@ -55,22 +54,9 @@ ATTEMPTS = 8
 """How often infeasible random configurations are replaced."""
 
 KNOWN = "known"
-"""Attribute of a trial that a space may set: objectives that are known before the trial runs, by name."""
+"""Attribute of a trial that a space can set: objectives that are known before the trial runs, by name."""
 
 Space = Callable[[optuna.Trial], "dict[str, Any] | None"]
-
-
-@dataclass
-class Candidate:
-    """A configuration and its encoding."""
-
-    params: dict[str, Any]
-    distributions: dict[str, BaseDistribution]
-    row: Floats
-    violation: float | None = None
-    """Of its worst constraint, on the scale of that constraint; None while unknown."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """Objectives that are known before it runs; see `KNOWN`."""
 
 
 class Proposer:
@@ -97,7 +83,7 @@ class Proposer:
         self._pool: list[Candidate] = []
         self._model = CurveModel()
         self._constraint_model = CurveModel()
-        self._learned = 0
+        self._results_at_fit = 0
         self._changes = 0
 
     def add(
@@ -108,7 +94,7 @@ class Proposer:
         figures: Mapping[str, float] | None = None,
     ) -> None:
         """Add a trial that runs or ran, with the objectives that are known before it runs."""
-        self._learn(distributions)
+        self._extend_encoding(distributions)
         row = self._encoding.row(params, distributions)
         known = Candidate(dict(params), dict(distributions), row, figures=figures or {})
         self._trials[trial] = known
@@ -149,7 +135,7 @@ class Proposer:
         draws = [SampledTrial(rng, values, number=len(self._trials)) for values in wanted]
         for draw in draws:
             self._space(cast("optuna.Trial", draw))
-            self._learn(draw.distributions)
+            self._extend_encoding(draw.distributions)
         return [
             Candidate(
                 draw.params,
@@ -162,7 +148,7 @@ class Proposer:
         ]
 
     def _random(self, rng: np.random.Generator, count: int) -> list[Candidate]:
-        """Random configurations, as far as possible none that the space itself declares infeasible."""
+        """Random configurations, preferably without those that the space declares infeasible."""
         drawn = self._sample(rng, [{}] * count)
         for _ in range(ATTEMPTS):
             drawn.sort(key=is_infeasible)
@@ -171,9 +157,9 @@ class Proposer:
             drawn = [*drawn[:count], *self._sample(rng, [{}] * count)]
         return sorted(drawn, key=is_infeasible)[:count]
 
-    def _learn(self, distributions: Mapping[str, BaseDistribution]) -> None:
+    def _extend_encoding(self, distributions: Mapping[str, BaseDistribution]) -> None:
         """Extend the encoding by new parameters, and encode everything again if there are any."""
-        if self._encoding.learn(distributions):
+        if self._encoding.extend(distributions):
             self._changes += 1
             for known in (*self._trials.values(), *self._pool):
                 known.row = self._encoding.row(known.params, known.distributions)
@@ -203,12 +189,12 @@ class Proposer:
             rows, values = np.concatenate([rows, closer]), np.concatenate([values, acquisition(closer)])
         _, first = np.unique(-values, return_index=True)
         changes = self._changes
-        finalists = self._sample(rng, [self._encoding.wanted(rows[place]) for place in first[:FINALISTS]])
+        finalists = self._sample(rng, [self._encoding.wanted(rows[index]) for index in first[:FINALISTS]])
         new = [each for each in finalists if each.row.tobytes() not in self._seen and not is_infeasible(each)]
         if not new:
             return self._random(rng, 1)[0]
         if self._changes > changes:
-            # A new parameter: the model knows nothing of it until it is tried.
+            # A new parameter: the model has no observations of it.
             return new[0]
         return new[int(np.argmax(acquisition(np.stack([known.row for known in new]))))]
 
@@ -219,9 +205,9 @@ class Proposer:
         """Condition the model on all observations, refit it if there are many new ones, and return its trials."""
         chosen = self._chosen()
         results = sum(map(len, self._scores.values()))
-        grown = results >= self._learned * GROWTH
+        grown = results >= self._results_at_fit * GROWTH
         if grown:
-            self._learned = results
+            self._results_at_fit = results
         self._update(self._model, self._observations(chosen), pending, refit=grown)
         self._update_constraints(refit=grown)
         return list(dict.fromkeys(trial for trial, _, _ in chosen))
@@ -254,7 +240,7 @@ class Proposer:
             room = (MAX_OBSERVATIONS - len(chosen)) // left
             if len(scores) > room:
                 others = np.linspace(0, len(scores) - room // 2 - 1, room - room // 2).astype(int)
-                scores = [*(scores[place] for place in others), *scores[len(scores) - room // 2 :]]
+                scores = [*(scores[index] for index in others), *scores[len(scores) - room // 2 :]]
             chosen += [(trial, score, rung) for score, trial in scores]
         return chosen
 
@@ -272,14 +258,14 @@ class Proposer:
         """Update the model of the worst constraint, if any constraint was ever violated."""
         if not self._violated:
             return
-        told = self._constrained[-MAX_OBSERVATIONS:]
-        violations = np.array([self._trials[trial].violation for trial in told], float)
+        trials = self._constrained[-MAX_OBSERVATIONS:]
+        violations = np.array([self._trials[trial].violation for trial in trials], float)
         finite = np.abs(violations[np.isfinite(violations)])
         scale = float(np.median(finite)) if len(finite) else 1.0
         known = Observations(
-            features=self._encoding.features(np.stack([self._trials[trial].row for trial in told])),
-            time=np.full(len(told), END),
-            trial=np.array(told),
+            features=self._encoding.features(np.stack([self._trials[trial].row for trial in trials])),
+            time=np.full(len(trials), END),
+            trial=np.array(trials),
             score=np.arcsinh(np.clip(violations / max(scale, 1e-12), -10, 10)),
         )
         self._shape(self._constraint_model)
@@ -309,8 +295,3 @@ class Proposer:
             return np.zeros(len(rows))
         mean, deviation = self._constraint_model.predict(self._encoding.features(rows), END)
         return np.asarray(log_ndtr(-mean / deviation))
-
-
-def is_infeasible(known: Candidate) -> bool:
-    """Whether a constraint is known to be violated."""
-    return known.violation is not None and known.violation > 0

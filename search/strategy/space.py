@@ -43,14 +43,14 @@ def define_space(spec: SearchSpec) -> Space:
     steps = [_Step.of(path, leaf, decisive) for path, leaf in ordered]  # once: a proposal samples dozens of times
 
     def space(trial: optuna.Trial) -> dict[str, Any]:
-        drawn: dict[str, Any] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
+        values: dict[str, Any] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
         for step in steps:
-            if is_present(drawn, step.path) and (step.condition is None or step.condition(drawn)):
-                put_leaf(drawn, step.path, step.value if step.draw is None else step.draw(trial, drawn))
+            if is_present(values, step.path) and (step.condition is None or step.condition(values)):
+                put_leaf(values, step.path, step.value if step.suggest is None else step.suggest(trial, values))
         for key, value in trial.user_attrs.get(FIXED, {}).items():
-            put_leaf(drawn, key.split("."), value)
-        _store_costs(trial, drawn, plan)
-        return drawn
+            put_leaf(values, key.split("."), value)
+        _store_costs(trial, values, plan)
+        return values
 
     return space
 
@@ -64,7 +64,7 @@ class _Step:
     """The value of a leaf that is not searched."""
     condition: Condition | None
     """Whether to sample the leaf, given the values before it; None for always, or if it is not searched."""
-    draw: Callable[[optuna.Trial, Mapping[str, Any]], Any] | None
+    suggest: Callable[[optuna.Trial, Mapping[str, Any]], Any] | None
     """Samples a value, given the values before it; None if the leaf is not searched."""
 
     @classmethod
@@ -72,18 +72,18 @@ class _Step:
         key = ".".join(path)
         condition = None if key in decisive else condition_of(path)
         if isinstance(leaf, Per):
-            return cls(path=path, value=None, condition=condition, draw=functools.partial(_draw_per, key, leaf))
+            return cls(path=path, value=None, condition=condition, suggest=functools.partial(_suggest_per, key, leaf))
         if isinstance(leaf, Range | Choices):
-            return cls(path=path, value=None, condition=condition, draw=functools.partial(_draw, key, leaf))
-        return cls(path=path, value=leaf, condition=None, draw=None)
+            return cls(path=path, value=None, condition=condition, suggest=functools.partial(_suggest, key, leaf))
+        return cls(path=path, value=leaf, condition=None, suggest=None)
 
 
-def _draw(key: str, leaf: Range | Choices, trial: optuna.Trial, _: Mapping[str, Any]) -> Any:
+def _suggest(key: str, leaf: Range | Choices, trial: optuna.Trial, _: Mapping[str, Any]) -> Any:
     return leaf.suggest(trial, key)
 
 
-def _draw_per(key: str, leaf: Per, trial: optuna.Trial, drawn: Mapping[str, Any]) -> Any:
-    case = at(drawn, leaf.key)
+def _suggest_per(key: str, leaf: Per, trial: optuna.Trial, values: Mapping[str, Any]) -> Any:
+    case = at(values, leaf.key)
     return leaf.for_value(case).suggest(trial, parameter(key, leaf, case))
 
 

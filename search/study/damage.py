@@ -92,13 +92,13 @@ def _recover(lines: list[bytes], parsed: list[Record | None]) -> tuple[list[Reco
     for line, record in zip(lines, parsed, strict=True):
         found.append(record or _appended_to_torn(line) or line)
     if isinstance(found[0], bytes):
-        found[0] = _study()
+        found[0] = _study_record()
     lost = [index for index, one in enumerate(found) if isinstance(one, bytes)]
     creations = _lost_creations(found, lost)
     if creations is None:
         kept = [one for one in found[: lost[0]] if not isinstance(one, bytes)]
         return kept, sum(not isinstance(one, bytes) for one in found[lost[0] :])
-    stand_ins = {index: _trial() for index in creations}
+    stand_ins = {index: _trial_record() for index in creations}
     records = [stand_ins.get(index, one) for index, one in enumerate(found)]
     kept = [one for one in records if not isinstance(one, bytes)]
     _fail_unfinished(kept, list(stand_ins.values()))
@@ -140,15 +140,15 @@ def _lost_creations(found: list[Record | bytes], lost: list[int]) -> list[int] |
 
 def _operation(line: Record | bytes) -> int | None:
     """The operation of a damaged line, if it is still readable."""
-    said = _OPERATION.search(line) if isinstance(line, bytes) else None
-    return int(said[1]) if said else None
+    match = _OPERATION.search(line) if isinstance(line, bytes) else None
+    return int(match[1]) if match else None
 
 
 def _creates(found: list[Record | bytes]) -> bool:
     return any(isinstance(one, dict) and one["op_code"] == JournalOperation.CREATE_TRIAL for one in found)
 
 
-def _study() -> Record:
+def _study_record() -> Record:
     """The record that creates the study, with which a journal begins; its name does not matter."""
     direction = StudyDirection.MAXIMIZE if MODE == "max" else StudyDirection.MINIMIZE
     return {
@@ -159,7 +159,7 @@ def _study() -> Record:
     }
 
 
-def _trial() -> Record:
+def _trial_record() -> Record:
     """A running trial, to which later records can refer."""
     return {
         "op_code": int(JournalOperation.CREATE_TRIAL),

@@ -40,7 +40,7 @@ def test_what_is_drawn_comes_back_from_its_row(distribution: BaseDistribution, s
     """The model speaks of rows, and the study of parameters: none may be lost between them."""
     draw, points = SampledTrial(np.random.default_rng(seed)), SpaceEncoding()
     value = suggest(draw, distribution)
-    points.learn(draw.distributions)
+    points.extend(draw.distributions)
     row = points.row(draw.params, draw.distributions)
     again = SampledTrial(np.random.default_rng(seed + 1), points.wanted(row))
 
@@ -76,8 +76,8 @@ def test_steps_stay_in_the_space() -> None:
     draw.suggest_int("n", 1, 5)
     draw.suggest_categorical("c", ["a", "b", "c"])
     draw.suggest_float("x", 0.0, 1.0)
-    points.learn(draw.distributions)
-    points.learn({"other": FloatDistribution(0.0, 1.0)})
+    points.extend(draw.distributions)
+    points.extend({"other": FloatDistribution(0.0, 1.0)})
     parent = points.row(draw.params, draw.distributions)[None]
     rows = points.neighbours(rng, parent, 300, 0.5)
 
@@ -92,7 +92,7 @@ def test_steps_stay_in_the_space() -> None:
 def test_a_choice_is_as_far_from_each_other_one() -> None:
     """Their order in the list means nothing."""
     points = SpaceEncoding()
-    points.learn({"c": CategoricalDistribution(("a", "b", "c")), "x": FloatDistribution(0.0, 1.0)})
+    points.extend({"c": CategoricalDistribution(("a", "b", "c")), "x": FloatDistribution(0.0, 1.0)})
     features = points.features(np.array([[0, np.nan], [1, np.nan], [2, np.nan]]))
     distances = np.linalg.norm(features[:, None] - features, axis=2)
 
@@ -103,7 +103,7 @@ def test_a_choice_is_as_far_from_each_other_one() -> None:
 def test_a_choice_among_numbers_has_an_order() -> None:
     """Of 16, 32 and 64 units, what 32 are worth says something of the others."""
     points = SpaceEncoding()
-    points.learn({"n": CategoricalDistribution((64, 16, 32))})
+    points.extend({"n": CategoricalDistribution((64, 16, 32))})
 
     assert points.features(np.array([[0], [1], [2], [np.nan]])).tolist() == [[1.0], [0.0], [0.5], [0.5]]
     assert points.owners().tolist() == [0]
@@ -113,7 +113,7 @@ def test_a_range_that_grows_is_told() -> None:
     """Rows of before mean something else then."""
     points = SpaceEncoding()
 
-    assert points.learn({"x": FloatDistribution(0.0, 1.0)})
-    assert not points.learn({"x": FloatDistribution(0.2, 0.8)})
-    assert points.learn({"x": FloatDistribution(0.0, 4.0)})
+    assert points.extend({"x": FloatDistribution(0.0, 1.0)})
+    assert not points.extend({"x": FloatDistribution(0.2, 0.8)})
+    assert points.extend({"x": FloatDistribution(0.0, 4.0)})
     assert points.row({"x": 1.0}, {"x": FloatDistribution(0.0, 1.0)}).tolist() == [0.25]

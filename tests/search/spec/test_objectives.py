@@ -56,7 +56,7 @@ def test_every_metric_can_be_aimed_at_the_way_that_is_better() -> None:
         ("[score, macs]", r"'objectives.1' is 'macs', but must be '-macs', since smaller is better"),
         ("[score, -mask_iou]", r"must be 'mask_iou', since larger is better"),
         ("[score, -macs, -macs]", r"must name '-macs' once"),
-        ("[-macs, score]", r"must begin with 'score', by which trials are stopped"),
+        ("[-macs, score]", r"must begin with 'score', which decides on stopping, checkpoints"),
         ("[]", r"must hold 1 to 3 objectives"),
         ("[score, -macs, mask_iou, depth_delta1]", r"must hold 1 to 3 objectives"),
         ("{score: -macs}", r"'objectives' is {'score': '-macs'}, but must be a valid list"),

@@ -56,10 +56,16 @@ def test_budgets_and_limits_are_read(tmp_path: Path) -> None:
         ({"budget": {"gpu_hours": 0}}, "'budget.gpu_hours' is 0, but must be greater than 0"),
         ({"constraints": {"macs": float("inf")}}, "'constraints.macs' is inf, but must be a finite number"),
         ({"constraints": {"flops": 1}}, "'constraints.flops' is not known"),
-        ({"constraints": {"parameters": 10}}, r"'constraints.parameters' is 10, but no network .* has the fewest, \d"),
+        (
+            {"constraints": {"parameters": 10}},
+            r"'constraints.parameters' is 10, but every network .* has the fewest, \d",
+        ),
         ({"constraints": {"macs": 10}}, r"'constraints.macs' is 10, but every network of the space has more multiply"),
         ({"loss": {"mask": {"bce": 0.0}}}, r"must give the mask head at least one loss"),
-        ({"optimizer": {"lr": {"low": -1, "high": 1, "or_zero": True}}}, "or_zero: true and low -1, but 0 lies in it"),
+        (
+            {"optimizer": {"lr": {"low": -1, "high": 1, "or_zero": True}}},
+            "or_zero: true and low -1, but it already contains 0",
+        ),
         ({"optimizer": {"lr": {"low": 1, "high": 2, "or_zero": 1}}}, "'optimizer.lr.or_zero' is 1, but must be true"),
     ],
 )

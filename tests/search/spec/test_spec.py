@@ -39,7 +39,7 @@ BAD = {
     "scheduler: {reduction_factor: 1.1}": r"'scheduler.reduction_factor' is 1.1, but must be greater than or equal to",
     "budget: {hours: .inf}": r"'budget.hours' is inf, but must be a finite number",
     "resources: {gpus_per_trial: -1}": r"'resources.gpus_per_trial' is -1, but must be .auto. or a number of at least",
-    "resources: {concurrent: few}": r"'resources.concurrent' is 'few', but must be 'auto' or a whole number",
+    "resources: {concurrent: few}": r"'resources.concurrent' is 'few', but must be 'auto' or an integer",
     "model: {width: {choices: []}}": r"choices of 'model.width' are \[\], but must be a list of at least one value",
     "model: {width: {choices: 8}}": r"choices of 'model.width' are 8, but must be a list",
     "model: {width: {choices: [8, 8]}}": r"choices of 'model.width' are \[8, 8\], but must differ",

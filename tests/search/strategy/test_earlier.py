@@ -173,5 +173,7 @@ def test_a_search_without_a_score_is_named(tmp_path: Path) -> None:
     """There is nothing to start from yet."""
     searched(tmp_path, [[]])
 
-    with pytest.raises(InputError, match="holds 'first', but that search has no trial with a score yet; wait for it"):
+    with pytest.raises(
+        InputError, match="contains 'first', but that search has no trial with a score yet; wait for it"
+    ):
         check_starts(from_first(), tmp_path)

@@ -155,7 +155,10 @@ def test_a_password_is_never_shown(given: str, shown: str) -> None:
     [
         ("study.db", "'study.db', but must be the URL of a database, such as postgresql"),
         ("postgres://me:secret@host/db", "'postgres://me:***@host/db', but must be the URL of a database"),
-        ("postgresql://me:s@cret@host/db", "'postgresql://me:***@host/db', but .* special characters percent-encoded"),
+        (
+            "postgresql://me:s@cret@host/db",
+            "'postgresql://me:***@host/db', but .* special characters of a password percent-encoded",
+        ),
         ("postgresql+asyncpg://me:secret@host/db", "must be the URL of a database"),
         ("postgresql://me:secret@host:port/db", "must be the URL of a database"),
         ("sqlite://", "must name a file, as in"),

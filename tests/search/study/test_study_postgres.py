@@ -112,7 +112,7 @@ def test_what_the_server_refuses_is_named(server: Server, tmp_path: Path, url: s
     sentences = {
         server.url(name, password="wrong"): r"password authentication failed .*\); give the right user, and the pass",  # noqa: S106
         server.url(name, password=None): r"no password supplied\); give the right user, and the password in \$PGPASSWO",
-        server.url("nowhere"): r'database "nowhere" does not exist\); make it with \'createdb nowhere\', or correct',
+        server.url("nowhere"): r'database "nowhere" does not exist\); create it with \'createdb nowhere\', or correct',
         server.url(name).replace("host=", "port=1&host="): r"No such file or directory\); check that it exists and can",
     }
     for number, (wrong, sentence) in enumerate(sentences.items()):

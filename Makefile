@@ -13,7 +13,7 @@ BENCH_PYTHON := $(BIN)/python
 BENCHES := $(notdir $(basename $(shell grep -l '__main__' tests/benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench $(BENCHES:%=bench-%) clean
+.PHONY: help setup demo test test-fast check format bench $(BENCHES:%=bench-%) clean
 # Benchmarks that run side by side would measure each other, and one that cannot run here does not stop the others.
 .NOTPARALLEL:
 ifneq ($(filter bench,$(MAKECMDGOALS)),)
@@ -21,7 +21,7 @@ MAKEFLAGS += --keep-going
 endif
 
 help:  ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 11
 
 setup: $(READY)  ## Make .venv with the pinned dependencies
 
@@ -37,6 +37,9 @@ demo: setup  ## Render, search, retrain and test: the main job, small
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest
+
+test-fast: setup  ## Run the tests that start neither Ray nor a database and take no time
+	$(BIN)/python -m pytest -m "not cluster and not slow and not postgres"
 
 check: setup  ## Lint, formatting and types
 	$(BIN)/ruff check .

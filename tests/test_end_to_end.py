@@ -20,6 +20,8 @@ from trainable.loop.loop import EpochEnd
 from trainable.loop.state import DistributedContext
 from trainable.trial import run as run_alone
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def searched(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:

@@ -14,6 +14,8 @@ from search.study.experiment import Experiment
 from tests.commands import records, run, started, twinhead, wait_for, wait_for_epoch
 from trainable.loop.checkpoint import load_model
 
+pytestmark = pytest.mark.cluster
+
 RECIPE = """
 name: {name}
 source: written for a test

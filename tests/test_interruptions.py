@@ -32,6 +32,8 @@ from tests.commands import (
 )
 from trainable.loop.checkpoint import STATE, load_origin
 
+pytestmark = pytest.mark.cluster
+
 
 def test_ctrl_c_leaves_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> None:
     """Finished trials stay finished, and those that ran go on from their checkpoints."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SPEAKS_OF_TRIALS = """
 import sys
 from trainable.job import TrialData, TrialJob, Workers
@@ -28,6 +30,7 @@ def test_who_only_speaks_of_trials_waits_for_neither_torch_nor_ray() -> None:
     assert python(SPEAKS_OF_TRIALS).split() == []
 
 
+@pytest.mark.slow
 def test_a_process_gets_ready_once_and_looks_for_garbage_again() -> None:
     """After the imports the garbage collector runs again, and objects are frozen only once."""
     assert python(GETS_READY).split() == ["True"] * 5

@@ -222,6 +222,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_trial_runs_from_the_command_line(trial_data: TrialData, tmp_path: Path) -> None:
     """For a debugger, without Ray: it writes a checkpoint of the given configuration."""
     done = command(trial_data.path, str(tmp_path / "out"), *SMALL, "optimizer.lr=1e-2")

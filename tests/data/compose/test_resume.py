@@ -75,6 +75,7 @@ def wait_until(what: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
     """A set's fingerprint, and each of its files, must be the same on every machine."""
     given = options(tmp_path, 110)  # four pieces
@@ -83,6 +84,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     """What is finished is not composed again, no worker outlives the run, and the set is that of a whole run."""
     given = options(tmp_path, 250)

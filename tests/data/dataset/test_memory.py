@@ -53,6 +53,7 @@ def peak(path: Path, count: int) -> float:
     return int(ran.stdout) / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is asked of Linux")
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     """A data set of any size is written and read on a machine that it does not fit into."""

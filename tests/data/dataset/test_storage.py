@@ -266,6 +266,7 @@ def test_denied_access_is_named() -> None:
             write_dataset(samples(1), address(port, "set"), source={})
 
 
+@pytest.mark.slow
 def test_server_that_is_not_there_is_named() -> None:
     """A server that is down must not look like a data set that is damaged."""
     with socket.socket() as free:
@@ -276,6 +277,7 @@ def test_server_that_is_not_there_is_named() -> None:
             Dataset.open(place)
 
 
+@pytest.mark.slow
 def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an end to waiting this test, and a search's start, would hang for minutes."""
     monkeypatch.setattr(storage, "REQUEST_TIMEOUT_SECONDS", 1)

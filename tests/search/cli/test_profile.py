@@ -17,6 +17,7 @@ model: {family: debug, width: 2, precision: fp32}
 """
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_table_and_a_trace(drawn: Path, tmp_path: Path) -> None:
     """What a person reads, and what a viewer opens; torch's profiler itself has nothing to say."""
     recipe = tmp_path / "small.yaml"
@@ -30,6 +31,7 @@ def test_a_profile_is_a_table_and_a_trace(drawn: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "traces" / "small.pt.trace.json").read_text())["traceEvents"]
 
 
+@pytest.mark.slow
 def test_a_key_that_is_not_known_is_said(drawn: Path, tmp_path: Path) -> None:
     """Before anything is measured."""
     done = run("profile", "birender-cnn", str(drawn), "--set", "model.wide=3", "--out", str(tmp_path))
@@ -39,6 +41,7 @@ def test_a_key_that_is_not_known_is_said(drawn: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_it_warns_of_is_said_once(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache without room slows what is measured: a sentence says so, without the line of code that it came from."""
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))

@@ -12,6 +12,7 @@ from tests.search.conftest import Said
 from trainable.recipes import RECIPES, load_recipe
 
 
+@pytest.mark.slow
 def test_all_recipes_are_listed(twinhead: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     """With what tells one from another, on 120 columns: in a file too, which has none of its own."""
     monkeypatch.setenv("COLUMNS", "80")

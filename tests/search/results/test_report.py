@@ -308,6 +308,7 @@ def test_pictures_have_their_size(tmp_path: Path) -> None:
     assert (image["width"], image["height"]) == ("6", "4")
 
 
+@pytest.mark.slow
 def test_a_machine_without_unicode_writes_it_too(tmp_path: Path) -> None:
     """The report comes after hours of training, and has a δ in it."""
     program = (

@@ -77,6 +77,7 @@ def test_a_search_begins_as_its_dry_run_said(drawn: Path) -> None:
     assert of_seed[0] == of_seed[1] != of_seed[2]
 
 
+@pytest.mark.slow
 def test_nothing_is_made(drawn: Path, tmp_path: Path) -> None:
     """A dry run that leaves a search behind is not dry."""
     done = run("search", "--data", str(drawn), *SMALL, "--dry-run", "--storage", str(tmp_path))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.commands import started, twinhead, wait_for_file
 
 ROOT = Path(__file__).parents[3]
@@ -29,6 +31,7 @@ def small_set(path: Path) -> None:
     twinhead("render", str(path), "--backgrounds", "1", "--per-background", "1", "--size", "32")
 
 
+@pytest.mark.slow
 def test_a_render_that_is_killed_leaves_nothing_for_ever(tmp_path: Path) -> None:
     """Its half data set may be gigabytes."""
     with started("render", str(tmp_path / "large"), "--backgrounds", "5000", "--size", "64") as process:
@@ -42,6 +45,7 @@ def test_a_render_that_is_killed_leaves_nothing_for_ever(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
+@pytest.mark.slow
 def test_a_network_whose_hand_over_is_killed_leaves_nothing_for_ever(network: Path, tmp_path: Path) -> None:
     """What was there before stays whole until the new one is."""
     before = {path.name: path.read_bytes() for path in network.iterdir()}

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from search.run.cluster import ENVIRONMENT
+
+pytestmark = pytest.mark.cluster
 
 PROGRAM = Path(__file__).parent / "packing.py"
 

@@ -13,6 +13,8 @@ import pytest
 
 from search.run.cluster import ENVIRONMENT
 
+pytestmark = pytest.mark.cluster
+
 PROGRAM = Path(__file__).parent / "trouble.py"
 FINE, KILLED, LEFT, MEMORY = "none", "killed:9", "left:1", "memory:9"
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."

@@ -44,6 +44,7 @@ def test_a_cache_that_is_no_directory_is_named(
     assert not Path("artifacts").exists()
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written_is_named(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray keeps its token there; the cluster itself is not at fault. The search did not begin: its name is free."""
     home = tmp_path / "home"

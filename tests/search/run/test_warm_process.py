@@ -13,6 +13,8 @@ import pytest
 
 from search.run.cluster import ENVIRONMENT
 
+pytestmark = pytest.mark.cluster
+
 PROGRAM = Path(__file__).parent / "warm.py"
 MORE_MEGABYTES = 64
 """Of 550 after the fifth trial: what the unlike networks of the later ones leave in the caches of torch's kernels."""

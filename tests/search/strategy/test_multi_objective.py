@@ -64,6 +64,7 @@ def volume(configs: Sequence[dict[str, Any]]) -> float:
     return hypervolume(np.array([[end["score"], -end["size"]] for end in ends]), np.array([0.0, -1.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "figures"), [(sized, only_score), (box, conflict)], ids=["known", "reported"])
 def test_trade_offs_are_found_sooner_than_by_chance(space: Callable[[optuna.Trial], None], figures: Figures) -> None:
     """It is what several objectives are for: with as many trials, more of the space of both objectives is reached."""

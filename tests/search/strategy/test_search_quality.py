@@ -33,6 +33,7 @@ def lcbench() -> ModuleType:
         return importlib.import_module("lcbench_sim")
 
 
+@pytest.mark.slow
 def test_a_search_is_worth_far_more_random_trainings_than_asha_alone(lcbench: ModuleType) -> None:
     """This is what the searcher is for; it is worth some thirty times as many over twenty seeds of these four tasks."""
     curves = lcbench.Curves()

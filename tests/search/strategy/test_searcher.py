@@ -67,6 +67,7 @@ def misleading(config: dict[str, Any], epoch: int) -> float:
     return 1 - abs(float(config["x"]) - wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_last_rung_guides(mode: str) -> None:
     """Were all reports one quantity, the many low scores would draw the search to where trials only start well."""
@@ -188,6 +189,7 @@ def test_a_report_without_the_objective_is_passed_over() -> None:
     assert searcher.study.trials[0].intermediate_values == {1: 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize("fails", ["diverges", "crashes"])
 def test_where_trials_fail_the_search_does_not_go_again(tmp_path: Path, fails: str, resumed: bool) -> None:
@@ -223,6 +225,7 @@ def test_a_search_of_nothing_but_failures_goes_on() -> None:
     assert {trial.state for trial in searcher.study.trials} == {TrialState.FAIL}
 
 
+@pytest.mark.slow
 def test_conditional_spaces_are_learned() -> None:
     """A learning rate is drawn for the drawn optimizer alone, and each optimizer's is learned by itself."""
     late = []

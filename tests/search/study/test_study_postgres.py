@@ -25,6 +25,8 @@ from search.study.trials import EpochRecord, TrialRecord, note_epoch, note_start
 from tests.commands import LONG, descendants, records, started, twinhead, wait_for
 from tests.postgres import Server, running_server
 
+pytestmark = pytest.mark.postgres
+
 Command = Callable[..., Any]
 NUMBERS = count()
 RUNGS = (1, 3)

@@ -327,6 +327,7 @@ def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, f
     return curve(ends)[-1]
 
 
+@pytest.mark.slow
 def test_two_workers_report_the_metrics_of_the_whole_split(trial_data: TrialData, tmp_path: Path) -> None:
     """Each worker evaluates half of the images; the score must be that of one network on all of them."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -247,6 +247,7 @@ def test_birender_drops_the_rate_before_the_published_epochs() -> None:
     assert _is_same(corrected, _found(BIRENDER_EPOCHS, 0.01, epochs=40, steps=1))
 
 
+@pytest.mark.slow
 def test_birender_drops_the_rate_for_a_single_batch() -> None:
     """At batch cadence, in epochs of the published 8,750 batches: the cycle sets the rate at the next one."""
     policy = load_recipe("birender-resnet", faithful=True).config.policy

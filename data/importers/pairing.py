@@ -202,6 +202,8 @@ def _arrangements(names: Sequence[str], layouts: Mapping[str, Layout]) -> list[A
             reason = f"{matching:,} of {images:,} images are named as in '{layout}' ({templates})"
             if root:
                 reason += f" in '{root}'"
+            if matching < images:
+                reason += f"; not imported: {images - matching:,}"
             found.append(Arrangement(layout=layout, root=root, roles=roles, reason=reason))
     return found
 

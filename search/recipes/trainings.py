@@ -250,7 +250,7 @@ def _train(
     with screen.bar("training", total, "epochs", done=total - remaining, note=best_note(best)) as move:
         callbacks: list[tune.Callback] = [
             TensorBoard(experiment),
-            SearchProgress(screen, move, max_epochs=max(epochs), best=best, by_epoch=True),
+            SearchProgress(screen, move, max_epochs=max(epochs), earlier=trial_records(study), by_epoch=True),
             MachineChange(screen, trial_records(study)),
         ]
         run_trials(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from search.driver import DriverOnly
+from search.results.summary import best_score
 from search.run.failures import find_fault, last_error, reason_of
 from search.study.trials import RECIPE, TrialRecord
 from search.terminal import Screen
@@ -26,7 +27,7 @@ class SearchProgress(DriverOnly, tune.Callback):
         screen: where they are shown.
         move: advances the bar.
         max_epochs: of a trial.
-        best: the best score before.
+        earlier: trials of earlier runs; interrupted ones among them may be resumed.
         by_epoch: whether the bar counts epochs, not trials.
     """
 
@@ -36,20 +37,23 @@ class SearchProgress(DriverOnly, tune.Callback):
         move: Callable[[int, str], None],
         *,
         max_epochs: int,
-        best: float | None = None,
+        earlier: Sequence[TrialRecord] = (),
         by_epoch: bool = False,
     ) -> None:
         self._screen = screen
         self._move = move
         self._max_epochs = max_epochs
         self._by_epoch = by_epoch
-        self._best = best
+        self._best = best_score(earlier)
+        self._earlier = {trial.number: best for trial in earlier if (best := trial.best_epoch) is not None}
         self._best_of: dict[str, tuple[float, int]] = {}
         self._running: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Count the trial as running."""
+        """Count the trial as running, with the epochs that it ran before an interruption."""
         self._running.add(trial.trial_id)
+        if (before := self._earlier.get(trial.config["number"])) is not None:
+            self._best_of.setdefault(trial.trial_id, (before.score, before.epoch))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

@@ -224,7 +224,7 @@ def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> None:
     if earlier:
         screen.say(progress_line(earlier, total, max_epochs))
     with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
-        progress = SearchProgress(screen, move, max_epochs=max_epochs, best=best)
+        progress = SearchProgress(screen, move, max_epochs=max_epochs, earlier=earlier)
         callbacks: list[tune.Callback] = [TensorBoard(experiment), progress, budget, MachineChange(screen, earlier)]
         run.outages.outlast(
             lambda: tune_spec(

@@ -174,7 +174,7 @@ def test_reason_says_how_many_pictures_fit() -> None:
 
     assert found.reason == (
         "50 of 51 images are named as in 'ramana' (bg/bg_*, fg_bg/bg_*/*, fg_bg_masks/bg_*/*, fg_bg_depth/bg_*/*) "
-        "in 'set/'"
+        "in 'set/'; not imported: 1"
     )
 
 

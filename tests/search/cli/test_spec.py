@@ -67,7 +67,9 @@ def test_comments_are_the_fields_own() -> None:
     """A second copy would soon say something else than the field."""
     text = said().stdout
 
-    assert "  # Peak learning rate: each policy scales it by a factor in (0, 1].\n  lr:  # above 0\n    per:" in text
+    assert (
+        "  # Peak learning rate, which a policy multiplies by a factor in (0, 1].\n  lr:  # above 0\n    per:" in text
+    )
     assert "  combine: {choices: [sum, sqrt, uncertainty]}  # one of sum, sqrt, uncertainty\n" in text
     assert "    hflip: 0.5  # 0 to 1\n" in text
     assert max(len(line) for line in text.splitlines() if line.lstrip().startswith("#")) <= 100
@@ -119,7 +121,7 @@ def test_errors_open_with_their_place(tmp_path: Path) -> None:
     ("text", "line", "column", "sentence"),
     [
         ("data: {path: set}\nmodel: {width: [8\n", 3, 1, "no valid YAML"),
-        ("data: {path: set}\nmodel: {width: 8, width: 9}\n", 2, 19, "'width' is there twice"),
+        ("data: {path: set}\nmodel: {width: 8, width: 9}\n", 2, 19, "'width' occurs twice"),
         ("data: {image_size: 64}\n", 1, 1, "data set is missing"),
         ("budget: {trials: 3}\n", 1, 1, "data set is missing"),
         ("data: {path: set}\nscheduler:\n  grace_epochs: 20\n", 3, 3, "grace_epochs at most max_epochs"),

@@ -181,7 +181,7 @@ def test_a_full_storage_ends_the_search_at_once(scene: Scene, monkeypatch: pytes
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DiskError, match=rf"^The file system of '.*' .* so '{scene.experiment.root}/") as raised:
         scene.outages.outlast(work)
-    assert str(raised.value).endswith(f", then go on with '{scene.experiment.resume_command}'.")
+    assert str(raised.value).endswith(f", then continue with '{scene.experiment.resume_command}'.")
     assert scene.seconds == [0.0]
 
 

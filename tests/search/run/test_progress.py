@@ -92,6 +92,21 @@ def test_a_trial_that_failed_says_why(tmp_path: Path) -> None:
     assert said.getvalue() == "trial 3: failed: ValueError: a bug\n"
 
 
+def test_a_resumed_trial_keeps_its_best_epoch() -> None:
+    """Its best epoch may lie before the interruption, and its checkpoint is the one that is exported."""
+    metrics = {"metrics": {"score": 0.75}, "checkpoint": None}
+    earlier = TrialRecord.of(create_trial(value=0.75, user_attrs={"epoch:2": metrics}))
+    said, trial = io.StringIO(), _trial(earlier.number)
+    progress = SearchProgress(Screen(Console(file=said)), lambda *_: None, max_epochs=3, earlier=[earlier])
+    progress.on_trial_start(0, [trial], trial)
+    result = _result(0.5) | {"epoch": 3}
+    progress.on_trial_result(0, [trial], trial, result)
+    trial.last_result = result
+    progress.on_trial_complete(0, [trial], trial)
+
+    assert said.getvalue() == f"trial {earlier.number}: score 0.7500 at epoch 2\n"
+
+
 def test_a_report_does_not_look_at_the_trials_of_the_past(progress: SearchProgress, notes: list[str]) -> None:
     """Or what all reports cost would grow as the square of their number."""
     trial, past = _trial(0), _Unlooked()

@@ -14,7 +14,7 @@ class TrialData:
     fingerprint: str
     """Expected fingerprint of the data set."""
     train: str = "train"
-    """Part to train on, as in `data.splits.rows`."""
+    """Part to train on, as in `data.splits.splits.rows`."""
     val: str | None = "val"
     """Part to evaluate on after each epoch; None for no evaluation."""
     samples: int | None = None

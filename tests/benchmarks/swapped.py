@@ -1,4 +1,4 @@
-"""How often a pair of photographs is rightly said to look swapped: hits and false alarms of `trainable.swapped`.
+"""How well `trainable.evaluation.swapped` recognises swapped photographs: hits and false alarms.
 
 python tests/benchmarks/swapped.py [--scenes 400] [--json FILE]
 

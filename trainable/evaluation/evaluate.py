@@ -35,7 +35,7 @@ def evaluate_checkpoint(
     Args:
         directory: a checkpoint.
         data: the data set.
-        part: as in `data.splits.rows`.
+        part: as in `data.splits.splits.rows`.
         device: device of the computation.
         grid: PNG file for a grid of predictions.
 
@@ -61,7 +61,7 @@ def evaluate_images(
     Args:
         directory: a checkpoint.
         data: the data set.
-        part: as in `data.splits.rows`.
+        part: as in `data.splits.splits.rows`.
         device: device of the computation.
         grid: PNG file for a grid of predictions.
 
@@ -91,7 +91,7 @@ def evaluate_published(
     Args:
         directory: a checkpoint.
         data: the data set.
-        part: as in `data.splits.rows`.
+        part: as in `data.splits.splits.rows`.
         metric: a key of `PUBLISHED_METRICS`; the result is empty for any other.
         evaluation: how the metric is computed. An average over batches uses the batch size of the training.
         device: device of the computation.

@@ -105,7 +105,7 @@ def test_threads_of_openmp_sleep_while_they_wait(given: str | None, effective: s
     """libgomp reads the environment once, when torch loads it; a user's own setting wins."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({"OMP_WAIT_POLICY": given} if given else {})
-    code = "from search.cluster import prepare_environment; prepare_environment(); import torch"
+    code = "from search.run.cluster import prepare_environment; prepare_environment(); import torch"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
     assert f"OMP_WAIT_POLICY = '{effective}'" in done.stderr

@@ -246,12 +246,13 @@ def _train(
         remaining += fixed.trials[name].epochs - done
         if done:
             screen.say(f"{name} resumes after epoch {done}")
-    best = best_score(trial_records(study))
-    with screen.bar("training", total, "epochs", done=total - remaining, note=best_note(best)) as move:
+    earlier = trial_records(study)
+    note = best_note(best_score(earlier))
+    with screen.bar("training", total, "epochs", done=total - remaining, note=note) as move:
         callbacks: list[tune.Callback] = [
             TensorBoard(experiment),
-            SearchProgress(screen, move, max_epochs=max(epochs), earlier=trial_records(study), by_epoch=True),
-            MachineChange(screen, trial_records(study)),
+            SearchProgress(screen, move, max_epochs=max(epochs), earlier=earlier, by_epoch=True),
+            MachineChange(screen, earlier),
         ]
         run_trials(
             experiment,

@@ -87,7 +87,7 @@ def decode_any(encoded: bytes, where: str) -> tuple[NDArray[Any], bytes]:
     """
     decoded = None
     with contextlib.suppress(cv2.error):
-        decoded = cv2.imdecodeWithMetadata(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded = cv2.imdecodeWithMetadata(np.frombuffer(encoded, np.uint8), flags=cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded[0] is None:
         raise InputError(f"'{where}' is not an image, or is cut off; replace it by a whole PNG or JPEG file.")
     pixels, kinds, blocks = decoded

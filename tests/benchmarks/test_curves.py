@@ -217,3 +217,16 @@ def test_ctrl_c_keeps_what_is_finished(sets: Path, tmp_path: Path) -> None:
 
     assert running.returncode == 130
     assert trainings(tmp_path / "table.parquet") == {("rooms", 0, seed) for seed in range(SEEDS)}
+
+
+def test_the_table_has_both_data_sets_and_the_noise_of_the_score() -> None:
+    curves = read_curves()
+    assert len({curve.fingerprint for curve in curves}) == 2
+    for data_set in {curve.data_set for curve in curves}:
+        seeds: dict[int, set[int]] = {}
+        for curve in curves:
+            if curve.data_set == data_set:
+                seeds.setdefault(curve.configuration_id, set()).add(curve.seed)
+        assert len(seeds) >= 250
+        assert sum(len(of_one) >= SEEDS for of_one in seeds.values()) >= 25
+    assert all(len(curve.scores) == 27 for curve in curves)

@@ -46,6 +46,9 @@ class Split:
         """Copies of the pictures of `rows`."""
         return DecodedImages(*(stack[rows] for stack in self.pictures))
 
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
+        """Nothing: all are in memory."""
+
 
 def main() -> int:
     """Make all checks; the number of those that failed."""

@@ -1,0 +1,107 @@
+"""The files that start a cluster: Ray accepts them, each node gets the token, and one of them starts a real cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from tests.host_cluster import CHECKOUT, checkout_is_shared
+from tests.hosts import Hosts, running_hosts
+
+FILES = ("cluster.yaml", "docs/own-machines.yaml")
+TOKEN = "7" * 64
+START_SECONDS = 300
+"""After which a worker that has not joined never will."""
+
+
+def read(name: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((CHECKOUT / name).read_text())
+    return config
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ray_accepts_the_file(name: str) -> None:
+    validate_config(prepare_config(read(name)))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_node_gets_the_token_and_asks_for_it(name: str) -> None:
+    config = read(name)
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"  # noqa: S105 - a path
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        [start] = [command for command in config[commands] if "ray start" in command]
+        assert "RAY_AUTH_MODE=token" in start
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_dashboard_is_bound_to_localhost(name: str) -> None:
+    [start] = [command for command in read(name)["head_start_ray_commands"] if "ray start" in command]
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+def test_no_trial_runs_on_the_head_or_the_driver_on_a_spot_node() -> None:
+    config = read("cluster.yaml")
+    head = config["available_node_types"][config["head_node_type"]]
+    assert head["resources"] == {"CPU": 0, "GPU": 0}
+    assert "InstanceMarketOptions" not in head["node_config"]
+
+
+def test_the_manifest_of_kubernetes_has_a_token_and_this_version_of_ray() -> None:
+    cluster = read("docs/rayjob.yaml")["spec"]["rayClusterSpec"]
+    [pin] = [line for line in (CHECKOUT / "constraints.txt").read_text().splitlines() if line.startswith("ray==")]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["rayVersion"] == pin.removeprefix("ray==")
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_script_for_slurm_is_valid() -> None:
+    subprocess.run(["bash", "-n", CHECKOUT / "docs" / "slurm.sh"], check=True)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_own_machines_become_a_cluster_with_authentication() -> None:
+    """`ray up` with the file as it is, except for addresses and key."""
+    checkout_is_shared()
+    with running_hosts(3) as hosts:
+        _ray(hosts, "up", _filled_in(hosts), "-y", "--no-config-cache")
+        status = "cd ~/twinhead && RAY_AUTH_MODE=token .venv/bin/ray status"
+        end = time.monotonic() + START_SECONDS
+        while "3 local.cluster.node" not in (said := hosts[0].run(status).stdout):
+            assert time.monotonic() < end, said
+            time.sleep(2)
+        request = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8265/api/version"
+        assert hosts[0].run(request).stdout == "401"
+        assert hosts[0].run(f"{request} -H 'Authorization: Bearer {TOKEN}'").stdout == "200"
+        assert TOKEN not in hosts[0].run("ps -eo args").stdout
+        outside = hosts[1].run(f"curl -s -m 5 http://{hosts[0].address}:8265/api/version", check=False)
+        assert outside.returncode == 7  # refused: bound to localhost
+
+
+def _filled_in(hosts: Hosts) -> Path:
+    """The file with the addresses of the hosts, which have an environment already: they reach no registry."""
+    config = read("docs/own-machines.yaml")
+    config["provider"] |= {"head_ip": hosts[0].address, "worker_ips": [host.address for host in hosts.hosts[1:]]}
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(hosts.key)}
+    for host in hosts.hosts:
+        host.run(f"mkdir -p ~/twinhead && ln -s {sys.prefix} ~/twinhead/.venv")
+    (hosts.shared / "home" / ".ray").mkdir(parents=True)
+    (hosts.shared / "home" / ".ray" / "auth_token").write_text(TOKEN)
+    path = hosts.shared / "cluster.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _ray(hosts: Hosts, *arguments: str | Path) -> None:
+    environment = os.environ | {"HOME": str(hosts.shared / "home")}
+    ray = Path(sys.prefix) / "bin" / "ray"
+    done = subprocess.run([ray, *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,121 @@
+"""Searches on a cluster of several hosts, some of which fail: each ends with the trials and scores of a calm one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.host_cluster import SMALL, Driver, HostCluster, host_cluster, wait_until
+from tests.hosts import Host
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+TRIALS = 6
+ORPHAN_SECONDS = 60
+"""After which no process of a killed search may be left."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[HostCluster]:
+    with host_cluster(2) as cluster:
+        data = str(cluster.hosts.shared / "set")
+        rendering = ["render", data, "--backgrounds", "24", "--per-background", "2", "--size", "32", "--seed", "3"]
+        subprocess.run([sys.executable, "-m", "search.cli.main", *rendering], check=True, capture_output=True)
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def calm(cluster: HostCluster) -> Mapping[int, Any]:
+    """The results of a search without any fault."""
+    with cluster.running(*search(cluster, "calm")) as driver:
+        driver.wait()
+    return results(cluster, "calm")
+
+
+def search(cluster: HostCluster, name: str) -> list[str]:
+    data = str(cluster.hosts.shared / "set")
+    options = ["--storage", str(cluster.storage), "--name", name, "--trials", str(TRIALS)]
+    return ["search", "--data", data, *options, *SMALL]
+
+
+def resume(cluster: HostCluster, name: str) -> list[str]:
+    return ["search", "--resume", name, "--storage", str(cluster.storage)]
+
+
+def results(cluster: HostCluster, name: str) -> Mapping[int, Any]:
+    """Configuration, scores and retries by trial; the scores are those of all epochs, in order, without gaps."""
+    return {
+        trial.number: (trial.config, [(record.epoch, record.score) for record in trial.epochs], trial.retries)
+        for trial in cluster.records(name)
+    }
+
+
+def wait_for_epochs(cluster: HostCluster, name: str, count: int, driver: Driver) -> None:
+    wait_until(lambda: sum(len(trial.epochs) for trial in cluster.records(name)) >= count, "training", driver)
+
+
+def processes(host: Host) -> list[str]:
+    """Titles of the trials' processes on a host."""
+    titles = host.run("ps -eo args= | grep '^ray::' | grep -v '^ray::IDLE' || true").stdout.splitlines()
+    return [title for title in titles if "Agent" not in title]
+
+
+def test_trials_of_a_host_that_loses_its_power_resume_elsewhere(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
+    """And the host gets trials again when it is back."""
+    host = cluster.hosts[1]
+    with cluster.running(*search(cluster, "power")) as driver:
+        wait_for_epochs(cluster, "power", 40, driver)
+        host.power_off()
+        host.power_on()
+        cluster.join(host)
+        wait_until(lambda: bool(processes(host)), "a trial on the host", driver)
+        driver.wait()
+    assert results(cluster, "power") == calm
+
+
+def test_trials_of_a_host_that_loses_its_network_resume_elsewhere(
+    cluster: HostCluster, calm: Mapping[int, Any]
+) -> None:
+    host = cluster.hosts[2]
+    with cluster.running(*search(cluster, "network")) as driver:
+        wait_for_epochs(cluster, "network", 40, driver)
+        host.cut()
+        time.sleep(30)
+        host.heal()
+        driver.wait()
+    assert results(cluster, "network") == calm
+    wait_until(lambda: not processes(host), "the end of the host's processes")
+    cluster.rejoin(host)
+
+
+def test_a_search_whose_driver_is_killed_resumes(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
+    with cluster.running(*search(cluster, "driver")) as driver:
+        wait_for_epochs(cluster, "driver", 150, driver)
+        driver.kill()
+        driver.process.wait()
+    seconds = wait_until(lambda: not any(processes(host) for host in cluster.hosts.hosts), "the end of all trials")
+    assert seconds < ORPHAN_SECONDS
+    with cluster.running(*resume(cluster, "driver")) as driver:
+        driver.wait()
+    assert results(cluster, "driver") == calm
+
+
+def test_a_search_resumes_on_a_new_cluster_after_the_head_is_lost(
+    cluster: HostCluster, calm: Mapping[int, Any]
+) -> None:
+    with cluster.running(*search(cluster, "head")) as driver:
+        wait_for_epochs(cluster, "head", 150, driver)
+        cluster.head.power_off()
+        driver.process.wait()
+    cluster.head.power_on()
+    cluster.start_head()
+    for host in cluster.hosts.hosts[1:]:
+        cluster.rejoin(host)
+    with cluster.running(*resume(cluster, "head")) as driver:
+        driver.wait()
+    assert results(cluster, "head") == calm

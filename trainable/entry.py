@@ -7,10 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trainable.job import TrialJob
 
 
-def tune_function(config: dict[str, Any], *, job: TrialJob) -> None:
+def tune_function(config: Mapping[str, Any], *, job: TrialJob) -> None:
     """The Tune function: import and call `trainable.trainer.run_trial`."""
     import_trainer()
     from trainable.trainer import run_trial

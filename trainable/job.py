@@ -1,8 +1,45 @@
-"""Settings shared by all trials of a search. Importing this module loads neither torch nor Ray."""
+"""What a trial gets: its own request, and the job that it shares with all trials. Loads neither torch nor Ray."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRequest:
+    """A trial to train. Ray Tune carries it as the trial's configuration, which must be a dict."""
+
+    name: str
+    """Name of its directory."""
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    """Values of its `TrialConfig`."""
+    number: int | None = None
+    """Number in the study; None for a retraining."""
+    recipe: str = ""
+    """Name of the recipe; '' for a proposal of the searcher."""
+    resume_from: str | None = None
+    """Directory of a checkpoint of an earlier run."""
+    refused: str = ""
+    """Reason why it is not trained; '' if it is."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """The configuration for Tune."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_plain(cls, config: Mapping[str, Any]) -> TrialRequest:
+        """The inverse of `as_plain`; missing keys have their defaults."""
+        number = config.get("number")
+        return cls(
+            name=str(config.get("name", "")),
+            trial=config.get("trial", {}),
+            number=None if number is None else int(number),
+            recipe=config.get("recipe") or "",
+            resume_from=config.get("resume_from"),
+            refused=config.get("refused") or "",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

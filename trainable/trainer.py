@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import prediction_grid
 from trainable.evaluation.latency import ms_per_picture
-from trainable.job import TrialJob, Workers
+from trainable.job import TrialJob, TrialRequest, Workers
 from trainable.loop.checkpoint import PICTURES, STATE
 from trainable.loop.loaders import sample_count
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training
 from trainable.measurements import machine_kind
-from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED, WORST
+from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED
+from trainable.report import TrialReport
 from trainable.threads import use_fastest_threads
 
 LATENCY = "ms_per_picture"
@@ -42,42 +44,52 @@ MIN_CELL, MAX_CELL = 64, 128
 """Bounds of the image size in pixels in the prediction grid of a trial."""
 
 
-def run_trial(config: dict[str, Any], *, job: TrialJob) -> None:
-    """Train the trial that a searcher suggested, and report every epoch.
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What each worker of a trial gets."""
+
+    request: TrialRequest
+    job: TrialJob
+    tune_checkpoint: str | None
+    """Directory of the checkpoint that Tune restores the trial from."""
+
+
+def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
+    """Train a trial, and report every epoch as a `TrialReport`.
 
     Args:
-        config: `name` of the trial; `trial`, the values of its `TrialConfig`; `resume_from`, the directory of a
-            checkpoint or None; optionally `refused`, the reason why the trial is not trained.
+        config: a `TrialRequest` as Tune carries it.
         job: settings shared by all trials of the search.
 
     Raises:
         EnvironmentFaultError: if the data set, the cache or the storage cannot be used. In a worker group, it is among
             the failures of a `ray.train.WorkerGroupError`.
     """
-    if refused := config.get("refused"):
-        tune.report({OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": refused})
+    request = TrialRequest.from_plain(config)
+    if request.refused:
+        tune.report(TrialReport.worst(1, CONSTRAINT, request.refused).as_plain())
         return
     resumed = tune.get_checkpoint()
-    settings = {**config, "job": job, "tune_checkpoint": resumed.path if resumed else None}
+    task = _Task(request=request, job=job, tune_checkpoint=resumed.path if resumed else None)
     if job.workers.is_group:
-        _group_trainer(settings, job, config["name"]).fit()
+        _group_trainer(task).fit()
     else:
         local = ray.train.ScalingConfig(num_workers=0, use_gpu=job.workers.gpus > 0)
-        TorchTrainer(_train, train_loop_config=settings, scaling_config=local).fit()
+        TorchTrainer(_train, train_loop_config={"task": task}, scaling_config=local).fit()
 
 
-def _group_trainer(settings: dict[str, Any], job: TrialJob, name: str) -> TorchTrainer:
-    workers = job.workers
+def _group_trainer(task: _Task) -> TorchTrainer:
+    job, workers = task.job, task.job.workers
     return TorchTrainer(
         _train,
-        train_loop_config=settings,
+        train_loop_config={"task": task},
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.count,
             use_gpu=workers.gpus > 0,
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=ray.train.RunConfig(
-            name=name,
+            name=task.request.name,
             storage_path=job.group_storage,
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=OBJECTIVE if job.data.val else None
@@ -87,12 +99,13 @@ def _group_trainer(settings: dict[str, Any], job: TrialJob, name: str) -> TorchT
     )
 
 
-def _train(settings: dict[str, Any]) -> None:
-    """The training function of each worker."""
-    job: TrialJob = settings["job"]
-    config = build(TrialConfig, settings["trial"], source="the searcher's suggestion")
+def _train(settings: Mapping[str, _Task]) -> None:
+    """The training function of each worker; Ray passes its argument as a dict."""
+    task = settings["task"]
+    job = task.job
+    config = build(TrialConfig, task.request.trial, source="the searcher's suggestion")
     context = _distributed_context(job.workers)
-    checkpoints = _resumable_checkpoints(settings, job.workers)
+    checkpoints = _resumable_checkpoints(task)
     measurements = Path(job.measurements) if job.measurements else None
     config = resolve_for_trial(config, context, measurements=measurements, resume_from=checkpoints)
     if job.workers.measures_threads:
@@ -105,8 +118,7 @@ def _train(settings: dict[str, Any]) -> None:
         if excess.get(LATENCY, 0.0) > 0:
             limit = f"constraints.{LATENCY} is {job.ms_per_picture:g}"
             reason = f"a pair of images takes {latency[LATENCY]:.3g} ms, and {limit}"
-            worst = {OBJECTIVE: WORST, "epoch": 1, "outcome": CONSTRAINT, "reason": reason, "violations": excess}
-            _report(job.workers, worst, None)
+            _report(job.workers, TrialReport.worst(1, CONSTRAINT, reason, excess), None)
             return
         with trial.releasing_memory(context.device):
             trial.run(
@@ -120,8 +132,7 @@ def _train(settings: dict[str, Any]) -> None:
                 wrap=prepare_model if job.workers.is_group else lambda network: network,
             )
     except NonFiniteLossError as error:
-        worst = {OBJECTIVE: WORST, "epoch": reporter.epoch + 1, "outcome": DIVERGED, "reason": str(error)}
-        _report(job.workers, worst, None)
+        _report(job.workers, TrialReport.worst(reporter.epoch + 1, DIVERGED, str(error)), None)
 
 
 def _latency(
@@ -149,26 +160,25 @@ class _Reporter:
     def __call__(self, end: EpochEnd, training: Training, val: Loader | None) -> None:
         note = "" if self.epoch else training.note
         self.epoch = end.epoch
-        metrics = {
-            **end.metrics,
-            **self._latency,
-            "epoch": end.epoch,
-            "outcome": TRAINED,
-            "precision": training.config.model.precision,
-            "machine": machine_kind(self._context.device),
-            "lr_factors": training.policies[0].history,
-            "violations": self._violations,
-            "note": note,
-        }
+        report = TrialReport(
+            epoch=end.epoch,
+            metrics={**end.metrics, **self._latency},
+            outcome=TRAINED,
+            precision=training.config.model.precision,
+            machine=machine_kind(self._context.device),
+            lr_factors=training.policies[0].history,
+            violations=self._violations,
+            note=note,
+        )
         if end.save is None or self._context.rank > 0:
-            _report(self._job.workers, metrics, None)
+            _report(self._job.workers, report, None)
             return
         with _storage(self._job), tempfile.TemporaryDirectory() as directory:
             path = Path(directory)
             if val is not None and end.metrics[OBJECTIVE] == training.best_score:
                 save_png(_grid(training, val), path / PICTURES)
             end.save(path)  # last, because it writes the checksums of all files
-            _report(self._job.workers, metrics, path)
+            _report(self._job.workers, report, path)
 
 
 @contextmanager
@@ -186,13 +196,13 @@ def _grid(training: Training, val: Loader) -> Pixels:
     return prediction_grid(training.network, val, training.config.model, cell=cell)
 
 
-def _report(workers: Workers, metrics: Mapping[str, Any], checkpoint: Path | None) -> None:
+def _report(workers: Workers, report: TrialReport, checkpoint: Path | None) -> None:
     if workers.is_group:
         of_group = ray.train.Checkpoint.from_directory(checkpoint) if checkpoint else None
-        ray.train.report(dict(metrics), checkpoint=of_group)
+        ray.train.report(report.as_plain(), checkpoint=of_group)
     else:
         of_trial = tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
-        tune.report(dict(metrics), checkpoint=of_trial)
+        tune.report(report.as_plain(), checkpoint=of_trial)
 
 
 def _distributed_context(workers: Workers) -> DistributedContext:
@@ -205,10 +215,10 @@ def _distributed_context(workers: Workers) -> DistributedContext:
     )
 
 
-def _resumable_checkpoints(settings: Mapping[str, Any], workers: Workers) -> list[Path]:
+def _resumable_checkpoints(task: _Task) -> list[Path]:
     """Checkpoints to resume from, newest first: those of this run after a crash, then those of the run it resumes."""
-    of_group = ray.train.get_checkpoint() if workers.is_group else None
-    newest = [of_group.path if of_group else None, settings["tune_checkpoint"], settings["resume_from"]]
+    of_group = ray.train.get_checkpoint() if task.job.workers.is_group else None
+    newest = [of_group.path if of_group else None, task.tune_checkpoint, task.request.resume_from]
     paths = [Path(path) for path in newest if path]
     return list(dict.fromkeys(each for path in paths for each in (path, *_earlier_checkpoints(path))))
 

@@ -6,19 +6,18 @@ import math
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from ray import tune
 from ray.tune.experiment import Trial
 
 from data.errors import InputError
-from search.driver import DriverOnly
+from search.driver import TrialCallback, last_report
 from search.spec.sections import BudgetConfig
 from search.study.trials import TrialRecord
 from trainable.job import Workers
-from trainable.metrics.names import CONSTRAINT, OBJECTIVE
+from trainable.metrics.names import CONSTRAINT
+from trainable.report import TrialReport
 
 GPU_SECONDS = "gpu_seconds"
 """Attribute of a study: GPU seconds of all trials that ended."""
@@ -37,7 +36,7 @@ def check_budget(budget: BudgetConfig, workers: Workers) -> None:
         )
 
 
-class Budget(DriverOnly, tune.Callback):
+class Budget(TrialCallback):
     """Counts what a search has used, over all its runs.
 
     Args:
@@ -81,27 +80,23 @@ class Budget(DriverOnly, tune.Callback):
             return "patience"
         return ""
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def started(self, trial: Trial) -> None:
         """Note the time from which the trial uses its GPUs."""
         self._started.setdefault(trial.trial_id, self._clock())
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def reported(self, trial: Trial, report: TrialReport) -> None:
         """Update the trial's best score."""
-        score = float(result[OBJECTIVE])
-        self._best_of[trial.trial_id] = max(self._best_of.get(trial.trial_id, -math.inf), score)
+        self._best_of[trial.trial_id] = max(self._best_of.get(trial.trial_id, -math.inf), report.score)
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def completed(self, trial: Trial) -> None:
         """Count a trial that ended, and store the GPU seconds."""
-        outcome = str((trial.last_result or {}).get("outcome", ""))
-        self._end(self._best_of.pop(trial.trial_id, -math.inf), outcome)
+        self._end(self._best_of.pop(trial.trial_id, -math.inf), last_report(trial).outcome)
         self._used += (self._clock() - self._started.pop(trial.trial_id, self._clock())) * self._gpus
         self._study.set_user_attr(GPU_SECONDS, self._used)
 
-    on_trial_error = on_trial_complete
+    failed = completed
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def ended(self, trials: list[Trial]) -> None:
         """Count the time of interrupted trials, which the next run resumes."""
         self._used = self.gpu_seconds
         self._started.clear()

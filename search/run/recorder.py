@@ -5,37 +5,29 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
-from ray import tune
 from ray.tune.experiment import Trial
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from data.images import decode_photo, encode_jpeg
-from search.driver import DriverOnly
+from search.driver import TrialCallback, request_of
 from search.run.failures import Failures, reason_of
 from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
-from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_retry
+from search.study.trials import EpochRecord, TrialRecord, best_epoch, keep_best, note_epoch, note_failure, note_retry
 from trainable.loop.checkpoint import PICTURES
-from trainable.metrics.names import OBJECTIVE
+from trainable.report import GROUPS, TrialReport
 
-GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
-"""Prefixes of metric names, which TensorBoard shows as groups."""
-SINGLE = frozenset(
-    (OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture", "threads")
-)
 PICTURES_SECONDS = 60.0
 """Shortest time between two image grids of a running trial; the last grid is written at its end."""
 
 
-class Recorder(DriverOnly, tune.Callback):
+class Recorder(TrialCallback):
     """Stores each report in the study, and removes checkpoints that are no longer needed.
 
     A running trial keeps its newest and its best checkpoint, a finished one the weights of its best epoch. Tune could
@@ -51,52 +43,48 @@ class Recorder(DriverOnly, tune.Callback):
         self._checkpoints: dict[str, list[EpochRecord]] = {}
         searcher.when_failed(self._note_failure)
 
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def started(self, trial: Trial) -> None:
         """Remember the trial in case it fails."""
         self._started[trial.trial_id] = trial
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def reported(self, trial: Trial, report: TrialReport) -> None:
         """Store the report."""
         self._failures.reported(trial)
         studied = self._searcher.running(trial.trial_id)
         if studied is None:
             return
         self._trials[trial.trial_id] = studied
-        checkpoint = _checkpoint(self._experiment, trial, result)
-        record = EpochRecord(epoch=int(result["epoch"]), metrics=own_metrics(result), checkpoint=checkpoint)
-        note_epoch(studied, record, result)
+        checkpoint = _checkpoint(self._experiment, trial, report)
+        record = note_epoch(studied, report, self._experiment.relative(checkpoint) if checkpoint else None)
         if checkpoint is not None:
             self._checkpoints.setdefault(trial.trial_id, []).append(record)
 
-    def on_checkpoint(
-        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
-    ) -> None:
+    def saved(self, trial: Trial, checkpoint: Path) -> None:
         """Remove checkpoints except the best and the newest, from which Tune would resume."""
         records = self._checkpoints.get(trial.trial_id, [])
-        newest = Path(checkpoint.path).name
-        best = max(records, key=lambda record: (record.score, -record.epoch), default=None)
-        needed = [record for record in records if record is best or Path(record.checkpoint or "").name == newest]
+        best = best_epoch(records)
+        needed = [
+            record for record in records if record is best or Path(record.checkpoint or "").name == checkpoint.name
+        ]
         self._checkpoints[trial.trial_id] = needed
         for record in records:
             if record not in needed and record.checkpoint is not None:
                 shutil.rmtree(self._experiment.root / record.checkpoint, ignore_errors=True)
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def recovered(self, trial: Trial) -> None:
         """Store that the trial crashed and is retried, if the failure is its own."""
         studied = self._searcher.running(trial.trial_id)
         if self._failures.is_own(trial) and studied is not None:
             note_retry(studied)
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def completed(self, trial: Trial) -> None:
         """Keep only the weights of the best epoch, unless the search was interrupted and the trial will resume."""
         studied = self._trials.get(trial.trial_id)
         self._drop(trial)
         if studied is not None and not self._searcher.interrupted:
             keep_best(self._experiment, TrialRecord.of(studied))
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def failed(self, trial: Trial) -> None:
         """Drop the trial; `_note_failure` has stored the reason."""
         self._drop(trial)
 
@@ -114,23 +102,21 @@ class Recorder(DriverOnly, tune.Callback):
             by_id.pop(trial.trial_id, None)
 
 
-class Retries(DriverOnly, tune.Callback):
+class Retries(TrialCallback):
     """Classifies the failures of a run that has no `Recorder`."""
 
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def reported(self, trial: Trial, report: TrialReport) -> None:
         """Note the epoch."""
         self._failures.reported(trial)
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def recovered(self, trial: Trial) -> None:
         """Classify a failure that Tune retries."""
         self._failures.is_own(trial)
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def failed(self, trial: Trial) -> None:
         """Classify the last failure."""
         self._failures.is_own(trial, ended=True)
 
@@ -151,44 +137,40 @@ class _Events:
         self.writer.flush()
 
 
-class TensorBoard(DriverOnly, tune.Callback):
+class TensorBoard(TrialCallback):
     """Writes each trial's metrics and, from time to time, the image grid of its best epoch beside its checkpoints."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._events: dict[str, _Events] = {}
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def reported(self, trial: Trial, report: TrialReport) -> None:
         """Write the scalars of an epoch."""
         if trial.trial_id not in self._events:
-            directory = self._experiment.trials / str(trial.config["name"])
+            directory = self._experiment.trials / request_of(trial).name
             directory.mkdir(parents=True, exist_ok=True)
             self._events[trial.trial_id] = _Events(EventsWriter(str(directory / "events")))
-        events, epoch = self._events[trial.trial_id], int(result["epoch"])
-        scalars = [
-            Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in own_metrics(result).items()
-        ]
-        events.add(Summary(value=scalars), epoch)
-        checkpoint = _checkpoint(self._experiment, trial, result)
-        if checkpoint and (path := self._experiment.root / checkpoint / PICTURES).is_file():
-            events.waiting = epoch, path
+        events = self._events[trial.trial_id]
+        scalars = [Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in report.metrics.items()]
+        events.add(Summary(value=scalars), report.epoch)
+        checkpoint = _checkpoint(self._experiment, trial, report)
+        if checkpoint and (checkpoint / PICTURES).is_file():
+            events.waiting = report.epoch, checkpoint / PICTURES
             if time.monotonic() - events.shown > PICTURES_SECONDS:
                 _show(events)
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+    def completed(self, trial: Trial) -> None:
         """Close the trial's file."""
         if events := self._events.pop(trial.trial_id, None):
             _show(events)
             events.writer.close()
 
-    on_trial_error = on_trial_complete
+    failed = completed
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def ended(self, trials: list[Trial]) -> None:
         """Close the files of interrupted trials."""
         for trial in trials:
-            self.on_trial_complete(0, trials, trial)
+            self.completed(trial)
 
 
 def _tag(name: str) -> str:
@@ -211,19 +193,6 @@ def _show(events: _Events) -> None:
     events.waiting, events.shown = None, time.monotonic()
 
 
-def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a trial's report, without the times, ids and settings that Tune adds."""
-    return {
-        name: value
-        for name, value in result.items()
-        if isinstance(value, int | float) and (name.partition("_")[0] in GROUPS or name in SINGLE)
-    }
-
-
-def _checkpoint(experiment: Experiment, trial: Trial, result: Mapping[str, Any]) -> str | None:
-    """The report's checkpoint relative to the experiment; None if there is none."""
-    if path := result.get("checkpoint_path"):
-        return experiment.relative(path)
-    if name := result.get("checkpoint_dir_name"):
-        return experiment.relative(experiment.trials / str(trial.config["name"]) / name)
-    return None
+def _checkpoint(experiment: Experiment, trial: Trial, report: TrialReport) -> Path | None:
+    """Directory of the report's checkpoint; None if there is none."""
+    return report.checkpoint(experiment.trials / request_of(trial).name)

@@ -33,12 +33,14 @@ from search.study.experiment import Experiment
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_images
-from trainable.job import TrialData, TrialJob
+from trainable.job import TrialData, TrialJob, TrialRequest
 from trainable.loop.checkpoint import STATE, DamagedCheckpointError, load_metrics, load_origin, verify
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.bootstrap import Interval, difference
+from trainable.metrics.names import DIVERGED
 from trainable.metrics.per_image import figures
+from trainable.report import TrialReport
 
 PARTS = "train+val"
 """Parts of the data set that the retraining uses."""
@@ -176,6 +178,8 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
         replay=_replay(best, spec.plan.scheduler.max_epochs),
         group_storage=str(experiment.groups / experiment.retraining.name),
     )
+    resume_from = str(resumed) if resumed else None
+    request = TrialRequest(name=f"run-{attempt}", trial=config.model_dump(), resume_from=resume_from)
     steps = _retraining_steps(config, job)
     screen.say(f"retraining: {epochs} epochs, {steps}, with {each_uses(job.workers)}")
     screen.warn(steps.warning)
@@ -185,11 +189,7 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
         callbacks: list[tune.Callback] = [EpochProgress(screen, move), changes, retries]
         results = tune.Tuner(
             trainable(job),
-            param_space={
-                "name": f"run-{attempt}",
-                "trial": config.model_dump(),
-                "resume_from": str(resumed) if resumed else None,
-            },
+            param_space=request.as_plain(),
             tune_config=tune.TuneConfig(trial_dirname_creator=trial_directory),
             run_config=run_config(experiment.retraining, stopper, callbacks, keep_newest=True),
         ).fit()
@@ -259,14 +259,13 @@ def _resumable(experiment: Experiment, config: TrialConfig, screen: Screen) -> P
 
 
 def _checkpoint(result: tune.Result) -> Path:
-    metrics = result.metrics or {}
     if fault := disk_error(result.error, result.path):
         raise fault
-    if result.error is not None or metrics.get("outcome") == "diverged":
-        reason = str(result.error or metrics.get("reason")).strip().rpartition("\n")[2]  # the last line of a traceback
+    report = TrialReport.from_plain(result.metrics or {})
+    if result.error is not None or report.outcome == DIVERGED:
+        reason = str(result.error or report.reason).strip().rpartition("\n")[2]  # the last line of a traceback
         raise UnfinishedError(f"The retraining of the best configuration failed: {reason}")
-    if path := metrics.get("checkpoint_path"):
-        return Path(path)
-    if result.checkpoint is None:
+    checkpoint = report.checkpoint(Path(result.path))
+    if checkpoint is None:
         raise UnfinishedError("The retraining of the best configuration ended without a checkpoint.")
-    return Path(result.checkpoint.path)
+    return checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from data.errors import EnvironmentFaultError, InputError
-from search.driver import DriverOnly
+from search.driver import DriverOnly, request_of
 from search.run.budget import Budget
 from search.run.failures import Failures
 from search.run.recorder import Recorder
@@ -31,7 +31,7 @@ from search.study.experiment import Experiment
 from search.study.trials import RECIPE, TrialRecord, note_start
 from trainable.config import TrialConfig, build
 from trainable.entry import tune_function
-from trainable.job import TrialJob
+from trainable.job import TrialJob, TrialRequest
 from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 RETRIES = 2
@@ -152,7 +152,7 @@ def build_searcher(
         seed=seed,
         objectives=objectives,
         study=study,
-        describe=partial(_describe, experiment),
+        describe=partial(_request, experiment),
     )
 
 
@@ -176,7 +176,7 @@ def run_config(
 
 def trial_directory(trial: Trial) -> str:
     """A trial's directory: its number in the study and, if it was resumed, the attempt."""
-    return str(trial.config["name"])
+    return request_of(trial).name
 
 
 def trainable(job: TrialJob) -> Any:
@@ -184,21 +184,21 @@ def trainable(job: TrialJob) -> Any:
     return tune.with_resources(tune.with_parameters(tune_function, job=job), job.resources())
 
 
-def _describe(experiment: Experiment, trial: optuna.Trial, values: dict[str, Any]) -> dict[str, Any]:
-    """A trial's Tune configuration: its directory's name, its hyperparameters and its last checkpoint."""
+def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's request: its directory's name, its hyperparameters and its last checkpoint."""
     checkpoint = TrialRecord.of(trial).newest(experiment)
     attempt = note_start(trial, values)
-    return {
-        "name": f"{trial.number:05d}" + (f"-{attempt}" if attempt else ""),
-        "number": trial.number,
-        RECIPE: trial.user_attrs.get(RECIPE, ""),
-        "trial": values,
-        "resume_from": str(checkpoint) if checkpoint else None,
-        "refused": _refusal(trial, values),
-    }
+    return TrialRequest(
+        name=f"{trial.number:05d}" + (f"-{attempt}" if attempt else ""),
+        number=trial.number,
+        recipe=trial.user_attrs.get(RECIPE, ""),
+        trial=values,
+        resume_from=str(checkpoint) if checkpoint else None,
+        refused=_refusal(trial, values),
+    ).as_plain()
 
 
-def _refusal(trial: optuna.Trial, values: dict[str, Any]) -> str:
+def _refusal(trial: optuna.Trial, values: Mapping[str, Any]) -> str:
     """Why a trial is not trained: it breaks a limit, or its values do not fit together. '' if it is trained."""
     reasons = [
         f"{name} is {1 + excess:.2f} times what it may be" for name, excess in trial.constraints.items() if excess > 0
@@ -226,7 +226,7 @@ class Stopper(DriverOnly, tune.Stopper):
         self.reason = ""
         """The key of `budget` that ended the search; '' if none did."""
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Never stop a single trial; the scheduler does."""
         return False
 

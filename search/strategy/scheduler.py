@@ -9,8 +9,8 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -20,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.spec.sections import rung_epochs
 from search.study.trials import RECIPE
+from trainable.job import TrialRequest
 from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 ROOM = 1.5
@@ -59,7 +60,8 @@ def build_scheduler(
 def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial]) -> None:
     """Replay the history of ended trials to a new scheduler, so that a resumed search is as strict as before."""
     for frozen in ended:
-        past: Any = _Past(trial_id=f"past-{frozen.number}", config={RECIPE: frozen.user_attrs.get(RECIPE)})
+        request = TrialRequest(name="", recipe=frozen.user_attrs.get(RECIPE, ""))
+        past: Any = _Past(trial_id=f"past-{frozen.number}", config=request.as_plain())
         curve = sorted(frozen.intermediate_values.items())
         if not curve:
             continue
@@ -95,7 +97,7 @@ class _Halving(FIFOScheduler):
 
     def __init__(self, *, metric: str, mode: str, time_attr: str, rungs: Sequence[int], factor: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._metric = metric
+        self._score_key = metric
         self._sign = 1 if mode == "max" else -1
         self._time_attr = time_attr
         self._factor = factor
@@ -108,12 +110,12 @@ class _Halving(FIFOScheduler):
         self,
         tune_controller: TuneController,
         trial: Trial,
-        result: dict[str, Any],
+        result: Mapping[str, Any],
     ) -> str:
         """Compare a trial at the rungs that it reached since its last report."""
-        if self._time_attr not in result or self._metric not in result:
+        if self._time_attr not in result or self._score_key not in result:
             return str(TrialScheduler.CONTINUE)
-        epoch, score = int(result[self._time_attr]), self._sign * float(result[self._metric])
+        epoch, score = int(result[self._time_attr]), self._sign * float(result[self._score_key])
         is_best_recipe = self._is_best_recipe(trial, epoch, score)
         if epoch >= self._last:
             return str(TrialScheduler.STOP)
@@ -123,7 +125,7 @@ class _Halving(FIFOScheduler):
             continues = self._rungs[ahead.pop(0)].is_continued(score, self._factor)
         return str(TrialScheduler.CONTINUE if continues or is_best_recipe else TrialScheduler.STOP)
 
-    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> None:
         """Add the last report of a trial that ended by itself."""
         self.on_trial_result(tune_controller, trial, result)
         self._ahead.pop(trial.trial_id, None)
@@ -137,7 +139,7 @@ class _Halving(FIFOScheduler):
         return f"Halving at the epochs {[*self._rungs, self._last]}"
 
     def _is_best_recipe(self, trial: Trial, epoch: int, score: float) -> bool:
-        if not trial.config.get(RECIPE):
+        if not TrialRequest.from_plain(trial.config).recipe:
             return False
         others = self._recipes[epoch]
         is_best = all(score >= other for other in others)  # false for a score that is NaN
@@ -150,4 +152,4 @@ class _Past:
     """The part of a Tune trial that a scheduler reads, for a trial of an earlier run."""
 
     trial_id: str
-    config: dict[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any]

@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.study.experiment import Experiment
 from trainable.metrics.names import OBJECTIVE
+from trainable.report import TrialReport
 
 RECIPE = "recipe"
-"""Key of a recipe's name in a trial's configuration and in the study's attributes."""
+"""Attribute of a trial: the name of its recipe."""
 _EPOCH = "epoch:"
 _LONG_REASON = re.compile(r" with the configuration \{.*\}(?=;)")
 """Earlier versions repeated the whole configuration in the reason of a diverged trial."""
@@ -138,26 +139,27 @@ def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
     return attempt
 
 
-def note_epoch(trial: optuna.Trial, record: EpochRecord, outcome: Mapping[str, Any]) -> None:
+def note_epoch(trial: optuna.Trial, report: TrialReport, checkpoint: str | None = None) -> EpochRecord:
     """Record a report.
 
     Args:
         trial: a running trial of the study.
-        record: the report.
-        outcome: optional keys are outcome, reason, lr_factors, precision, machine and violations (for each limit of
-            the spec, the excess as a share of the limit; the searcher's constraints).
+        report: what it reported. Its violations are the searcher's constraints.
+        checkpoint: directory of its checkpoint, relative to the experiment.
     """
-    kept = {"metrics": dict(record.metrics), "checkpoint": record.checkpoint}
-    trial.set_user_attr(f"{_EPOCH}{record.epoch}", kept)
-    for name in ("outcome", "reason", "lr_factors"):
-        if name in outcome:
-            trial.set_user_attr(name, outcome[name])
-    for name in ("precision", "machine"):
-        if name in outcome and trial.user_attrs.get(name) != outcome[name]:  # most reports repeat the first one
-            trial.set_user_attr(name, outcome[name])
-    for name, excess in outcome.get("violations", {}).items():
+    record = EpochRecord(epoch=report.epoch, metrics=dict(report.metrics), checkpoint=checkpoint)
+    trial.set_user_attr(f"{_EPOCH}{report.epoch}", {"metrics": record.metrics, "checkpoint": checkpoint})
+    attributes = {"outcome": report.outcome, "reason": report.reason, "lr_factors": list(report.lr_factors)}
+    # The others repeat those of the first report.
+    once = {"precision": report.precision, "machine": report.machine}
+    attributes |= {name: value for name, value in once.items() if trial.user_attrs.get(name) != value}
+    for name, value in attributes.items():
+        if value:
+            trial.set_user_attr(name, value)
+    for name, excess in report.violations.items():
         if name not in trial.constraints:  # every report repeats it
             trial.set_constraint(name, excess)
+    return record
 
 
 def note_retry(trial: optuna.Trial) -> None:

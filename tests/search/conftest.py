@@ -22,10 +22,11 @@ from search.run.cluster import ENVIRONMENT
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import EpochRecord, note_epoch, note_start
+from search.study.trials import note_epoch, note_start
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.loop.checkpoint import Origin, save
 from trainable.models import build_model
+from trainable.report import TrialReport
 
 CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2), data=DataConfig(image_size=32))
 METRICS = {"score": 0.5, "mask_iou": 0.4, "mask_rmse": 0.3, "depth_delta1": 0.6, "depth_rmse": 0.2}
@@ -110,11 +111,8 @@ def experiment(network: Path, tmp_path: Path) -> Experiment:
     trial = open_study(experiment).ask()
     note_start(trial, CONFIGURATION.model_dump())
     shutil.copytree(network, experiment.trials / "00000" / "checkpoint_000000")
-    note_epoch(
-        trial,
-        EpochRecord(epoch=1, metrics=METRICS, checkpoint="trials/00000/checkpoint_000000"),
-        {"outcome": "trained"},
-    )
+    report = TrialReport(epoch=1, metrics=METRICS, outcome="trained")
+    note_epoch(trial, report, "trials/00000/checkpoint_000000")
     return experiment
 
 

@@ -17,9 +17,10 @@ from data.grids import save_png
 from search.results.export import export_checkpoint
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import EpochRecord, note_epoch, note_start
+from search.study.trials import note_epoch, note_start
 from tests.search.conftest import CONFIGURATION, METRICS, Said
 from trainable.loop.checkpoint import CHECKSUMS, CONFIG, WEIGHTS
+from trainable.report import TrialReport
 
 Command = Callable[..., Said]
 Refused = Callable[..., str]
@@ -46,8 +47,7 @@ def two_trials(experiment: Experiment, network: Path) -> Experiment:
     note_start(trial, CONFIGURATION.model_dump())
     checkpoint = "trials/00001/checkpoint_000000"
     shutil.copytree(network, experiment.root / checkpoint)
-    record = EpochRecord(epoch=1, metrics={**METRICS, "score": 0.6}, checkpoint=checkpoint)
-    note_epoch(trial, record, {"outcome": "trained"})
+    note_epoch(trial, TrialReport(epoch=1, metrics={**METRICS, "score": 0.6}, outcome="trained"), checkpoint)
     for number, state in ((0, optuna.trial.TrialState.COMPLETE), (1, optuna.trial.TrialState.COMPLETE)):
         study.tell(number, 0.5 + number / 10, state=state)
     source = {"search": "first", "trial": 1}

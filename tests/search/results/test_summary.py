@@ -29,6 +29,7 @@ from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch,
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.loop.checkpoint import CONFIG, STATE, WEIGHTS, DamagedCheckpointError, Origin, save
 from trainable.models import build_model
+from trainable.report import TrialReport
 
 CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2))
 SPEC = load_spec(data_path="set")
@@ -65,7 +66,7 @@ def trial_of(
     note_start(trial, CONFIGURATION.model_dump())
     for epoch, score in scores.items():
         path = checkpoint(experiment, trial.number, epoch) if epoch in kept else None
-        note_epoch(trial, EpochRecord(epoch=epoch, metrics={"score": score}, checkpoint=path), {"outcome": outcome})
+        note_epoch(trial, TrialReport(epoch=epoch, metrics={"score": score}, outcome=outcome), path)
     if state != TrialState.RUNNING:
         study.tell(trial, max(scores.values()) if state == TrialState.COMPLETE else None, state=state)
     return trial_records(study)[-1]
@@ -76,9 +77,15 @@ def test_a_trial_is_read_as_it_was_noted(experiment: Experiment) -> None:
     trial = open_study(experiment).ask()
     assert note_start(trial, CONFIGURATION.model_dump()) == 0
     for epoch in (1, 2, 10):
-        record = EpochRecord(epoch=epoch, metrics={"score": epoch / 10, "mask_iou": 0.5}, checkpoint=f"c{epoch}")
-        outcome = {"outcome": "trained", "lr_factors": [1.0] * epoch, "other": 3}
-        note_epoch(trial, record, outcome | {"precision": "bf16", "machine": "EPYC"})
+        report = TrialReport(
+            epoch=epoch,
+            metrics={"score": epoch / 10, "mask_iou": 0.5},
+            outcome="trained",
+            lr_factors=[1.0] * epoch,
+            precision="bf16",
+            machine="EPYC",
+        )
+        note_epoch(trial, report, f"c{epoch}")
 
     [record] = trial_records(open_study(experiment))
     assert [epoch.epoch for epoch in record.epochs] == [1, 2, 10]
@@ -92,10 +99,10 @@ def test_a_trial_is_read_as_it_was_noted(experiment: Experiment) -> None:
 def test_a_precision_that_was_decided_is_part_of_what_was_run(experiment: Experiment) -> None:
     """'auto' says what was wanted; a summary says what the weights were trained in."""
     study = open_study(experiment)
-    for outcome in ({"precision": "bf16"}, {}):
+    for precision in ("bf16", ""):
         trial = study.ask()
         note_start(trial, CONFIGURATION.model_dump())
-        note_epoch(trial, EpochRecord(epoch=1, metrics={"score": 0.5}, checkpoint=None), outcome)
+        note_epoch(trial, TrialReport(epoch=1, metrics={"score": 0.5}, precision=precision))
     noted, not_noted = trial_records(study)
 
     assert noted.config == not_noted.config == not_noted.config_as_run
@@ -247,8 +254,7 @@ def test_a_search_whose_trials_all_diverged_says_what_to_try(experiment: Experim
         values = {**CONFIGURATION.model_dump(), "optimizer": {"name": "sgd", "lr": 10.0 + number, "clip_norm": 0.0}}
         trial = study.ask()
         note_start(trial, build(TrialConfig, values, source="the test").model_dump())
-        record = EpochRecord(epoch=1, metrics={"score": 0.0}, checkpoint=None)
-        note_epoch(trial, record, {"outcome": "diverged", "reason": f"The loss became nan at step {number}"})
+        note_epoch(trial, TrialReport.worst(1, "diverged", f"The loss became nan at step {number}"))
 
     said = why_no_result(trial_records(study))
 

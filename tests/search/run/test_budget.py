@@ -13,8 +13,9 @@ from data.errors import InputError
 from search.run.budget import Budget, check_budget
 from search.run.tuner import Stopper
 from search.spec.sections import BudgetConfig
-from search.study.trials import EpochRecord, note_epoch
+from search.study.trials import note_epoch
 from trainable.job import Workers
+from trainable.report import TrialReport
 
 
 def run(budget: Budget, name: str, *scores: float, outcome: str = "trained", ends: bool = True) -> None:
@@ -66,7 +67,7 @@ def test_a_search_that_goes_on_is_as_impatient_as_before() -> None:
     study = optuna.create_study(direction="maximize")
     for score in (0.5, 0.4, 0.3):
         trial = study.ask()
-        note_epoch(trial, EpochRecord(epoch=1, metrics={"score": score}, checkpoint=None), {"outcome": "trained"})
+        note_epoch(trial, TrialReport(epoch=1, metrics={"score": score}, outcome="trained"))
         study.tell(trial, score)
 
     assert budget_of(study, patience=2).spent() == "patience"

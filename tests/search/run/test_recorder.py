@@ -22,7 +22,7 @@ from data.errors import EnvironmentFaultError
 from data.grids import save_png
 from search.run import recorder as recording
 from search.run.failures import Failures
-from search.run.recorder import Recorder, TensorBoard, own_metrics
+from search.run.recorder import Recorder, TensorBoard
 from search.spec.spec import load_spec
 from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
@@ -30,6 +30,7 @@ from search.study.study import open_study
 from search.study.trials import trial_records
 from trainable.config.policy import PlateauPolicy
 from trainable.loop.checkpoint import PICTURES, STATE, WEIGHTS
+from trainable.report import metrics_of
 
 CONTROLLER: list[Any] = []
 MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -141,7 +142,7 @@ def test_every_figure_that_a_policy_may_watch_is_kept() -> None:
     """Whoever asks why a learning rate fell finds the curve that it followed; what Tune adds is left out."""
     figures = dict.fromkeys(get_args(PlateauPolicy.model_fields["watch"].annotation), 0.5)
     assert set(figures) == {"score", "val_loss", "train_loss"}
-    assert own_metrics({**figures, "training_iteration": 3, "pid": 7}) == figures
+    assert metrics_of({**figures, "training_iteration": 3, "pid": 7}) == figures
 
 
 def test_retries_are_counted(running: Running) -> None:

@@ -17,9 +17,10 @@ from search.strategy.space import define_space
 from search.strategy.warm_start import EARLIER, check_starts, enqueue_starts, find_starts, outside_of, start
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import RECIPE, EpochRecord, note_epoch, note_start
+from search.study.trials import RECIPE, note_epoch, note_start
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
+from trainable.report import TrialReport
 
 Command = Callable[..., Any]
 SPACE: dict[str, Any] = {
@@ -54,7 +55,7 @@ def searched(
         configs.append(build(TrialConfig, values, source="the test"))
         for epoch, score in enumerate(curve, start=1):
             trial.report(score, epoch)
-            note_epoch(trial, EpochRecord(epoch=epoch, metrics={"score": score}, checkpoint=None), {"outcome": outcome})
+            note_epoch(trial, TrialReport(epoch=epoch, metrics={"score": score}, outcome=outcome))
         if curve:
             study.tell(trial, max(curve))
         else:
@@ -85,7 +86,7 @@ def test_a_configuration_is_taken_once(tmp_path: Path) -> None:
     study = open_study(Experiment(storage=tmp_path, name="first"))
     trial = study.ask()
     note_start(trial, study.trials[0].user_attrs["config"])
-    note_epoch(trial, EpochRecord(epoch=9, metrics={"score": 0.6}, checkpoint=None), {"outcome": "trained"})
+    note_epoch(trial, TrialReport(epoch=9, metrics={"score": 0.6}, outcome="trained"))
 
     assert [found.name for found in best_trials(tmp_path, "first")] == ["first:1"]
 
@@ -150,7 +151,7 @@ def test_a_recipe_that_an_earlier_search_tried_is_tried_once(tmp_path: Path) -> 
     [(_, recipe)] = first_trials(alone, tmp_path)
     trial = open_study(experiment).ask()
     note_start(trial, recipe.model_dump(mode="json"))
-    note_epoch(trial, EpochRecord(epoch=9, metrics={"score": 0.5}, checkpoint=None), {"outcome": "trained"})
+    note_epoch(trial, TrialReport(epoch=9, metrics={"score": 0.5}, outcome="trained"))
     starts, outside = find_starts(wide, ["birender-cnn", "first"], tmp_path)
 
     assert [(found.recipe, found.earlier) for found in starts] == [("birender-cnn", "")]

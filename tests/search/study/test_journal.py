@@ -23,7 +23,8 @@ from search.study.damage import LOST_REASON
 from search.study.experiment import Experiment
 from search.study.journal import Journal
 from search.study.study import OWNER, open_study
-from search.study.trials import EpochRecord, TrialRecord, note_epoch, note_start
+from search.study.trials import TrialRecord, note_epoch, note_start
+from trainable.report import TrialReport
 
 Command = Callable[..., Any]
 TRIALS = 4
@@ -45,7 +46,7 @@ def add_trial(study: optuna.Study, number: int) -> None:
     trial = study.ask({"x": FloatDistribution(0, 100)})
     note_start(trial, {"number": number})
     trial.report(number / 10, 1)
-    note_epoch(trial, EpochRecord(epoch=1, metrics={"score": number / 10}, checkpoint=None), {"outcome": "trained"})
+    note_epoch(trial, TrialReport(epoch=1, metrics={"score": number / 10}, outcome="trained"))
     study.tell(trial, number / 10)
 
 

@@ -21,9 +21,10 @@ from search.strategy.searcher import RungSearcher
 from search.study import database
 from search.study.experiment import Experiment
 from search.study.study import held_study, open_study
-from search.study.trials import EpochRecord, TrialRecord, note_epoch, note_start
+from search.study.trials import TrialRecord, note_epoch, note_start
 from tests.commands import LONG, descendants, records, started, twinhead, wait_for
 from tests.postgres import Server, running_server
+from trainable.report import TrialReport
 
 pytestmark = pytest.mark.postgres
 
@@ -81,7 +82,7 @@ def run(searcher: RungSearcher, name: str, epochs: int) -> None:
     for epoch in range(done + 1, epochs + 1):
         result = {"epoch": epoch, "score": values["x"] + epoch / 10}
         searcher.on_trial_result(name, result)
-        note_epoch(trial, EpochRecord(epoch=epoch, metrics={"score": result["score"]}, checkpoint=None), {})
+        note_epoch(trial, TrialReport(epoch=epoch, metrics={"score": result["score"]}))
     if epochs == RUNGS[-1]:
         searcher.on_trial_complete(name, {"epoch": epochs, "score": values["x"] + epochs / 10})
 

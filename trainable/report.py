@@ -1,0 +1,96 @@
+"""What a trial reports after each epoch. Importing this module loads neither torch nor Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainable.metrics.names import OBJECTIVE, TIME_ATTR, WORST
+
+GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
+"""Prefixes of metric names."""
+SINGLE = frozenset(
+    (OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture", "threads")
+)
+"""Names of the other metrics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialReport:
+    """A trial's report on an epoch. Ray carries it as a flat dict, to which it adds the checkpoint and its own keys."""
+
+    epoch: int
+    """Counted from 1; 0 if unknown."""
+    metrics: Mapping[str, float]
+    """Those of `trainable.loop.loop.EpochEnd`, and the latency if it was measured."""
+    outcome: str = ""
+    """'trained', 'diverged' or 'constraint'; '' if unknown."""
+    reason: str = ""
+    """Why it diverged or was not trained, in a sentence."""
+    note: str = ""
+    """Which checkpoints are damaged, and where the trial resumed instead."""
+    precision: str = ""
+    """Precision of the run."""
+    machine: str = ""
+    """Kind of the machine, as in `trainable.measurements.machine_kind`."""
+    lr_factors: Sequence[float] = ()
+    """Learning-rate factor at the end of each epoch so far."""
+    violations: Mapping[str, float] = field(default_factory=dict)
+    """For each limit that was measured, the excess as a share of the limit."""
+    checkpoint_path: str = ""
+    """Directory of the checkpoint, added by Ray Train for a worker group; '' without a checkpoint."""
+    checkpoint_dir_name: str = ""
+    """The same for a single worker, added by Ray Tune: the name in the trial's directory."""
+
+    @classmethod
+    def worst(cls, epoch: int, outcome: str, reason: str, violations: Mapping[str, float] | None = None) -> TrialReport:
+        """The report of a trial that diverged or is not trained."""
+        return cls(epoch=epoch, metrics={OBJECTIVE: WORST}, outcome=outcome, reason=reason, violations=violations or {})
+
+    @property
+    def score(self) -> float:
+        """The objective."""
+        return float(self.metrics[OBJECTIVE])
+
+    def checkpoint(self, trial_directory: Path) -> Path | None:
+        """Directory of the checkpoint of a trial with this directory; None without a checkpoint."""
+        if self.checkpoint_path:
+            return Path(self.checkpoint_path)
+        return trial_directory / self.checkpoint_dir_name if self.checkpoint_dir_name else None
+
+    def as_plain(self) -> dict[str, Any]:
+        """The report for Ray, without what Ray adds."""
+        kept = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in {"epoch", "metrics", "checkpoint_path", "checkpoint_dir_name"}
+        }
+        return {**self.metrics, TIME_ATTR: self.epoch, **kept}
+
+    @classmethod
+    def from_plain(cls, result: Mapping[str, Any]) -> TrialReport:
+        """The report in a result of Ray; missing keys have their defaults."""
+        return cls(
+            epoch=int(result.get(TIME_ATTR, 0)),
+            metrics=metrics_of(result),
+            outcome=result.get("outcome", ""),
+            reason=result.get("reason", ""),
+            note=result.get("note", ""),
+            precision=result.get("precision", ""),
+            machine=result.get("machine", ""),
+            lr_factors=result.get("lr_factors", ()),
+            violations=result.get("violations", {}),
+            checkpoint_path=result.get("checkpoint_path") or "",
+            checkpoint_dir_name=result.get("checkpoint_dir_name") or "",
+        )
+
+
+def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics in a result of Ray, without the times, ids and settings that Ray adds."""
+    return {
+        name: value
+        for name, value in result.items()
+        if isinstance(value, int | float) and (name.partition("_")[0] in GROUPS or name in SINGLE)
+    }

@@ -8,11 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from data.byte_size import byte_size
-from data.errors import DiskError
+from data.errors import DiskError, causes
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 """Error numbers of a full file system or quota."""
@@ -35,11 +34,11 @@ def disk_error(error: BaseException | None, *paths: Path | str) -> DiskError | N
         paths: files or directories being written, the likeliest first. If the error names no file, the message names
             the one of these that lies on the faulty file system.
     """
-    causes = list(_causes(error))
+    found = list(causes(error))
     # Not isinstance: Ray raises a subclass of a task's error, which prints a traceback.
-    if described := next((cause for cause in causes if type(cause) is DiskError), None):
+    if described := next((cause for cause in found if type(cause) is DiskError), None):
         return described
-    for cause in causes:
+    for cause in found:
         number = _fault_number(cause)
         if number is not None:
             return _describe(number, _file_of(cause) or _likeliest(number, paths))
@@ -49,19 +48,6 @@ def disk_error(error: BaseException | None, *paths: Path | str) -> DiskError | N
 def free_bytes(path: Path | str) -> int:
     """Free bytes on the file system of `path`, which need not exist."""
     return shutil.disk_usage(_existing(Path(path))).free
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, its causes and contexts, and the original error of a Ray task."""
-    pending, seen = [error], set()
-    while pending:
-        found = pending.pop(0)
-        if not isinstance(found, BaseException) or id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        context = None if found.__suppress_context__ else found.__context__
-        pending += [getattr(found, "cause", None), found.__cause__, context]
 
 
 def _fault_number(error: BaseException) -> int | None:

@@ -73,6 +73,22 @@ def without_comma(text: str) -> str | None:
     return f"{whole}, or {with_point} with a decimal point" if text.count(",") == 1 else whole
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, its causes and contexts, and those of the Ray task or worker group that it is about."""
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        found = pending.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        context = None if found.__suppress_context__ else found.__context__
+        # Attributes of Ray's errors, which are not imported here.
+        pending += [getattr(found, "cause", None), found.__cause__, context]
+        pending += getattr(found, "worker_failures", {}).values()
+
+
 @contextmanager
 def environment(what: str) -> Iterator[None]:
     """Convert errors in a block that uses only shared resources into environment faults.

@@ -20,10 +20,9 @@ import ray
 import ray.exceptions as lost
 from ray._private.state import state
 from ray.core.generated import common_pb2
-from ray.train import WorkerGroupError
 from ray.tune.experiment import Trial
 
-from data.errors import EnvironmentFaultError
+from data.errors import EnvironmentFaultError, causes
 from search.driver import DriverOnly
 
 OUT_OF_MEMORY = re.compile(r"^[\w.]*OutOfMemoryError: ")
@@ -121,21 +120,8 @@ def reason_of(trial: Trial) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error with its causes: the task's error, those of a group's workers, and the one it was raised from."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        found = waiting.pop()
-        if not isinstance(found, BaseException) or id(found) in seen:
-            continue
-        seen.add(id(found))
-        waiting += [found.__cause__, found.__context__]
-        if isinstance(found, lost.RayTaskError):  # it has its cause's class too, but its message is a traceback
-            waiting.append(found.cause)
-            continue
-        yield found
-        if isinstance(found, WorkerGroupError):
-            waiting += found.worker_failures.values()
+    """The causes of an error without Ray's errors of tasks: they have their cause's class too, but a traceback."""
+    return (found for found in causes(error) if not isinstance(found, lost.RayTaskError))
 
 
 def _is_lost(error: BaseException) -> bool:

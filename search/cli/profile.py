@@ -41,13 +41,12 @@ def profile(
     """
     refuse_unwritable(out, "--out", is_directory=True)
     os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)  # read when torch is imported
-    import torch
-
     from search.recipes.trainings import with_overrides
     from search.run.prepare import open_data
     from trainable.evaluation.profiling import TRACED_STEPS, WARMUP_STEPS, profile_training
     from trainable.job import TrialData
     from trainable.loop.loaders import read_part
+    from trainable.loop.state import default_device
     from trainable.recipes import load_recipe
 
     found = load_recipe(recipe, faithful=faithful or None)
@@ -64,7 +63,7 @@ def profile(
                 config,
                 part,
                 out / f"{found.name}.pt.trace.json",
-                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+                device=default_device(),
                 steps=steps,
                 on_step=lambda count: move(count, ""),
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from search.recipes.trainings import FixedConfigs, Trained, train_all, with_over
 from search.results.comparison import Column, Comparison, HeldOut, Row
 from search.results.report import write_report
 from search.results.summary import find_best, outcome_of, versions
+from search.run.cluster import start_task
 from search.run.prepare import split_counts
 from search.spec.describe import describe
 from search.study.experiment import Experiment
@@ -27,11 +29,11 @@ from search.study.trials import TrialRecord
 from search.terminal import Screen
 from trainable.config import TrialConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_images
-from trainable.job import TrialData
+from trainable.job import TrialData, Workers
 from trainable.loop.loaders import optimizer_steps
 from trainable.metrics.bootstrap import intervals
 from trainable.metrics.per_image import ImageFigures
-from trainable.models import build_model, multiply_adds, parameter_count
+from trainable.models import build_on_meta, multiply_adds, parameter_count
 from trainable.recipes import RECIPES, load_recipe
 
 _OURS = "on the test images"
@@ -125,30 +127,26 @@ def _sets_batch(overrides: Sequence[tuple[str, str]]) -> bool:
 def _measure_all(experiment: Experiment, trained: Trained, screen: Screen) -> None:
     """Measure the networks that have no measurements yet, as many at a time as the cluster has room for."""
     workers = trained.job.workers
-    remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
     tasks = []
     for trial in trained.trials:
         best = find_best(experiment, [trial], say=screen.say)
-        if best is not None and not experiment.measured(trial.recipe).is_file():
-            measured, grid = str(experiment.measured(trial.recipe)), str(experiment.grid(trial.recipe))
+        measured = experiment.measured(trial.recipe)
+        if best is not None and not measured.is_file():
+            measure = partial(_measure, best.checkpoint, measured, experiment.grid(trial.recipe), trained.job.data)
             threads = int(best.epoch.metrics.get("threads", workers.cpus))
-            tasks.append(remote.remote(str(best.checkpoint), measured, grid, trained.job.data, threads))
+            tasks.append(start_task(workers, measure, threads=threads))
     ray.get(tasks)
 
 
-def _measure(checkpoint: str, measured: str, grid: str, data: TrialData, threads: int) -> None:
+def _measure(checkpoint: Path, measured: Path, grid: Path, data: TrialData, device: torch.device) -> None:
     """Write a checkpoint's metrics on the test part to the file `measured`, and its predictions to `grid`."""
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    Path(grid).parent.mkdir(parents=True, exist_ok=True)
-    evaluate_images(Path(checkpoint), data, "test", device=device, grid=Path(grid)).save(Path(measured))
+    grid.parent.mkdir(parents=True, exist_ok=True)
+    evaluate_images(checkpoint, data, "test", device=device, grid=grid).save(measured)
 
 
 def _measure_baselines(fixed: FixedConfigs, trained: Trained) -> dict[str, dict[str, float]]:
-    config = next(iter(fixed.trials.values()))
-    remote = ray.remote(num_cpus=1)(evaluate_baselines_on)
-    baselines: dict[str, dict[str, float]] = ray.get(remote.remote(config.data, trained.job.data, "test"))
-    return baselines
+    config, data = next(iter(fixed.trials.values())), trained.job.data
+    return ray.get(start_task(Workers(), lambda _: evaluate_baselines_on(config.data, data, "test"), threads=1))
 
 
 def _comparison(
@@ -207,8 +205,7 @@ def _row(
     steps: int,
 ) -> Row:
     config = fixed.trials[name]
-    with torch.device("meta"):
-        network = build_model(config.model)
+    network = build_on_meta(config.model)
     best = trial.best_kept(experiment) if trial else None
     return Row(
         recipe=name,

@@ -28,14 +28,12 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     Raises:
         InputError: if its network cannot be built.
     """
-    import torch  # slow to import, and not every caller needs it
-
-    from trainable.models import build_model, check_model, multiply_adds, parameter_count
+    # Imports torch, which is slow, and which not every caller needs.
+    from trainable.models import build_on_meta, check_model, multiply_adds, parameter_count
 
     config = recipe.config
     check_model(config.model, recipe.file)
-    with torch.device("meta"):
-        network = build_model(config.model)
+    network = build_on_meta(config.model)
     return {
         "name": recipe.name,
         "source": recipe.source,

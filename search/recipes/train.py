@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,10 @@ import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import UnfinishedError
-from search.recipes.trainings import (
-    FixedConfigs,
-    Trained,
-    train_all,
-    training_steps,
-    with_overrides,
-)
+from search.recipes.trainings import FixedConfigs, train_all, training_steps, with_overrides
 from search.results.export import export_checkpoint
-from search.results.summary import Best, find_best, versions
+from search.results.summary import find_best, versions
+from search.run.cluster import start_task
 from search.study.experiment import Experiment
 from search.terminal import Screen
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_published
@@ -86,8 +82,11 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
             reasons = "; ".join(trial.reason for trial in trained.trials if trial.reason) or "no reason reported"
             raise UnfinishedError(f"The training of '{name}' has no network ({reasons}); correct its configuration.")
         screen.say("measuring the network and the baselines on the test images")
+        workers, grid = trained.job.workers, experiment.grid(name)
+        threads = int(best.epoch.metrics.get("threads", workers.cpus))
+        measure = partial(_measure, best.checkpoint, grid, trained.job.data, fixed.metric, fixed.evaluation)
         metrics, published, baselines = trained.outages.outlast(
-            lambda: _measure_remotely(experiment, fixed, best, trained)
+            lambda: ray.get(start_task(workers, measure, threads=threads))
         )
         seconds = round(before + time.monotonic() - started, 1)
         trained.study.set_user_attr("seconds", seconds)
@@ -96,7 +95,7 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
         experiment.best,
         metrics={"val": dict(best.epoch.metrics), "test": metrics, "published": published, "baselines": baselines},
         title=f"{name}{', faithful' if fixed.faithful else ''}, after epoch {best.epoch.epoch}",
-        pictures=experiment.grid(name),
+        pictures=grid,
         source={"search": experiment.name, "trial": best.trial.number},
     )
     summary = {
@@ -108,8 +107,8 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
         "config": best.trial.config_as_run,
         "epoch": best.epoch.epoch,
         "epochs": config.epochs,
-        "optimizer_steps": training_steps(config, dataset, trained.job.workers).as_plain(),
-        "threads": int(best.epoch.metrics.get("threads", trained.job.workers.cpus)),
+        "optimizer_steps": training_steps(config, dataset, workers).as_plain(),
+        "threads": threads,
         "metrics": metrics,
         "published": published,
         "baselines": baselines,
@@ -127,25 +126,13 @@ Measured = tuple[dict[str, float], dict[str, float], dict[str, dict[str, float]]
 """Metrics on test: the network's, the project's own, and the baselines'."""
 
 
-def _measure_remotely(experiment: Experiment, fixed: FixedConfigs, best: Best, trained: Trained) -> Measured:
-    workers, data = trained.job.workers, trained.job.data
-    remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
-    checkpoint, grid = str(best.checkpoint), str(experiment.grid(best.trial.recipe))
-    threads = int(best.epoch.metrics.get("threads", workers.cpus))
-    found: Measured = ray.get(remote.remote(checkpoint, grid, data, fixed.metric, fixed.evaluation, threads))
-    return found
-
-
 def _measure(
-    checkpoint: str, grid: str, data: TrialData, metric: str, evaluation: Evaluation, threads: int
+    checkpoint: Path, grid: Path, data: TrialData, metric: str, evaluation: Evaluation, device: torch.device
 ) -> Measured:
     """Evaluate a checkpoint and write its predictions to the file `grid`."""
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    path = Path(checkpoint)
-    Path(grid).parent.mkdir(parents=True, exist_ok=True)
+    grid.parent.mkdir(parents=True, exist_ok=True)
     return (
-        evaluate_checkpoint(path, data, "test", device=device, grid=Path(grid)),
-        evaluate_published(path, data, "test", metric, evaluation, device=device),
-        evaluate_baselines_on(load_origin(path).config.data, data, "test"),
+        evaluate_checkpoint(checkpoint, data, "test", device=device, grid=grid),
+        evaluate_published(checkpoint, data, "test", metric, evaluation, device=device),
+        evaluate_baselines_on(load_origin(checkpoint).config.data, data, "test"),
     )

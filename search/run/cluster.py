@@ -6,17 +6,22 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.disk import disk_error
 from data.errors import InputError
 from trainable.job import Workers
 
 if TYPE_CHECKING:
+    import torch
+    from ray import ObjectRef
+
     from search.spec.sections import ResourcesConfig, RetrainConfig
+
+T = TypeVar("T")
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -129,6 +134,30 @@ def has_one_node() -> bool:
     import ray
 
     return len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
+
+
+def start_task(workers: Workers, task: Callable[[torch.device], T], *, threads: int) -> ObjectRef[T]:
+    """Start `task` in a process of the cluster with the resources of one worker of a trial.
+
+    Args:
+        workers: of the trial.
+        task: called with the device of the process; its result is that of the reference.
+        threads: torch's number of threads.
+    """
+    import ray
+
+    remote: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_run_task)
+    reference: ObjectRef[T] = remote.remote(task, threads)
+    return reference
+
+
+def _run_task(task: Callable[[torch.device], T], threads: int) -> T:
+    import torch
+
+    from trainable.loop.state import default_device
+
+    torch.set_num_threads(threads)
+    return task(default_device())
 
 
 def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple[Workers, int]:

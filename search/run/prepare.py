@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import optuna
-import torch
 
 from data.byte_size import byte_size
 from data.cache.budget import growth_bytes
@@ -27,7 +26,7 @@ from search.terminal import Screen
 from trainable.config import DataConfig, ModelConfig, build
 from trainable.job import TrialData, TrialJob, Workers
 from trainable.loop.loaders import read_part
-from trainable.models import build_model, parameter_count
+from trainable.models import build_on_meta, parameter_count
 
 PARTS = ("train", "val", "test")
 OPTIMIZER_COPIES = 3
@@ -128,7 +127,7 @@ def check_disk(
         InputError: if there is no room, or the cache cannot be written.
     """
     root, cache = experiment.root, open_cache()
-    needed: float = 4 * _max_parameters(models) * checkpoints
+    needed: float = 4 * max(parameter_count(build_on_meta(model)) for model in models) * checkpoints
     if root.stat().st_dev == cache.stat().st_dev:
         counts = dataset.info.counts
         decoded = sum(decoded_bytes(counts.samples, counts.backgrounds, size) for size in set(image_sizes))
@@ -222,11 +221,6 @@ def announce_dashboard(screen: Screen, dashboard: str) -> None:
     """Print the dashboard's address, if there is one."""
     if dashboard:
         screen.say(f"dashboard: {dashboard} (its token: ray get-auth-token)")
-
-
-def _max_parameters(models: Iterable[ModelConfig]) -> int:
-    with torch.device("meta"):
-        return max(parameter_count(build_model(config)) for config in models)
 
 
 def _check_same_data(experiment: Experiment, study: optuna.Study, dataset: Dataset) -> None:

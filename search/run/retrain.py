@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
 from search.results.export import export_checkpoint
 from search.results.summary import Best
+from search.run.cluster import start_task
 from search.run.failures import Failures
 from search.run.outages import Outages
 from search.run.prepare import alone, each_uses
@@ -77,8 +79,6 @@ class _TestMetrics:
     """Of the best recipe's weights, which trained for all epochs of a trial."""
     beyond_recipe: dict[str, Interval] | None
     """The best trial's metrics less the recipe's, with 95 % bootstrap intervals over backgrounds."""
-    threads: int
-    """Used to train and to measure the retrained network."""
     baselines: dict[str, dict[str, float]]
 
 
@@ -106,8 +106,11 @@ def retrain_and_test(
     if checkpoint is None:
         raise InterruptedSearchError
     run.screen.say("measuring the retrained network, the best trial and the baselines on the test images")
-    grid = experiment.test_grid
-    measured = run.outages.outlast(lambda: _measure_on_test(best, recipe, checkpoint, job, grid))
+    # The retraining measured the fastest number; checkpoints of earlier versions lack it.
+    threads = int(load_metrics(checkpoint).get("threads", job.workers.cpus))
+    grid, of_recipe = experiment.test_grid, recipe.checkpoint if recipe else None
+    measure = partial(_measure, checkpoint, best.checkpoint, of_recipe, job.data, grid)
+    measured = run.outages.outlast(lambda: ray.get(start_task(job.workers, measure, threads=threads)))
     export_checkpoint(
         checkpoint,
         experiment.retrained,
@@ -127,7 +130,7 @@ def retrain_and_test(
             "checkpoint": experiment.relative(experiment.retrained),
             "epochs": spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs,
             "optimizer_steps": _retraining_steps(load_origin(checkpoint).config, job).as_plain(),
-            "threads": measured.threads,
+            "threads": threads,
         },
         "baselines": measured.baselines,
     }
@@ -204,34 +207,18 @@ def _retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
     return steps_of(config, samples, job.workers.count, setting="retrain.epochs")
 
 
-def _measure_on_test(best: Best, recipe: Best | None, retrained: Path, job: TrialJob, grid: Path) -> _TestMetrics:
-    """Evaluate all networks and the baselines on the test part, in a process with the job's resources.
-
-    `grid` is a PNG file for the retrained network's predictions.
-    """
-    workers = job.workers
-    remote = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_measure)
-    compared = str(recipe.checkpoint) if recipe else None
-    measured: _TestMetrics = ray.get(
-        remote.remote(str(retrained), str(best.checkpoint), compared, job.data, str(grid), workers.cpus)
-    )
-    return measured
-
-
-def _measure(retrained: str, best: str, recipe: str | None, data: TrialData, grid: str, threads: int) -> _TestMetrics:
-    # The retraining measured the fastest number; checkpoints of earlier versions lack it.
-    threads = int(load_metrics(Path(retrained)).get("threads", threads))
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    of_best = evaluate_images(Path(best), data, "test", device=device)
-    of_recipe = evaluate_images(Path(recipe), data, "test", device=device) if recipe else None
+def _measure(
+    retrained: Path, best: Path, recipe: Path | None, data: TrialData, grid: Path, device: torch.device
+) -> _TestMetrics:
+    """Evaluate the checkpoints and the baselines on the test part; `grid` is a PNG file for predictions."""
+    of_best = evaluate_images(best, data, "test", device=device)
+    of_recipe = evaluate_images(recipe, data, "test", device=device) if recipe else None
     return _TestMetrics(
-        threads=threads,
-        retrained=evaluate_checkpoint(Path(retrained), data, "test", device=device, grid=Path(grid)),
+        retrained=evaluate_checkpoint(retrained, data, "test", device=device, grid=grid),
         best=figures(of_best),
         recipe=figures(of_recipe) if of_recipe else None,
         beyond_recipe={name: difference(of_best, of_recipe, name) for name in COMPARED} if of_recipe else None,
-        baselines=evaluate_baselines_on(load_origin(Path(retrained)).config.data, data, "test"),
+        baselines=evaluate_baselines_on(load_origin(retrained).config.data, data, "test"),
     )
 
 

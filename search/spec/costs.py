@@ -41,10 +41,6 @@ def _macs(family: str, width: int, shared_decoder: bool, image_size: int) -> int
 
 
 def _network(family: str, width: int, shared_decoder: bool) -> Network:
-    """A network on the meta device, without memory for its weights."""
-    import torch
+    from trainable.models import build_on_meta
 
-    from trainable.models import build_model
-
-    with torch.device("meta"):
-        return build_model(ModelConfig(family=family, width=width, shared_decoder=shared_decoder))
+    return build_on_meta(ModelConfig(family=family, width=width, shared_decoder=shared_decoder))

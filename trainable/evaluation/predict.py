@@ -17,6 +17,7 @@ from trainable.evaluation.grid import as_pixels, predict
 from trainable.evaluation.swapped import look_swapped
 from trainable.loop.checkpoint import load_model
 from trainable.loop.precision import as_recorded
+from trainable.loop.state import default_device
 
 OUTPUTS = ("mask.png", "depth.png", "overlay.png")
 
@@ -70,7 +71,7 @@ def files_look_swapped(bg: Path, fg_bg: Path) -> bool:
 def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels, Pixels]:
     """Predict mask (probability) and depth, both (H, W) uint8, of two (H, W, 3) uint8 images."""
     model, origin = load_model(checkpoint)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     config = as_recorded(origin.config)
     height, width = bg.shape[:2]
     size = config.data.image_size

@@ -21,6 +21,11 @@ from trainable.optim.schedules import Policy, build_policy, build_replay
 T = TypeVar("T")
 
 
+def default_device() -> torch.device:
+    """The GPU of this process; the CPU if there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistributedContext:
     """Device and rank of this process among the workers of its trial."""

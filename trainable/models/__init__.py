@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from trainable.config.section import ConfigError
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.models.debug import DebugNet
@@ -32,6 +34,7 @@ __all__ = [
     "Network",
     "Prediction",
     "build_model",
+    "build_on_meta",
     "check_model",
     "multiply_adds",
     "parameter_count",
@@ -61,6 +64,16 @@ def build_model(config: ModelConfig) -> Network:
     """
     check_model(config)
     return Network(MODELS[config.family](config), config)
+
+
+def build_on_meta(config: ModelConfig) -> Network:
+    """Build a network on the meta device, without memory for its weights, to count its parameters and multiply-adds.
+
+    Raises:
+        ConfigError: as `check_model` does.
+    """
+    with torch.device("meta"):
+        return build_model(config)
 
 
 def check_model(config: ModelConfig, source: str = "the spec") -> None:

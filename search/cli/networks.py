@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,8 @@ def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json:
     from search.run.networks import export_network
 
     out = out or Path("best" if trial is None else f"trial{trial}")
-    exported = export_network(experiment, out, trial)
-    print_result(exported, as_json, lambda: click.echo(f"{exported['what']}: {out}"))
+    what = export_network(experiment, out, trial)
+    print_result({"what": what, "out": str(out)}, as_json, lambda: click.echo(f"{what}: {out}"))
 
 
 @click.command(epilog="\b\nExample:\n  twinhead evaluate best/ classroom --split test")
@@ -49,16 +50,16 @@ def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
 
     shown = screen()
     measured = evaluate_with_baselines(checkpoint, data, split, shown)
-    columns: dict[str, Mapping[str, float]] = {"network": measured["metrics"]}
-    if measured["baselines"]:
-        columns = {"baselines": baseline_metrics(measured["baselines"])} | columns
+    columns: dict[str, Mapping[str, float]] = {"network": measured.metrics}
+    if measured.baselines:
+        columns = {"baselines": baseline_metrics(measured.baselines)} | columns
 
     def show() -> None:
         show_metrics(console(), f"{split} images of {data}", columns)
-        if measured["baselines"]:
-            show_verdict(console(), measured["metrics"], measured["baselines"])
+        if measured.baselines:
+            show_verdict(console(), measured.metrics, measured.baselines)
 
-    print_result(measured, as_json, show)
+    print_result(asdict(measured), as_json, show)
 
 
 @click.command(

@@ -144,7 +144,7 @@ def _dry_run(spec: SearchSpec, storage: Path, as_json: bool) -> None:
     shown = screen()
     dataset = open_data(spec.data_path, shown)
     shown.say("measuring a step of the smallest and of the largest network")
-    found = dry_run(spec, dataset, storage)
+    found = dry_run(spec, dataset, storage).as_plain()
     print_result(found, as_json, lambda: show_dry_run(console(), found))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from search.study.experiment import Experiment, free_name
 from search.terminal import Screen
 
 SCENES = SceneSet(seed=7, backgrounds=80, per_background=6, size=96)
-SPEC: dict[str, Any] = {
+SPEC: Mapping[str, object] = {
     "data": {"image_size": 64},
     "model": {"family": "resunet", "width": {"choices": [4, 8, 16]}},
     "scheduler": {"max_epochs": 9},

@@ -5,9 +5,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from data.cache.cache import decoded_bytes
 from data.dataset.dataset import Dataset
 from search.run.cluster import plan
 from search.run.prepare import OPTIMIZER_COPIES, data_config, split_counts
-from search.run.steps import steps_of_search
+from search.run.steps import Steps, steps_of_search
 from search.spec.checks import largest_values
 from search.spec.constraints import broken_limits, widths_of
 from search.spec.spec import SearchSpec
@@ -28,9 +27,9 @@ from search.strategy.warm_start import EARLIER, enqueue_starts
 from search.study.trials import RECIPE
 from trainable.config import TrialConfig, build
 from trainable.loop.precision import choose_precision
+from trainable.loop.state import default_device
 from trainable.metrics.names import MODE, OBJECTIVE
-from trainable.models import build_model
-from trainable.models.cost import multiply_adds, parameter_count
+from trainable.models import build_on_meta, multiply_adds, parameter_count
 
 FIRST_CONFIGURATIONS = 10
 EVALUATION_SHARE = 1 / 3
@@ -41,83 +40,107 @@ EVALUATION_SHARE = 1 / 3
 class Network:
     """The smallest or largest network of the space, with measurements."""
 
-    config: TrialConfig
+    family: str
+    width: int
     parameters: int
     multiply_adds: int
     """For one pair of images."""
-    image_seconds: float
-    """Of a training step, per image, in the faster precision."""
+    samples_per_second: float
+    """Of a training step, in the faster precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstTrial:
+    """One of the first trials that a search would run."""
+
+    recipe: str
+    """Name of the recipe; '' if it is none."""
+    earlier: str
+    """The trial of an earlier search that it repeats, as SEARCH:NUMBER; '' if it is none."""
+    parameters: Mapping[str, object]
+    """Optuna's parameters."""
+    config: Mapping[str, object]
+    """Values of its `TrialConfig`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a search would cost on this machine."""
+
+    trials: int
+    concurrent: int
+    samples: Mapping[str, int]
+    """By part of the split."""
+    epochs: Mapping[str, int]
+    """Of all trials: the `fewest`, if the reduction factor decides at each rung, and the `most`."""
+    optimizer_steps: Steps
+    """Of a whole trial."""
+    hours: Sequence[float]
+    """At the fewest epochs, if all trials had the smallest or the largest network."""
+    gpu_hours: Sequence[float]
+    bytes: Mapping[str, int]
+    """Of `checkpoints` and `decoded` images."""
+    networks: Mapping[str, Network]
+    """The `smallest` and the `largest`."""
+    first: Sequence[FirstTrial]
+    outside: Mapping[str, str]
+    """Why recipes and earlier trials are not among the first trials."""
 
     def as_plain(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {
-            "family": self.config.model.family,
-            "width": self.config.model.width,
-            "parameters": self.parameters,
-            "multiply_adds": self.multiply_adds,
-            "samples_per_second": 1 / self.image_seconds,
-        }
+        return asdict(self) | {"optimizer_steps": self.optimizer_steps.as_plain()}
 
 
-def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> dict[str, Any]:
+def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> Estimate:
     """Estimate what `spec` would cost on this machine, from a measured step of its smallest and largest network.
 
     Networks that break the limits of parameters and multiply-adds are left out.
-
-    Returns:
-        `trials`; `epochs`, the fewest (if the reduction factor decides at each rung) and the most; `optimizer_steps` of
-        a whole trial, the fewest and the most, with a warning if they are too few; `hours` and `gpu_hours` at the
-        fewest epochs, for the smallest and for the largest network; `bytes` of checkpoints and decoded images; the two
-        `networks`; the `first` configurations; and in `outside`, why recipes and earlier trials are not among them.
 
     Raises:
         InputError: if a split has no samples, an earlier search to start from is not in `storage`, or no trial fits on
             this machine.
     """
-    first, outside = _first(spec, storage)
+    first, outside = first_trials(spec, storage)
     data = data_config(spec)
     counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     workers, concurrent = plan(spec.plan.resources, _this_machine())
     torch.set_num_threads(workers.cpus)
-    ends = [_measured(config, device) for config in _ends(list(_bounds(spec)))]
+    smallest, largest = (_measured(config) for config in _ends(list(_bounds(spec))))
     epochs = _epochs(spec)
     samples = counts["train"] + EVALUATION_SHARE * counts["val"]
-    hours = [epochs["fewest"] * samples * end.image_seconds / workers.count / concurrent / 3600 for end in ends]
-    gpus = workers.count * workers.gpus * concurrent
+    work = epochs["fewest"] * samples / workers.count / concurrent / 3600
+    hours = [work / network.samples_per_second for network in (smallest, largest)]
     kept, live = spec.plan.budget.trials + 3, concurrent * 2 * OPTIMIZER_COPIES
-    return {
-        "trials": spec.plan.budget.trials,
-        "concurrent": concurrent,
-        "samples": counts,
-        "epochs": epochs,
-        "optimizer_steps": steps_of_search(spec, counts["train"], workers.count).as_plain(),
-        "hours": hours,
-        "gpu_hours": [value * gpus for value in hours],
-        "bytes": {
-            "checkpoints": 4 * ends[1].parameters * (kept + live),
+    return Estimate(
+        trials=spec.plan.budget.trials,
+        concurrent=concurrent,
+        samples=counts,
+        epochs=epochs,
+        optimizer_steps=steps_of_search(spec, counts["train"], workers.count),
+        hours=hours,
+        gpu_hours=[value * workers.count * workers.gpus * concurrent for value in hours],
+        bytes={
+            "checkpoints": 4 * largest.parameters * (kept + live),
             "decoded": decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, data.image_size),
         },
-        "networks": {"smallest": ends[0].as_plain(), "largest": ends[1].as_plain()},
-        "first": first,
-        "outside": outside,
-    }
+        networks={"smallest": smallest, "largest": largest},
+        first=first,
+        outside=outside,
+    )
 
 
-def first_configurations(spec: SearchSpec, storage: Path) -> list[dict[str, Any]]:
-    """The first configurations that the search would run, with their `parameters` and origin.
-
-    The origin is a `recipe`, or a trial of an `earlier` search in `storage` as SEARCH:NUMBER; both are '' for a
-    proposal of the searcher.
-    """
-    return _first(spec, storage)[0]
-
-
-def _first(spec: SearchSpec, storage: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The first configurations, and why recipes and earlier trials are not among them."""
+def first_trials(spec: SearchSpec, storage: Path) -> tuple[list[FirstTrial], dict[str, str]]:
+    """The first trials that a search would run, and why recipes and trials of earlier searches are not among them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler())
     outside = enqueue_starts(study, spec, storage)
+    first: list[FirstTrial] = []
+
+    def describe(trial: optuna.Trial, values: dict[str, Any]) -> dict[str, Any]:
+        recipe, earlier = (trial.user_attrs.get(name, "") for name in (RECIPE, EARLIER))
+        first.append(FirstTrial(recipe=recipe, earlier=earlier, parameters=trial.params, config=values))
+        return values
+
     searcher = RungSearcher(
         define_space(spec),
         metric=OBJECTIVE,
@@ -125,14 +148,10 @@ def _first(spec: SearchSpec, storage: Path) -> tuple[list[dict[str, Any]], dict[
         rungs=spec.plan.scheduler.rungs,
         seed=spec.plan.search.seed,
         study=study,
-        describe=lambda trial, values: {
-            "recipe": trial.user_attrs.get(RECIPE, ""),
-            "earlier": trial.user_attrs.get(EARLIER, ""),
-            "parameters": dict(trial.params),
-            "config": values,
-        },
+        describe=describe,
     )
-    first = [searcher.suggest(str(number)) for number in range(min(FIRST_CONFIGURATIONS, spec.plan.budget.trials))]
+    for number in range(min(FIRST_CONFIGURATIONS, spec.plan.budget.trials)):
+        searcher.suggest(str(number))
     return first, outside
 
 
@@ -150,38 +169,26 @@ def _bounds(spec: SearchSpec) -> Iterator[TrialConfig]:
     for values in largest_trials(spec):
         family = values["model"]["family"]
         widths = widths_of(spec.space, family)
-        trial = partial(_of_width, spec, family)
-        within = bisect.bisect_right(
-            widths, 0, key=lambda width: bool(broken_limits(trial(width), spec.plan.constraints))
-        )
-        for width in (widths[0], widths[within - 1]) if within else ():
-            yield build(TrialConfig, trial(width), source="the spec")
-
-
-def _of_width(spec: SearchSpec, family: str, width: int) -> dict[str, Any]:
-    return largest_values(spec.space, {"model.family": family, "model.width": width})
+        trials = [largest_values(spec.space, {"model.family": family, "model.width": width}) for width in widths]
+        within = bisect.bisect_right(trials, 0, key=lambda trial: bool(broken_limits(trial, spec.plan.constraints)))
+        for trial in (trials[0], trials[within - 1]) if within else ():
+            yield build(TrialConfig, trial, source="the spec")
 
 
 def _ends(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
     """The configurations with the fewest and the most multiply-adds."""
-    costs = [_multiply_adds(config) for config in configs]
+    costs = [multiply_adds(build_on_meta(config.model), config.data.image_size) for config in configs]
     return [configs[costs.index(min(costs))], configs[costs.index(max(costs))]]
 
 
-def _multiply_adds(config: TrialConfig) -> int:
-    with torch.device("meta"):
-        return multiply_adds(build_model(config.model), config.data.image_size)
-
-
-def _measured(config: TrialConfig, device: torch.device) -> Network:
-    found = choose_precision(config, device)
-    with torch.device("meta"):
-        parameters = parameter_count(build_model(config.model))
+def _measured(config: TrialConfig) -> Network:
+    found, network = choose_precision(config, default_device()), build_on_meta(config.model)
     return Network(
-        config=config,
-        parameters=parameters,
-        multiply_adds=_multiply_adds(config),
-        image_seconds=found.step_seconds / found.images,
+        family=config.model.family,
+        width=config.model.width,
+        parameters=parameter_count(network),
+        multiply_adds=multiply_adds(network, config.data.image_size),
+        samples_per_second=found.images / found.step_seconds,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,14 +23,33 @@ from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model, verify
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded
+from trainable.loop.state import default_device
 from trainable.threads import use_fastest_threads
 
 
-def export_network(experiment: Experiment, out: Path, trial: int | None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Metrics of an exported network on a part of a data set."""
+
+    checkpoint: str
+    data: str
+    """The data set."""
+    split: str
+    """The part of it."""
+    metrics: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]] | None
+    """Metrics of the baselines on the same images; None without training images, to which they are fitted."""
+    same_data: bool
+    """Whether the network was trained on this data set."""
+    verified: bool
+    """Whether the checkpoint has checksums."""
+
+
+def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
     """Export the retrained network, or a trial's own, to the directory `out`.
 
     Returns:
-        `what` was exported, as text, and `out`.
+        What was exported, as text.
 
     Raises:
         InputError: if the search or trial has no network, or `out` holds other files.
@@ -45,7 +65,7 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> dict
         with naming_alternatives():
             load_model(experiment.retrained)
         copy_export(experiment.retrained, out)
-        return {"what": f"the retrained network of '{experiment.name}'", "out": str(out)}
+        return f"the retrained network of '{experiment.name}'"
     with naming_alternatives():
         found = find_trial(experiment, open_study(experiment), trial)
     export_checkpoint(
@@ -55,10 +75,10 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> dict
         title=f"{experiment.name}: trial {trial} after epoch {found.epoch.epoch}",
         source={"search": experiment.name, "trial": trial},
     )
-    return {"what": f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}", "out": str(out)}
+    return f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}"
 
 
-def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen: Screen) -> dict[str, Any]:
+def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen: Screen) -> Evaluated:
     """Metrics of an exported network on a part of a data set, and of the baselines on the same images.
 
     The split is that of the network's configuration, so that 'test' holds images that it was not trained on.
@@ -78,19 +98,19 @@ def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen:
             f"{origin.data_fingerprint[:12]}…)"
         )
     data = TrialData(path=str(dataset.path.absolute()), fingerprint=fingerprint)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     config = as_recorded(origin.config)
     samples = sample_count(config.data, data, part)
     use_fastest_threads(config, device, limit=torch.get_num_threads(), samples=samples)
-    return {
-        "checkpoint": str(checkpoint),
-        "data": data_path,
-        "split": part,
-        "metrics": evaluate_checkpoint(checkpoint, data, part, device=device),
-        "baselines": _baselines(origin.config.data, data, part, screen),
-        "same_data": fingerprint == origin.data_fingerprint,
-        "verified": verified,
-    }
+    return Evaluated(
+        checkpoint=str(checkpoint),
+        data=data_path,
+        split=part,
+        metrics=evaluate_checkpoint(checkpoint, data, part, device=device),
+        baselines=_baselines(origin.config.data, data, part, screen),
+        same_data=fingerprint == origin.data_fingerprint,
+        verified=verified,
+    )
 
 
 def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -> dict[str, dict[str, float]] | None:

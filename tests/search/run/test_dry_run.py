@@ -10,7 +10,7 @@ import pytest
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError
-from search.run.dry_run import dry_run, first_configurations
+from search.run.dry_run import dry_run, first_trials
 from search.spec.spec import SearchSpec, load_spec
 from tests.commands import SMALL, run
 
@@ -26,14 +26,14 @@ def spec(data: Path, *more: tuple[str, str]) -> SearchSpec:
 def test_epochs_follow_from_the_rungs(drawn: Path) -> None:
     """9 trials of 3 epochs, 3 of which go on to 9, and 1 to 27: what ASHA leaves of 243."""
     rungs = [("scheduler.max_epochs", "27"), ("scheduler.grace_epochs", "3"), ("budget.trials", "9")]
-    found = dry_run(spec(drawn, *rungs), Dataset.open(drawn), NOWHERE)
+    found = dry_run(spec(drawn, *rungs), Dataset.open(drawn), NOWHERE).as_plain()
 
     assert found["epochs"] == {"fewest": 9 * 3 + 3 * 6 + 1 * 18, "most": 243}
 
 
 def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
     """A user with a budget wants to know what the space can cost, not what its middle costs."""
-    found = dry_run(spec(drawn), Dataset.open(drawn), NOWHERE)
+    found = dry_run(spec(drawn), Dataset.open(drawn), NOWHERE).as_plain()
     smallest, largest = found["networks"]["smallest"], found["networks"]["largest"]
 
     assert (smallest["width"], largest["width"]) == (2, 8)
@@ -46,7 +46,7 @@ def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
 def test_optimizer_steps_of_a_whole_trial_are_named_with_epochs_that_would_do(drawn: Path) -> None:
     """Epochs say little: of few samples they are so short that no network can be trained in them."""
     batches = ("data.batch_size", "{choices: [4, 16]}")
-    few = dry_run(spec(drawn, batches, ("scheduler.max_epochs", "9")), Dataset.open(drawn), NOWHERE)
+    few = dry_run(spec(drawn, batches, ("scheduler.max_epochs", "9")), Dataset.open(drawn), NOWHERE).as_plain()
     samples = few["samples"]["train"]
     fewest, most = 9 * -(-samples // 16), 9 * -(-samples // 4)
 
@@ -54,15 +54,15 @@ def test_optimizer_steps_of_a_whole_trial_are_named_with_epochs_that_would_do(dr
     found = re.search(r"set scheduler.max_epochs to (\d+) or more", few["optimizer_steps"]["warning"])
     assert found
     enough = spec(drawn, batches, ("scheduler.max_epochs", found[1]))
-    assert dry_run(enough, Dataset.open(drawn), NOWHERE)["optimizer_steps"]["warning"] is None
+    assert dry_run(enough, Dataset.open(drawn), NOWHERE).as_plain()["optimizer_steps"]["warning"] is None
 
 
 def test_what_breaks_a_limit_is_not_reckoned_with(drawn: Path) -> None:
     """It would not be trained either: the largest network is the widest that is small enough."""
     wide = ("model.width", "{low: 2, high: 64}")
-    free = dry_run(spec(drawn, wide), Dataset.open(drawn), NOWHERE)["networks"]["largest"]
+    free = dry_run(spec(drawn, wide), Dataset.open(drawn), NOWHERE).as_plain()["networks"]["largest"]
     limit = free["parameters"] // 4
-    found = dry_run(spec(drawn, wide, ("constraints.parameters", str(limit))), Dataset.open(drawn), NOWHERE)
+    found = dry_run(spec(drawn, wide, ("constraints.parameters", str(limit))), Dataset.open(drawn), NOWHERE).as_plain()
     largest = found["networks"]["largest"]
 
     assert free["width"] == 64
@@ -72,7 +72,7 @@ def test_what_breaks_a_limit_is_not_reckoned_with(drawn: Path) -> None:
 
 def test_a_search_begins_as_its_dry_run_said(drawn: Path) -> None:
     """Otherwise what it would try first is a guess."""
-    of_seed = [first_configurations(spec(drawn, ("search.seed", seed)), NOWHERE) for seed in ("1", "1", "2")]
+    of_seed = [first_trials(spec(drawn, ("search.seed", seed)), NOWHERE) for seed in ("1", "1", "2")]
 
     assert of_seed[0] == of_seed[1] != of_seed[2]
 

@@ -24,7 +24,7 @@ class TrialRequest:
     refused: str = ""
     """Reason why it is not trained; '' if it is."""
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, object]:
         """The configuration for Tune."""
         return dict(vars(self))
 

@@ -49,7 +49,7 @@ def machine_kind(device: torch.device) -> str:
     return f"{features.get('cpu_name', platform.machine())} {' '.join(names)}".strip()
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, object]:
     """The entries of the file; empty if it is missing or damaged."""
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))

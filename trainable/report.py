@@ -60,7 +60,7 @@ class TrialReport:
             return Path(self.checkpoint_path)
         return trial_directory / self.checkpoint_dir_name if self.checkpoint_dir_name else None
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, object]:
         """The report for Ray, without what Ray adds."""
         kept = {
             name: value

@@ -38,7 +38,7 @@ from search.run.steps import Steps, steps_of
 from search.run.tuner import InterruptedSearchError, Stopper, run_trials
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
-from search.study.trials import RECIPE, TrialRecord, keep_best, trial_records
+from search.study.trials import RECIPE, TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
@@ -221,10 +221,10 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
         decode(list(sizes.values()), job, dataset, screen)
         stopper = Stopper()
         outages = Outages(experiment, job.data, screen, stopper)
-        outages.outlast(lambda: _train(experiment, fixed, study, job, concurrent, screen, stopper))
+        trials = outages.outlast(lambda: _train(experiment, fixed, study, job, concurrent, screen, stopper))
         if stopper.interrupted:
             raise InterruptedSearchError
-        yield Trained(job=job, trials=trial_records(study), study=study, outages=outages)
+        yield Trained(job=job, trials=trials, study=study, outages=outages)
 
 
 def _train(
@@ -235,7 +235,7 @@ def _train(
     concurrent: int,
     screen: Screen,
     stopper: Stopper,
-) -> None:
+) -> list[TrialRecord]:
     unfinished = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
     values = {name: config.model_dump() for name, config in fixed.trials.items()}
     epochs = {config.epochs for config in fixed.trials.values()}
@@ -267,6 +267,4 @@ def _train(
             stopper=stopper,
             callbacks=callbacks,
         )
-    for record in trial_records(study):
-        if record.state.is_finished():
-            keep_best(experiment, record)
+    return keep_best_of_finished(experiment, study)

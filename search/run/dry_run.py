@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -86,7 +85,7 @@ class Estimate:
     outside: Mapping[str, str]
     """Why recipes and earlier trials are not among the first trials."""
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, object]:
         """As JSON holds it."""
         return asdict(self) | {"optimizer_steps": self.optimizer_steps.as_plain()}
 
@@ -136,10 +135,10 @@ def first_trials(spec: SearchSpec, storage: Path) -> tuple[list[FirstTrial], dic
     outside = enqueue_starts(study, spec, storage)
     first: list[FirstTrial] = []
 
-    def describe(trial: optuna.Trial, values: dict[str, Any]) -> dict[str, Any]:
+    def describe(trial: optuna.Trial, values: Mapping[str, object]) -> dict[str, object]:
         recipe, earlier = (trial.user_attrs.get(name, "") for name in (RECIPE, EARLIER))
         first.append(FirstTrial(recipe=recipe, earlier=earlier, parameters=trial.params, config=values))
-        return values
+        return dict(values)
 
     searcher = RungSearcher(
         define_space(spec),

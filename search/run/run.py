@@ -49,7 +49,7 @@ from search.strategy.space import largest_trials
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
 from search.study.study import check_study, open_study, study_location
-from search.study.trials import TrialRecord, keep_best, trial_records
+from search.study.trials import TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.job import Workers
@@ -119,17 +119,16 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
 
         decode([data_config(spec)], run.job, dataset, screen)
         try:
-            _search(run, study, budget)
+            trials = _search(run, study, budget)
         except (InterruptedSearchError, UnfinishedError):
             with suppress(OSError, UnfinishedError):  # the storage itself may be lost
-                _sum_up(run, study, steps, spent())
+                _sum_up(run, study, trial_records(study), steps, spent())
             raise
-        summary, best, recipe = _sum_up(run, study, steps, spent())
+        summary, best, recipe = _sum_up(run, study, trials, steps, spent())
         if stopper.interrupted:
             raise InterruptedSearchError
         if best is None:
-            reason = why_no_result(trial_records(study))
-            raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {reason}.")
+            raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
         export_best(experiment, best)
         if spec.plan.retrain.enabled:
             summary = retrain_and_test(run, summary, best, recipe)
@@ -215,8 +214,8 @@ def _make_run(
     )
 
 
-def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> None:
-    """Run the remaining trials, until the budget is spent."""
+def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> list[TrialRecord]:
+    """Run the remaining trials, until the budget is spent; return all trials of the search."""
     experiment, spec, screen, stopper = run.experiment, run.spec, run.screen, run.stopper
     earlier = trial_records(study)
     total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
@@ -236,16 +235,14 @@ def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> None:
             f"the search ended before its {total} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
             f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
         )
-    for trial in trial_records(study):
-        if trial.state.is_finished():
-            keep_best(experiment, trial)  # again: a trial's process may have written after its end
+    return keep_best_of_finished(experiment, study)
 
 
 def _sum_up(
-    run: SearchRun, study: optuna.Study, steps: Steps, seconds: float
+    run: SearchRun, study: optuna.Study, trials: list[TrialRecord], steps: Steps, seconds: float
 ) -> tuple[dict[str, Any], Best | None, Best | None]:
     """Write the summary of all trials so far; return it with the best trial and the best recipe."""
-    experiment, spec, trials = run.experiment, run.spec, trial_records(study)
+    experiment, spec = run.experiment, run.spec
     best, recipe = _find_best(experiment, spec, trials, run.screen)
     study.set_user_attr("seconds", seconds)
     summary = summarise(

@@ -184,7 +184,7 @@ def trainable(job: TrialJob) -> Any:
     return tune.with_resources(tune.with_parameters(tune_function, job=job), job.resources())
 
 
-def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, Any]:
+def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, object]:
     """A trial's request: its directory's name, its hyperparameters and its last checkpoint."""
     checkpoint = TrialRecord.of(trial).newest(experiment)
     attempt = note_start(trial, values)

@@ -67,12 +67,11 @@ class TrialRecord:
     """Kind of the machine of the last run; '' before the first report."""
 
     @property
-    def config_as_run(self) -> dict[str, Any]:
+    def config_as_run(self) -> dict[str, object]:
         """The configuration with the precision of the run."""
-        config = dict(self.config)
-        if self.precision and "model" in config:
-            config["model"] = {**config["model"], "precision": self.precision}
-        return config
+        model = self.config.get("model")
+        changed = {"model": {**model, "precision": self.precision}} if self.precision and model else {}
+        return {**self.config, **changed}
 
     @classmethod
     def of(cls, trial: FrozenTrial | optuna.Trial) -> TrialRecord:
@@ -171,6 +170,19 @@ def note_failure(trial: optuna.Trial, reason: str) -> None:
     """Record why a trial failed."""
     trial.set_user_attr("outcome", "failed")
     trial.set_user_attr("reason", reason)
+
+
+def keep_best_of_finished(experiment: Experiment, study: optuna.Study) -> list[TrialRecord]:
+    """Call `keep_best` for all finished trials after a run, whose processes may have written after the ends of trials.
+
+    Returns:
+        All started trials.
+    """
+    records = trial_records(study)
+    for record in records:
+        if record.state.is_finished():
+            keep_best(experiment, record)
+    return records
 
 
 def keep_best(experiment: Experiment, trial: TrialRecord) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loaders import background_ids, evaluation_loader
 from trainable.loop.loop import evaluate
-from trainable.loop.precision import as_recorded
+from trainable.loop.precision import as_recorded, preserving_random_state
 from trainable.loop.state import DistributedContext
 from trainable.metrics.baselines import evaluate_baselines, fit_baselines
 from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures
@@ -112,7 +111,7 @@ def evaluate_published(
     return {name: computed[name] for name in PUBLISHED_METRICS[metric]}
 
 
-def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dict[str, dict[str, Any]]:
+def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dict[str, dict[str, float]]:
     """Evaluate the baselines on `part`, fitted to the training split, both without augmentation.
 
     Returns:
@@ -133,6 +132,6 @@ def _network(directory: Path, device: torch.device) -> Iterator[tuple[nn.Module,
     model, origin = load_model(directory)
     model = model.on(device)
     config = as_recorded(origin.config)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with preserving_random_state(device):
         torch.manual_seed(config.seed)
         yield model, config

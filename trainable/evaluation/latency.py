@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from trainable.config import TrialConfig
-from trainable.loop.precision import autocast
+from trainable.loop.precision import autocast, preserving_random_state
 from trainable.measurements import recall
 from trainable.models import build_model
 
@@ -45,7 +45,7 @@ def _key(config: TrialConfig, device: torch.device) -> str:
 
 
 def _measure(config: TrialConfig, device: torch.device) -> float:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with preserving_random_state(device):
         network = build_model(config.model).on(device).eval()
         side = config.data.image_size
         photo = torch.rand(1, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)

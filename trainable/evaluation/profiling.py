@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -62,7 +61,7 @@ class Profile:
     device: str
     trace: Path
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, object]:
         """Convert to JSON values, with the share of each phase."""
         whole = sum(self.seconds.values())
         phases = [

@@ -139,7 +139,7 @@ def verify(directory: Path, names: Sequence[str] = FILES) -> bool:
     return bool(sums)
 
 
-def source_of(directory: Path) -> dict[str, Any]:
+def source_of(directory: Path) -> dict[str, object]:
     """The `search` and `trial` that a checkpoint was exported from; empty if unknown."""
     try:
         return dict(json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))["source"])
@@ -159,11 +159,10 @@ def load_state(directory: Path) -> dict[str, Any]:
         raise InputError(f"There is no '{path}' to resume from; start the trial again.")
     verify(directory, (STATE,))
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # noqa: BLE001  torch raises many kinds of errors for a damaged file
         reason = str(error).partition("\n")[0]
         raise DamagedCheckpointError(path, f"cannot be read ({reason})") from None
-    return state
 
 
 def load_origin(directory: Path) -> Origin:
@@ -192,12 +191,13 @@ def load_origin(directory: Path) -> Origin:
         ) from None
 
 
-def load_metrics(directory: Path) -> dict[str, Any]:
-    """Load the metrics of a checkpoint; empty if the file is missing or damaged, because weights do not need them."""
+def load_metrics(directory: Path) -> dict[str, float]:
+    """Load the metrics of a trial's checkpoint; empty if the file is missing or damaged: weights do not need them."""
     try:
-        return dict(json.loads((directory / METRICS).read_text(encoding="utf-8")))
+        metrics = dict(json.loads((directory / METRICS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
 def load_model(directory: Path) -> tuple[Network, Origin]:

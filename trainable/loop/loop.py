@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -239,7 +238,7 @@ def evaluate(
     return sums.compute() | {"val_loss": total / samples}
 
 
-def _end_epoch(training: Training, epoch: int, metrics: dict[str, Any]) -> bool:
+def _end_epoch(training: Training, epoch: int, metrics: Mapping[str, float]) -> bool:
     """Record the epoch in `training`; True if it is the best so far."""
     training.epoch = epoch
     score = float(metrics.get(OBJECTIVE, math.nan))

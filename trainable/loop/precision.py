@@ -75,6 +75,11 @@ def autocast(model: ModelConfig, device: torch.device) -> AbstractContextManager
     return torch.autocast(device.type, torch.bfloat16, enabled=model.precision == "bf16")
 
 
+def preserving_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """A context after which torch's random state is as before, on the CPU and on `device`."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
 def resolve(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> TrialConfig:
     """`config` with the precision 'auto' replaced by the faster one on this machine.
 
@@ -163,7 +168,7 @@ def build_step(config: TrialConfig, device: torch.device, *, images: int) -> Ste
 
     The random state is preserved.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with preserving_random_state(device):
         network, loss = build_model(config.model).on(device), DualLoss(config.loss).to(device)
         side = config.data.image_size
         photo = torch.rand(images, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
@@ -172,7 +177,7 @@ def build_step(config: TrialConfig, device: torch.device, *, images: int) -> Ste
 
     def step(model: ModelConfig) -> float:
         started = time.perf_counter()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with preserving_random_state(device):
             with autocast(model, device):
                 prediction = network(photo, photo)
             total: Tensor = loss(prediction, plane, plane)[0] + loss.penalty(network)
@@ -197,7 +202,7 @@ def _images(config: TrialConfig) -> int:
     return min(MAX_IMAGES, config.data.batch_size)
 
 
-def _measure(config: TrialConfig, device: torch.device) -> dict[str, Any]:
+def _measure(config: TrialConfig, device: torch.device) -> dict[str, object]:
     """Measure the median seconds of a step in each precision, and choose one."""
     models = {name: with_precision(config, name).model for name in supported_precisions(device)}
     step = build_step(config, device, images=_images(config))

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +64,9 @@ class ImageFigures:
 
     def save(self, path: Path) -> None:
         """Write an npz file of plain arrays, atomically."""
-        arrays: dict[str, Any] = {"bg_ids": np.asarray(self.bg_ids, dtype=np.str_), "states": self.states}
+        bg_ids = np.asarray(self.bg_ids, dtype=np.str_)
         with replacing(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays, **self.published)
+            np.savez_compressed(file, allow_pickle=False, bg_ids=bg_ids, states=self.states, **self.published)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -23,7 +23,8 @@ from ray.core.generated import common_pb2
 from ray.tune.experiment import Trial
 
 from data.errors import EnvironmentFaultError, causes
-from search.driver import DriverOnly
+from search.driver import TrialCallback
+from trainable.report import TrialReport
 
 OUT_OF_MEMORY = re.compile(r"^[\w.]*OutOfMemoryError: ")
 """The line of an out-of-memory error."""
@@ -42,8 +43,8 @@ NODE_ERRORS = (
 """Ray errors that are caused by a node or the network, never by the code that runs there."""
 
 
-class Failures(DriverOnly):
-    """Classifies trial failures; call it once for each failure.
+class Failures(TrialCallback):
+    """Classifies trial failures, each once: as a callback of a run, or called by another one.
 
     Args:
         pause: called with a fault of the environment; must end the run.
@@ -72,9 +73,17 @@ class Failures(DriverOnly):
             self._pause(fault)
         return fault is None
 
-    def reported(self, trial: Trial) -> None:
+    def reported(self, trial: Trial, report: TrialReport) -> None:
         """Note that a trial completed an epoch."""
         self._lost.pop(trial.trial_id, None)
+
+    def recovered(self, trial: Trial) -> None:
+        """Classify a failure that Tune retries."""
+        self.is_own(trial)
+
+    def failed(self, trial: Trial) -> None:
+        """Classify the last failure."""
+        self.is_own(trial, ended=True)
 
 
 def find_fault(error: BaseException | None) -> EnvironmentFaultError | None:

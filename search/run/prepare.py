@@ -141,38 +141,21 @@ def check_disk(
         )
 
 
-def make_job(
-    experiment: Experiment,
-    dataset: Dataset,
-    workers: Workers,
-    checkpoint_epochs: Iterable[int],
-    *,
-    samples: int | None = None,
-    seed: int = 0,
-    ms_per_picture: float | None = None,
-    timed: bool = False,
-) -> TrialJob:
-    """The job that an experiment's trials share.
+def make_job(experiment: Experiment, dataset: Dataset, workers: Workers, checkpoint_epochs: Iterable[int]) -> TrialJob:
+    """The job that an experiment's trials share, on all samples and without a limit of the latency.
 
     Args:
         experiment: owns the directories that they write to.
         dataset: what they read.
         workers: resources of each trial.
         checkpoint_epochs: epochs after which a checkpoint is saved, in addition to the best ones.
-        samples: number of training samples; None uses all.
-        seed: of the choice of samples.
-        ms_per_picture: limit of a network's latency in milliseconds; None sets no limit.
-        timed: whether trials measure the latency even without a limit.
     """
-    path, fingerprint = str(dataset.path.absolute()), dataset.info.fingerprint
     return TrialJob(
-        data=TrialData(path=path, fingerprint=fingerprint, samples=samples, samples_seed=seed),
+        data=TrialData(path=str(dataset.path.absolute()), fingerprint=dataset.info.fingerprint),
         workers=workers,
         checkpoint_epochs=frozenset(checkpoint_epochs),
         group_storage=str(experiment.groups),
         storage=str(experiment.root),
-        ms_per_picture=ms_per_picture,
-        timed=timed,
         measurements=str(experiment.measurements),
     )
 

@@ -49,7 +49,7 @@ class Recorder(TrialCallback):
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
         """Store the report."""
-        self._failures.reported(trial)
+        self._failures.reported(trial, report)
         studied = self._searcher.running(trial.trial_id)
         if studied is None:
             return
@@ -100,25 +100,6 @@ class Recorder(TrialCallback):
     def _drop(self, trial: Trial) -> None:
         for by_id in (self._started, self._trials, self._checkpoints):
             by_id.pop(trial.trial_id, None)
-
-
-class Retries(TrialCallback):
-    """Classifies the failures of a run that has no `Recorder`."""
-
-    def __init__(self, failures: Failures) -> None:
-        self._failures = failures
-
-    def reported(self, trial: Trial, report: TrialReport) -> None:
-        """Note the epoch."""
-        self._failures.reported(trial)
-
-    def recovered(self, trial: Trial) -> None:
-        """Classify a failure that Tune retries."""
-        self._failures.is_own(trial)
-
-    def failed(self, trial: Trial) -> None:
-        """Classify the last failure."""
-        self._failures.is_own(trial, ended=True)
 
 
 @dataclass

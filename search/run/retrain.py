@@ -27,7 +27,6 @@ from search.run.failures import Failures
 from search.run.outages import Outages
 from search.run.prepare import alone, each_uses
 from search.run.progress import EpochProgress, MachineChange
-from search.run.recorder import Retries
 from search.run.steps import Steps, steps_of
 from search.run.tuner import InterruptedSearchError, Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
@@ -188,8 +187,7 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
     screen.warn(steps.warning)
     with screen.bar("retraining", epochs, "epochs", done=done) as move, stopper.on_ctrl_c():
         changes = MachineChange(screen, [best.trial], "it keeps the precision of its trial")
-        retries = Retries(Failures(stopper.pause))
-        callbacks: list[tune.Callback] = [EpochProgress(screen, move), changes, retries]
+        callbacks: list[tune.Callback] = [EpochProgress(screen, move), changes, Failures(stopper.pause)]
         results = tune.Tuner(
             trainable(job),
             param_space=request.as_plain(),

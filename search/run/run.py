@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -192,13 +193,10 @@ def _make_run(
     *,
     command: str = "",
 ) -> SearchRun:
-    job = make_job(
-        experiment,
-        dataset,
-        workers,
-        spec.plan.scheduler.rungs,
-        samples=spec.subject.samples,
-        seed=spec.plan.search.seed,
+    job = make_job(experiment, dataset, workers, spec.plan.scheduler.rungs)
+    job = replace(
+        job,
+        data=replace(job.data, samples=spec.subject.samples, samples_seed=spec.plan.search.seed),
         ms_per_picture=spec.plan.constraints.ms_per_picture,
         timed=any(Objective.of(text).name == MILLISECONDS for text in spec.plan.objectives),
     )

@@ -10,7 +10,7 @@ import bisect
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -37,7 +37,6 @@ def build_scheduler(
     *,
     metric: str = OBJECTIVE,
     mode: str = MODE,
-    time_attr: str = TIME_ATTR,
     max_epochs: int,
     grace_epochs: int,
     reduction_factor: float,
@@ -51,7 +50,6 @@ def build_scheduler(
     return _Halving(
         metric=metric,
         mode=mode,
-        time_attr=time_attr,
         rungs=rung_epochs(max_epochs=max_epochs, grace_epochs=grace_epochs, reduction_factor=reduction_factor),
         factor=reduction_factor,
     )
@@ -61,7 +59,7 @@ def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial]) -> None:
     """Replay the history of ended trials to a new scheduler, so that a resumed search is as strict as before."""
     for frozen in ended:
         request = TrialRequest(name="", recipe=frozen.user_attrs.get(RECIPE, ""))
-        past: Any = _Past(trial_id=f"past-{frozen.number}", config=request.as_plain())
+        past: Any = SimpleNamespace(trial_id=f"past-{frozen.number}", config=request.as_plain())
         curve = sorted(frozen.intermediate_values.items())
         if not curve:
             continue
@@ -95,11 +93,10 @@ class _Rung:
 class _Halving(FIFOScheduler):
     """Starts trials in their order and stops them at rungs; the best of all recipes continues."""
 
-    def __init__(self, *, metric: str, mode: str, time_attr: str, rungs: Sequence[int], factor: float) -> None:
+    def __init__(self, *, metric: str, mode: str, rungs: Sequence[int], factor: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._score_key = metric
         self._sign = 1 if mode == "max" else -1
-        self._time_attr = time_attr
         self._factor = factor
         self._last = rungs[-1]
         self._rungs = {rung: _Rung() for rung in rungs[:-1]}
@@ -113,9 +110,9 @@ class _Halving(FIFOScheduler):
         result: Mapping[str, Any],
     ) -> str:
         """Compare a trial at the rungs that it reached since its last report."""
-        if self._time_attr not in result or self._score_key not in result:
+        if TIME_ATTR not in result or self._score_key not in result:
             return str(TrialScheduler.CONTINUE)
-        epoch, score = int(result[self._time_attr]), self._sign * float(result[self._score_key])
+        epoch, score = int(result[TIME_ATTR]), self._sign * float(result[self._score_key])
         is_best_recipe = self._is_best_recipe(trial, epoch, score)
         if epoch >= self._last:
             return str(TrialScheduler.STOP)
@@ -145,11 +142,3 @@ class _Halving(FIFOScheduler):
         is_best = all(score >= other for other in others)  # false for a score that is NaN
         others.append(score)
         return is_best
-
-
-@dataclass
-class _Past:
-    """The part of a Tune trial that a scheduler reads, for a trial of an earlier run."""
-
-    trial_id: str
-    config: Mapping[str, Any]

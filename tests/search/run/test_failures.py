@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 
 from data.errors import EnvironmentFaultError, InputError
 from search.run.failures import MAX_LOST, Failures, find_fault, is_lost
+from trainable.report import TrialReport
 
 FAULT = EnvironmentFaultError("The data set 'x' does not exist; give the directory of a data set.")
 GONE = lost.ActorUnavailableError("RPC error: Socket closed", None)
@@ -94,7 +95,7 @@ def test_a_lost_node_costs_no_retry(tmp_path: Path) -> None:
     failures, trial = Failures(paused.append), trial_with(tmp_path, GONE)
     judged = [failures.is_own(trial) for _ in range(MAX_LOST + 1)]
     allowed = trial.max_failures
-    failures.reported(trial)
+    failures.reported(trial, TrialReport(epoch=1, metrics={}))
 
     assert judged == [False] * MAX_LOST + [True]
     assert allowed == 2 + MAX_LOST

@@ -22,7 +22,6 @@ from data.errors import InputError
 from search.results.summary import best_score
 from search.run.outages import Outages
 from search.run.prepare import (
-    OPTIMIZER_COPIES,
     alone,
     announce_dashboard,
     check_disk,
@@ -204,7 +203,8 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
             dataset,
             [size for size, _ in sizes],
             [config.model for config in configs],
-            len(configs) + concurrent * 2 * OPTIMIZER_COPIES,
+            kept=len(configs),
+            concurrent=concurrent,
         )
         announce_dashboard(screen, session.dashboard)
         job = make_job(experiment, dataset, session.workers, range(1, max(config.epochs for config in configs) + 1))

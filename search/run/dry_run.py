@@ -15,7 +15,7 @@ import torch
 from data.cache.cache import decoded_bytes
 from data.dataset.dataset import Dataset
 from search.run.cluster import plan
-from search.run.prepare import OPTIMIZER_COPIES, data_config, split_counts
+from search.run.prepare import BESIDE_TRIALS, checkpoint_bytes, data_config, split_counts
 from search.run.steps import Steps, steps_of_search
 from search.spec.checks import largest_values
 from search.spec.constraints import broken_limits, widths_of
@@ -109,7 +109,6 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> Estimate:
     samples = counts["train"] + EVALUATION_SHARE * counts["val"]
     work = epochs["fewest"] * samples / workers.count / concurrent / 3600
     hours = [work / network.samples_per_second for network in (smallest, largest)]
-    kept, live = spec.plan.budget.trials + 3, concurrent * 2 * OPTIMIZER_COPIES
     return Estimate(
         trials=spec.plan.budget.trials,
         concurrent=concurrent,
@@ -119,7 +118,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> Estimate:
         hours=hours,
         gpu_hours=[value * workers.count * workers.gpus * concurrent for value in hours],
         bytes={
-            "checkpoints": 4 * largest.parameters * (kept + live),
+            "checkpoints": checkpoint_bytes(largest.parameters, spec.plan.budget.trials + BESIDE_TRIALS, concurrent),
             "decoded": decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, data.image_size),
         },
         networks={"smallest": smallest, "largest": largest},

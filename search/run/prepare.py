@@ -31,6 +31,8 @@ from trainable.models import build_on_meta, parameter_count
 PARTS = ("train", "val", "test")
 OPTIMIZER_COPIES = 3
 """A resumable checkpoint holds the weights and up to two optimizer moments of each."""
+BESIDE_TRIALS = 3
+"""Checkpoints of a search beside one of each trial: the exported best, that of the retraining, and its export."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +119,11 @@ def check_disk(
     dataset: Dataset,
     image_sizes: Iterable[int],
     models: Iterable[ModelConfig],
-    checkpoints: int,
+    *,
+    kept: int,
+    concurrent: int,
 ) -> None:
-    """Check that the disk has room for `checkpoints` of the largest model, beside the decoded images.
+    """Check that the disk has room for the checkpoints of the largest model, beside the decoded images.
 
     Images that do not fit into the cache are decoded on the fly; checkpoints must fit.
 
@@ -127,7 +131,8 @@ def check_disk(
         InputError: if there is no room, or the cache cannot be written.
     """
     root, cache = experiment.root, open_cache()
-    needed: float = 4 * max(parameter_count(build_on_meta(model)) for model in models) * checkpoints
+    parameters = max(parameter_count(build_on_meta(model)) for model in models)
+    needed: float = checkpoint_bytes(parameters, kept, concurrent)
     if root.stat().st_dev == cache.stat().st_dev:
         counts = dataset.info.counts
         decoded = sum(decoded_bytes(counts.samples, counts.backgrounds, size) for size in set(image_sizes))
@@ -139,6 +144,17 @@ def check_disk(
             f"{byte_size(needed - free)} more, choose another --storage or $TWINHEAD_CACHE, or lower data.image_size, "
             "budget.trials or $TWINHEAD_CACHE_GB."
         )
+
+
+def checkpoint_bytes(parameters: int, kept: int, concurrent: int) -> int:
+    """Bytes of the checkpoints of a network.
+
+    Args:
+        parameters: of the network.
+        kept: number of checkpoints with weights alone.
+        concurrent: trials at a time, each of which has two checkpoints to resume from.
+    """
+    return 4 * parameters * (kept + concurrent * 2 * OPTIMIZER_COPIES)
 
 
 def make_job(experiment: Experiment, dataset: Dataset, workers: Workers, checkpoint_epochs: Iterable[int]) -> TrialJob:

@@ -28,7 +28,7 @@ from search.run.budget import Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
 from search.run.outages import Outages, outage_limit
 from search.run.prepare import (
-    OPTIMIZER_COPIES,
+    BESIDE_TRIALS,
     Session,
     announce_dashboard,
     check_disk,
@@ -263,9 +263,8 @@ def _find_best(
 
 def _check_disk(experiment: Experiment, spec: SearchSpec, dataset: Dataset, concurrent: int) -> None:
     models = [build(TrialConfig, values, source="the spec").model for values in largest_trials(spec)]
-    kept = spec.plan.budget.trials + 3  # one of each trial, the exported best, the retraining's and its export
-    live = concurrent * 2 * OPTIMIZER_COPIES
-    check_disk(experiment, dataset, [data_config(spec).image_size], models, kept + live)
+    kept = spec.plan.budget.trials + BESIDE_TRIALS
+    check_disk(experiment, dataset, [data_config(spec).image_size], models, kept=kept, concurrent=concurrent)
 
 
 def _announce(

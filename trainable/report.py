@@ -62,12 +62,17 @@ class TrialReport:
 
     def as_plain(self) -> dict[str, object]:
         """The report for Ray, without what Ray adds."""
-        kept = {
-            name: value
-            for name, value in vars(self).items()
-            if name not in {"epoch", "metrics", "checkpoint_path", "checkpoint_dir_name"}
+        return {
+            **self.metrics,
+            TIME_ATTR: self.epoch,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "note": self.note,
+            "precision": self.precision,
+            "machine": self.machine,
+            "lr_factors": list(self.lr_factors),
+            "violations": dict(self.violations),
         }
-        return {**self.metrics, TIME_ATTR: self.epoch, **kept}
 
     @classmethod
     def from_plain(cls, result: Mapping[str, Any]) -> TrialReport:

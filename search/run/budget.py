@@ -21,6 +21,12 @@ from trainable.report import TrialReport
 
 GPU_SECONDS = "gpu_seconds"
 """Attribute of a study: GPU seconds of all trials that ended."""
+BUDGET_REASONS = {
+    "hours": "its time is up (budget.hours)",
+    "gpu_hours": "its GPU hours are used up (budget.gpu_hours)",
+    "patience": "the best score has stopped improving (budget.patience)",
+}
+"""Why a search ended, by the key of the budget."""
 
 
 def check_budget(budget: BudgetConfig, workers: Workers) -> None:

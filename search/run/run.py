@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from ray import tune
 
 from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
@@ -24,7 +23,7 @@ from search.results.summary import (
     summarise,
     why_no_result,
 )
-from search.run.budget import Budget, check_budget
+from search.run.budget import BUDGET_REASONS, Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
 from search.run.outages import Outages, outage_limit
 from search.run.prepare import (
@@ -55,11 +54,22 @@ from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.job import Workers
 
-BUDGET_REASONS = {
-    "hours": "its time is up (budget.hours)",
-    "gpu_hours": "its GPU hours are used up (budget.gpu_hours)",
-    "patience": "the best score has stopped improving (budget.patience)",
-}
+
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """A search that is prepared for its trials."""
+
+    run: SearchRun
+    study: optuna.Study
+    budget: Budget
+    steps: Steps
+    """Of a whole trial."""
+    started: float
+    """By `time.monotonic`, and earlier by the seconds of earlier runs."""
+
+    def seconds(self) -> float:
+        """Seconds of all runs, except those in which they waited for the environment."""
+        return time.monotonic() - self.started - self.run.outages.seconds
 
 
 def create_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
@@ -99,42 +109,24 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     if _is_done(experiment, spec):
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
-    counts = split_counts(dataset, data_config(spec), samples=spec.subject.samples, seed=spec.plan.search.seed)
     with open_session(experiment, dataset, spec.plan.resources) as session:
-        study, workers = session.study, session.workers
-        check_budget(spec.plan.budget, workers)
-        check_retraining(spec.plan.retrain, workers, cluster_resources())
-        outage_limit()  # an error in it is reported before any training
-        _check_disk(experiment, spec, dataset, session.concurrent)
-        start(study, spec, experiment.storage, screen)
-        steps = steps_of_search(spec, counts["train"], workers.count)
-        _announce(screen, experiment, spec, counts, steps, session)
-        before = float(study.user_attrs.get("seconds", 0.0))
-        hours = spec.plan.budget.hours
-        budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
-        stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
-        run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent)
-
-        def spent() -> float:
-            return before + time.monotonic() - started - run.outages.seconds
-
-        decode([data_config(spec)], run.job, dataset, screen)
+        search = _prepare(experiment, spec, dataset, screen, session, started)
         try:
-            trials = _search(run, study, budget)
+            trials = _run_trials(search)
         except (InterruptedSearchError, UnfinishedError):
             with suppress(OSError, UnfinishedError):  # the storage itself may be lost
-                _sum_up(run, study, trial_records(study), steps, spent())
+                _sum_up(search, trial_records(session.study))
             raise
-        summary, best, recipe = _sum_up(run, study, trials, steps, spent())
-        if stopper.interrupted:
+        summary, best, recipe = _sum_up(search, trials)
+        if search.run.stopper.interrupted:
             raise InterruptedSearchError
         if best is None:
             raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
         export_best(experiment, best)
         if spec.plan.retrain.enabled:
-            summary = retrain_and_test(run, summary, best, recipe)
-        summary |= {"complete": True, "seconds": round(spent(), 1)}
-        study.set_user_attr("seconds", summary["seconds"])
+            summary = retrain_and_test(search.run, summary, best, recipe)
+        summary |= {"complete": True, "seconds": round(search.seconds(), 1)}
+        session.study.set_user_attr("seconds", summary["seconds"])
         experiment.write_summary(summary)
     return summary
 
@@ -182,6 +174,30 @@ def _is_done(experiment: Experiment, spec: SearchSpec) -> bool:
     return bool(summary["complete"]) and summary["trials"] >= spec.plan.budget.trials
 
 
+def _prepare(
+    experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, session: Session, started: float
+) -> _Search:
+    """Check what the trials need, enqueue the first ones, and decode the images."""
+    study, workers, config = session.study, session.workers, data_config(spec)
+    counts = split_counts(dataset, config, samples=spec.subject.samples, seed=spec.plan.search.seed)
+    check_budget(spec.plan.budget, workers)
+    check_retraining(spec.plan.retrain, workers, cluster_resources())
+    outage_limit()  # an error in it is reported before any training
+    models = [build(TrialConfig, values, source="the spec").model for values in largest_trials(spec)]
+    kept = spec.plan.budget.trials + BESIDE_TRIALS
+    check_disk(experiment, dataset, [config.image_size], models, kept=kept, concurrent=session.concurrent)
+    start(study, spec, experiment.storage, screen)
+    steps = steps_of_search(spec, counts["train"], workers.count)
+    _announce(screen, experiment, spec, counts, steps, session)
+    before = float(study.user_attrs.get("seconds", 0.0))
+    hours = spec.plan.budget.hours
+    budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
+    stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
+    run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent)
+    decode([config], run.job, dataset, screen)
+    return _Search(run=run, study=study, budget=budget, steps=steps, started=started - before)
+
+
 def _make_run(
     experiment: Experiment,
     spec: SearchSpec,
@@ -212,9 +228,10 @@ def _make_run(
     )
 
 
-def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> list[TrialRecord]:
+def _run_trials(search: _Search) -> list[TrialRecord]:
     """Run the remaining trials, until the budget is spent; return all trials of the search."""
-    experiment, spec, screen, stopper = run.experiment, run.spec, run.screen, run.stopper
+    run, study, stopper = search.run, search.study, search.run.stopper
+    experiment, spec, screen = run.experiment, run.spec, run.screen
     earlier = trial_records(study)
     total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
     max_epochs, best = spec.plan.scheduler.max_epochs, best_score(earlier)
@@ -222,7 +239,7 @@ def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> list[TrialRe
         screen.say(progress_line(earlier, total, max_epochs))
     with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
         progress = SearchProgress(screen, move, max_epochs=max_epochs, earlier=earlier)
-        callbacks: list[tune.Callback] = [TensorBoard(experiment), progress, budget, MachineChange(screen, earlier)]
+        callbacks = [TensorBoard(experiment), progress, search.budget, MachineChange(screen, earlier)]
         run.outages.outlast(
             lambda: tune_spec(
                 experiment, spec, run.job, study, concurrent=run.concurrent, stopper=stopper, callbacks=callbacks
@@ -236,10 +253,9 @@ def _search(run: SearchRun, study: optuna.Study, budget: Budget) -> list[TrialRe
     return keep_best_of_finished(experiment, study)
 
 
-def _sum_up(
-    run: SearchRun, study: optuna.Study, trials: list[TrialRecord], steps: Steps, seconds: float
-) -> tuple[dict[str, Any], Best | None, Best | None]:
+def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[dict[str, Any], Best | None, Best | None]:
     """Write the summary of all trials so far; return it with the best trial and the best recipe."""
+    run, study, seconds = search.run, search.study, search.seconds()
     experiment, spec = run.experiment, run.spec
     best, recipe = _find_best(experiment, spec, trials, run.screen)
     study.set_user_attr("seconds", seconds)
@@ -247,7 +263,7 @@ def _sum_up(
         experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=run.dataset.info.fingerprint
     )
     summary |= outside_of(study) | {"study": study_location(experiment), "ended_by": run.stopper.reason or "trials"}
-    summary["optimizer_steps"] = steps.as_plain()
+    summary["optimizer_steps"] = search.steps.as_plain()
     summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
     experiment.write_summary(summary)
     return summary, best, recipe
@@ -259,12 +275,6 @@ def _find_best(
     """The best trial, and the best recipe that ran for all epochs."""
     best = find_best(experiment, trials, say=screen.say)
     return best, find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
-
-
-def _check_disk(experiment: Experiment, spec: SearchSpec, dataset: Dataset, concurrent: int) -> None:
-    models = [build(TrialConfig, values, source="the spec").model for values in largest_trials(spec)]
-    kept = spec.plan.budget.trials + BESIDE_TRIALS
-    check_disk(experiment, dataset, [data_config(spec).image_size], models, kept=kept, concurrent=concurrent)
 
 
 def _announce(

@@ -1,26 +1,33 @@
-"""Output on standard error: messages and progress bars."""
+"""Output on a terminal: messages and progress bars on standard error, and tables that fit."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
+from rich.text import Text
 
 _LINE_SECONDS = 10.0
 """Interval of the progress lines without a terminal."""
+WIDE = 100
+"""Columns of a terminal that shows everything beside a progress bar."""
 
 
 class Screen:
@@ -52,17 +59,18 @@ class Screen:
             note: text beside the bar before the first step.
         """
         log = None if self.console.is_terminal else _Log(self, title, total, unit, done)
-        columns = (
+        is_wide = self.console.width >= WIDE
+        columns: list[ProgressColumn] = [
             SpinnerColumn("dots" if self.console.encoding.startswith("utf") else "line"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=30 if is_wide else 10),
             MofNCompleteColumn(),
             TextColumn(unit),
-            TimeElapsedColumn(),
+            *([TimeElapsedColumn()] if is_wide else []),
             TextColumn("· left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
+            _Note(),
+        ]
         with Progress(*columns, console=self.console, transient=True, disable=log is not None) as progress:
             task = progress.add_task(title, total=total, completed=done, note=note)
 
@@ -89,6 +97,16 @@ class Screen:
             yield
 
 
+class _Note(ProgressColumn):
+    """The note of a bar: where the terminal is too narrow, it is cut off, and not the time left."""
+
+    def get_table_column(self) -> Column:
+        return Column(no_wrap=False)  # only such columns are narrowed first
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+
 class _Log:
     """Progress as plain lines, without a terminal."""
 
@@ -108,6 +126,36 @@ class _Log:
         left = f", about {clock(elapsed / steps_now * (self._total - self._done))} left" if steps_now else ""
         progress = f"{self._done}/{self._total} {self._unit}".rstrip()
         self._screen.say(f"{self._title}: {progress}, {clock(elapsed)} so far{left}{f'; {note}' if note else ''}")
+
+
+def print_fitting(
+    console: Console, columns: Sequence[str], optional: Sequence[str], build: Callable[[Sequence[str]], Table]
+) -> None:
+    """Print a table without the columns that a narrow terminal has no room for, and say which.
+
+    Args:
+        console: where it is printed.
+        columns: all headings.
+        optional: those that may be left out, the least important one first.
+        build: makes the table of some of the columns.
+    """
+    left_out: list[str] = []
+
+    def shown() -> list[str]:
+        return [column for column in columns if column not in left_out]
+
+    wide = console.options.update(width=10_000)
+    for column in (name for name in optional if name in columns):
+        if Measurement.get(console, wide, build(shown())).minimum <= console.width:
+            break
+        left_out.append(column)
+    console.print(build(shown()))
+    if left_out:
+        console.print(
+            f"not shown in {console.width} columns: {', '.join(left_out)} (--json shows everything)",
+            highlight=False,
+            markup=False,
+        )
 
 
 def clock(seconds: float) -> str:

@@ -48,7 +48,7 @@ def front(name: str, objectives: str | None, svg: Path | None, storage: Path, as
         "name": name,
         "objectives": compared,
         "trials": len(points),
-        "front": [point.as_plain() for point in points if point.on_front],
+        "front": [point.row.model_dump() for point in points if point.on_front],
         "svg": str(svg) if svg else None,
     }
     print_result(found, as_json, lambda: _show(experiment, points, compared, svg))
@@ -75,13 +75,13 @@ def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[
     from search.results.front_chart import as_text
 
     out = console()
-    plain = [point.as_plain() for point in points if point.on_front]
-    out.print(f"on the front: {len(plain)} of {len(points)} trials that have a network", highlight=False)
+    rows = [point.row for point in points if point.on_front]
+    out.print(f"on the front: {len(rows)} of {len(points)} trials that have a network", highlight=False)
     if len(objectives) > 1:
         out.print()
         for line in as_text(points, objectives):
             out.print(line, highlight=False, markup=False, soft_wrap=True)
-    show_front(out, experiment, plain)
+    show_front(out, experiment, rows)
     if len(objectives) == 1:
         out.print("for trade-offs, give --objectives score,-macs", highlight=False)
     if svg is not None:

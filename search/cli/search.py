@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +17,7 @@ from search.commands import cited, shell_command
 if TYPE_CHECKING:
     from search.spec.spec import SearchSpec
     from search.study.experiment import Experiment
+    from search.study.summary import Summary
     from trainable.config import ConfigError
 
 
@@ -163,7 +164,7 @@ def _default_name(spec: Path | None) -> str:
     return spec.stem
 
 
-def _show_summary(experiment: Experiment, summary: dict[str, Any], as_json: bool) -> None:
+def _show_summary(experiment: Experiment, summary: Summary, as_json: bool) -> None:
     from search.cli.tables import show_summary
 
-    print_result(summary, as_json, lambda: show_summary(console(), experiment, summary))
+    print_result(summary.as_plain(), as_json, lambda: show_summary(console(), experiment, summary))

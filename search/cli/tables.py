@@ -18,6 +18,7 @@ from search.results.export import baseline_metrics, verdict
 from search.results.front import shown
 from search.spec.describe import describe
 from search.study.experiment import Experiment
+from search.study.summary import Difference, FrontRow, StepCounts, Summary, TrainingSummary
 from search.terminal import clock
 from trainable.config import TrialConfig, build
 from trainable.metrics.names import OBJECTIVE
@@ -37,66 +38,64 @@ def show_metrics(console: Console, title: str, columns: Mapping[str, Mapping[str
     console.print(table)
 
 
-def show_summary(console: Console, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+def show_summary(console: Console, experiment: Experiment, summary: Summary) -> None:
     """Print the result of a search, and the paths of its files."""
-    best = summary["best"]
-    counts = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items() if count)
+    counts = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items() if count)
     console.print(
-        f"\n[bold]{summary['name']}[/bold]: {summary['trials']} trials ({counts}), {summary['epochs']} epochs, "
-        f"{summary['seconds']:.0f} s",
+        f"\n[bold]{summary.name}[/bold]: {summary.trials} trials ({counts}), {summary.epochs} epochs, "
+        f"{summary.seconds:.0f} s",
         highlight=False,
     )
-    console.print(
-        f"best trial {best['trial']} with validation score {best['score']:.4f} at epoch {best['epoch']}: "
-        f"{describe_config(best['config'])}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    _show_warning(console, summary)
-    if summary["retrained"]:
-        _show_test(console, experiment, summary)
-    front = summary.get("front") or []
-    if front and len(front[0]["objectives"]) > 1:
+    if (best := summary.best) is not None:
+        console.print(
+            f"best trial {best.trial} with validation score {best.score:.4f} at epoch {best.epoch}: "
+            f"{describe_config(best.config)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    _show_warning(console, summary.optimizer_steps)
+    _show_test(console, experiment, summary)
+    if summary.front and len(summary.front[0].objectives) > 1:
         console.print("\n[bold]trade-offs[/bold]: no other trial beats these in every objective")
-        show_front(console, experiment, front)
+        show_front(console, experiment, summary.front)
     console.print()
     for name, path in _paths(experiment, summary).items():
         console.print(f"{name:<12}{path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def show_front(console: Console, experiment: Experiment, front: Sequence[Mapping[str, Any]]) -> None:
+def show_front(console: Console, experiment: Experiment, front: Sequence[FrontRow]) -> None:
     """Print the trials on a front, and the command that exports one."""
     table = Table(box=None, pad_edge=False)
-    for column in ("trial", "epoch", *front[0]["objectives"]):
+    for column in ("trial", "epoch", *front[0].objectives):
         table.add_column(column, justify="right")
     table.add_column("network")
     table.add_column("checkpoint", overflow="fold")
     for row in front:
-        figures = (shown(value) for value in row["objectives"].values())
-        name = f"{row['family']} of width {row['width']}" + (f", recipe {row['recipe']}" if row["recipe"] else "")
-        table.add_row(str(row["trial"]), str(row["epoch"]), *figures, name, row["checkpoint"])
+        figures = (shown(value) for value in row.objectives.values())
+        name = f"{row.family} of width {row.width}" + (f", recipe {row.recipe}" if row.recipe else "")
+        table.add_row(str(row.trial), str(row.epoch), *figures, name, row.checkpoint)
     console.print(table)
-    middle = front[len(front) // 2]["trial"]
+    middle = front[len(front) // 2].trial
     command = shell_command("twinhead", "best", experiment.name, "--trial", middle, "--storage", experiment.storage)
     console.print(f"take one of them, such as trial {middle}: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
-def show_training(console: Console, storage: Path, summary: Mapping[str, Any]) -> None:
+def show_training(console: Console, storage: Path, summary: TrainingSummary) -> None:
     """Print the result of `twinhead train`, and the path of its network."""
     console.print(
-        f"\n[bold]{summary['name']}[/bold]: recipe {summary['recipe']}{', faithful' if summary['faithful'] else ''}, "
-        f"{summary['epochs']} epochs, {summary['seconds']:.0f} s; validation picked epoch {summary['epoch']}",
+        f"\n[bold]{summary.name}[/bold]: recipe {summary.recipe}{', faithful' if summary.faithful else ''}, "
+        f"{summary.epochs} epochs, {summary.seconds:.0f} s; validation picked epoch {summary.epoch}",
         highlight=False,
         soft_wrap=True,
     )
-    _show_warning(console, summary)
-    columns = {"baselines": baseline_metrics(summary["baselines"]), "network": summary["metrics"]}
+    _show_warning(console, summary.optimizer_steps)
+    columns = {"baselines": baseline_metrics(summary.baselines), "network": summary.metrics}
     console.print()
     show_metrics(console, "on the test images", columns)
-    show_verdict(console, summary["metrics"], summary["baselines"])
-    for name, value in summary["published"].items():
+    show_verdict(console, summary.metrics, summary.baselines)
+    for name, value in summary.published.items():
         console.print(f"{name:<18}{value:.4f}  (the project's own metric)", highlight=False, soft_wrap=True)
-    console.print(f"\nnetwork     {storage / summary['name'] / summary['checkpoint']}", highlight=False, soft_wrap=True)
+    console.print(f"\nnetwork     {storage / summary.name / summary.checkpoint}", highlight=False, soft_wrap=True)
 
 
 def show_verdict(console: Console, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> None:
@@ -105,24 +104,24 @@ def show_verdict(console: Console, metrics: Mapping[str, float], baselines: Mapp
         console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
 
 
-def _gain_over_recipe(summary: Mapping[str, Any]) -> list[str]:
+def _gain_over_recipe(summary: Summary) -> list[str]:
     """Lines on the best trial's test metrics relative to those of the best recipe with the same number of epochs."""
-    if not summary.get("beyond_recipe"):
+    best, recipe, beyond = summary.best, summary.recipe, summary.beyond_recipe
+    if not (best and recipe and beyond):
         return []
-    name, best = summary["recipe"]["recipe"], summary["best"]
-    if best["trial"] == summary["recipe"]["trial"]:
-        return [f"no trial is better than the recipe {name}"]
-    gains = (_gain(metric, found) for metric, found in summary["beyond_recipe"].items())
-    lines = [f"trial {best['trial']} minus the recipe {name}, with 95 % intervals over backgrounds: {', '.join(gains)}"]
-    score = summary["beyond_recipe"]["score"]
-    if score["low"] is not None and score["low"] <= 0:
+    if best.trial == recipe.trial:
+        return [f"no trial is better than the recipe {recipe.recipe}"]
+    gains = ", ".join(_gain(metric, found) for metric, found in beyond.items())
+    lines = [f"trial {best.trial} minus the recipe {recipe.recipe}, with 95 % intervals over backgrounds: {gains}"]
+    low = beyond[OBJECTIVE].low
+    if low is not None and low <= 0:
         lines.append("the score's interval contains 0: the trial is not clearly better than the recipe on these images")
     return lines
 
 
-def _gain(metric: str, found: Mapping[str, float | None]) -> str:
+def _gain(metric: str, found: Difference) -> str:
     """A difference with its interval, if there is one: it needs several backgrounds."""
-    value, low, high = (f"{found[name]:+.4f}" if found[name] is not None else "" for name in ("value", "low", "high"))
+    value, low, high = ("" if end is None else f"{end:+.4f}" for end in (found.value, found.low, found.high))
     return f"{metric} {value} ({low} to {high})" if low else f"{metric} {value}"
 
 
@@ -151,7 +150,7 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         )
     for name, text in lines.items():
         console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
-    _show_warning(console, found)
+    _show_warning(console, StepCounts(**found["optimizer_steps"]))
     console.print(
         "\nTimes are for training and validation, if all trials had the smallest or the largest network;\n"
         "the start of trials and the retraining are not included.",
@@ -167,10 +166,10 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         console.print(f"{number:>3}  {whose}: {_first(first)}", highlight=False, soft_wrap=True)
 
 
-def _show_warning(console: Console, found: Mapping[str, Any]) -> None:
+def _show_warning(console: Console, steps: StepCounts | None) -> None:
     """Warn about too few optimizer steps; summaries of earlier versions have no count."""
-    if warning := found.get("optimizer_steps", {}).get("warning"):
-        console.print(f"[bold]warning:[/bold] {warning}", highlight=False, soft_wrap=True)
+    if steps is not None and steps.warning:
+        console.print(f"[bold]warning:[/bold] {steps.warning}", highlight=False, soft_wrap=True)
 
 
 def _counts(steps: Mapping[str, int]) -> str:
@@ -222,40 +221,45 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
     console.print(table)
 
 
-def _show_test(console: Console, experiment: Experiment, summary: Mapping[str, Any]) -> None:
+def _show_test(console: Console, experiment: Experiment, summary: Summary) -> None:
+    """Print the test metrics; nothing before the retraining."""
+    best, retrained, baselines = summary.best, summary.retrained, summary.baselines
+    if best is None or retrained is None or baselines is None:
+        return
     columns = {
-        "baselines": baseline_metrics(summary["baselines"]),
-        f"trial {summary['best']['trial']}": summary["best"]["test"],
-        "retrained": summary["retrained"]["metrics"],
+        "baselines": baseline_metrics(baselines),
+        f"trial {best.trial}": best.test,
+        "retrained": retrained.metrics,
     }
-    if summary.get("recipe"):
-        columns = {f"recipe {summary['recipe']['recipe']}": summary["recipe"]["test"]} | columns
+    if summary.recipe is not None:
+        columns = {f"recipe {summary.recipe.recipe}": summary.recipe.test} | columns
     console.print()
     show_metrics(console, "on the test images", columns)
     for sentence in _gain_over_recipe(summary):
         console.print(sentence, highlight=False, soft_wrap=True)
-    show_verdict(console, summary["retrained"]["metrics"], summary["baselines"])
-    trial, retrained = (summary["best"]["test"][OBJECTIVE], summary["retrained"]["metrics"][OBJECTIVE])
-    if retrained < trial:
-        number = summary["best"]["trial"]
-        command = shell_command("twinhead", "best", experiment.name, "--trial", number, "--storage", experiment.storage)
+    show_verdict(console, retrained.metrics, baselines)
+    if retrained.metrics[OBJECTIVE] < best.test[OBJECTIVE]:
+        command = shell_command(
+            "twinhead", "best", experiment.name, "--trial", best.trial, "--storage", experiment.storage
+        )
         console.print(
-            f"[bold]note:[/bold] the retrained network loses to trial {number}: {OBJECTIVE} {retrained:.4f} against "
-            f"{trial:.4f}; {escape(cited(command))} exports that one",
+            f"[bold]note:[/bold] the retrained network loses to trial {best.trial}: {OBJECTIVE} "
+            f"{retrained.metrics[OBJECTIVE]:.4f} against {best.test[OBJECTIVE]:.4f}; {escape(cited(command))} exports "
+            "that one",
             highlight=False,
             soft_wrap=True,
         )
 
 
-def _paths(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, str]:
-    places = {
+def _paths(experiment: Experiment, summary: Summary) -> dict[str, str]:
+    paths = {
         "summary": str(experiment.summary_file),
         "best trial": str(experiment.best),
         "curves": shell_command("tensorboard", "--logdir", experiment.trials),
     }
-    if "://" in summary.get("study", ""):
-        places["study"] = shell_command("optuna-dashboard", summary["study"])
-    if summary["retrained"]:
-        places = {"retrained": str(experiment.retrained), "pictures": str(experiment.test_grid)} | places
-    places["more"] = shell_command("twinhead", "trials", experiment.name, "--storage", experiment.storage)
-    return places
+    if "://" in summary.study:
+        paths["study"] = shell_command("optuna-dashboard", summary.study)
+    if summary.retrained:
+        paths = {"retrained": str(experiment.retrained), "images": str(experiment.test_grid)} | paths
+    paths["more"] = shell_command("twinhead", "trials", experiment.name, "--storage", experiment.storage)
+    return paths

@@ -104,7 +104,7 @@ def train(
         fixed = make_training(recipe, data, epochs=epochs, overrides=pairs, faithful=faithful, workers=workers)
         experiment = Experiment(storage=storage, name=name or free_name(storage, next(iter(fixed.trials))))
         summary = _start(experiment, fixed, run_training)
-    print_result(summary, as_json, lambda: show_training(console(), storage, summary))
+    print_result(summary.as_plain(), as_json, lambda: show_training(console(), storage, summary))
 
 
 @click.command(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
     from search.results.analysis import Analysis
     from search.results.importance import Figure
+    from search.results.trials_table import TrialRow
 
 MAX_PARAMETERS = 12
+OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "epochs")
+"""Columns of the trials that a narrow terminal does not show, the least important first."""
+MIN_TEXT = 32
+"""Width for what a trial tried."""
 
 
 @click.command(
@@ -39,7 +44,7 @@ def trials(name: str, sort: str, where: tuple[str, ...], top: int | None, storag
     rows = trial_rows(
         Experiment(storage=storage, name=name), sort=sort, keep=[parse_condition(text) for text in where]
     )[:top]
-    print_result(rows, as_json, lambda: _show_trials(rows, sort))
+    print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort))
 
 
 @click.command(epilog="\b\nExamples:\n  twinhead importance first\n  twinhead importance first --json")
@@ -55,40 +60,49 @@ def importance(name: str, storage: Path, as_json: bool) -> None:
     print_result(asdict(analysis), as_json, lambda: _show_importance(analysis))
 
 
-def _show_trials(rows: Sequence[dict[str, Any]], sort: str) -> None:
+def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:
     from rich.table import Table
+    from rich.text import Text
+
+    from search.terminal import print_fitting
 
     if not rows:
         click.echo("there is no such trial")
         return
-    columns = ["number", "outcome", "epochs", *dict.fromkeys((sort, "score", "mask_iou", "depth_delta1")), "seconds"]
-    table = Table(box=None, pad_edge=False)
-    for column in dict.fromkeys(columns):
-        table.add_column(column, justify="left" if column == "outcome" else "right")
-    table.add_column("what it tried")
-    for row in rows:
-        # A running trial may also be one that was interrupted.
-        row = row | {"outcome": "unfinished" if row["state"] == "running" else row["outcome"]}
-        table.add_row(*(_cell(row.get(column)) for column in dict.fromkeys(columns)), _tried(row))
-    console().print(table)
+
+    def table(columns: Sequence[str]) -> Table:
+        made = Table(box=None, pad_edge=False)
+        for column in columns:
+            made.add_column(column, justify="left" if column == "outcome" else "right", no_wrap=True)
+        made.add_column("what it tried", min_width=MIN_TEXT)
+        for row in rows:
+            made.add_row(*(Text(_value(row, column)) for column in columns), Text(_tried(row)))
+        return made
+
+    optional = [column for column in OPTIONAL if column != sort]
+    columns = dict.fromkeys(["number", "outcome", "epochs", sort, "score", "mask_iou", "depth_delta1", "seconds"])
+    print_fitting(console(), list(columns), optional, table)
 
 
-def _tried(row: dict[str, Any]) -> str:
+def _value(row: TrialRow, column: str) -> str:
+    # A running trial may also be one that was interrupted.
+    return "unfinished" if column == "outcome" and row.state == "running" else _cell(row.value(column))
+
+
+def _tried(row: TrialRow) -> str:
     """The recipe or the main parameters; or why there is no score."""
-    if row["outcome"] not in {"trained", "unfinished", ""}:
-        return str(row["reason"])
-    if row["recipe"]:
-        return f"recipe {row['recipe']}"
-    named = {key: value for key, value in row["params"].items() if key.endswith((".name", ".family"))}
-    width = [f"width {value}" for key, value in row["params"].items() if key.startswith("model.width")]
-    numbers = {key: value for key, value in row["params"].items() if isinstance(value, float) and "optimizer." in key}
-    return ", ".join(
-        [
-            *map(str, named.values()),
-            *width,
-            *(f"{key.rpartition('.')[2].partition('@')[0]} {_cell(numbers[key])}" for key in numbers),
-        ]
-    )
+    if row.outcome not in {"trained", ""} and row.state != "running":
+        return row.reason
+    if row.recipe:
+        return f"recipe {row.recipe}"
+    named = [str(value) for key, value in row.params.items() if key.endswith((".name", ".family"))]
+    width = [f"width {value}" for key, value in row.params.items() if key.startswith("model.width")]
+    numbers = [
+        f"{key.rpartition('.')[2].partition('@')[0]} {_cell(value)}"
+        for key, value in row.params.items()
+        if isinstance(value, float) and "optimizer." in key
+    ]
+    return ", ".join([*named, *width, *numbers])
 
 
 def _show_importance(analysis: Analysis) -> None:
@@ -120,10 +134,8 @@ def _show_importance(analysis: Analysis) -> None:
         near.add_column(column, justify="right")
     near.add_column("differs most in")
     for row in analysis.neighbours:
-        differs = ", ".join(
-            f"{key} {_cell(ours)} → {_cell(its)}" for key, (ours, its) in list(row["differs"].items())[:3]
-        )
-        near.add_row(str(row["number"]), f"{row['distance']:.2f}", _cell(row["score"]), _cell(row["below"]), differs)
+        differs = ", ".join(f"{key} {_cell(ours)} → {_cell(its)}" for key, (ours, its) in list(row.differs.items())[:3])
+        near.add_row(str(row.number), f"{row.distance:.2f}", _cell(row.score), _cell(row.below), differs)
     out.print(near)
 
 
@@ -150,7 +162,7 @@ def _figure_cells(figure: Figure) -> tuple[str, str, str, str]:
     return f"{figure.share:.3f}", interval, str(figure.trials), "█" * round(30 * figure.share)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

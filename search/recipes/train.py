@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -18,6 +17,7 @@ from search.results.export import export_checkpoint
 from search.results.summary import find_best, versions
 from search.run.cluster import start_task
 from search.study.experiment import Experiment
+from search.study.summary import StepCounts, TrainingSummary
 from search.terminal import Screen
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_published
 from trainable.job import TrialData
@@ -62,7 +62,7 @@ def make_training(
     )
 
 
-def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> dict[str, Any]:
+def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> TrainingSummary:
     """Train what is left, evaluate the epoch that validation picked on test, and export it.
 
     Returns:
@@ -98,26 +98,26 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
         pictures=grid,
         source={"search": experiment.name, "trial": best.trial.number},
     )
-    summary = {
-        "name": experiment.name,
-        "complete": True,
-        "recipe": name,
-        "faithful": fixed.faithful,
-        "notes": list(fixed.notes),
-        "config": best.trial.config_as_run,
-        "epoch": best.epoch.epoch,
-        "epochs": config.epochs,
-        "optimizer_steps": training_steps(config, dataset, workers).as_plain(),
-        "threads": threads,
-        "metrics": metrics,
-        "published": published,
-        "baselines": baselines,
-        "checkpoint": experiment.relative(experiment.best),
-        "seconds": seconds,
-        "versions": versions(),
-        "data": fixed.data_path,
-        "data_fingerprint": dataset.info.fingerprint,
-    }
+    summary = TrainingSummary(
+        name=experiment.name,
+        complete=True,
+        recipe=name,
+        faithful=fixed.faithful,
+        notes=list(fixed.notes),
+        config=best.trial.config_as_run,
+        epoch=best.epoch.epoch,
+        epochs=config.epochs,
+        optimizer_steps=StepCounts(**training_steps(config, dataset, workers).as_plain()),
+        threads=threads,
+        metrics=metrics,
+        published=published,
+        baselines=baselines,
+        checkpoint=experiment.relative(experiment.best),
+        seconds=seconds,
+        versions=versions(),
+        data=fixed.data_path,
+        data_fingerprint=dataset.info.fingerprint,
+    )
     experiment.write_summary(summary)
     return summary
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -13,11 +12,26 @@ from optuna.trial import FrozenTrial, TrialState
 from data.errors import InputError
 from search.commands import cited
 from search.results.importance import MIN_TRIALS, Figure, importance
+from search.results.trials_table import Param
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
 
 GOOD_SHARE, MIN_GOOD = 0.1, 5
 """The best tenth of the trials, but at least this many, are compared with all trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A trial near the best one."""
+
+    number: int
+    distance: float
+    """0..1: the mean over all parameters."""
+    score: float
+    below: float
+    """The best trial's score less this one's."""
+    differs: dict[str, tuple[Param, Param]]
+    """The best trial's value and this one's, by parameter, largest difference first; None for a missing one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +52,8 @@ class Analysis:
     """Parameters of fewer than `MIN_TRIALS` trials, and the number of trials with each."""
     best: int | None
     """Number of the best trial."""
-    neighbours: list[dict[str, Any]]
-    """The trials nearest to the best one: number, distance (0..1), score, below (difference in score), differs."""
+    neighbours: list[Neighbour]
+    """The trials nearest to the best one."""
 
 
 def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
@@ -86,27 +100,27 @@ def _score(trial: FrozenTrial) -> float:
     return float(trial.value) if trial.value is not None else math.nan
 
 
-def _neighbours(best: FrozenTrial, others: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """Rows of `Analysis.neighbours` for all other trials, nearest first."""
+def _neighbours(best: FrozenTrial, others: Sequence[FrozenTrial]) -> list[Neighbour]:
+    """All other trials, nearest first."""
     rows = []
     for trial in others:
         if trial.number == best.number:
             continue
         gaps = {name: _gap(name, best, trial) for name in {**best.params, **trial.params}}
         rows.append(
-            {
-                "number": trial.number,
-                "distance": sum(gaps.values()) / len(gaps),
-                "score": _score(trial),
-                "below": _score(best) - _score(trial),
-                "differs": {
-                    name: [best.params.get(name), trial.params.get(name)]
+            Neighbour(
+                number=trial.number,
+                distance=sum(gaps.values()) / len(gaps),
+                score=_score(trial),
+                below=_score(best) - _score(trial),
+                differs={
+                    name: (best.params.get(name), trial.params.get(name))
                     for name, gap in sorted(gaps.items(), key=lambda item: -item[1])
                     if gap > 0
                 },
-            }
+            )
         )
-    return sorted(rows, key=lambda row: (row["distance"], row["number"]))
+    return sorted(rows, key=lambda row: (row.distance, row.number))
 
 
 def _gap(name: str, one: FrozenTrial, other: FrozenTrial) -> float:

@@ -95,6 +95,6 @@ def _trial_of(experiment: Experiment, checkpoint: Path, trials: list[TrialRecord
         if any((experiment.root / path).absolute() == checkpoint.absolute() for path in paths):
             return trial.number
     if checkpoint.absolute() == experiment.best.absolute() and experiment.summary_file.is_file():
-        best = experiment.summary().get("best")
-        return int(best["trial"]) if best else 0
+        best = experiment.summary().best
+        return best.trial if best else 0
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from search.spec.objectives import MILLISECONDS, Objective, known_costs
 from search.strategy.pareto import non_dominated
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.study.summary import FrontRow
 from search.study.trials import EpochRecord, TrialRecord, trial_records
 
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -36,17 +36,19 @@ class Point:
     """By the name of the objective, without its sign."""
     on_front: bool = False
 
-    def as_plain(self) -> dict[str, Any]:
-        """As JSON values; the path of the checkpoint is relative to the experiment."""
-        return {
-            "trial": self.trial.number,
-            "recipe": self.trial.recipe or None,
-            "family": self.trial.config["model"]["family"],
-            "width": self.trial.config["model"]["width"],
-            "epoch": self.epoch.epoch,
-            "objectives": self.values,
-            "checkpoint": self.epoch.checkpoint,
-        }
+    @property
+    def row(self) -> FrontRow:
+        """As the summary holds it."""
+        model = self.trial.config["model"]
+        return FrontRow(
+            trial=self.trial.number,
+            recipe=self.trial.recipe or None,
+            family=model["family"],
+            width=model["width"],
+            epoch=self.epoch.epoch,
+            objectives=self.values,
+            checkpoint=self.epoch.checkpoint,
+        )
 
 
 def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) -> list[Point]:
@@ -69,11 +71,9 @@ def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) ->
     return points
 
 
-def front_rows(
-    experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The points on the front as JSON values; see `points_of`."""
-    return [point.as_plain() for point in points_of(experiment, trials, objectives) if point.on_front]
+def front_rows(experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]) -> list[FrontRow]:
+    """The points on the front; see `points_of`."""
+    return [point.row for point in points_of(experiment, trials, objectives) if point.on_front]
 
 
 def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]) -> list[Point]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -18,6 +17,7 @@ from search.spec.describe import describe
 from search.spec.spec import SearchSpec
 from search.spec.tree import at
 from search.study.experiment import Experiment
+from search.study.summary import Summary, TrialSummary
 from search.study.trials import EpochRecord, TrialRecord, best_epoch, trial_records
 from trainable.config import TrialConfig, build
 from trainable.metrics.names import CONSTRAINT, DIVERGED
@@ -158,26 +158,26 @@ def summarise(
     *,
     seconds: float,
     data_fingerprint: str,
-) -> dict[str, Any]:
-    """The summary of a search before its retraining, as JSON values."""
-    return {
-        "name": experiment.name,
-        "complete": False,
-        "trials": len(trials),
-        "outcomes": outcomes(trials, spec.plan.scheduler.max_epochs),
-        "retried": sum(trial.retries > 0 for trial in trials),
-        "epochs": sum(len(trial.epochs) for trial in trials),
-        "best": _best_summary(experiment, best) if best else None,
-        "recipe": _best_summary(experiment, recipe) if recipe else None,
-        "beyond_recipe": None,
-        "retrained": None,
-        "baselines": None,
-        "seconds": round(seconds, 1),
-        "versions": versions(),
-        "seeds": {"search": spec.plan.search.seed, "trials": spec.plan.search.seed},
-        "data": spec.data_path,
-        "data_fingerprint": data_fingerprint,
-    }
+) -> Summary:
+    """The summary of a search before its retraining."""
+    return Summary(
+        name=experiment.name,
+        complete=False,
+        trials=len(trials),
+        outcomes=outcomes(trials, spec.plan.scheduler.max_epochs),
+        retried=sum(trial.retries > 0 for trial in trials),
+        epochs=sum(len(trial.epochs) for trial in trials),
+        best=_best_summary(experiment, best) if best else None,
+        recipe=_best_summary(experiment, recipe) if recipe else None,
+        beyond_recipe=None,
+        retrained=None,
+        baselines=None,
+        seconds=round(seconds, 1),
+        versions=versions(),
+        seeds={"search": spec.plan.search.seed, "trials": spec.plan.search.seed},
+        data=spec.data_path,
+        data_fingerprint=data_fingerprint,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -185,16 +185,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in _VERSIONED}
 
 
-def _best_summary(experiment: Experiment, best: Best) -> dict[str, Any]:
-    return {
-        "trial": best.trial.number,
-        "recipe": best.trial.recipe or None,
-        "epoch": best.epoch.epoch,
-        "score": best.epoch.score,
-        "config": best.trial.config_as_run,
-        "metrics": dict(best.epoch.metrics),
-        "checkpoint": experiment.relative(best.checkpoint),
-    }
+def _best_summary(experiment: Experiment, best: Best) -> TrialSummary:
+    return TrialSummary(
+        trial=best.trial.number,
+        recipe=best.trial.recipe or None,
+        epoch=best.epoch.epoch,
+        score=best.epoch.score,
+        config=best.trial.config_as_run,
+        metrics=dict(best.epoch.metrics),
+        checkpoint=experiment.relative(best.checkpoint),
+    )
 
 
 def _candidates(experiment: Experiment, trials: Iterable[TrialRecord]) -> list[Best]:

@@ -14,6 +14,61 @@ from search.study.study import open_existing_study
 from search.study.trials import TrialRecord, trial_records
 from trainable.metrics.names import OBJECTIVE
 
+Param = bool | int | float | str | None
+"""Value of a parameter of a trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """A trial in the table."""
+
+    number: int
+    state: str
+    """Optuna's, in lower case."""
+    outcome: str
+    epochs: int
+    metrics: Mapping[str, float]
+    """Of the best epoch; empty before the first report."""
+    seconds: float
+    """Of all epochs."""
+    recipe: str
+    """'' for a proposal of the searcher."""
+    params: Mapping[str, Param]
+    reason: str
+    """Why it diverged, failed or was not trained; '' otherwise."""
+    config: Mapping[str, Any]
+    """Values of its `TrialConfig`."""
+
+    def as_plain(self, sort: str = OBJECTIVE) -> dict[str, object]:
+        """As JSON values, a key per column; `sort` adds the key that the table is sorted by."""
+        plain = self._columns()
+        return plain if sort in plain else plain | {sort: self.value(sort)}
+
+    def value(self, key: str) -> object:
+        """The value of a column, a parameter or a key of the configuration; None if there is none."""
+        for known in (self._columns(), self.params):
+            if key in known:
+                return known[key]
+        return at(self.config, key)
+
+    def number_of(self, key: str) -> float | None:
+        """The value of a key, if it is a number."""
+        value = self.value(key)
+        return value if isinstance(value, int | float) else None
+
+    def _columns(self) -> dict[str, object]:
+        return {
+            "number": self.number,
+            "state": self.state,
+            "outcome": self.outcome,
+            "epochs": self.epochs,
+            **self.metrics,
+            "seconds": self.seconds,
+            "recipe": self.recipe,
+            "params": dict(self.params),
+            "reason": self.reason,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -24,53 +79,62 @@ class Condition:
     sign: Literal["=", ">", "<"]
     wanted: str
 
-    def holds(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    def holds(self, row: TrialRow) -> bool:
         """Whether a trial meets the condition; False if it lacks the key.
 
         Raises:
             InputError: if the sign is '>' or '<' and `wanted` is not a number.
         """
-        return _compare(self.value(row, config), self.sign, self.wanted)
+        if self.sign == "=":
+            return str(row.value(self.key)) == self.wanted
+        try:
+            wanted = float(self.wanted)
+        except ValueError:
+            meant = without_comma(self.wanted)
+            raise InputError(
+                f"The value of --where compares with '{self.wanted}', but must compare with a number"
+                f"{f'; write {meant}' if meant else ''}."
+            ) from None
+        number = row.number_of(self.key)
+        return number is not None and (number > wanted if self.sign == ">" else number < wanted)
 
-    def value(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
-        """The trial's value of the key; None if it has none."""
-        return _value(self.key, row, config)
 
-
-def trial_rows(
-    experiment: Experiment, *, sort: str = OBJECTIVE, keep: Sequence[Condition] = ()
-) -> list[dict[str, Any]]:
-    """One row per trial: number, state, outcome, epochs, metrics of the best epoch, seconds, recipe, params, reason.
+def trial_rows(experiment: Experiment, *, sort: str = OBJECTIVE, keep: Sequence[Condition] = ()) -> list[TrialRow]:
+    """The trials of a search that meet all conditions.
 
     Args:
         experiment: a search.
         sort: 'number', or another column, parameter or key of the configuration with numeric values: descending, and
             trials without a value last.
-        keep: conditions that a row must meet.
+        keep: conditions that a trial must meet.
 
     Raises:
         InputError: if there is no such search, or none of its trials has a value to sort or filter by.
     """
     study = open_existing_study(experiment)
     params = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
-    found = [(_row(trial, params[trial.number]), trial.config) for trial in trial_records(study)]
-    for row, config in found:
-        row.setdefault(sort, _value(sort, row, config))
-    if found and sort != OBJECTIVE and not any(isinstance(row[sort], int | float) for row, _ in found):
+    rows = [_row(trial, params[trial.number]) for trial in trial_records(study)]
+    order = {row.number: row.number_of(sort) for row in rows}
+    if rows and sort != OBJECTIVE and all(value is None for value in order.values()):
         raise InputError(
             f"The value of --sort is '{sort}', but must be number, epochs, seconds, a metric such as mask_iou, or a "
             f"key of '{experiment.spec_file}' with numeric values."
         )
     for wanted in keep:
-        if found and all(wanted.value(*each) is None for each in found):
+        if rows and all(row.value(wanted.key) is None for row in rows):
             raise InputError(
                 f"The key '{wanted.key}' of --where does not exist in the trials of '{experiment.name}'; use a column "
                 f"of 'twinhead trials', or a key of '{experiment.spec_file}'."
             )
-    rows = [row for row, config in found if all(wanted.holds(row, config) for wanted in keep)]
+    rows = [row for row in rows if all(wanted.holds(row) for wanted in keep)]
     if sort == "number":
         return rows
-    return sorted(rows, key=lambda row: (-row[sort] if isinstance(row[sort], int | float) else math.inf, row["number"]))
+
+    def rank(row: TrialRow) -> tuple[float, int]:
+        value = order[row.number]
+        return (math.inf if value is None else -value, row.number)
+
+    return sorted(rows, key=rank)
 
 
 def parse_condition(text: str) -> Condition:
@@ -87,41 +151,17 @@ def parse_condition(text: str) -> Condition:
     raise InputError(f"The value of --where is '{text}', but must be KEY=VALUE, KEY>NUMBER or KEY<NUMBER.")
 
 
-def _value(key: str, row: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
-    """The value of a column, a parameter or a key of the configuration; None if there is none."""
-    for known in (row, row["params"]):
-        if key in known:
-            return known[key]
-    return at(config, key)
-
-
-def _row(trial: TrialRecord, params: dict[str, Any]) -> dict[str, Any]:
-    best = trial.best_epoch
-    metrics = {name: value for name, value in (best.metrics if best else {}).items() if not name.startswith("time_")}
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "outcome": trial.outcome,
-        "epochs": trial.last_epoch,
-        **metrics,
-        "seconds": round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1),
-        "recipe": trial.recipe,
-        "params": params,
-        "reason": trial.reason,
-    }
-
-
-def _compare(value: Any, sign: str, wanted: str) -> bool:
-    if sign == "=":
-        return str(value) == wanted
-    try:
-        number = float(wanted)
-    except ValueError:
-        meant = without_comma(wanted)
-        raise InputError(
-            f"The value of --where compares with '{wanted}', but must compare with a number"
-            f"{f'; write {meant}' if meant else ''}."
-        ) from None
-    if not isinstance(value, int | float):
-        return False
-    return value > number if sign == ">" else value < number
+def _row(trial: TrialRecord, params: Mapping[str, Param]) -> TrialRow:
+    metrics = trial.best_epoch.metrics if trial.best_epoch else {}
+    return TrialRow(
+        number=trial.number,
+        state=trial.state.name.lower(),
+        outcome=trial.outcome,
+        epochs=trial.last_epoch,
+        metrics={name: value for name, value in metrics.items() if not name.startswith("time_")},
+        seconds=round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1),
+        recipe=trial.recipe,
+        params=params,
+        reason=trial.reason,
+        config=trial.config,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
@@ -14,6 +13,7 @@ from search.run.prepare import open_data
 from search.run.run import create_search, run_search
 from search.spec.spec import check_spec
 from search.study.experiment import Experiment, free_name
+from search.study.summary import Summary
 from search.terminal import Screen
 
 SCENES = SceneSet(seed=7, backgrounds=80, per_background=6, size=96)
@@ -27,7 +27,7 @@ SPEC: Mapping[str, object] = {
 """Narrower than the default space, so that two cores suffice."""
 
 
-def run_demo(storage: Path, screen: Screen) -> tuple[Experiment, dict[str, Any]]:
+def run_demo(storage: Path, screen: Screen) -> tuple[Experiment, Summary]:
     """Render scenes, search, retrain and test; later runs reuse the data set.
 
     Args:

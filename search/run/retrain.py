@@ -31,6 +31,7 @@ from search.run.steps import Steps, steps_of
 from search.run.tuner import InterruptedSearchError, Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
+from search.study.summary import Difference, Retrained, StepCounts, Summary
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_images
@@ -82,8 +83,8 @@ class _TestMetrics:
 
 
 def retrain_and_test(
-    run: SearchRun, summary: dict[str, Any], best: Best, recipe: Best | None, *, again: bool = False
-) -> dict[str, Any]:
+    run: SearchRun, summary: Summary, best: Best, recipe: Best | None, *, again: bool = False
+) -> Summary:
     """Retrain the best configuration, measure it on test, and export it and the best trial's network.
 
     Args:
@@ -119,20 +120,22 @@ def retrain_and_test(
         source={"search": experiment.name, "trial": None},
     )
     export_best(experiment, best, test=measured.best, baselines=measured.baselines)
-    beyond = measured.beyond_recipe
-    return summary | {
-        "best": summary["best"] | {"test": measured.best},
-        "recipe": summary["recipe"] | {"test": measured.recipe} if recipe else None,
-        "beyond_recipe": {name: found.as_plain() for name, found in beyond.items()} if beyond else None,
-        "retrained": {
-            "metrics": measured.retrained,
-            "checkpoint": experiment.relative(experiment.retrained),
-            "epochs": spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs,
-            "optimizer_steps": _retraining_steps(load_origin(checkpoint).config, job).as_plain(),
-            "threads": threads,
-        },
-        "baselines": measured.baselines,
-    }
+    beyond, earlier = measured.beyond_recipe, summary.recipe if recipe else None
+    return summary.model_copy(
+        update={
+            "best": summary.best and summary.best.model_copy(update={"test": measured.best}),
+            "recipe": earlier and earlier.model_copy(update={"test": measured.recipe}),
+            "beyond_recipe": beyond and {name: Difference(**found.as_plain()) for name, found in beyond.items()},
+            "retrained": Retrained(
+                metrics=measured.retrained,
+                checkpoint=experiment.relative(experiment.retrained),
+                epochs=spec.plan.retrain.epochs or spec.plan.scheduler.max_epochs,
+                optimizer_steps=StepCounts(**_retraining_steps(load_origin(checkpoint).config, job).as_plain()),
+                threads=threads,
+            ),
+            "baselines": measured.baselines,
+        }
+    )
 
 
 def export_best(experiment: Experiment, best: Best, **on_test: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import optuna
 
@@ -49,6 +48,7 @@ from search.strategy.space import largest_trials
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
 from search.study.study import check_study, open_study, study_location
+from search.study.summary import StepCounts, Summary
 from search.study.trials import TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
@@ -86,7 +86,7 @@ def create_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset) ->
     experiment.create(spec)
 
 
-def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen) -> dict[str, Any]:
+def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen) -> Summary:
     """Run the remaining trials of a search, retrain its best configuration, and write the summary.
 
     Args:
@@ -125,15 +125,13 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         export_best(experiment, best)
         if spec.plan.retrain.enabled:
             summary = retrain_and_test(search.run, summary, best, recipe)
-        summary |= {"complete": True, "seconds": round(search.seconds(), 1)}
-        session.study.set_user_attr("seconds", summary["seconds"])
+        summary = summary.model_copy(update={"complete": True, "seconds": round(search.seconds(), 1)})
+        session.study.set_user_attr("seconds", summary.seconds)
         experiment.write_summary(summary)
     return summary
 
 
-def retrain_again(
-    experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, command: str
-) -> dict[str, Any]:
+def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, command: str) -> Summary:
     """Retrain the best configuration of a finished search as the spec says, and measure it on test.
 
     Args:
@@ -152,7 +150,7 @@ def retrain_again(
         InterruptedSearchError: after Ctrl-C.
     """
     summary = experiment.summary()
-    if dataset.info.fingerprint != summary["data_fingerprint"]:
+    if dataset.info.fingerprint != summary.data_fingerprint:
         raise InputError(f"The search '{experiment.name}' used another data set than '{spec.data_path}'; restore it.")
     best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
     if best is None:
@@ -162,7 +160,7 @@ def retrain_again(
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         run = _make_run(experiment, spec, dataset, screen, Stopper(), workers, concurrent, command=command)
         summary = retrain_and_test(run, summary, best, recipe, again=True)
-    summary |= {"complete": True}
+    summary = summary.model_copy(update={"complete": True})
     experiment.write_summary(summary)
     return summary
 
@@ -171,7 +169,7 @@ def _is_done(experiment: Experiment, spec: SearchSpec) -> bool:
     if not experiment.summary_file.is_file():
         return False
     summary = experiment.summary()
-    return bool(summary["complete"]) and summary["trials"] >= spec.plan.budget.trials
+    return summary.complete and summary.trials >= spec.plan.budget.trials
 
 
 def _prepare(
@@ -253,7 +251,7 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
     return keep_best_of_finished(experiment, study)
 
 
-def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[dict[str, Any], Best | None, Best | None]:
+def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best | None, Best | None]:
     """Write the summary of all trials so far; return it with the best trial and the best recipe."""
     run, study, seconds = search.run, search.study, search.seconds()
     experiment, spec = run.experiment, run.spec
@@ -262,9 +260,15 @@ def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[dict[str, Any],
     summary = summarise(
         experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=run.dataset.info.fingerprint
     )
-    summary |= outside_of(study) | {"study": study_location(experiment), "ended_by": run.stopper.reason or "trials"}
-    summary["optimizer_steps"] = search.steps.as_plain()
-    summary["front"] = front_rows(experiment, trials, spec.plan.objectives)
+    summary = summary.model_copy(
+        update={
+            **outside_of(study),
+            "study": study_location(experiment),
+            "ended_by": run.stopper.reason or "trials",
+            "optimizer_steps": StepCounts(**search.steps.as_plain()),
+            "front": front_rows(experiment, trials, spec.plan.objectives),
+        }
+    )
     experiment.write_summary(summary)
     return summary, best, recipe
 

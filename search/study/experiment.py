@@ -34,6 +34,7 @@ from search.commands import cited, shell_command
 from search.spec.sections import NAME
 from search.spec.spec import SearchSpec, load_spec
 from search.spec.study_url import masked
+from search.study.summary import Summary, TrainingSummary
 from trainable.config.text import read_yaml
 
 
@@ -236,7 +237,7 @@ class Experiment:
                     "--trials or --set budget.KEY=VALUE, or start a new search."
                 )
         spec = load_spec(self.spec_file, changes)
-        trials, wanted = int(self.summary()["trials"]) if self.summary_file.is_file() else 0, spec.plan.budget.trials
+        trials, wanted = self.summary().trials if self.summary_file.is_file() else 0, spec.plan.budget.trials
         if wanted < trials and "budget.trials" in dict(changes):
             raise InputError(
                 f"The value of 'budget.trials' is {wanted}, but '{self.name}' already has {trials} trials, which are "
@@ -249,12 +250,12 @@ class Experiment:
         """Remove the directory with all its content."""
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
+    def write_summary(self, summary: Summary | TrainingSummary) -> None:
         """Write or replace the summary atomically."""
-        replace_file(self.summary_file, json.dumps(dict(summary), indent=2) + "\n")
+        replace_file(self.summary_file, json.dumps(summary.as_plain(), indent=2) + "\n")
 
-    def summary(self) -> dict[str, Any]:
-        """The summary.
+    def summary(self) -> Summary:
+        """The summary of the search.
 
         Raises:
             InputError: if there is no summary yet, or it is damaged.
@@ -265,14 +266,12 @@ class Experiment:
                 f"The search '{self.name}' has no summary yet; finish it with {cited(self.resume_command)}."
             )
         try:
-            summary: dict[str, Any] = json.loads(self.summary_file.read_text(encoding="utf-8"))
-        except ValueError:
+            summary = Summary.model_validate(json.loads(self.summary_file.read_text(encoding="utf-8")))
+        except ValueError:  # pydantic's ValidationError is one, too
             raise InputError(
                 f"The summary '{self.summary_file}' is damaged; write it again with {cited(self.resume_command)}."
             ) from None
-        if "name" in summary:
-            summary["name"] = self.name  # the directory may have been renamed or copied
-        return summary
+        return summary.model_copy(update={"name": self.name})  # the directory may have been renamed or copied
 
 
 def free_name(storage: Path, wanted: str) -> str:

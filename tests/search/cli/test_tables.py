@@ -10,6 +10,7 @@ from rich.console import Console
 
 from search.cli.tables import show_summary, show_training
 from search.study.experiment import Experiment
+from search.study.summary import StepCounts, Summary, TrainingSummary
 from trainable.recipes import load_recipe
 
 FIGURES = {"score": 0.6, "mask_iou": 0.9, "mask_rmse": 0.1, "depth_delta1": 0.3, "depth_rmse": 0.25}
@@ -25,10 +26,10 @@ def shown(show: Any, *arguments: Any) -> str:
     return console.export_text()
 
 
-def summary(**changes: Any) -> dict[str, Any]:
+def summary(**changes: Any) -> Summary:
     config = load_recipe("ramana-dnn").config.model_dump(mode="json")
     trial = {"trial": 12, "recipe": None, "epoch": 8, "score": 0.61, "config": config, "test": FIGURES}
-    return {
+    values = {
         "name": "first",
         "trials": 20,
         "outcomes": {"finished": 8, "stopped": 12, "diverged": 0},
@@ -41,6 +42,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "baselines": BASELINES,
         **changes,
     }
+    return Summary.model_validate(values)
 
 
 def test_a_search_says_what_its_best_trial_is(tmp_path: Path) -> None:
@@ -70,8 +72,9 @@ def test_a_gain_without_an_interval_is_shown_without_one(tmp_path: Path) -> None
 
 def test_a_search_says_that_no_trial_beat_a_recipe(tmp_path: Path) -> None:
     """A gain of 0 with an interval of 0 would look like a measurement."""
-    same = summary()
-    same["recipe"]["trial"] = 12
+    recipe = summary().recipe
+    assert recipe is not None
+    same = summary(recipe={**recipe.model_dump(), "trial": 12})
     assert "no trial is better than the recipe birender-cnn" in shown(
         show_summary, Experiment(storage=tmp_path, name="first"), same
     )
@@ -86,18 +89,26 @@ def test_a_search_without_recipes_does_not_speak_of_them(tmp_path: Path) -> None
 
 def test_a_training_shows_its_network_beside_the_baselines(tmp_path: Path) -> None:
     """With the project's own metric, if it had one."""
-    result = {
-        "name": "mine",
-        "recipe": "monimoyd-unet",
-        "faithful": True,
-        "epochs": 5,
-        "epoch": 4,
-        "seconds": 3.0,
-        "metrics": FIGURES,
-        "published": {"iou75_mask": 0.75},
-        "baselines": BASELINES,
-        "checkpoint": "best",
-    }
+    result = TrainingSummary(
+        name="mine",
+        complete=True,
+        recipe="monimoyd-unet",
+        faithful=True,
+        notes=[],
+        config={},
+        epoch=4,
+        epochs=5,
+        optimizer_steps=StepCounts(fewest=300, most=300),
+        threads=1,
+        metrics=FIGURES,
+        published={"iou75_mask": 0.75},
+        baselines=BASELINES,
+        checkpoint="best",
+        seconds=3.0,
+        versions={},
+        data="set",
+        data_fingerprint="f",
+    )
     text = shown(show_training, tmp_path, result)
     assert "recipe monimoyd-unet, faithful, 5 epochs" in text
     assert "validation picked epoch 4" in text

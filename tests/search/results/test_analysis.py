@@ -69,28 +69,29 @@ def test_what_decides_the_score_is_most_important(searched: Experiment) -> None:
 def test_the_nearest_trials_differ_least(searched: Experiment) -> None:
     """How flat the optimum is shows in what lies beside it, in the parameters' own scales."""
     near = analyse(searched, neighbours=40).neighbours
-    distances = [row["distance"] for row in near]
-    [other] = [row for row in near if row["number"] == 12]  # resunet: the best is a pair, and has a shift
+    distances = [row.distance for row in near]
+    [other] = [row for row in near if row.number == 12]  # resunet: the best is a pair, and has a shift
 
     assert len(near) == 39
     assert distances == sorted(distances)
-    assert other["distance"] == pytest.approx((1 + 1 + 0.2 / 3) / 3)
-    assert other["below"] == pytest.approx(0.1)
-    assert other["differs"]["model.family"] == ["pair", "resunet"]
+    assert other.distance == pytest.approx((1 + 1 + 0.2 / 3) / 3)
+    assert other.below == pytest.approx(0.1)
+    assert other.differs["model.family"] == ("pair", "resunet")
 
 
 def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
     """Of hundreds of trials nobody reads more than those that answer a question."""
     rows = trial_rows(searched, keep=[parse_condition("model.family=resunet"), parse_condition("score>0.5")])
 
-    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
-    assert {row["params"]["model.family"] for row in rows} == {"resunet"}
-    assert all(row["score"] > 0.5 for row in rows)
-    assert {row["number"] % 2 for row in trial_rows(searched, keep=[parse_condition("model.width=5")])} == {1}
-    assert trial_rows(searched, sort="mask_iou")[0]["number"] == 0
-    assert [row["number"] for row in trial_rows(searched, sort="number")] == list(range(40))
+    scores = [row.metrics["score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert {row.params["model.family"] for row in rows} == {"resunet"}
+    assert all(score > 0.5 for score in scores)
+    assert {row.number % 2 for row in trial_rows(searched, keep=[parse_condition("model.width=5")])} == {1}
+    assert trial_rows(searched, sort="mask_iou")[0].number == 0
+    assert [row.number for row in trial_rows(searched, sort="number")] == list(range(40))
 
-    rates = [row["optimizer.lr"] for row in trial_rows(searched, sort="optimizer.lr")]
+    rates = [row.number_of("optimizer.lr") or 0.0 for row in trial_rows(searched, sort="optimizer.lr")]
     assert rates == sorted(rates, reverse=True) != []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,6 +23,7 @@ from search.spec.objectives import known_costs
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.study.summary import FrontRow, Summary
 from search.study.trials import trial_records
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.loop.checkpoint import Origin, save
@@ -82,11 +83,11 @@ def test_a_trial_counts_as_the_epoch_that_is_kept(searched: Experiment) -> None:
     rows = front_rows(searched, trial_records(open_study(searched)), ["score", "-macs"])
     width_8 = TrialConfig(model=ModelConfig(family="debug", width=8), data=DataConfig(image_size=32))
 
-    assert [row["epoch"] for row in rows] == [2, 2, 2]
-    assert rows[0]["objectives"] == {"score": 0.7, **known_costs(["-macs"], width_8.model_dump())}
-    assert rows[0]["checkpoint"] == "trials/00003/checkpoint_000001"
-    assert rows[1]["recipe"] == "birender-cnn"
-    assert json.loads(json.dumps(rows)) == rows
+    assert [row.epoch for row in rows] == [2, 2, 2]
+    assert rows[0].objectives == {"score": 0.7, **known_costs(["-macs"], width_8.model_dump())}
+    assert rows[0].checkpoint == "trials/00003/checkpoint_000001"
+    assert rows[1].recipe == "birender-cnn"
+    assert [FrontRow.model_validate(json.loads(json.dumps(row.model_dump()))) for row in rows] == rows
 
 
 def test_other_objectives_after_the_fact(searched: Experiment) -> None:
@@ -207,8 +208,8 @@ def test_figures_are_short(value: float, text: str) -> None:
 
 def test_the_table_of_a_summary(searched: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
     """At the end of a search it is printed from the summary alone."""
-    rows: list[dict[str, Any]] = front_rows(searched, trial_records(open_study(searched)), ["score", "-macs"])
-    show: Callable[..., None] = show_front
-    show(Console(width=120), searched, json.loads(json.dumps(rows)))
+    rows = front_rows(searched, trial_records(open_study(searched)), ["score", "-macs"])
+    searched.write_summary(Summary(name=searched.name, front=rows))
+    show_front(Console(width=120), searched, searched.summary().front)
 
     assert "debug of width 8" in capsys.readouterr().out

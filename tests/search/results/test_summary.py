@@ -25,6 +25,7 @@ from search.results.summary import (
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.study.summary import Summary
 from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start, trial_records
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.loop.checkpoint import CONFIG, STATE, WEIGHTS, DamagedCheckpointError, Origin, save
@@ -225,14 +226,15 @@ def test_the_summary_says_what_came_out(experiment: Experiment) -> None:
     best = find_best(experiment, trials)
     summary = summarise(experiment, SPEC, trials, best, None, seconds=12.34, data_fingerprint="f")
 
-    assert json.loads(json.dumps(summary)) == summary
-    assert summary["best"]["trial"] == 0
-    assert (summary["best"]["epoch"], summary["best"]["score"]) == (2, 0.75)
-    assert summary["best"]["config"] == CONFIGURATION.model_dump()
-    assert (experiment.root / summary["best"]["checkpoint"] / WEIGHTS).is_file()
-    assert (summary["trials"], summary["epochs"], summary["seconds"]) == (1, 2, 12.3)
-    assert {"python", "torch", "ray", "optuna"} <= set(summary["versions"])
-    assert summarise(experiment, SPEC, [], None, None, seconds=0, data_fingerprint="f")["best"] is None
+    assert Summary.model_validate(json.loads(json.dumps(summary.as_plain()))) == summary
+    assert summary.best is not None
+    assert summary.best.trial == 0
+    assert (summary.best.epoch, summary.best.score) == (2, 0.75)
+    assert summary.best.config == CONFIGURATION.model_dump()
+    assert (experiment.root / summary.best.checkpoint / WEIGHTS).is_file()
+    assert (summary.trials, summary.epochs, summary.seconds) == (1, 2, 12.3)
+    assert {"python", "torch", "ray", "optuna"} <= set(summary.versions)
+    assert summarise(experiment, SPEC, [], None, None, seconds=0, data_fingerprint="f").best is None
 
 
 def test_the_best_recipe_is_one_that_had_the_whole_budget(experiment: Experiment) -> None:

@@ -10,6 +10,7 @@ import pytest
 from data.errors import InputError
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment, free_name
+from search.study.summary import Summary, TrialSummary
 
 SPEC = load_spec(data_path="set")
 
@@ -121,7 +122,7 @@ def test_nothing_but_the_budget_is_changed(tmp_path: Path) -> None:
 def test_trials_that_are_there_count(tmp_path: Path) -> None:
     """Who takes the number for that of further trials learns that it is the total."""
     experiment = created(tmp_path)
-    experiment.write_summary({"trials": 6})
+    experiment.write_summary(Summary(trials=6))
 
     with pytest.raises(
         InputError, match=r"'budget.trials' is 3, but 'first' already has 6 trials, which are included; give at least 6"
@@ -135,13 +136,27 @@ def test_the_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
     experiment = created(tmp_path)
     with pytest.raises(InputError, match=r"no summary yet; finish it with 'twinhead search --resume first --storage"):
         experiment.summary()
-    experiment.write_summary({"best": {"score": 0.5}})
+    experiment.write_summary(Summary(name="first", best=TrialSummary(trial=3, epoch=2, score=0.5)))
 
-    assert experiment.summary() == {"best": {"score": 0.5}}
-    assert json.loads(experiment.summary_file.read_text()) == experiment.summary()
-    experiment.summary_file.write_text('{"best": ')
-    with pytest.raises(InputError, match=r"summary '.*summary.json' is damaged; write it again with"):
-        experiment.summary()
+    assert experiment.summary().best == TrialSummary(trial=3, epoch=2, score=0.5)
+    assert json.loads(experiment.summary_file.read_text()) == experiment.summary().as_plain()
+    for damaged in ('{"best": ', '{"best": {"score": "high"}}', "[]"):
+        experiment.summary_file.write_text(damaged)
+        with pytest.raises(InputError, match=r"summary '.*summary.json' is damaged; write it again with"):
+            experiment.summary()
+
+
+def test_the_summary_of_another_version_keeps_its_keys(tmp_path: Path) -> None:
+    """A key that it did not write has a default and is not added; a key that only it knows stays."""
+    experiment = created(tmp_path)
+    values = {"name": "first", "trials": 3, "best": {"trial": 1, "epoch": 2, "score": 0.5, "metrics": {"steps": 4}}}
+    earlier = {**values, "later_key": [1, 2.5, None]}
+    experiment.summary_file.write_text(json.dumps(earlier))
+    summary = experiment.summary()
+
+    assert (summary.trials, summary.retrained, summary.front) == (3, None, [])
+    experiment.write_summary(summary)
+    assert experiment.summary_file.read_text() == json.dumps(earlier, indent=2) + "\n"
 
 
 def test_one_process_runs_a_search(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_commands_that_read_find_the_study(tmp_path: Path, url: str) -> None:
     open_study(experiment).ask()
     rows = trial_rows(Experiment(storage=tmp_path / "storage", name="first"), sort="number")
 
-    assert [row["number"] for row in rows] == [0]
+    assert [row.number for row in rows] == [0]
 
 
 def test_another_searchs_study_is_not_joined(tmp_path: Path, url: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _COMMA = re.compile(r"[-+]?\d+(,\d+)+([eE][-+]?\d+)?")
+_AT_END = re.compile(r"([-+]?)(\d*),(\d*)([eE][-+]?\d+)?")
+"""A comma without digits on one side."""
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -62,8 +65,11 @@ def without_comma(text: str) -> str | None:
     """Suggest how to write a number that contains a decimal comma or thousands separators.
 
     Returns:
-        '0.001' for '0,001', '1000, or 1.000 with a decimal point' for '1,000'; None for any other text.
+        '0.001' for '0,001', '0.5' for ',5', '1000, or 1.000 with a decimal point' for '1,000'; None for any other text.
     """
+    if (found := _AT_END.fullmatch(text)) and bool(found[2]) != bool(found[3]):
+        sign, whole, decimals, exponent = found.groups(default="")
+        return f"{sign}{whole or 0}.{decimals or 0}{exponent}"
     if not _COMMA.fullmatch(text):
         return None
     with_point = text.replace(",", ".")
@@ -87,6 +93,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         # Attributes of Ray's errors, which are not imported here.
         pending += [getattr(found, "cause", None), found.__cause__, context]
         pending += getattr(found, "worker_failures", {}).values()
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A clause with the known name that is most similar to an unknown one: ' (did you mean 'samples'?)'; '' if none."""
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{similar[0]}'?)" if similar else ""
 
 
 @contextmanager

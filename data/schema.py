@@ -6,7 +6,7 @@ Shapes: B is the batch size, H and W are height and width in pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -126,7 +126,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to `device`; asynchronous from pinned memory."""
-        moved: dict[str, Any] = {
-            field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)
-        }
-        return Batch(**moved)
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return Batch(bg=moved(self.bg), fg_bg=moved(self.fg_bg), mask=moved(self.mask), depth=moved(self.depth))

@@ -10,7 +10,7 @@ import contextlib
 import os
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 
@@ -89,12 +89,12 @@ def check_resumable(composition: Composition, sources: Sources, destination: Pat
     PieceFolder(destination).check(run_record(composition, sources))
 
 
-def run_record(composition: Composition, sources: Sources) -> dict[str, Any]:
+def run_record(composition: Composition, sources: Sources) -> dict[str, object]:
     """Everything that decides the samples, as JSON values; the paths of the folders do not."""
     return {"opencv": cv2.__version__, **_options(composition, sources), **sources.digests()}
 
 
-def _options(composition: Composition, sources: Sources) -> dict[str, Any]:
+def _options(composition: Composition, sources: Sources) -> dict[str, object]:
     return {
         "method": METHOD,
         "placements": composition.placements,
@@ -106,7 +106,7 @@ def _options(composition: Composition, sources: Sources) -> dict[str, Any]:
     }
 
 
-def _source_entry(composition: Composition, sources: Sources) -> dict[str, Any]:
+def _source_entry(composition: Composition, sources: Sources) -> dict[str, object]:
     """The entry `source` of `dataset.json`."""
     return {
         "kind": "compose",

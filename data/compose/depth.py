@@ -62,7 +62,7 @@ class DepthScale:
             levels = np.asarray(cv2.resize(levels, (size, size), interpolation=interpolation), np.float32)
         return np.asarray(np.rint(np.clip(levels, 0, MAX_LEVEL)), np.uint8)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | float | None]:
         """The entry in `dataset.json`; a reader needs it to convert levels back to metres."""
         metres = self.far / MAX_LEVEL if self.far is not None else None
         return {**asdict(self), "metres_per_level": metres}

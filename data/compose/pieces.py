@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -89,7 +89,7 @@ class PieceFolder:
         self._record_file = self.path / "run.json"
 
     @contextlib.contextmanager
-    def locked(self, record: Mapping[str, Any]) -> Iterator[None]:
+    def locked(self, record: Mapping[str, object]) -> Iterator[None]:
         """Lock the directory, which is created if missing, for a run with this record of JSON values.
 
         Raises:
@@ -115,7 +115,7 @@ class PieceFolder:
         finally:
             lock.release()
 
-    def check(self, record: Mapping[str, Any]) -> None:
+    def check(self, record: Mapping[str, object]) -> None:
         """Refuse pieces of a run with another record.
 
         Raises:
@@ -214,7 +214,7 @@ def make_piece(piece: Piece, file: Path) -> None:
         raise _unwritable(file, error) from error
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, object]:
     try:
         record: object = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class Sources:
     foregrounds: tuple[SourceFile, ...]
     scale: DepthScale
 
-    def digests(self) -> dict[str, Any]:
+    def digests(self) -> dict[str, dict[str, str]]:
         """SHA-256 of every file by name; a depth map has the name of its background."""
         return {
             "backgrounds": {background.photo.name: background.photo.sha256 for background in self.backgrounds},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +49,7 @@ def write_dataset(
     samples: Iterable[EncodedSample],
     destination: AnyPath,
     *,
-    source: Mapping[str, Any],
+    source: Mapping[str, object],
     on_sample: Callable[[int], None] | None = None,
     part_bytes: int = 256 * 2**20,
 ) -> DatasetInfo:
@@ -242,7 +242,7 @@ def read_manifest(location: Location) -> tuple[DatasetInfo, dict[str, int]]:
 def _write_parts(
     samples: Iterable[EncodedSample],
     pending: PendingDataset,
-    source: dict[str, Any],
+    source: dict[str, object],
     on_sample: Callable[[int], None] | None,
     part_bytes: int,
 ) -> DatasetInfo:

@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -66,7 +66,7 @@ class DatasetInfo:
     """In storage order."""
     fingerprint: str
     """SHA-256 of the ids and encoded images of all rows; independent of the division into parts."""
-    source: dict[str, Any]
+    source: dict[str, object]
     """Origin of the data, as JSON values; see `write_dataset`."""
 
     def parts_of(self, kind: PartKind) -> list[Part]:

@@ -7,7 +7,7 @@ write_dataset(found.samples(), destination, source=found.source)
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Import:
     """Multiplies the mask levels: 255 if all masks of the source contain only 0 and 1, else 1."""
     depth_bits: int
     """8 or 16, of the first measured depth. 16-bit depth is scaled, each image over its own range."""
-    source: dict[str, Any]
+    source: dict[str, object]
     """All of the above except the quadruples, for `dataset.json`."""
     files: Files
 

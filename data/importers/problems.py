@@ -45,7 +45,7 @@ class ImportProblemsError(InputError):
         """Pickle by the constructor's arguments instead of the message."""
         return ImportProblemsError, self._arguments
 
-    def as_plain(self) -> list[dict[str, Any]]:
+    def as_plain(self) -> list[dict[str, str | int]]:
         """All problems as JSON values."""
         return [asdict(problem) for problem in self.problems]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from data.errors import InputError
 from search.cli.shared import BAD_INPUT, json_option, pair, print_result
+
+if TYPE_CHECKING:
+    from trainable.config import Problem
 
 
 @click.command(
@@ -53,7 +56,7 @@ def _refuse(error: InputError, as_json: bool) -> None:
     sys.exit(BAD_INPUT)
 
 
-def _plain(problem: Any) -> dict[str, Any]:
+def _plain(problem: Problem) -> dict[str, object]:
     location = problem.place
     return {
         "file": problem.file or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,7 +50,7 @@ def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
 
     if name is None:
         listed = list_recipes(faithful=faithful)
-        print_result(listed, as_json, lambda: show_recipes(console(), listed))
+        print_result([asdict(row) for row in listed], as_json, lambda: show_recipes(console(), listed))
     else:
         recipe = load_recipe(name, faithful=faithful or None)
         if as_json:

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError
-from search.recipes.trainings import FixedConfigs, Trained, train_all, with_overrides
+from search.recipes.trainings import FixedConfigs, RecipeOrigin, Trained, train_all, with_overrides
 from search.results.comparison import Column, Comparison, HeldOut, Row
 from search.results.report import write_report
 from search.results.summary import find_best, outcome_of, versions
@@ -72,7 +71,7 @@ def make_comparison(
     if not recipes:
         raise InputError(f"The value of --recipes is empty; give 'all', or some of {', '.join(RECIPES)} or YAML files.")
     trials: dict[str, TrialConfig] = {}
-    origins: dict[str, dict[str, Any]] = {}
+    origins: dict[str, RecipeOrigin] = {}
     common = TrialConfig().data
     for name in RECIPES if list(recipes) == ["all"] else recipes:
         recipe = load_recipe(name, faithful=faithful or None)
@@ -81,7 +80,7 @@ def make_comparison(
         config = recipe.scaled(epochs)
         same = {key: getattr(common, key) for key in ("image_size", "resize", "split_by", "split")}
         config = config.model_copy(update={"data": config.data.model_copy(update=same)})
-        origins[recipe.name] = {"source": recipe.source, "faithful": recipe.faithful}
+        origins[recipe.name] = RecipeOrigin(source=recipe.source, faithful=recipe.faithful)
         trials[recipe.name] = with_overrides(config, overrides, recipe.file)
     notes = [
         f"every learning-rate policy is scaled to {epochs} epochs",
@@ -209,7 +208,7 @@ def _row(
     best = trial.best_kept(experiment) if trial else None
     return Row(
         recipe=name,
-        **fixed.origins[name],
+        **asdict(fixed.origins[name]),
         **asdict(describe(config)),
         parameters=parameter_count(network),
         macs=multiply_adds(network, config.data.image_size),

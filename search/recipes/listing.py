@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -16,14 +16,40 @@ from trainable.recipes import RECIPES, Recipe, load_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
+CHOICES = "losses, optimizer and policy"
+"""A column of the table."""
 
-def list_recipes(*, faithful: bool = False) -> list[dict[str, Any]]:
-    """The values of `describe_recipe` for every recipe."""
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeRow:
+    """A recipe's main choices, and the size of its network."""
+
+    name: str
+    source: str
+    """Author and place of publication."""
+    family: str
+    width: int
+    losses: str
+    optimizer: str
+    policy: str
+    parameters: int
+    macs: int
+    """Multiply-adds for one pair of images of `image_size`."""
+    image_size: int
+    epochs: int
+    batch_size: int
+    metric: str
+    """The project's own metric; 'none' if it has none."""
+    faithful: bool
+
+
+def list_recipes(*, faithful: bool = False) -> list[RecipeRow]:
+    """The row of every recipe."""
     return [describe_recipe(load_recipe(name, faithful=faithful)) for name in RECIPES]
 
 
-def describe_recipe(recipe: Recipe) -> dict[str, Any]:
-    """A recipe's main choices, parameter count and multiply-adds, as JSON values.
+def describe_recipe(recipe: Recipe) -> RecipeRow:
+    """The row of a recipe.
 
     Raises:
         InputError: if its network cannot be built.
@@ -34,23 +60,23 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     config = recipe.config
     check_model(config.model, recipe.file)
     network = build_on_meta(config.model)
-    return {
-        "name": recipe.name,
-        "source": recipe.source,
+    return RecipeRow(
+        name=recipe.name,
+        source=recipe.source,
         **asdict(describe(config)),
-        "parameters": parameter_count(network),
-        "macs": multiply_adds(network, config.data.image_size),
-        "image_size": config.data.image_size,
-        "epochs": config.epochs,
-        "batch_size": config.data.batch_size,
-        "metric": recipe.metric,
-        "faithful": recipe.faithful,
-    }
+        parameters=parameter_count(network),
+        macs=multiply_adds(network, config.data.image_size),
+        image_size=config.data.image_size,
+        epochs=config.epochs,
+        batch_size=config.data.batch_size,
+        metric=recipe.metric,
+        faithful=recipe.faithful,
+    )
 
 
-def describe_in_full(recipe: Recipe) -> dict[str, Any]:
-    """The same with the whole configuration and the corrections."""
-    return describe_recipe(recipe) | {
+def describe_in_full(recipe: Recipe) -> dict[str, object]:
+    """The row with the whole configuration and the corrections, as JSON values."""
+    return asdict(describe_recipe(recipe)) | {
         "config": recipe.config.model_dump(mode="json"),
         "evaluation": recipe.evaluation.model_dump(mode="json"),
         "corrected": [correction.model_dump(mode="json", exclude_none=True) for correction in recipe.corrected],
@@ -67,29 +93,36 @@ def as_text(recipe: Recipe) -> str:
     return text
 
 
-def show_recipes(console: Console, listed: Sequence[Mapping[str, Any]]) -> None:
+def show_recipes(console: Console, listed: Sequence[RecipeRow]) -> None:
     """Print a table of recipes, and the source of each."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("recipe", "family"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("width", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("losses, optimizer and policy", overflow="fold")
-    for row in listed:
-        table.add_row(
-            row["name"],
-            row["family"],
-            str(row["width"]),
-            f"{row['parameters']:,}",
-            f"{row['macs'] / 1e9:.2f} G at {row['image_size']}",
-            f"{row['losses']}; {row['optimizer']}; {row['policy']}",
-        )
-    console.print(table)
+    from search.terminal import print_fitting
+
+    cells: dict[str, Callable[[RecipeRow], str]] = {
+        "recipe": lambda row: row.name,
+        "family": lambda row: row.family,
+        "width": lambda row: str(row.width),
+        "parameters": lambda row: f"{row.parameters:,}",
+        "multiply-adds": lambda row: f"{row.macs / 1e9:.2f} G at {row.image_size}",
+        CHOICES: lambda row: f"{row.losses}; {row.optimizer}; {row.policy}",
+    }
+
+    def table(columns: Sequence[str]) -> Table:
+        made = Table(box=None, pad_edge=False, header_style="bold")
+        for name in columns:
+            if name == CHOICES:
+                made.add_column(name, overflow="fold", min_width=len(CHOICES))
+            else:
+                made.add_column(name, justify="left" if name in {"recipe", "family"} else "right", no_wrap=True)
+        for row in listed:
+            made.add_row(*(cells[name](row) for name in columns))
+        return made
+
+    print_fitting(console, list(cells), [CHOICES, "multiply-adds", "width"], table)
     console.print()
     for row in listed:
-        console.print(f"{row['name']:<22}{row['source']}", highlight=False, soft_wrap=True)
+        console.print(f"{row.name:<22}{row.source}", highlight=False, soft_wrap=True)
     console.print(
         "\n'twinhead recipes NAME' prints a recipe and its corrections; 'twinhead train NAME DATA' trains it.",
         highlight=False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import optuna
@@ -18,7 +18,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
-from data.errors import InputError
+from data.errors import InputError, did_you_mean
 from search.results.summary import best_score
 from search.run.outages import Outages
 from search.run.prepare import (
@@ -49,6 +49,16 @@ Kind = Literal["compare", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecipeOrigin:
+    """Where a configuration comes from."""
+
+    source: str
+    """Author and place of publication."""
+    faithful: bool
+    """Whether it keeps the published errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FixedConfigs:
     """Fixed configurations to train on a data set."""
 
@@ -64,12 +74,12 @@ class FixedConfigs:
     """How that metric is computed."""
     workers: int = 1
     """Processes that share a training."""
-    origins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By recipe name: its `source`, and whether it is `faithful`."""
+    origins: Mapping[str, RecipeOrigin] = field(default_factory=dict)
+    """By recipe name."""
     notes: Sequence[str] = ()
     """Changes to the recipes, as clauses."""
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, object]:
         """Plain values for YAML."""
         trials = {name: config.model_dump(mode="json") for name, config in self.trials.items()}
         return {
@@ -79,7 +89,7 @@ class FixedConfigs:
             "metric": self.metric,
             "evaluation": self.evaluation.model_dump(mode="json"),
             "workers": self.workers,
-            "origins": {name: dict(origin) for name, origin in self.origins.items()},
+            "origins": {name: asdict(origin) for name, origin in self.origins.items()},
             "notes": list(self.notes),
             "trials": trials,
         }
@@ -101,7 +111,7 @@ class FixedConfigs:
                 metric=str(values["metric"]),
                 evaluation=build(Evaluation, values["evaluation"], source=source),
                 workers=int(values["workers"]),
-                origins={str(name): dict(origin) for name, origin in values["origins"].items()},
+                origins={str(name): RecipeOrigin(**origin) for name, origin in values["origins"].items()},
                 notes=list(values["notes"]),
             )
         except (KeyError, AttributeError, TypeError) as error:
@@ -137,9 +147,13 @@ def with_overrides(config: TrialConfig, overrides: Sequence[tuple[str, str]], fi
         for section in sections:
             node = node.get(section)
             if not isinstance(node, dict):
-                raise InputError(f"The key '{key}' of --set is not known; use sections such as {', '.join(values)}.")
+                meant = did_you_mean(section, values)
+                raise InputError(
+                    f"The key '{key}' of --set is not known; use sections such as {', '.join(values)}{meant}."
+                )
         if leaf not in node:
-            raise InputError(f"The key '{key}' of --set is not known; use one of {', '.join(node)} there.")
+            meant = did_you_mean(leaf, node)
+            raise InputError(f"The key '{key}' of --set is not known; use one of {', '.join(node)} there{meant}.")
         if isinstance(node[leaf], dict):
             raise InputError(f"The key '{key}' of --set is a section; set one of {', '.join(node[leaf])} in it.")
         node[leaf] = parse_yaml(text, f"--set {key}")

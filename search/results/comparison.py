@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from search.results.export import baseline_metrics
 from trainable.metrics.bootstrap import Interval
@@ -69,7 +69,7 @@ class Row:
         found = (self.figures or {}).get(key)
         return None if found is None or math.isnan(found.value) else found
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, object]:
         """As JSON values, with None for NaN."""
         figures = None if self.figures is None else {key: found.as_plain() for key, found in self.figures.items()}
         return asdict(self) | {"figures": figures}
@@ -106,7 +106,7 @@ class Comparison:
     versions: Mapping[str, str]
     seconds: float
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, object]:
         """As JSON values, for `comparison.json`."""
         return asdict(self) | {"rows": [row.as_plain() for row in self.rows]}
 

@@ -6,8 +6,8 @@ import base64
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -26,6 +26,60 @@ WIDTH, LEFT, ROW, TOP = 860, 264, 30, 26
 """Of the chart, in pixels: its width, the column of names, the height of a row, the space above the first row."""
 MAX_NAME = 32
 """Characters of a name in the chart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    value: float
+    low: float | None
+    high: float | None
+    is_best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """The metrics of one group; each row has a label."""
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[_Cell | None]]]
+    baselines: list[tuple[str, list[float | None]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tick:
+    x: float | None
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bar(_Tick):
+    """A recipe's score; x, y, low and high are pixels."""
+
+    name: str
+    y: int
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chart:
+    width: int
+    left: int
+    top: int
+    height: int
+    bars: list[_Bar]
+    ticks: list[_Tick]
+    baseline: _Tick
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    name: str
+    width: int
+    height: int
+    data: str
+    """The PNG file in Base64."""
 
 
 def page(comparison: Comparison, directory: Path) -> str:
@@ -53,35 +107,32 @@ def page(comparison: Comparison, directory: Path) -> str:
     )
 
 
-def _table(
-    comparison: Comparison,
-    rows: Sequence[Row],
-    group: str,
-    columns: Sequence[Column],
-) -> dict[str, Any]:
+def _table(comparison: Comparison, rows: Sequence[Row], group: str, columns: Sequence[Column]) -> _Table:
     """A table of the metrics of one group."""
     is_first = group == next(iter(comparison.groups))
     best = {column.key: comparison.best_value(column) for column in columns}
 
-    def cell(row: Row, key: str) -> dict[str, Any] | None:
+    def cell(row: Row, key: str) -> _Cell | None:
         found = row.figure(key)
-        return None if found is None else {**found.as_plain(), "is_best": found.value == best[key]}
+        if found is None:
+            return None
+        low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
+        return _Cell(value=found.value, low=low, high=high, is_best=found.value == best[key])
 
     keys = [column.key for column in columns]
-    baselines = [
-        {"label": name, "values": [comparison.baselines[baseline].get(key) for key in keys]}
-        for baseline, name in BASELINES.items()
-        if any(key in comparison.baselines[baseline] for key in keys)
-    ]
-    return {
-        "title": group.capitalize() if is_first else f"The metric of {group}",
-        "columns": [column.title for column in columns],
-        "rows": [{"label": row.label, "cells": [cell(row, key) for key in keys]} for row in rows],
-        "baselines": baselines,
-    }
+    return _Table(
+        title=group.capitalize() if is_first else f"The metric of {group}",
+        columns=[column.title for column in columns],
+        rows=[(row.label, [cell(row, key) for key in keys]) for row in rows],
+        baselines=[
+            (name, [comparison.baselines[baseline].get(key) for key in keys])
+            for baseline, name in BASELINES.items()
+            if any(key in comparison.baselines[baseline] for key in keys)
+        ],
+    )
 
 
-def _chart(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any] | None:
+def _chart(comparison: Comparison, rows: Sequence[Row]) -> _Chart | None:
     """A dot and an interval per recipe, and a line for the baselines; None if no recipe has a score."""
     shown = [(row.label, score) for row in rows if (score := row.figure("score")) is not None]
     if not shown:
@@ -94,27 +145,25 @@ def _chart(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any] | None
     def across(value: float) -> float | None:
         return None if math.isnan(value) else round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - 70), 1)
 
-    bars = [
-        {
-            "name": _shortened(name),
-            "y": TOP + ROW * number + ROW // 2,
-            "x": across(score.value),
-            "value": score.value,
-            "low": across(score.low),
-            "high": across(score.high),
-        }
-        for number, (name, score) in enumerate(shown)
-    ]
-    ticks = [{"x": across(tenth / 10), "value": tenth / 10} for tenth in range(11) if low <= tenth / 10 <= high]
-    return {
-        "width": WIDTH,
-        "left": LEFT,
-        "top": TOP,
-        "height": TOP + ROW * len(shown),
-        "bars": bars,
-        "ticks": ticks,
-        "baseline": {"x": across(baseline), "value": baseline},
-    }
+    return _Chart(
+        width=WIDTH,
+        left=LEFT,
+        top=TOP,
+        height=TOP + ROW * len(shown),
+        bars=[
+            _Bar(
+                name=_shortened(name),
+                y=TOP + ROW * number + ROW // 2,
+                x=across(score.value),
+                value=score.value,
+                low=across(score.low),
+                high=across(score.high),
+            )
+            for number, (name, score) in enumerate(shown)
+        ],
+        ticks=[_Tick(x=across(tenth / 10), value=tenth / 10) for tenth in range(11) if low <= tenth / 10 <= high],
+        baseline=_Tick(x=across(baseline), value=baseline),
+    )
 
 
 def _shortened(name: str) -> str:
@@ -123,16 +172,11 @@ def _shortened(name: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
-def _images(rows: Sequence[Row], directory: Path) -> Iterator[dict[str, Any]]:
+def _images(rows: Sequence[Row], directory: Path) -> Iterator[_Image]:
     """The grid of each recipe as Base64, with the size from its PNG header."""
     for row in rows:
         file = directory / row.pictures if row.pictures else None
         if file is not None and file.is_file():
             png = file.read_bytes()
             width, height = struct.unpack(">II", png[16:24])
-            yield {
-                "name": row.recipe,
-                "width": width,
-                "height": height,
-                "data": base64.b64encode(png).decode(),
-            }
+            yield _Image(name=row.recipe, width=width, height=height, data=base64.b64encode(png).decode())

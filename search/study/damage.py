@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Required, TypedDict
 
 from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
@@ -18,7 +18,20 @@ from optuna.trial import TrialState
 
 from trainable.metrics.names import MODE
 
-Record = dict[str, Any]
+
+class Record(TypedDict, total=False):
+    """A record of Optuna's journal, with the keys that recovery uses; each operation has some of them."""
+
+    op_code: Required[int]
+    worker_id: Required[str]
+    study_id: int
+    study_name: str
+    directions: list[int]
+    trial_id: int
+    datetime_start: str | None
+    state: int
+    user_attrs: dict[str, str]
+
 
 _KEYS = {
     JournalOperation.CREATE_STUDY: ("study_name", "directions"),
@@ -64,8 +77,8 @@ class Damage:
 def parse(line: bytes) -> Record | None:
     """The record in a line; None if Optuna cannot use it."""
     try:
-        record = json.loads(line)
-        keys = _KEYS[record["op_code"]]
+        record: Record = json.loads(line)
+        keys = _KEYS[JournalOperation(record["op_code"])]
     except (ValueError, TypeError, KeyError):
         return None
     return record if "worker_id" in record and all(key in record for key in keys) else None
@@ -145,7 +158,7 @@ def _operation(line: Record | bytes) -> int | None:
 
 
 def _creates(found: list[Record | bytes]) -> bool:
-    return any(isinstance(one, dict) and one["op_code"] == JournalOperation.CREATE_TRIAL for one in found)
+    return any(not isinstance(one, bytes) and one["op_code"] == JournalOperation.CREATE_TRIAL for one in found)
 
 
 def _study_record() -> Record:

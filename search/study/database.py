@@ -92,12 +92,12 @@ def _advice(url: str, reason: str) -> str:
     return "check that it exists and can be reached from here, or correct search.study"
 
 
-def _options(url: str) -> dict[str, Any]:
+def _options(url: str) -> dict[str, dict[str, str | int]]:
     """Options of SQLAlchemy's engine; parameters of the URL take precedence."""
     parsed = parse(url)
     if parsed is None or parsed.get_backend_name() != "postgresql" or "psycopg" not in parsed.get_driver_name():
         return {}
-    wanted = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}
+    wanted: dict[str, str | int] = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}
     return {"connect_args": {name: value for name, value in wanted.items() if name not in parsed.query}}
 
 

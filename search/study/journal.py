@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from optuna.storages.journal._file import get_lock_file
 
 from data.atomic import replace_file
 from data.disk import disk_error
-from search.study.damage import examine, parse
+from search.study.damage import Record, examine, parse
 
 SYNC_SECONDS = 1.0
 """Minimum time between two synchronisations with the disk.
@@ -51,7 +51,7 @@ class Journal(JournalFileBackend):
         """Byte offset of each record that was read, and of the next one."""
         super().__init__(str(path), lock_obj=lock)
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def read_logs(self, log_number_from: int) -> Iterator[Record]:  # type: ignore[override]
         """The records from a number on, without an incomplete one at the end."""
         begin = min(log_number_from, len(self._offsets) - 1)
         with self._path.open("rb") as file:
@@ -100,7 +100,7 @@ class Journal(JournalFileBackend):
                 file.truncate(end)
             raise
 
-    def _intact(self, first: int) -> Iterator[dict[str, Any]]:
+    def _intact(self, first: int) -> Iterator[Record]:
         """The usable records of a damaged file, from a number on."""
         damage = examine(self._path.read_bytes())
         if damage.lines:
@@ -136,7 +136,7 @@ class Journal(JournalFileBackend):
             return file.read(1) == b"\n"
 
 
-def _as_lines(records: list[dict[str, Any]]) -> bytes:
+def _as_lines(records: Sequence[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records).encode()
 
 

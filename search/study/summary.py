@@ -5,8 +5,6 @@ A key that an earlier version did not write has its default here, and is written
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 Metrics = dict[str, int | float]
@@ -88,7 +86,7 @@ class _Stored(_Record):
     complete: bool = False
     """False until the retraining is complete, if there is one."""
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, object]:
         """As JSON values, in the order of the fields."""
         return self.model_dump(exclude_unset=True)
 

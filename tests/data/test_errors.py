@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from data.errors import EnvironmentFaultError, InputError, environment
+from data.errors import EnvironmentFaultError, InputError, did_you_mean, environment
 
 
 def test_what_cannot_be_read_is_a_fault_in_the_same_words() -> None:
@@ -44,3 +44,9 @@ def test_a_fault_stays_what_it_is() -> None:
     sent = pickle.loads(pickle.dumps(raised.value))  # noqa: S301
 
     assert sent.reason == "The data set cannot be used (No such file: 'part-0')"
+
+
+def test_a_misspelt_name_is_answered_with_the_one_that_is_meant() -> None:
+    """A list of twelve keys hides the one that differs in a letter; where none is similar, nothing is suggested."""
+    assert did_you_mean("sampels", ["path", "samples", "split"]) == " (did you mean 'samples'?)"
+    assert did_you_mean("colour", ["path", "samples", "split"]) == ""

@@ -30,11 +30,13 @@ def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json:
     experiment = Experiment(storage=storage, name=name)
     experiment.spec()  # raises at once if there is no such search
 
+    from search.results.export import has_files
     from search.run.networks import export_network
 
     out = out or Path("best" if trial is None else f"trial{trial}")
+    replaced = ", in place of an earlier export" if has_files(out) else ""
     what = export_network(experiment, out, trial)
-    print_result({"what": what, "out": str(out)}, as_json, lambda: click.echo(f"{what}: {out}"))
+    print_result({"what": what, "out": str(out)}, as_json, lambda: click.echo(f"{what}: {out}{replaced}"))
 
 
 @click.command(epilog="\b\nExample:\n  twinhead evaluate best/ classroom --split test")
@@ -79,19 +81,23 @@ def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
 def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, threshold: float | None, as_json: bool) -> None:
     """Predict mask and depth of a pair of photographs.
 
-    Writes mask.png, depth.png and overlay.png.
+    Writes mask.png, depth.png and overlay.png. An earlier prediction is replaced only if it is of the same network and
+    photographs.
     """
     refuse_unwritable(out, "--out", is_directory=True)
 
-    from trainable.evaluation.predict import files_look_swapped, predict_files
+    from trainable.evaluation.predict import OUTPUTS, files_look_swapped, predict_files
     from trainable.loop.checkpoint import DamagedCheckpointError
 
+    replaced = any((out / name).exists() for name in OUTPUTS)
     try:
         written = [str(path) for path in predict_files(checkpoint, bg, fg_bg, out, threshold=threshold)]
     except DamagedCheckpointError as error:
         from search.results.damaged import with_alternatives  # imports Ray, which prediction does not need
 
         raise with_alternatives(error) from None
+    if replaced:
+        screen().say(f"replaced the earlier prediction in '{out}'")
     swapped = files_look_swapped(bg, fg_bg)
     if swapped:
         screen().say(f"warning: the object seems to be in '{bg}', not in '{fg_bg}'; if so, swap --bg and --fg-bg")

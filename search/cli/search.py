@@ -13,11 +13,14 @@ import click
 from data.errors import InputError
 from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
 from search.commands import cited, shell_command
+from trainable.metrics.names import OBJECTIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from search.spec.spec import SearchSpec
     from search.study.experiment import Experiment
-    from search.study.summary import Summary
+    from search.study.summary import Retrained, Summary
     from trainable.config import ConfigError
 
 
@@ -68,13 +71,7 @@ def search(
     """
     from search.study.experiment import Experiment
 
-    pairs = [pair(override) for override in overrides]
-    if study is not None:
-        pairs.append(("search.study", json.dumps(study)))
-    if trials is not None:
-        if any(key == "budget.trials" for key, _ in pairs):
-            raise InputError("The number of trials is given twice; leave out --trials or --set budget.trials.")
-        pairs.append(("budget.trials", str(trials)))
+    pairs = _pairs(overrides, study, trials)
     if resume:
         if spec or name or data or dry_run:
             raise InputError(
@@ -91,11 +88,13 @@ def search(
             checked = load_spec(spec, pairs, data_path=data).with_absolute_path()
         except ConfigError as error:
             raise _with_count(error, spec) from None
+        named = name or checked.subject.name
+        if named or not dry_run:
+            experiment = Experiment(storage=storage, name=named or _default_name(spec))
+            experiment.refuse_existing()
         if dry_run:
             _dry_run(checked, storage, as_json)
             return
-        experiment = Experiment(storage=storage, name=name or checked.subject.name or _default_name(spec))
-        experiment.refuse_existing()
 
     # Imported here because they take seconds: errors in the spec are reported before.
     from search.run.prepare import open_data
@@ -120,11 +119,16 @@ def search(
 @storage_option
 @json_option
 def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path, as_json: bool) -> None:
-    """Retrain the best configuration of a search, and test it."""
+    """Retrain the best configuration of a search, and test it.
+
+    It trains on train + validation, so that no images are left to choose between two retrained networks: the new one
+    replaces the earlier one once it is complete. The scores of both are printed.
+    """
     from search.study.experiment import Experiment
 
     experiment = Experiment(storage=storage, name=name)
     spec = experiment.spec().with_retraining(epochs, cpus)
+    earlier = experiment.summary().retrained
 
     from search.run.prepare import open_data
     from search.run.run import retrain_again
@@ -133,8 +137,29 @@ def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path, as_j
     dataset = open_data(spec.data_path, shown)
     given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
     command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)
+    if earlier is not None:
+        shown.say(f"replaces '{experiment.retrained}' when it is complete: {_score(earlier)}")
     summary = resumable(experiment, command, lambda: retrain_again(experiment, spec, dataset, shown, command))
+    if earlier is not None and summary.retrained is not None:
+        shown.say(f"replaced the earlier retrained network, {_score(earlier)}, by one with {_score(summary.retrained)}")
     _show_summary(experiment, summary, as_json)
+
+
+def _pairs(overrides: Sequence[str], study: str | None, trials: int | None) -> list[tuple[str, str]]:
+    """The keys and values of --set, --study and --trials."""
+    pairs = [pair(override) for override in overrides]
+    if study is not None:
+        pairs.append(("search.study", json.dumps(study)))
+    if trials is not None:
+        if any(key == "budget.trials" for key, _ in pairs):
+            raise InputError("The number of trials is given twice; leave out --trials or --set budget.trials.")
+        pairs.append(("budget.trials", str(trials)))
+    return pairs
+
+
+def _score(network: Retrained) -> str:
+    epochs = f"{network.epochs} epoch{'' if network.epochs == 1 else 's'}"
+    return f"test score {network.metrics[OBJECTIVE]:.4f} after {epochs}"
 
 
 def _dry_run(spec: SearchSpec, storage: Path, as_json: bool) -> None:

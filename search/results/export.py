@@ -21,6 +21,7 @@ from trainable.loop.checkpoint import (
     Origin,
     load_origin,
     seal,
+    source_of,
     verify,
 )
 from trainable.metrics.names import OBJECTIVE
@@ -96,6 +97,29 @@ def refuse_other_files(destination: Path) -> Path:
     return resolved
 
 
+def refuse_other_source(destination: Path, source: Mapping[str, Any]) -> None:
+    """Refuse to replace the export of another network.
+
+    Args:
+        destination: a new or empty directory, or an export.
+        source: of the network, as `export_checkpoint` stores it.
+
+    Raises:
+        InputError: if the destination has the export of another network.
+    """
+    found = source_of(destination)
+    if not has_files(destination) or found == source:
+        return
+    trial = "the retrained network" if found.get("trial") is None else f"trial {found['trial']}"
+    which = f"{trial} of '{found['search']}'" if "search" in found else "another network"
+    raise InputError(f"The directory '{destination}' has {which}; give --out another directory, or remove it.")
+
+
+def has_files(directory: Path) -> bool:
+    """Whether a directory exists and is not empty."""
+    return directory.is_dir() and any(directory.iterdir())
+
+
 def metrics_table(columns: Mapping[str, Mapping[str, float]]) -> str:
     """A Markdown table: a row per metric of `TABLE_METRICS`, a column per entry of `columns`; '–' for no value."""
     rows = [
@@ -138,10 +162,15 @@ def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures:
         if part in metrics:
             columns[heading] = metrics[part]
     shown = f"\n![Predictions on images it was not trained on]({PICTURES})\n" if pictures.is_file() else ""
-    where = "test" if "test" in metrics else "validation"
-    measured = "test" if "test" in metrics else "val"
-    said = verdict(metrics[measured], metrics["baselines"]) if "baselines" in metrics else []
-    notes = "".join(f"\nNote: {sentence}.\n" for sentence in said)
+    without = notes = ""
+    if "baselines" in metrics:
+        measured, where = ("test", "test") if "test" in metrics else ("val", "validation")
+        without = (
+            "Without a network, the mask is a threshold on the difference of the two images, and the depth is the mean "
+            f"depth of the\ntraining images; both are measured on the {where} images. "
+        )
+        said = verdict(metrics[measured], metrics["baselines"])
+        notes = "".join(f"\nNote: {sentence}.\n" for sentence in said)
     return f"""# {title}
 
 A dual-head network. Its inputs are an image of a background and an image of the same background with a foreground. It
@@ -158,8 +187,7 @@ probability. Depth is relative within an image; far is bright.
 
 {metrics_table(columns)}
 
-Without a network, the mask is a threshold on the difference of the two images, and the depth is the mean depth of the
-training images; both are measured on the {where} images. `mask_iou` is the mean over images, `depth_delta1` the share
+{without}`mask_iou` is the mean over images, `depth_delta1` the share
 of pixels within a factor of 1.25, and `score` the mean of the two.
 {notes}
 

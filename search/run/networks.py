@@ -11,7 +11,7 @@ import torch
 from data.errors import InputError
 from search.commands import cited, shell_command
 from search.results.damaged import naming_alternatives
-from search.results.export import copy_export, export_checkpoint, refuse_other_files
+from search.results.export import copy_export, export_checkpoint, refuse_other_files, refuse_other_source
 from search.results.summary import find_trial
 from search.run.prepare import open_data
 from search.study.experiment import Experiment
@@ -20,7 +20,7 @@ from search.terminal import Screen
 from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_model, verify
+from trainable.loop.checkpoint import load_model, source_of, verify
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device
@@ -52,10 +52,12 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
         What was exported, as text.
 
     Raises:
-        InputError: if the search or trial has no network, or `out` holds other files.
+        InputError: if the search or trial has no network, or `out` holds other files or another network.
     """
     experiment.spec()
     refuse_other_files(out)
+    source = source_of(experiment.retrained) if trial is None else {"search": experiment.name, "trial": trial}
+    refuse_other_source(out, source)
     if trial is None:
         if not experiment.retrained.is_dir():
             raise InputError(
@@ -73,7 +75,7 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
         out,
         metrics={"val": dict(found.epoch.metrics)},
         title=f"{experiment.name}: trial {trial} after epoch {found.epoch.epoch}",
-        source={"search": experiment.name, "trial": trial},
+        source=source,
     )
     return f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}"
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from data.dataset.storage import Location
-from data.errors import InputError
+from data.errors import InputError, did_you_mean
 from search.spec.checks import problems_of_conditions, problems_of_values
 from search.spec.constraints import problems_of_limits
 from search.spec.default_space import DEFAULT_SPACE
@@ -165,7 +165,8 @@ def _sections(plain: Mapping[str, Any], known: Sequence[str], source: str, probl
         if key in PLAIN_KEYS:
             values[key] = section
         elif key not in known:
-            sentence = f"The section '{key}' is not known; use one of {', '.join(known)} in {source}."
+            meant = did_you_mean(str(key), known)
+            sentence = f"The section '{key}' is not known; use one of {', '.join(known)} in {source}{meant}."
             problems.append(Problem(key=str(key), sentence=sentence, is_key=True))
         elif not isinstance(section, Mapping):
             sentence = f"The section '{key}' is {section!r}, but must have keys; correct it in {source}."
@@ -215,8 +216,9 @@ def _merge(
     for name, value in plain.items():
         key = ".".join((*prefix, str(name)))
         if name not in tree:
-            known = ", ".join(str(known) for known in tree)
-            sentence = f"The key '{key}' is not known; use one of {known} in {source}."
+            known = [*(DATA_KEYS if prefix == ("data",) else ()), *map(str, tree)]
+            meant = did_you_mean(str(name), known)
+            sentence = f"The key '{key}' is not known; use one of {', '.join(known)} in {source}{meant}."
             problems.append(Problem(key=key, sentence=sentence, is_key=True))
         elif not isinstance(tree[name], Mapping):
             try:

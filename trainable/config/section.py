@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from data.errors import InputError, without_comma
+from data.errors import InputError, did_you_mean, without_comma
 from trainable.config.text import Place
 
 MAX_SHOWN = 100
@@ -89,9 +89,10 @@ def build(section: type[SectionT], values: Mapping[str, Any], *, source: str) ->
 def _problem(found: ErrorDetails, section: type[BaseModel], source: str) -> Problem:
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        known = ", ".join(_known(section, found["loc"][:-1]))
-        instead = f"use one of {known}" if known else "correct its spelling"
-        sentence = f"The key '{key}' is not known; remove it from {source}, or {instead}."
+        known = _known(section, found["loc"][:-1])
+        meant = did_you_mean(str(found["loc"][-1]), known)
+        instead = f"use one of {', '.join(known)}" if known else "correct its spelling"
+        sentence = f"The key '{key}' is not known; remove it from {source}, or {instead}{meant}."
         return Problem(key=key, sentence=sentence, is_key=True)
     if found["type"] == "missing":
         return Problem(key=key, sentence=f"The key '{key}' is missing; add it to {source}.")

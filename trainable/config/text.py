@@ -15,6 +15,7 @@ from data.errors import InputError, without_comma
 
 BOOLEAN, MERGE, STRING, NULL = (f"tag:yaml.org,2002:{name}" for name in ("bool", "merge", "str", "null"))
 _WHOLE = re.compile(r"[-+]?\d+")
+_LEADING_COMMA = re.compile(r",\d+([eE][-+]?\d+)?")
 _DECIMALS = re.compile(r"\d+([eE][-+]?\d+)?")
 
 
@@ -66,17 +67,24 @@ def parse_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
     except _CommaError as error:
-        found = _place(error.mark)
-        where = f"line {found.line}, column {found.column} of {source}" if "\n" in text.strip() else source
-        comma = "a decimal comma" if error.fixed.startswith(error.written.replace(",", ".")) else "a comma"
-        raise YamlError(f"The number '{error.written}' in {where} has {comma}; write {error.fixed}.", found) from None
+        raise _with_comma(error, text, source) from None
     except yaml.MarkedYAMLError as error:
-        place = _place(error.problem_mark) if error.problem_mark else None
+        mark = error.problem_mark
+        if mark and (found := _LEADING_COMMA.match(text, mark.index)) and (fixed := without_comma(found[0])):
+            raise _with_comma(_CommaError(found[0], fixed, mark), text, source) from None
+        place = _place(mark) if mark else None
         where = f"line {place.line}, column {place.column} of " if place else ""
         raise YamlError(f"There is no valid YAML at {where}{source}: {error.problem}; correct it.", place) from None
     except (yaml.YAMLError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise YamlError(f"There is no valid YAML in {source}: {reason}; correct it.") from None
+
+
+def _with_comma(error: _CommaError, text: str, source: str) -> YamlError:
+    place = _place(error.mark)
+    where = f"line {place.line}, column {place.column} of {source}" if "\n" in text.strip() else source
+    comma = "a decimal comma" if error.fixed.startswith((error.written.replace(",", "."), "0.")) else "a comma"
+    return YamlError(f"The number '{error.written}' in {where} has {comma}; write {error.fixed}.", place)
 
 
 def places(text: str) -> dict[tuple[str, ...], tuple[Place, Place]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import torch
 
 from data.errors import InputError
 from data.grids import overlay, save_png
-from data.images import resize
+from data.images import encode_png, resize
 from data.schema import Batch, Pixels
 from data.source_images import source_photo
 from trainable.evaluation.grid import as_pixels, predict
@@ -38,7 +39,7 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, thresho
 
     Raises:
         InputError: if a file cannot be read, the two images differ in size, the threshold is out of its range, or
-            `out` cannot be written.
+            `out` cannot be written or has another prediction.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"The value of '--threshold' is {threshold:g}, but must be a probability from 0 to 1.")
@@ -50,6 +51,7 @@ def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, thresho
     if threshold is not None:
         mask = np.where(mask >= threshold * 255, np.uint8(255), np.uint8(0))
     written = [out / name for name in OUTPUTS]
+    _refuse_other(written, depth)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for pixels, path in zip((mask, depth, overlay(photos[1], mask)), written, strict=True):
@@ -85,6 +87,16 @@ def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels,
         np.asarray(cv2.resize(plane[0], (width, height), interpolation=cv2.INTER_LINEAR), np.uint8) for plane in planes
     )
     return mask, depth
+
+
+def _refuse_other(outputs: Sequence[Path], depth: Pixels) -> None:
+    """Refuse to replace files that are not a prediction of the same network and images, which has the same depth."""
+    there = [path for path in outputs if path.exists()]
+    earlier = outputs[OUTPUTS.index("depth.png")]
+    if there and not (earlier.is_file() and earlier.read_bytes() == encode_png(depth)):
+        raise InputError(
+            f"The file '{there[0]}' is not of this network and these images; give another --out, or remove it."
+        )
 
 
 def _read(path: Path) -> Pixels:

@@ -119,6 +119,8 @@ def test_an_existing_destination_is_refused(refused: Command, scenes: Path) -> N
         (["profile", "birender-cnn", "nowhere", "--out", "file"], "written to 'file'"),
         (["front", "nowhere", "--svg", "file/front.svg"], "written to 'file/front.svg'"),
         (["search", "--data", "nowhere", "--name", "first"], "'first' is in use"),
+        (["search", "--data", "nowhere", "--name", "first", "--dry-run"], "'first' is in use"),
+        (["search", "--data", "nowhere", "--name", "a/b", "--dry-run"], "'a/b' is not a valid name"),
         (["train", "birender-cnn", "nowhere", "--name", "first"], "'first' is in use"),
         (["compare", "nowhere", "--name", "first"], "'first' is in use"),
     ],

@@ -60,6 +60,22 @@ def test_best_leaves_other_files_alone(refused: Command, experiment: Experiment)
     assert Path("letters", "a.txt").read_text() == "dear"
 
 
+def test_best_replaces_an_export_of_the_same_network_only(
+    twinhead: Command, refused: Command, experiment: Experiment, network: Path
+) -> None:
+    """The default directory is the same for every search, so that a second one would silently replace the first."""
+    first = twinhead("best", "first", "--trial", 0, "--out", "mine").out
+    again = twinhead("best", "first", "--trial", 0, "--out", "mine").out
+    before = Path("mine", "metrics.json").read_text()
+    shutil.copytree(network, experiment.retrained)
+
+    assert "in place of an earlier export" not in first
+    assert again == first.replace("mine\n", "mine, in place of an earlier export\n")
+    assert "'mine' has trial 0 of 'first'; give --out another directory" in refused("best", "first", "--out", "mine")
+    assert "best' has another network" in refused("best", "first", "--trial", 0, "--out", network)
+    assert Path("mine", "metrics.json").read_text() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -159,14 +175,36 @@ def test_predict_warns_of_swapped_photographs(twinhead: Command, network: Path) 
         Path(name).write_bytes(encode_png(pixels))
 
     right = twinhead("predict", network, "--bg", "room.png", "--fg-bg", "figure.png", "--out", "out", "--json")
-    swapped = twinhead("predict", network, "--bg", "figure.png", "--fg-bg", "room.png", "--out", "out", "--json")
+    swapped = twinhead("predict", network, "--bg", "figure.png", "--fg-bg", "room.png", "--out", "swapped", "--json")
 
     assert (right.code, swapped.code) == (0, 0)
     assert json.loads(right.out)["looks_swapped"] is False
     assert "warning" not in right.err
     assert json.loads(swapped.out)["looks_swapped"] is True
-    assert json.loads(swapped.out)["written"] == json.loads(right.out)["written"]
+    assert json.loads(swapped.out)["written"] == [
+        f"swapped/{Path(path).name}" for path in json.loads(right.out)["written"]
+    ]
     assert "the object seems to be in 'figure.png', not in 'room.png'; if so, swap --bg and --fg-bg" in swapped.err
+
+
+def test_predict_replaces_a_prediction_of_the_same_images_only(
+    twinhead: Command, refused: Command, network: Path
+) -> None:
+    """Another pair in the same directory, which has a default, would silently replace the first."""
+    scene = SceneSet(seed=3, backgrounds=1, per_background=1, size=96)[0]
+    for name, pixels in (("room.png", scene.bg), ("figure.png", scene.fg_bg)):
+        Path(name).write_bytes(encode_png(pixels))
+    pair = ("--bg", "room.png", "--fg-bg", "figure.png")
+
+    first = twinhead("predict", network, *pair)
+    binary = twinhead("predict", network, *pair, "--threshold", 0.5)
+    before = Path("out/mask.png").read_bytes()
+    sentence = refused("predict", network, "--bg", picture(Path("a.png")), "--fg-bg", picture(Path("b.png")))
+
+    assert "replaced" not in first.err
+    assert "replaced the earlier prediction in 'out'" in binary.err
+    assert "'out/mask.png' is not of this network and these images; give another --out" in sentence
+    assert Path("out/mask.png").read_bytes() == before
 
 
 def test_predict_writes_pictures_of_the_given_size(twinhead: Command, network: Path) -> None:

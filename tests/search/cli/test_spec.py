@@ -160,3 +160,14 @@ def test_the_check_says_what_would_be_searched(tmp_path: Path) -> None:
     assert found["constraints"] == {"parameters": 2e6}
     assert "model.width" not in found["searched"]
     assert found["searched"]["optimizer.name"] == {"choices": ["sgd", "adam", "adamw"]}
+
+
+def test_an_unknown_key_is_answered_with_the_valid_ones(tmp_path: Path) -> None:
+    """All of them, also those of `data` that are never searched, and the one that was probably meant."""
+    found = problems_of(tmp_path, "data: {path: set, sampels: 3}\noptimiser: {}\nbudget: {trails: 3}\n")
+    sentences = {problem["key"]: problem["sentence"] for problem in found}
+
+    assert "use one of path, samples, image_size" in sentences["data.sampels"]
+    assert sentences["data.sampels"].endswith("(did you mean 'samples'?).")
+    assert sentences["optimiser"].endswith("(did you mean 'optimizer'?).")
+    assert sentences["budget.trails"].endswith("(did you mean 'trials'?).")

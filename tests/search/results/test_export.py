@@ -73,6 +73,18 @@ def test_the_card_says_what_one_must_know(checkpoint: Path, tmp_path: Path) -> N
     assert "pictures.png" not in card
 
 
+def test_a_card_without_baselines_does_not_describe_them(checkpoint: Path, tmp_path: Path) -> None:
+    """A trial's own weights were measured on validation alone."""
+    export_checkpoint(checkpoint, tmp_path / "out", metrics={"val": METRICS}, title="first: trial 3")
+    card = (tmp_path / "out/README.md").read_text()
+
+    assert "without a network" not in card.lower()
+    assert "`mask_iou` is the mean over images" in card
+    assert (
+        "Without a network, the mask is a threshold" in (handed(checkpoint, tmp_path / "b") / "README.md").read_text()
+    )
+
+
 def test_the_card_says_where_it_loses_to_no_network(checkpoint: Path, tmp_path: Path) -> None:
     """On the whole, in the mask, in the depth: a table alone lets it be overlooked."""
     better = {name: value + 1 for name, value in METRICS.items()}

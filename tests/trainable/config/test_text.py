@@ -84,6 +84,9 @@ def test_what_a_merge_brings_has_the_place_where_it_was_written() -> None:
         ("[0,5, 0,25]", "'0,5' in --set k has a decimal comma; write 0.5, or put a space after each comma if 0 and 5"),
         ("1,000", "'1,000' in --set k has a comma; write 1000, or 1.000 with a decimal point."),
         ("400,000,000", "'400,000,000' in --set k has a comma; write 400000000."),
+        ("5,", "'5,' in --set k has a decimal comma; write 5.0."),
+        (",5e-2", "',5e-2' in --set k has a decimal comma; write 0.5e-2."),
+        ("a: 1\nlr: ,01\n", "',01' in line 2, column 5 of --set k has a decimal comma; write 0.01."),
         ("a: 1\nb:\n  c: 0,5\n", "'0,5' in line 3, column 6 of --set k has a decimal comma; write 0.5."),
     ],
 )

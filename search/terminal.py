@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,6 +28,10 @@ _LINE_SECONDS = 10.0
 """Interval of the progress lines without a terminal."""
 WIDE = 100
 """Columns of a terminal that shows everything beside a progress bar."""
+GAP = 2
+"""Characters between two columns of a table."""
+MIN_TEXT = 46
+"""Width of a column of long texts, in which most configurations take one line."""
 
 
 class Screen:
@@ -38,7 +42,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Write a line."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        print_line(self.console, line)
 
     def warn(self, sentence: str) -> None:
         """Write a warning; nothing if the sentence is empty."""
@@ -128,34 +132,48 @@ class _Log:
         self._screen.say(f"{self._title}: {progress}, {clock(elapsed)} so far{left}{f'; {note}' if note else ''}")
 
 
-def print_fitting(
-    console: Console, columns: Sequence[str], optional: Sequence[str], build: Callable[[Sequence[str]], Table]
+def print_line(console: Console, line: str, *, title: str = "") -> None:
+    """Print a line as it is, after a bold title: without markup and line breaks, so that commands can be copied."""
+    console.print(Text.assemble((title, "bold"), line), soft_wrap=True)
+
+
+def print_table(
+    console: Console,
+    rows: Sequence[Mapping[str, str]],
+    *,
+    left: Collection[str] = (),
+    wrapped: str | None = None,
+    optional: Sequence[str] = (),
+    title: str = "",
 ) -> None:
     """Print a table without the columns that a narrow terminal has no room for, and say which.
 
     Args:
         console: where it is printed.
-        columns: all headings.
-        optional: those that may be left out, the least important one first.
-        build: makes the table of some of the columns.
+        rows: at least one; cells by heading, the same headings in all of them.
+        left: headings of the columns that are aligned left, not right.
+        wrapped: heading of a column of long texts, whose cells may take several lines.
+        optional: headings of the columns that may be left out, the least important one first.
+        title: bold, above the headings.
     """
-    left_out: list[str] = []
-
-    def shown() -> list[str]:
-        return [column for column in columns if column not in left_out]
-
-    wide = console.options.update(width=10_000)
-    for column in (name for name in optional if name in columns):
-        if Measurement.get(console, wide, build(shown())).minimum <= console.width:
+    widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in rows[0]}
+    if wrapped is not None:
+        widths[wrapped] = min(widths[wrapped], MIN_TEXT)
+    left_out = []
+    for name in (name for name in optional if name in widths):
+        if sum(widths.values()) + GAP * (len(widths) - 1) <= console.width:
             break
-        left_out.append(column)
-    console.print(build(shown()))
+        left_out.append(name)
+        del widths[name]
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in widths:
+        is_wrapped, is_left = name == wrapped, name == wrapped or name in left
+        table.add_column(name, justify="left" if is_left else "right", no_wrap=not is_wrapped, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[name]) for name in widths))
+    console.print(table)
     if left_out:
-        console.print(
-            f"not shown in {console.width} columns: {', '.join(left_out)} (--json shows everything)",
-            highlight=False,
-            markup=False,
-        )
+        print_line(console, f"not shown in {console.width} columns: {', '.join(left_out)} (--json shows everything)")
 
 
 def clock(seconds: float) -> str:

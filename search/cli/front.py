@@ -73,16 +73,17 @@ def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: P
 def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[str], svg: Path | None) -> None:
     from search.cli.tables import show_front
     from search.results.front_chart import as_text
+    from search.terminal import print_line
 
     out = console()
     rows = [point.row for point in points if point.on_front]
-    out.print(f"on the front: {len(rows)} of {len(points)} trials that have a network", highlight=False)
+    print_line(out, f"on the front: {len(rows)} of {len(points)} trials that have a network")
     if len(objectives) > 1:
         out.print()
         for line in as_text(points, objectives):
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
+            print_line(out, line)
     show_front(out, experiment, rows)
     if len(objectives) == 1:
-        out.print("for trade-offs, give --objectives score,-macs", highlight=False)
+        print_line(out, "for trade-offs, give --objectives score,-macs")
     if svg is not None:
-        out.print(f"\nchart: {svg}", highlight=False, soft_wrap=True)
+        print_line(out, f"\nchart: {svg}")

@@ -71,26 +71,24 @@ def profile(
 
 
 def _show(name: str, measured: Profile) -> None:
-    from rich.table import Table
+    from search.terminal import print_line, print_table
 
     out = console()
     whole = sum(measured.seconds.values())
-    out.print(
-        f"[bold]{name}[/bold]: {whole:.1f} s an epoch of {measured.epoch_steps} steps of {measured.batch_size} samples,"
+    print_line(
+        out,
+        f": {whole:.1f} s an epoch of {measured.epoch_steps} steps of {measured.batch_size} samples,"
         f" by {measured.steps} of them",
-        highlight=False,
-        soft_wrap=True,
+        title=name,
     )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for heading in ("s an epoch", "share"):
-        table.add_column(heading, justify="right")
-    for phase, seconds in measured.seconds.items():
-        table.add_row(phase, f"{seconds:.2f}", f"{seconds / whole:.1%}")
-    out.print(table)
+    phases = [
+        {"": phase, "s an epoch": f"{seconds:.2f}", "share": f"{seconds / whole:.1%}"}
+        for phase, seconds in measured.seconds.items()
+    ]
+    print_table(out, phases, left=[""])
     out.print()
     for line in _lines(measured):
-        out.print(line, highlight=False, soft_wrap=True)
+        print_line(out, line)
 
 
 def _lines(measured: Profile) -> list[str]:

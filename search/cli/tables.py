@@ -7,86 +7,79 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from data.byte_size import byte_size
 from data.dataset.manifest import DatasetInfo
 from data.errors import InputError
 from search.commands import cited, shell_command
-from search.results.export import baseline_metrics, verdict
+from search.results.export import TABLE_METRICS, baseline_metrics, verdict
 from search.results.front import shown
 from search.spec.describe import describe
 from search.study.experiment import Experiment
 from search.study.summary import Difference, FrontRow, StepCounts, Summary, TrainingSummary
-from search.terminal import clock
+from search.terminal import clock, print_line, print_table
 from trainable.config import TrialConfig, build
 from trainable.metrics.names import OBJECTIVE
-
-ROWS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
 
 
 def show_metrics(console: Console, title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
     """Print a table with a row for each metric and a column for each of `columns`."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for row in ROWS:
-        cells = (f"{values[row]:.4f}" if row in values else "–" for values in columns.values())
-        table.add_row(row, *cells)
-    console.print(table)
+    rows = [
+        {"": row} | {name: f"{values[row]:.4f}" if row in values else "–" for name, values in columns.items()}
+        for row in TABLE_METRICS
+    ]
+    print_table(console, rows, left=[""], title=title)
 
 
 def show_summary(console: Console, experiment: Experiment, summary: Summary) -> None:
     """Print the result of a search, and the paths of its files."""
     counts = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items() if count)
-    console.print(
-        f"\n[bold]{summary.name}[/bold]: {summary.trials} trials ({counts}), {summary.epochs} epochs, "
-        f"{summary.seconds:.0f} s",
-        highlight=False,
+    print_line(
+        console,
+        f": {summary.trials} trials ({counts}), {summary.epochs} epochs, {summary.seconds:.0f} s",
+        title=f"\n{summary.name}",
     )
     if (best := summary.best) is not None:
-        console.print(
+        print_line(
+            console,
             f"best trial {best.trial} with validation score {best.score:.4f} at epoch {best.epoch}: "
             f"{describe_config(best.config)}",
-            highlight=False,
-            soft_wrap=True,
         )
     _show_warning(console, summary.optimizer_steps)
     _show_test(console, experiment, summary)
     if summary.front and len(summary.front[0].objectives) > 1:
-        console.print("\n[bold]trade-offs[/bold]: no other trial beats these in every objective")
+        print_line(console, ": no other trial beats these in every objective", title="\ntrade-offs")
         show_front(console, experiment, summary.front)
     console.print()
     for name, path in _paths(experiment, summary).items():
-        console.print(f"{name:<12}{path}", highlight=False, markup=False, soft_wrap=True)
+        print_line(console, f"{name:<12}{path}")
 
 
 def show_front(console: Console, experiment: Experiment, front: Sequence[FrontRow]) -> None:
     """Print the trials on a front, and the command that exports one."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("trial", "epoch", *front[0].objectives):
-        table.add_column(column, justify="right")
-    table.add_column("network")
-    table.add_column("checkpoint", overflow="fold")
-    for row in front:
-        figures = (shown(value) for value in row.objectives.values())
-        name = f"{row.family} of width {row.width}" + (f", recipe {row.recipe}" if row.recipe else "")
-        table.add_row(str(row.trial), str(row.epoch), *figures, name, row.checkpoint)
-    console.print(table)
+    rows = [
+        {
+            "trial": str(row.trial),
+            "epoch": str(row.epoch),
+            **{name: shown(value) for name, value in row.objectives.items()},
+            "network": f"{row.family} of width {row.width}" + (f", recipe {row.recipe}" if row.recipe else ""),
+            "checkpoint": row.checkpoint or "",
+        }
+        for row in front
+    ]
+    print_table(console, rows, left=["network"], wrapped="checkpoint", optional=["checkpoint", "epoch"])
     middle = front[len(front) // 2].trial
     command = shell_command("twinhead", "best", experiment.name, "--trial", middle, "--storage", experiment.storage)
-    console.print(f"take one of them, such as trial {middle}: {command}", highlight=False, markup=False, soft_wrap=True)
+    print_line(console, f"take one of them, such as trial {middle}: {command}")
 
 
 def show_training(console: Console, storage: Path, summary: TrainingSummary) -> None:
     """Print the result of `twinhead train`, and the path of its network."""
-    console.print(
-        f"\n[bold]{summary.name}[/bold]: recipe {summary.recipe}{', faithful' if summary.faithful else ''}, "
+    print_line(
+        console,
+        f": recipe {summary.recipe}{', faithful' if summary.faithful else ''}, "
         f"{summary.epochs} epochs, {summary.seconds:.0f} s; validation picked epoch {summary.epoch}",
-        highlight=False,
-        soft_wrap=True,
+        title=f"\n{summary.name}",
     )
     _show_warning(console, summary.optimizer_steps)
     columns = {"baselines": baseline_metrics(summary.baselines), "network": summary.metrics}
@@ -94,14 +87,14 @@ def show_training(console: Console, storage: Path, summary: TrainingSummary) -> 
     show_metrics(console, "on the test images", columns)
     show_verdict(console, summary.metrics, summary.baselines)
     for name, value in summary.published.items():
-        console.print(f"{name:<18}{value:.4f}  (the project's own metric)", highlight=False, soft_wrap=True)
-    console.print(f"\nnetwork     {storage / summary.name / summary.checkpoint}", highlight=False, soft_wrap=True)
+        print_line(console, f"{name:<18}{value:.4f}  (the project's own metric)")
+    print_line(console, f"\nnetwork     {storage / summary.name / summary.checkpoint}")
 
 
 def show_verdict(console: Console, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> None:
     """Print the metrics in which a network loses to the baselines."""
     for sentence in verdict(metrics, baselines):
-        console.print(f"[bold]note:[/bold] {sentence}", highlight=False, soft_wrap=True)
+        print_line(console, f" {sentence}", title="note:")
 
 
 def _gain_over_recipe(summary: Summary) -> list[str]:
@@ -149,27 +142,27 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
             f"{network['multiply_adds']:,} multiply-adds, {network['samples_per_second']:,.1f} samples/s"
         )
     for name, text in lines.items():
-        console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
+        print_line(console, f"{name:<12}{text}")
     _show_warning(console, StepCounts(**found["optimizer_steps"]))
-    console.print(
+    print_line(
+        console,
         "\nTimes are for training and validation, if all trials had the smallest or the largest network;\n"
         "the start of trials and the retraining are not included.",
-        highlight=False,
     )
     if found["outside"]:
         console.print()
     for name, reason in found["outside"].items():
-        console.print(f"outside the space: {name}: {reason}", highlight=False, soft_wrap=True)
-    console.print("\n[bold]first trials[/bold]")
+        print_line(console, f"outside the space: {name}: {reason}")
+    print_line(console, "", title="\nfirst trials")
     for number, first in enumerate(found["first"]):
         whose = first["recipe"] or first["earlier"] or "proposed"
-        console.print(f"{number:>3}  {whose}: {_first(first)}", highlight=False, soft_wrap=True)
+        print_line(console, f"{number:>3}  {whose}: {_first(first)}")
 
 
 def _show_warning(console: Console, steps: StepCounts | None) -> None:
     """Warn about too few optimizer steps; summaries of earlier versions have no count."""
     if steps is not None and steps.warning:
-        console.print(f"[bold]warning:[/bold] {steps.warning}", highlight=False, soft_wrap=True)
+        print_line(console, f" {steps.warning}", title="warning:")
 
 
 def _counts(steps: Mapping[str, int]) -> str:
@@ -211,14 +204,17 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
     if sheet is not None:
         lines["sheet"] = str(sheet)
     for name, value in lines.items():
-        console.print(f"{name:<12}{value}", highlight=False, soft_wrap=True)
-    table = Table(title="\nchannels, 0..1", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for heading in ("", "mean", "standard deviation"):
-        table.add_column(heading)
-    for name in ("bg", "fg_bg", "mask", "depth"):
-        channel = getattr(statistics, name)
-        table.add_row(name, *(" ".join(f"{value:.4f}" for value in row) for row in (channel.mean, channel.std)))
-    console.print(table)
+        print_line(console, f"{name:<12}{value}")
+    channels = {name: getattr(statistics, name) for name in ("bg", "fg_bg", "mask", "depth")}
+    rows = [
+        {
+            "": name,
+            "mean": " ".join(f"{value:.4f}" for value in channel.mean),
+            "standard deviation": " ".join(f"{value:.4f}" for value in channel.std),
+        }
+        for name, channel in channels.items()
+    ]
+    print_table(console, rows, left=rows[0], title="\nchannels, 0..1")
 
 
 def _show_test(console: Console, experiment: Experiment, summary: Summary) -> None:
@@ -236,18 +232,17 @@ def _show_test(console: Console, experiment: Experiment, summary: Summary) -> No
     console.print()
     show_metrics(console, "on the test images", columns)
     for sentence in _gain_over_recipe(summary):
-        console.print(sentence, highlight=False, soft_wrap=True)
+        print_line(console, sentence)
     show_verdict(console, retrained.metrics, baselines)
     if retrained.metrics[OBJECTIVE] < best.test[OBJECTIVE]:
         command = shell_command(
             "twinhead", "best", experiment.name, "--trial", best.trial, "--storage", experiment.storage
         )
-        console.print(
-            f"[bold]note:[/bold] the retrained network loses to trial {best.trial}: {OBJECTIVE} "
-            f"{retrained.metrics[OBJECTIVE]:.4f} against {best.test[OBJECTIVE]:.4f}; {escape(cited(command))} exports "
-            "that one",
-            highlight=False,
-            soft_wrap=True,
+        print_line(
+            console,
+            f" the retrained network loses to trial {best.trial}: {OBJECTIVE} "
+            f"{retrained.metrics[OBJECTIVE]:.4f} against {best.test[OBJECTIVE]:.4f}; {cited(command)} exports that one",
+            title="note:",
         )
 
 

@@ -168,7 +168,7 @@ def _start(experiment: Experiment, fixed: FixedConfigs, work: Work[T]) -> T:
     from search.run.prepare import open_data
 
     experiment.refuse_existing()
-    dataset = open_data(fixed.data_path, screen())
+    dataset = open_data(fixed.data, screen())
     create_training(experiment, fixed, dataset)
     return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen()))
 
@@ -181,7 +181,7 @@ def _resume(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
     if fixed.kind != kind:
         command = cited(experiment.resume_command)
         raise InputError(f"'{experiment.name}' was not started by '{kind}'; continue with {command}.")
-    dataset = open_data(fixed.data_path, screen())
+    dataset = open_data(fixed.data, screen())
     return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen()))
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 MAX_PARAMETERS = 12
 OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "epochs")
 """Columns of the trials that a narrow terminal does not show, the least important first."""
-MIN_TEXT = 32
-"""Width for what a trial tried."""
 
 
 @click.command(
@@ -61,27 +59,15 @@ def importance(name: str, storage: Path, as_json: bool) -> None:
 
 
 def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from search.terminal import print_fitting
+    from search.terminal import print_table
 
     if not rows:
         click.echo("there is no such trial")
         return
-
-    def table(columns: Sequence[str]) -> Table:
-        made = Table(box=None, pad_edge=False)
-        for column in columns:
-            made.add_column(column, justify="left" if column == "outcome" else "right", no_wrap=True)
-        made.add_column("what it tried", min_width=MIN_TEXT)
-        for row in rows:
-            made.add_row(*(Text(_value(row, column)) for column in columns), Text(_tried(row)))
-        return made
-
-    optional = [column for column in OPTIONAL if column != sort]
     columns = dict.fromkeys(["number", "outcome", "epochs", sort, "score", "mask_iou", "depth_delta1", "seconds"])
-    print_fitting(console(), list(columns), optional, table)
+    table = [{column: _value(row, column) for column in columns} | {"what it tried": _tried(row)} for row in rows]
+    optional = [column for column in OPTIONAL if column != sort]
+    print_table(console(), table, left=["outcome"], wrapped="what it tried", optional=optional)
 
 
 def _value(row: TrialRow, column: str) -> str:
@@ -106,37 +92,35 @@ def _tried(row: TrialRow) -> str:
 
 
 def _show_importance(analysis: Analysis) -> None:
-    from rich.table import Table
-
     from search.results.importance import MIN_TRIALS, RESAMPLES
+    from search.terminal import print_line, print_table
 
     out = console()
-    out.print(
+    print_line(
+        out,
         f"of {analysis.trials} trials, the best {analysis.good} against all (PED-ANOVA; the shares add up to 1); "
         f"95 % intervals over {RESAMPLES} resamples of the trials",
-        highlight=False,
-        soft_wrap=True,
     )
     out.print(_importance_table(analysis))
     if len(analysis.figures) > MAX_PARAMETERS:
-        out.print(f"and {len(analysis.figures) - MAX_PARAMETERS} parameters of smaller shares", highlight=False)
+        print_line(out, f"and {len(analysis.figures) - MAX_PARAMETERS} parameters of smaller shares")
     if analysis.too_few:
         named = ", ".join(f"{key} ({count})" for key, count in analysis.too_few.items())
-        out.print(
-            f"too few trials for a figure, fewer than {MIN_TRIALS}: {named}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    out.print(f"\nnearest to the best trial, {analysis.best}:", highlight=False)
-    near = Table(box=None, pad_edge=False)
-    for column in ("trial", "distance", "score", "below"):
-        near.add_column(column, justify="right")
-    near.add_column("differs most in")
-    for row in analysis.neighbours:
-        differs = ", ".join(f"{key} {_cell(ours)} → {_cell(its)}" for key, (ours, its) in list(row.differs.items())[:3])
-        near.add_row(str(row.number), f"{row.distance:.2f}", _cell(row.score), _cell(row.below), differs)
-    out.print(near)
+        print_line(out, f"too few trials for a figure, fewer than {MIN_TRIALS}: {named}")
+    print_line(out, f"\nnearest to the best trial, {analysis.best}:")
+    near = [
+        {
+            "trial": str(row.number),
+            "distance": f"{row.distance:.2f}",
+            "score": _cell(row.score),
+            "below": _cell(row.below),
+            "differs most in": ", ".join(
+                f"{key} {_cell(ours)} → {_cell(its)}" for key, (ours, its) in list(row.differs.items())[:3]
+            ),
+        }
+        for row in analysis.neighbours
+    ]
+    print_table(out, near, wrapped="differs most in", optional=["below"])
 
 
 def _importance_table(analysis: Analysis) -> Table:

@@ -90,7 +90,7 @@ def make_comparison(
     ]
     return FixedConfigs(
         kind="compare",
-        data_path=data_path,
+        data=data_path,
         trials=trials,
         faithful=faithful,
         origins=origins,
@@ -167,7 +167,7 @@ def _comparison(
     some = next(iter(tables.values()), None)
     return Comparison(
         name=experiment.name,
-        data=fixed.data_path,
+        data=fixed.data,
         data_fingerprint=dataset.info.fingerprint,
         image_size=config.data.image_size,
         epochs=config.epochs,
@@ -208,7 +208,7 @@ def _row(
     best = trial.best_kept(experiment) if trial else None
     return Row(
         recipe=name,
-        **asdict(fixed.origins[name]),
+        **fixed.origins[name].model_dump(),
         **asdict(describe(config)),
         parameters=parameter_count(network),
         macs=multiply_adds(network, config.data.image_size),

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import yaml
 
 from search.spec.describe import describe
+from search.terminal import print_line, print_table
 from trainable.config.text import parse_yaml
 from trainable.recipes import RECIPES, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-CHOICES = "losses, optimizer and policy"
-"""A column of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,36 +93,23 @@ def as_text(recipe: Recipe) -> str:
 
 def show_recipes(console: Console, listed: Sequence[RecipeRow]) -> None:
     """Print a table of recipes, and the source of each."""
-    from rich.table import Table
-
-    from search.terminal import print_fitting
-
-    cells: dict[str, Callable[[RecipeRow], str]] = {
-        "recipe": lambda row: row.name,
-        "family": lambda row: row.family,
-        "width": lambda row: str(row.width),
-        "parameters": lambda row: f"{row.parameters:,}",
-        "multiply-adds": lambda row: f"{row.macs / 1e9:.2f} G at {row.image_size}",
-        CHOICES: lambda row: f"{row.losses}; {row.optimizer}; {row.policy}",
-    }
-
-    def table(columns: Sequence[str]) -> Table:
-        made = Table(box=None, pad_edge=False, header_style="bold")
-        for name in columns:
-            if name == CHOICES:
-                made.add_column(name, overflow="fold", min_width=len(CHOICES))
-            else:
-                made.add_column(name, justify="left" if name in {"recipe", "family"} else "right", no_wrap=True)
-        for row in listed:
-            made.add_row(*(cells[name](row) for name in columns))
-        return made
-
-    print_fitting(console, list(cells), [CHOICES, "multiply-adds", "width"], table)
+    choices = "losses, optimizer and policy"
+    rows = [
+        {
+            "recipe": row.name,
+            "family": row.family,
+            "width": str(row.width),
+            "parameters": f"{row.parameters:,}",
+            "multiply-adds": f"{row.macs / 1e9:.2f} G at {row.image_size}",
+            choices: f"{row.losses}; {row.optimizer}; {row.policy}",
+        }
+        for row in listed
+    ]
+    optional = [choices, "multiply-adds", "width"]
+    print_table(console, rows, left=["recipe", "family"], wrapped=choices, optional=optional)
     console.print()
     for row in listed:
-        console.print(f"{row.name:<22}{row.source}", highlight=False, soft_wrap=True)
-    console.print(
-        "\n'twinhead recipes NAME' prints a recipe and its corrections; 'twinhead train NAME DATA' trains it.",
-        highlight=False,
-        soft_wrap=True,
+        print_line(console, f"{row.name:<22}{row.source}")
+    print_line(
+        console, "\n'twinhead recipes NAME' prints a recipe and its corrections; 'twinhead train NAME DATA' trains it."
     )

@@ -52,7 +52,7 @@ def make_training(
     config = with_overrides(config, overrides, found.file)
     return FixedConfigs(
         kind="train",
-        data_path=data_path,
+        data=data_path,
         trials={found.name: config},
         faithful=found.faithful,
         metric=found.metric,
@@ -115,7 +115,7 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
         checkpoint=experiment.relative(experiment.best),
         seconds=seconds,
         versions=versions(),
-        data=fixed.data_path,
+        data=fixed.data,
         data_fingerprint=dataset.info.fingerprint,
     )
     experiment.write_summary(summary)

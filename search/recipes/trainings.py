@@ -6,13 +6,14 @@ given.yaml, so that a resumed run does not depend on later changes of the recipe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
+from pydantic import BaseModel, ConfigDict
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
@@ -48,8 +49,7 @@ from trainable.recipes import Evaluation
 Kind = Literal["compare", "train"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecipeOrigin:
+class RecipeOrigin(BaseModel):
     """Where a configuration comes from."""
 
     source: str
@@ -58,64 +58,28 @@ class RecipeOrigin:
     """Whether it keeps the published errors."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FixedConfigs:
-    """Fixed configurations to train on a data set."""
+class FixedConfigs(BaseModel):
+    """Fixed configurations to train on a data set, the content of given.yaml."""
+
+    model_config = ConfigDict(frozen=True)
 
     kind: Kind
-    data_path: str
-    trials: Mapping[str, TrialConfig]
-    """By recipe name."""
+    data: str
+    """Path or address of the data set."""
     faithful: bool
     """Whether the recipes keep their published errors."""
     metric: str = "none"
     """The project's own metric of the recipe that `train` trains."""
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: Evaluation = Evaluation()
     """How that metric is computed."""
     workers: int = 1
     """Processes that share a training."""
-    origins: Mapping[str, RecipeOrigin] = field(default_factory=dict)
+    origins: dict[str, RecipeOrigin] = {}
     """By recipe name."""
-    notes: Sequence[str] = ()
+    notes: list[str] = []
     """Changes to the recipes, as clauses."""
-
-    def as_plain(self) -> dict[str, object]:
-        """Plain values for YAML."""
-        trials = {name: config.model_dump(mode="json") for name, config in self.trials.items()}
-        return {
-            "kind": self.kind,
-            "data": self.data_path,
-            "faithful": self.faithful,
-            "metric": self.metric,
-            "evaluation": self.evaluation.model_dump(mode="json"),
-            "workers": self.workers,
-            "origins": {name: asdict(origin) for name, origin in self.origins.items()},
-            "notes": list(self.notes),
-            "trials": trials,
-        }
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], source: str) -> FixedConfigs:
-        """The inverse of `as_plain`.
-
-        Raises:
-            InputError: if a key is missing or a value does not fit.
-        """
-        try:
-            trials = {str(name): build(TrialConfig, trial, source=source) for name, trial in values["trials"].items()}
-            return cls(
-                kind=values["kind"],
-                data_path=str(values["data"]),
-                trials=trials,
-                faithful=bool(values["faithful"]),
-                metric=str(values["metric"]),
-                evaluation=build(Evaluation, values["evaluation"], source=source),
-                workers=int(values["workers"]),
-                origins={str(name): RecipeOrigin(**origin) for name, origin in values["origins"].items()},
-                notes=list(values["notes"]),
-            )
-        except (KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"'{source}' is damaged ({error!r} is not as it was written); start a new one.") from None
+    trials: dict[str, TrialConfig]
+    """By recipe name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +138,7 @@ def create_training(experiment: Experiment, fixed: FixedConfigs, dataset: Datase
     open_cache()
     for config in fixed.trials.values():
         split_counts(dataset, config.data)
-    experiment.create_fixed(fixed.as_plain())
+    experiment.create_fixed(fixed.model_dump(mode="json"))
 
 
 def load_fixed_configs(experiment: Experiment) -> FixedConfigs:
@@ -183,7 +147,7 @@ def load_fixed_configs(experiment: Experiment) -> FixedConfigs:
     Raises:
         InputError: if there is no such experiment, or its file is damaged.
     """
-    return FixedConfigs.of(experiment.fixed(), str(experiment.fixed_file))
+    return build(FixedConfigs, experiment.fixed(), source=str(experiment.fixed_file))
 
 
 def training_steps(config: TrialConfig, dataset: Dataset, workers: Workers) -> Steps:

@@ -21,13 +21,12 @@ from search.results.comparison import (
 )
 from search.results.export import baseline_metrics
 from search.results.report_page import page
+from search.terminal import print_line, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SCREEN_COLUMNS = ("score", "mask_iou", "depth_delta1")
-WIDE = 100
-"""Columns of a terminal that shows intervals and further columns."""
 
 
 def write_report(comparison: Comparison, directory: Path) -> dict[str, Path]:
@@ -54,31 +53,25 @@ def write_report(comparison: Comparison, directory: Path) -> dict[str, Path]:
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
     """Print the table, best first."""
-    from rich.table import Table
-    from rich.text import Text
-
-    wide = console.width >= WIDE
-    titles = {column.key: column.title for column in comparison.columns}
-    headings = [titles.get(key, key) for key in SCREEN_COLUMNS]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("recipe", overflow="fold")
-    for heading in ("parameters", *headings, "seconds") if wide else headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    rows = comparison.sorted_rows
-    for row in rows:
-        cells = [cell(row, key) for key in SCREEN_COLUMNS]
-        seconds = "–" if row.seconds is None else f"{row.seconds:.0f}"
-        table.add_row(Text(row.label), *([f"{row.parameters:,}", *cells, seconds] if wide else cells))
+    rows, titles = comparison.sorted_rows, {column.key: column.title for column in comparison.columns}
     both = baseline_metrics(comparison.baselines)
-    cells = [_short(both[key]) for key in SCREEN_COLUMNS]
-    table.add_row("without a network", *(["0", *cells, "–"] if wide else cells))
-    console.print(summary_of(comparison), highlight=False, markup=False, soft_wrap=True)
-    console.print()
-    console.print(table)
+    table = [
+        {
+            "recipe": row.label,
+            "parameters": f"{row.parameters:,}",
+            **{titles.get(key, key): cell(row, key) for key in SCREEN_COLUMNS},
+            "seconds": "–" if row.seconds is None else f"{row.seconds:.0f}",
+        }
+        for row in rows
+    ]
+    without = {titles.get(key, key): _short(both[key]) for key in SCREEN_COLUMNS}
+    table.append({"recipe": "without a network", "parameters": "0", **without, "seconds": "–"})
+    print_line(console, f"{summary_of(comparison)}\n")
+    print_table(console, table, wrapped="recipe", optional=["seconds", "parameters"])
     if below := below_baselines(comparison):
-        console.print(f"\n{below}", highlight=False, markup=False, soft_wrap=True)
+        print_line(console, f"\n{below}")
     for sentence in unfinished(rows):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, sentence)
 
 
 def as_markdown(comparison: Comparison) -> str:

@@ -15,6 +15,7 @@ from search.cli.tables import show_front, show_summary
 from search.commands import cited, shell_command
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
+from search.study.summary import FrontRow
 from tests.search.cli.test_tables import FIGURES, shown, summary
 
 ROOT = Path(__file__).parent.parent.parent
@@ -58,8 +59,10 @@ def test_the_summary_names_commands_that_can_be_copied(elsewhere: Experiment) ->
 
 def test_the_front_names_a_command_that_can_be_copied(elsewhere: Experiment) -> None:
     """To take one of its trials."""
-    row = {"trial": 3, "epoch": 1, "objectives": {"score": 0.5}, "family": "debug", "width": 2, "recipe": None}
-    text = shown(show_front, elsewhere, [{**row, "checkpoint": "trials/00003"}])
+    row = FrontRow(
+        trial=3, recipe=None, family="debug", width=2, epoch=1, objectives={"score": 0.5}, checkpoint="trials/00003"
+    )
+    text = shown(show_front, elsewhere, [row])
 
     assert commands_in(text) == [["twinhead", "best", "u1", "--trial", "3", "--storage", STORAGE]]
 

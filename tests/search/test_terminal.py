@@ -1,0 +1,72 @@
+"""Output on narrow terminals: the time left stays visible, and tables leave out columns instead of wrapping."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from search.recipes.listing import RecipeRow, show_recipes
+from search.terminal import Screen, print_table
+
+ROW = RecipeRow(
+    name="birender-resnet",
+    source="BirenderPanwar",
+    family="resnet-dual",
+    width=32,
+    losses="bce mask, ssim + l1 depth",
+    optimizer="sgd 0.5, nesterov 0.9",
+    policy="one-cycle",
+    parameters=11_000_000,
+    macs=18_210_000_000,
+    image_size=224,
+    epochs=16,
+    batch_size=16,
+    metric="none",
+    faithful=False,
+)
+
+
+def terminal(width: int) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, legacy_windows=False)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_time_left_is_visible(width: int) -> None:
+    """How long a search still takes matters more than the note beside it, which is cut off first."""
+    console = terminal(width)
+    note = "2 running, best score 0.6123, and a note that no terminal has room for"
+    with Screen(console).bar("searching", 240, "trials", note=note):
+        pass
+    [line, *_] = (line for line in written(console).splitlines() if "searching" in line)
+
+    assert "· left -:--:--" in line
+    assert "0/240 trials" in line
+    assert "…" in line
+
+
+def test_a_table_leaves_out_the_least_important_columns() -> None:
+    """Only as many as must be, and they are named."""
+    narrow, wide = terminal(50), terminal(100)
+    for console in (narrow, wide):
+        print_table(console, [dict.fromkeys("abc", "x" * 20)], optional=["b", "c"])
+
+    assert [len(line.split()) for line in written(narrow).splitlines()[:2]] == [2, 2]
+    assert "not shown in 50 columns: b (--json shows everything)" in written(narrow)
+    assert [len(line.split()) for line in written(wide).splitlines()] == [3, 3]
+
+
+def test_recipes_have_a_line_each_on_80_columns() -> None:
+    """Wrapped into a column of eight characters, none of it could be read."""
+    console = terminal(80)
+    show_recipes(console, [ROW])
+    lines = written(console).splitlines()
+
+    assert lines[1].split() == ["birender-resnet", "resnet-dual", "32", "11,000,000", "18.21", "G", "at", "224"]
+    assert "not shown in 80 columns: losses, optimizer and policy" in lines[2]

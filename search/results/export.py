@@ -38,7 +38,7 @@ def export_checkpoint(
     metrics: Mapping[str, Any],
     title: str,
     pictures: Path | None = None,
-    source: Mapping[str, Any] | None = None,
+    source: Mapping[str, object] | None = None,
 ) -> None:
     """Export a checkpoint with its metrics and a model card; atomically replaces an earlier export.
 
@@ -97,7 +97,7 @@ def refuse_other_files(destination: Path) -> Path:
     return resolved
 
 
-def refuse_other_source(destination: Path, source: Mapping[str, Any]) -> None:
+def refuse_other_source(destination: Path, source: Mapping[str, object]) -> None:
     """Refuse to replace the export of another network.
 
     Args:

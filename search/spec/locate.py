@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.errors import InputError
+from data.errors import InputError, without_comma
 from search.spec.tree import at
 from trainable.config import ConfigError, Problem
 from trainable.config.text import Place, YamlError, parse_yaml, places
 
+_LONE_PAIR = re.compile(r"\[\s*(\d+,\d+)\s*\]")
 Places = Mapping[tuple[str, ...], tuple[Place, Place]]
 
 
@@ -37,8 +39,19 @@ def with_locations(error: InputError, file: Path | None, *, overridden: Sequence
     for problem in error.problems:
         elsewhere = any(_is_within(key, problem.key) or _is_within(problem.key, key) for key in overridden)
         place = None if elsewhere else _place(problem, known, spec)
-        found.append(replace(problem, file=str(file), place=place))
+        sentence = _with_comma_hint(problem.sentence, text, place) if place else problem.sentence
+        found.append(replace(problem, sentence=sentence, file=str(file), place=place))
     return ConfigError(sorted(found, key=_order))
+
+
+def _with_comma_hint(sentence: str, text: str, place: Place) -> str:
+    """A hint if the wrong value is in a list of two integers such as [0,5], which may be one number."""
+    line = text.splitlines()[place.line - 1] if text.strip() else ""
+    pair = next((match[1] for match in _LONE_PAIR.finditer(line) if match.end() >= place.column), "")
+    meant = without_comma(pair)
+    if meant is None:
+        return sentence
+    return f"{sentence.removesuffix('.')}; if {pair} is one number, write {meant}, with a decimal point."
 
 
 def _order(problem: Problem) -> tuple[bool, int, int]:

@@ -171,3 +171,12 @@ def test_an_unknown_key_is_answered_with_the_valid_ones(tmp_path: Path) -> None:
     assert sentences["data.sampels"].endswith("(did you mean 'samples'?).")
     assert sentences["optimiser"].endswith("(did you mean 'optimizer'?).")
     assert sentences["budget.trails"].endswith("(did you mean 'trials'?).")
+
+
+@pytest.mark.parametrize("value", ["[0,5]", "{choices: [0,5]}"])
+def test_a_lone_decimal_comma_in_a_list_is_named(tmp_path: Path, value: str) -> None:
+    """YAML reads two integers, of which the problem of one alone would be shown; [0,1] may also be two choices."""
+    [problem] = problems_of(tmp_path, f"data: {{path: set}}\nmodel:\n  dropout: {value}\n")
+
+    assert problem["sentence"].endswith("; if 0,5 is one number, write 0.5, with a decimal point.")
+    assert problem["line"] == 3

@@ -56,8 +56,6 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
     """
     experiment.spec()
     refuse_other_files(out)
-    source = source_of(experiment.retrained) if trial is None else {"search": experiment.name, "trial": trial}
-    refuse_other_source(out, source)
     if trial is None:
         if not experiment.retrained.is_dir():
             raise InputError(
@@ -66,10 +64,13 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
             )
         with naming_alternatives():
             load_model(experiment.retrained)
+        refuse_other_source(out, source_of(experiment.retrained))
         copy_export(experiment.retrained, out)
         return f"the retrained network of '{experiment.name}'"
     with naming_alternatives():
         found = find_trial(experiment, open_study(experiment), trial)
+    source = {"search": experiment.name, "trial": trial}
+    refuse_other_source(out, source)
     export_checkpoint(
         found.checkpoint,
         out,

@@ -149,12 +149,15 @@ class Proposer:
 
     def _random(self, rng: np.random.Generator, count: int) -> list[Candidate]:
         """Random configurations, preferably without those that the space declares infeasible."""
-        drawn = self._sample(rng, [{}] * count)
+        drawn, changes = self._sample(rng, [{}] * count), self._changes
         for _ in range(ATTEMPTS):
             drawn.sort(key=is_infeasible)
             if not is_infeasible(drawn[count - 1]):
                 break
             drawn = [*drawn[:count], *self._sample(rng, [{}] * count)]
+        if self._changes > changes:  # a later sample had a new parameter
+            for each in drawn:
+                each.row = self._encoding.row(each.params, each.distributions)
         return sorted(drawn, key=is_infeasible)[:count]
 
     def _extend_encoding(self, distributions: Mapping[str, BaseDistribution]) -> None:

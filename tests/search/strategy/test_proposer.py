@@ -84,6 +84,19 @@ def test_a_space_of_which_all_is_infeasible_is_still_drawn_from() -> None:
     assert all(0 <= config["x"] <= 1 for config in configs)
 
 
+def test_a_parameter_may_appear_among_infeasible_candidates() -> None:
+    """Candidates are sampled in rounds until enough are feasible: a later round may have a parameter that is new."""
+
+    def forbidden(trial: optuna.Trial) -> None:
+        if trial.suggest_float("x", 0.0, 1.0) > 0.95 and trial.number:
+            trial.suggest_float("y", 0.0, 1.0)
+        trial.set_constraint("size", 1.0)
+
+    for seed in range(4):
+        configs = run_trials(searcher_of(forbidden, seed=seed), 4, lambda config: float(config["x"]))
+        assert all(0 <= config["x"] <= 1 for config in configs)
+
+
 def test_a_small_space_is_tried_out() -> None:
     """What was tried is not proposed again while there is anything else; then proposals go on all the same."""
 

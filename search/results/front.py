@@ -22,6 +22,7 @@ from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.summary import FrontRow
 from search.study.trials import EpochRecord, TrialRecord, trial_records
+from trainable.config.settings import flatten
 
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -130,7 +131,7 @@ def _values(
     experiment: Experiment, trial: TrialRecord, epoch: EpochRecord, compared: Sequence[Objective]
 ) -> dict[str, float]:
     """The value of each objective, by its name."""
-    known = known_costs([str(objective) for objective in compared], trial.config)
+    known = known_costs([str(objective) for objective in compared], flatten(trial.config))
     values = {}
     for objective in compared:
         name = objective.name

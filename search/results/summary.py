@@ -15,7 +15,6 @@ from optuna.trial import TrialState
 from data.errors import InputError
 from search.spec.describe import describe
 from search.spec.spec import SearchSpec
-from search.spec.tree import at
 from search.study.experiment import Experiment
 from search.study.summary import Summary, TrialSummary
 from search.study.trials import EpochRecord, TrialRecord, best_epoch, trial_records
@@ -121,8 +120,8 @@ def why_no_result(trials: Sequence[TrialRecord]) -> str:
     tried = describe(build(TrialConfig, first.config, source="the study"))
     how = f"{tried.losses}; {tried.optimizer}; {tried.policy}"
     said.insert(0, f"{len(diverged)} of {len(trials)} diverged, such as trial {first.number} with {how}")
-    rates = [float(at(trial.config, "optimizer.lr")) for trial in diverged]
-    norms = {float(at(trial.config, "optimizer.clip_norm")) for trial in diverged}
+    rates = [float(trial.config["optimizer"]["lr"]) for trial in diverged]
+    norms = {float(trial.config["optimizer"]["clip_norm"]) for trial in diverged}
     clip = "set optimizer.clip_norm to 1" if 0.0 in norms else f"lower optimizer.clip_norm (from {min(norms):g})"
     return f"{'; '.join(said)}. Lower optimizer.lr (these had {_span(rates)}), {clip}, or lower the weights of the loss"
 

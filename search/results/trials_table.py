@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from data.errors import InputError, without_comma
-from search.spec.tree import at
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
 from search.study.trials import TrialRecord, trial_records
+from trainable.config.settings import at
 from trainable.metrics.names import OBJECTIVE
 
 Param = bool | int | float | str | None

@@ -15,9 +15,10 @@ from search.spec.spec import check_spec
 from search.study.experiment import Experiment, free_name
 from search.study.summary import Summary
 from search.terminal import Screen
+from trainable.config.settings import Value
 
 SCENES = SceneSet(seed=7, backgrounds=80, per_background=6, size=96)
-SPEC: Mapping[str, object] = {
+SPEC: Mapping[str, Value] = {
     "data": {"image_size": 64},
     "model": {"family": "resunet", "width": {"choices": [4, 8, 16]}},
     "scheduler": {"max_epochs": 9},

@@ -17,14 +17,14 @@ from data.dataset.dataset import Dataset
 from search.run.cluster import plan
 from search.run.prepare import BESIDE_TRIALS, checkpoint_bytes, data_config, split_counts
 from search.run.steps import Steps, steps_of_search
-from search.spec.checks import largest_values
 from search.spec.constraints import broken_limits, widths_of
 from search.spec.spec import SearchSpec
 from search.strategy.searcher import RungSearcher
-from search.strategy.space import define_space, largest_trials
+from search.strategy.space import define_space
 from search.strategy.warm_start import EARLIER, enqueue_starts
 from search.study.trials import RECIPE
-from trainable.config import TrialConfig, build
+from trainable.config import TrialConfig
+from trainable.config.settings import flatten
 from trainable.loop.precision import choose_precision
 from trainable.loop.state import default_device
 from trainable.metrics.names import MODE, OBJECTIVE
@@ -164,13 +164,15 @@ def _epochs(spec: SearchSpec) -> dict[str, int]:
 
 def _bounds(spec: SearchSpec) -> Iterator[TrialConfig]:
     """For each family, its narrowest and its widest network within the limits, if there is one."""
-    for values in largest_trials(spec):
-        family = values["model"]["family"]
-        widths = widths_of(spec.space, family)
-        trials = [largest_values(spec.space, {"model.family": family, "model.width": width}) for width in widths]
-        within = bisect.bisect_right(trials, 0, key=lambda trial: bool(broken_limits(trial, spec.plan.constraints)))
-        for trial in (trials[0], trials[within - 1]) if within else ():
-            yield build(TrialConfig, trial, source="the spec")
+    for largest in spec.largest_trials():
+        family = largest.model.family
+        trials = [spec.largest_trial({"model.family": family, "model.width": w}) for w in widths_of(spec.space, family)]
+        within = bisect.bisect_right(trials, 0, key=lambda trial: bool(_broken(trial, spec)))
+        yield from (trials[0], trials[within - 1]) if within else ()
+
+
+def _broken(trial: TrialConfig, spec: SearchSpec) -> str:
+    return broken_limits(flatten(trial.model_dump()), spec.plan.constraints)
 
 
 def _ends(configs: Sequence[TrialConfig]) -> list[TrialConfig]:

@@ -18,12 +18,11 @@ from data.errors import InputError
 from data.splits.splits import rows
 from data.splits.subset import subset
 from search.run.cluster import cluster, cluster_resources, has_one_node, plan
-from search.spec.checks import largest_values
 from search.spec.sections import ResourcesConfig
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.terminal import Screen
-from trainable.config import DataConfig, ModelConfig, build
+from trainable.config import DataConfig, ModelConfig
 from trainable.job import TrialData, TrialJob, Workers
 from trainable.loop.loaders import read_part
 from trainable.models import build_on_meta, parameter_count
@@ -99,7 +98,7 @@ def open_data(path: str, screen: Screen) -> Dataset:
 
 def data_config(spec: SearchSpec) -> DataConfig:
     """The data section of a spec. All trials share its image size and split, which are never searched."""
-    return build(DataConfig, largest_values(spec.space, {})["data"], source="the spec")
+    return spec.largest_trial().data
 
 
 def split_counts(dataset: Dataset, config: DataConfig, *, samples: int | None = None, seed: int = 0) -> dict[str, int]:

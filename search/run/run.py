@@ -44,14 +44,12 @@ from search.run.steps import Steps, steps_of_search
 from search.run.tuner import InterruptedSearchError, Stopper, tune_spec
 from search.spec.objectives import MILLISECONDS, Objective
 from search.spec.spec import SearchSpec
-from search.strategy.space import largest_trials
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
 from search.study.study import check_study, open_study, study_location
 from search.study.summary import StepCounts, Summary
 from search.study.trials import TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
-from trainable.config import TrialConfig, build
 from trainable.job import Workers
 
 
@@ -181,7 +179,7 @@ def _prepare(
     check_budget(spec.plan.budget, workers)
     check_retraining(spec.plan.retrain, workers, cluster_resources())
     outage_limit()  # an error in it is reported before any training
-    models = [build(TrialConfig, values, source="the spec").model for values in largest_trials(spec)]
+    models = [largest.model for largest in spec.largest_trials()]
     kept = spec.plan.budget.trials + BESIDE_TRIALS
     check_disk(experiment, dataset, [config.image_size], models, kept=kept, concurrent=session.concurrent)
     start(study, spec, experiment.storage, screen)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
-from search.spec.checks import largest_values
-from search.spec.domains import Domain, representatives
+from search.spec.domains import representatives
 from search.spec.spec import SearchSpec
-from search.spec.tree import at
-from trainable.config import TrialConfig, build
+from trainable.config import TrialConfig
+from trainable.config.settings import Value
 from trainable.loop.loaders import optimizer_steps
 
 MIN_STEPS = 200
@@ -48,7 +46,7 @@ class Steps:
             f"{self.setting} to {self.enough_epochs} or more, lower data.batch_size, or use more data"
         )
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, Value]:
         """As JSON holds it."""
         return {"fewest": self.fewest, "most": self.most, "warning": self.warning or None}
 
@@ -63,8 +61,11 @@ def steps_of_search(spec: SearchSpec, samples: int, workers: int = 1) -> Steps:
     """
     batches, repeats = (_ends(spec, key) for key in ("data.batch_size", "optimizer.steps_per_batch"))
     slow, fast = (
-        steps_of(_trial(spec, batch, repeat), samples, workers, setting="scheduler.max_epochs")
-        for batch, repeat in ((batches[1], repeats[0]), (batches[0], repeats[1]))
+        steps_of(spec.largest_trial(chosen), samples, workers, setting="scheduler.max_epochs")
+        for chosen in (
+            {"data.batch_size": batches[1], "optimizer.steps_per_batch": repeats[0]},
+            {"data.batch_size": batches[0], "optimizer.steps_per_batch": repeats[1]},
+        )
     )
     return replace(slow, most=fast.most)
 
@@ -79,14 +80,7 @@ def steps_of(config: TrialConfig, samples: int, workers: int = 1, *, setting: st
     return Steps(fewest=steps, most=steps, enough_epochs=epochs, setting=setting)
 
 
-def _trial(spec: SearchSpec, batch_size: int, steps_per_batch: int) -> TrialConfig:
-    chosen = {"data.batch_size": batch_size, "optimizer.steps_per_batch": steps_per_batch}
-    values = largest_values(spec.space, chosen) | {"epochs": spec.plan.scheduler.max_epochs}
-    return build(TrialConfig, values, source="the spec")
-
-
 def _ends(spec: SearchSpec, key: str) -> tuple[int, int]:
     """The smallest and the largest value of an integer leaf."""
-    leaf = at(spec.space, key)
-    values: list[Any] = [*representatives(leaf)] if isinstance(leaf, Domain) else [leaf]
+    values = [value for value in representatives(spec.space[key]) if isinstance(value, int)]
     return min(values), max(values)

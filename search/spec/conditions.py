@@ -5,21 +5,25 @@ A leaf without an effect is not searched: its parameter is absent, so that the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from search.spec.tree import at
+from trainable.config.settings import Scalar, Settings
 
-Condition = Callable[[Mapping[str, Any]], bool]
+Condition = Callable[[Settings], bool]
 
 
 def _above_0(*keys: str) -> Condition:
     """At least one of these leaves is above 0."""
-    return lambda values: any((at(values, key) or 0) > 0 for key in keys)
+
+    def holds(settings: Settings) -> bool:
+        values = [settings.get(key) for key in keys]
+        return any(isinstance(value, int | float) and value > 0 for value in values)
+
+    return holds
 
 
-def _is(key: str, *wanted: Any) -> Condition:
-    return lambda values: at(values, key) in wanted
+def _is(key: str, wanted: Scalar) -> Condition:
+    return lambda settings: settings.get(key) == wanted
 
 
 def _loss(name: str) -> Condition:
@@ -48,19 +52,22 @@ CONDITIONS: dict[str, Condition] = {
 """For a leaf, or all leaves of a section, the condition on the configuration under which they have an effect."""
 
 
-def is_present(values: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+def is_present(settings: Settings, key: str) -> bool:
     """Whether a leaf is present in a trial; not if its subsection is for another `name` than the section has."""
-    section = values.get(path[0], {})
-    return len(path) < 3 or "name" not in section or section["name"] == path[1]
+    section, _, inner = key.partition(".")
+    return "." not in inner or settings.get(f"{section}.name") in (None, inner.partition(".")[0])
 
 
-def has_effect(values: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+def has_effect(settings: Settings, key: str) -> bool:
     """Whether a leaf that is present has an effect, given the leaves that it depends on."""
-    condition = condition_of(path)
-    return condition is None or condition(values)
+    condition = condition_of(key)
+    return condition is None or condition(settings)
 
 
-def condition_of(path: tuple[str, ...]) -> Condition | None:
+def condition_of(key: str) -> Condition | None:
     """The condition of a leaf, or of a section that contains it; None if it always has an effect."""
-    keys = (".".join(path[:length]) for length in range(2, len(path) + 1))
-    return next((CONDITIONS[key] for key in keys if key in CONDITIONS), None)
+    while key:
+        if key in CONDITIONS:
+            return CONDITIONS[key]
+        key = key.rpartition(".")[0]
+    return None

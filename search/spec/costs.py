@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from search.spec.tree import at
-from trainable.config import ModelConfig, build
+from trainable.config import ModelConfig, TrialConfig, build
+from trainable.config.settings import Settings, nest
 
 if TYPE_CHECKING:
     from trainable.models import Network
@@ -15,15 +14,17 @@ if TYPE_CHECKING:
 
 COSTS = {"parameters": "parameters", "macs": "multiply-adds"}
 """The costs by name, as named in messages."""
+NETWORK_KEYS = ("model.family", "model.width", "data.image_size")
+"""The settings that decide on the costs, with 'model.shared_decoder', which is false where it is missing."""
 
 
-def cost(name: str, values: Mapping[str, Any]) -> int:
-    """The cost `name`, a key of `COSTS`, of the network of a `TrialConfig` with the nested `values`."""
-    model = {key: value for key, value in values["model"].items() if key in {"family", "width", "shared_decoder"}}
-    config = build(ModelConfig, model, source="the spec")
-    if name == "parameters":
-        return _parameters(config.family, config.width, config.shared_decoder)
-    return _macs(config.family, config.width, config.shared_decoder, at(values, "data.image_size"))
+def cost(name: str, settings: Settings) -> int:
+    """The cost `name`, a key of `COSTS`, of a network; of its settings, only the `NETWORK_KEYS` are read."""
+    shared = {"model.shared_decoder": settings.get("model.shared_decoder", False)}
+    values = nest({key: settings[key] for key in NETWORK_KEYS} | shared)
+    config = build(TrialConfig, values, source="the spec")
+    network = (config.model.family, config.model.width, config.model.shared_decoder)
+    return _parameters(*network) if name == "parameters" else _macs(*network, config.data.image_size)
 
 
 @functools.lru_cache(maxsize=4096)

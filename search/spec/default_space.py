@@ -2,95 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+from search.spec.domains import Choices, Per, Range, Space
 
-WEIGHT = {"low": 0.0, "high": 2.0}
+_WEIGHT = Range(0.0, 2.0)
 """Weight of a head's first loss."""
-OPTIONAL_WEIGHT = {"low": 0.1, "high": 2.0, "log": True, "or_zero": True}
+_OPTIONAL_WEIGHT = Range(0.1, 2.0, log=True, or_zero=True)
 """Weight of another loss, which is 0 in half of the trials; then its parameters are not searched either."""
-DROPOUT = {"low": 0.0, "high": 0.3}
-NO_DROPOUT = {"choices": [0.0]}
-
-DEFAULT_SPACE: dict[str, Any] = {
-    "data": {
-        "batch_size": {"choices": [8, 16, 32]},
-        "augment": {
-            "jitter": {"low": 0.05, "high": 0.4, "or_zero": True},
-            "rotate": {"low": 2.0, "high": 20.0, "or_zero": True},
-        },
-    },
-    "model": {
-        "family": {
-            "choices": [
-                "resunet",
-                "resunet-lite",
-                "pair",
-                "dmnet-cnn",
-                "dmnet-cnn-v1",
-                "dmnet-resnet",
-                "resnet-dual",
-                "sepunet",
-            ]
-        },
-        "width": {
-            "per": "model.family",
-            "resunet": {"choices": [8, 16, 32]},
-            "resunet-lite": {"choices": [16, 32, 64]},
-            "pair": {"choices": [8, 16, 32]},
-            "dmnet-cnn": {"choices": [8, 16]},
-            "dmnet-cnn-v1": {"choices": [8, 16]},
-            "dmnet-resnet": {"choices": [8, 16]},
-            "resnet-dual": {"choices": [8, 16, 32]},
-            "sepunet": {"choices": [16, 32, 64]},
-            "debug": {"choices": [2, 4]},
-        },
-        "dropout": {
-            "per": "model.family",
-            "resunet": NO_DROPOUT,
-            "resunet-lite": NO_DROPOUT,
-            "pair": DROPOUT,
-            "dmnet-cnn": DROPOUT,
-            "dmnet-cnn-v1": DROPOUT,
-            "dmnet-resnet": DROPOUT,
-            "resnet-dual": DROPOUT,
-            "sepunet": NO_DROPOUT,
-            "debug": NO_DROPOUT,
-        },
-        "depth_activation": {"choices": ["linear", "sigmoid", "minmax"]},
-    },
-    "loss": {
-        "mask": {"bce": WEIGHT, "dice": OPTIONAL_WEIGHT, "l1": OPTIONAL_WEIGHT},
-        "depth": {"l1": WEIGHT, "ssim": OPTIONAL_WEIGHT, "edge": OPTIONAL_WEIGHT},
-        "ssim": {"window": {"choices": [3, 7, 11]}},
-        "combine": {"choices": ["sum", "sqrt", "uncertainty"]},
-    },
-    "optimizer": {
-        "name": {"choices": ["sgd", "adam", "adamw"]},
-        "lr": {
-            "per": "optimizer.name",
-            "sgd": {"low": 1e-2, "high": 1.0, "log": True},
-            "adam": {"low": 3e-4, "high": 2e-2, "log": True},
-            "adamw": {"low": 3e-4, "high": 2e-2, "log": True},
-        },
-        "weight_decay": {"choices": [0.0, 1e-5, 1e-4, 1e-3, 1e-2]},
-    },
-    "policy": {
-        "name": {"choices": ["constant", "step", "plateau", "cyclic", "onecycle", "cosine"]},
-        "warmup": {"low": 0.0, "high": 0.2},
-        "step": {"every": {"low": 0.1, "high": 0.5}, "factor": {"low": 0.1, "high": 0.7}},
-        "plateau": {"patience": {"low": 0.0, "high": 0.3}, "factor": {"low": 0.1, "high": 0.7}},
-        "cyclic": {
-            "period": {"low": 0.02, "high": 1.0, "log": True},
-            "floor": {"low": 1e-3, "high": 0.1, "log": True},
-            "halve": {"choices": [True, False]},
-        },
-        "onecycle": {
-            "pct_start": {"low": 0.1, "high": 0.5},
-            "div": {"low": 3.0, "high": 30.0, "log": True},
-            "final_div": {"low": 1e2, "high": 1e4, "log": True},
-            "anneal": {"choices": ["cos", "linear"]},
-        },
-        "cosine": {"floor": {"low": 0.0, "high": 0.1}},
-    },
+_DROPOUT = Range(0.0, 0.3)
+_NO_DROPOUT = Choices((0.0,))
+_FAMILIES: dict[str, tuple[Choices, Range | Choices]] = {
+    "resunet": (Choices((8, 16, 32)), _NO_DROPOUT),
+    "resunet-lite": (Choices((16, 32, 64)), _NO_DROPOUT),
+    "pair": (Choices((8, 16, 32)), _DROPOUT),
+    "dmnet-cnn": (Choices((8, 16)), _DROPOUT),
+    "dmnet-cnn-v1": (Choices((8, 16)), _DROPOUT),
+    "dmnet-resnet": (Choices((8, 16)), _DROPOUT),
+    "resnet-dual": (Choices((8, 16, 32)), _DROPOUT),
+    "sepunet": (Choices((16, 32, 64)), _NO_DROPOUT),
+    "debug": (Choices((2, 4)), _NO_DROPOUT),
 }
-"""Nested like a spec; other leaves are fixed at the default of `TrialConfig`."""
+"""Width and dropout of each family; 'debug' is searched only if a spec names it."""
+
+DEFAULT_SPACE: Space = {
+    "data.batch_size": Choices((8, 16, 32)),
+    "data.augment.jitter": Range(0.05, 0.4, or_zero=True),
+    "data.augment.rotate": Range(2.0, 20.0, or_zero=True),
+    "model.family": Choices(tuple(family for family in _FAMILIES if family != "debug")),
+    "model.width": Per("model.family", {family: width for family, (width, _) in _FAMILIES.items()}),
+    "model.dropout": Per("model.family", {family: dropout for family, (_, dropout) in _FAMILIES.items()}),
+    "model.depth_activation": Choices(("linear", "sigmoid", "minmax")),
+    "loss.mask.bce": _WEIGHT,
+    "loss.mask.dice": _OPTIONAL_WEIGHT,
+    "loss.mask.l1": _OPTIONAL_WEIGHT,
+    "loss.depth.l1": _WEIGHT,
+    "loss.depth.ssim": _OPTIONAL_WEIGHT,
+    "loss.depth.edge": _OPTIONAL_WEIGHT,
+    "loss.ssim.window": Choices((3, 7, 11)),
+    "loss.combine": Choices(("sum", "sqrt", "uncertainty")),
+    "optimizer.name": Choices(("sgd", "adam", "adamw")),
+    "optimizer.lr": Per(
+        "optimizer.name",
+        {
+            "sgd": Range(1e-2, 1.0, log=True),
+            "adam": Range(3e-4, 2e-2, log=True),
+            "adamw": Range(3e-4, 2e-2, log=True),
+        },
+    ),
+    "optimizer.weight_decay": Choices((0.0, 1e-5, 1e-4, 1e-3, 1e-2)),
+    "policy.name": Choices(("constant", "step", "plateau", "cyclic", "onecycle", "cosine")),
+    "policy.warmup": Range(0.0, 0.2),
+    "policy.step.every": Range(0.1, 0.5),
+    "policy.step.factor": Range(0.1, 0.7),
+    "policy.plateau.patience": Range(0.0, 0.3),
+    "policy.plateau.factor": Range(0.1, 0.7),
+    "policy.cyclic.period": Range(0.02, 1.0, log=True),
+    "policy.cyclic.floor": Range(1e-3, 0.1, log=True),
+    "policy.cyclic.halve": Choices((True, False)),
+    "policy.onecycle.pct_start": Range(0.1, 0.5),
+    "policy.onecycle.div": Range(3.0, 30.0, log=True),
+    "policy.onecycle.final_div": Range(1e2, 1e4, log=True),
+    "policy.onecycle.anneal": Choices(("cos", "linear")),
+    "policy.cosine.floor": Range(0.0, 0.1),
+}
+"""Leaves that are searched by default; the others are fixed at the default of `TrialConfig`."""

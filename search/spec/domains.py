@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from trainable.config.section import ConfigError
+from trainable.config.settings import Scalar, Value
 
 if TYPE_CHECKING:
     import optuna
 
-Value = int | float | str | bool | None
-
-
-class Domain(ABC):
-    """A set of values to search."""
-
-    @abstractmethod
-    def as_plain(self) -> dict[str, Any]:
-        """As plain values of a spec."""
-
 
 @dataclass(frozen=True)
-class Range(Domain):
+class Range:
     """Numbers from `low` to `high`, both included; integers if both bounds are."""
 
     low: float
@@ -34,7 +24,7 @@ class Range(Domain):
     or_zero: bool = False
     """Whether the value is 0 with a probability of one half, for a term that can be left out."""
 
-    def suggest(self, trial: optuna.Trial, key: str) -> Any:
+    def suggest(self, trial: optuna.Trial, key: str) -> float:
         """Suggest a number, log-uniform with `log`; with `or_zero`, a separate parameter decides on 0."""
         if self.or_zero and not trial.suggest_categorical(_switch(key), [False, True]):
             return type(self.low)(0)
@@ -42,7 +32,7 @@ class Range(Domain):
             return trial.suggest_int(key, self.low, self.high, log=self.log)
         return trial.suggest_float(key, self.low, self.high, log=self.log)
 
-    def has(self, value: Any) -> bool:
+    def has(self, value: Value) -> bool:
         """Whether a value is in the domain."""
         return isinstance(value, int | float) and (self.low <= value <= self.high or (self.or_zero and value == 0))
 
@@ -50,58 +40,80 @@ class Range(Domain):
         """`value` clipped to the range; 0 is kept with `or_zero`."""
         return value if self.has(value) else min(max(value, self.low), self.high)
 
-    def parameters(self, key: str, value: Any) -> dict[str, Any]:
+    def parameters(self, key: str, value: Value) -> dict[str, Value]:
         """Optuna's parameters with which `suggest` returns `value`."""
         if not self.or_zero:
             return {key: value}
         return {_switch(key): bool(value)} | ({key: value} if value else {})
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, Value]:
         """As {low, high, log}, and or_zero where it is true."""
-        return {"low": self.low, "high": self.high, "log": self.log} | ({"or_zero": True} if self.or_zero else {})
+        or_zero: dict[str, Value] = {"or_zero": True} if self.or_zero else {}
+        return {"low": self.low, "high": self.high, "log": self.log, **or_zero}
+
+    def as_floats(self) -> Range:
+        """With float bounds."""
+        return replace(self, low=float(self.low), high=float(self.high))
 
 
 @dataclass(frozen=True)
-class Choices(Domain):
-    """Unordered values."""
+class Choices:
+    """Unordered scalars, or a single value of any kind."""
 
     values: tuple[Value, ...]
 
-    def suggest(self, trial: optuna.Trial, key: str) -> Any:
+    def suggest(self, trial: optuna.Trial, key: str) -> Value:
         """Suggest a value; a single value is returned without a parameter."""
-        return trial.suggest_categorical(key, self.values) if len(self.values) > 1 else self.values[0]
+        if len(self.values) == 1:
+            return self.values[0]
+        return trial.suggest_categorical(key, cast("tuple[Scalar, ...]", self.values))
 
-    def has(self, value: Any) -> bool:
+    def has(self, value: Value) -> bool:
         """Whether a value is in the domain."""
         return value in self.values
 
-    def parameters(self, key: str, value: Any) -> dict[str, Any]:
+    def parameters(self, key: str, value: Value) -> dict[str, Value]:
         """Optuna's parameters with which `suggest` returns `value`."""
         return {key: value} if len(self.values) > 1 else {}
 
-    def as_plain(self) -> dict[str, Any]:
-        """As {choices}."""
-        return {"choices": list(self.values)}
+    def as_plain(self) -> Value:
+        """As {choices}; a single value that is not a scalar is returned unchanged."""
+        return {"choices": list(self.values)} if isinstance(self.values[0], Scalar) else self.values[0]
+
+    def as_floats(self) -> Choices:
+        """With integers converted to floats."""
+        return Choices(tuple(float(value) if type(value) is int else value for value in self.values))
 
 
 @dataclass(frozen=True)
-class Per(Domain):
+class Per:
     """One domain for each value of another leaf."""
 
     key: str
     """Dotted key of the other leaf."""
     domains: Mapping[str, Range | Choices]
 
-    def for_value(self, value: Value) -> Range | Choices:
-        """The domain for a value of the other leaf."""
-        return self.domains[str(value)]
+    def for_value(self, value: Value) -> Range | Choices | None:
+        """The domain for a value of the other leaf; None if there is none."""
+        return self.domains.get(str(value))
 
-    def as_plain(self) -> dict[str, Any]:
+    def as_plain(self) -> dict[str, Value]:
         """As {per, VALUE: domain}."""
         return {"per": self.key} | {value: domain.as_plain() for value, domain in self.domains.items()}
 
+    def as_floats(self) -> Per:
+        """With integers converted to floats."""
+        return Per(self.key, {value: domain.as_floats() for value, domain in self.domains.items()})
 
-def parse_leaf(key: str, plain: Any, *, source: str) -> Any:
+
+Domain = Range | Choices | Per
+Leaf: TypeAlias = "Domain | Value"
+"""What a space holds for a key: a domain, or a value that all trials have."""
+Space: TypeAlias = Mapping[str, Leaf]
+"""Leaves by dotted key."""
+
+
+def parse_leaf(key: str, plain: Value, *, source: str) -> Leaf:
     """Convert a mapping to a `Domain`; other values are returned unchanged.
 
     Args:
@@ -137,31 +149,31 @@ def parse_leaf(key: str, plain: Any, *, source: str) -> Any:
     )
 
 
-def representatives(domain: Domain) -> list[Value]:
-    """Values that represent a domain: the bounds, or every choice. If they are valid, the whole domain is."""
-    match domain:
+def as_plain(leaf: Leaf) -> Value:
+    """A leaf as plain values of a spec."""
+    return leaf.as_plain() if isinstance(leaf, Domain) else leaf
+
+
+def representatives(leaf: Leaf) -> list[Value]:
+    """Values that represent a leaf: its bounds, or every choice. If they are valid, all its values are."""
+    match leaf:
         case Range(low=low, high=high, or_zero=or_zero):
             return [*([type(low)(0)] if or_zero else []), low, high]
         case Choices(values=values):
             return list(values)
         case Per(domains=domains):
             return [value for case in domains.values() for value in representatives(case)]
-    raise TypeError(f"unknown domain: {domain!r}")
+    return [leaf]
 
 
-def as_floats(leaf: Any) -> Any:
-    """A value or `Domain` with integers converted to floats."""
-    match leaf:
-        case Range(low=low, high=high):
-            return replace(leaf, low=float(low), high=float(high))
-        case Choices(values=values):
-            return Choices(tuple(as_floats(value) for value in values))
-        case Per(key=key, domains=domains):
-            return Per(key, {value: as_floats(domain) for value, domain in domains.items()})
-    return float(leaf) if isinstance(leaf, int) and not isinstance(leaf, bool) else leaf
+def as_floats(leaf: Leaf) -> Leaf:
+    """A leaf with integers converted to floats."""
+    if isinstance(leaf, Domain):
+        return leaf.as_floats()
+    return float(leaf) if type(leaf) is int else leaf
 
 
-def _case(key: str, plain: Any, source: str) -> Range | Choices:
+def _case(key: str, plain: Value, source: str) -> Range | Choices:
     parsed = parse_leaf(key, plain, source=source)
     if isinstance(parsed, Per):
         sentence = f"The value of '{key}' is a 'per' within a 'per'; write one level in {source}."
@@ -169,44 +181,47 @@ def _case(key: str, plain: Any, source: str) -> Range | Choices:
     return parsed if isinstance(parsed, Range | Choices) else Choices((parsed,))
 
 
-def _choices(key: str, values: Any, source: str) -> Choices:
+def _choices(key: str, values: Value, source: str) -> Choices:
     said = f"The choices of '{key}' are {values!r}, but must"
+    scalars = [value for value in values if isinstance(value, Scalar)] if isinstance(values, list) else []
     if not isinstance(values, list) or not values:
         wrong = f"{said} be a list of at least one value; correct them in {source}."
-    elif any(isinstance(value, list | dict) for value in values):
+    elif len(scalars) < len(values):
         wrong = f"{said} be plain values; correct them in {source}."
-    elif len(set(values)) < len(values):
+    elif len(set(scalars)) < len(scalars):
         wrong = f"{said} differ; remove the duplicates in {source}."
     else:
-        return Choices(tuple(values))
+        return Choices(tuple(scalars))
     raise ConfigError.about(f"{key}.choices", wrong)
 
 
-def _range(key: str, plain: Mapping[str, Any], source: str) -> Range:
-    low, high = plain["low"], plain["high"]
-    for name, bound in (("low", low), ("high", high)):
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
-            raise ConfigError.about(
-                f"{key}.{name}",
-                f"The value of '{key}.{name}' is {bound!r}, but must be a finite number; correct it in {source}.",
-            )
-    flags = {name: plain.get(name, False) for name in ("log", "or_zero")}
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise ConfigError.about(
-                f"{key}.{name}",
-                f"The value of '{key}.{name}' is {flag!r}, but must be true or false; correct it in {source}.",
-            )
+def _range(key: str, plain: Mapping[str, Value], source: str) -> Range:
+    low, high = (_bound(f"{key}.{name}", plain[name], source) for name in ("low", "high"))
+    log, or_zero = (_flag(f"{key}.{name}", plain.get(name, False), source) for name in ("log", "or_zero"))
     said = f"The range of '{key}' has"
     if not low <= high:
         wrong = f"{said} low {low} above high {high}, and is empty; swap them in {source}."
-    elif flags["log"] and low <= 0:
+    elif log and low <= 0:
         wrong = f"{said} log: true and low {low}, but a logarithm requires low above 0; correct it in {source}."
-    elif flags["or_zero"] and low < 0:
+    elif or_zero and low < 0:
         wrong = f"{said} or_zero: true and low {low}, but it already contains 0; correct it in {source}."
     else:
-        return Range(low, high, flags["log"], flags["or_zero"])
+        return Range(low, high, log, or_zero)
     raise ConfigError.about(f"{key}.low", wrong)
+
+
+def _bound(key: str, plain: Value, source: str) -> float:
+    if isinstance(plain, bool) or not isinstance(plain, int | float) or not math.isfinite(plain):
+        sentence = f"The value of '{key}' is {plain!r}, but must be a finite number; correct it in {source}."
+        raise ConfigError.about(key, sentence)
+    return plain
+
+
+def _flag(key: str, plain: Value, source: str) -> bool:
+    if not isinstance(plain, bool):
+        sentence = f"The value of '{key}' is {plain!r}, but must be true or false; correct it in {source}."
+        raise ConfigError.about(key, sentence)
+    return plain
 
 
 def _switch(key: str) -> str:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.errors import InputError, without_comma
-from search.spec.tree import at
 from trainable.config import ConfigError, Problem
+from trainable.config.settings import at
 from trainable.config.text import Place, YamlError, parse_yaml, places
 
 _LONE_PAIR = re.compile(r"\[\s*(\d+,\d+)\s*\]")

@@ -6,12 +6,12 @@ losses, so that any two trials can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from data.errors import InputError
 from search.spec.costs import COSTS, cost
+from trainable.config.settings import Settings
 from trainable.metrics.names import METRICS, OBJECTIVE
 
 MILLISECONDS = "ms_per_picture"
@@ -79,15 +79,15 @@ def check_objectives(texts: Sequence[str]) -> None:
         raise ValueError(f"begin with '{OBJECTIVE}', which decides on stopping, checkpoints and the best trial")
 
 
-def known_costs(objectives: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
+def known_costs(objectives: Sequence[str], settings: Settings) -> dict[str, float]:
     """The objectives that are costs known before a trial runs, by name.
 
     Args:
         objectives: such as 'score' and '-macs'.
-        values: nested values of a `TrialConfig`.
+        settings: of a trial; see `costs.NETWORK_KEYS`.
     """
     names = [Objective.of(text).name for text in objectives]
-    return {name: float(cost(name, values)) for name in names if name in COSTS}
+    return {name: float(cost(name, settings)) for name in names if name in COSTS}
 
 
 def parse_objectives(text: str) -> list[str]:

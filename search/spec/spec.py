@@ -8,24 +8,24 @@ of a loss only if the loss has a weight. Keys that are left out have the values 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from data.dataset.storage import Location
 from data.errors import InputError, did_you_mean
-from search.spec.checks import problems_of_conditions, problems_of_values
+from search.spec.checks import largest_settings, problems_of_conditions, problems_of_values
 from search.spec.constraints import problems_of_limits
 from search.spec.default_space import DEFAULT_SPACE
-from search.spec.domains import Domain, as_floats, parse_leaf
+from search.spec.domains import Leaf, Space, as_floats, as_plain, parse_leaf, representatives
 from search.spec.locate import with_locations
 from search.spec.sections import NAME, Plan
 from search.spec.study_url import problems_of_study
 from trainable.config import ConfigError, Problem, Section, TrialConfig, build
+from trainable.config.settings import Settings, Value, flatten, nest
 from trainable.config.text import parse_yaml, read_yaml
 
 
@@ -51,6 +51,8 @@ DATA_KEYS = ("path", "samples")
 """Keys of the section `data` that are not in `TrialConfig`."""
 PLAIN_KEYS = ("name", "objectives")
 """Top-level keys that are not sections."""
+DEFAULTS: Settings = {key: value for key, value in flatten(TrialConfig().model_dump()).items() if "." in key}
+"""The default of each leaf; epochs, seed and `depth_policy` of `TrialConfig` are not leaves of a space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,8 @@ class SearchSpec:
     """A checked spec: all bounds and choices are valid values of a trial."""
 
     subject: Subject
-    space: Mapping[str, Any]
-    """Nested sections of `TrialConfig`; each leaf is a plain value or a `Domain`."""
+    space: Space
+    """A plain value or a `Domain` for each key of `DEFAULTS`."""
     plan: Plan
 
     @property
@@ -78,17 +80,31 @@ class SearchSpec:
         Raises:
             ConfigError: if a number is not positive.
         """
-        values = self.as_plain()
         changes = {key: value for key, value in (("epochs", epochs), ("cpus", cpus)) if value is not None}
-        values["retrain"] |= changes
-        return check_spec(values, source=" or ".join(f"--{key}" for key in changes) or "the spec")
+        source = " or ".join(f"--{key}" for key in changes) or "the spec"
+        retrain = self.plan.retrain.model_dump() | changes
+        return replace(self, plan=build(Plan, self.plan.model_dump() | {"retrain": retrain}, source=source))
 
-    def as_plain(self) -> dict[str, Any]:
+    def largest_trial(self, chosen: Settings | None = None) -> TrialConfig:
+        """The trial with the largest value of every numeric domain and the last of every other.
+
+        Args:
+            chosen: values by dotted key, instead of the largest.
+        """
+        shared = {"epochs": self.plan.scheduler.max_epochs, "seed": self.plan.search.seed}
+        return build(TrialConfig, nest(largest_settings(self.space, chosen or {}) | shared), source="the spec")
+
+    def largest_trials(self) -> Iterator[TrialConfig]:
+        """The largest trial of each family of the space."""
+        for family in representatives(self.space["model.family"]):
+            yield self.largest_trial({"model.family": family})
+
+    def as_plain(self) -> dict[str, Value]:
         """The spec as plain values for YAML and JSON, which `check_spec` accepts."""
-        tree, subject = _plain(self.space), self.subject.model_dump()
+        subject = self.subject.model_dump()
         name = {"name": subject["name"]} if subject["name"] else {}
-        own = {key: subject[key] for key in DATA_KEYS}
-        return {**name, "data": own | tree.pop("data"), **tree, **self.plan.model_dump()}
+        space = {key: as_plain(leaf) for key, leaf in self.space.items()}
+        return {**name, **nest({f"data.{key}": subject[key] for key in DATA_KEYS} | space), **self.plan.model_dump()}
 
 
 def load_spec(
@@ -122,7 +138,7 @@ def load_spec(
 
 
 def check_spec(
-    plain: Mapping[str, Any], *, source: str, data_path: str | None = None, name: str | None = None
+    plain: Mapping[str, Value], *, source: str, data_path: str | None = None, name: str | None = None
 ) -> SearchSpec:
     """Check nested plain values, and convert them to a spec.
 
@@ -135,10 +151,9 @@ def check_spec(
     Raises:
         ConfigError: with all wrong keys and values that can be found at once.
     """
-    schema = TrialConfig().model_dump()
-    tree = {section: values for section, values in schema.items() if isinstance(values, dict)}
+    names = _names_of_sections()
     problems: list[Problem] = []
-    values = _sections(plain, [*tree, *Plan.model_fields], source, problems)
+    values = _sections(plain, [*names[""], *Plan.model_fields], source, problems)
     subject = _subject(values, source, data_path, name, problems)
     plan = Plan()
     try:
@@ -146,9 +161,10 @@ def check_spec(
     except ConfigError as error:
         problems += error.problems
     problems += problems_of_study(plan.search.study, source)
-    space = _merge(_merge(tree, DEFAULT_SPACE, (), "the defaults", problems), values, (), source, problems)
-    space = _typed(space, tree)
-    problems += problems_of_values(space, source)
+    leaves = {**DEFAULTS, **DEFAULT_SPACE, **_leaves(values, "", names, source, problems)}
+    # {0, 1} is a continuous range where the field is a float.
+    space = {key: as_floats(leaf) if isinstance(DEFAULTS[key], float) else leaf for key, leaf in leaves.items()}
+    problems += problems_of_values(space, DEFAULTS, source)
     if not problems:
         problems += problems_of_conditions(space, source)
     if not problems:
@@ -158,9 +174,22 @@ def check_spec(
     return SearchSpec(subject=subject, space=space, plan=plan)
 
 
-def _sections(plain: Mapping[str, Any], known: Sequence[str], source: str, problems: list[Problem]) -> dict[str, Any]:
+def _names_of_sections() -> dict[str, list[str]]:
+    """The names in each section of a space, by its dotted key; '' is the whole."""
+    names: dict[str, list[str]] = {"": []}
+    for key in DEFAULTS:
+        parts = key.split(".")
+        for depth, name in enumerate(parts):
+            known = names.setdefault(".".join(parts[:depth]), [])
+            known += [name] if name not in known else []
+    return names
+
+
+def _sections(
+    plain: Mapping[str, Value], known: Sequence[str], source: str, problems: list[Problem]
+) -> dict[str, Value]:
     """The known sections and plain keys; the others are added to `problems`."""
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for key, section in plain.items():
         if key in PLAIN_KEYS:
             values[key] = section
@@ -172,18 +201,20 @@ def _sections(plain: Mapping[str, Any], known: Sequence[str], source: str, probl
             sentence = f"The section '{key}' is {section!r}, but must have keys; correct it in {source}."
             problems.append(Problem(key=str(key), sentence=sentence))
         else:
-            values[key] = copy.deepcopy(dict(section))
+            values[key] = section
     return values
 
 
 def _subject(
-    values: dict[str, Any], source: str, data_path: str | None, name: str | None, problems: list[Problem]
+    values: dict[str, Value], source: str, data_path: str | None, name: str | None, problems: list[Problem]
 ) -> Subject | None:
     """Remove the keys of `Subject` from `values`; None if they have problems."""
     data = values.get("data", {})
-    own = {key: data.pop(key) for key in DATA_KEYS if key in data}
+    assert isinstance(data, Mapping)  # noqa: S101  by `_sections`
+    own = {key: data[key] for key in DATA_KEYS if key in data}
+    values["data"] = {key: value for key, value in data.items() if key not in DATA_KEYS}
     own |= {"path": data_path} if data_path is not None else {}
-    named = name or values.pop("name", None)
+    named = name or values.get("name")
     values.pop("name", None)
     if own.get("path") is None:
         problems.append(
@@ -204,58 +235,33 @@ def _subject(
         return None
 
 
-def _merge(
-    tree: Mapping[str, Any],
-    plain: Mapping[str, Any],
-    prefix: tuple[str, ...],
-    source: str,
-    problems: list[Problem],
-) -> dict[str, Any]:
-    """`tree` with its leaves replaced by those in `plain`; keys that are not in `tree` are problems."""
-    merged = dict(tree)
-    for name, value in plain.items():
-        key = ".".join((*prefix, str(name)))
-        if name not in tree:
-            known = [*(DATA_KEYS if prefix == ("data",) else ()), *map(str, tree)]
+def _leaves(
+    section: Mapping[str, Value], prefix: str, names: Mapping[str, Sequence[str]], source: str, problems: list[Problem]
+) -> dict[str, Leaf]:
+    """The leaves in a section of a spec by dotted key; keys that are not in `names` are problems."""
+    leaves: dict[str, Leaf] = {}
+    for name, value in section.items():
+        key = f"{prefix}.{name}" if prefix else str(name)
+        if name not in names[prefix]:
+            known = [*(DATA_KEYS if prefix == "data" else ()), *names[prefix]]
             meant = did_you_mean(str(name), known)
             sentence = f"The key '{key}' is not known; use one of {', '.join(known)} in {source}{meant}."
             problems.append(Problem(key=key, sentence=sentence, is_key=True))
-        elif not isinstance(tree[name], Mapping):
+        elif key in DEFAULTS:
             try:
-                merged[name] = parse_leaf(key, value, source=source)
+                leaves[key] = parse_leaf(key, value, source=source)
             except ConfigError as error:
                 problems += error.problems
         elif isinstance(value, Mapping):
-            merged[name] = _merge(tree[name], value, (*prefix, str(name)), source, problems)
+            leaves |= _leaves(value, key, names, source, problems)
         else:
-            wanted = f"must have keys such as '{next(iter(tree[name]))}'"
+            wanted = f"must have keys such as '{names[key][0]}'"
             sentence = f"The value of '{key}' is {value!r}, but {wanted}; correct it in {source}."
             problems.append(Problem(key=key, sentence=sentence))
-    return merged
+    return leaves
 
 
-def _typed(space: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`space` with integers converted to floats where the field is a float, so that {0, 1} is a continuous range."""
-    typed: dict[str, Any] = {}
-    for name, node in space.items():
-        if isinstance(node, Mapping):
-            typed[name] = _typed(node, defaults[name])
-        else:
-            typed[name] = as_floats(node) if isinstance(defaults[name], float) else node
-    return typed
-
-
-def _plain(space: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for name, node in space.items():
-        if isinstance(node, Mapping):
-            plain[name] = _plain(node)
-        else:
-            plain[name] = node.as_plain() if isinstance(node, Domain) else node
-    return plain
-
-
-def _insert(values: dict[str, Any], key: str, text: str) -> None:
+def _insert(values: dict[str, Value], key: str, text: str) -> None:
     """Set the leaf at a dotted key, and create missing mappings."""
     *sections, leaf = key.split(".")
     if not sections and leaf not in PLAIN_KEYS:

@@ -15,12 +15,12 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from search.spec import spec as spec_module
-from search.spec.domains import Domain
+from search.spec.domains import Domain, as_plain
 from search.spec.sections import Plan
 from search.spec.spec import DATA_KEYS, SearchSpec, Subject
 from search.spec.study_url import masked
-from search.spec.tree import at, leaves
 from trainable.config import Section, TrialConfig
+from trainable.config.settings import Settings, Value, flatten
 
 WIDTH = 100
 """Columns of a line with a comment."""
@@ -28,36 +28,38 @@ WIDTH = 100
 
 def as_text(spec: SearchSpec) -> str:
     """The whole spec as YAML, with comments on its sections and keys."""
-    values = {"name": spec.subject.name, **spec.as_plain()}
+    values = {
+        **{f"data.{key}": getattr(spec.subject, key) for key in DATA_KEYS},
+        **{key: as_plain(leaf) for key, leaf in spec.space.items()},
+        **flatten(spec.plan.model_dump()),
+    }
     purpose, _, forms = (spec_module.__doc__ or "").partition("\n\n")
     lines = [*_comment(purpose, ""), "#", *_comment(forms, "")]
-    lines += ["", *_field("name", Subject.model_fields["name"], values["name"], "")]
+    lines += ["", *_field("name", Subject.model_fields["name"], spec.subject.name, "")]
     for owner in (TrialConfig, Plan):
         for name, field in owner.model_fields.items():
-            section = field.annotation
-            if isinstance(values.get(name), Mapping) and isinstance(section, type) and issubclass(section, Section):
+            if section := _subsection(field):
                 lines += ["", *_comment(_first_paragraph(section), ""), f"{name}:"]
-                lines += _own_data(values[name]) if name == "data" else []
-                lines += _section(section, values[name], "  ")
+                own = {key: Subject.model_fields[key] for key in (DATA_KEYS if name == "data" else ())}
+                lines += _section(own | section.model_fields, f"{name}.", values, "  ")
             elif name in values:
                 lines += ["", *_field(name, field, values[name], "")]
     return "\n".join(lines) + "\n"
 
 
-def describe(spec: SearchSpec) -> dict[str, Any]:
+def describe(spec: SearchSpec) -> dict[str, Value]:
     """The summary of a spec as JSON values."""
     plan = spec.plan
-    domains = {".".join(path): leaf.as_plain() for path, leaf in leaves(spec.space) if isinstance(leaf, Domain)}
     return {
         "name": spec.subject.name,
         "data": {
             "path": spec.data_path,
             "samples": spec.subject.samples,
-            "image_size": at(spec.space, "data.image_size"),
-            "split_by": at(spec.space, "data.split_by"),
+            "image_size": as_plain(spec.space["data.image_size"]),
+            "split_by": as_plain(spec.space["data.split_by"]),
         },
         "objectives": plan.objectives,
-        "searched": domains,
+        "searched": _searched(spec),
         "rungs": plan.scheduler.rungs,
         "budget": _set_values(plan.budget),
         "resources": plan.resources.model_dump(),
@@ -71,54 +73,55 @@ def describe(spec: SearchSpec) -> dict[str, Any]:
 
 def summary_lines(spec: SearchSpec) -> Iterator[str]:
     """The summary of a spec as lines of text."""
-    found = describe(spec)
-    data, rungs = found["data"], found["rungs"]
-    used = f"{data['samples']} training samples" if data["samples"] else "all training samples"
-    yield f"data: {data['path']} at {data['image_size']} px, split by {data['split_by']}; trials use {used}"
-    yield f"objectives: {', '.join(found['objectives'])}"
+    plan, subject, searched = spec.plan, spec.subject, _searched(spec)
+    image_size, split_by = (spec.space[f"data.{key}"] for key in ("image_size", "split_by"))
+    rungs = plan.scheduler.rungs
+    used = f"{subject.samples} training samples" if subject.samples else "all training samples"
+    yield f"data: {spec.data_path} at {image_size} px, split by {split_by}; trials use {used}"
+    yield f"objectives: {', '.join(plan.objectives)}"
     yield f"trials: up to {rungs[-1]} epochs each, compared after epoch {', '.join(str(epoch) for epoch in rungs)}"
-    yield f"budget, until the first limit: {_listed(found['budget'])}"
-    yield f"each trial: {_listed(found['resources'])}"
-    yield f"constraints: {_listed(found['constraints']) or 'none'}"
-    yield f"first trials: {', '.join(found['start_from']) or 'none'}; seed {found['seed']}"
-    yield f"study: {found['study'] or 'a journal beside the spec'}"
-    yield f"searched, {len(found['searched'])} keys:"
-    for key, domain in found["searched"].items():
+    yield f"budget, until the first limit: {_listed(_set_values(plan.budget))}"
+    yield f"each trial: {_listed(plan.resources.model_dump())}"
+    yield f"constraints: {_listed(_set_values(plan.constraints)) or 'none'}"
+    yield f"first trials: {', '.join(plan.search.start_from) or 'none'}; seed {plan.search.seed}"
+    yield f"study: {masked(plan.search.study) if plan.search.study else 'a journal beside the spec'}"
+    yield f"searched, {len(searched)} keys:"
+    for key, domain in searched.items():
         yield f"  {key}: {_flow(domain)}"
 
 
-def _own_data(values: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of `data` that are not in `TrialConfig`."""
-    for key in DATA_KEYS:
-        yield from _field(key, Subject.model_fields[key], values[key], "  ")
+def _searched(spec: SearchSpec) -> dict[str, Value]:
+    return {key: leaf.as_plain() for key, leaf in spec.space.items() if isinstance(leaf, Domain)}
 
 
-def _section(section: type[Section], values: Mapping[str, Any], indent: str) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
-            yield from _comment(field.description or _first_paragraph(inner), indent)
+def _section(fields: Mapping[str, FieldInfo], prefix: str, values: Settings, indent: str) -> Iterator[str]:
+    """The fields of a section; `prefix` is its dotted key with a dot."""
+    for name, field in fields.items():
+        if section := _subsection(field):
+            yield from _comment(field.description or _first_paragraph(section), indent)
             yield f"{indent}{name}:"
-            yield from _section(inner, values[name], f"{indent}  ")
+            yield from _section(section.model_fields, f"{prefix}{name}.", values, f"{indent}  ")
         else:
-            yield from _field(name, field, values[name], indent)
+            yield from _field(name, field, values[f"{prefix}{name}"], indent)
 
 
-def _field(name: str, field: FieldInfo, value: Any, indent: str) -> Iterator[str]:
+def _subsection(field: FieldInfo) -> type[Section] | None:
+    """The class of a field that is always a section."""
+    inner = field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, Section) else None
+
+
+def _field(name: str, field: FieldInfo, value: Value, indent: str) -> Iterator[str]:
     """A leaf with its allowed values; a `per` has one line for each value of the other leaf."""
     yield from _comment(field.description or "", indent)
     wanted = _wanted(field)
-    line = f"{indent}{name}:" if _is_per(value) else f"{indent}{name}: {_flow(value)}"
+    domains = value if isinstance(value, Mapping) and "per" in value else {}
+    line = f"{indent}{name}:" if domains else f"{indent}{name}: {_flow(value)}"
     if wanted and len(line) + len(wanted) + 4 > WIDTH:
         yield from _comment(wanted, indent)
         wanted = ""
     yield f"{line}  # {wanted}" if wanted else line
-    if _is_per(value):
-        yield from (f"{indent}  {_flow(case)}: {_flow(domain)}" for case, domain in value.items())
-
-
-def _is_per(value: Any) -> bool:
-    return isinstance(value, Mapping) and "per" in value
+    yield from (f"{indent}  {_flow(case)}: {_flow(domain)}" for case, domain in domains.items())
 
 
 def _wanted(field: FieldInfo) -> str:
@@ -163,16 +166,16 @@ def _comment(text: str, indent: str) -> Iterator[str]:
         yield f"{indent}# {line}"
 
 
-def _flow(value: Any) -> str:
+def _flow(value: Value) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
     return str(text).removesuffix("...\n").strip()
 
 
-def _set_values(section: Section) -> dict[str, Any]:
+def _set_values(section: Section) -> dict[str, Value]:
     return {name: value for name, value in section.model_dump().items() if value is not None}
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _listed(values: Settings) -> str:
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
     )

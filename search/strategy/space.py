@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from search.spec.checks import largest_values
-from search.spec.conditions import Condition, condition_of, is_present
+from search.spec.conditions import condition_of, is_present
 from search.spec.constraints import violations
-from search.spec.domains import Choices, Domain, Per, Range
+from search.spec.domains import Choices, Domain, Leaf, Per, Range
 from search.spec.objectives import known_costs
 from search.spec.sections import Plan
 from search.spec.spec import SearchSpec
-from search.spec.tree import at, leaves, put_leaf
 from search.strategy.proposer import KNOWN
 from trainable.config import TrialConfig
+from trainable.config.settings import Settings, Value, flatten, nest
 
 if TYPE_CHECKING:
     import optuna
 
-Space = Callable[["optuna.Trial"], dict[str, Any]]
+Space = Callable[["optuna.Trial"], dict[str, Value]]
 
 FIXED = "fixed"
 """Attribute of a trial: values by dotted key that replace those that the space fixes."""
@@ -38,105 +35,76 @@ def define_space(spec: SearchSpec) -> Space:
     """
     plan = spec.plan
     decisive = per_keys(spec)
+    conditions = {
+        key: condition_of(key) if isinstance(leaf, Domain) and key not in decisive else None
+        for key, leaf in spec.space.items()
+    }
     # Leaves that others depend on come first: names, then plain leaves, then those with a domain per value.
-    ordered = sorted(leaves(spec.space), key=lambda item: _rank(item, decisive))
-    steps = [_Step.of(path, leaf, decisive) for path, leaf in ordered]  # once: a proposal samples dozens of times
+    ordered = sorted(spec.space.items(), key=lambda item: _rank(item[0], item[1], decisive))
 
-    def space(trial: optuna.Trial) -> dict[str, Any]:
-        values: dict[str, Any] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
-        for step in steps:
-            if is_present(values, step.path) and (step.condition is None or step.condition(values)):
-                put_leaf(values, step.path, step.value if step.suggest is None else step.suggest(trial, values))
-        for key, value in trial.user_attrs.get(FIXED, {}).items():
-            put_leaf(values, key.split("."), value)
-        _store_costs(trial, values, plan)
-        return values
+    def space(trial: optuna.Trial) -> dict[str, Value]:
+        settings: dict[str, Value] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
+        for key, leaf in ordered:
+            condition = conditions[key]
+            if is_present(settings, key) and (condition is None or condition(settings)):
+                settings[key] = _suggest(trial, key, leaf, settings)
+        settings |= trial.user_attrs.get(FIXED, {})
+        _store_costs(trial, settings, plan)
+        return nest(settings)
 
     return space
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """A leaf of the space, prepared for sampling."""
-
-    path: tuple[str, ...]
-    value: Any
-    """The value of a leaf that is not searched."""
-    condition: Condition | None
-    """Whether to sample the leaf, given the values before it; None for always, or if it is not searched."""
-    suggest: Callable[[optuna.Trial, Mapping[str, Any]], Any] | None
-    """Samples a value, given the values before it; None if the leaf is not searched."""
-
-    @classmethod
-    def of(cls, path: tuple[str, ...], leaf: Any, decisive: set[str]) -> _Step:
-        key = ".".join(path)
-        condition = None if key in decisive else condition_of(path)
-        if isinstance(leaf, Per):
-            return cls(path=path, value=None, condition=condition, suggest=functools.partial(_suggest_per, key, leaf))
-        if isinstance(leaf, Range | Choices):
-            return cls(path=path, value=None, condition=condition, suggest=functools.partial(_suggest, key, leaf))
-        return cls(path=path, value=leaf, condition=None, suggest=None)
-
-
-def _suggest(key: str, leaf: Range | Choices, trial: optuna.Trial, _: Mapping[str, Any]) -> Any:
-    return leaf.suggest(trial, key)
-
-
-def _suggest_per(key: str, leaf: Per, trial: optuna.Trial, values: Mapping[str, Any]) -> Any:
-    case = at(values, leaf.key)
-    return leaf.for_value(case).suggest(trial, parameter(key, leaf, case))
+def _suggest(trial: optuna.Trial, key: str, leaf: Leaf, settings: Settings) -> Value:
+    """The value of a leaf, given the values of the leaves before it."""
+    match leaf:
+        case Range() | Choices():
+            return leaf.suggest(trial, key)
+        case Per():
+            case = settings[leaf.key]
+            return leaf.domains[str(case)].suggest(trial, parameter(key, leaf, case))
+    return leaf
 
 
 def per_keys(spec: SearchSpec) -> set[str]:
     """Dotted keys that a `per` refers to; these leaves are sampled even without an effect."""
-    return {leaf.key for _, leaf in leaves(spec.space) if isinstance(leaf, Per)}
+    return {leaf.key for leaf in spec.space.values() if isinstance(leaf, Per)}
 
 
-def parameter(key: str, leaf: Domain, case: Any) -> str:
+def parameter(key: str, leaf: Leaf, case: Value) -> str:
     """Name of a leaf's parameter in Optuna; `case` is the value of the leaf that a `Per` refers to."""
     return f"{key}@{case}" if isinstance(leaf, Per) else key
 
 
-def default_parameters(spec: SearchSpec) -> dict[str, Any]:
+def default_parameters(spec: SearchSpec) -> dict[str, Value]:
     """Optuna's parameters of the default `TrialConfig`, clipped to the ranges of the space.
 
     Parameters whose choices do not include the default are left out, so that the searcher samples them.
     """
-    defaults = TrialConfig().model_dump()
-    parameters: dict[str, Any] = {}
-    for path, leaf in leaves(spec.space):
-        key = ".".join(path)
-        value = at(defaults, key)
-        if isinstance(leaf, Per):
-            case = at(defaults, leaf.key)
-            key, leaf = parameter(key, leaf, case), leaf.domains.get(str(case), leaf)
-        if isinstance(leaf, Range) and isinstance(value, int | float):
-            parameters |= leaf.parameters(key, leaf.nearest(value))
-        elif isinstance(leaf, Choices) and leaf.has(value):
-            parameters |= leaf.parameters(key, value)
+    defaults = flatten(TrialConfig().model_dump())
+    parameters: dict[str, Value] = {}
+    for key, leaf in spec.space.items():
+        value, case = defaults[key], defaults[leaf.key] if isinstance(leaf, Per) else None
+        name, domain = parameter(key, leaf, case), leaf.for_value(case) if isinstance(leaf, Per) else leaf
+        if isinstance(domain, Range) and isinstance(value, int | float):
+            parameters |= domain.parameters(name, domain.nearest(value))
+        elif isinstance(domain, Choices) and domain.has(value):
+            parameters |= domain.parameters(name, value)
     return parameters
 
 
-def largest_trials(spec: SearchSpec) -> Iterator[dict[str, Any]]:
-    """For each family of the space, the values of a `TrialConfig` with the largest value of every numeric domain."""
-    family = at(spec.space, "model.family")
-    for name in family.values if isinstance(family, Choices) else (family,):
-        yield largest_values(spec.space, {"model.family": name})
-
-
-def _store_costs(trial: optuna.Trial, values: Mapping[str, Any], plan: Plan) -> None:
+def _store_costs(trial: optuna.Trial, settings: Settings, plan: Plan) -> None:
     """Store the known constraints and objectives in a trial, unless a resumed trial has them already."""
-    for name, excess in violations(values, plan.constraints).items():
+    for name, excess in violations(settings, plan.constraints).items():
         if name not in trial.constraints:
             trial.set_constraint(name, excess)
-    known = {name: math.log(value) for name, value in known_costs(plan.objectives, values).items()}
+    known = {name: math.log(value) for name, value in known_costs(plan.objectives, settings).items()}
     if known and KNOWN not in trial.user_attrs:
         trial.set_user_attr(KNOWN, known)
 
 
-def _rank(item: tuple[tuple[str, ...], Any], decisive: set[str]) -> int:
-    path, leaf = item
-    if path[-1] == "name":
+def _rank(key: str, leaf: Leaf, decisive: set[str]) -> int:
+    if key.endswith(".name"):
         return 0
-    conditional = condition_of(path) is not None and ".".join(path) not in decisive
+    conditional = condition_of(key) is not None and key not in decisive
     return 1 + isinstance(leaf, Per) + 2 * conditional

@@ -5,23 +5,22 @@ Their configurations are exact, except for values that all trials of a search sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
 
 from search.spec.conditions import has_effect, is_present
 from search.spec.constraints import broken_limits
-from search.spec.domains import Choices, Per, Range
+from search.spec.domains import Choices, Per, Range, Space, as_plain, representatives
 from search.spec.spec import SearchSpec, check_spec
-from search.spec.tree import at, leaves, replace_leaf
 from search.strategy.earlier import KEYWORDS, EarlierTrial, best_trials, is_earlier
 from search.strategy.space import FIXED, default_parameters, parameter, per_keys
 from search.study.trials import RECIPE
 from search.terminal import Screen
 from trainable.config import ConfigError, TrialConfig, build
+from trainable.config.settings import Settings, Value, flatten
 from trainable.recipes import RECIPES, load_recipe
 
 EARLIER = "earlier"
@@ -46,9 +45,9 @@ class Start:
     """Name of the recipe; '' for an earlier trial."""
     earlier: str = ""
     """The earlier trial, as SEARCH:NUMBER; '' for a recipe."""
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Value] = field(default_factory=dict)
     """Optuna's parameters of all searched leaves."""
-    fixed: dict[str, Any] = field(default_factory=dict)
+    fixed: dict[str, Value] = field(default_factory=dict)
     """Values by dotted key that differ from those that the space fixes by default."""
 
 
@@ -113,7 +112,7 @@ def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path) -> dict
     for start in starts:
         named = {RECIPE: start.recipe} if start.recipe else {EARLIER: start.earlier}
         study.enqueue_trial(start.parameters, user_attrs={**named, FIXED: start.fixed})
-    default = _with_image_size(TrialConfig().model_dump(), spec)
+    default = _with_image_size(flatten(TrialConfig().model_dump()), spec)
     if "default" in names and not broken_limits(default, spec.plan.constraints):
         study.enqueue_trial(default_parameters(spec))
     return outside
@@ -139,7 +138,7 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path) -> tuple[
     Raises:
         InputError: as `check_starts`.
     """
-    by_default = dict(leaves(check_spec({}, source="the defaults", data_path=spec.data_path).space))
+    by_default = check_spec({}, source="the defaults", data_path=spec.data_path).space
     starts: list[Start] = []
     outside = {}
     for name, found in _named(names, storage).items():
@@ -166,76 +165,73 @@ def _named(names: Sequence[str], storage: Path) -> dict[str, EarlierTrial | None
     return wanted
 
 
-def _of_recipe(name: str, spec: SearchSpec, by_default: Mapping[tuple[str, ...], Any]) -> Start:
-    values = load_recipe(name).scaled(spec.plan.scheduler.max_epochs).model_dump()
-    for stage in values["data"]["progression"]:
-        stage["batch_size"] = None
-    return _fit(Start(recipe=name), values, spec, by_default, SHARED_KEYS_OF_RECIPES)
+def _of_recipe(name: str, spec: SearchSpec, by_default: Space) -> Start:
+    config = load_recipe(name).scaled(spec.plan.scheduler.max_epochs)
+    stages = [stage.model_copy(update={"batch_size": None}) for stage in config.data.progression]
+    config = config.model_copy(update={"data": config.data.model_copy(update={"progression": stages})})
+    return _fit(Start(recipe=name), config, spec, by_default, SHARED_KEYS_OF_RECIPES)
 
 
-def _of_earlier(trial: EarlierTrial, spec: SearchSpec, by_default: Mapping[tuple[str, ...], Any]) -> Start:
+def _of_earlier(trial: EarlierTrial, spec: SearchSpec, by_default: Space) -> Start:
     epochs = {"epochs": spec.plan.scheduler.max_epochs}
     try:
         config = build(TrialConfig, {**trial.config, **epochs}, source=f"trial {trial.name}")
     except ConfigError as error:  # another version ran it
         raise OutsideError(str(error).removesuffix(".")) from None
-    return _fit(Start(earlier=trial.name), config.model_dump(), spec, by_default, SHARED_KEYS)
+    return _fit(Start(earlier=trial.name), config, spec, by_default, SHARED_KEYS)
 
 
-def _fit(
-    start: Start,
-    values: Mapping[str, Any],
-    spec: SearchSpec,
-    by_default: Mapping[tuple[str, ...], Any],
-    shared: frozenset[str],
-) -> Start:
-    """Set the parameters of a start from its values, except those of the `shared` keys.
+def _fit(start: Start, config: TrialConfig, spec: SearchSpec, by_default: Space, shared: frozenset[str]) -> Start:
+    """Set the parameters of a start from its configuration, except those of the `shared` keys.
 
     Raises:
         OutsideError: if the start is outside the space.
     """
-    if wrong := broken_limits(_with_image_size(values, spec), spec.plan.constraints):
+    settings, defaults = flatten(config.model_dump(), leaves=spec.space), flatten(TrialConfig().model_dump())
+    if wrong := broken_limits(_with_image_size(settings, spec), spec.plan.constraints):
         raise OutsideError(wrong)
     decisive = per_keys(spec)
-    for path, leaf in leaves(spec.space):
-        key = ".".join(path)
-        if path[:2] == ("data", "split") or not is_present(values, path):
+    for key, leaf in spec.space.items():
+        if key.startswith("data.split.") or not is_present(settings, key):
             continue
-        case = at(values, leaf.key) if isinstance(leaf, Per) else None
-        domain = leaf.domains.get(str(case)) if isinstance(leaf, Per) else leaf
+        value, case = settings[key], settings[leaf.key] if isinstance(leaf, Per) else None
+        domain = leaf.for_value(case) if isinstance(leaf, Per) else leaf
         if isinstance(domain, Range | Choices):
-            if key in decisive or has_effect(values, path):
-                value = _nearest(domain, at(TrialConfig().model_dump(), key)) if key in shared else at(values, key)
+            if key in decisive or has_effect(settings, key):
+                value = _nearest(domain, defaults[key]) if key in shared else value
                 start.parameters.update(_parameters(key, domain, value, parameter(key, leaf, case)))
-        elif key not in shared and at(values, key) != domain:
-            if leaf == by_default[path]:
-                start.fixed[key] = at(values, key)
-            elif has_effect(values, path):
-                raise OutsideError(f"its {key} is {at(values, key)}, and the space has {domain}")
-    if values["depth_policy"]:
-        start.fixed["depth_policy"] = values["depth_policy"]
+        elif key not in shared and value != domain:
+            if leaf == by_default[key]:
+                start.fixed[key] = value
+            elif has_effect(settings, key):
+                raise OutsideError(f"its {key} is {value}, and the space has {domain}")
+    if config.depth_policy:
+        start.fixed["depth_policy"] = config.depth_policy.model_dump()
     return start
 
 
-def _parameters(key: str, domain: Range | Choices, value: Any, name: str) -> dict[str, Any]:
+def _parameters(key: str, domain: Range | Choices, value: Value, name: str) -> dict[str, Value]:
     """Optuna's parameters of a searched leaf; `name` is the name of the main one."""
     if not domain.has(value):
         raise OutsideError(f"its {key} is {value}, and the space has {_shown(domain)}")
     return domain.parameters(name, value)
 
 
-def _with_image_size(values: Mapping[str, Any], spec: SearchSpec) -> dict[str, Any]:
-    """The values with the image size of the search."""
-    return replace_leaf(values, ("data", "image_size"), at(spec.space, "data.image_size"))
+def _with_image_size(settings: Settings, spec: SearchSpec) -> Settings:
+    """The settings with the image size of the search."""
+    return {**settings, "data.image_size": as_plain(spec.space["data.image_size"])}
 
 
-def _nearest(domain: Range | Choices, default: Any) -> Any:
+def _nearest(domain: Range | Choices, default: Value) -> Value:
     """The value of a domain that is nearest to a default."""
-    if isinstance(domain, Range):
+    if domain.has(default):
+        return default
+    if isinstance(domain, Range) and isinstance(default, int | float):
         return domain.nearest(default)
-    if domain.has(default) or not isinstance(default, int | float):
-        return default if domain.has(default) else domain.values[0]
-    return min(domain.values, key=lambda value: abs(value - default))  # type: ignore[operator]
+    values = representatives(domain)
+    if not isinstance(default, int | float):
+        return values[0]
+    return min((value for value in values if isinstance(value, int | float)), key=lambda value: abs(value - default))
 
 
 def _shown(domain: Range | Choices) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -37,7 +37,7 @@ class Problem:
     key: str
     """Dotted key; '' for the whole configuration."""
     sentence: str
-    value: Any = None
+    value: object = None
     """Value of the key, if that is the problem."""
     is_key: bool = False
     """Whether the key itself is the problem."""
@@ -59,7 +59,7 @@ class ConfigError(InputError):
         self.problems = tuple(problems)
 
     @classmethod
-    def about(cls, key: str, sentence: str, *, value: Any = None, is_key: bool = False) -> ConfigError:
+    def about(cls, key: str, sentence: str, *, value: object = None, is_key: bool = False) -> ConfigError:
         """An error with a single problem."""
         return cls([Problem(key=key, sentence=sentence, value=value, is_key=is_key)])
 
@@ -68,7 +68,7 @@ class ConfigError(InputError):
         return ConfigError, (self.problems,)
 
 
-def build(section: type[SectionT], values: Mapping[str, Any], *, source: str) -> SectionT:
+def build(section: type[SectionT], values: Mapping[str, object], *, source: str) -> SectionT:
     """Build `section` from plain values, as read from YAML or JSON.
 
     Args:

@@ -9,9 +9,8 @@ number of configurations has them evenly. The file travels to machines without O
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -20,9 +19,9 @@ from sets import SIZE
 from data.atomic import replace_file
 from search.spec.domains import Choices, Domain
 from search.spec.spec import SearchSpec, check_spec
-from search.spec.tree import at, leaves, put_leaf
 from search.strategy.space import define_space
 from trainable.config import ConfigError, TrialConfig, build
+from trainable.config.settings import Value, flatten, nest
 
 COUNT = 256
 EPOCHS = 27
@@ -38,12 +37,12 @@ def main() -> None:
     replace_file(FILE, f"[\n{lines}\n]\n")
 
 
-def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
+def draw(count: int, seed: int) -> Iterator[dict[str, Value]]:
     """Yield at least `count` configurations: the values that are searched, and those that the benchmark fixes."""
     fixed = {"data": {"image_size": SIZE}, "scheduler": {"max_epochs": EPOCHS}, "search": {"start_from": []}}
     spec = check_spec(fixed, source="this benchmark", data_path="nowhere")
     space, study = define_space(spec), optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    families = at(spec.space, "model.family")
+    families = spec.space["model.family"]
     assert isinstance(families, Choices)
     rng = np.random.default_rng(seed)
     for _ in range(0, count, len(families.values)):
@@ -51,17 +50,18 @@ def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
             values = None
             while values is None:
                 study.enqueue_trial(families.parameters("model.family", families.values[index]))
-                values = _buildable(spec, space(study.ask()))
+                values = _buildable(spec, flatten(space(study.ask())))
             yield values
 
 
-def _buildable(spec: SearchSpec, sampled: Mapping[str, Any]) -> dict[str, Any] | None:
+def _buildable(spec: SearchSpec, sampled: dict[str, Value]) -> dict[str, Value] | None:
     """The values of a configuration to keep; None if they do not go together, such as mask weights that are all 0."""
-    values: dict[str, Any] = {"epochs": EPOCHS, "data": {"image_size": SIZE}}
-    for path, leaf in leaves(spec.space):
-        if isinstance(leaf, Domain) and (value := at(sampled, ".".join(path))) is not None:
+    settings: dict[str, Value] = {"epochs": EPOCHS, "data.image_size": SIZE}
+    for key, leaf in spec.space.items():
+        if isinstance(leaf, Domain) and (value := sampled.get(key)) is not None:
             # Six digits keep the file small; a range's ends have fewer, so that no value leaves its range.
-            put_leaf(values, list(path), float(f"{value:.6g}") if isinstance(value, float) else value)
+            settings[key] = float(f"{value:.6g}") if isinstance(value, float) else value
+    values = nest(settings)
     try:
         build(TrialConfig, values, source="this benchmark")
     except ConfigError:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from search.cli.spec import spec
 from search.spec.spec import load_spec
-from search.spec.tree import leaves
+from trainable.config.settings import flatten
 
 BAD = """\
 data: {path: set, image_size: 50, samples: 0}
@@ -60,7 +60,7 @@ def test_every_key_is_printed() -> None:
     printed = yaml.safe_load(said().stdout)
     everything = load_spec(data_path="DATA").as_plain()
 
-    assert {path for path, _ in leaves(everything)} | {("name",)} == {path for path, _ in leaves(printed)}
+    assert set(flatten(everything)) | {"name"} == set(flatten(printed))
 
 
 def test_comments_are_the_fields_own() -> None:

@@ -26,6 +26,7 @@ from search.study.study import open_study
 from search.study.summary import FrontRow, Summary
 from search.study.trials import trial_records
 from trainable.config import DataConfig, ModelConfig, TrialConfig
+from trainable.config.settings import flatten
 from trainable.loop.checkpoint import Origin, save
 from trainable.models import build_model
 
@@ -84,7 +85,7 @@ def test_a_trial_counts_as_the_epoch_that_is_kept(searched: Experiment) -> None:
     width_8 = TrialConfig(model=ModelConfig(family="debug", width=8), data=DataConfig(image_size=32))
 
     assert [row.epoch for row in rows] == [2, 2, 2]
-    assert rows[0].objectives == {"score": 0.7, **known_costs(["-macs"], width_8.model_dump())}
+    assert rows[0].objectives == {"score": 0.7, **known_costs(["-macs"], flatten(width_8.model_dump()))}
     assert rows[0].checkpoint == "trials/00003/checkpoint_000001"
     assert rows[1].recipe == "birender-cnn"
     assert [FrontRow.model_validate(json.loads(json.dumps(row.model_dump()))) for row in rows] == rows

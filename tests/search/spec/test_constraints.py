@@ -17,7 +17,7 @@ from search.strategy.warm_start import enqueue_starts, find_starts
 from trainable.config import ModelConfig
 from trainable.models import build_model, multiply_adds, parameter_count
 
-NETWORK = {"model": {"family": "resunet-lite", "width": 16}, "data": {"image_size": 64}}
+NETWORK = {"model.family": "resunet-lite", "model.width": 16, "data.image_size": 64}
 NOWHERE = Path("nowhere")
 """Where no earlier searches lie."""
 
@@ -44,7 +44,7 @@ def test_without_limits_nothing_is_counted() -> None:
 def test_what_is_broken_is_said_in_words() -> None:
     """A recipe that is left out is left out for a reason."""
     assert broken_limits(NETWORK, ConstraintsConfig(parameters=1e3)) == (
-        f"it has {parameter_count(build_model(ModelConfig(**NETWORK['model']))):,} parameters, and "  # type: ignore[arg-type]
+        f"it has {parameter_count(build_model(ModelConfig(family='resunet-lite', width=16))):,} parameters, and "
         "constraints.parameters is 1,000"
     )
     assert broken_limits(NETWORK, ConstraintsConfig(parameters=1e9)) == ""

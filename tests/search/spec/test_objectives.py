@@ -18,6 +18,7 @@ from search.spec.spec import check_spec, load_spec
 from search.strategy.proposer import KNOWN
 from search.strategy.space import define_space
 from trainable.config import ConfigError, TrialConfig
+from trainable.config.settings import flatten
 from trainable.metrics.names import METRICS
 
 
@@ -96,7 +97,7 @@ def test_objectives_of_a_command_line() -> None:
 def test_the_space_tells_a_trial_what_is_known_of_it() -> None:
     """The searcher need not model what can be computed; without such an objective, a trial gets no attribute."""
     told, values = drawn_under("[score, -macs, -parameters]")
-    exact = known_costs(["-macs", "-parameters"], values)
+    exact = known_costs(["-macs", "-parameters"], flatten(values))
 
     assert told == pytest.approx({name: math.log(value) for name, value in exact.items()})
     assert drawn_under("[score, mask_iou]")[0] == {}
@@ -112,4 +113,4 @@ def drawn_under(objectives: str) -> tuple[dict[str, float], dict[str, Any]]:
 
 def test_what_is_known_of_a_configuration() -> None:
     """Of the figures that are measured, nothing is."""
-    assert set(known_costs(["score", "-macs", "-ms_per_picture"], TrialConfig().model_dump())) == {"macs"}
+    assert set(known_costs(["score", "-macs", "-ms_per_picture"], flatten(TrialConfig().model_dump()))) == {"macs"}

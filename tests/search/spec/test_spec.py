@@ -13,7 +13,6 @@ from data.errors import InputError
 from search.spec.default_space import DEFAULT_SPACE
 from search.spec.domains import Choices, Per, Range
 from search.spec.spec import check_spec, load_spec
-from search.spec.tree import leaves
 
 
 def load(path: Path, text: str, *overrides: tuple[str, str]) -> Any:
@@ -127,7 +126,7 @@ def test_a_missing_data_set_is_asked_for(tmp_path: Path) -> None:
 def test_a_file_keeps_the_defaults_of_what_it_leaves_out(tmp_path: Path) -> None:
     """A short spec is a whole one: the default space stays searched, one leaf is fixed."""
     spec = load(tmp_path / "spec.yaml", "model: {width: 8}\nbudget: {trials: 3}\n")
-    found = {".".join(path): leaf for path, leaf in leaves(spec.space)}
+    found: Any = spec.space
 
     assert found["model.width"] == 8
     assert found["optimizer.name"] == Choices(("sgd", "adam", "adamw"))
@@ -153,7 +152,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("budget.trials", "4"),
         ("model.width", "{choices: [2, 4]}"),
     )
-    found = {".".join(path): leaf for path, leaf in leaves(spec.space)}
+    found: Any = spec.space
 
     assert found["optimizer.lr"] == 0.001
     assert found["model.width"] == Choices((2, 4))
@@ -165,13 +164,13 @@ def test_numbers_are_read_as_people_write_them(tmp_path: Path, number: str) -> N
     """YAML 1.1 takes 1e-3 for a string, which nobody expects."""
     spec = load(tmp_path / "spec.yaml", f"optimizer: {{lr: {number}}}")
 
-    assert dict(leaves(spec.space))["optimizer", "lr"] == 0.001
+    assert spec.space["optimizer.lr"] == 0.001
 
 
 def test_whole_bounds_of_a_float_mean_all_between(tmp_path: Path) -> None:
     """{low: 0, high: 1} of a weight is not the two values 0 and 1; of a count it is whole numbers."""
     spec = load(tmp_path / "spec.yaml", "policy: {warmup: {low: 0, high: 0.5}}\ndata: {batch_size: {low: 2, high: 8}}")
-    found = {".".join(path): leaf for path, leaf in leaves(spec.space)}
+    found: Any = spec.space
 
     assert isinstance(found["policy.warmup"].low, float)
     assert found["data.batch_size"] == Range(2, 8)
@@ -204,6 +203,15 @@ def test_conditions_survive_being_written() -> None:
     spec = check_spec(
         {"optimizer": {"nesterov": {"choices": [True, False]}, "lr": per}}, source="the test", data_path="set"
     )
+
+    assert check_spec(spec.as_plain(), source="the test") == spec
+
+
+def test_a_list_for_each_value_survives_being_written() -> None:
+    """A normalisation for each family is one value each: the search that is resumed must read the same."""
+    per = {"per": "model.family", "pair": [0.5, 0.5, 0.5], "sepunet": [0.0, 0.0, 0.0]}
+    model = {"family": {"choices": ["pair", "sepunet"]}, "normalise": {"bg_mean": per}}
+    spec = check_spec({"model": model}, source="the test", data_path="set")
 
     assert check_spec(spec.as_plain(), source="the test") == spec
 

@@ -9,9 +9,9 @@ import pytest
 from optuna.trial import FixedTrial
 
 from search.spec.spec import SearchSpec, check_spec
-from search.spec.tree import replace_leaf
-from search.strategy.space import default_parameters, define_space, largest_trials
+from search.strategy.space import default_parameters, define_space
 from trainable.config import TrialConfig, build
+from trainable.config.settings import nest
 from trainable.models import MODELS, WITH_DROPOUT, check_model
 
 
@@ -128,15 +128,14 @@ def test_a_choice_without_the_default_is_left_open() -> None:
 @pytest.mark.parametrize(("given", "largest"), [({"choices": [4, 32, 8]}, 32), ({"low": 2, "high": 40}, 40), (12, 12)])
 def test_the_largest_trial_is_found(given: object, largest: int) -> None:
     """The room for checkpoints is reckoned with it before anything starts."""
-    [values] = largest_trials(spec_of(model={"family": "resunet", "width": given}))
+    [config] = spec_of(model={"family": "resunet", "width": given}).largest_trials()
 
-    assert values["model"]["width"] == largest
-    assert build(TrialConfig, values, source="the test").model.width == largest
+    assert config.model.width == largest
 
 
 def test_the_largest_trial_is_found_for_each_family() -> None:
     """A wide network of one family can be smaller than a narrow one of another."""
-    widths = {values["model"]["family"]: values["model"]["width"] for values in largest_trials(spec_of())}
+    widths = {config.model.family: config.model.width for config in spec_of().largest_trials()}
 
     assert widths["resunet"] == 32
     assert widths["resunet-lite"] == 64
@@ -200,10 +199,7 @@ def test_what_has_no_effect_is_not_searched(key: str) -> None:
     """A parameter is there for Optuna where the rest of the configuration gives it a meaning, and nowhere else."""
     drawn = []
     for settings in CONDITIONAL[key]:
-        sections: dict[str, Any] = {}
-        for name, value in {**settings, key: DOMAINS.get(key, {"low": 0.2, "high": 0.8})}.items():
-            section, *inner = name.split(".")
-            sections = replace_leaf(sections, (section, *inner), value)
+        sections: Any = nest({**settings, key: DOMAINS.get(key, {"low": 0.2, "high": 0.8})})
         [(parameters, values)] = draws(spec_of(**sections), 1)
         build(TrialConfig, values, source="the test")
         drawn.append(key in parameters)

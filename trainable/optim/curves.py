@@ -6,7 +6,7 @@ import itertools
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, TypedDict
 
 from trainable.metrics.names import OBJECTIVE
 
@@ -61,30 +61,29 @@ class Horizon:
     steps: int
 
 
-class Rule(Protocol):
-    """The part of a policy after warm-up and hold, which differs between the policies."""
+class RuleState(TypedDict, total=False):
+    """The state of a rule that does not follow from the step; a rule has only its own keys."""
 
-    def factor(self, step: int, epoch: int) -> float:
-        """Return the factor in (0, 1] of the peak learning rate."""
-
-    def momentum(self, step: int, epoch: int) -> float | None:
-        """Return the momentum, or None to keep it."""
-
-    def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
-        """Process the metrics of an epoch. The next one is `next_epoch`, whose first step is `next_step`."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state that does not follow from the step, as plain values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state_dict`."""
+    factor: float
+    """Permanent reduction."""
+    dropped: int | None
+    """The epoch or step of the last drop."""
+    best: float | None
+    bad_epochs: int
 
 
-class Curve:
-    """A rule that depends on step and epoch only."""
+class Rule:
+    """The part of a policy after warm-up and hold, which differs between the policies.
+
+    A rule that depends on metrics overrides `epoch_end` and has a state.
+
+    Args:
+        factor: the factor in (0, 1] of the peak learning rate, for a step and its epoch.
+        momentum: the momentum; None if the policy does not change it.
+    """
 
     def __init__(
-        self, factor: Callable[[int, int], float], momentum: Callable[[int, int], float] | None = None
+        self, factor: Callable[[int, int], float], momentum: Callable[[int, int], float | None] | None = None
     ) -> None:
         self._factor = factor
         self._momentum = momentum
@@ -98,14 +97,14 @@ class Curve:
         return self._momentum(step, epoch) if self._momentum else None
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
-        """Do nothing: a curve does not depend on metrics."""
+        """Process the metrics of an epoch. The next one is `next_epoch`, whose first step is `next_step`."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return an empty state."""
+    def state_dict(self) -> RuleState:
+        """Return the state, as plain values."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Do nothing: there is no state."""
+    def load_state_dict(self, state: RuleState) -> None:
+        """Restore the result of `state_dict`."""
 
 
 class _PlateauDetector:
@@ -140,76 +139,68 @@ class _PlateauDetector:
             return value > self._best + self._config.threshold
         return value < self._best * (1 - self._config.threshold)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> RuleState:
         return {"best": self._best, "bad_epochs": self._bad_epochs}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: RuleState) -> None:
         self._best, self._bad_epochs = state["best"], state["bad_epochs"]
 
 
-class _Plateau:
+class _Plateau(Rule):
     """Lower the factor permanently on each plateau."""
 
     def __init__(self, config: PlateauPolicy, horizon: Horizon) -> None:
+        super().__init__(lambda _step, _epoch: self._lowered)
         self._detector = _PlateauDetector(config, horizon)
         self._drop = config.factor
-        self._factor = 1.0
-
-    def factor(self, step: int, epoch: int) -> float:  # noqa: ARG002  it depends on metrics only
-        return self._factor
-
-    def momentum(self, step: int, epoch: int) -> float | None:  # noqa: ARG002
-        return None
+        self._lowered = 1.0
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:  # noqa: ARG002
         if self._detector.is_plateau(metrics):
-            self._factor *= self._drop
+            self._lowered *= self._drop
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"factor": self._factor, **self._detector.state_dict()}
+    def state_dict(self) -> RuleState:
+        return {"factor": self._lowered, **self._detector.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._factor = state["factor"]
+    def load_state_dict(self, state: RuleState) -> None:
+        self._lowered = state["factor"]
         self._detector.load_state_dict(state)
 
 
-class _CurveWithPlateau:
+class _CurveWithPlateau(Rule):
     """A curve that is lowered on each plateau until the curve next sets the rate: for one epoch or one step."""
 
-    def __init__(self, curve: Curve, config: PlateauPolicy, horizon: Horizon, *, by_epoch: bool) -> None:
-        self._curve, self._by_epoch = curve, by_epoch
+    def __init__(self, curve: Rule, config: PlateauPolicy, horizon: Horizon, *, by_epoch: bool) -> None:
+        super().__init__(curve.factor, curve.momentum)
+        self._by_epoch = by_epoch
         self._detector = _PlateauDetector(config, horizon)
         self._drop = config.factor
         self._dropped: int | None = None
-        """The epoch or step of the last drop."""
 
     def factor(self, step: int, epoch: int) -> float:
         is_dropped = self._dropped == (epoch if self._by_epoch else step)
-        return self._curve.factor(step, epoch) * (self._drop if is_dropped else 1.0)
-
-    def momentum(self, step: int, epoch: int) -> float | None:
-        return self._curve.momentum(step, epoch)
+        return super().factor(step, epoch) * (self._drop if is_dropped else 1.0)
 
     def epoch_end(self, metrics: Mapping[str, float], *, next_step: int, next_epoch: int) -> None:
         if self._detector.is_plateau(metrics):
             self._dropped = next_epoch if self._by_epoch else next_step
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> RuleState:
         return {"dropped": self._dropped, **self._detector.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: RuleState) -> None:
         self._dropped = state["dropped"]
         self._detector.load_state_dict(state)
 
 
 def _constant(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001  all builders have the same signature
-    return Curve(lambda _step, _epoch: 1.0)
+    return Rule(lambda _step, _epoch: 1.0)
 
 
 def _step(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
     """Multiply by a factor every few epochs (`StepLR`), at least one epoch apart."""
     every = max(1, round_share(config.step.every, horizon.epochs))
-    return Curve(lambda _step, epoch: config.step.factor ** (epoch // every))
+    return Rule(lambda _step, epoch: config.step.factor ** (epoch // every))
 
 
 def _plateau(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
@@ -235,7 +226,7 @@ def _cyclic(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa
         return min(offset, 2 * half_period - offset) / half_period * (0.5**cycle if cyclic.halve else 1.0)
 
     low, high = cyclic.base_momentum, cyclic.max_momentum
-    curve = Curve(
+    curve = Rule(
         lambda step, epoch: cyclic.floor + (1 - cyclic.floor) * height(step, epoch),
         (lambda step, epoch: high - (high - low) * height(step, epoch)) if cyclic.cycle_momentum else None,
     )
@@ -255,7 +246,7 @@ def _onecycle(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # no
         return anneal(peak, end, (min(step, steps - 1) - peak_step) / fall_steps)
 
     low, high = onecycle.base_momentum, onecycle.max_momentum
-    return Curve(
+    return Rule(
         lambda step, _epoch: between(1 / onecycle.div, 1.0, 1 / (onecycle.div * onecycle.final_div), step),
         (lambda step, _epoch: between(high, low, high, step)) if onecycle.cycle_momentum else None,
     )
@@ -264,7 +255,7 @@ def _onecycle(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # no
 def _cosine(config: PolicyConfig, horizon: Horizon, steps: int) -> Rule:  # noqa: ARG001
     """Half a cosine (`CosineAnnealingLR`), which ends one step after the last."""
     floor = config.cosine.floor
-    return Curve(lambda step, _epoch: _cosine_between(1.0, floor, min(step, steps - 1) / steps))
+    return Rule(lambda step, _epoch: _cosine_between(1.0, floor, min(step, steps - 1) / steps))
 
 
 def round_share(share: float, count: float) -> int:

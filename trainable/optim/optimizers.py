@@ -7,7 +7,8 @@ measured.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from trainable.config import OptimizerConfig
 
-    Groups = list[dict[str, Any]]
+    Groups = list[dict[str, object]]
 
 SECOND_MOMENT_BETA = 0.999
 """Second beta of Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019)."""
@@ -51,18 +52,15 @@ def _sgd(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
     )
 
 
-def _adam(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+def _adam(
+    kind: type[torch.optim.Adam | torch.optim.AdamW], groups: Groups, config: OptimizerConfig
+) -> torch.optim.Optimizer:
     betas = (config.momentum, SECOND_MOMENT_BETA)
-    return torch.optim.Adam(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
-
-
-def _adamw(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    betas = (config.momentum, SECOND_MOMENT_BETA)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+    return kind(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
 
 
 OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], torch.optim.Optimizer]] = {
     "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adamw,
+    "adam": partial(_adam, torch.optim.Adam),
+    "adamw": partial(_adam, torch.optim.AdamW),
 }

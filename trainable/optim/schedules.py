@@ -7,15 +7,23 @@ counted from 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from data.errors import InputError
-from trainable.optim.curves import POLICIES, Curve, EpochBoundaries, Rule, round_share
+from trainable.optim.curves import POLICIES, EpochBoundaries, Rule, RuleState, round_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trainable.config import PolicyConfig
+
+
+class PolicyState(TypedDict):
+    """What a resumed run needs of a policy, as plain values."""
+
+    history: list[float]
+    """`Policy.history`."""
+    rule: RuleState
 
 
 class Policy:
@@ -80,11 +88,11 @@ class Policy:
             )
         return factor
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state that a resumed run needs, as plain values."""
+    def state_dict(self) -> PolicyState:
+        """Return the state."""
         return {"history": self.history, "rule": self._rule.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: PolicyState) -> None:
         """Restore the result of `state_dict`."""
         self._history = list(state["history"])
         self._rule.load_state_dict(state["rule"])
@@ -150,7 +158,7 @@ def build_replay(
     # The middle of an epoch lies in the corresponding epoch of the other run.
     epochs = len(steps_of_epochs)
     factors = [history[int((epoch + 0.5) * len(history) / epochs)] for epoch in range(epochs)]
-    rule = Curve(lambda _step, epoch: factors[min(epoch, epochs - 1)])
+    rule = Rule(lambda _step, epoch: factors[min(epoch, epochs - 1)])
     horizon = run.horizon(epochs=horizon_epochs, steps=horizon_batches)
     return Policy(rule, epochs=run, hold_epochs=0, hold_steps=0, warmup_steps=round_share(warmup, horizon.steps))
 

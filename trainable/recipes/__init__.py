@@ -5,7 +5,6 @@ A recipe is corrected by default. Its file lists the corrections; `faithful` rev
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import field_validator, model_validator
 
 from data.errors import InputError
 from trainable.config import Section, TrialConfig, build
+from trainable.config.settings import flatten, nest
 from trainable.config.text import parse_yaml
 
 RECIPES = (
@@ -97,7 +97,14 @@ class Recipe:
 
     def scaled(self, epochs: int) -> TrialConfig:
         """The configuration for another number of epochs, with the whole run as the horizon of each policy."""
-        return _scaled(self.config, epochs)
+        no_horizon = {"horizon_epochs": None, "horizon_batches": None}
+        config, depth = self.config, self.config.depth_policy
+        changes = {
+            "policy": config.policy.model_copy(update=no_horizon),
+            "depth_policy": depth.model_copy(update=no_horizon) if depth else None,
+            "epochs": epochs,
+        }
+        return config.model_copy(update=changes)
 
 
 def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
@@ -118,12 +125,7 @@ def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
     trial = {str(key): value for key, value in values.items() if key not in _File.model_fields}
     file = build(_File, about, source=source)
     config = build(TrialConfig, trial, source=source)
-    changed = {"config": config.model_dump(), "evaluation": file.evaluation.model_dump()}
-    for correction in file.corrected:
-        for key, value in (correction.published or {}).items():
-            _change(changed, key, value, source)
-    published = build(TrialConfig, changed["config"], source=f"what {source} lists as published")
-    evaluation = build(Evaluation, changed["evaluation"], source=f"what {source} lists as published")
+    published, evaluation = _published(config, file, source)
     is_faithful = file.faithful if faithful is None else faithful
     return Recipe(
         name=file.name,
@@ -154,19 +156,18 @@ def _text(name_or_path: str) -> tuple[str, str]:
         raise InputError(f"The recipe '{path}' cannot be read ({error}); give a YAML file.") from None
 
 
-def _change(values: dict[str, Any], key: str, value: Any, source: str) -> None:
-    """Set the value at a dotted key of the evaluation or of the configuration."""
-    *sections, leaf = key.split(".")
-    node: Any = values if sections[:1] == ["evaluation"] else values["config"]
-    for section in sections:
-        node = node.get(section) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or leaf not in node:
-        raise InputError(f"The key '{key}' under 'corrected' is not known; correct it in {source}.")
-    node[leaf] = copy.deepcopy(value)
-
-
-def _scaled(config: TrialConfig, epochs: int) -> TrialConfig:
-    no_horizon = {"horizon_epochs": None, "horizon_batches": None}
-    depth = config.depth_policy.model_copy(update=no_horizon) if config.depth_policy else None
-    changes = {"policy": config.policy.model_copy(update=no_horizon), "depth_policy": depth, "epochs": epochs}
-    return config.model_copy(update=changes)
+def _published(config: TrialConfig, file: _File, source: str) -> tuple[TrialConfig, Evaluation]:
+    """The configuration and the evaluation with the published values of all corrections."""
+    settings = flatten({**config.model_dump(), "evaluation": file.evaluation.model_dump()})
+    for correction in file.corrected:
+        for key, value in (correction.published or {}).items():
+            others = {other: kept for other, kept in settings.items() if not f"{other}.".startswith(f"{key}.")}
+            if len(others) == len(settings):
+                raise InputError(f"The key '{key}' under 'corrected' is not known; correct it in {source}.")
+            settings = others | flatten({key: value})
+    inner = {key: value for key, value in settings.items() if key.startswith("evaluation.")}
+    values = nest({key: value for key, value in settings.items() if key not in inner})
+    listed = f"what {source} lists as published"
+    published = build(TrialConfig, values, source=listed)
+    evaluation = {key.removeprefix("evaluation."): value for key, value in inner.items()}
+    return published, build(Evaluation, evaluation, source=listed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from search.spec.domains import Choices, Domain, Leaf, Per, Range, Space, representatives
+from search.spec.domains import Choices, Domain, Leaf, Leaves, Per, Range, representatives
 from trainable.config import ConfigError, Problem, TrialConfig, build
 from trainable.config.settings import Settings, Value, nest
 
@@ -12,7 +12,7 @@ _NOT_SEARCHABLE = ("data.image_size", "data.split")
 """Beginnings of keys that must not be searched, since scores on different images cannot be compared."""
 
 
-def problems_of_values(space: Space, defaults: Settings, source: str) -> Iterator[Problem]:
+def problems_of_values(space: Leaves, defaults: Settings, source: str) -> Iterator[Problem]:
     """Problems of single leaves: values that trials do not accept, and keys that must not be searched.
 
     Args:
@@ -36,7 +36,7 @@ def problems_of_values(space: Space, defaults: Settings, source: str) -> Iterato
                 yield problem
 
 
-def problems_of_conditions(space: Space, source: str) -> Iterator[Problem]:
+def problems_of_conditions(space: Leaves, source: str) -> Iterator[Problem]:
     """Problems of `per` leaves: the other leaf must be valid, and each of its values must have a domain."""
     for key, leaf in space.items():
         if not isinstance(leaf, Per):
@@ -51,7 +51,7 @@ def problems_of_conditions(space: Space, source: str) -> Iterator[Problem]:
     yield from _problems_of_trial(largest_settings(space, left_out), source)
 
 
-def largest_settings(space: Space, chosen: Settings) -> dict[str, Value]:
+def largest_settings(space: Leaves, chosen: Settings) -> dict[str, Value]:
     """The settings of a trial: those `chosen`, and the largest or last value of every other leaf."""
     settings = {key: chosen[key] if key in chosen else _largest(leaf) for key, leaf in space.items()}
     for key, leaf in space.items():
@@ -60,7 +60,7 @@ def largest_settings(space: Space, chosen: Settings) -> dict[str, Value]:
     return settings
 
 
-def _trials(space: Space) -> Iterator[dict[str, Value]]:
+def _trials(space: Leaves) -> Iterator[dict[str, Value]]:
     """The settings of one trial for every bound and choice of every domain."""
     yield largest_settings(space, {})
     for key, leaf in space.items():
@@ -90,7 +90,7 @@ def _problems_of_trial(settings: Settings, source: str) -> Iterator[Problem]:
     yield from found
 
 
-def _required_reference(key: str, leaf: Per, space: Space) -> str:
+def _required_reference(key: str, leaf: Per, space: Leaves) -> str:
     """What the key of a `per` must be; '' if it is valid."""
     if leaf.key not in space or isinstance(space[leaf.key], Per):
         return "the name of another leaf such as optimizer.name"
@@ -99,7 +99,7 @@ def _required_reference(key: str, leaf: Per, space: Space) -> str:
     return ""
 
 
-def _is_optional(key: str, seen_from: str, space: Space) -> bool:
+def _is_optional(key: str, seen_from: str, space: Leaves) -> bool:
     """Whether some trials with the leaf `seen_from` lack the leaf `key`, because it belongs to one `name`."""
     section, *inner = key.split(".")
     part = [section, *inner[:1]]

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from search.spec.costs import COSTS, cost
-from search.spec.domains import Per, Range, Space, as_plain, representatives
+from search.spec.domains import Leaves, Per, Range, as_plain, representatives
 from trainable.config import Problem
 from trainable.config.settings import Settings, Value
 
@@ -37,7 +37,7 @@ def broken_limits(settings: Settings, limits: ConstraintsConfig) -> str:
     )
 
 
-def problems_of_limits(space: Space, limits: ConstraintsConfig, source: str) -> Iterator[Problem]:
+def problems_of_limits(space: Leaves, limits: ConstraintsConfig, source: str) -> Iterator[Problem]:
     """Problems if no network of a space is within the limits."""
     known = _cost_limits(limits)
     networks = list(_smallest_networks(space)) if known else []
@@ -59,7 +59,7 @@ def problems_of_limits(space: Space, limits: ConstraintsConfig, source: str) -> 
         yield Problem(key="constraints", sentence=f"{sentence}them, or search smaller families or widths, in {source}.")
 
 
-def widths_of(space: Space, family: str) -> list[int]:
+def widths_of(space: Leaves, family: str) -> list[int]:
     """All widths of a family in a space, ascending."""
     width = space["model.width"]
     leaf = width.for_value(family) if isinstance(width, Per) and width.key == "model.family" else width
@@ -73,7 +73,7 @@ def _cost_limits(limits: ConstraintsConfig) -> dict[str, float]:
     return {name: limit for name in COSTS if (limit := getattr(limits, name)) is not None}
 
 
-def _smallest_networks(space: Space) -> Iterator[dict[str, Value]]:
+def _smallest_networks(space: Leaves) -> Iterator[dict[str, Value]]:
     """For each family, the settings of the network with the smallest width."""
     image_size = as_plain(space["data.image_size"])
     for family in representatives(space["model.family"]):

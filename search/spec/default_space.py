@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.spec.domains import Choices, Per, Range, Space
+from search.spec.domains import Choices, Leaves, Per, Range
 
 _WEIGHT = Range(0.0, 2.0)
 """Weight of a head's first loss."""
@@ -23,7 +23,7 @@ _FAMILIES: dict[str, tuple[Choices, Range | Choices]] = {
 }
 """Width and dropout of each family; 'debug' is searched only if a spec names it."""
 
-DEFAULT_SPACE: Space = {
+DEFAULT_SPACE: Leaves = {
     "data.batch_size": Choices((8, 16, 32)),
     "data.augment.jitter": Range(0.05, 0.4, or_zero=True),
     "data.augment.rotate": Range(2.0, 20.0, or_zero=True),

@@ -109,7 +109,7 @@ class Per:
 Domain = Range | Choices | Per
 Leaf: TypeAlias = "Domain | Value"
 """What a space holds for a key: a domain, or a value that all trials have."""
-Space: TypeAlias = Mapping[str, Leaf]
+Leaves: TypeAlias = Mapping[str, Leaf]
 """Leaves by dotted key."""
 
 

@@ -20,7 +20,7 @@ from data.errors import InputError, did_you_mean
 from search.spec.checks import largest_settings, problems_of_conditions, problems_of_values
 from search.spec.constraints import problems_of_limits
 from search.spec.default_space import DEFAULT_SPACE
-from search.spec.domains import Leaf, Space, as_floats, as_plain, parse_leaf, representatives
+from search.spec.domains import Leaf, Leaves, as_floats, as_plain, parse_leaf, representatives
 from search.spec.locate import with_locations
 from search.spec.sections import NAME, Plan
 from search.spec.study_url import problems_of_study
@@ -60,7 +60,7 @@ class SearchSpec:
     """A checked spec: all bounds and choices are valid values of a trial."""
 
     subject: Subject
-    space: Space
+    space: Leaves
     """A plain value or a `Domain` for each key of `DEFAULTS`."""
     plan: Plan
 

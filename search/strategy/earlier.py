@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import TrialState
 
@@ -14,6 +13,7 @@ from search.study.experiment import Experiment, search_names
 from search.study.study import open_study
 from search.study.trials import TrialRecord, trial_records
 from trainable.config import ConfigError
+from trainable.config.settings import Value
 from trainable.metrics.names import TRAINED
 from trainable.recipes import RECIPES
 
@@ -29,7 +29,7 @@ class EarlierTrial:
 
     name: str
     """SEARCH:NUMBER."""
-    config: Mapping[str, Any]
+    config: Mapping[str, Value]
     """Values of its `TrialConfig`, in the version of Twinhead that ran it."""
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from trainable.config.settings import Scalar
 
 Floats = NDArray[np.float64]
 
@@ -94,49 +95,49 @@ class SampledTrial:
     the rest at random.
     """
 
-    def __init__(self, rng: np.random.Generator, wanted: Mapping[str, Any] | None = None, number: int = 0) -> None:
+    def __init__(self, rng: np.random.Generator, wanted: Mapping[str, float] | None = None, number: int = 0) -> None:
         self._rng = rng
         self._wanted = wanted or {}
         self.number = number
-        self.params: dict[str, Any] = {}
+        self.params: dict[str, Scalar] = {}
         self.distributions: dict[str, BaseDistribution] = {}
         self.constraints: dict[str, float] = {}
-        self.user_attrs: dict[str, Any] = {}
+        self.user_attrs: dict[str, Mapping[str, float]] = {}
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """As in `optuna.Trial`."""
-        return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
+        return self._suggest(name, FloatDistribution(low, high, log=log, step=step))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """As in `optuna.Trial`."""
         return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         """As in `optuna.Trial`."""
-        return self._suggest(name, CategoricalDistribution(choices))
+        if name not in self.params:
+            # A wanted choice is an index, since None may be a choice.
+            wanted = self._wanted.get(name)
+            index = int(self._rng.integers(len(choices))) if wanted is None else int(wanted)
+            self.params[name], self.distributions[name] = choices[index], CategoricalDistribution(choices)
+        return self.params[name]
 
     def set_constraint(self, key: str, value: float) -> None:
         """As in `optuna.Trial`."""
         self.constraints[key] = float(value)
 
-    def set_user_attr(self, key: str, value: Any) -> None:
+    def set_user_attr(self, key: str, value: Mapping[str, float]) -> None:
         """As in `optuna.Trial`."""
         self.user_attrs[key] = value
 
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        if name in self.params:
-            return self.params[name]
-        value = self._wanted.get(name)
-        if isinstance(distribution, CategoricalDistribution):
-            # A wanted choice is an index, since None may be a choice.
-            index = int(self._rng.integers(len(distribution.choices))) if value is None else int(value)
-            value = distribution.choices[index]
-        else:
-            axis = Axis.of(distribution)
-            value = axis.sampled(self._rng.random()) if value is None else axis.nearest(value)
-            value = round(value) if isinstance(distribution, IntDistribution) else value
+    def _suggest(self, name: str, distribution: FloatDistribution | IntDistribution) -> float:
+        known = self.params.get(name)
+        if isinstance(known, int | float):
+            return known
+        axis, wanted = Axis.of(distribution), self._wanted.get(name)
+        value = axis.sampled(self._rng.random()) if wanted is None else axis.nearest(wanted)
+        value = round(value) if isinstance(distribution, IntDistribution) else value
         self.params[name], self.distributions[name] = value, distribution
         return value
 
@@ -161,7 +162,7 @@ class SpaceEncoding:
                 self.axes.append(axis)
         return before != (len(self.names), self.axes)
 
-    def row(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> Floats:
+    def row(self, params: Mapping[str, Scalar], distributions: Mapping[str, BaseDistribution]) -> Floats:
         """Encode a trial, (P,)."""
         row = np.full(len(self.names), np.nan)
         for index, (name, axis) in enumerate(zip(self.names, self.axes, strict=True)):
@@ -170,7 +171,7 @@ class SpaceEncoding:
                 row[index] = internal if axis.choices else axis.unit(internal)
         return row
 
-    def wanted(self, row: Floats) -> dict[str, Any]:
+    def wanted(self, row: Floats) -> dict[str, float]:
         """Decode a row to the wanted values of a `SampledTrial`: numbers, and indices of choices."""
         pairs = zip(self.names, self.axes, row, strict=True)
         return {
@@ -238,7 +239,7 @@ class SpaceEncoding:
 class Candidate:
     """A configuration and its encoding."""
 
-    params: dict[str, Any]
+    params: dict[str, Scalar]
     distributions: dict[str, BaseDistribution]
     row: Floats
     violation: float | None = None
@@ -257,8 +258,9 @@ def is_infeasible(known: Candidate) -> bool:
     return known.violation is not None and known.violation > 0
 
 
-def _order(choices: Sequence[Any]) -> tuple[float, ...]:
-    if len(choices) < 2 or any(isinstance(choice, bool) or not isinstance(choice, int | float) for choice in choices):
+def _order(choices: Sequence[Scalar]) -> tuple[float, ...]:
+    numbers = [choice for choice in choices if isinstance(choice, int | float) and not isinstance(choice, bool)]
+    if len(numbers) < max(2, len(choices)):
         return ()
-    ranked = sorted(choices)
-    return tuple(ranked.index(choice) / (len(ranked) - 1) for choice in choices)
+    ranked = sorted(numbers)
+    return tuple(ranked.index(number) / (len(ranked) - 1) for number in numbers)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import optuna
@@ -28,6 +28,7 @@ from scipy.special import log_ndtr
 
 from search.strategy.encoding import Candidate, Floats, SampledTrial, SpaceEncoding, constraint_violation, is_infeasible
 from search.strategy.surrogate import CurveModel, Observations, log_expected_improvement, warp
+from trainable.config.settings import Scalar, Value
 
 END = 1.0
 """The last rung on the time scale of the model."""
@@ -56,7 +57,8 @@ ATTEMPTS = 8
 KNOWN = "known"
 """Attribute of a trial that a space can set: objectives that are known before the trial runs, by name."""
 
-Space = Callable[[optuna.Trial], "dict[str, Any] | None"]
+Space = Callable[[optuna.Trial], Mapping[str, Value] | None]
+"""A define-by-run space: samples a trial, and may return what belongs to its configuration."""
 
 
 class Proposer:
@@ -89,7 +91,7 @@ class Proposer:
     def add(
         self,
         trial: int,
-        params: Mapping[str, Any],
+        params: Mapping[str, Scalar],
         distributions: Mapping[str, BaseDistribution],
         figures: Mapping[str, float] | None = None,
     ) -> None:
@@ -116,7 +118,7 @@ class Proposer:
             self._constrained.append(trial)
             self._violated |= violation > 0
 
-    def propose(self, number: int, pending: Iterable[int]) -> dict[str, Any]:
+    def propose(self, number: int, pending: Iterable[int]) -> dict[str, Scalar]:
         """Parameters of proposal `number`, given the running trials `pending`."""
         rng = np.random.default_rng([self._seed, number])
         finite = max(len(self._scores[rung]) - self._failures[rung] for rung in self._rungs)
@@ -130,7 +132,7 @@ class Proposer:
             return {}
         return self._best(rng, [trial for trial in pending if trial in self._trials]).params
 
-    def _sample(self, rng: np.random.Generator, wanted: Iterable[Mapping[str, Any]]) -> list[Candidate]:
+    def _sample(self, rng: np.random.Generator, wanted: Iterable[Mapping[str, float]]) -> list[Candidate]:
         """Sample the space once per mapping of wanted values."""
         draws = [SampledTrial(rng, values, number=len(self._trials)) for values in wanted]
         for draw in draws:

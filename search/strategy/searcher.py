@@ -14,7 +14,8 @@ from ray.tune.search import Searcher
 from search.driver import DriverOnly
 from search.spec.objectives import Objective
 from search.strategy.multi_objective import MultiObjectiveProposer
-from search.strategy.proposer import KNOWN, Proposer
+from search.strategy.proposer import KNOWN, Proposer, Space
+from trainable.config.settings import Value
 
 FIGURES = "figures:"
 """Prefix, before an epoch, of the attribute with the other objectives that a trial reported."""
@@ -29,7 +30,7 @@ class _Running:
     rungs_left: list[int]
 
 
-def _all_parameters(trial: optuna.Trial, returned: dict[str, Any]) -> dict[str, Any]:
+def _all_parameters(trial: optuna.Trial, returned: dict[str, Value]) -> dict[str, object]:
     return {**trial.params, **returned}
 
 
@@ -53,7 +54,7 @@ class RungSearcher(DriverOnly, Searcher):
 
     def __init__(
         self,
-        space: Callable[[optuna.Trial], dict[str, Any] | None],
+        space: Space,
         *,
         metric: str,
         mode: str,
@@ -62,7 +63,7 @@ class RungSearcher(DriverOnly, Searcher):
         seed: int = 0,
         objectives: Sequence[str] = (),
         study: optuna.Study | None = None,
-        describe: Callable[[optuna.Trial, dict[str, Any]], dict[str, Any]] = _all_parameters,
+        describe: Callable[[optuna.Trial, dict[str, Value]], dict[str, object]] = _all_parameters,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._space = space
@@ -89,7 +90,7 @@ class RungSearcher(DriverOnly, Searcher):
         """The study with every trial, and each report as an intermediate value."""
         return self._study
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> dict[str, object]:
         """The next configuration for Tune; never None."""
         if self._again:
             frozen = self._again.pop(0)
@@ -103,7 +104,7 @@ class RungSearcher(DriverOnly, Searcher):
         returned = self._space(running.trial)
         known = running.trial.user_attrs.get(KNOWN) if self._figures else None
         self._proposer.add(running.trial.number, running.trial.params, running.trial.distributions, known)
-        return self._describe(running.trial, returned or {})
+        return self._describe(running.trial, dict(returned or {}))
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Record a report as an intermediate value and, at a rung, as an observation."""

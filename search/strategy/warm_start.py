@@ -13,7 +13,7 @@ import optuna
 
 from search.spec.conditions import has_effect, is_present
 from search.spec.constraints import broken_limits
-from search.spec.domains import Choices, Per, Range, Space, as_plain, representatives
+from search.spec.domains import Choices, Leaves, Per, Range, as_plain, representatives
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.earlier import KEYWORDS, EarlierTrial, best_trials, is_earlier
 from search.strategy.space import FIXED, default_parameters, parameter, per_keys
@@ -165,14 +165,14 @@ def _named(names: Sequence[str], storage: Path) -> dict[str, EarlierTrial | None
     return wanted
 
 
-def _of_recipe(name: str, spec: SearchSpec, by_default: Space) -> Start:
+def _of_recipe(name: str, spec: SearchSpec, by_default: Leaves) -> Start:
     config = load_recipe(name).scaled(spec.plan.scheduler.max_epochs)
     stages = [stage.model_copy(update={"batch_size": None}) for stage in config.data.progression]
     config = config.model_copy(update={"data": config.data.model_copy(update={"progression": stages})})
     return _fit(Start(recipe=name), config, spec, by_default, SHARED_KEYS_OF_RECIPES)
 
 
-def _of_earlier(trial: EarlierTrial, spec: SearchSpec, by_default: Space) -> Start:
+def _of_earlier(trial: EarlierTrial, spec: SearchSpec, by_default: Leaves) -> Start:
     epochs = {"epochs": spec.plan.scheduler.max_epochs}
     try:
         config = build(TrialConfig, {**trial.config, **epochs}, source=f"trial {trial.name}")
@@ -181,7 +181,7 @@ def _of_earlier(trial: EarlierTrial, spec: SearchSpec, by_default: Space) -> Sta
     return _fit(Start(earlier=trial.name), config, spec, by_default, SHARED_KEYS)
 
 
-def _fit(start: Start, config: TrialConfig, spec: SearchSpec, by_default: Space, shared: frozenset[str]) -> Start:
+def _fit(start: Start, config: TrialConfig, spec: SearchSpec, by_default: Leaves, shared: frozenset[str]) -> Start:
     """Set the parameters of a start from its configuration, except those of the `shared` keys.
 
     Raises:

@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from data.dataset.dataset import Dataset
 from data.errors import EnvironmentFaultError, InputError
 from data.loader import Loader
 from trainable.config import TrialConfig, build
+from trainable.config.settings import Value, nest
 from trainable.job import TrialData
 from trainable.loop import loop
 from trainable.loop.checkpoint import DamagedCheckpointError
@@ -135,7 +135,9 @@ def main(data_path: str, out: str, *settings: str) -> None:
     Raises:
         InputError: if the data set or a setting cannot be used.
     """
-    config = build(TrialConfig, _nested(settings), source="the command line")
+    pairs = (setting.partition("=") for setting in settings)
+    values = nest({key: _value(text) for key, _, text in pairs})
+    config = build(TrialConfig, values, source="the command line")
     dataset = Dataset.open(data_path)
     data = TrialData(path=data_path, fingerprint=dataset.info.fingerprint)
 
@@ -147,20 +149,13 @@ def main(data_path: str, out: str, *settings: str) -> None:
     run(config, data, context=DistributedContext(device=torch.device("cpu")), report=report)
 
 
-def _nested(settings: Sequence[str]) -> dict[str, Any]:
-    """Parse 'optimizer.lr=0.01' into {'optimizer': {'lr': 0.01}}. A value that is not JSON is a string."""
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, _, text = setting.partition("=")
-        *sections, name = key.split(".")
-        section = values
-        for part in sections:
-            section = section.setdefault(part, {})
-        try:
-            section[name] = json.loads(text)
-        except ValueError:
-            section[name] = text
-    return values
+def _value(text: str) -> Value:
+    """A JSON value; other text is a string."""
+    try:
+        value: Value = json.loads(text)
+    except ValueError:
+        return text
+    return value
 
 
 if __name__ == "__main__":

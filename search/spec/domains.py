@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from trainable.config.section import ConfigError
-from trainable.config.settings import Scalar, Value
+from trainable.config.settings import Scalar, Settings, Value
 
 if TYPE_CHECKING:
     import optuna
@@ -147,6 +147,17 @@ def parse_leaf(key: str, plain: Value, *, source: str) -> Leaf:
         f"The value of '{key}' is {dict(plain)!r}, but must be a value, {{low, high, log}} or {{choices}}; "
         f"correct it in {source}.",
     )
+
+
+def resolve(key: str, leaf: Leaf, settings: Settings) -> tuple[str, Range | Choices | Value]:
+    """The name of a leaf's parameter in Optuna, and its domain or value; both of a `Per` depend on `settings`.
+
+    The domain is None if a `Per` has none for the value of the other leaf.
+    """
+    if not isinstance(leaf, Per):
+        return key, leaf
+    case = settings[leaf.key]
+    return f"{key}@{case}", leaf.for_value(case)
 
 
 def as_plain(leaf: Leaf) -> Value:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from search.spec.conditions import condition_of, is_present
 from search.spec.constraints import violations
-from search.spec.domains import Choices, Domain, Leaf, Per, Range
+from search.spec.domains import Choices, Domain, Leaf, Per, Range, resolve
 from search.spec.objectives import known_costs
 from search.spec.sections import Plan
 from search.spec.spec import SearchSpec
@@ -47,7 +47,8 @@ def define_space(spec: SearchSpec) -> Space:
         for key, leaf in ordered:
             condition = conditions[key]
             if is_present(settings, key) and (condition is None or condition(settings)):
-                settings[key] = _suggest(trial, key, leaf, settings)
+                name, domain = resolve(key, leaf, settings)
+                settings[key] = domain.suggest(trial, name) if isinstance(domain, Range | Choices) else domain
         settings |= trial.user_attrs.get(FIXED, {})
         _store_costs(trial, settings, plan)
         return nest(settings)
@@ -55,25 +56,9 @@ def define_space(spec: SearchSpec) -> Space:
     return space
 
 
-def _suggest(trial: optuna.Trial, key: str, leaf: Leaf, settings: Settings) -> Value:
-    """The value of a leaf, given the values of the leaves before it."""
-    match leaf:
-        case Range() | Choices():
-            return leaf.suggest(trial, key)
-        case Per():
-            case = settings[leaf.key]
-            return leaf.domains[str(case)].suggest(trial, parameter(key, leaf, case))
-    return leaf
-
-
 def per_keys(spec: SearchSpec) -> set[str]:
     """Dotted keys that a `per` refers to; these leaves are sampled even without an effect."""
     return {leaf.key for leaf in spec.space.values() if isinstance(leaf, Per)}
-
-
-def parameter(key: str, leaf: Leaf, case: Value) -> str:
-    """Name of a leaf's parameter in Optuna; `case` is the value of the leaf that a `Per` refers to."""
-    return f"{key}@{case}" if isinstance(leaf, Per) else key
 
 
 def default_parameters(spec: SearchSpec) -> dict[str, Value]:
@@ -84,8 +69,7 @@ def default_parameters(spec: SearchSpec) -> dict[str, Value]:
     defaults = flatten(TrialConfig().model_dump())
     parameters: dict[str, Value] = {}
     for key, leaf in spec.space.items():
-        value, case = defaults[key], defaults[leaf.key] if isinstance(leaf, Per) else None
-        name, domain = parameter(key, leaf, case), leaf.for_value(case) if isinstance(leaf, Per) else leaf
+        value, (name, domain) = defaults[key], resolve(key, leaf, defaults)
         if isinstance(domain, Range) and isinstance(value, int | float):
             parameters |= domain.parameters(name, domain.nearest(value))
         elif isinstance(domain, Choices) and domain.has(value):

@@ -13,10 +13,10 @@ import optuna
 
 from search.spec.conditions import has_effect, is_present
 from search.spec.constraints import broken_limits
-from search.spec.domains import Choices, Leaves, Per, Range, as_plain, representatives
+from search.spec.domains import Choices, Leaves, Range, as_plain, representatives, resolve
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.earlier import KEYWORDS, EarlierTrial, best_trials, is_earlier
-from search.strategy.space import FIXED, default_parameters, parameter, per_keys
+from search.strategy.space import FIXED, default_parameters, per_keys
 from search.study.trials import RECIPE
 from search.terminal import Screen
 from trainable.config import ConfigError, TrialConfig, build
@@ -25,8 +25,9 @@ from trainable.recipes import RECIPES, load_recipe
 
 EARLIER = "earlier"
 """Attribute of a trial: the trial of an earlier search that it repeats, as SEARCH:NUMBER."""
-SHARED_KEYS = frozenset({"data.image_size", "data.resize", "data.split_by"})
-"""Keys, besides those of `data.split`, that all trials of a search share; their values never come from a start."""
+_SPLIT = {"data.split_by", "data.split.train", "data.split.val", "data.split.test"}
+SHARED_KEYS = frozenset({"data.image_size", "data.resize"} | _SPLIT)
+"""Keys that all trials of a search share; their values never come from a start."""
 SHARED_KEYS_OF_RECIPES = SHARED_KEYS | {"data.batch_size"}
 """The same for recipes, which were published for other image sizes and another memory."""
 OUTSIDE = "starts_outside"
@@ -192,14 +193,13 @@ def _fit(start: Start, config: TrialConfig, spec: SearchSpec, by_default: Leaves
         raise OutsideError(wrong)
     decisive = per_keys(spec)
     for key, leaf in spec.space.items():
-        if key.startswith("data.split.") or not is_present(settings, key):
+        if not is_present(settings, key):
             continue
-        value, case = settings[key], settings[leaf.key] if isinstance(leaf, Per) else None
-        domain = leaf.for_value(case) if isinstance(leaf, Per) else leaf
+        value, (name, domain) = settings[key], resolve(key, leaf, settings)
         if isinstance(domain, Range | Choices):
             if key in decisive or has_effect(settings, key):
                 value = _nearest(domain, defaults[key]) if key in shared else value
-                start.parameters.update(_parameters(key, domain, value, parameter(key, leaf, case)))
+                start.parameters.update(_parameters(key, name, domain, value))
         elif key not in shared and value != domain:
             if leaf == by_default[key]:
                 start.fixed[key] = value
@@ -210,7 +210,7 @@ def _fit(start: Start, config: TrialConfig, spec: SearchSpec, by_default: Leaves
     return start
 
 
-def _parameters(key: str, domain: Range | Choices, value: Value, name: str) -> dict[str, Value]:
+def _parameters(key: str, name: str, domain: Range | Choices, value: Value) -> dict[str, Value]:
     """Optuna's parameters of a searched leaf; `name` is the name of the main one."""
     if not domain.has(value):
         raise OutsideError(f"its {key} is {value}, and the space has {_shown(domain)}")

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from data.errors import InputError, without_comma
+from trainable.config.settings import Value
 
 BOOLEAN, MERGE, STRING, NULL = (f"tag:yaml.org,2002:{name}" for name in ("bool", "merge", "str", "null"))
 _WHOLE = re.compile(r"[-+]?\d+")
@@ -35,7 +36,7 @@ class YamlError(InputError):
         self.place = place
 
 
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
+def read_yaml(path: Path, what: str) -> dict[str, Value]:
     """Read the mapping in a YAML file; empty if the file is empty.
 
     Args:

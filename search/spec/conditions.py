@@ -54,8 +54,8 @@ CONDITIONS: dict[str, Condition] = {
 
 def is_present(settings: Settings, key: str) -> bool:
     """Whether a leaf is present in a trial; not if its subsection is for another `name` than the section has."""
-    section, _, inner = key.partition(".")
-    return "." not in inner or settings.get(f"{section}.name") in (None, inner.partition(".")[0])
+    section, *inner = key.split(".")
+    return len(inner) < 2 or settings.get(f"{section}.name") in (None, inner[0])
 
 
 def has_effect(settings: Settings, key: str) -> bool:

@@ -19,7 +19,7 @@ def violations(settings: Settings, limits: ConstraintsConfig) -> dict[str, float
     """The excess of a trial over each limit that is known before it starts.
 
     Args:
-        settings: of the trial; see `costs.NETWORK_KEYS`.
+        settings: of the trial; see `costs.cost`.
         limits: of the spec.
 
     Returns:

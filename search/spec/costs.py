@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from trainable.config import ModelConfig, TrialConfig, build
-from trainable.config.settings import Settings, nest
+from trainable.config import ModelConfig, build
+from trainable.config.settings import Settings
 
 if TYPE_CHECKING:
     from trainable.models import Network
@@ -14,17 +14,21 @@ if TYPE_CHECKING:
 
 COSTS = {"parameters": "parameters", "macs": "multiply-adds"}
 """The costs by name, as named in messages."""
-NETWORK_KEYS = ("model.family", "model.width", "data.image_size")
-"""The settings that decide on the costs, with 'model.shared_decoder', which is false where it is missing."""
 
 
 def cost(name: str, settings: Settings) -> int:
-    """The cost `name`, a key of `COSTS`, of a network; of its settings, only the `NETWORK_KEYS` are read."""
-    shared = {"model.shared_decoder": settings.get("model.shared_decoder", False)}
-    values = nest({key: settings[key] for key in NETWORK_KEYS} | shared)
-    config = build(TrialConfig, values, source="the spec")
-    network = (config.model.family, config.model.width, config.model.shared_decoder)
-    return _parameters(*network) if name == "parameters" else _macs(*network, config.data.image_size)
+    """The cost `name`, a key of `COSTS`, of the network of a trial.
+
+    Args:
+        name: of the cost.
+        settings: 'model.family', 'model.width', 'data.image_size' and, if it is true, 'model.shared_decoder'; others
+            are not read.
+    """
+    shared = settings.get("model.shared_decoder", False)
+    model = {"family": settings["model.family"], "width": settings["model.width"], "shared_decoder": shared}
+    config, image_size = build(ModelConfig, model, source="the spec"), settings["data.image_size"]
+    network = (config.family, config.width, config.shared_decoder)
+    return _parameters(*network) if name == "parameters" else _macs(*network, cast("int", image_size))
 
 
 @functools.lru_cache(maxsize=4096)

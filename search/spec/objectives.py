@@ -84,7 +84,7 @@ def known_costs(objectives: Sequence[str], settings: Settings) -> dict[str, floa
 
     Args:
         objectives: such as 'score' and '-macs'.
-        settings: of a trial; see `costs.NETWORK_KEYS`.
+        settings: of a trial; see `costs.cost`.
     """
     names = [Objective.of(text).name for text in objectives]
     return {name: float(cost(name, settings)) for name in names if name in COSTS}

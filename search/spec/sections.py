@@ -17,17 +17,19 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def _share_or_auto(value: Any) -> float | Literal["auto"]:
+def _share_or_auto(value: object) -> float | Literal["auto"]:
     if value == "auto":
         return "auto"
-    if type(value) in (int, float) and 0 <= value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     raise ValueError("be 'auto' or a number of at least 0")
 
 
-def _count_or_auto(value: Any) -> int | Literal["auto"]:
-    if value == "auto" or (type(value) is int and value >= 1):
-        return value  # type: ignore[no-any-return]
+def _count_or_auto(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if type(value) is int and value >= 1:
+        return value
     raise ValueError("be 'auto' or an integer of at least 1")
 
 
@@ -165,7 +167,7 @@ class Plan(Section):
 
     @field_validator("objectives", mode="before")
     @classmethod
-    def _split(cls, objectives: Any) -> Any:
+    def _split(cls, objectives: object) -> object:
         """Accept 'score,-macs' as a list, like `twinhead front`."""
         return [part.strip() for part in objectives.split(",")] if isinstance(objectives, str) else objectives
 

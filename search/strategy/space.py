@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from search.spec.conditions import condition_of, is_present
+from search.spec.conditions import Condition, condition_of, is_present
 from search.spec.constraints import violations
 from search.spec.domains import Choices, Domain, Leaf, Per, Range, resolve
 from search.spec.objectives import known_costs
@@ -35,25 +35,31 @@ def define_space(spec: SearchSpec) -> Space:
     """
     plan = spec.plan
     decisive = per_keys(spec)
-    conditions = {
-        key: condition_of(key) if isinstance(leaf, Domain) and key not in decisive else None
-        for key, leaf in spec.space.items()
-    }
     # Leaves that others depend on come first: names, then plain leaves, then those with a domain per value.
     ordered = sorted(spec.space.items(), key=lambda item: _rank(item[0], item[1], decisive))
+    # Worked out once, since a proposal samples dozens of configurations.
+    steps = [(key, leaf, _may_be_absent(key, spec), _condition(key, leaf, decisive)) for key, leaf in ordered]
 
     def space(trial: optuna.Trial) -> dict[str, Value]:
         settings: dict[str, Value] = {"epochs": plan.scheduler.max_epochs, "seed": plan.search.seed}
-        for key, leaf in ordered:
-            condition = conditions[key]
-            if is_present(settings, key) and (condition is None or condition(settings)):
-                name, domain = resolve(key, leaf, settings)
-                settings[key] = domain.suggest(trial, name) if isinstance(domain, Range | Choices) else domain
+        for key, leaf, may_be_absent, condition in steps:
+            if may_be_absent and not is_present(settings, key):
+                continue
+            if condition is None or condition(settings):
+                settings[key] = _suggest(trial, key, leaf, settings)
         settings |= trial.user_attrs.get(FIXED, {})
         _store_costs(trial, settings, plan)
         return nest(settings)
 
     return space
+
+
+def _suggest(trial: optuna.Trial, key: str, leaf: Leaf, settings: Settings) -> Value:
+    """The value of a leaf, given the values of the leaves before it."""
+    if not isinstance(leaf, Domain):
+        return leaf
+    name, domain = resolve(key, leaf, settings)
+    return domain.suggest(trial, name) if isinstance(domain, Range | Choices) else domain
 
 
 def per_keys(spec: SearchSpec) -> set[str]:
@@ -85,6 +91,16 @@ def _store_costs(trial: optuna.Trial, settings: Settings, plan: Plan) -> None:
     known = {name: math.log(value) for name, value in known_costs(plan.objectives, settings).items()}
     if known and KNOWN not in trial.user_attrs:
         trial.set_user_attr(KNOWN, known)
+
+
+def _may_be_absent(key: str, spec: SearchSpec) -> bool:
+    section, *inner = key.split(".")
+    return len(inner) > 1 and f"{section}.name" in spec.space
+
+
+def _condition(key: str, leaf: Leaf, decisive: set[str]) -> Condition | None:
+    """The condition under which a leaf that is present is sampled; None for always."""
+    return condition_of(key) if isinstance(leaf, Domain) and key not in decisive else None
 
 
 def _rank(key: str, leaf: Leaf, decisive: set[str]) -> int:

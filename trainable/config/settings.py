@@ -25,12 +25,13 @@ def flatten(nested: Mapping[str, Value], leaves: Container[str] = ()) -> dict[st
 
 def nest(settings: Settings) -> dict[str, Value]:
     """The inverse of `flatten`."""
-    nested: dict[str, Value] = {}
-    inner: dict[str, dict[str, Value]] = {"": nested}
+    sections: dict[str, dict[str, Value]] = {"": {}}
     for key, value in settings.items():
         section, _, name = key.rpartition(".")
-        _section(inner, section)[name] = value
-    return nested
+        if section not in sections:
+            _add_section(sections, section)
+        sections[section][name] = value
+    return sections[""]
 
 
 def at(nested: Mapping[str, Value], key: str) -> Value:
@@ -50,10 +51,9 @@ def _leaves(nested: Mapping[str, Value], leaves: Container[str], prefix: str) ->
             yield key, value
 
 
-def _section(inner: dict[str, dict[str, Value]], key: str) -> dict[str, Value]:
-    """The section at a dotted key, which is created if it is missing; '' is the whole."""
-    if key not in inner:
-        above, _, name = key.rpartition(".")
-        inner[key] = {}
-        _section(inner, above)[name] = inner[key]
-    return inner[key]
+def _add_section(sections: dict[str, dict[str, Value]], key: str) -> None:
+    """Add the section at a dotted key to the one that contains it, which is added if it is missing."""
+    above, _, name = key.rpartition(".")
+    if above not in sections:
+        _add_section(sections, above)
+    sections[above][name] = sections[key] = {}

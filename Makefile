@@ -9,6 +9,8 @@ BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
 BENCH_PYTHON := $(BIN)/python
+# A process for each core. Each loads torch and Ray, so that more than a few cost more than they save.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=worksteal
 # What runs by itself in tests/benchmarks/ is a benchmark.
 BENCHES := $(notdir $(basename $(shell grep -l '__main__' tests/benchmarks/*.py)))
 
@@ -35,11 +37,12 @@ $(READY): pyproject.toml constraints.txt
 demo: setup  ## Render, search, retrain and test: the main job, small
 	$(BIN)/twinhead demo
 
-test: setup  ## Run the tests
-	$(BIN)/python -m pytest
+test: setup  ## Run all tests; those that start Ray or a database run last, one at a time
+	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not postgres"
+	$(BIN)/python -m pytest -m "cluster or postgres"
 
-test-fast: setup  ## Run the tests that start neither Ray nor a database and take no time
-	$(BIN)/python -m pytest -m "not cluster and not slow and not postgres"
+test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about two seconds
+	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow and not postgres"
 
 check: setup  ## Lint, formatting and types
 	$(BIN)/ruff check .

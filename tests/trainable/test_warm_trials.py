@@ -95,6 +95,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ],
     ids=["bug", "memory", "diverged"],
 )
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A batch of .* ran out of memory")
 def test_a_trial_that_breaks_off_leaves_no_trace(
     trial_data: TrialData, monkeypatch: pytest.MonkeyPatch, broken: Break, error: type[Exception]
@@ -112,6 +113,7 @@ def test_a_trial_that_breaks_off_leaves_no_trace(
     assert isinstance(raised.value, error)  # which is held until here
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_stopped_leaves_no_trace(trial_data: TrialData) -> None:
     """Most trials of a search end this way."""
     alone = curve(config(seed=1), trial_data)

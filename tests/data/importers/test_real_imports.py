@@ -71,6 +71,7 @@ def as_ramana(root: Path, number: int) -> tuple[str, tuple[Path, ...]]:
     return key, (root / f"bg/{bg}.jpg", *(root / folder / bg / f"{key}.jpg" for folder in folders))
 
 
+@pytest.mark.slow
 def test_real_composed_scenes_are_imported(tmp_path: Path) -> None:
     """All 600 samples are stored, with every background once, and depth is recognised as far-bright."""
     found = import_layout(real("nyu_composed"))

@@ -137,6 +137,7 @@ def test_a_destination_is_refused_before_anything_is_read(
     assert re.search(sentence, refused(*arguments))
 
 
+@pytest.mark.slow
 def test_import_of_published_pictures(twinhead: Command) -> None:
     """The published layout is recognised, and what was found is said."""
     root = os.environ.get("TWINHEAD_REAL")

@@ -26,6 +26,7 @@ def test_all_recipes_are_listed(twinhead: Callable[..., Said], monkeypatch: pyte
     assert "BirenderPanwar/EVA4_Phase1" in said.out
 
 
+@pytest.mark.slow
 def test_programs_get_a_list_of_objects(twinhead: Callable[..., Said]) -> None:
     """Each with its figures as numbers."""
     listed = json.loads(twinhead("recipes", "--json").out)
@@ -57,6 +58,7 @@ def test_a_recipe_is_printed_as_the_file_that_it_is(twinhead: Callable[..., Said
     assert load_recipe(str(copy)).config == load_recipe("birender-cnn").config
 
 
+@pytest.mark.slow
 def test_a_faithful_recipe_is_printed_as_one(twinhead: Callable[..., Said]) -> None:
     """A copy of it is faithful without being asked to."""
     assert "faithful: true" in twinhead("recipes", "monimoyd-unet", "--faithful").out

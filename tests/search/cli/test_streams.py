@@ -60,6 +60,7 @@ def test_every_character_that_is_printed_has_an_equivalent() -> None:
     assert {character for character in ours if "?" in in_ascii(character)} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", LOCALES)
 def test_commands_print_in_any_encoding(locale: str, experiment: Experiment, scenes: Path, tmp_path: Path) -> None:
     """Tables, help texts, progress, JSON and errors; Python alone ends with a traceback."""
@@ -86,6 +87,7 @@ def test_commands_print_in_any_encoding(locale: str, experiment: Experiment, sce
     assert (tmp_path / "copy" / WEIGHTS).is_file()
 
 
+@pytest.mark.slow
 def test_json_is_ascii_everywhere(scenes: Path, tmp_path: Path) -> None:
     """Programs read it, whatever the terminal."""
     done = ran(ASCII, tmp_path, "inspect", scenes, "--json")
@@ -94,6 +96,7 @@ def test_json_is_ascii_everywhere(scenes: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["counts"]["samples"] == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["inspect", "sét"], ["render", "sét", "--backgrounds", "1"]])
 def test_a_path_that_arrow_reads_otherwise_is_refused(arguments: list[str], tmp_path: Path) -> None:
     """It takes every path for UTF-8: it would look for another file, or end with a traceback."""

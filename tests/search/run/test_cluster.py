@@ -100,6 +100,7 @@ def test_cpus_of_a_retraining_that_are_there(cpus: Any, workers: Workers) -> Non
     check_retraining(RetrainConfig(cpus=cpus), workers, [{"CPU": 2.0, "GPU": 1.0}])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "effective"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_threads_of_openmp_sleep_while_they_wait(given: str | None, effective: str) -> None:
     """libgomp reads the environment once, when torch loads it; a user's own setting wins."""

@@ -180,6 +180,7 @@ def test_whole_bounds_of_a_float_mean_all_between(tmp_path: Path) -> None:
 bounds = st.floats(1e-6, 10.0).flatmap(lambda low: st.floats(low, 10.0).map(lambda high: (low, high)))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(bounds, st.booleans(), st.lists(st.integers(1, 64), min_size=1, unique=True), st.integers(1, 50))
 def test_a_spec_survives_being_written(rates: tuple[float, float], log: bool, widths: list[int], trials: int) -> None:

@@ -22,6 +22,7 @@ def config(**model: object) -> TrialConfig:
     return build(TrialConfig, {"data": {"image_size": 32, "batch_size": 8}, "model": debug}, source="the test")
 
 
+@pytest.mark.slow
 def test_a_profile_tells_where_an_epoch_goes(trial_data: TrialData, tmp_path: Path) -> None:
     """The phases show what to change, and the trace must open in a viewer."""
     done: list[int] = []

@@ -26,16 +26,19 @@ def pairs() -> list[tuple[Pixels, Pixels]]:
     return [(sample.bg, sample.fg_bg) for sample in samples]
 
 
+@pytest.mark.slow
 def test_swapped_scenes_are_recognised(pairs: list[tuple[Pixels, Pixels]]) -> None:
     """The rate that was measured on many is 98 %."""
     assert sum(look_swapped(fg_bg, bg) for bg, fg_bg in pairs) >= 0.9 * SCENES
 
 
+@pytest.mark.slow
 def test_scenes_in_the_right_order_do_not_look_swapped(pairs: list[tuple[Pixels, Pixels]]) -> None:
     """Users ignore a warning that is mostly wrong."""
     assert not any(look_swapped(bg, fg_bg) for bg, fg_bg in pairs)
 
 
+@pytest.mark.slow
 def test_the_score_changes_its_sign_with_the_order(pairs: list[tuple[Pixels, Pixels]]) -> None:
     """The order of the inputs makes no difference."""
     for bg, fg_bg in pairs:
@@ -45,6 +48,7 @@ def test_the_score_changes_its_sign_with_the_order(pairs: list[tuple[Pixels, Pix
         assert right == pytest.approx(-swapped, abs=0.15)  # the exposure is fitted to the first of the two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [0.8, 1.1])
 def test_another_exposure_changes_little(pairs: list[tuple[Pixels, Pixels]], gain: float) -> None:
     """Automatic exposure changes the whole photograph when a person enters."""
@@ -74,6 +78,7 @@ def test_tiny_photographs_say_nothing(shape: tuple[int, int, int]) -> None:
     assert not look_swapped(first, second)
 
 
+@pytest.mark.slow
 def test_large_photographs_are_judged_as_small_ones(pairs: list[tuple[Pixels, Pixels]]) -> None:
     """Photographs of a phone have 12 million pixels."""
     for bg, fg_bg in pairs[:3]:
@@ -83,6 +88,7 @@ def test_large_photographs_are_judged_as_small_ones(pairs: list[tuple[Pixels, Pi
         assert outline_score(larger[0], larger[1]) == pytest.approx(outline_score(reduced[0], reduced[1]), abs=0.02)
 
 
+@pytest.mark.slow
 def test_real_pairs_are_told_apart() -> None:
     """Every tenth of those that the rates were measured on, and all that people published."""
     if "TWINHEAD_REAL" not in os.environ:

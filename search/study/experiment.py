@@ -14,6 +14,7 @@ STORAGE/NAME/
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import uuid
@@ -215,7 +216,11 @@ class Experiment:
             names = search_names(self.storage)
             hint = f"there are {', '.join(names)}" if names else "start one with 'twinhead search --name'"
             raise InputError(f"There is no search '{self.name}' in '{self.storage}'; {hint}.")
-        return load_spec(self.spec_file)
+        try:
+            content = self.spec_file.read_bytes()
+        except OSError:
+            return load_spec(self.spec_file)  # raises, with the reason
+        return _load_spec(self.spec_file, content)
 
     def extend(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
         """Change the budget of the spec, and write the spec.
@@ -272,6 +277,12 @@ class Experiment:
                 f"The summary '{self.summary_file}' is damaged; write it again with {cited(self.resume_command)}."
             ) from None
         return summary.model_copy(update={"name": self.name})  # the directory may have been renamed or copied
+
+
+@functools.lru_cache(maxsize=8)
+def _load_spec(path: Path, _content: bytes) -> SearchSpec:
+    """The spec at `path`. A command reads it several times, and it is checked again only if its content changed."""
+    return load_spec(path)
 
 
 def free_name(storage: Path, wanted: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -35,10 +36,16 @@ def modules() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse(path.read_text())
+
+
 def imported(path: Path) -> set[str]:
     """The top-level names that a module imports, wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -127,7 +134,7 @@ def test_text_files_are_utf_8_whatever_the_locale() -> None:
     wrong = {
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in modules()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call)
         and is_text_file(node)
         and not any(keyword.arg == "encoding" for keyword in node.keywords)
@@ -167,6 +174,7 @@ def modules_after(code: str) -> set[str]:
     return set(ran.stderr.split())
 
 
+@functools.cache
 def import_graph() -> dict[str, set[str]]:
     """Which module imports which, wherever in it: at its top, within a function, or for type checking alone."""
     names = {
@@ -174,7 +182,7 @@ def import_graph() -> dict[str, set[str]]:
     }
     graph: dict[str, set[str]] = {name: set() for name in names}
     for name, path in names.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 graph[name] |= {alias.name for alias in node.names if alias.name in names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -207,7 +215,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert cycles(import_graph()) == []
 
 
-FLOORS = ("cli", "recipes", "run", "results", "strategy", "study", "spec")
+FLOORS = ("cli", "recipes", "cluster", "run", "results", "strategy", "study", "spec")
 """The packages of `search`, from the top down."""
 
 
@@ -237,7 +245,7 @@ def test_a_package_says_in_a_sentence_what_it_holds() -> None:
     """The first thing a newcomer opens is a folder."""
     for path in modules():
         if path.name == "__init__.py":
-            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            docstring = ast.get_docstring(parsed(path)) or ""
             assert docstring.splitlines()[0].endswith("."), path
 
 
@@ -272,7 +280,7 @@ else:
 @pytest.mark.parametrize("path", [str(path.relative_to(ROOT)) for path in modules()])
 def test_a_module_opens_with_its_purpose(path: str) -> None:
     """Where a name is not enough, its first line says what is found in it."""
-    docstring = ast.get_docstring(ast.parse((ROOT / path).read_text()))
+    docstring = ast.get_docstring(parsed(ROOT / path))
 
     assert docstring
     assert docstring.splitlines()[0][-1] in ".,:;", path

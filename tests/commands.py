@@ -1,4 +1,4 @@
-"""Commands in processes of their own, as users run them, and ways to watch and to end them."""
+"""Commands in separate processes, as users run them, and functions that watch and end them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,30 @@ LONG = (
     "--set",
     "retrain.enabled=false",
 )
-"""Trials that take some seconds, so that there is something to interrupt."""
+"""Trials that take several seconds, so that they can be interrupted."""
+
+CLUSTER = """
+import os, sys
+from search.run.cluster import cluster, prepare_environment
+
+prepare_environment()
+with cluster():
+    print(os.environ["RAY_ADDRESS"], flush=True)
+    sys.stdin.read()
+"""
+"""Runs a Ray cluster until standard input is closed: by the tests, or by the system when their process dies."""
 
 GIVE_UP = 900
-"""Seconds after which a command hangs for sure: groups of workers take 20 each to start, and more on a busy machine."""
+"""Seconds after which a command has certainly hung: a worker group takes 20 s to start, and more on a busy machine."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command, and wait for its end."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=GIVE_UP, check=False)
 
 
 def twinhead(*arguments: str) -> str:
-    """What a command that must succeed writes to standard output."""
+    """Standard output of a command that must succeed."""
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -52,7 +63,7 @@ def command(*arguments: str) -> list[str]:
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A command while it runs; it and all that it started are gone at the end."""
+    """A running command; it and its descendants are killed at the end."""
     process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -63,33 +74,52 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@contextmanager
+def running_cluster() -> Iterator[str]:
+    """The address of a Ray cluster, which stops at the end, or when this process dies."""
+    # A session of its own: Ctrl-C reaches the tests alone, which then stop the cluster.
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            address = process.stdout.readline().strip()
+            assert address, "Ray did not start; its error is on standard error"
+            yield address
+        finally:
+            process.stdin.close()
+            process.wait(timeout=60)
+
+
 def wait_for(process: subprocess.Popen[str], pattern: str) -> None:
-    """Read what a command says until a line matches."""
+    """Read standard error of a command until a line matches."""
     assert process.stderr is not None
     said = []
     for line in process.stderr:
         said.append(line)
         if re.search(pattern, line):
             return
-    pytest.fail(f"the command ended without saying {pattern!r}: {''.join(said)}")
+    pytest.fail(f"the command ended without printing {pattern!r}: {''.join(said)}")
 
 
 def wait_for_epoch(process: subprocess.Popen[str], experiment: Experiment) -> None:
-    """Wait until the study has an epoch of a trial: a checkpoint lies there a moment before it is booked."""
+    """Wait until the study has an epoch of a trial; its checkpoint is written a moment earlier."""
     while not (experiment.study_file.exists() and any(trial.epochs for trial in records(experiment))):
         assert process.poll() is None
         time.sleep(0.1)
 
 
 def wait_for_file(process: subprocess.Popen[str], directory: Path, pattern: str) -> None:
-    """Wait until a file that fits is there."""
+    """Wait until a file matches the pattern."""
     while not any(directory.glob(pattern)):
         assert process.poll() is None
         time.sleep(0.1)
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below `pid`."""
+    """All descendants of the process `pid`."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     children: dict[int, list[int]] = {}
     for line in listed.splitlines():

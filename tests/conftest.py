@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, a single thread, and one small data set of rendered scenes."""
+"""What all tests share: a cache, one thread, two small data sets of rendered scenes, and a Ray cluster."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from trainable.models import build_model
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _away_from_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache, and none takes more than one core."""
+def _isolate_from_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Use a cache of the session instead of the user's, and one thread."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TWINHEAD_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -29,32 +29,48 @@ def _away_from_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of ten rooms with three pictures each at 32 px: by room 24 train, 3 val and 3 test."""
-    destination = tmp_path_factory.mktemp("scenes") / "set"
-    scene_set = SceneSet(seed=3, backgrounds=10, per_background=3, size=32)
-    write_dataset(render(scene_set, processes=1), destination, source={"kind": "scenes"})
-    return destination
+    """A data set of ten rooms with three samples each at 32 px: by room 24 train, 3 val and 3 test."""
+    return _rendered(tmp_path_factory.mktemp("scenes") / "set", backgrounds=10, per_background=3)
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 24 rooms with two pictures each at 32 px, drawn by the command that users have for it."""
-    from tests.commands import twinhead  # brings Ray, which most tests do without
+    """A data set of 24 rooms with two samples each at 32 px, as `twinhead render` writes it."""
+    return _rendered(tmp_path_factory.mktemp("drawn") / "set", backgrounds=24, per_background=2)
 
-    path = tmp_path_factory.mktemp("drawn") / "set"
-    twinhead("render", str(path), "--backgrounds", "24", "--per-background", "2", "--size", "32", "--seed", "3")
-    return path
+
+def _rendered(destination: Path, *, backgrounds: int, per_background: int) -> Path:
+    scenes = SceneSet(seed=3, backgrounds=backgrounds, per_background=per_background, size=32)
+    write_dataset(render(scenes, processes=1), destination, source={"kind": "scenes"})
+    return destination
 
 
 @pytest.fixture(scope="session")
 def trial_data(scenes: Path) -> TrialData:
-    """`scenes` as a trial is told of it."""
+    """`scenes` as the data set of a trial."""
     return TrialData(path=str(scenes), fingerprint=Dataset.open(scenes).info.fingerprint)
 
 
 @pytest.fixture(scope="session")
+def _cluster_address() -> Iterator[str]:
+    """The address of a Ray cluster that stops at the end of the session, also after a failure or Ctrl-C."""
+    from tests.commands import running_cluster
+
+    with running_cluster() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(_cluster_address: str) -> Iterator[str]:
+    """Let the commands of a module join the Ray cluster of the session; for tests that end no process of Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", _cluster_address)
+        yield _cluster_address
+
+
+@pytest.fixture(scope="session")
 def save_warmed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrialConfig], Path]:
-    """Saves a network whose batch norms have seen something, so that training and evaluation mode differ."""
+    """Save a network whose batch norms have running statistics, so that training and evaluation mode differ."""
 
     def save(config: TrialConfig) -> Path:
         directory = tmp_path_factory.mktemp("checkpoint")

@@ -20,7 +20,7 @@ from trainable.loop.loop import EpochEnd
 from trainable.loop.state import DistributedContext
 from trainable.trial import run as run_alone
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_cluster")]
 
 
 @pytest.fixture(scope="module")

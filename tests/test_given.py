@@ -14,7 +14,7 @@ from search.study.experiment import Experiment
 from tests.commands import records, run, started, twinhead, wait_for, wait_for_epoch
 from trainable.loop.checkpoint import load_model
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_cluster")]
 
 RECIPE = """
 name: {name}
@@ -120,8 +120,9 @@ def test_a_training_hands_over_the_epoch_that_validation_picked(drawn: Path, tmp
     assert [record.metrics["lr"] for record in trial.epochs] == pytest.approx([0.1, 0.1, 0.01])
 
 
-def test_a_training_that_was_stopped_goes_on(drawn: Path, tmp_path: Path) -> None:
-    """Trainings take days; what is done must not be done again."""
+def test_resume_continues_an_interrupted_training(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings take days; finished epochs must not be trained again."""
+    monkeypatch.delenv("RAY_ADDRESS")  # what is interrupted runs on a cluster of its own
     file = recipe(tmp_path, "long", epochs=60)
     with started("train", str(file), str(drawn), "--storage", str(tmp_path)) as process:
         experiment = Experiment(storage=tmp_path, name="long")

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: in a temporary directory, on a socket there, gone when it is left."""
+"""A temporary PostgreSQL server: in a directory of its own, on a socket, removed at the end."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ import pytest
 USER, PASSWORD = "searcher", "p%ss wörd"
 SETTINGS = ("-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "-N")
 GIVE_UP = 60
-"""Seconds after which a server that does not come, or go, hangs for sure."""
+"""Seconds after which a server that has not started or stopped has certainly hung."""
 
 
 @dataclass
 class Server:
-    """A server, and how to reach, stop and start it."""
+    """A server, with functions that start and stop it."""
 
     directory: Path
     account: str | None
-    """Whom it runs as; None for whoever runs the tests."""
+    """Its user account; None for the account that runs the tests."""
     process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str, *, user: str = USER, password: str | None = PASSWORD) -> str:
-        """As SQLAlchemy has it."""
+        """The URL of a database for SQLAlchemy."""
         secret = f":{quote(password)}" if password is not None else ""
         return f"postgresql+psycopg://{user}{secret}@/{database}?host={self.directory}"
 
     def create(self, database: str) -> str:
-        """A new database, and its URL."""
+        """Create a database, and return its URL."""
         with self._connection() as connection:
             connection.execute(f'CREATE DATABASE "{database}"')  # type: ignore[call-overload]
         return self.url(database)
 
     def guest(self, database: str) -> str:
-        """A new user, who may do nothing but look at a database, and its URL for that user."""
+        """Create a user who may only read the database, and return the URL for that user."""
         with self._connection() as connection:
             connection.execute("CREATE USER guest PASSWORD 'guest'")
         return self.url(database, user="guest", password="guest")  # noqa: S106
@@ -71,7 +71,7 @@ class Server:
                 return
 
     def stop(self) -> None:
-        """End it and every connection to it."""
+        """Stop it and close every connection."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
@@ -88,12 +88,12 @@ class Server:
 
 @contextmanager
 def running_server() -> Iterator[Server]:
-    """A server with a superuser, who needs a password; the test is skipped where there is no PostgreSQL."""
+    """A server with a superuser who needs a password; the test is skipped if PostgreSQL is not installed."""
     missing = [name for name in ("postgres", "initdb") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} of PostgreSQL are not on the path")
     account = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
-    # Not below pytest's own, which nobody else may enter; and a socket's path must be short.
+    # Not below pytest's directory, which only its owner may enter; and the path of a socket must be short.
     directory = Path(tempfile.mkdtemp(prefix="pg-"))
     server = Server(directory=directory, account=account)
     try:
@@ -118,7 +118,7 @@ def running_server() -> Iterator[Server]:
 
 
 def _as(account: str | None) -> dict[str, object]:
-    """How a process is started as somebody else."""
+    """Arguments of `Popen` to start a process as another account."""
     if account is None:
         return {}
     owner = pwd.getpwnam(account)

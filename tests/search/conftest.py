@@ -1,4 +1,4 @@
-"""What the tests of the search share: the command line in this process, a network, and a search that ran a trial."""
+"""Fixtures of the search tests: the command line in this process, a network, and a search with one trial."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BASELINES = {"mask_threshold": {"mask_iou": 0.25}, "depth_mean": {"depth_delta1"
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Optuna logs each study and trial."""
+    """Silence Optuna, which logs each study and trial."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     yield
@@ -43,7 +43,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Said(NamedTuple):
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -54,7 +54,7 @@ class Said(NamedTuple):
 def twinhead(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Said]:
-    """The command line in this process, in an empty directory, with its changes of the environment undone."""
+    """Run a command in this process, in an empty directory; its changes of the environment are undone."""
     monkeypatch.chdir(tmp_path)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, os.environ.get(name, value))
@@ -74,7 +74,7 @@ def twinhead(
 
 @pytest.fixture
 def refused(twinhead: Callable[..., Said]) -> Callable[..., str]:
-    """The sentence with which a command refuses what it is given; it prints no result and no traceback."""
+    """Run a command that must fail on bad input; return its error message, which is all that it prints."""
 
     def run(*arguments: object) -> str:
         said = twinhead(*arguments)
@@ -89,7 +89,7 @@ def refused(twinhead: Callable[..., Said]) -> Callable[..., str]:
 
 @pytest.fixture
 def network(scenes: Path, tmp_path: Path) -> Path:
-    """A checkpoint as it is handed over; its weights were never trained."""
+    """An exported checkpoint with untrained weights."""
     fingerprint = Dataset.open(scenes).info.fingerprint
     save(
         tmp_path / "raw",
@@ -105,7 +105,7 @@ def network(scenes: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def experiment(network: Path, tmp_path: Path) -> Experiment:
-    """A search that ran one trial, and was not retrained yet."""
+    """A search with one trial, before its retraining."""
     experiment = Experiment(storage=tmp_path / "artifacts", name="first")
     experiment.create(load_spec(data_path="set"))
     trial = open_study(experiment).ask()
@@ -118,7 +118,7 @@ def experiment(network: Path, tmp_path: Path) -> Experiment:
 
 @dataclass
 class _StubTrial:
-    """As much of a trial as the scheduler looks at."""
+    """The attributes of a trial that the scheduler reads."""
 
     trial_id: str
     config: dict[str, Any] = field(default_factory=dict)

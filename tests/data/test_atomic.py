@@ -16,7 +16,7 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_replacing_a_file_is_atomic(tmp_path: Path) -> None:
     """Whoever opens it meanwhile reads the old content; parents are made."""
     path = tmp_path / "deep" / "file.json"
     replace_file(path, "old")
@@ -40,7 +40,7 @@ def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("no"), SystemExit()])
-def test_what_fails_leaves_the_old_content(tmp_path: Path, error: BaseException) -> None:
+def test_failed_write_keeps_the_old_content(tmp_path: Path, error: BaseException) -> None:
     """Half of a new one helps nobody; a full disk is named as such."""
     path = tmp_path / "file"
     with replacing(path) as partial:
@@ -54,7 +54,7 @@ def test_what_fails_leaves_the_old_content(tmp_path: Path, error: BaseException)
     assert path.read_text() == "old"
 
 
-def test_what_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
+def test_partial_file_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
     """Process numbers come again."""
     path = tmp_path / "file"
     partial_path(path).write_text("half")

@@ -17,7 +17,7 @@ def ramp(low: int = 0, high: int = 8000) -> np.ndarray:
 
 @pytest.mark.parametrize("polarity", POLARITIES)
 @pytest.mark.parametrize(("low", "high"), [(0, 8000), (400, 8000), (0, 65535), (60000, 60300)])
-def test_the_whole_range_is_kept(low: int, high: int, polarity: PolarityName) -> None:
+def test_full_range_of_16_bits_is_kept(low: int, high: int, polarity: PolarityName) -> None:
     """A room 8 m deep in millimetres takes an eighth of 16 bits, and must get all 256 levels."""
     levels = scale_depth(ramp(low, high), polarity, "depth")
 
@@ -28,26 +28,26 @@ def test_the_whole_range_is_kept(low: int, high: int, polarity: PolarityName) ->
 
 @pytest.mark.parametrize("polarity", POLARITIES)
 def test_depth_of_8_bits_keeps_its_levels(polarity: PolarityName) -> None:
-    """Who wrote them decided on their range, and 0 is one of them."""
+    """Their range was chosen by their author, and 0 belongs to it."""
     depth = np.array([[0, 3, 90]], np.uint8)
 
     np.testing.assert_array_equal(scale_depth(depth, polarity, "depth"), depth)
     np.testing.assert_array_equal(comparable_depth(depth), depth)
 
 
-def test_pixels_without_a_reading_get_the_nearest_one() -> None:
+def test_missing_pixels_take_the_nearest_measurement() -> None:
     """A sensor writes 0 where it sees nothing, which must not be the nearest point, nor take the range."""
     depth = np.array([[1000, 1000, 0, 0, 3000, 0, 2000]], np.uint16)
 
     assert scale_depth(depth, "far-bright", "depth").tolist() == [[0, 0, 0, 255, 255, 255, 128]]
 
 
-def test_0_is_the_farthest_where_near_is_bright() -> None:
+def test_zero_is_farthest_when_near_is_bright() -> None:
     """Disparity of the sky."""
     assert scale_depth(np.array([[0, 0, 500, 1000]], np.uint16), "near-bright", "depth").tolist() == [[0, 0, 128, 255]]
 
 
-def test_0_is_the_nearest_where_the_full_range_is_used() -> None:
+def test_zero_is_nearest_when_the_full_range_is_used() -> None:
     """An estimate scaled to 16 bits has its nearest object at 0, of any size: it is no hole."""
     depth = np.array([[0, 0, 0, 32768, 65535]], np.uint16)
 
@@ -55,7 +55,7 @@ def test_0_is_the_nearest_where_the_full_range_is_used() -> None:
 
 
 @pytest.mark.parametrize(("polarity", "level"), [("far-bright", 255), ("near-bright", 0)])
-def test_a_constant_image_is_the_farthest_level(polarity: PolarityName, level: int) -> None:
+def test_constant_image_gets_the_farthest_level(polarity: PolarityName, level: int) -> None:
     """There is no range to divide by; the farthest of an image is 255 in a data set, after it was turned round."""
     depth = np.full((3, 4), 1234, np.uint16)
 
@@ -63,7 +63,7 @@ def test_a_constant_image_is_the_farthest_level(polarity: PolarityName, level: i
     assert np.isfinite(comparable_depth(depth)).all()
 
 
-def test_depth_without_any_reading_is_refused() -> None:
+def test_depth_without_any_measurement_is_refused() -> None:
     """A covered sensor; there is nothing to fill it with."""
     empty = np.zeros((3, 4), np.uint16)
 
@@ -113,7 +113,7 @@ def test_polarity_is_measured_on_16_bits() -> None:
     assert measured(flip=True) == pytest.approx(-expected, rel=1e-3)
 
 
-def test_polarity_leaves_out_pixels_without_a_reading() -> None:
+def test_polarity_ignores_missing_pixels() -> None:
     """Counted as 0 they would make each far object look near."""
     mask, depth = scene(50000, 20000, hole_share=0.9)
 

@@ -65,14 +65,14 @@ def test_a_fault_is_found_behind_other_errors(tmp_path: Path, number: int) -> No
     assert str(found) == str(in_text)
 
 
-def test_other_errors_are_none_of_a_disk() -> None:
+def test_other_errors_are_not_disk_errors() -> None:
     """They are handled as before."""
     assert disk_error(None) is None
     assert disk_error(FileNotFoundError(errno.ENOENT, "No such file", "x"), "x") is None
     assert disk_error(ValueError("no")) is None
 
 
-def test_the_full_one_of_several_places_is_named(small: Path, tmp_path: Path) -> None:
+def test_full_file_system_among_several_is_named(small: Path, tmp_path: Path) -> None:
     """An error that names no file may be of the storage, of the cache, or of the temporary directory."""
     (small / "fill").write_bytes(bytes(2**20))
     found = disk_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path, small)
@@ -81,7 +81,7 @@ def test_the_full_one_of_several_places_is_named(small: Path, tmp_path: Path) ->
     assert f"'{small}' is full (0 bytes free)" in str(found)
 
 
-def test_of_a_copy_the_new_file_is_named(small: Path, tmp_path: Path) -> None:
+def test_error_while_copying_names_the_destination(small: Path, tmp_path: Path) -> None:
     """The error names both; the one that is read lies on a disk with room."""
     source = tmp_path / "source"
     source.write_bytes(bytes(2 * 2**20))
@@ -89,7 +89,7 @@ def test_of_a_copy_the_new_file_is_named(small: Path, tmp_path: Path) -> None:
         shutil.copy2(source, beside)
 
 
-def test_the_sentence_crosses_processes() -> None:
+def test_message_survives_pickling() -> None:
     """It is raised in a trial, and shown by the command."""
     error = DiskError("It is full", "make room").followed_by("go on")
     assert str(pickle.loads(pickle.dumps(error))) == "It is full; make room, then go on."  # noqa: S301

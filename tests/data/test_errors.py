@@ -10,7 +10,7 @@ import pytest
 from data.errors import EnvironmentFaultError, InputError, did_you_mean, environment
 
 
-def test_what_cannot_be_read_is_a_fault_in_the_same_words() -> None:
+def test_unreadable_file_is_a_fault_with_the_same_message() -> None:
     """Commands that read one data set show the sentence; a search waits, and shows its first part."""
     with pytest.raises(EnvironmentFaultError) as raised, environment("The data set"):
         raise InputError("The data set 'x; y' does not exist; give the directory of a data set.")
@@ -20,7 +20,7 @@ def test_what_cannot_be_read_is_a_fault_in_the_same_words() -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.ENOSPC, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES])
-def test_what_the_system_refuses_is_a_fault_that_names_the_file(code: int) -> None:
+def test_os_error_is_a_fault_that_names_the_file(code: int) -> None:
     """Whatever the reason, no other configuration would have done better."""
     with pytest.raises(EnvironmentFaultError, match=r"^The cache 'c' cannot be used \(.+: 'c/entry'\); "):  # noqa: SIM117
         with environment("The cache 'c'"):
@@ -28,7 +28,7 @@ def test_what_the_system_refuses_is_a_fault_that_names_the_file(code: int) -> No
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "Cannot allocate memory"), ValueError("a bug"), MemoryError()])
-def test_a_lack_of_memory_and_bugs_are_no_faults(error: BaseException) -> None:
+def test_memory_errors_and_bugs_are_not_faults(error: BaseException) -> None:
     """They come of the trial: it would fail again however long is waited."""
     with pytest.raises(type(error)) as raised, environment("The data set"):
         raise error
@@ -37,7 +37,7 @@ def test_a_lack_of_memory_and_bugs_are_no_faults(error: BaseException) -> None:
     assert not isinstance(raised.value, EnvironmentFaultError)
 
 
-def test_a_fault_stays_what_it_is() -> None:
+def test_fault_is_not_wrapped_again() -> None:
     """Through the blocks around it, and from one process to another."""
     with pytest.raises(EnvironmentFaultError) as raised, environment("The storage"), environment("The data set"):
         raise OSError(errno.ENOENT, "No such file", "part-0")

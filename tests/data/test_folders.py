@@ -53,7 +53,7 @@ def test_links_to_directories_and_files_are_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "/"])
-def test_a_link_to_a_directory_above_is_passed_over(tmp_path: Path, target: str) -> None:
+def test_link_to_a_parent_directory_is_skipped(tmp_path: Path, target: str) -> None:
     """What is in it is listed already, and would be so without end; the whole disk is not the source."""
     store(tmp_path / "source/bg/a.jpg")
     (tmp_path / "source/bg/again").symlink_to(target)
@@ -61,7 +61,7 @@ def test_a_link_to_a_directory_above_is_passed_over(tmp_path: Path, target: str)
     assert Folder(tmp_path / "source").names == ("bg/a.jpg",)
 
 
-def test_two_directories_that_link_each_other_end(tmp_path: Path) -> None:
+def test_directories_linking_each_other_do_not_loop(tmp_path: Path) -> None:
     """Each is listed below the other once."""
     for one, other in (("a", "b"), ("b", "a")):
         store(tmp_path / one / f"{one}.jpg")
@@ -70,7 +70,7 @@ def test_two_directories_that_link_each_other_end(tmp_path: Path) -> None:
     assert Folder(tmp_path).names == ("a/a.jpg", "a/b/b.jpg", "b/a/a.jpg", "b/b.jpg")
 
 
-def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+def test_pipe_is_not_a_file(tmp_path: Path) -> None:
     """To read it would wait for ever."""
     store(tmp_path / "a.jpg")
     os.mkfifo(tmp_path / "b.jpg")
@@ -79,7 +79,7 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", ["bg", "bg/bg_01.jpg", "fg_bg", "fg_bg_masks/bg_01", "fg_bg_depth"])
-def test_a_link_that_leads_nowhere_is_named_where_its_files_are_missing(tmp_path: Path, gone: str) -> None:
+def test_broken_link_is_named_when_its_files_are_missing(tmp_path: Path, gone: str) -> None:
     """The disk that it leads to is not mounted: to restore what is missing would be the wrong advice."""
     source = ramana(tmp_path / "source")
     (source / gone).rename(tmp_path / "elsewhere")
@@ -91,7 +91,7 @@ def test_a_link_that_leads_nowhere_is_named_where_its_files_are_missing(tmp_path
     )
 
 
-def test_a_link_that_leads_nowhere_and_matters_to_nothing_is_no_problem(tmp_path: Path) -> None:
+def test_irrelevant_broken_link_is_ignored(tmp_path: Path) -> None:
     """Such as an editor's lock file."""
     source = ramana(tmp_path / "source")
     (source / "notes").symlink_to("/mnt/gone")
@@ -101,7 +101,7 @@ def test_a_link_that_leads_nowhere_and_matters_to_nothing_is_no_problem(tmp_path
     assert "points to itself" in open_source(source).gaps["circle"]
 
 
-def test_a_link_that_leads_nowhere_is_named_where_no_layout_fits(tmp_path: Path) -> None:
+def test_broken_link_is_named_when_no_layout_fits(tmp_path: Path) -> None:
     """All folders of a source may be links to one disk."""
     store(tmp_path / "readme.txt")
     (tmp_path / "fg_bg").symlink_to("/mnt/gone")
@@ -110,7 +110,7 @@ def test_a_link_that_leads_nowhere_is_named_where_no_layout_fits(tmp_path: Path)
         find_layout(open_source(tmp_path))
 
 
-def test_a_source_that_is_such_a_link_is_named(tmp_path: Path) -> None:
+def test_source_that_is_a_broken_link_is_named(tmp_path: Path) -> None:
     """Here as anywhere."""
     (tmp_path / "source").symlink_to("/mnt/gone")
 
@@ -134,8 +134,8 @@ def test_a_link_within_an_archive_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["backgrounds", "depths", "foregrounds"])
-def test_the_folders_of_a_composition_may_be_links_or_hold_them(tmp_path: Path, name: str) -> None:
-    """A link that leads nowhere is named, and not passed over as if there were one picture less."""
+def test_composition_follows_links(tmp_path: Path, name: str) -> None:
+    """A link that leads nowhere is named, and not passed over as if there were one image less."""
     given = kit(tmp_path)
     folder: Path = given[name]
     linked = tmp_path / "linked"

@@ -39,7 +39,7 @@ def dataset(path: Path, rooms: list[int]) -> Dataset:
     return Dataset.open(path)
 
 
-def test_grid_places_each_picture_under_its_title() -> None:
+def test_grid_places_each_image_under_its_title() -> None:
     """Rows are samples and columns are kinds; a transposed grid would show predictions as targets."""
     grid = image_grid([[flat(10), flat(60)], [flat(110), flat(160)]], ["mask", "depth"], cell=64)
 
@@ -50,7 +50,7 @@ def test_grid_places_each_picture_under_its_title() -> None:
             assert grid[y, x].tolist() == [level] * 3
 
 
-def test_grid_shows_colours_as_they_are() -> None:
+def test_grid_keeps_colours() -> None:
     """Channels in the wrong order would turn every room blue."""
     red = np.zeros((8, 8, 3), np.uint8)
     red[:, :, 0] = 255
@@ -60,8 +60,8 @@ def test_grid_shows_colours_as_they_are() -> None:
     assert grid[-MARGIN - 16, MARGIN + 16].tolist() == [255, 0, 0]
 
 
-def test_grid_keeps_the_shape_of_a_picture() -> None:
-    """A wide picture is fitted into the square cell, not stretched."""
+def test_grid_keeps_the_aspect_ratio() -> None:
+    """A wide image is fitted into the square cell, not stretched."""
     grid = image_grid([[np.zeros((10, 40), np.uint8)]], ["wide"], cell=80)
 
     area = grid[-MARGIN - 80 : -MARGIN, MARGIN : MARGIN + 80]
@@ -94,7 +94,7 @@ def test_long_titles_stay_in_their_columns() -> None:
 
 @pytest.mark.parametrize(("rows", "row_titles"), [([], None), ([[flat(0)]], None), ([[flat(0)] * 2], ["a", "b"])])
 def test_grid_of_uneven_rows_is_refused(rows: list[list[Pixels]], row_titles: list[str] | None) -> None:
-    """A picture without a title, or a title without a picture, is a mistake of the caller."""
+    """An image without a title, or a title without an image, is a mistake of the caller."""
     with pytest.raises(ValueError, match="title"):
         image_grid(rows, ["bg", "mask"], row_titles=row_titles)
 
@@ -114,7 +114,7 @@ def test_overlay_tints_the_mask_alone() -> None:
     assert shown[10, 20].tolist() == [200, 0, 0]
 
 
-def test_overlay_leaves_its_input_alone() -> None:
+def test_overlay_does_not_change_its_input() -> None:
     """The same photograph is shown beside the overlay."""
     photo = np.full((20, 20, 3), 100, np.uint8)
 
@@ -152,8 +152,8 @@ def test_contact_sheet_takes_columns(tmp_path: Path) -> None:
         contact_sheet(stored, columns=["normals"])
 
 
-def test_saved_png_is_the_picture(tmp_path: Path) -> None:
-    """Folders are made, an older picture is replaced, and nothing else is left beside it."""
+def test_saved_png_equals_the_image(tmp_path: Path) -> None:
+    """Folders are made, an older image is replaced, and nothing else is left beside it."""
     path = tmp_path / "pictures" / "sheet.png"
     save_png(flat(1), path)
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Codecs: what comes in as bytes is either exactly the picture that was meant, or refused with a sentence."""
+"""Codecs: what comes in as bytes is either exactly the image that was meant, or refused with a sentence."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_grey_photo_has_three_equal_channels() -> None:
 
 @pytest.mark.parametrize(("difference", "is_accepted"), [(2, True), (3, False)])
 def test_plane_allows_chroma_rounding_only(difference: int, *, is_accepted: bool) -> None:
-    """JPEG leaves up to two levels of colour in a grey picture; more is a wrong file, say a photograph."""
+    """JPEG leaves up to two levels of colour in a grey image; more is a wrong file, say a photograph."""
     pixels = np.full((8, 8, 3), 100, np.uint8)
     pixels[3, 3, 2] += difference
 
@@ -123,7 +123,7 @@ def test_sixteen_bits_are_refused() -> None:
 
 
 @pytest.mark.parametrize("encoded", [b"", b"not an image", b"\xff\xd8\xff"])
-def test_bytes_that_are_no_image_are_refused(encoded: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_refused(encoded: bytes) -> None:
     """The sentence names the file, since a data set has thousands."""
     with pytest.raises(InputError, match=r"'some.jpg'"):
         decode_photo(encoded, "some.jpg")
@@ -132,14 +132,14 @@ def test_bytes_that_are_no_image_are_refused(encoded: bytes) -> None:
 @pytest.mark.parametrize("encode", [encode_png, encode_jpeg])
 @pytest.mark.parametrize("kept", [0.5, 0.9])
 def test_cut_off_file_is_refused(encode: type[bytes], kept: float) -> None:
-    """A broken download decodes to a picture that is grey at the bottom, if nobody looks."""
+    """A broken download decodes to an image that is grey at the bottom, if nobody looks."""
     encoded = encode(smooth(64, 64))
 
     with pytest.raises(InputError, match=r"'cut\.img'"):
         decode_photo(encoded[: int(len(encoded) * kept)], "cut.img")
 
 
-def test_exif_rotation_is_not_applied_to_what_a_data_set_holds() -> None:
+def test_exif_rotation_is_not_applied_to_stored_images() -> None:
     """Sources are turned before they are stored; older data sets have masks that fit photographs as they are stored."""
     pixels = smooth(8, 16)
     jpeg = encode_jpeg(pixels)
@@ -174,8 +174,8 @@ def test_sample_targets_are_lossless_by_default() -> None:
     np.testing.assert_array_equal(decoded.depth, sample.depth)
 
 
-def test_pictures_of_different_sizes_are_refused() -> None:
-    """All four pictures show the same pixels, so a quadruple with two sizes is a wrong pairing."""
+def test_images_of_different_sizes_are_refused() -> None:
+    """All four images show the same pixels, so a quadruple with two sizes is a wrong pairing."""
     encoded = encode_sample(sample_of(smooth(12, 10)))
     wrong = EncodedSample(
         sample_id="s7",
@@ -207,8 +207,8 @@ def test_enlarging_is_bilinear() -> None:
     assert resize(row, 4)[0].tolist() == [0, 25, 75, 100]
 
 
-def test_bilinear_interpolates_the_two_nearest_even_where_a_picture_shrinks() -> None:
-    """A project that shrank its pictures so saw their finest detail aliased, not averaged."""
+def test_bilinear_uses_the_two_nearest_pixels_also_when_shrinking() -> None:
+    """A project that shrank its images so saw their finest detail aliased, not averaged."""
     row = np.array([[0, 40, 80, 200, 10, 100, 120, 250]], np.uint8).repeat(8, axis=0)
 
     assert resize(row, 2, "bilinear")[0].tolist() == [60, 110]
@@ -232,7 +232,7 @@ def test_lanczos_is_the_windowed_sinc_of_eight_pixels(size: int) -> None:
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(0, 255),
     st.sampled_from(["area", "bilinear", "lanczos"]),
 )  # fmt: skip
-def test_resize_keeps_a_flat_picture_flat(height: int, width: int, size: int, level: int, how: Resize) -> None:
+def test_resize_keeps_a_constant_image_constant(height: int, width: int, size: int, level: int, how: Resize) -> None:
     """Whatever the method, a mask that is all foreground stays all foreground."""
     resized = resize(np.full((height, width), level, np.uint8), size, how)
 

@@ -88,8 +88,8 @@ def test_all_ranks_together_see_every_sample_once(
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, COUNT), st.integers(1, 50), st.integers(1, 6))
-def test_batches_are_few_and_even(split_of: SplitOf, count: int, batch_size: int, world_size: int) -> None:
-    """A small remainder would upset batch norm; more batches than needed would be other training than asked for."""
+def test_batches_are_of_even_size(split_of: SplitOf, count: int, batch_size: int, world_size: int) -> None:
+    """A small last batch would disturb batch norm; more batches than needed would change the training."""
     ranks = [
         epoch_numbers(loader(split_of(count), batch_size=batch_size, rank=rank, world_size=world_size))
         for rank in range(world_size)
@@ -102,7 +102,7 @@ def test_batches_are_few_and_even(split_of: SplitOf, count: int, batch_size: int
         assert max(map(len, batch)) - min(map(len, batch)) <= 1
 
 
-def test_seed_and_epoch_alone_decide_the_order(split_of: SplitOf) -> None:
+def test_order_depends_on_seed_and_epoch_alone(split_of: SplitOf) -> None:
     """A trial that is resumed in epoch 5 must see what it would have seen, whatever ran before."""
     fresh = epoch_numbers(loader(split_of(COUNT), seed=3), 5)
     worn = loader(split_of(COUNT), seed=3)
@@ -117,13 +117,13 @@ def test_seed_and_epoch_alone_decide_the_order(split_of: SplitOf) -> None:
     assert joined == [sorted(batch) for batch in fresh]
 
 
-def test_what_is_not_shuffled_is_in_storage_order(split_of: SplitOf) -> None:
+def test_unshuffled_split_is_in_storage_order(split_of: SplitOf) -> None:
     """An evaluation can be laid beside the data set's rows."""
     batches = epoch_numbers(loader(split_of(20), shuffle=False), 9)
     assert list(itertools.chain(*batches)) == list(range(20))
 
 
-def test_a_batch_is_as_the_schema_says(split_of: SplitOf) -> None:
+def test_batch_follows_the_schema(split_of: SplitOf) -> None:
     """Models and losses take it as it is; photographs lie channels-last, which convolutions are fast on."""
     split = split_of(10)
     batch = loader(split).batch(np.array([4, 2, 7]))
@@ -139,7 +139,7 @@ def test_a_batch_is_as_the_schema_says(split_of: SplitOf) -> None:
 
 
 def test_augmentation_follows_seed_epoch_and_rank(split_of: SplitOf) -> None:
-    """Each epoch shows other pictures, no two ranks draw the same changes, and a resumed epoch is the same again."""
+    """Each epoch shows other images, no two ranks draw the same changes, and a resumed epoch is the same again."""
 
     def depths(seed: int, epoch: int, rank: int) -> torch.Tensor:
         augmenter = Augmenter(hflip=0.5, rotate=0.0, zoom=0.5, jitter=0.0, noise=0.0)
@@ -167,7 +167,7 @@ def background_threads() -> list[str]:
 
 
 @pytest.mark.parametrize("prefetch", [False, True])
-def test_an_epoch_goes_on_where_it_stopped(split_of: SplitOf, prefetch: bool) -> None:
+def test_epoch_resumes_at_its_position(split_of: SplitOf, prefetch: bool) -> None:
     """A trial that was interrupted within an epoch sees the rest as it would have been, not the beginning again."""
     whole = all_of(loader(split_of(COUNT), augmenter=everything(), seed=2).epoch(3))
     for first in range(len(whole) + 1):
@@ -178,7 +178,7 @@ def test_an_epoch_goes_on_where_it_stopped(split_of: SplitOf, prefetch: bool) ->
 
 
 @pytest.mark.parametrize("gigabytes", ["1", "0.00018", "0"])
-def test_batches_are_those_of_direct_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: str) -> None:
+def test_batches_equal_direct_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: str) -> None:
     """The same seed gives the same bytes, whether decoded images, encoded ones, or none fit into the cache."""
     write_dataset(samples(), tmp_path / "set", source={})
     dataset = Dataset.open(tmp_path / "set")
@@ -201,8 +201,8 @@ def test_batches_are_those_of_direct_decoding(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("kind", [Augmenter, DeviceAugmenter])
-def test_prefetching_changes_nothing_but_the_time(split_of: SplitOf, kind: type[Augmenter | DeviceAugmenter]) -> None:
-    """Batches made at once in threads must not mix up their random numbers, whoever is ready first."""
+def test_prefetching_changes_no_batch(split_of: SplitOf, kind: type[Augmenter | DeviceAugmenter]) -> None:
+    """Batches that are made concurrently must not mix up their random numbers, whichever is ready first."""
     strengths = {"hflip": 0.5, "rotate": 20.0, "noise": 0.1, "jitter": 0.2}
     made = [
         all_of(loader(split_of(COUNT), batch_size=4, augmenter=kind(**strengths), prefetch=prefetch).epoch(1))
@@ -211,7 +211,7 @@ def test_prefetching_changes_nothing_but_the_time(split_of: SplitOf, kind: type[
     assert all(map(torch.equal, *made))
 
 
-def test_what_goes_wrong_in_the_background_is_raised_in_the_loop(split_of: SplitOf) -> None:
+def test_background_errors_are_raised_in_the_loop(split_of: SplitOf) -> None:
     """A trial that waits for a batch that nobody makes any more would hang for ever."""
 
     class Torn:
@@ -233,7 +233,7 @@ def test_what_goes_wrong_in_the_background_is_raised_in_the_loop(split_of: Split
 
 
 def test_an_abandoned_epoch_leaves_no_thread(split_of: SplitOf) -> None:
-    """A loss that is not finite ends an epoch early; a thread that stayed would hold its pictures until the end."""
+    """A loss that is not finite ends an epoch early; a thread that stayed would hold its images until the end."""
     batches = loader(split_of(COUNT), batch_size=2, prefetch=True).epoch(0)
     next(batches)
     assert background_threads()
@@ -241,8 +241,8 @@ def test_an_abandoned_epoch_leaves_no_thread(split_of: SplitOf) -> None:
     assert background_threads() == []
 
 
-def test_the_device_changes_what_the_cpu_would(split_of: SplitOf) -> None:
-    """Where pictures are changed is a matter of speed: order, geometry and what is predicted stay."""
+def test_device_augmentation_keeps_order_geometry_and_targets(split_of: SplitOf) -> None:
+    """Where images are changed is a matter of speed: order, geometry and what is predicted stay."""
     strengths = {"hflip": 0.5, "vflip": 0.5, "rotate": 30.0, "zoom": 0.3}
     cpu, device = (
         all_of(loader(split_of(COUNT), augmenter=kind(**strengths)).epoch(2)) for kind in (Augmenter, DeviceAugmenter)

@@ -27,7 +27,7 @@ def getter(cache: Values) -> tuple[Callable[[str, int], None], list[str]]:
     return get, made
 
 
-def test_a_value_is_made_once() -> None:
+def test_value_is_computed_once() -> None:
     """Several samples share a background, which takes long to decode."""
     get, made = getter(Values(100))
     for key in "abab":
@@ -43,7 +43,7 @@ def test_the_least_recently_used_value_is_dropped() -> None:
     assert made == ["a", "b", "c", "b"]
 
 
-def test_a_value_that_is_larger_than_the_bound_stays_until_the_next() -> None:
+def test_oversized_value_is_kept_until_the_next() -> None:
     """A row group that is larger than the bound would otherwise be read for each of its samples."""
     get, made = getter(Values(10))
     for key in "aaba":

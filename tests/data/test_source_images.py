@@ -54,7 +54,7 @@ def upright(encoded: bytes, mode: str | None = None) -> NDArray[Any]:
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_photograph_is_read_upright_and_stored_so(form: str, orientation: int) -> None:
+def test_photograph_is_read_and_stored_upright(form: str, orientation: int) -> None:
     """Phones write how they were held; what is stored loses no level and needs no tag to be shown."""
     encoded = saved(photo(), form, orientation)
 
@@ -68,7 +68,7 @@ def test_a_photograph_is_read_upright_and_stored_so(form: str, orientation: int)
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
-def test_a_mask_is_read_upright_and_stored_so(form: str, orientation: int) -> None:
+def test_mask_is_read_and_stored_upright(form: str, orientation: int) -> None:
     """Labelling programs copy a photograph's tags to its mask."""
     encoded = saved(plane(), form, orientation)
 
@@ -118,7 +118,7 @@ def test_an_orientation_in_a_text_chunk_is_applied() -> None:
     "exif", [b"", b"II*\x00", b"MM\x00*\xff\xff\xff\xff", b"II*\x00\x08\x00\x00\x00\xff\xff", b"x"]
 )
 @pytest.mark.parametrize("orientation", [None, 0, 9])
-def test_exif_that_says_nothing_leaves_the_file_as_it_is(exif: bytes, orientation: int | None) -> None:
+def test_exif_without_orientation_keeps_the_bytes(exif: bytes, orientation: int | None) -> None:
     """Cameras write 0 where they do not know; editors cut the block."""
     encoded = saved(photo(), "JPEG", orientation) if orientation is not None else saved(photo(), "JPEG", exif=exif)
 
@@ -130,7 +130,7 @@ def test_exif_that_says_nothing_leaves_the_file_as_it_is(exif: bytes, orientatio
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_an_opaque_photograph_of_any_mode_is_what_pillow_shows(mode: str, orientation: int) -> None:
+def test_opaque_photograph_of_any_mode_agrees_with_pillow(mode: str, orientation: int) -> None:
     """Editors save with an alpha channel that hides nothing, scanners with a palette or a bit."""
     encoded = saved(Image.fromarray(photo()).convert(mode), "PNG", orientation)
 
@@ -140,20 +140,20 @@ def test_an_opaque_photograph_of_any_mode_is_what_pillow_shows(mode: str, orient
     np.testing.assert_array_equal(decode_photo(stored, "photo"), pixels)
 
 
-def test_a_photograph_in_inks_is_what_pillow_shows() -> None:
+def test_cmyk_photograph_agrees_with_pillow() -> None:
     """CMYK JPEG files come out of print programs; a level of rounding apart."""
     encoded = saved(Image.fromarray(photo()).convert("CMYK"), "JPEG")
 
     assert np.abs(source_photo(encoded, "photo")[0].astype(int) - upright(encoded, "RGB")).max() <= 1
 
 
-def test_inks_in_tiff_are_refused() -> None:
+def test_cmyk_tiff_is_refused() -> None:
     """Four channels that are no alpha."""
     with pytest.raises(InputError, match=r"'photo\.tif' has CMYK colours; store it as RGB"):
         source_photo(saved(Image.fromarray(photo()).convert("CMYK"), "TIFF"), "photo.tif")
 
 
-def test_a_turned_avif_is_refused() -> None:
+def test_rotated_avif_is_refused() -> None:
     """Its orientation is part of the pixels' format, which OpenCV does not apply."""
     assert source_photo(saved(photo(), "AVIF"), "photo")[0].shape == (24, 32, 3)
     with pytest.raises(InputError, match="rotated or mirrored AVIF file; store it as PNG or JPEG"):
@@ -179,7 +179,7 @@ def clear_corner(orientation: int = 1) -> list[bytes]:
 
 
 @pytest.mark.parametrize("encoded", clear_corner())
-def test_transparency_of_any_kind_is_refused_where_it_is(encoded: bytes) -> None:
+def test_transparency_of_any_kind_is_located_and_refused(encoded: bytes) -> None:
     """What stands in a transparent pixel is arbitrary; the sentence says which to look at."""
     with pytest.raises(InputError, match=r"transparent in 6 of 768 pixels \(columns 7 to 9, rows 4 to 5; alpha down"):
         source_photo(encoded, "photo")
@@ -253,7 +253,7 @@ def test_a_mask_with_a_palette_of_colours_counts_by_index(
     np.testing.assert_array_equal(decode_plane(stored, "mask"), pixels)
 
 
-def test_a_mask_whose_palette_is_grey_counts_by_level() -> None:
+def test_mask_with_a_grey_palette_counts_by_level() -> None:
     """Programs that save space give grey images a palette in any order."""
     shown = np.zeros((24, 32), np.uint8)
     shown[3:9, 4:20] = 1
@@ -288,12 +288,12 @@ def flat(level: int) -> Pixels:
     ("largest", "factor"), [([0, 1, 1], 255), ([1, 0, 255], 1), ([1, 1, 128], 1), ([0, 0], 1), ([], 1)]
 )
 def test_masks_of_0_and_1_are_recognised_over_the_whole_set(largest: list[int], factor: int) -> None:
-    """A single mask can be almost empty; the set tells what its largest level means."""
+    """A single mask can be almost empty; the largest level of the whole set is what counts."""
     assert mask_factor((flat(level) for level in largest), "set") == factor
 
 
-def test_masks_are_read_until_one_has_a_foreground() -> None:
-    """A set has hundreds of thousands, and the first mostly tells."""
+def test_masks_are_read_until_the_first_foreground() -> None:
+    """A set has hundreds of thousands, and the first one usually suffices."""
     left = iter([flat(0), flat(255), flat(1)])
 
     mask_factor(left, "set")
@@ -325,13 +325,13 @@ def test_a_scaled_mask_is_stored_scaled() -> None:
         (cv2.imencode(".png", photo().astype(np.uint16))[1].tobytes(), "is uint16 with 3 channels, but"),
     ],
 )
-def test_depth_of_other_numbers_is_refused(encoded: bytes, said: str) -> None:
+def test_depth_of_unsupported_type_is_refused(encoded: bytes, said: str) -> None:
     """Metres as floating-point numbers, or 16 bits of colours."""
     with pytest.raises(InputError, match=f"'d.tif' {said} must have a single channel of 8 or 16 bits"):
         source_depth(encoded, "d.tif")
 
 
-def test_a_palette_whose_checksum_is_wrong_is_no_image() -> None:
+def test_palette_with_a_wrong_checksum_is_refused() -> None:
     """It is rewritten to read the indices, which must not heal a damaged file."""
     encoded = palette_mask(np.ones((24, 32), np.uint8), [0, 0, 0, 255, 0, 0])
     start = encoded.index(b"PLTE")

@@ -67,7 +67,7 @@ def same(left: SampleImages, right: SampleImages) -> bool:
         {"hflip": 0.5, "vflip": 0.5, "rotate": 30.0, "zoom": 0.5},
     ],
 )
-def test_the_four_pictures_stay_aligned(strengths: dict[str, Any]) -> None:
+def test_four_images_of_a_sample_stay_aligned(strengths: dict[str, Any]) -> None:
     """A mask that is a pixel off its photograph teaches the network to be a pixel off."""
     original = everywhere(pattern())
     changed = draws(Augmenter(**strengths), original, 20)
@@ -85,14 +85,14 @@ def test_a_flip_is_from_left_to_right() -> None:
     assert same(flipped, SampleImages(*(pixels[:, ::-1] for pixels in original)))
 
 
-def test_both_flips_are_half_a_turn() -> None:
+def test_both_flips_rotate_by_180_degrees() -> None:
     """The two flips are independent."""
     original = different()
     (flipped,) = draws(Augmenter(hflip=1.0, vflip=1.0), original, 1)
     assert same(flipped, SampleImages(*(pixels[::-1, ::-1] for pixels in original)))
 
 
-def test_rotation_goes_to_both_sides_and_no_further_than_asked() -> None:
+def test_rotation_is_symmetric_and_bounded() -> None:
     """The strength is a searched value, in degrees."""
     plane = np.zeros((SIDE, SIDE), np.uint8)
     cv2.circle(plane, (SIDE // 2 + 20, SIDE // 2), 3, 255, -1)
@@ -104,7 +104,7 @@ def test_rotation_goes_to_both_sides_and_no_further_than_asked() -> None:
     assert 10 < max(angles) < 21.5
 
 
-def test_zoom_shows_a_part_of_the_side_and_no_smaller_than_asked() -> None:
+def test_zoom_shows_a_bounded_part_of_the_side() -> None:
     """The strength is a share of the side: a linear ramp becomes flatter by the share that remains."""
     slope = np.tile(np.arange(SIDE, dtype=np.uint8) * 3, (SIDE, 1))
     drawn = draws(Augmenter(zoom=0.5), everywhere(slope), 60)
@@ -116,7 +116,7 @@ def test_zoom_shows_a_part_of_the_side_and_no_smaller_than_asked() -> None:
 
 
 @pytest.mark.parametrize("strengths", [{"jitter": 0.5}, {"shift": 1.0}, {"noise": 0.2}, {"erase": Erase(p=0.5)}])
-def test_light_noise_and_erasing_are_for_photographs_alone_and_for_each_on_its_own(strengths: dict[str, Any]) -> None:
+def test_jitter_noise_and_erasing_change_each_photograph_independently(strengths: dict[str, Any]) -> None:
     """The targets must not change with colours, and the two photographs must change independently."""
     original = everywhere(pattern())
     changed = draws(Augmenter(**strengths), original, 20)
@@ -130,7 +130,7 @@ def test_light_noise_and_erasing_are_for_photographs_alone_and_for_each_on_its_o
         assert sum(apart) > 3
 
 
-def test_brightness_contrast_and_saturation_change_by_up_to_the_same_share() -> None:
+def test_brightness_contrast_and_saturation_share_a_range() -> None:
     """Each factor is measured in an image that is half grey and half coloured."""
     photo = np.full((SIDE, SIDE, 3), 60, np.uint8)
     photo[:, SIDE // 2 :] = (190, 150, 110)
@@ -150,7 +150,7 @@ def test_brightness_contrast_and_saturation_change_by_up_to_the_same_share() -> 
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.3
 
 
-def test_hue_turns_colours_and_leaves_their_light() -> None:
+def test_hue_shift_preserves_lightness() -> None:
     """Grey pixels do not change, and a colour keeps its largest and smallest channel."""
     photo = np.full((SIDE, SIDE, 3), 90, np.uint8)
     photo[:, SIDE // 2 :] = (200, 80, 80)
@@ -170,7 +170,7 @@ def test_half_of_the_photographs_get_noise_of_up_to_its_strength() -> None:
     assert 0.08 < spreads.max() < 0.105
 
 
-def test_noise_is_drawn_for_every_channel_and_photograph_anew() -> None:
+def test_noise_is_independent_per_channel_and_photograph() -> None:
     """A network could learn to remove noise that repeats."""
     grey = everywhere(np.full((SIDE, SIDE), 128, np.uint8))
     drawn = draws(Augmenter(noise=0.1, noise_low=0.1, noise_p=1.0), grey, 2)
@@ -179,7 +179,7 @@ def test_noise_is_drawn_for_every_channel_and_photograph_anew() -> None:
     assert np.abs(related).max() < 5 / SIDE
 
 
-def test_the_key_decides_all_that_follows() -> None:
+def test_key_determines_the_augmentation() -> None:
     """A resumed trial gets the same images as an uninterrupted one; other epochs and workers get different ones."""
     change = everything()
     first = draws(change, different(), 5, key=(0, 1))
@@ -192,7 +192,7 @@ def test_the_key_decides_all_that_follows() -> None:
     assert not same(first[0], first[1])
 
 
-def test_shapes_and_types_stay() -> None:
+def test_augmentation_keeps_shapes_and_dtypes() -> None:
     """The cache's arrays are written over in place."""
     wide = SampleImages(*(np.ascontiguousarray(pixels[:48]) for pixels in different()))
     for drawn in draws(everything(), wide, 20):
@@ -200,7 +200,7 @@ def test_shapes_and_types_stay() -> None:
         assert {pixels.dtype for pixels in drawn} == {np.dtype(np.uint8)}
 
 
-def test_all_strengths_at_0_change_nothing() -> None:
+def test_zero_strengths_change_nothing() -> None:
     """The search space includes 0, which must turn a transform off."""
     original = different()
     off = Augmenter(rotate_p=1.0, noise_low=0.1, noise_p=1.0, erase=Erase(p=0.0))
@@ -220,7 +220,7 @@ print("built")
 """
 
 
-def test_nothing_is_asked_of_the_network() -> None:
+def test_albumentations_makes_no_network_request() -> None:
     """albumentations looks for a newer version when it is imported, which hangs on nodes without a way out."""
     environment = {
         name: value

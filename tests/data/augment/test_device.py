@@ -42,7 +42,7 @@ def different() -> DecodedImages:
 
 
 def alike() -> DecodedImages:
-    """The same thing in all four pictures of a sample."""
+    """The same thing in all four images of a sample."""
     plane = pattern(5, 1)
     photo = np.repeat(plane, 3, axis=3)
     return DecodedImages(photo, photo.copy(), plane[..., 0].copy(), plane[..., 0].copy())
@@ -84,7 +84,7 @@ def same(left: DecodedImages, right: DecodedImages) -> bool:
 
 @pytest.mark.parametrize("side", ["augmenter", *DEVICES])
 @pytest.mark.parametrize("strengths", GEOMETRIES)
-def test_the_four_pictures_stay_aligned(strengths: dict[str, Any], side: str) -> None:
+def test_four_images_of_a_sample_stay_aligned(strengths: dict[str, Any], side: str) -> None:
     """A mask that is a pixel off its photograph teaches the network to be a pixel off."""
     original = alike()
     changed = on_cpu(original, strengths) if side == "augmenter" else on_device(original, strengths, side)
@@ -96,7 +96,7 @@ def test_the_four_pictures_stay_aligned(strengths: dict[str, Any], side: str) ->
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("strengths", [*GEOMETRIES, {"flips_apart": True, "hflip": 0.5, "rotate": 20.0}])
-def test_the_geometry_is_the_cpus_to_a_level(strengths: dict[str, Any], device: str) -> None:
+def test_geometry_agrees_with_the_cpu_within_a_level(strengths: dict[str, Any], device: str) -> None:
     """OpenCV's warp is the reference: half a pixel between the two would show as tens of levels."""
     for left, right in zip(on_device(different(), strengths, device), on_cpu(different(), strengths), strict=True):
         assert apart(left, right).max() <= 1
@@ -104,7 +104,7 @@ def test_the_geometry_is_the_cpus_to_a_level(strengths: dict[str, Any], device: 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("strengths", [*COLOURS, EVERYTHING])
-def test_colours_are_the_cpus_to_a_few_levels(strengths: dict[str, Any], device: str) -> None:
+def test_colours_agree_with_the_cpu_within_a_few_levels(strengths: dict[str, Any], device: str) -> None:
     """A recipe means the same wherever it runs; OpenCV rounds hue to one of 256, which is six levels of a colour."""
     ours, reference = on_device(different(), strengths, device), on_cpu(different(), strengths)
     for left, right in zip(ours[:2], reference[:2], strict=True):
@@ -115,7 +115,7 @@ def test_colours_are_the_cpus_to_a_few_levels(strengths: dict[str, Any], device:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_holes_are_the_cpus(device: str) -> None:
+def test_erased_rectangles_agree_with_the_cpu(device: str) -> None:
     """Erasing is exact: the same rectangles in the same colour."""
     erase = Erase(
         p=0.5, count=3, bg_scale=0.5, crosses_border=True, bg_fill=(1.4, 2.0, 3.0), fg_bg_fill=(9.0, 8.0, 7.0)
@@ -126,7 +126,7 @@ def test_holes_are_the_cpus(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_noise_is_as_strong_as_the_cpus(device: str) -> None:
+def test_noise_strength_agrees_with_the_cpu(device: str) -> None:
     """Its values are the device's own, but whether a photograph has any, and how much, is not."""
     strengths = {"noise": 0.1, "noise_low": 0.02}
     ours, reference = on_device(flat(128), strengths, device), on_cpu(flat(128), strengths)
@@ -161,7 +161,7 @@ def test_brightness_is_uniform_in_its_range_and_drawn_for_each_photograph(side: 
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_what_is_grey_stays_grey_when_colours_are_shifted_after_jitter(device: str) -> None:
+def test_grey_stays_grey_when_colours_shift_after_jitter(device: str) -> None:
     """In floats a grey has a trace of hue, which a shift of saturation would bring out as a tint."""
     plane = np.tile(np.linspace(30, 220, SIDE).astype(np.uint8), (COUNT, SIDE, 1))
     photo = np.repeat(plane[..., None], 3, axis=3)
@@ -175,7 +175,7 @@ def test_what_is_grey_stays_grey_when_colours_are_shifted_after_jitter(device: s
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_published_errors_can_be_repeated(device: str) -> None:
+def test_published_errors_can_be_reproduced(device: str) -> None:
     """Flips of either photograph alone, and light and noise that change what is to be predicted."""
     given = alike()
     flipped = on_device(given, {"hflip": 0.5, "flips_apart": True}, device)
@@ -192,8 +192,8 @@ def test_published_errors_can_be_repeated(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_key_decides_all(device: str) -> None:
-    """A resumed trial sees the pictures that it would have seen, and other epochs, workers and batches see others."""
+def test_key_determines_the_augmentation(device: str) -> None:
+    """A resumed trial sees the images that it would have seen, and other epochs, workers and batches see others."""
     strengths = {**EVERYTHING, "noise": 0.1}
     first = on_device(different(), strengths, device)
     torch.manual_seed(9)
@@ -205,7 +205,7 @@ def test_the_key_decides_all(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_changed_batch_is_as_the_schema_says_and_the_given_one_stays(device: str) -> None:
+def test_output_follows_the_schema_and_the_input_is_unchanged(device: str) -> None:
     """Models and losses take it as it is; photographs lie channels-last, which convolutions are fast on."""
     given, copy = batch_of(different(), device), different()
     for strengths in ({}, {"hflip": 0.5}, {**EVERYTHING, "noise": 0.1}, {**EVERYTHING, "targets_too": True}):
@@ -219,8 +219,8 @@ def test_a_changed_batch_is_as_the_schema_says_and_the_given_one_stays(device: s
         assert same(pictures_of(changed), copy) == (strengths == {})
 
 
-def test_auto_is_the_faster_side() -> None:
-    """OpenCV on a CPU, the device's own kernels on a GPU; whoever asks for one of them gets it."""
+def test_auto_chooses_the_faster_side() -> None:
+    """OpenCV on a CPU, kernels of the device on a GPU; an explicit choice is respected."""
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     assert [is_on_device("auto", device) for device in (cpu, gpu)] == [False, True]
     assert [is_on_device("cpu", device) for device in (cpu, gpu)] == [False, False]

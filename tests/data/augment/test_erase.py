@@ -32,7 +32,7 @@ def sides(hole: Pixels) -> tuple[int, int]:
 
 
 def test_area_and_ratio_are_within_their_ranges() -> None:
-    """Both are searched or published values: shares of the picture, and height over width."""
+    """Both are searched or published values: shares of the image, and height over width."""
     holes = erased(Erase(p=1.0, area_low=0.05, area_high=0.20, ratio_low=0.5, ratio_high=1.5), 300)
     heights, widths = np.array([sides(hole) for hole in holes]).T
     areas, ratios = heights * widths / (HEIGHT * WIDTH), heights / widths
@@ -44,7 +44,7 @@ def test_area_and_ratio_are_within_their_ranges() -> None:
     assert abs(np.corrcoef(areas, ratios)[0, 1]) < 0.2
 
 
-def test_every_pixel_is_erased_now_and_then() -> None:
+def test_every_pixel_can_be_erased() -> None:
     """Every pixel must be erased sometimes: a network would rely on a corner that never is."""
     large = Erase(p=1.0, area_low=0.9, area_high=0.9, ratio_low=2 / 3, ratio_high=2 / 3)
     holes = np.stack(erased(large, 400))
@@ -52,11 +52,11 @@ def test_every_pixel_is_erased_now_and_then() -> None:
     assert not holes.all(axis=(1, 2)).any()
 
 
-def test_a_rectangle_across_the_border_is_cut_there_and_not_moved() -> None:
+def test_rectangle_is_clipped_at_the_border() -> None:
     """Its centre is uniform in the image, so that a share of the rectangles is smaller, as published."""
     whole = Erase(p=1.0, area_low=0.04, area_high=0.04, ratio_low=1.0, ratio_high=1.0)
     crossing = Erase(p=1.0, area_low=0.04, area_high=0.04, ratio_low=1.0, ratio_high=1.0, crosses_border=True)
-    side = 20  # its square is about a 25th of the picture's area
+    side = 20  # its square is about a 25th of the image's area
     assert {sides(hole) for hole in erased(whole, 100)} == {(side, side)}
     heights, widths = np.array([sides(hole) for hole in erased(crossing, 600)]).T
     assert heights.min() == widths.min() == side // 2
@@ -65,7 +65,7 @@ def test_a_rectangle_across_the_border_is_cut_there_and_not_moved() -> None:
         assert abs(cut.mean() - (side - 1) / length) < 0.08
 
 
-def test_rectangles_are_as_many_as_asked() -> None:
+def test_number_of_rectangles_follows_the_configuration() -> None:
     """They may overlap, and then hide less."""
     hidden = np.array([hole.sum() for hole in erased(Erase(p=1.0, count=3, area_low=0.02, area_high=0.02), 100)])
     one = np.array([hole.sum() for hole in erased(Erase(p=1.0, area_low=0.02, area_high=0.02), 100)])
@@ -74,13 +74,13 @@ def test_rectangles_are_as_many_as_asked() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.1, 10.0])
-def test_a_side_is_no_longer_than_the_pictures(ratio: float) -> None:
+def test_rectangle_is_not_larger_than_the_image(ratio: float) -> None:
     """The ranges of the spec allow rectangles that are longer than the image."""
     holes = erased(Erase(p=1.0, area_low=1.0, area_high=1.0, ratio_low=ratio, ratio_high=ratio), 5)
     assert all(sides(hole)[0 if ratio > 1 else 1] == (HEIGHT if ratio > 1 else WIDTH) for hole in holes)
 
 
-def test_either_photograph_has_its_colour_and_its_scale() -> None:
+def test_fill_colour_and_area_are_drawn_per_photograph() -> None:
     """Their means differ, and a published project hid less of the background."""
     erase = Erase(
         p=1.0, area_low=0.04, area_high=0.04, ratio_low=1.0, ratio_high=1.0, bg_scale=0.5,
@@ -93,7 +93,7 @@ def test_either_photograph_has_its_colour_and_its_scale() -> None:
         assert (photo[hole] == colour).all()
 
 
-def test_the_share_of_photographs_is_as_asked() -> None:
+def test_share_of_erased_photographs_follows_the_configuration() -> None:
     """The probability is a searched value."""
     hidden = [hole.any() for hole in erased(Erase(p=0.3), 1000)]
     assert 0.23 < np.mean(hidden) < 0.37

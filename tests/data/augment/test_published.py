@@ -116,14 +116,14 @@ def is_uniform(values: NDArray[Any], low: float, high: float, slack: float) -> b
     )
 
 
-def test_raguram_flips_half_of_the_samples_and_all_four_pictures_of_one() -> None:
+def test_raguram_flips_all_images_of_half_of_the_samples() -> None:
     """Corrected: what is to be predicted is flipped with its photographs."""
     flips = [[is_flipped(pixels) for pixels in drawn] for drawn in draws(RAGURAM, everywhere(slope(RAGURAM_SIDE)), 600)]
     assert all(len(set(sample)) == 1 for sample in flips)
     assert is_about([sample[0] for sample in flips], 0.5)
 
 
-def test_raguram_as_published_flips_both_photographs_apart_and_never_what_is_predicted() -> None:
+def test_raguram_as_published_flips_photographs_independently_and_never_targets() -> None:
     """The published error can be repeated, to see what it costs."""
     changed = draws({**RAGURAM, "flips_apart": True}, everywhere(slope(RAGURAM_SIDE)), 600)
     bg, fg_bg = ([is_flipped(getattr(drawn, name)) for drawn in changed] for name in ("bg", "fg_bg"))
@@ -151,14 +151,14 @@ def test_raguram_cuts_a_square_out_of_three_photographs_in_four() -> None:
 
 
 @pytest.mark.parametrize("project", ["raguram at full size", "divyansh"])
-def test_projects_without_augmentation_get_the_very_pictures(project: str) -> None:
+def test_projects_without_augmentation_get_unchanged_images(project: str) -> None:
     """Nothing is changed by a level."""
     pictures = everywhere(slope(64))
     for drawn, original in zip(draws({}, pictures, 1)[0], pictures, strict=True):
         np.testing.assert_array_equal(drawn, original)
 
 
-def test_birender_jitters_brightness_and_hue_of_either_photograph() -> None:
+def test_birender_jitters_brightness_and_hue_of_each_photograph() -> None:
     """Brightness of 0.85 to 1.15; hue of 0.15 of the circle to either side, which the other changes leave alone."""
     greys, colours = (draws(BIRENDER, flat(level, 48), 600) for level in ((200, 200, 200), (200, 100, 100)))
     light = [np.array([np.median(drawn[index]) / 200 for drawn in greys]) for index in range(2)]
@@ -186,7 +186,7 @@ def test_birender_erases_a_rectangle_of_half_of_the_photographs() -> None:
 
 
 def marked(side: int) -> SampleImages:
-    """A square right of the middle in all four pictures, and one below it, at other distances."""
+    """A square right of the middle in all four images, and one below it, at other distances."""
     plane = np.zeros((side, side), np.uint8)
     half, right, below = side // 2, side // 2 + side // 3, side // 2 + side // 5
     plane[half - 5 : half + 5, right - 5 : right + 5] = 255
@@ -202,7 +202,7 @@ def geometry(plane: Pixels) -> tuple[bool, bool, float]:
     return right_x < 0, below_y < 0, float(np.degrees(np.arctan(right_y / right_x)))
 
 
-def test_ramana_changes_the_geometry_of_all_four_pictures_alike() -> None:
+def test_ramana_applies_the_same_geometry_to_all_images() -> None:
     """One decision a sample, whatever light, noise and holes do to its photographs."""
     changed = draws({**RAMANA, "erase": None}, marked(96), 200)
     for drawn in changed:
@@ -273,7 +273,7 @@ def test_ramana_adds_noise_of_the_published_strength_to_half_of_the_photographs(
 
 
 def test_ramana_drops_two_upright_holes_from_half_of_the_photographs() -> None:
-    """Coarse dropout: a third of the height, a quarter of the width, black, never turned with the picture."""
+    """Coarse dropout: a third of the height, a quarter of the width, black, never turned with the image."""
     changed = draws(RAMANA, flat((200, 200, 200), 96), 600)
     dropped = {}
     for name in ("bg", "fg_bg"):
@@ -311,7 +311,7 @@ def test_monimoyd_adds_noise_of_one_strength_to_a_fifth_of_the_photographs() -> 
 
 
 def test_monimoyd_jitters_weakly() -> None:
-    """By 0.075, hue too, which does nothing to the project's grey pictures."""
+    """By 0.075, hue too, which does nothing to the project's grey images."""
     light = lights(draws(MONIMOYD, flat((200, 200, 200), 32), 600))
     assert all(is_uniform(one, 0.925, 1.075, 0.01) for one in light[:2])
     assert are_independent(light[0], light[1])
@@ -321,7 +321,7 @@ def test_monimoyd_jitters_weakly() -> None:
 
 
 def test_monimoyd_as_published_changes_mask_and_depth_as_well() -> None:
-    """The published error can be repeated: light and noise of all four pictures, each on its own."""
+    """The published error can be repeated: light and noise of all four images, each on its own."""
     changed = draws({**MONIMOYD, "targets_too": True}, flat((200, 200, 200), 32), 800)
     noisy, light = spreads(changed) > 0, lights(changed)
     assert all(is_about(one, 0.2) for one in noisy)

@@ -50,7 +50,7 @@ def apart(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("strengths", [{"jitter": 0.5}, {"hue": 0.5}, {"jitter": 0.15, "hue": 0.15}])
-def test_jitter_is_the_references(strengths: dict[str, Any]) -> None:
+def test_jitter_agrees_with_the_reference(strengths: dict[str, Any]) -> None:
     """Each change clips and rounds before the next, in the drawn order; there, what is between levels is cut off."""
     steps = [
         reference().adjust_brightness_torchvision,
@@ -69,7 +69,7 @@ def test_jitter_is_the_references(strengths: dict[str, Any]) -> None:
             assert difference.max() <= (HUE_STEPS if HUE in drawn.jitter.order else 5)
 
 
-def test_shifts_are_the_references() -> None:
+def test_shifts_agree_with_the_reference() -> None:
     """By red, green and blue, or by hue, saturation and value, which greys have none of."""
     pictures, drawn = changed({"shift": 1.0})
     kinds = drawn.shift.kind[:, 0]

@@ -63,7 +63,7 @@ def rows(start: int = 0, stop: int = COUNT) -> np.ndarray[tuple[int], np.dtype[n
 
 
 def allow(monkeypatch: pytest.MonkeyPatch, count: float) -> None:
-    """Room for so many entries of the whole data set, and for what an entry takes beside its pictures."""
+    """Room for so many entries of the whole data set, and for what an entry takes beside its images."""
     monkeypatch.setenv("TWINHEAD_CACHE_GB", str(count * (ENTRY + 2**15) / 1e9))
 
 
@@ -76,7 +76,9 @@ def check(found: DecodedImages, wanted: DecodedImages) -> None:
         np.testing.assert_array_equal(left, right, err_msg=name)
 
 
-def test_the_least_recently_used_entry_goes(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_least_recently_used_entry_is_evicted(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The cache of a node must not fill its disk, and what is read again and again is what should stay."""
     allow(monkeypatch, 2)
     ways: list[Resize] = ["area", "bilinear"]
@@ -91,7 +93,7 @@ def test_the_least_recently_used_entry_goes(dataset: Dataset, tmp_path: Path, mo
     assert names[1] not in entries(tmp_path)
 
 
-def test_an_entry_that_is_in_use_stays(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_in_use_is_not_evicted(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Removed under a trial that has it mapped, it would free nothing, and the next trial would decode it again."""
     allow(monkeypatch, 1)
     used = decoded(dataset, [rows()], SIZE, root=tmp_path)
@@ -117,7 +119,7 @@ time.sleep(600)
 """
 
 
-def test_an_entry_that_another_process_uses_stays_until_it_dies(
+def test_entry_used_by_another_process_is_kept_until_it_dies(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trials are processes of their own; one that is killed cannot say that it does not need its entry any more."""
@@ -134,7 +136,7 @@ def test_an_entry_that_another_process_uses_stays_until_it_dies(
     assert not entries(tmp_path) & kept
 
 
-def test_nothing_goes_for_an_entry_that_would_not_fit_even_then(
+def test_nothing_is_evicted_for_an_entry_that_cannot_fit(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A split of 100 GB must not empty the cache of a node with 80 GB."""
@@ -146,7 +148,9 @@ def test_nothing_goes_for_an_entry_that_would_not_fit_even_then(
     assert entries(tmp_path) == kept
 
 
-def test_other_directories_are_left_alone(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eviction_leaves_other_directories_alone(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The cache's directory is the user's choice, and may hold what others wrote."""
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("x" * ENTRY)
@@ -177,10 +181,10 @@ def build_together(path: Path, root: Path, how: Resize) -> tuple[int, str]:
     return most, type(split).__name__
 
 
-def test_two_builders_keep_the_budget_together(
+def test_concurrent_builders_share_the_budget(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each would fit alone: who looks what is free before the other has begun to write fills the disk with him."""
+    """Each would fit alone: a builder that checks the free space before the other writes would fill the disk."""
     allow(monkeypatch, 1.5)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         ways: list[Resize] = ["area", "bilinear"]
@@ -192,17 +196,17 @@ def test_two_builders_keep_the_budget_together(
 
 @pytest.mark.parametrize("how", ["area", "bilinear", "lanczos"])
 @pytest.mark.parametrize("size", [24, 48])
-def test_what_does_not_fit_is_decoded_to_the_same_pictures(
+def test_images_beyond_the_budget_are_decoded_identically(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Resize, size: int
 ) -> None:
-    """Whether a node's disk is large must not change what a trial learns."""
+    """The size of a node's disk must not change the result of a trial."""
     parts = [rows(0, 40), rows(45, COUNT)]
     cached = decoded(dataset, parts, size, resize=how, root=tmp_path / "large")
     monkeypatch.setenv("TWINHEAD_CACHE_GB", "0")
     with pytest.warns(UserWarning, match="decoded anew"):
         split = decoded(dataset, parts, size, resize=how, root=tmp_path / "small")
     assert (len(split), split.size) == (len(cached), size)
-    for seed in range(3):  # the first time, row groups are read whole; then, pictures alone
+    for seed in range(3):  # the first time, row groups are read whole; then, images alone
         order = np.random.default_rng(seed).permutation(len(split))[:30]
         order[4] = order[9]
         split.prefetch(order[:7])
@@ -210,7 +214,7 @@ def test_what_does_not_fit_is_decoded_to_the_same_pictures(
     assert entries(tmp_path / "small") == set()
 
 
-def test_row_groups_are_read_again_to_the_same_pictures(
+def test_row_groups_read_again_give_the_same_images(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a large data set, few row groups stay in memory; each image must be that of its sample all the same."""
@@ -240,7 +244,9 @@ def test_the_warning_says_how_much_is_missing(
     assert sum(told) == COUNT
 
 
-def test_a_full_disk_is_as_good_as_no_budget(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_falls_back_to_decoding_on_the_fly(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others may fill it after we looked; a trial must not end for that, least of all by a signal."""
 
     def full(descriptor: int, offset: int, length: int) -> None:
@@ -253,10 +259,10 @@ def test_a_full_disk_is_as_good_as_no_budget(dataset: Dataset, tmp_path: Path, m
     assert list(tmp_path.glob(".*.building")) == []
 
 
-def test_a_disk_that_fills_up_while_images_are_written_is_as_good_as_no_budget(
+def test_disk_full_during_writing_falls_back_to_decoding_on_the_fly(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some file systems do not keep what they allocated; the trial goes on, and nothing half-written stays."""
+    """Some file systems do not keep what they allocated; the trial continues, and no partial file stays."""
 
     def full(descriptor: int, content: bytes, offset: int) -> int:
         raise OSError(28, "No space left on device")
@@ -287,10 +293,10 @@ def test_entries_of_an_earlier_version_are_counted_and_evicted(
     assert len(entries(tmp_path)) == 1
 
 
-def test_an_entry_that_an_earlier_version_uses_stays(
+def test_entry_used_by_an_earlier_version_is_kept(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A search that was started before an upgrade goes on with what it has mapped."""
+    """A search that was started before an upgrade keeps its mapped files."""
     old = old_entry(tmp_path, ENTRY)
     allow(monkeypatch, 1.5)
     with (old / "samples.arrow").open("rb") as mapped:
@@ -301,10 +307,10 @@ def test_an_entry_that_an_earlier_version_uses_stays(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_fills_up_while_it_decodes_leaves_nothing(
+def test_disk_full_during_decoding_leaves_no_files(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Some file systems promise room and do not have it: the pictures are the same, decoded on the fly."""
+    """Some file systems promise room and do not have it: the images are the same, decoded on the fly."""
 
     def refuse(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -317,7 +323,7 @@ def test_a_disk_that_fills_up_while_it_decodes_leaves_nothing(
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-def test_it_is_known_by_how_much_the_cache_will_grow(
+def test_growth_of_the_cache_is_known_in_advance(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search sees to it that its checkpoints fit beside; what lies there already takes no further room."""
@@ -331,7 +337,9 @@ def test_it_is_known_by_how_much_the_cache_will_grow(
     assert growth_bytes(tmp_path, fingerprint, 10 * ENTRY) < 1.2 * ENTRY
 
 
-def test_what_goes_wrong_on_the_fly_is_said(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_while_decoding_on_the_fly_are_reported(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A part that is gone in the middle of a trial ends it with a sentence, and not with a hanging loader."""
     path = tmp_path / "set"
     write_dataset(samples(), path, source={}, part_bytes=100_000)
@@ -345,9 +353,7 @@ def test_what_goes_wrong_on_the_fly_is_said(dataset: Dataset, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("text", ["lots", "", "-1", "nan", "inf"])
-def test_a_budget_that_is_no_number_is_refused(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+def test_budget_must_be_a_number(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Taken for zero, it would make every trial slow; taken for all, it would fill the disk."""
     monkeypatch.setenv("TWINHEAD_CACHE_GB", text)
     with pytest.raises(InputError, match=f"The value of 'TWINHEAD_CACHE_GB' is '{text}', but must be a number"):

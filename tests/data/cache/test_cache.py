@@ -1,4 +1,4 @@
-"""The cache of decoded pictures: what it holds is what was stored, built once, and never taken half built."""
+"""The cache of decoded images: what it holds is what was stored, built once, and never taken half built."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def entries(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [16, 24, 32])
-def test_what_is_gathered_is_what_was_stored(dataset: Dataset, tmp_path: Path, size: int) -> None:
-    """A trial must see the data set's pictures, in the order that it asks for them, whatever that is."""
+def test_gather_returns_the_stored_images(dataset: Dataset, tmp_path: Path, size: int) -> None:
+    """A trial must get the images of the data set in the order of its rows, whatever that is."""
     rows = np.arange(3, COUNT, dtype=np.int64)
     split = decoded(dataset, [rows], size, root=tmp_path)
     order = np.random.default_rng(0).permutation(len(rows))[:100]
@@ -85,7 +85,7 @@ def test_what_is_gathered_is_what_was_stored(dataset: Dataset, tmp_path: Path, s
     check(split.gather(order), expected(dataset, rows[order], size))
 
 
-def test_what_is_gathered_can_be_written_to(dataset: Dataset, tmp_path: Path) -> None:
+def test_gathered_arrays_are_writable(dataset: Dataset, tmp_path: Path) -> None:
     """Augmentation changes a batch in place; the entry itself must stay as it is."""
     rows = np.arange(10, dtype=np.int64)
     split = decoded(dataset, [rows], 16, root=tmp_path)
@@ -94,7 +94,7 @@ def test_what_is_gathered_can_be_written_to(dataset: Dataset, tmp_path: Path) ->
     check(split.gather(rows), expected(dataset, rows, 16))
 
 
-def test_batches_that_are_still_in_use_keep_their_pictures(dataset: Dataset, tmp_path: Path) -> None:
+def test_batches_in_use_keep_their_images(dataset: Dataset, tmp_path: Path) -> None:
     """The memory of a batch is used again, but only when nobody looks at it any more: not even at a part of it."""
     rows = np.arange(40, dtype=np.int64)
     split = decoded(dataset, [rows], 16, root=tmp_path)
@@ -106,14 +106,14 @@ def test_batches_that_are_still_in_use_keep_their_pictures(dataset: Dataset, tmp
 
 
 @pytest.mark.parametrize("row", [-1, 10])
-def test_a_row_that_is_not_there_is_refused(dataset: Dataset, tmp_path: Path, row: int) -> None:
+def test_unknown_row_is_refused(dataset: Dataset, tmp_path: Path, row: int) -> None:
     """The nearest sample in its place would be a wrong label that nobody notices."""
     split = decoded(dataset, [np.arange(10, dtype=np.int64)], 16, root=tmp_path)
     with pytest.raises(IndexError, match=r"0\.\.9"):
         split.gather(np.array([3, row]))
 
 
-def test_threads_get_their_own_pictures(dataset: Dataset, tmp_path: Path) -> None:
+def test_threads_gather_independent_images(dataset: Dataset, tmp_path: Path) -> None:
     """Loaders make several batches at once."""
     rows = np.arange(40, dtype=np.int64)
     split = decoded(dataset, [rows], 16, root=tmp_path)
@@ -125,7 +125,7 @@ def test_threads_get_their_own_pictures(dataset: Dataset, tmp_path: Path) -> Non
 
 
 def test_two_entries_are_read_as_one(dataset: Dataset, tmp_path: Path) -> None:
-    """Retraining on train + val does not decode anything again, and rooms in both parts keep their pictures."""
+    """Retraining on train + val does not decode anything again, and rooms in both parts keep their images."""
     train, val = np.arange(0, COUNT, 2, dtype=np.int64), np.arange(1, COUNT, 2, dtype=np.int64)
     for part in (train, val):
         decoded(dataset, [part], 16, root=tmp_path)
@@ -137,7 +137,7 @@ def test_two_entries_are_read_as_one(dataset: Dataset, tmp_path: Path) -> None:
     assert len(entries(tmp_path)) == 2
 
 
-def test_an_entry_is_built_once(tmp_path: Path) -> None:
+def test_entry_is_built_once(tmp_path: Path) -> None:
     """From the second trial on the data set is not read any more: here it is gone."""
     dataset = write(tmp_path / "set")
     rows = np.arange(12, dtype=np.int64)
@@ -158,8 +158,8 @@ def test_progress_counts_every_sample(dataset: Dataset, tmp_path: Path) -> None:
     assert (sum(first), second) == (20, [20])
 
 
-def test_size_rows_and_data_have_entries_of_their_own(tmp_path: Path) -> None:
-    """Two searches share a cache; one must never see the other's pictures."""
+def test_size_rows_and_data_identify_an_entry(tmp_path: Path) -> None:
+    """Two searches share a cache; one must never see the other's images."""
     one, other = write(tmp_path / "one", seed=1), write(tmp_path / "other", seed=2)
     root, rows = tmp_path / "cache", np.arange(12, dtype=np.int64)
     for count, (dataset, chosen, size) in enumerate(
@@ -170,8 +170,8 @@ def test_size_rows_and_data_have_entries_of_their_own(tmp_path: Path) -> None:
         assert len(entries(root)) == count
 
 
-def test_each_way_to_resize_has_an_entry_of_its_own(dataset: Dataset, tmp_path: Path) -> None:
-    """Trials that differ in it share a cache; one must never see the other's pictures."""
+def test_resize_method_identifies_an_entry(dataset: Dataset, tmp_path: Path) -> None:
+    """Trials that differ in it share a cache; one must never see the other's images."""
     rows = np.arange(12, dtype=np.int64)
     ways: list[Resize] = ["area", "bilinear", "lanczos"]
     for count, how in enumerate(ways, start=1):
@@ -182,7 +182,7 @@ def test_each_way_to_resize_has_an_entry_of_its_own(dataset: Dataset, tmp_path: 
 
 @pytest.mark.parametrize("name", ["bg", "fg_bg", "mask", "depth", "index"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "without a header"])
-def test_a_damaged_entry_is_built_again(dataset: Dataset, tmp_path: Path, name: str, damage: str) -> None:
+def test_damaged_entry_is_rebuilt(dataset: Dataset, tmp_path: Path, name: str, damage: str) -> None:
     """A disk that was full elsewhere, or a careless deletion, must not end every later search on the node."""
     rows = np.arange(12, dtype=np.int64)
     decoded(dataset, [rows], 16, root=tmp_path)
@@ -213,13 +213,13 @@ def test_pages_are_requested_for_splits_of_any_size(
 
 
 def test_rows_must_be_in_storage_order(dataset: Dataset, tmp_path: Path) -> None:
-    """They are read in that order: others would get each other's pictures."""
+    """They are read in that order: others would get each other's images."""
     for rows in ([2, 1], [1, 1, 2]):
         with pytest.raises(ValueError, match="ascending"):
             decoded(dataset, [np.array(rows)], 16, root=tmp_path)
 
 
-def test_what_a_dead_builder_left_is_not_used(dataset: Dataset, tmp_path: Path) -> None:
+def test_leftovers_of_a_dead_builder_are_not_used(dataset: Dataset, tmp_path: Path) -> None:
     """It died before the rename: its files may be cut off anywhere."""
     rows = np.arange(12, dtype=np.int64)
     decoded(dataset, [rows], 16, root=tmp_path / "elsewhere")
@@ -269,7 +269,7 @@ def killed(dataset: Dataset, tmp_path: Path) -> Path:
     return root
 
 
-def test_a_killed_builder_leaves_nothing_that_is_used(dataset: Dataset, killed: Path) -> None:
+def test_leftovers_of_a_killed_builder_are_not_used(dataset: Dataset, killed: Path) -> None:
     """Nodes are taken away in the middle of it; the next trial there has to build the entry anew, and can."""
     assert entries(killed) == []
     rows = np.arange(COUNT, dtype=np.int64)
@@ -277,7 +277,7 @@ def test_a_killed_builder_leaves_nothing_that_is_used(dataset: Dataset, killed: 
     assert list(killed.glob(".*.building")) == []
 
 
-def test_what_a_killed_builder_left_goes_whatever_is_asked_for_next(dataset: Dataset, killed: Path) -> None:
+def test_leftovers_of_a_killed_builder_are_removed_by_any_next_build(dataset: Dataset, killed: Path) -> None:
     """It has the size of an entry, and nobody may ever ask for that entry again."""
     decoded(dataset, [np.arange(3, dtype=np.int64)], 16, root=killed)
     assert list(killed.glob(".*.building")) == []
@@ -285,7 +285,7 @@ def test_what_a_killed_builder_left_goes_whatever_is_asked_for_next(dataset: Dat
 
 
 def build_together(path: Path, root: Path, number: int, count: int = 20) -> list[int]:
-    """What `on_samples` is told in one of two processes that begin at the same time."""
+    """The calls of `on_samples` in one of two processes that start at the same time."""
     dataset, told = Dataset.open(path), []
     (root / f"ready{number}").touch()
     while len(list(root.glob("ready*"))) < 2:
@@ -299,7 +299,7 @@ def build_together(path: Path, root: Path, number: int, count: int = 20) -> list
     return told
 
 
-def test_two_processes_build_an_entry_once(dataset: Dataset, tmp_path: Path) -> None:
+def test_concurrent_processes_build_an_entry_once(dataset: Dataset, tmp_path: Path) -> None:
     """All trials of a node start at the same time, and want the same entry."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(build_together, dataset.path, tmp_path, number) for number in range(2)]
@@ -308,7 +308,7 @@ def test_two_processes_build_an_entry_once(dataset: Dataset, tmp_path: Path) -> 
     assert sum(waited) == 20
 
 
-def test_who_waits_sees_the_builder_get_on(dataset: Dataset, tmp_path: Path) -> None:
+def test_waiting_process_shows_the_builders_progress(dataset: Dataset, tmp_path: Path) -> None:
     """To a trial's user, a bar that stands still while another process decodes is a search that hangs."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(build_together, dataset.path, tmp_path, number, 60) for number in range(2)]
@@ -317,7 +317,7 @@ def test_who_waits_sees_the_builder_get_on(dataset: Dataset, tmp_path: Path) -> 
     assert 2 < len(waited) < 60
 
 
-def test_an_error_half_way_leaves_no_entry(tmp_path: Path) -> None:
+def test_failed_build_leaves_no_entry(tmp_path: Path) -> None:
     """A damaged part must stop every trial that needs it, not the first one only."""
     dataset = write(tmp_path / "set", count=40, part_bytes=20_000)
     assert len(dataset.ids) == 40
@@ -333,14 +333,14 @@ def test_an_error_half_way_leaves_no_entry(tmp_path: Path) -> None:
         assert [path.name for path in root.iterdir() if path.is_dir()] == []
 
 
-def test_the_size_on_disk_is_known_beforehand(dataset: Dataset, tmp_path: Path) -> None:
+def test_size_on_disk_is_known_in_advance(dataset: Dataset, tmp_path: Path) -> None:
     """A search says what its cache will take before it fills a disk."""
     decoded(dataset, [np.arange(COUNT, dtype=np.int64)], 32, root=tmp_path)
     taken = sum(path.stat().st_size for path in tmp_path.rglob("*.npy"))
     assert decoded_bytes(COUNT, ROOMS, 32) <= taken <= 1.02 * decoded_bytes(COUNT, ROOMS, 32)
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Home directories of clusters are small and slow: the place must be the user's to choose."""
     monkeypatch.setenv("TWINHEAD_CACHE", "/fast/disk")
     assert cache_root() == Path("/fast/disk")

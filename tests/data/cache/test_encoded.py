@@ -81,7 +81,7 @@ def entries(root: Path) -> list[Path]:
 
 @pytest.mark.parametrize("how", ["area", "bilinear", "lanczos"])
 def test_pixels_are_those_of_direct_decoding(dataset: Dataset, tmp_path: Path, how: Resize) -> None:
-    """Whether a node's disk is large must not change what a trial learns."""
+    """The size of a node's disk must not change the result of a trial."""
     parts = [ALL[5:20], ALL[22:]]
     split = on_the_fly(dataset, tmp_path / "cache", parts, how=how)
     check(split, directly(dataset, how), np.concatenate(parts))
@@ -121,7 +121,7 @@ def test_progress_counts_every_sample(dataset: Dataset, tmp_path: Path) -> None:
     assert len(first) > len(second) == 2
 
 
-def test_a_damaged_entry_is_built_again(dataset: Dataset, tmp_path: Path) -> None:
+def test_damaged_entry_is_rebuilt(dataset: Dataset, tmp_path: Path) -> None:
     """As one of decoded images is."""
     on_the_fly(dataset, tmp_path / "cache")
     for name in ("bytes.npy", "index.npy"):
@@ -130,7 +130,7 @@ def test_a_damaged_entry_is_built_again(dataset: Dataset, tmp_path: Path) -> Non
         check(on_the_fly(dataset, tmp_path / "cache"), directly(dataset), ALL)
 
 
-def test_encoded_images_in_use_stay(dataset: Dataset, tmp_path: Path) -> None:
+def test_encoded_images_in_use_are_not_evicted(dataset: Dataset, tmp_path: Path) -> None:
     """Evicted under a trial that reads them, they would free nothing, and the next trial would copy them again."""
     split = on_the_fly(dataset, tmp_path / "cache")
     (entry,) = entries(tmp_path / "cache")

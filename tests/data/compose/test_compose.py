@@ -52,7 +52,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return list(made(root / "set", kit(root) | {"placements": 5, "flips": True}).read())
 
 
-def test_every_combination_is_there_once(samples: list[Sample]) -> None:
+def test_every_combination_is_composed_once(samples: list[Sample]) -> None:
     """Background x foreground x direction x placement: the published sets' 100 x 100 x 2 x 20."""
     expected = [
         f"room{bg}_thing{fg}_{flip}_{placement:02d}"
@@ -64,7 +64,7 @@ def test_every_combination_is_there_once(samples: list[Sample]) -> None:
     assert [sample.sample_id for sample in samples] == expected
 
 
-def test_outside_the_mask_the_picture_is_the_background(samples: list[Sample]) -> None:
+def test_image_outside_the_mask_is_the_background(samples: list[Sample]) -> None:
     """Nothing but the foreground may tell the two photographs apart, up to JPEG's rounding."""
     for sample in samples:
         away = cv2.dilate(sample.mask, np.ones((17, 17), np.uint8)) == 0  # JPEG's blocks spread an edge so far
@@ -83,7 +83,7 @@ def test_the_foreground_is_where_its_mask_is(samples: list[Sample]) -> None:
         assert ((sample.mask > 0) & (sample.mask < 255)).any()
 
 
-def test_the_mask_is_the_alpha_at_its_size(samples: list[Sample]) -> None:
+def test_mask_is_the_resized_alpha(samples: list[Sample]) -> None:
     """Soft edges included: the alpha as another program shrinks it, to within 8-bit rounding and a pixel's place."""
     for sample in samples:
         drawn = sample.mask[box(sample.mask)]
@@ -109,7 +109,7 @@ def room_levels() -> Pixels:
     return np.asarray(np.rint(floor_depth().astype(float) / 5000 * 255), np.uint8)
 
 
-def test_depth_inside_is_a_plane_that_is_not_behind_what_it_covers(samples: list[Sample]) -> None:
+def test_foreground_depth_is_a_plane_in_front_of_what_it_covers(samples: list[Sample]) -> None:
     """It is exactly as far as the nearest thing that it hides; outside, depth is the room's."""
     room = room_levels()
     for sample in samples:
@@ -131,7 +131,7 @@ def test_feet_stand_on_the_floor(samples: list[Sample]) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_any_depth_and_any_foreground_keep_the_rules(
+def test_composition_rules_hold_for_any_depth_and_foreground(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """Wherever a foreground lands, however ragged it and the depth are: inside, a constant in front of all it hides."""
@@ -158,7 +158,7 @@ def test_any_depth_and_any_foreground_keep_the_rules(
         assert max(drawn) <= max(1, round(48 * scale[1]))
 
 
-def test_a_foreground_avoids_what_stands_in_front_of_the_floor(tmp_path: Path) -> None:
+def test_foreground_avoids_objects_in_front_of_the_floor(tmp_path: Path) -> None:
     """Beside a pillar there is room: a plane pulled forward to the pillar would stand nowhere."""
     options = kit(tmp_path, backgrounds=1, foregrounds=1)
     depth = floor_depth()
@@ -196,7 +196,7 @@ def test_metric_depth_has_one_scale_for_the_whole_set(tmp_path: Path, unit: str,
     assert depth["metres_per_level"] == pytest.approx(5 / 255)
 
 
-def test_depth_beyond_the_limit_is_the_limit(tmp_path: Path) -> None:
+def test_depth_is_clipped_at_the_limit(tmp_path: Path) -> None:
     """A window must not take all levels from the room."""
     options = kit(tmp_path, backgrounds=1, foregrounds=1) | {"depth_far": 2.5, "scale": (0.1, 0.1)}
     (sample, _) = made(tmp_path / "set", options).read()
@@ -215,7 +215,7 @@ def test_relative_depth_of_16_bits_gets_all_levels(tmp_path: Path, factor: int) 
         np.testing.assert_array_equal(sample.depth[away], levels[away])
 
 
-def test_relative_depth_of_16_bits_needs_a_reading(tmp_path: Path) -> None:
+def test_relative_depth_without_any_measurement_is_refused(tmp_path: Path) -> None:
     """It is refused before anything is composed."""
     options = kit(tmp_path) | {"depth_unit": "relative", "depth_polarity": "far-bright"}
     put(tmp_path / "depth/room0.png", np.zeros((SIZE, SIZE), np.uint16))
@@ -223,7 +223,7 @@ def test_relative_depth_of_16_bits_needs_a_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_sources_are_composed_upright(tmp_path: Path, orientation: int) -> None:
+def test_sources_are_rotated_upright(tmp_path: Path, orientation: int) -> None:
     """Photographs, depth and foregrounds of a phone give the same set as those that an editor turned."""
     options = kit(tmp_path / "upright") | {"size": 48}
     put(tmp_path / "upright/bg/room0.png", photo(0, 64, 80))
@@ -245,7 +245,7 @@ def test_sources_are_composed_upright(tmp_path: Path, orientation: int) -> None:
             np.testing.assert_array_equal(getattr(one, role), getattr(other, role))
 
 
-def test_an_opaque_background_with_alpha_is_taken_and_a_transparent_one_located(tmp_path: Path) -> None:
+def test_background_may_have_alpha_only_if_opaque(tmp_path: Path) -> None:
     """Editors save all layers with an alpha channel; a hole in a room has no colour."""
     options = kit(tmp_path, backgrounds=1)
     alpha = np.full((SIZE, SIZE), 255, np.uint8)
@@ -256,7 +256,7 @@ def test_an_opaque_background_with_alpha_is_taken_and_a_transparent_one_located(
     assert "transparent in 8 of 4,096 pixels (columns 8 to 11, rows 5 to 6;" in refusal(options)
 
 
-def test_backgrounds_are_cut_to_their_middle_square(tmp_path: Path) -> None:
+def test_backgrounds_are_center_cropped_to_a_square(tmp_path: Path) -> None:
     """People must not get broader; photograph and depth are cut alike, though depth has half the pixels."""
     options = kit(tmp_path, backgrounds=1, foregrounds=1)
     wide = np.zeros((64, 96, 3), np.uint8)
@@ -284,7 +284,7 @@ def test_backgrounds_are_cut_to_their_middle_square(tmp_path: Path) -> None:
         ("bg/room1.jpg", photo(0), "differ in the extension only"),
     ],
 )
-def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, path: str, pixels: NDArray[Any], said: str) -> None:
+def test_unusable_images_are_named(tmp_path: Path, path: str, pixels: NDArray[Any], said: str) -> None:
     """Before anything is composed, and in one sentence."""
     options = kit(tmp_path)
     put(tmp_path / path, pixels)
@@ -323,7 +323,7 @@ def test_names_that_give_equal_sample_ids_are_refused(tmp_path: Path) -> None:
         ({"foregrounds": Path()}, "--foregrounds"),
     ],
 )
-def test_options_that_cannot_be_used_are_named(
+def test_unusable_options_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], said: str
 ) -> None:
     """With the option that the user wrote."""
@@ -344,7 +344,7 @@ def test_colours_of_transparent_pixels_do_not_bleed(tmp_path: Path) -> None:
         assert sample.fg_bg.max() <= 66
 
 
-def test_half_transparent_is_half_of_both(tmp_path: Path) -> None:
+def test_half_transparent_pixels_are_blended_equally(tmp_path: Path) -> None:
     """Glass and hair let the background through, as much as their alpha says."""
     options = kit(tmp_path, backgrounds=1, foregrounds=0) | {"scale": (0.5, 0.5)}
     put(tmp_path / "fg/pane.png", np.full((40, 40, 4), (200, 180, 160, 153), np.uint8))
@@ -356,7 +356,7 @@ def test_half_transparent_is_half_of_both(tmp_path: Path) -> None:
         assert (sample.mask[rows, columns] == 153).all()
 
 
-def test_real_pictures_are_composed(tmp_path: Path) -> None:
+def test_real_images_are_composed(tmp_path: Path) -> None:
     """Kinect depth in mm and cut-out people: depth is measured as far-bright by the importers' own measure."""
     root = os.environ.get("TWINHEAD_REAL")
     if root is None:

@@ -85,7 +85,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+def test_killed_run_can_be_resumed(tmp_path: Path) -> None:
     """What is finished is not composed again, no worker outlives the run, and the set is that of a whole run."""
     given = options(tmp_path, 250)
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), "250"]
@@ -120,7 +120,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert contents(tmp_path / "set") == contents(tmp_path / "elsewhere/set")
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+def test_interrupted_run_can_be_resumed(tmp_path: Path) -> None:
     """Ctrl-C leaves the finished pieces, and nothing at the destination."""
     given = options(tmp_path, 110)
     with pytest.raises(KeyboardInterrupt):
@@ -136,7 +136,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert contents(tmp_path / "set") == contents(tmp_path / "whole")
 
 
-def test_a_set_that_is_whole_is_moved(tmp_path: Path) -> None:
+def test_complete_data_set_is_moved_to_its_destination(tmp_path: Path) -> None:
     """A run that is killed at the very end has nothing left to compose."""
     given = options(tmp_path, 2)
     run(given, tmp_path / "set")
@@ -180,7 +180,7 @@ def test_changed_sources_are_refused(tmp_path: Path) -> None:
         compose(composition, sources, tmp_path / "other", processes=1)
 
 
-def test_a_second_run_at_once_is_refused(tmp_path: Path) -> None:
+def test_concurrent_second_run_is_refused(tmp_path: Path) -> None:
     """Two runs would remove each other's partial files."""
     given = options(tmp_path, 2)
     composition = Composition(**given)
@@ -215,7 +215,7 @@ def test_an_existing_destination_is_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / ".set.compose").exists()
 
 
-def test_a_set_that_grows_keeps_its_samples(tmp_path: Path) -> None:
+def test_growing_a_data_set_keeps_its_samples(tmp_path: Path) -> None:
     """A sample depends on its own pictures' names and contents, not on what else is in the folders."""
     given = options(tmp_path, 2)
     run(given, tmp_path / "small")
@@ -231,7 +231,7 @@ def test_a_set_that_grows_keeps_its_samples(tmp_path: Path) -> None:
     assert {name: large[name] for name in small} == small
 
 
-def test_another_seed_places_elsewhere(tmp_path: Path) -> None:
+def test_another_seed_gives_other_placements(tmp_path: Path) -> None:
     """And so do the next placement, and the other direction."""
     given = options(tmp_path, 2)
     masks = []
@@ -241,7 +241,7 @@ def test_another_seed_places_elsewhere(tmp_path: Path) -> None:
     assert len(set(masks)) > 0.9 * len(masks)
 
 
-def test_the_estimate_is_near(tmp_path: Path) -> None:
+def test_estimated_size_is_close(tmp_path: Path) -> None:
     """The size is within 30 %; the time is more than 0."""
     given = options(tmp_path, 100)
     composition = Composition(**given)
@@ -253,7 +253,7 @@ def test_the_estimate_is_near(tmp_path: Path) -> None:
     assert plan.seconds > 0
 
 
-def test_a_full_disk_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_insufficient_space_is_reported_before_composing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the free and the needed space, before hours of composing."""
     composition = Composition(**options(tmp_path, 100))
     sources = open_sources(composition)

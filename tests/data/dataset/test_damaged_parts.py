@@ -115,7 +115,7 @@ def test_damage_anywhere_in_a_part_is_an_input_error(tmp_path: Path, kind: str) 
         ('{"schema_version": 2}', "newer Twinhead .*upgrade Twinhead"),
     ],
 )
-def test_manifest_that_cannot_be_used_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_unusable_manifest_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     """A file of another program, of another time, or an empty one each gets a sentence that says so."""
     (tmp_path / "dataset.json").write_text(text)
 

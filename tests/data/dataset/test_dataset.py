@@ -166,7 +166,7 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
     assert DatasetInfo.from_json(info.to_json(), "here") == info
 
 
-def test_fingerprint_is_of_the_content_alone(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_the_content_alone(tmp_path: Path) -> None:
     """A cache is keyed by it: the same rows in other parts are the same, other rows or another order are not."""
     whole = write_dataset(samples(6), tmp_path / "whole", source={}).fingerprint
     split = write_dataset(samples(6), tmp_path / "split", source={"other": 1}, part_bytes=1).fingerprint
@@ -221,7 +221,7 @@ def test_writer_reports_each_sample(tmp_path: Path) -> None:
     assert counts == [1, 2, 3, 4]
 
 
-def test_a_dataset_can_be_sent_to_another_process(tmp_path: Path) -> None:
+def test_dataset_can_be_pickled(tmp_path: Path) -> None:
     """Workers are given the data set; it holds no open file."""
     dataset = written(tmp_path / "set")
 
@@ -236,7 +236,7 @@ def interrupted(error: BaseException) -> Iterator[EncodedSample]:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("lost"), InputError("bad")])
-def test_nothing_is_left_of_an_interrupted_write(tmp_path: Path, error: BaseException) -> None:
+def test_interrupted_write_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     """Half a data set must not be found by the next run, nor fill the disk."""
     with pytest.raises(type(error)):
         write_dataset(interrupted(error), tmp_path / "set", source={}, part_bytes=2000)
@@ -244,7 +244,7 @@ def test_nothing_is_left_of_an_interrupted_write(tmp_path: Path, error: BaseExce
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_a_dead_writer_are_no_data_set(tmp_path: Path) -> None:
+def test_leftovers_of_a_dead_writer_are_not_a_data_set(tmp_path: Path) -> None:
     """A killed process cannot clean up: what it leaves is hidden, incomplete, and in nobody's way."""
     leftover = tmp_path / ".set.partial-1"
     leftover.mkdir()
@@ -263,7 +263,7 @@ def test_existing_destination_is_refused(tmp_path: Path) -> None:
         write_dataset(samples(2), tmp_path / "set", source={})
 
 
-def test_destination_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_destination_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     """The sentence names the place rather than showing a traceback."""
     (tmp_path / "file").write_text("")
 
@@ -290,14 +290,14 @@ def test_no_samples_are_refused(tmp_path: Path) -> None:
         write_dataset([], tmp_path / "set", source={})
 
 
-def test_sample_id_that_comes_twice_is_refused(tmp_path: Path) -> None:
-    """With two samples of one id, a split by sample could not be told apart from a leak."""
+def test_duplicate_sample_id_is_refused(tmp_path: Path) -> None:
+    """With two samples of one id, a split by sample would look like a leak."""
     with pytest.raises(InputError, match="'s1' occurs twice"):
         write_dataset([*samples(3), encoded_sample(1)], tmp_path / "set", source={})
 
 
-def test_one_background_id_for_two_pictures_is_refused(tmp_path: Path) -> None:
-    """The second picture would be lost, and its samples shown before a wrong room."""
+def test_one_background_id_for_two_images_is_refused(tmp_path: Path) -> None:
+    """The second image would be lost, and its samples shown before a wrong room."""
     other = replace(encoded_sample(3), bg=encode_png(noise(50, HEIGHT, WIDTH, 3)))
 
     with pytest.raises(InputError, match="'bg0' of sample 's3' is used for another image already"):
@@ -306,7 +306,7 @@ def test_one_background_id_for_two_pictures_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("role", ["bg", "fg_bg", "mask", "depth"])
 @pytest.mark.parametrize("encoded", [b"nothing", encode_png(noise(1, 5, 5))], ids=["no-image", "other-size"])
-def test_sample_that_cannot_be_used_is_refused(tmp_path: Path, role: str, encoded: bytes) -> None:
+def test_unusable_sample_is_refused(tmp_path: Path, role: str, encoded: bytes) -> None:
     """What is wrong must be found once when writing, by the sample's id, not in every trial."""
     with pytest.raises(InputError, match="s0"):
         write_dataset([replace(encoded_sample(0), **{role: encoded})], tmp_path / "set", source={})

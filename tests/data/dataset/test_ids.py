@@ -13,7 +13,7 @@ LISTS = st.lists(st.text(max_size=5) | st.sampled_from(["bg0", "bg1"]), max_size
 
 @settings(deadline=None)
 @given(ids=LISTS, index=st.integers(-50, 50), stop=st.integers(-50, 50))
-def test_it_is_a_sequence_of_its_ids(ids: list[str], index: int, stop: int) -> None:
+def test_sample_ids_are_a_sequence(ids: list[str], index: int, stop: int) -> None:
     """Splits index, slice, iterate and compare ids, whether they are stored by letter or by number."""
     column = IdColumn(ids)
 
@@ -28,13 +28,13 @@ def test_it_is_a_sequence_of_its_ids(ids: list[str], index: int, stop: int) -> N
             column[index]
 
 
-def test_other_ids_are_not_equal() -> None:
+def test_different_ids_are_not_equal() -> None:
     """A data set's ids are compared after it was sent to another process."""
     assert IdColumn(["a", "b"]) != ["a", "c"]
     assert IdColumn(["a", "b"]) != ["a", "b", "b"]
 
 
-def test_an_id_that_comes_often_is_held_once() -> None:
+def test_repeated_id_is_stored_once() -> None:
     """400,000 samples have some hundred backgrounds: each sample takes the four bytes of a number."""
     long_ids = [f"a-background-with-a-long-name-{number % 10}" for number in range(10_000)]
 
@@ -43,7 +43,7 @@ def test_an_id_that_comes_often_is_held_once() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(ids=st.lists(st.integers(0, 30_000), max_size=30), before=st.integers(0, 20_000))
-def test_ids_that_came_before_are_known(ids: list[int], before: int) -> None:
+def test_earlier_ids_are_recognised(ids: list[int], before: int) -> None:
     """A sample that comes twice would be in two parts of a split; here with ids enough to be sorted several times."""
     seen, expected = SeenIds(), {str(number) for number in range(before)}
     for id_ in expected:

@@ -28,7 +28,7 @@ with partial_directory(Path(sys.argv[1])) as path:
 
 @contextmanager
 def writing(destination: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has begun to write and does not end by itself; it is killed at the end, as by kill -9."""
+    """A process that writes without end; it is killed at the end, as by kill -9."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(destination)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -56,14 +56,14 @@ def write(destination: Path) -> None:
         path.rename(destination)
 
 
-def test_a_directory_appears_whole_and_nothing_else_stays(tmp_path: Path) -> None:
+def test_directory_appears_complete_without_leftovers(tmp_path: Path) -> None:
     """Neither the lock file nor the directory that holds it."""
     write(tmp_path / "deep" / "set")
 
     assert [path.name for path in tmp_path.rglob("*")] == ["deep", "set", "whole"]
 
 
-def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
+def test_directory_is_replaced_atomically(tmp_path: Path) -> None:
     """Nothing of the old one stays in it, and nothing beside it."""
     place = tmp_path / "best"
     for name in ("old", "new"):
@@ -95,7 +95,7 @@ def test_a_directory_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", ["set", "another"])
-def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path: Path, name: str) -> None:
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_writer(tmp_path: Path, name: str) -> None:
     """Whatever is written there next, and whatever number the killed process had."""
     abandoned(tmp_path / "set")
 
@@ -104,7 +104,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+def test_partial_directory_of_a_living_process_is_kept(tmp_path: Path) -> None:
     """Two imports into one directory at a time."""
     with writing(tmp_path / "set"):
         write(tmp_path / "another")
@@ -112,7 +112,7 @@ def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
         assert [path.read_text() for path in tmp_path.glob(".set.partial-*/set/half")] == ["a half"]
 
 
-def test_what_was_written_before_the_machine_was_booted_is_removed(tmp_path: Path) -> None:
+def test_partial_directory_from_before_the_boot_is_removed(tmp_path: Path) -> None:
     """A power failure ends all processes, too."""
     work = abandoned(tmp_path / "set")
     lock = work / LOCK_NAME
@@ -124,7 +124,7 @@ def test_what_was_written_before_the_machine_was_booted_is_removed(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_another_host_writes_stays(tmp_path: Path) -> None:
+def test_partial_directory_of_another_host_is_kept(tmp_path: Path) -> None:
     """On a shared folder that keeps each host's locks to itself, its lock looks free."""
     work = abandoned(tmp_path / "set")
     lock = work / LOCK_NAME
@@ -135,7 +135,7 @@ def test_what_another_host_writes_stays(tmp_path: Path) -> None:
     assert (work / "set" / "half").exists()
 
 
-def test_a_removal_that_was_cut_off_is_continued(tmp_path: Path) -> None:
+def test_interrupted_removal_is_completed(tmp_path: Path) -> None:
     """The lock file goes last, and then the directory, which may be left empty."""
     work = abandoned(tmp_path / "set")
     (work / "set" / "half").unlink()
@@ -149,7 +149,7 @@ def test_a_removal_that_was_cut_off_is_continued(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_other_programs_wrote_stays(tmp_path: Path) -> None:
+def test_directories_of_other_programs_are_kept(tmp_path: Path) -> None:
     """A hidden directory of a similar name is not ours to remove."""
     for name, file in ((".a.partial-download", "a"), (".a.partial-0123abcd", "a"), (".b.partial-0123abcd", LOCK_NAME)):
         (tmp_path / name).mkdir()
@@ -161,7 +161,7 @@ def test_what_other_programs_wrote_stays(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == kept
 
 
-def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C, a full disk, a bug."""
     with pytest.raises(KeyboardInterrupt), partial_directory(tmp_path / "set") as path:
         (path / "half").touch()

@@ -1,4 +1,4 @@
-"""Statistics: gathered picture by picture, they equal numpy's over all pixels at once."""
+"""Statistics: gathered image by image, they equal numpy's over all pixels at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_moments_equal_numpy(sizes: list[tuple[int, int]], seed: int, channels: 
     np.testing.assert_allclose(moments.result().std, pixels.std(axis=0), atol=1e-12)
 
 
-def test_flat_picture_has_no_spread() -> None:
+def test_constant_image_has_no_deviation() -> None:
     """Taken as mean of squares less square of mean, this would be a small number or not a number at all."""
     moments = ChannelMoments(1)
     moments.add(np.full((50, 50), 77, np.uint8))

@@ -126,7 +126,7 @@ def test_round_trip(port: int) -> None:
     assert [bg_id for bg_id, _ in dataset.backgrounds()] == ["bg0", "bg1", "bg2"]
 
 
-def test_content_is_what_it_is_wherever_it_lies(port: int, tmp_path: Path) -> None:
+def test_fingerprint_does_not_depend_on_the_storage(port: int, tmp_path: Path) -> None:
     """The fingerprint keys caches and experiments: a data set that moves to a store stays the same one."""
     here = write_dataset(samples(4), tmp_path / "set", source={})
     there = write_dataset(samples(4), address(port, "moved"), source={})
@@ -134,7 +134,7 @@ def test_content_is_what_it_is_wherever_it_lies(port: int, tmp_path: Path) -> No
     assert here.fingerprint == there.fingerprint
 
 
-def test_pictures_are_decoded_from_a_store(port: int, tmp_path: Path) -> None:
+def test_images_are_decoded_from_a_store(port: int, tmp_path: Path) -> None:
     """Trials read through the node's cache, which is filled from wherever the data set is."""
     place, rows = address(port, "cached"), np.arange(8)
     write_dataset(samples(8), place, source={}, part_bytes=2000)
@@ -177,8 +177,8 @@ def test_another_process_can_read_it(port: int) -> None:
     assert ran.stdout.decode().strip() == "['s0', 's1', 's2', 's3']"
 
 
-def test_manifest_comes_last(port: int) -> None:
-    """While it is written, a data set is none: whoever looks finds parts without a manifest."""
+def test_manifest_is_written_last(port: int) -> None:
+    """A data set that is still being written has parts without a manifest, and cannot be opened."""
     seen: list[list[str]] = []
 
     def source() -> Iterator[EncodedSample]:
@@ -199,7 +199,7 @@ def interrupted(error: BaseException) -> Iterator[EncodedSample]:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("bad")])
-def test_nothing_is_left_of_an_interrupted_write(port: int, error: BaseException) -> None:
+def test_interrupted_write_leaves_nothing(port: int, error: BaseException) -> None:
     """What is stored is paid for, and half a data set is of no use."""
     with pytest.raises(type(error)):
         write_dataset(interrupted(error), address(port, "stopped"), source={}, part_bytes=2000)
@@ -207,7 +207,7 @@ def test_nothing_is_left_of_an_interrupted_write(port: int, error: BaseException
     assert names(port, "stopped") == []
 
 
-def test_what_is_not_ours_is_left(port: int) -> None:
+def test_foreign_files_are_kept(port: int) -> None:
     """A failed write must clean up after itself, and after nobody else."""
     with store(port).open_output_stream(f"{BUCKET}/shared/notes.txt") as file:
         file.write(b"kept")
@@ -241,13 +241,13 @@ def test_the_first_of_two_writers_wins_unharmed(port: int) -> None:
     assert list(Dataset.open(place, verify=True).read_encoded()) == samples(3, seed=1)
 
 
-def test_no_data_set_there_is_named(port: int) -> None:
+def test_missing_data_set_is_named(port: int) -> None:
     """A wrong prefix is the commonest error, as a wrong path is."""
     with pytest.raises(InputError, match=r"The data set 's3://pictures/nowhere.*' does not exist"):
         Dataset.open(address(port, "nowhere"))
 
 
-def test_no_such_bucket_is_named(port: int) -> None:
+def test_missing_bucket_is_named(port: int) -> None:
     """A bucket is made by its owner, not by a data set that is written to a misspelt address."""
     place = address(port, "set", bucket="misspelt")
 
@@ -267,7 +267,7 @@ def test_denied_access_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_server_that_is_not_there_is_named() -> None:
+def test_unreachable_server_is_named() -> None:
     """A server that is down must not look like a data set that is damaged."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -278,7 +278,7 @@ def test_server_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an end to waiting this test, and a search's start, would hang for minutes."""
     monkeypatch.setattr(storage, "REQUEST_TIMEOUT_SECONDS", 1)
     with socket.socket() as silent:
@@ -289,7 +289,7 @@ def test_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
             Dataset.open(address(silent.getsockname()[1], "set"))
 
 
-def test_verifying_names_what_is_broken_there(port: int) -> None:
+def test_verification_names_damage_in_a_store(port: int) -> None:
     """A store keeps what it was given, and may have been given something else since."""
     place = address(port, "broken")
     info = write_dataset(samples(6), place, source={})
@@ -310,8 +310,8 @@ def test_verifying_names_what_is_broken_there(port: int) -> None:
     ("text", "path"),
     [("here/set/", "here/set"), ("file:///data/my%20set", "/data/my set"), ("file://localhost/set", "/set")],
 )
-def test_a_path_or_a_file_address_is_on_this_machine(text: str, path: str) -> None:
-    """Tools hand over the one or the other."""
+def test_paths_and_file_urls_are_local(text: str, path: str) -> None:
+    """Tools pass either of them."""
     assert Location.parse(text).local == Path(path)
     assert str(Location.parse(text)) == path
 
@@ -335,7 +335,7 @@ def test_an_address_keeps_its_options() -> None:
         ("file://other-machine/set", "cannot be opened"),
     ],
 )
-def test_address_that_cannot_be_used_is_refused(text: str, sentence: str) -> None:
+def test_unusable_address_is_refused(text: str, sentence: str) -> None:
     """A misspelt address must end in a sentence, and never with a password in it."""
     with pytest.raises(InputError, match=sentence) as refused:
         Dataset.open(text)

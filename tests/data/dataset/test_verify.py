@@ -1,4 +1,4 @@
-"""Verifying a data set: what is broken is named down to the picture, all of it, and nothing else is."""
+"""Verifying a data set: what is broken is named down to the image, all of it, and nothing else is."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def part_with(path: Path, encoded: bytes) -> Path:
 
 
 def alter(path: Path, encoded: bytes, offset: int) -> Path:
-    """Flip the bits of a byte of a picture, in the part that holds it."""
+    """Flip the bits of a byte of an image, in the part that holds it."""
     part = part_with(path, encoded)
     content = bytearray(part.read_bytes())
     content[content.index(encoded) + offset] ^= 0xFF
@@ -90,7 +90,7 @@ def named(found: Verification) -> list[tuple[str, str | None, str | None]]:
 
 
 def test_a_whole_data_set_has_no_faults(path: Path) -> None:
-    """Every picture is counted, so that none can have been left out."""
+    """Every image is counted, so that none can have been left out."""
     found = verify(path)
 
     assert found.is_whole
@@ -99,8 +99,8 @@ def test_a_whole_data_set_has_no_faults(path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_altered_pictures_are_named(path: Path, threads: int) -> None:
-    """Which pictures have to be made again is what a person needs to know: all of them, in one run."""
+def test_altered_images_are_named(path: Path, threads: int) -> None:
+    """Which images have to be made again is what a person needs to know: all of them, in one run."""
     broken = samples(10)
     first = alter(path, broken[1].mask, 60)
     second = alter(path, broken[8].depth, 90)
@@ -115,7 +115,7 @@ def test_altered_pictures_are_named(path: Path, threads: int) -> None:
 
 
 def test_altered_jpeg_that_still_decodes_is_found(path: Path) -> None:
-    """A JPEG has no checksum: only the part's tells, and the page's narrows it down to a column."""
+    """A JPEG has no checksum: that of the part reveals damage, and that of the page its column."""
     part = alter(path, samples(10)[5].fg_bg, 900)
 
     found = verify(path)
@@ -149,7 +149,7 @@ def test_a_lost_background_is_one_fault(path: Path) -> None:
     assert found.pictures == 30
 
 
-def test_pictures_that_do_not_fit_together_are_named(path: Path) -> None:
+def test_images_that_do_not_fit_together_are_named(path: Path) -> None:
     """With right checksums, a data set may still have been written wrongly by another program."""
     odd = encode_png(np.zeros((5, 6), np.uint8))
     part = part_with(path, samples(10)[0].mask)
@@ -177,7 +177,7 @@ def test_damage_anywhere_is_found(path: Path) -> None:
     assert verify(path).is_whole
 
 
-def test_manifest_that_counts_otherwise_is_found(path: Path) -> None:
+def test_wrong_counts_in_the_manifest_are_found(path: Path) -> None:
     """Splits and disks are planned by its counts."""
     info = Dataset.open(path).info
     counts = replace(info.counts, samples=11)
@@ -188,8 +188,8 @@ def test_manifest_that_counts_otherwise_is_found(path: Path) -> None:
     ]
 
 
-def test_all_is_counted_where_not_all_is_named(tmp_path: Path) -> None:
-    """A disk that lost a file has broken thousands of pictures: the list ends, the count does not."""
+def test_faults_are_counted_beyond_those_named(tmp_path: Path) -> None:
+    """A disk that lost a file has broken thousands of images: the list ends, the count does not."""
     count = MAX_FAULTS + 20
     write_dataset(samples(count, height=4, width=4), tmp_path / "set", source={})
     part = tmp_path / "set" / "samples-00000.parquet"
@@ -201,14 +201,14 @@ def test_all_is_counted_where_not_all_is_named(tmp_path: Path) -> None:
     assert found.fault_count == 2 * count + 1
 
 
-def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+def test_directory_without_a_data_set_is_refused(tmp_path: Path) -> None:
     """There is nothing to verify then, which is not the same as something broken."""
     with pytest.raises(InputError, match="does not exist"):
         verify(tmp_path / "nowhere")
 
 
-def test_command_says_that_all_is_well(path: Path) -> None:
-    """A script asks for the exit code alone."""
+def test_command_reports_an_intact_data_set(path: Path) -> None:
+    """A script reads the exit code only."""
     ran = CliRunner().invoke(command, [str(path)])
 
     assert ran.exit_code == 0
@@ -229,7 +229,7 @@ def test_command_names_what_is_broken(path: Path) -> None:
     assert [fault["sample_id"] for fault in values["faults"]] == [None, "s1"]
 
 
-def test_command_leaves_bad_input_to_the_command_line(tmp_path: Path) -> None:
+def test_command_raises_input_errors(tmp_path: Path) -> None:
     """There, a sentence and exit code 2 are made of it."""
     ran = CliRunner().invoke(command, [str(tmp_path / "nowhere")])
 
@@ -255,8 +255,8 @@ except KeyboardInterrupt:
 """
 
 
-def test_it_can_be_interrupted(path: Path) -> None:
-    """Ctrl-C while pictures are decoded in threads must end them all, without a word of theirs."""
+def test_verification_can_be_interrupted(path: Path) -> None:
+    """Ctrl-C during decoding must end all threads, without output from them."""
     ran = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_AT_ONCE, str(path)], capture_output=True, text=True, timeout=300, check=False
     )

@@ -40,7 +40,7 @@ def overwrite(path: Path, header: bytes, offset: int, value: bytes) -> None:
 
 
 @pytest.mark.parametrize("method", [ZIP_STORED, ZIP_DEFLATED, ZIP_BZIP2])
-def test_an_archive_is_read_as_a_folder_would_be(tmp_path: Path, method: int) -> None:
+def test_archive_is_read_like_a_folder(tmp_path: Path, method: int) -> None:
     """Pictures come as they were put in, and nothing appears on the disk."""
     path = archive(tmp_path / "data.zip", {"bg/b.jpg": PICTURE, "bg/": b"", "fg/a.jpg": b"other"}, method)
 
@@ -53,21 +53,21 @@ def test_an_archive_is_read_as_a_folder_would_be(tmp_path: Path, method: int) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_archive_is_known_by_its_content_too(tmp_path: Path) -> None:
+def test_archive_is_recognised_by_content(tmp_path: Path) -> None:
     """Downloads come with all kinds of names."""
     path = archive(tmp_path / "uc?export=download", {"a.jpg": PICTURE})
 
     assert open_source(path).read("a.jpg") == PICTURE
 
 
-def test_hidden_members_are_left_out(tmp_path: Path) -> None:
-    """macOS archives come with a second file for each picture, of the same extension."""
+def test_hidden_members_are_skipped(tmp_path: Path) -> None:
+    """macOS archives come with a second file for each image, of the same extension."""
     names = ("bg/a.jpg", "__MACOSX/bg/._a.jpg", "bg/.DS_Store", ".git/x.jpg")
 
     assert open_source(archive(tmp_path / "data.zip", dict.fromkeys(names, PICTURE))).names == ("bg/a.jpg",)
 
 
-def test_names_written_by_windows_are_the_same_names(tmp_path: Path) -> None:
+def test_backslashes_in_names_are_separators(tmp_path: Path) -> None:
     """Some programs there separate folders by backslashes."""
     files = open_source(archive(tmp_path / "data.zip", {"bg\\a.jpg": PICTURE}))
 
@@ -75,14 +75,14 @@ def test_names_written_by_windows_are_the_same_names(tmp_path: Path) -> None:
     assert files.read("bg/a.jpg") == PICTURE
 
 
-def test_a_member_without_a_name_is_left_out(tmp_path: Path) -> None:
+def test_member_without_a_name_is_skipped(tmp_path: Path) -> None:
     """A name ends where a zero is, be it at its beginning."""
     files = open_source(archive(tmp_path / "data.zip", {"": PICTURE, "a.jpg": PICTURE}))
 
     assert files.names == ("a.jpg",)
 
 
-def test_of_members_with_one_name_the_last_counts(tmp_path: Path) -> None:
+def test_last_of_members_with_the_same_name_counts(tmp_path: Path) -> None:
     """Published archives were appended to, some by a second run: extracting keeps the last, too."""
     path = archive(tmp_path / "data.zip", {"a.jpg": b"first"})
     with pytest.warns(UserWarning, match="Duplicate name"), ZipFile(path, "a") as file:
@@ -114,8 +114,8 @@ def test_archives_in_a_folder_stand_for_folders(tmp_path: Path) -> None:
     assert files.where("labels/fg.txt") == f"{tmp_path}/labels/fg.txt"
 
 
-def test_an_archive_beside_what_was_extracted_from_it_is_passed_over(tmp_path: Path) -> None:
-    """Else every picture would be there twice."""
+def test_archive_beside_its_extracted_folder_is_skipped(tmp_path: Path) -> None:
+    """Else every image would be there twice."""
     archive(tmp_path / "bg_images.zip", {"img_001.jpg": PICTURE})
     store(tmp_path / "bg_images" / "img_001.jpg", b"extracted")
 
@@ -138,7 +138,7 @@ def test_a_member_that_points_out_of_the_archive_is_refused(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"<html>quota exceeded</html>"])
-def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_an_archive_is_named(tmp_path: Path, content: bytes) -> None:
     """Download pages that were saved under the archive's name are common."""
     store(tmp_path / "source" / "data.zip", content)
 
@@ -147,7 +147,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> N
             _ = open_source(source).names
 
 
-def test_an_archive_that_is_cut_off_is_named(tmp_path: Path) -> None:
+def test_truncated_archive_is_named(tmp_path: Path) -> None:
     """The index is at the end, so that it is what a broken download lacks."""
     path = archive(tmp_path / "data.zip", {"a.jpg": PICTURE, "b.jpg": PICTURE})
     path.write_bytes(path.read_bytes()[:-40])
@@ -157,7 +157,7 @@ def test_an_archive_that_is_cut_off_is_named(tmp_path: Path) -> None:
 
 
 def test_a_damaged_member_is_named(tmp_path: Path) -> None:
-    """Its checksum tells, where the picture might still decode to something."""
+    """The checksum reveals damage, even if the image still decodes."""
     path = archive(tmp_path / "data.zip", {"a.jpg": PICTURE}, ZIP_STORED)
     overwrite(path, PICTURE, 100, b"another")
 
@@ -174,7 +174,7 @@ def test_an_encrypted_member_is_named(tmp_path: Path) -> None:
         open_source(path).read("a.jpg")
 
 
-def test_a_compression_that_is_not_known_is_named(tmp_path: Path) -> None:
+def test_unknown_compression_is_named(tmp_path: Path) -> None:
     """Windows writes Deflate64 (method 9) where archives are large."""
     path = archive(tmp_path / "data.zip", {"a.jpg": PICTURE})
     overwrite(path, LOCAL_HEADER, 8, b"\x09")
@@ -184,7 +184,7 @@ def test_a_compression_that_is_not_known_is_named(tmp_path: Path) -> None:
         open_source(path).read("a.jpg")
 
 
-def test_a_member_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+def test_member_larger_than_memory_is_refused(tmp_path: Path) -> None:
     """A megabyte can hold a gigabyte of zeros; what the index says of its size is checked before it is read."""
     path = archive(tmp_path / "data.zip", {"a.jpg": PICTURE})
     overwrite(path, CENTRAL_HEADER, 24, struct.pack("<I", MAX_MEMBER_BYTES + 1))
@@ -193,7 +193,7 @@ def test_a_member_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
         open_source(path).read("a.jpg")
 
 
-def test_a_member_that_is_larger_than_it_claims_is_not_read_on(tmp_path: Path) -> None:
+def test_member_larger_than_declared_is_not_read_further(tmp_path: Path) -> None:
     """An index that lies about a size must not get around the limit."""
     path = archive(tmp_path / "data.zip", {"a.jpg": bytes(10**6)})
     overwrite(path, CENTRAL_HEADER, 24, struct.pack("<I", 1000))
@@ -204,9 +204,7 @@ def test_a_member_that_is_larger_than_it_claims_is_not_read_on(tmp_path: Path) -
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 400))
-def test_damage_anywhere_is_an_input_error_or_does_no_harm(
-    tmp_path: Path, damages: list[tuple[int, int]], lost: int
-) -> None:
+def test_any_damage_is_an_input_error_or_harmless(tmp_path: Path, damages: list[tuple[int, int]], lost: int) -> None:
     """Whatever a disk or a download does to an archive, the user reads a sentence and not a traceback."""
     members = {"bg/a.jpg": PICTURE, "fg/b.jpg": bytes(range(256))}
     path = archive(tmp_path / "data.zip", members)
@@ -225,7 +223,7 @@ def test_damage_anywhere_is_an_input_error_or_does_no_harm(
 
 
 def test_another_file_as_source_is_refused(tmp_path: Path) -> None:
-    """A picture, or an archive of another kind, is neither a folder nor a zip archive."""
+    """An image, or an archive of another kind, is neither a folder nor a zip archive."""
     store(tmp_path / "overlay.rar", b"Rar!")
 
     with pytest.raises(InputError, match=r"overlay\.rar' is a file, but must be a folder or a zip archive"):

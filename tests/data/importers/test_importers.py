@@ -1,4 +1,4 @@
-"""Importers: pictures come in as published, sized and turned far-bright, and what does not fit is refused by name."""
+"""Importers: images come in as published, sized and turned far-bright, and what does not fit is refused by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Form:
-    """How a project published its pictures; `samples` are folder, background, key, and the foreground's id."""
+    """How a project published its images; `samples` are folder, background, key, and the foreground's id."""
 
     bg: str
     fg_bg: str
@@ -93,7 +93,7 @@ FORMS = {
 
 
 def published(root: Path, layout: str) -> dict[str, tuple[str, str, dict[str, Path]]]:
-    """Write the pictures, grey where they were; by sample id, the other two ids and the four files."""
+    """Write the images, grey where they were; by sample id, the other two ids and the four files."""
     form, written = FORMS[layout], {}
     extension = ".JPEG" if layout == "raguram" else ".jpg"
     for number, (folder, bg, key, fg_id) in enumerate(form.samples):
@@ -111,7 +111,7 @@ def published(root: Path, layout: str) -> dict[str, tuple[str, str, dict[str, Pa
 
 
 def archived(folder: Path, layout: str, destination: Path) -> Path:
-    """Zip the pictures as they were published: all in one, by role or by batch."""
+    """Zip the images as they were published: all in one, by role or by batch."""
     if layout not in ("birender", "monimoyd"):
         return Path(shutil.make_archive(str(destination / "dataset"), "zip", folder))
     for part in folder.iterdir():
@@ -121,7 +121,7 @@ def archived(folder: Path, layout: str, destination: Path) -> Path:
 
 
 def linked(folder: Path, destination: Path) -> Path:
-    """Links to all folders that hold pictures, at their places."""
+    """Links to all folders that hold images, at their places."""
     for directory in {path.parent for path in folder.rglob("*.*") if path.is_file()}:
         link = destination / directory.relative_to(folder)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def write(found: Import, path: Path) -> Dataset:
 
 @pytest.mark.parametrize("kept", ["folder", "links", "archives", "archive of the folder"])
 @pytest.mark.parametrize("layout", FORMS)
-def test_published_pictures_make_a_round_trip(tmp_path: Path, layout: str, kept: str) -> None:
+def test_published_images_make_a_round_trip(tmp_path: Path, layout: str, kept: str) -> None:
     """Whichever project they are of and however they are kept, all ids and pixels are the published ones."""
     expected = published(tmp_path / "published", layout)
     source = tmp_path / "published"
@@ -230,7 +230,7 @@ def test_imported_data_set_records_its_source(tmp_path: Path) -> None:
     assert source["depth_resized"] == {"from": "40x40", "to": "32x32", "by": "area"}
 
 
-def test_a_layout_that_is_asked_for_is_the_reason(tmp_path: Path) -> None:
+def test_explicit_layout_is_recorded_as_the_reason(tmp_path: Path) -> None:
     """It was not recognised, and the record says so."""
     published(tmp_path, "ramana")
 
@@ -263,7 +263,7 @@ def test_depth_of_other_proportions_is_refused(tmp_path: Path) -> None:
         list(import_layout(root).samples())
 
 
-def test_pictures_keep_the_published_bytes(tmp_path: Path) -> None:
+def test_images_keep_the_published_bytes(tmp_path: Path) -> None:
     """Encoding a second time would lose quality and cost time; where nothing was resized, nothing says so."""
     root = birender(tmp_path)
     found = import_layout(root)
@@ -287,7 +287,7 @@ def test_colour_files_of_grey_are_stored_as_one_channel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["far-bright", "near-bright"])
-def test_given_polarity_is_taken_where_it_is_not_clear(tmp_path: Path, given: str) -> None:
+def test_explicit_polarity_is_used_when_unclear(tmp_path: Path, given: str) -> None:
     """Depth that does not show the foreground cannot tell; then the user does."""
     root = birender(tmp_path, inside=150)
 
@@ -300,8 +300,8 @@ def test_unclear_polarity_is_refused(tmp_path: Path) -> None:
         import_layout(birender(tmp_path, inside=150))
 
 
-def test_polarity_that_disagrees_is_refused(tmp_path: Path) -> None:
-    """Where the pictures are clear, the flag is wrong."""
+def test_contradicting_polarity_is_refused(tmp_path: Path) -> None:
+    """Where the images are clear, the flag is wrong."""
     with pytest.raises(InputError, match="'near-bright', but the depth was measured to be far-bright"):
         import_layout(birender(tmp_path, 12), depth_polarity="near-bright")
 
@@ -312,15 +312,15 @@ def test_unknown_polarity_is_refused(tmp_path: Path) -> None:
         import_layout(birender(tmp_path), depth_polarity="bright")
 
 
-def test_layout_name_that_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_unknown_layout_name_is_refused(tmp_path: Path) -> None:
     """The names that exist are given."""
     with pytest.raises(InputError, match="'seed', but must be one of raguram, divyansh, birender, ramana, monimoyd"):
         import_layout(birender(tmp_path), layout="seed")
 
 
 @pytest.mark.parametrize("folder", ["bg_images", "fg_bg_images", "fg_bg_mask_images", "fg_bg_depth_images"])
-def test_file_that_is_no_image_is_named(tmp_path: Path, folder: str) -> None:
-    """Error pages saved as pictures are common in downloads."""
+def test_file_that_is_not_an_image_is_named(tmp_path: Path, folder: str) -> None:
+    """Error pages saved as images are common in downloads."""
     root = birender(tmp_path)
     path = min((root / folder).iterdir())
     path.write_bytes(b"<html>not found</html>")
@@ -331,7 +331,7 @@ def test_file_that_is_no_image_is_named(tmp_path: Path, folder: str) -> None:
 
 @pytest.mark.parametrize("folder", ["bg_images", "fg_bg_images"])
 def test_sizes_that_differ_are_refused(tmp_path: Path, folder: str) -> None:
-    """A photograph of another size than its mask is a picture of something else."""
+    """A photograph of another size than its mask is an image of something else."""
     root = birender(tmp_path)
     for path in (root / folder).iterdir():
         path.write_bytes(encode_png(photo(7, SIDE // 2)))
@@ -342,7 +342,7 @@ def test_sizes_that_differ_are_refused(tmp_path: Path, folder: str) -> None:
 
 @pytest.mark.parametrize("folder", ["fg_bg_mask_images", "fg_bg_depth_images"])
 def test_target_with_colours_is_refused(tmp_path: Path, folder: str) -> None:
-    """A photograph in a target's place would be averaged to grey without a word."""
+    """A photograph in place of a target would silently be averaged to grey."""
     root = birender(tmp_path)
     for path in (root / folder).iterdir():
         path.write_bytes(encode_png(photo(7)))
@@ -351,7 +351,7 @@ def test_target_with_colours_is_refused(tmp_path: Path, folder: str) -> None:
         import_layout(root)
 
 
-def test_a_damaged_picture_in_an_archive_is_named(tmp_path: Path) -> None:
+def test_damaged_image_in_an_archive_is_named(tmp_path: Path) -> None:
     """The data set appears whole or not at all, and the archive to get anew is named."""
     published(tmp_path / "published", "raguram")
     path = archived(tmp_path / "published", "raguram", tmp_path)
@@ -470,7 +470,7 @@ def pillow_png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def test_a_transparent_photograph_is_refused_where_it_is(tmp_path: Path) -> None:
+def test_transparent_pixel_of_a_photograph_is_located(tmp_path: Path) -> None:
     """A cut-out in the photograph's place; nothing is written."""
     root = birender(tmp_path)
     path = min((root / "fg_bg_images").iterdir())

@@ -121,7 +121,7 @@ def pair(*names: str, layout: str | None = None) -> list[Quadruple]:
     return found
 
 
-def test_every_layout_has_its_published_names_here() -> None:
+def test_every_layout_is_tested_with_its_published_names() -> None:
     """A layout that is added is tested by what was published, not by its own expressions."""
     assert PUBLISHED.keys() == LAYOUTS.keys()
 
@@ -160,7 +160,7 @@ def test_samples_come_by_background_and_number(layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", PUBLISHED)
-def test_a_data_set_may_lie_one_folder_down(layout: str) -> None:
+def test_data_set_in_a_subfolder_is_found(layout: str) -> None:
     """Zipping a folder puts everything into one; ids do not change by it."""
     names = published(layout, "data/")
 
@@ -168,7 +168,7 @@ def test_a_data_set_may_lie_one_folder_down(layout: str) -> None:
     assert find_layout(Names(names)).root == "data/"
 
 
-def test_reason_says_how_many_pictures_fit() -> None:
+def test_reason_counts_the_matching_images() -> None:
     """One can see at a glance whether the right layout was taken, and what was left out."""
     found = find_layout(Names((*published("ramana", "set/"), "set/sheet.png", "labels.txt")))
 
@@ -186,7 +186,7 @@ def test_reason_says_how_many_pictures_fit() -> None:
         ("bg_jpg/bg_100.jpg", "mask_black_jpg/depth_fg_bg_1_100_1_15.jpg"),
     ],
 )
-def test_monimoyd_as_described_is_the_same_as_in_code(bg: str, depth: str) -> None:
+def test_monimoyd_names_of_the_description_and_the_code_are_accepted(bg: str, depth: str) -> None:
     """The description and the program named some files differently; ids are the same for both."""
     (found,) = pair(
         f"batch7/{bg}",
@@ -215,7 +215,7 @@ def test_single_channel_masks_of_birender_are_preferred() -> None:
     assert all("_c1/" in each.mask for each in pair(*published("birender"), *others))
 
 
-def test_divyansh_may_have_a_name_in_both_folders() -> None:
+def test_divyansh_allows_a_name_in_both_folders() -> None:
     """Two samples, then, of one background and one foreground."""
     train = published("divyansh", samples=[Shot(4, 7, False, 1)])
     found = pair(*train, *(name.replace("train/", "validate/") for name in train))
@@ -224,7 +224,7 @@ def test_divyansh_may_have_a_name_in_both_folders() -> None:
     assert len({(each.bg_id, each.fg_id) for each in found}) == 1
 
 
-def test_divyansh_background_may_lie_in_one_folder_only() -> None:
+def test_divyansh_background_may_be_in_one_folder_only() -> None:
     """The published division moved samples, not backgrounds."""
     names = published("divyansh", samples=[Shot(4, 7, False, 1), Shot(4, 7, False, 3)])
     found = pair(*(name for name in names if name != "validate/bg/img4.jpg"))
@@ -249,7 +249,7 @@ def test_raguram_numbers_beyond_the_mirror_images_are_foregrounds() -> None:
 @pytest.mark.parametrize("layout", PUBLISHED)
 @pytest.mark.parametrize("role", ROLES)
 def test_a_missing_file_is_named_and_counted(layout: str, role: str) -> None:
-    """One missing file is an accident, half of them a wrong folder: the count tells which."""
+    """One missing file is an accident, half of them a wrong folder: the count distinguishes the two."""
     kept = PUBLISHED[layout](Shot(1, 3, False, 2))
     broken = PUBLISHED[layout](Shot(2, 3, False, 2))
     gone = getattr(broken, role)
@@ -261,7 +261,7 @@ def test_a_missing_file_is_named_and_counted(layout: str, role: str) -> None:
     assert str(caught.value).startswith(expected)
 
 
-def test_a_file_in_the_folder_of_another_background_is_missing_in_its_own() -> None:
+def test_file_in_a_wrong_background_folder_is_reported_missing() -> None:
     """Its name and its place contradict each other."""
     names = [name.replace("fg_bg_masks/bg_01/bg_01_fg_03_T", "fg_bg_masks/bg_12/bg_01_fg_03_T") for name in
              published("ramana")]  # fmt: skip
@@ -278,13 +278,13 @@ def test_a_file_in_the_folder_of_another_background_is_missing_in_its_own() -> N
         ("monimoyd", "batch1/bg_jpg/bg_img_1.jpg", "batch1_images/bg_jpg/bg_img_1.jpg"),
     ],
 )
-def test_two_files_for_one_picture_are_refused(layout: str, one: str, other: str) -> None:
+def test_two_files_for_one_image_are_refused(layout: str, one: str, other: str) -> None:
     """Which of them is meant is not ours to guess."""
     with pytest.raises(InputError, match=f"The files '{one}' and '{other}' are the same image"):
         pair(*sorted({*published(layout), one, other}))
 
 
-def test_layouts_that_fit_equally_well_are_asked_for() -> None:
+def test_ambiguous_layouts_must_be_chosen_by_the_user() -> None:
     """Two data sets in one folder: the first in a listing would be a guess."""
     names = (*published("ramana"), *published("birender"))
 
@@ -293,14 +293,14 @@ def test_layouts_that_fit_equally_well_are_asked_for() -> None:
     assert pair(*names, layout="ramana") == pair(*published("ramana"))
 
 
-def test_of_two_layouts_the_complete_one_is_taken() -> None:
+def test_complete_layout_is_preferred() -> None:
     """Backgrounds and photographs of another project, left in the folder, do not matter."""
     others = [name for name in published("raguram") if name.startswith(("bg_images/", "fg_bg/"))]
 
     assert find_layout(Names((*others, *published("ramana")))).layout == "ramana"
 
 
-def test_the_data_set_nearest_to_the_top_is_taken() -> None:
+def test_data_set_nearest_to_the_top_is_preferred() -> None:
     """A folder of samples or an older copy, deeper down, is not what was pointed at."""
     assert find_layout(Names((*published("ramana", "a/older/"), *published("birender", "a/")))).layout == "birender"
 
@@ -311,7 +311,7 @@ def test_two_data_sets_of_one_layout_are_refused() -> None:
         pair(*published("raguram", "data/"), *published("raguram", "tiny_data/"))
 
 
-def test_a_layout_that_is_given_is_not_recognised_but_looked_for() -> None:
+def test_explicit_layout_skips_recognition() -> None:
     """Named by hand it may be the wrong one."""
     with pytest.raises(InputError, match="has no samples of the layout 'monimoyd'"):
         pair(*published("birender"), layout="monimoyd")
@@ -324,7 +324,7 @@ def test_an_empty_source_is_refused() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_without_any_file_is_named_with_where_its_names_are(role: str) -> None:
+def test_role_without_files_is_named_with_its_expected_names(role: str) -> None:
     """A folder of another name is the commonest reason: not every sample is to be named for it."""
     sample = PUBLISHED["birender"](Shot(1, 3, False, 2))
     gone = getattr(sample, role)
@@ -342,7 +342,7 @@ def test_a_role_without_any_file_is_named_with_where_its_names_are(role: str) ->
     assert f"'{Path(gone).name}', is in 'other', not in '{Path(gone).parent}'" in line
 
 
-def test_an_unknown_layout_says_what_was_looked_for() -> None:
+def test_unknown_layout_error_lists_what_was_searched_for() -> None:
     """The user sees which names would have been found, and that the right folder may be another."""
     said = (
         r"(?s)not recognised.*\n +found +pictures/: one\.jpg\n +raguram +bg_images/Image_B, .*\n +monimoyd .*bg_jpg/bg_"

@@ -37,8 +37,8 @@ def test_polarity_of_scattered_differences_is_not_clear() -> None:
     assert measured.name is None
 
 
-def test_polarity_leaves_out_samples_without_a_foreground() -> None:
-    """An empty mask, or one that fills the picture, has nothing to compare."""
+def test_polarity_ignores_samples_without_a_foreground() -> None:
+    """An empty mask, or one that fills the image, has nothing to compare."""
     depth = np.full((64, 64), 9, np.uint8)
     empty, full = np.zeros_like(depth), np.full_like(depth, 255)
 

@@ -40,7 +40,7 @@ def plane(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_odd_file_of_a_sample_is_named_by_majority(tmp_path: Path, role: str) -> None:
+def test_odd_file_of_a_sample_is_found_by_majority(tmp_path: Path, role: str) -> None:
     """Whichever of the four it is: the other three agree."""
     root = birender(tmp_path / "source", 12)
     odd = files(root, role)[0]
@@ -56,8 +56,8 @@ def test_the_odd_file_of_a_sample_is_named_by_majority(tmp_path: Path, role: str
     assert f"({samples} of 12 samples " in str(error)
 
 
-def test_two_files_against_two_are_all_named_with_their_sizes(tmp_path: Path) -> None:
-    """Which of them are wrong cannot be told."""
+def test_files_without_a_majority_are_all_named_with_sizes(tmp_path: Path) -> None:
+    """It is unknown which of them are wrong."""
     root = birender(tmp_path / "source", 12)
     for role in ("mask", "depth"):
         shrink(files(root, role)[0])
@@ -67,7 +67,7 @@ def test_two_files_against_two_are_all_named_with_their_sizes(tmp_path: Path) ->
     assert "differ in size (background 32x32, photograph 32x32, mask 16x16, depth 16x16)" in said
 
 
-def test_it_is_said_how_many_samples_have_the_same_problem(tmp_path: Path) -> None:
+def test_samples_with_the_same_problem_are_counted(tmp_path: Path) -> None:
     """One wrong mask is an accident, a hundred are a wrong folder; the first few are named."""
     root = birender(tmp_path / "source", 300)
     wrong = files(root, "mask")[100:137]
@@ -113,7 +113,7 @@ def test_all_problems_are_found_in_one_pass(tmp_path: Path) -> None:
     assert lines[-1] == "  and 1 more kind of problem"
 
 
-def test_problems_that_show_up_while_writing_are_all_named_too(tmp_path: Path) -> None:
+def test_problems_found_while_writing_are_all_named(tmp_path: Path) -> None:
     """Photographs are not looked at before; of what was written until then, nothing is left."""
     root = birender(tmp_path / "source", 12)
     broken = files(root, "fg_bg")[3:5]
@@ -128,7 +128,7 @@ def test_problems_that_show_up_while_writing_are_all_named_too(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_an_odd_first_sample_does_not_blame_the_others(tmp_path: Path) -> None:
+def test_odd_first_sample_is_the_one_blamed(tmp_path: Path) -> None:
     """Where depth may have any size that all share, the size of most counts and not that of the first."""
     root = birender(tmp_path / "source", 12)
     first = import_layout(root).quadruples[0]
@@ -137,7 +137,7 @@ def test_an_odd_first_sample_does_not_blame_the_others(tmp_path: Path) -> None:
     assert [problem.file for problem in refused(root, tmp_path / "set").problems] == [str(root / first.depth)]
 
 
-def test_the_check_of_all_files_reports_how_far_it_is(tmp_path: Path) -> None:
+def test_file_check_reports_progress(tmp_path: Path) -> None:
     """It takes as long as an import."""
     root = birender(tmp_path / "source", 12)
     files(root, "mask")[0].unlink()
@@ -149,7 +149,7 @@ def test_the_check_of_all_files_reports_how_far_it_is(tmp_path: Path) -> None:
     assert seen == [(number, 12) for number in range(1, 13)]
 
 
-def test_problems_cross_processes(tmp_path: Path) -> None:
+def test_problems_survive_pickling(tmp_path: Path) -> None:
     """As every error may have to."""
     root = birender(tmp_path / "source", 12)
     store(files(root, "mask")[0], b"<html>")

@@ -1,4 +1,4 @@
-"""Importers on pictures that were really published, or composed from real ones; skipped where there are none."""
+"""Importers on images that were really published, or composed from real ones; skipped where there are none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(found: Import, path: Path) -> Dataset:
 
 
 def akshatjaipuria() -> list[tuple[bytes, ...]]:
-    """Ten samples: background N belongs to picture 10 N."""
+    """Ten samples: background N belongs to image 10 N."""
     root = real("eva4_quads", "akshatjaipuria")
     folders = ("fg_bg", "fg_bg_mask", "fg_bg_depth")
     samples = []
@@ -83,7 +83,7 @@ def test_real_composed_scenes_are_imported(tmp_path: Path) -> None:
     assert sum(1 for _ in dataset.read()) == 600
 
 
-def test_real_monimoyd_sample_needs_its_polarity(tmp_path: Path) -> None:
+def test_real_monimoyd_sample_needs_an_explicit_polarity(tmp_path: Path) -> None:
     """The published sample's depth does not show its foreground at all: told so, it is imported at 160 pixels."""
     source = real("eva4_quads", "monimoyd")
 
@@ -100,7 +100,7 @@ def test_real_monimoyd_sample_needs_its_polarity(tmp_path: Path) -> None:
     ("project", "named", "layout", "polarity"),
     [(akshatjaipuria, as_raguram, "raguram", None), (deepjyotisaha85, as_ramana, "ramana", "far-bright")],
 )
-def test_real_pictures_make_a_round_trip(
+def test_real_images_make_a_round_trip(
     tmp_path: Path,
     project: Callable[[], list[tuple[bytes, ...]]],
     named: Callable[[Path, int], tuple[str, tuple[Path, ...]]],

@@ -16,7 +16,7 @@ def test_the_number_of_processes_changes_nothing() -> None:
     assert list(render(SCENES, processes=2)) == expected
 
 
-def test_rendering_can_be_left_half_way() -> None:
+def test_rendering_can_be_abandoned() -> None:
     """A writer that stops, e.g. on a full disk, also stops the rendering."""
     drawn = render(SCENES, processes=1)
     first = next(drawn)

@@ -52,7 +52,7 @@ def _depth_in_scale_of(sample: Sample, other: Sample) -> tuple[NDArray[np.float6
     return fitted, float(np.abs(fitted - sample.depth)[both].max() - 0.5 - 0.5 * slope)
 
 
-def test_a_sample_depends_on_its_number_alone(rooms: list[list[Sample]]) -> None:
+def test_sample_depends_on_its_index_alone(rooms: list[list[Sample]]) -> None:
     """Workers read in any order, and a larger set must contain the samples of a smaller one."""
     longer = SceneSet(seed=1, backgrounds=5 * ROOMS, per_background=EACH, size=SIZE)
     for index in (7, 3, 0, 4):
@@ -91,7 +91,7 @@ def test_a_room_has_one_background(rooms: list[list[Sample]]) -> None:
     assert len({samples[0].bg.tobytes() for samples in rooms}) == ROOMS
 
 
-def test_figures_come_back_in_other_rooms(rooms: list[list[Sample]]) -> None:
+def test_figures_reappear_in_other_rooms(rooms: list[list[Sample]]) -> None:
     """A split by foreground needs foregrounds that several backgrounds share."""
     pairs = {(sample.fg_id, sample.bg_id) for samples in rooms for sample in samples}
     figures = {figure for figure, _ in pairs}
@@ -106,14 +106,14 @@ def test_sample_ids_are_unique_and_made_of_their_parts(rooms: list[list[Sample]]
     assert ids[EACH + 2] == f"room0001_{rooms[1][2].fg_id}_02"
 
 
-def test_masks_show_enough_and_not_too_much(rooms: list[list[Sample]]) -> None:
+def test_mask_area_is_bounded(rooms: list[list[Sample]]) -> None:
     """A figure that is hardly visible, or that hides the room, is useless for training."""
     shares = np.array([sample.mask.mean() / 255 for samples in rooms for sample in samples])
     assert shares.min() > 0.008
     assert shares.max() < 0.42
 
 
-def test_mask_edges_are_soft_and_the_rest_is_not(rooms: list[list[Sample]]) -> None:
+def test_masks_are_soft_only_at_edges(rooms: list[list[Sample]]) -> None:
     """Coverage of a pixel is between 0 and 1 where an edge runs through it, and nowhere else."""
     for sample in (samples[0] for samples in rooms):
         soft = (sample.mask > 0) & (sample.mask < 255)
@@ -124,13 +124,13 @@ def test_mask_edges_are_soft_and_the_rest_is_not(rooms: list[list[Sample]]) -> N
 
 
 def test_depth_uses_all_levels(rooms: list[list[Sample]]) -> None:
-    """Far is bright: 0 is the nearest of the picture and 255 the farthest."""
+    """Far is bright: 0 is the nearest of the image and 255 the farthest."""
     for sample in (sample for samples in rooms for sample in samples):
         assert (sample.depth.min(), sample.depth.max()) == (0, 255)
 
 
 def test_depth_around_the_figure_is_that_of_the_room(rooms: list[list[Sample]]) -> None:
-    """Outside their figures two pictures of a room show the same surfaces, in scales of their own."""
+    """Outside their figures two images of a room show the same surfaces, in scales of their own."""
     for one, other, _ in rooms:
         _, misfit = _depth_in_scale_of(one, other)
         assert misfit < 0.5
@@ -163,7 +163,7 @@ def test_feet_are_on_the_floor(rooms: list[list[Sample]]) -> None:
     assert np.mean(standing) > 0.8
 
 
-def test_far_from_the_figure_the_pictures_are_of_the_same_room(rooms: list[list[Sample]]) -> None:
+def test_photographs_agree_away_from_the_figure(rooms: list[list[Sample]]) -> None:
     """Two shots differ by noise, exposure and shadow, and not by what they show."""
     for sample in (samples[0] for samples in rooms):
         apart = np.abs(sample.fg_bg.astype(float) - sample.bg).mean(axis=2)
@@ -184,7 +184,7 @@ def test_a_threshold_does_not_find_the_mask(rooms: list[list[Sample]]) -> None:
     assert 0.2 < best < 0.85
 
 
-def test_length_is_rooms_times_pictures_and_reading_ends_there() -> None:
+def test_length_is_rooms_times_samples_per_room() -> None:
     """Python's default iteration reads indices until an `IndexError`."""
     scenes = SceneSet(seed=0, backgrounds=2, per_background=2, size=32)
     assert len(scenes) == 4

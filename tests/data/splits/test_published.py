@@ -54,10 +54,10 @@ def test_all_splits_are_named() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(NAMES), grids, percents, st.integers(0, 4))
-def test_every_sample_is_in_one_part_and_stays_there(
+def test_every_sample_stays_in_one_part(
     split_by: SplitKey, size: tuple[int, int, int], percent: int, quarters: int
 ) -> None:
-    """A search asks for the parts of a split again and again, in several processes."""
+    """A search computes the parts of a split repeatedly, in several processes."""
     ids = grid(*size)
     left = 1 - percent / 100
     shares = (percent / 100, left * quarters / 4, left * (4 - quarters) / 4)
@@ -72,7 +72,7 @@ def test_every_sample_is_in_one_part_and_stays_there(
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(NAMES), grids, percents)
-def test_training_does_not_depend_on_what_validates(
+def test_training_part_does_not_depend_on_the_validation_share(
     split_by: SplitKey, size: tuple[int, int, int], percent: int
 ) -> None:
     """The published training part is kept, whether or not a validation part is taken from the rest."""
@@ -86,7 +86,7 @@ def test_training_does_not_depend_on_what_validates(
 
 
 @pytest.mark.parametrize("split_by", NAMES)
-def test_the_rest_is_halved_by_the_samples_hash(split_by: SplitKey) -> None:
+def test_remainder_is_halved_by_hash(split_by: SplitKey) -> None:
     """Published splits have no validation part, and choosing by the test part would be choosing by the answer."""
     found = parts(grid(10, 10, 20), split_by, HALVED)
 
@@ -95,7 +95,7 @@ def test_the_rest_is_halved_by_the_samples_hash(split_by: SplitKey) -> None:
 
 
 @pytest.mark.parametrize(("count", "train"), [(20_000, 14_000), (457_600, 320_320), (11, 8)])
-def test_listing_is_the_first_samples(count: int, train: int) -> None:
+def test_listing_split_takes_the_first_samples(count: int, train: int) -> None:
     """14,000 of the tiny set and 320,320 of the full one were published; a part of a sample is a sample."""
     training = by_listing(numbered(count), 0.70)
 
@@ -104,13 +104,13 @@ def test_listing_is_the_first_samples(count: int, train: int) -> None:
 
 
 @pytest.mark.parametrize(("share", "count", "train"), [(0.55, 100, 55), (0.57, 100, 57), (0.29, 100, 29)])
-def test_a_share_is_not_taken_for_a_sliver_more_or_less(share: float, count: int, train: int) -> None:
+def test_share_is_robust_to_rounding(share: float, count: int, train: int) -> None:
     """0.55 * 100 is a little more than 55 in floating point, and 0.29 * 100 a little less than 29."""
     assert by_listing(numbered(count), share).sum() == train
     assert by_shuffle(numbered(count), share).sum() == train
 
 
-def test_draws_are_the_published_ones() -> None:
+def test_random_splits_equal_the_published_ones() -> None:
     """Of 363,833 samples, 109,074 were drawn and 254,759 left; the last one could not be drawn."""
     training = by_draws(numbered(363_833), 0.5)
 
@@ -119,7 +119,7 @@ def test_draws_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 1000])
-def test_draws_of_smaller_sets_are_in_proportion(count: int) -> None:
+def test_random_splits_of_smaller_sets_are_proportional(count: int) -> None:
     """n draws from m leave m exp(-n / m): 70 % here."""
     left = by_draws(numbered(count), 0.5).mean()
 
@@ -170,7 +170,7 @@ def test_batch_needs_batches() -> None:
 
 
 @pytest.mark.parametrize(("split_by", "needed"), [("pairs", "samples of each pair"), ("listing", "samples")])
-def test_an_empty_part_says_what_there_is_too_little_of(split_by: SplitKey, needed: str) -> None:
+def test_error_for_an_empty_part_names_what_is_missing(split_by: SplitKey, needed: str) -> None:
     """With one sample of each pair, none of a pair is within a share of 0.7."""
     part = "train" if split_by == "pairs" else "val"
     ids = grid(1, 4, 1) if split_by == "pairs" else numbered(1)

@@ -30,10 +30,10 @@ def ids_of(samples: int, backgrounds: int, foregrounds: int) -> SampleIds:
 
 @settings(max_examples=50, deadline=None)
 @given(texts, texts, shares, st.randoms(use_true_random=False))
-def test_an_id_keeps_its_part(
+def test_id_stays_in_its_part(
     ids: list[str], others: list[str], wanted: tuple[float, float, float], random: object
 ) -> None:
-    """A data set that grows, or is listed in another order, must not move a tested picture into training."""
+    """A data set that grows, or is listed in another order, must not move a tested image into training."""
     before = dict(zip(ids, assign(ids, wanted), strict=True))
     mixed = [*ids, *others]
     random.shuffle(mixed)  # type: ignore[attr-defined]
@@ -81,7 +81,7 @@ def test_parts_are_disjoint_and_complete(split_by: SplitKey) -> None:
     assert not sets[0] & sets[1] | sets[0] & sets[2] | sets[1] & sets[2]
 
 
-def test_train_and_val_together() -> None:
+def test_train_and_val_can_be_combined() -> None:
     """The best configuration is trained once more on both, and on nothing of the test part."""
     ids = ids_of(300, 50, 20)
 
@@ -91,19 +91,19 @@ def test_train_and_val_together() -> None:
     np.testing.assert_array_equal(both, expected)
 
 
-def test_all_is_every_row() -> None:
+def test_part_all_is_every_row() -> None:
     """A tool that only shows a data set takes every sample."""
     assert rows(ids_of(7, 3, 2), "all", "background").tolist() == list(range(7))
 
 
 def test_empty_part_says_how_many_ids_there_are() -> None:
-    """With few backgrounds a part can be empty; the user learns which, why, and what to do."""
+    """With few backgrounds a part can be empty; the error names it, the reason, and what to do."""
     with pytest.raises(InputError, match=r"'test' of a split by background .* has 1 background, .*data\.split"):
         rows(ids_of(5, 1, 5), "test", "background")
 
 
 @pytest.mark.parametrize("wanted", [(0.7, 0.15, 0.15), (0.3, 0.4, 0.3), (0.05, 0.05, 0.9)])
-def test_two_backgrounds_are_too_few_whatever_the_shares(wanted: tuple[float, float, float]) -> None:
+def test_two_backgrounds_cannot_be_split(wanted: tuple[float, float, float]) -> None:
     """To try other shares would be in vain: it is said how many there must be, and what else could be done."""
     ids = ids_of(40, 2, 8)
     empty = next(part for part in PARTS if part not in assign(["bg0", "bg1"], wanted))
@@ -118,7 +118,7 @@ def test_two_backgrounds_are_too_few_whatever_the_shares(wanted: tuple[float, fl
     assert "other shares" not in said
 
 
-def test_one_sample_has_nothing_else_to_be_split_by() -> None:
+def test_single_sample_cannot_be_split() -> None:
     """No advice that does not help."""
     with pytest.raises(
         InputError, match=r"has 1 background, but .* so at least 3; use a data set with more backgrounds\.$"
@@ -126,7 +126,7 @@ def test_one_sample_has_nothing_else_to_be_split_by() -> None:
         rows(ids_of(2, 1, 1), "test", "background")
 
 
-def test_shares_that_would_do_are_proposed() -> None:
+def test_working_shares_are_proposed() -> None:
     """With three backgrounds there are such; those that are proposed are near to what was wanted."""
     ids = ids_of(12, 3, 3)  # their hashes lie at 0.72, 0.47 and 0.70
     with pytest.raises(InputError) as caught:
@@ -153,7 +153,7 @@ def test_proposed_shares_give_every_part_an_id(ids: list[str], wanted: tuple[flo
         assert set(assign(ids, found)) == set(PARTS)
 
 
-def test_a_part_without_a_share_is_said_to_have_none() -> None:
+def test_error_names_a_part_with_share_zero() -> None:
     """More backgrounds would not help."""
     with pytest.raises(
         InputError,

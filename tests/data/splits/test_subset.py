@@ -40,12 +40,12 @@ def test_a_larger_subset_holds_the_smaller() -> None:
 
 
 @pytest.mark.parametrize(("split_by", "size"), [("sample", 25), ("foreground", 36), ("shuffled", 25)])
-def test_what_is_kept_whole_is_what_the_split_is_by(split_by: SplitKey, size: int) -> None:
+def test_subset_keeps_groups_of_the_split_key_together(split_by: SplitKey, size: int) -> None:
     """Where single samples are divided, single samples are taken."""
     assert len(subset(IDS, ROWS, 25, split_by=split_by)) == size
 
 
-def test_the_seed_decides() -> None:
+def test_subset_depends_on_the_seed() -> None:
     """Another seed is another sample of the same data; the same one is the same anywhere."""
     first, again, other = (subset(IDS, ROWS, 30, split_by="background", seed=seed) for seed in (1, 1, 2))
 
@@ -53,7 +53,7 @@ def test_the_seed_decides() -> None:
     assert first.tolist() != other.tolist()
 
 
-def test_other_samples_change_nothing() -> None:
+def test_adding_samples_keeps_the_subset() -> None:
     """A subset of the training part does not depend on what lies in the other parts."""
     part = ROWS[ROWS < 60]
     chosen = subset(IDS, part, 12, split_by="background")

@@ -24,7 +24,7 @@ def config(**data: Any) -> TrialConfig:
 
 
 @pytest.mark.parametrize(("where", "kind"), [("auto", Augmenter), ("cpu", Augmenter), ("device", DeviceAugmenter)])
-def test_the_configuration_decides_where(where: str, kind: type, trial_data: TrialData) -> None:
+def test_augmentation_runs_where_configured(where: str, kind: type, trial_data: TrialData) -> None:
     """Both devices use the configured strengths and the same random draws: the first batch is alike."""
     asked = {"augment": {"hflip": 0.5, "rotate": 20.0, "erase": {"p": 0.5}, "in_evaluation": True}}
     loaders = [*training_loaders(config(augment_on=where, **asked), trial_data, ALONE)[:1]]
@@ -39,7 +39,7 @@ def test_the_configuration_decides_where(where: str, kind: type, trial_data: Tri
     assert (first.mask.int() - next(on_cpu.epoch(1)).mask.int()).abs().max() <= 1
 
 
-def test_there_is_no_other_place() -> None:
+def test_unknown_augmentation_device_is_refused() -> None:
     """A typo must not become the default."""
     with pytest.raises(InputError, match=r"data\.augment_on"):
         config(augment_on="gpu")

@@ -25,13 +25,13 @@ print(frozen > 100_000, gc.get_freeze_count() == frozen)
 """
 
 
-def test_who_only_speaks_of_trials_waits_for_neither_torch_nor_ray() -> None:
+def test_entry_imports_neither_torch_nor_ray() -> None:
     """Commands that show a search, and unpickling the function of a trial, must not take seconds longer."""
     assert python(SPEAKS_OF_TRIALS).split() == []
 
 
 @pytest.mark.slow
-def test_a_process_gets_ready_once_and_looks_for_garbage_again() -> None:
+def test_process_is_prepared_once_and_garbage_collection_resumes() -> None:
     """After the imports the garbage collector runs again, and objects are frozen only once."""
     assert python(GETS_READY).split() == ["True"] * 5
 

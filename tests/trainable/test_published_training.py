@@ -98,7 +98,7 @@ PUBLISHED: dict[str, tuple[Sequence[Callable[[Weights], optim.Optimizer]], int]]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_first_step_has_what_constructing_the_schedulers_set(name: str) -> None:
+def test_first_step_uses_the_rate_set_by_constructing_the_schedulers(name: str) -> None:
     """A rate that is written in a program is not the one that it trains with, where a constructor changes it."""
     config = load_recipe(name, faithful=True).config
     policies: list[PolicyConfig] = [policy for policy in (config.policy, config.depth_policy) if policy is not None]

@@ -48,7 +48,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
 @pytest.mark.parametrize(
     ("limit", "counts"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])]
 )
-def test_numbers_of_threads_double_up_to_the_limit(limit: int, counts: list[int]) -> None:
+def test_thread_counts_double_up_to_the_limit(limit: int, counts: list[int]) -> None:
     """Each is a step to measure."""
     assert thread_counts(limit) == counts
 
@@ -86,7 +86,7 @@ def test_an_idle_machine_gets_all_threads(timed: Timed) -> None:
     assert use_fastest_threads(CONFIG, CPU, limit=4).count == torch.get_num_threads() == 4
 
 
-def test_numbers_of_threads_take_turns_so_that_a_moment_of_load_does_not_decide(timed: Timed) -> None:
+def test_thread_counts_are_measured_in_turns(timed: Timed) -> None:
     """Other processes delay single steps, so the median of alternating steps decides."""
     taken = iter([0.1, 0.1, 9.0, 0.1, 0.2, 0.1, 9.0, 0.1, 0.2, 0.1, 0.2, 0.1])
     timed(lambda _: next(taken))
@@ -97,7 +97,7 @@ def test_numbers_of_threads_take_turns_so_that_a_moment_of_load_does_not_decide(
 @pytest.mark.parametrize(
     ("device", "limit", "samples"), [("cpu", 1, None), ("cuda", 4, None), ("cpu", 4, 1), ("cpu", 4, 1000)]
 )
-def test_what_cannot_pay_is_not_measured(timed: Timed, device: str, limit: int, samples: int | None) -> None:
+def test_measuring_is_skipped_where_it_cannot_pay(timed: Timed, device: str, limit: int, samples: int | None) -> None:
     """A single core has no alternative, a GPU does the work, and short work ends before a measurement."""
     steps = timed(lambda count: 0.1 * count)
     found = use_fastest_threads(CONFIG, torch.device(device), limit=limit, samples=samples)
@@ -117,7 +117,7 @@ def test_a_slow_network_is_measured_in_bounded_time(timed: Timed, monkeypatch: p
     assert steps == [1, 2] * 2
 
 
-def test_a_real_network_is_measured_without_a_trace() -> None:
+def test_measuring_a_real_network_keeps_its_state() -> None:
     """The same seed gives the same weights, with and without a measurement."""
     torch.manual_seed(3)
     before = torch.get_rng_state()

@@ -52,7 +52,7 @@ def curve_of(config: TrialConfig, data: TrialData, **options: Any) -> list[dict[
     return [{name: value for name, value in end.metrics.items() if not MEASURED.search(name)} for end in ends]
 
 
-def test_a_trial_repeats_itself(trial_data: TrialData, tmp_path: Path) -> None:
+def test_trial_is_reproducible(trial_data: TrialData, tmp_path: Path) -> None:
     """Configuration and data set determine the curve; precision 'auto' is resolved once per search."""
     automatic = config(model={"family": "debug", "width": 2})
     first, second = (resolve_for_trial(automatic, ALONE, measurements=tmp_path / "m.json") for _ in range(2))
@@ -60,7 +60,7 @@ def test_a_trial_repeats_itself(trial_data: TrialData, tmp_path: Path) -> None:
     assert curve_of(config(seed=1), trial_data) != curve_of(config(), trial_data)
 
 
-def test_a_trial_goes_on_from_a_checkpoint(trial_data: TrialData, tmp_path: Path) -> None:
+def test_trial_resumes_from_a_checkpoint(trial_data: TrialData, tmp_path: Path) -> None:
     """After a crash, the remaining epochs are the same as without it."""
 
     def keep_first(end: EpochEnd, training: Training, val: Loader | None) -> None:
@@ -94,7 +94,7 @@ def notes_of(data: TrialData, resume_from: list[Path]) -> tuple[list[int], str]:
 
 
 @pytest.mark.parametrize("name", [STATE, WEIGHTS])
-def test_a_trial_goes_on_from_the_checkpoint_before_a_damaged_one(
+def test_trial_resumes_from_the_checkpoint_before_a_damaged_one(
     trial_data: TrialData, tmp_path: Path, name: str
 ) -> None:
     """A wrong bit must neither cost all epochs nor get into the network."""
@@ -170,7 +170,7 @@ def test_data_that_changed_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["data set", "cache", "checkpoint"])
-def test_what_is_gone_is_no_failure_of_the_trial(
+def test_missing_data_set_is_not_a_failure_of_the_trial(
     scenes: Path, trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The search waits for the environment, because another configuration would fail as well."""
@@ -188,7 +188,7 @@ def test_what_is_gone_is_no_failure_of_the_trial(
         curve_of(config(), data, resume_from=resume_from)
 
 
-def test_data_that_goes_while_it_is_read_is_no_failure_of_the_trial(
+def test_data_lost_while_reading_is_not_a_failure_of_the_trial(
     scenes: Path, trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Samples that do not fit into the cache are read in every epoch."""
@@ -234,7 +234,7 @@ def test_a_trial_runs_from_the_command_line(trial_data: TrialData, tmp_path: Pat
     assert origin.data_fingerprint == trial_data.fingerprint
 
 
-def test_a_setting_that_is_not_known_is_refused(trial_data: TrialData, tmp_path: Path) -> None:
+def test_unknown_setting_is_refused(trial_data: TrialData, tmp_path: Path) -> None:
     """It would otherwise train the default under another name."""
     with pytest.raises(InputError, match=r"'optimizer\.rate' is not known; remove it from the command line"):
         trial.main(trial_data.path, str(tmp_path), "optimizer.rate=1")

@@ -97,7 +97,7 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 )
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A batch of .* ran out of memory")
-def test_a_trial_that_breaks_off_leaves_no_trace(
+def test_failed_trial_restores_global_state(
     trial_data: TrialData, monkeypatch: pytest.MonkeyPatch, broken: Break, error: type[Exception]
 ) -> None:
     """The next trial runs in the same process, while the error may still be referenced."""
@@ -114,7 +114,7 @@ def test_a_trial_that_breaks_off_leaves_no_trace(
 
 
 @pytest.mark.slow
-def test_a_trial_that_is_stopped_leaves_no_trace(trial_data: TrialData) -> None:
+def test_stopped_trial_restores_global_state(trial_data: TrialData) -> None:
     """Most trials of a search end this way."""
     alone = curve(config(seed=1), trial_data)
     gc.collect()

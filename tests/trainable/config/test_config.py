@@ -59,7 +59,7 @@ def trial(values: dict[str, Any]) -> TrialConfig:
         ("seed", -1),
     ],
 )
-def test_what_is_out_of_bounds_is_refused(key: str, value: object) -> None:
+def test_values_out_of_bounds_are_refused(key: str, value: object) -> None:
     """It is found before the search starts; the error names the key, the value and the file."""
     with pytest.raises(InputError) as caught:
         trial(nested(key, value))
@@ -121,7 +121,7 @@ def test_unknown_keys_are_refused(key: str, known: str) -> None:
     assert known in said
 
 
-def test_a_section_is_not_shown_whole() -> None:
+def test_error_does_not_print_a_whole_section() -> None:
     """The problem would get lost among six hundred characters."""
     with pytest.raises(InputError) as caught:
         trial({"loss": {"mask": dict.fromkeys(("bce", "dice", "l1", "ssim", "edge", "mse", "rmse", "huber"), 0.0)}})
@@ -161,7 +161,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         config.epochs = 3  # type: ignore[misc]
 
 
-def test_json_and_back() -> None:
+def test_json_round_trip() -> None:
     """Checkpoints and the search's storage keep configurations as JSON."""
     config = trial(
         {

@@ -21,19 +21,19 @@ from trainable.config.text import Place, YamlError, parse_yaml, places, read_yam
         ("deep: {a: &a {<<: {x: 1}, x: 2}}\nb: {<<: *a, y: 3}", {"deep": {"a": {"x": 2}}, "b": {"x": 2, "y": 3}}),
     ],
 )
-def test_a_value_is_what_it_looks_like(text: str, value: Any) -> None:
+def test_values_are_parsed_as_they_look(text: str, value: Any) -> None:
     """1e-3 is text and 'on' is true in YAML 1.1; and what a merge brings may be replaced."""
     assert parse_yaml(text, "a test") == value
 
 
 @pytest.mark.parametrize("text", ["lr: 1\nname: sgd\nlr: 2", "{a: 1, 'lr': 1, lr: 2}", "b: [{lr: 1, lr: 1}]"])
-def test_a_key_is_there_once(text: str) -> None:
+def test_duplicate_key_is_refused(text: str) -> None:
     """YAML parsers silently keep the last one."""
     with pytest.raises(InputError, match=r"at line \d, column \d+ of a test: the key 'lr' occurs twice"):
         parse_yaml(text, "a test")
 
 
-def test_a_key_is_a_plain_value() -> None:
+def test_compound_key_is_refused() -> None:
     """A list as a key is a typo, and must not end in a traceback."""
     with pytest.raises(InputError, match="found unhashable key"):
         parse_yaml("{[a]: 1}", "a test")
@@ -50,13 +50,13 @@ def test_a_file_holds_sections(tmp_path: Path) -> None:
         read_yaml(file, "spec")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     """The error names the kind of file."""
     with pytest.raises(InputError, match=r"The spec '.*none.yaml' cannot be read \(.*No such file"):
         read_yaml(tmp_path / "none.yaml", "spec")
 
 
-def test_places_are_those_of_keys_and_values() -> None:
+def test_positions_of_keys_and_values_are_recorded() -> None:
     """For editors: lines and columns count from 1, in all styles; items of lists have places too."""
     found = places("# first\nmodel:\n  width: {choices: [8,\n    16]}\non: 1\n")
 
@@ -65,7 +65,7 @@ def test_places_are_those_of_keys_and_values() -> None:
     assert found["on",] == (Place(line=5, column=1), Place(line=5, column=5))
 
 
-def test_what_a_merge_brings_has_the_place_where_it_was_written() -> None:
+def test_merged_values_have_their_original_position() -> None:
     """An override has its own place; an anchor within itself ends the recursion."""
     found = places("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: &c [*c]\n")
 
@@ -109,6 +109,6 @@ def test_a_number_with_a_comma_is_refused(text: str, said: str) -> None:
         ("score,-macs", "score,-macs"),
     ],
 )
-def test_commas_between_values_stay(text: str, value: object) -> None:
+def test_commas_between_values_are_kept(text: str, value: object) -> None:
     """A list without spaces is a list."""
     assert parse_yaml(text, "--set k") == value

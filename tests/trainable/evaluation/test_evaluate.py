@@ -57,7 +57,7 @@ def planes(samples: list[Sample], name: str) -> np.ndarray:
     return np.stack([resize(getattr(sample, name), SIZE) for sample in samples]).astype(np.float32) / 255
 
 
-def test_a_checkpoint_is_measured_as_by_hand(trial_data: TrialData, saved: Path) -> None:
+def test_evaluation_agrees_with_a_manual_computation(trial_data: TrialData, saved: Path) -> None:
     """The exported metrics belong to this network, this part and its image size."""
     samples = samples_of("test", trial_data)
     assert len(samples) > 5
@@ -83,7 +83,7 @@ def test_a_checkpoint_is_measured_as_by_hand(trial_data: TrialData, saved: Path)
     assert measured["score"] == pytest.approx((np.mean(ious) + delta1) / 2, rel=1e-5)
 
 
-def test_each_part_is_its_own(trial_data: TrialData, saved: Path) -> None:
+def test_each_part_is_evaluated_separately(trial_data: TrialData, saved: Path) -> None:
     """A test score computed on val would be the score that the search has optimised."""
     val, test, both = (evaluate_checkpoint(saved, trial_data, part, device=CPU) for part in ("val", "test", "val+test"))
     assert val["score"] != test["score"]
@@ -92,7 +92,7 @@ def test_each_part_is_its_own(trial_data: TrialData, saved: Path) -> None:
     assert both["depth_mae"] == pytest.approx(pooled)
 
 
-def test_images_are_written_where_they_are_asked_for(trial_data: TrialData, saved: Path, tmp_path: Path) -> None:
+def test_image_grid_is_written_to_the_given_path(trial_data: TrialData, saved: Path, tmp_path: Path) -> None:
     """Metrics do not show a mask that is upside down."""
     evaluate_checkpoint(saved, trial_data, "test", device=CPU, grid=tmp_path / "grid.png")
     grid = cv2.imread(str(tmp_path / "grid.png"))
@@ -100,7 +100,7 @@ def test_images_are_written_where_they_are_asked_for(trial_data: TrialData, save
     assert grid.shape[1] > grid.shape[0] > 4 * 100  # six columns, four rows
 
 
-def test_figures_of_images_are_the_metrics_of_the_whole(trial_data: TrialData, saved: Path) -> None:
+def test_per_image_metrics_aggregate_to_the_whole(trial_data: TrialData, saved: Path) -> None:
     """The intervals of a comparison contain the metrics that a training reports, also the published ones."""
     table = evaluate_images(saved, trial_data, "val+test", device=CPU)
     samples = [*samples_of("val", trial_data), *samples_of("test", trial_data)]
@@ -113,7 +113,7 @@ def test_figures_of_images_are_the_metrics_of_the_whole(trial_data: TrialData, s
         assert own == pytest.approx({name: found[name] for name in names}, rel=1e-12)
 
 
-def test_figures_of_images_are_in_storage_order(trial_data: TrialData, saved: Path) -> None:
+def test_per_image_metrics_are_in_storage_order(trial_data: TrialData, saved: Path) -> None:
     """The measurements of an image do not depend on the other images of its batch."""
     both, test = (evaluate_images(saved, trial_data, part, device=CPU) for part in ("val+test", "test"))
     assert len(test.bg_ids) < len(both.bg_ids)
@@ -133,7 +133,7 @@ def test_networks_are_compared_on_unchanged_images(
     assert np.array_equal(tables[0].columns(), tables[1].columns())
 
 
-def test_a_network_that_drops_in_evaluation_is_measured_alike_each_time(
+def test_evaluation_with_dropout_is_reproducible(
     trial_data: TrialData, save_warmed: Callable[[TrialConfig], Path]
 ) -> None:
     """Dropout in evaluation is a published error; its metrics must be repeatable all the same."""
@@ -149,7 +149,7 @@ def test_a_network_that_drops_in_evaluation_is_measured_alike_each_time(
     assert figures(once)["score"] == pytest.approx(by_whole["score"], rel=1e-12)
 
 
-def test_published_figures_are_of_batches_as_in_training(
+def test_published_metrics_use_training_batches(
     trial_data: TrialData, save_warmed: Callable[[TrialConfig], Path]
 ) -> None:
     """The published errors: raw outputs, and a mean over batches."""
@@ -179,7 +179,7 @@ def test_recipes_are_measured_by_their_projects_metrics(trial_data: TrialData, s
         assert tuple(found) == own.get(project, PUBLISHED_METRICS["delta-rms"])
 
 
-def test_other_data_than_was_asked_for_is_refused(trial_data: TrialData, saved: Path) -> None:
+def test_data_with_another_fingerprint_is_refused(trial_data: TrialData, saved: Path) -> None:
     """The metrics would otherwise be reported for the wrong data set."""
     other = TrialData(path=trial_data.path, fingerprint="f" * 64)
     with pytest.raises(InputError, match="has the fingerprint"):

@@ -21,7 +21,7 @@ def memory(tmp_path: Path) -> Path:
     return tmp_path / "measurements.json"
 
 
-def test_it_is_measured_once(memory: Path) -> None:
+def test_latency_is_measured_once(memory: Path) -> None:
     """A constraint that changes between trials of one network would mislead the searcher."""
     taken = ms_per_picture(CONFIG, CPU, memory)
     [key] = json.loads(memory.read_text())
@@ -31,7 +31,7 @@ def test_it_is_measured_once(memory: Path) -> None:
     assert ms_per_picture(CONFIG, CPU, memory) == 123.0
 
 
-def test_each_network_has_its_own(memory: Path) -> None:
+def test_each_network_has_its_own_latency(memory: Path) -> None:
     """A network of another width, and images of another size."""
     wider = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"width": 4})})
     larger = CONFIG.model_copy(update={"data": DataConfig(image_size=64)})
@@ -41,7 +41,7 @@ def test_each_network_has_its_own(memory: Path) -> None:
     assert len(json.loads(memory.read_text())) == 3
 
 
-def test_a_time_of_a_busy_machine_is_not_remembered_beyond_its_search(memory: Path) -> None:
+def test_latency_measured_under_load_is_not_kept_beyond_its_search(memory: Path) -> None:
     """Another search measures again; its file also contains the precisions."""
     memory.write_text(json.dumps({"another": 1.0}))
     taken = ms_per_picture(CONFIG, CPU, memory)
@@ -51,14 +51,14 @@ def test_a_time_of_a_busy_machine_is_not_remembered_beyond_its_search(memory: Pa
     assert ms_per_picture(CONFIG, CPU, memory.with_name("other.json")) != taken + 1
 
 
-def test_a_damaged_memory_is_measured_anew(memory: Path) -> None:
+def test_damaged_measurements_are_measured_again(memory: Path) -> None:
     """An invalid file must not fail a trial."""
     memory.write_text('{"a": ')
 
     assert ms_per_picture(CONFIG, CPU, memory) > 0
 
 
-def test_it_leaves_the_random_numbers_alone(memory: Path) -> None:
+def test_measuring_keeps_the_random_state(memory: Path) -> None:
     """The same seed gives the same weights, whether the network was timed before or not."""
     torch.manual_seed(3)
     ms_per_picture(CONFIG, CPU, memory)

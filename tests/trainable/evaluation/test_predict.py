@@ -79,7 +79,7 @@ def test_a_threshold_makes_the_mask_binary(
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, 127.0, float("nan"), float("inf")])
-def test_a_threshold_that_is_no_probability_is_refused(
+def test_threshold_outside_0_to_1_is_refused(
     saved: Path, pair: tuple[Path, Path], tmp_path: Path, threshold: float
 ) -> None:
     """Users may pass a grey level instead."""
@@ -105,7 +105,7 @@ def test_photographs_are_predicted_upright(saved: Path, tmp_path: Path, form: st
     np.testing.assert_array_equal(depth, expected[1])
 
 
-def test_the_two_images_have_their_places(saved: Path) -> None:
+def test_order_of_the_two_images_matters(saved: Path) -> None:
     """With swapped inputs, the mask would show an object that does not exist."""
     mask, _ = predict_pixels(saved, photo(0), photo(1))
     swapped, _ = predict_pixels(saved, photo(1), photo(0))
@@ -144,7 +144,7 @@ def test_images_of_two_sizes_are_refused(saved: Path, pair: tuple[Path, Path], t
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("content", [None, b"", b"no image", encode_png(photo(0))[:500]])
-def test_what_is_no_image_is_refused(
+def test_file_that_is_not_an_image_is_refused(
     saved: Path, pair: tuple[Path, Path], tmp_path: Path, which: int, content: bytes | None
 ) -> None:
     """The error names the file."""
@@ -157,13 +157,13 @@ def test_what_is_no_image_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_directory_is_no_image(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_directory_is_not_an_image(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
     """Users may pass a directory of images."""
     with pytest.raises(InputError, match="Is a directory"):
         predict_files(saved, tmp_path, pair[1], tmp_path / "out")
 
 
-def test_a_place_that_cannot_be_written_is_refused(saved: Path, pair: tuple[Path, Path]) -> None:
+def test_unwritable_destination_is_refused(saved: Path, pair: tuple[Path, Path]) -> None:
     """A file blocks the output directory."""
     with pytest.raises(InputError, match=f"'{pair[0]}'.*give another directory"):
         predict_files(saved, *pair, pair[0])

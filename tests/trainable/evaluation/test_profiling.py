@@ -23,7 +23,7 @@ def config(**model: object) -> TrialConfig:
 
 
 @pytest.mark.slow
-def test_a_profile_tells_where_an_epoch_goes(trial_data: TrialData, tmp_path: Path) -> None:
+def test_profile_splits_the_time_of_an_epoch(trial_data: TrialData, tmp_path: Path) -> None:
     """The phases show what to change, and the trace must open in a viewer."""
     done: list[int] = []
     trace = tmp_path / "new" / "debug.pt.trace.json"
@@ -41,7 +41,7 @@ def test_a_profile_tells_where_an_epoch_goes(trial_data: TrialData, tmp_path: Pa
     assert [path.name for path in trace.parent.iterdir()] == [trace.name]
 
 
-def test_a_profile_says_what_auto_chose(trial_data: TrialData, tmp_path: Path) -> None:
+def test_profile_shows_automatic_choices(trial_data: TrialData, tmp_path: Path) -> None:
     """The reported precision must be the one that its measurements imply."""
     measured = profile_training(config(precision="auto"), trial_data, tmp_path / "t.json", device=CPU, steps=1)
 

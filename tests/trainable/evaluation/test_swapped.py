@@ -39,7 +39,7 @@ def test_scenes_in_the_right_order_do_not_look_swapped(pairs: list[tuple[Pixels,
 
 
 @pytest.mark.slow
-def test_the_score_changes_its_sign_with_the_order(pairs: list[tuple[Pixels, Pixels]]) -> None:
+def test_score_changes_sign_with_the_order(pairs: list[tuple[Pixels, Pixels]]) -> None:
     """The order of the inputs makes no difference."""
     for bg, fg_bg in pairs:
         right, swapped = outline_score(bg, fg_bg), outline_score(fg_bg, bg)
@@ -58,7 +58,7 @@ def test_another_exposure_changes_little(pairs: list[tuple[Pixels, Pixels]], gai
     assert not any(look_swapped(bg, fg_bg) for bg, fg_bg in brighter)
 
 
-def test_photographs_that_do_not_differ_say_nothing() -> None:
+def test_equal_photographs_have_no_score() -> None:
     """Twice the same file, noise alone, or nothing in common."""
     rng = np.random.default_rng(0)
     photo = np.asarray(cv2.GaussianBlur(rng.integers(0, 256, (60, 80, 3), np.uint8), (0, 0), 4), np.uint8)
@@ -70,7 +70,7 @@ def test_photographs_that_do_not_differ_say_nothing() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 9, 3), (7, 7, 3), (40, 3, 3)])
-def test_tiny_photographs_say_nothing(shape: tuple[int, int, int]) -> None:
+def test_tiny_photographs_have_no_score(shape: tuple[int, int, int]) -> None:
     """The check must not fail a prediction for images of any size."""
     rng = np.random.default_rng(0)
     first, second = (rng.integers(0, 256, shape, np.uint8) for _ in range(2))
@@ -89,7 +89,7 @@ def test_large_photographs_are_judged_as_small_ones(pairs: list[tuple[Pixels, Pi
 
 
 @pytest.mark.slow
-def test_real_pairs_are_told_apart() -> None:
+def test_real_pairs_are_recognised() -> None:
     """Every tenth of those that the rates were measured on, and all that people published."""
     if "TWINHEAD_REAL" not in os.environ:
         pytest.skip("TWINHEAD_REAL does not name a folder with published images")

@@ -74,7 +74,7 @@ def test_a_channels_last_network_survives(tmp_path: Path) -> None:
     assert torch.equal(weight, network().get_parameter("body.enc2.main.0.weight"))
 
 
-def test_state_comes_back(tmp_path: Path) -> None:
+def test_state_round_trip(tmp_path: Path) -> None:
     """A resumed trial needs the optimizer's moments and its position in the run."""
     state = checkpoint.load_state(saved(tmp_path))
     assert state["epoch"] == 7
@@ -152,9 +152,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG, METRICS, STATE, PICTURES, CHECKSUMS])
 @pytest.mark.parametrize("damage", [cut, empty, flip])
-def test_bytes_that_changed_are_noticed_in_every_file(
-    tmp_path: Path, name: str, damage: Callable[[Path], None]
-) -> None:
+def test_changed_bytes_are_found_in_every_file(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
     """A network with a wrong bit still predicts, so it must be detected."""
     (tmp_path / PICTURES).write_bytes(b"a picture")
     damage(saved(tmp_path) / name)
@@ -171,7 +169,7 @@ def test_checksums_are_those_of_sha256(tmp_path: Path) -> None:
     assert sums == {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in sums}
 
 
-def test_a_checkpoint_without_its_checksums_is_not_whole(tmp_path: Path) -> None:
+def test_checkpoint_without_checksums_is_incomplete(tmp_path: Path) -> None:
     """They are written last: without them, writing or copying was interrupted."""
     (saved(tmp_path) / CHECKSUMS).unlink()
     with pytest.raises(DamagedCheckpointError, match=f"{CHECKSUMS}' is missing"):
@@ -200,7 +198,7 @@ def test_a_checkpoint_of_an_earlier_version_opens(tmp_path: Path) -> None:
         {"format": 1, "trial": {"epochs": 0}, "data_fingerprint": "", "epoch": 1},
     ],
 )
-def test_a_description_that_is_not_whole_is_refused(tmp_path: Path, described: Any) -> None:
+def test_incomplete_description_is_refused(tmp_path: Path, described: Any) -> None:
     """Users edit it, and other tools have a config.json too."""
     (saved(tmp_path) / CONFIG).write_text(json.dumps(described))
     with pytest.raises(InputError, match=CONFIG):

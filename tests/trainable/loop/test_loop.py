@@ -1,4 +1,4 @@
-"""The loop: it learns, is repeatable bit for bit, resumes exactly, and reports how it ended."""
+"""The loop: it reduces the loss, is reproducible bit for bit, resumes exactly, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def weights(training: Training) -> torch.Tensor:
     return torch.cat([tensor.detach().double().flatten() for tensor in training.network.state_dict().values()])
 
 
-def test_the_loss_goes_down(trial_data: TrialData) -> None:
+def test_training_reduces_the_loss(trial_data: TrialData) -> None:
     """The loop trains: both heads get better on images that they see again and again."""
     _, ends = run(config(epochs=12), trial_data)
     first, last = ends[0].metrics, ends[-1].metrics
@@ -102,7 +102,7 @@ def test_the_loss_goes_down(trial_data: TrialData) -> None:
 
 
 @pytest.mark.parametrize("family", ["debug", "resunet"])
-def test_a_seed_decides_a_trial(trial_data: TrialData, family: str) -> None:
+def test_seed_determines_a_trial(trial_data: TrialData, family: str) -> None:
     """Trials must differ only by their configuration, which includes the seed."""
     sections = {"data": {"augment": AUGMENT}, "model": {"family": family, "width": 2}}
     first, ends = run(config(**sections, epochs=2), trial_data)
@@ -117,7 +117,7 @@ def test_a_seed_decides_a_trial(trial_data: TrialData, family: str) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_resumed_trial_is_the_uninterrupted_one(
+def test_resumed_trial_equals_the_uninterrupted_one(
     trial_data: TrialData, tmp_path: Path, optimizer: str, policy: str
 ) -> None:
     """Workers die: the decisions of a search must not depend on which trials were interrupted."""
@@ -153,7 +153,7 @@ def test_a_finished_trial_that_is_resumed_does_nothing(trial_data: TrialData, tm
     assert torch.equal(weights(resumed), weights(training))
 
 
-def test_a_loss_that_is_not_finite_ends_the_trial(trial_data: TrialData) -> None:
+def test_non_finite_loss_ends_the_trial(trial_data: TrialData) -> None:
     """The searcher must know, and the user needs the cause in one line."""
     absurd = config(optimizer={"name": "sgd", "lr": 1e30, "clip_norm": 0.0}, policy={"name": "constant"})
     with pytest.raises(NonFiniteLossError) as caught:
@@ -178,7 +178,7 @@ def test_clipping_bounds_a_step(trial_data: TrialData) -> None:
     assert moved[0.0] > 10 * moved[1e-3]
 
 
-def test_a_checkpoint_is_due_at_rungs_new_bests_and_the_end(trial_data: TrialData) -> None:
+def test_checkpoints_are_saved_at_rungs_new_bests_and_the_end(trial_data: TrialData) -> None:
     """More checkpoints would take minutes of a search, fewer would lose the result of a stopped trial."""
     _, ends = run(config(epochs=10, optimizer={"lr": 0.2}), trial_data, rungs=frozenset({1, 4}))
     scores = [end.metrics["score"] for end in ends]
@@ -198,7 +198,7 @@ def test_without_validation_there_is_no_score_and_training_works(trial_data: Tri
     assert training.best_epoch == 0
 
 
-def test_a_checkpoint_is_of_its_epoch(trial_data: TrialData, tmp_path: Path) -> None:
+def test_checkpoint_holds_the_weights_of_its_epoch(trial_data: TrialData, tmp_path: Path) -> None:
     """Its weights give the metrics that are stored with them."""
 
     def keep(end: EpochEnd) -> None:
@@ -265,13 +265,13 @@ def test_metrics_do_not_depend_on_the_evaluation_batch(trial_data: TrialData) ->
     assert 0 < measured[0]["score"] < 1
 
 
-def test_batch_norm_learns_in_every_epoch(trial_data: TrialData) -> None:
+def test_batch_norm_updates_in_every_epoch(trial_data: TrialData) -> None:
     """Evaluation disables it, and must enable it again for the rest of the run."""
     training, _ = run(config(model={"family": "resunet", "width": 2}, epochs=3), trial_data)
     assert training.network.get_buffer("body.enc1.main.1.num_batches_tracked") == 3 * 3
 
 
-def test_a_plateau_is_one_of_the_validation_score(trial_data: TrialData) -> None:
+def test_plateau_watches_the_validation_score(trial_data: TrialData) -> None:
     """The learning rate falls after the epochs whose score did not improve, and after no other."""
     plateau = {"name": "plateau", "plateau": {"patience": 0.0, "factor": 0.5, "threshold": 0.0}}
     training, ends = run(config(epochs=8, optimizer={"lr": 0.1}, policy=plateau), trial_data)
@@ -285,7 +285,7 @@ def test_a_plateau_is_one_of_the_validation_score(trial_data: TrialData) -> None
 
 
 @pytest.mark.parametrize("watch", ["score", "val_loss"])
-def test_a_replay_takes_the_place_of_a_plateau(trial_data: TrialData, watch: str) -> None:
+def test_replay_replaces_a_plateau(trial_data: TrialData, watch: str) -> None:
     """The final training has no score to watch, and replays the learning rate of the trial."""
     chosen = config(policy={"name": "plateau", "plateau": {"watch": watch}}, optimizer={"lr": 0.01})
     factors = [1.0, 1.0, 0.3, 0.09]

@@ -49,13 +49,13 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, list[float]]],
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_explicit_precision_is_left_alone(memory: Path, precision: str) -> None:
+def test_explicit_precision_is_kept(memory: Path, precision: str) -> None:
     """An explicit precision needs no measurement."""
     assert resolve(config(precision), CPU, memory) == config(precision)
     assert not memory.exists()
 
 
-def test_the_answer_is_one_of_both_and_changes_nothing_else(memory: Path) -> None:
+def test_auto_chooses_a_precision_and_changes_nothing_else(memory: Path) -> None:
     """The checkpoint records the precision of its metrics."""
     resolved = resolve(config(), CPU, memory)
     assert resolved in (config("fp32"), config("bf16"))
@@ -64,7 +64,7 @@ def test_the_answer_is_one_of_both_and_changes_nothing_else(memory: Path) -> Non
     assert resolved.model.precision == measured["precision"] == faster_precision(measured["seconds"])
 
 
-def test_a_decision_is_obeyed_and_not_repeated(memory: Path) -> None:
+def test_recorded_precision_is_used_without_measuring(memory: Path) -> None:
     """Times vary: two trials of one configuration must not get different precisions and curves."""
     resolve(config(), CPU, memory)
     (key,) = json.loads(memory.read_text())
@@ -75,7 +75,7 @@ def test_a_decision_is_obeyed_and_not_repeated(memory: Path) -> None:
         assert json.loads(memory.read_text()) == planted
 
 
-def test_what_was_measured_under_load_is_not_remembered_beyond_its_search(
+def test_precision_measured_under_load_is_not_kept_beyond_its_search(
     tmp_path: Path, timed: Callable[[dict[str, list[float]]], list[str]]
 ) -> None:
     """A machine that was busy once must not be misjudged for ever."""
@@ -86,14 +86,14 @@ def test_what_was_measured_under_load_is_not_remembered_beyond_its_search(
     assert found == ["fp32", "bf16"]
 
 
-def test_a_moment_of_load_does_not_decide(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
+def test_brief_load_does_not_decide(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
     """Other processes delay single steps, so the median of alternating steps decides."""
     order = timed({"fp32": [2.0] * 9, "bf16": [9.0, 9.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]})
     assert choose_precision(config(), CPU).precision == "bf16"
     assert order == ["fp32", "bf16"] * 8
 
 
-def test_a_clear_order_is_measured_briefly(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
+def test_clear_difference_needs_few_measurements(timed: Callable[[dict[str, list[float]]], list[str]]) -> None:
     """After one warm-up step each, three rounds that agree are enough: every network of a search pays for them."""
     order = timed({"fp32": [9.0, 2.0, 2.1, 2.2], "bf16": [9.0, 1.0, 1.1, 1.2]})
     found = choose_precision(config(), CPU)
@@ -116,7 +116,7 @@ def test_a_checkpoint_is_evaluated_in_the_precision_that_it_names() -> None:
     assert as_recorded(config("auto")) == config("fp32")
 
 
-def test_the_choice_can_be_asked_for_with_its_reasons(memory: Path) -> None:
+def test_choice_is_explained(memory: Path) -> None:
     """A user sees the times of both precisions, and the ones that decided."""
     chosen = choose_precision(config("fp32"), CPU, memory)
     assert chosen.precision == faster_precision(chosen.seconds)
@@ -126,7 +126,7 @@ def test_the_choice_can_be_asked_for_with_its_reasons(memory: Path) -> None:
     assert choose_precision(config(), CPU, memory) == chosen
 
 
-def test_a_batch_smaller_than_the_measured_one_is_measured_as_it_is(memory: Path) -> None:
+def test_smaller_batch_is_measured_unchanged(memory: Path) -> None:
     """Casting the weights takes constant time per step, so bf16 may not pay for few images."""
     small = config().model_copy(update={"data": config().data.model_copy(update={"batch_size": 2})})
     assert choose_precision(small, CPU, memory).images == 2
@@ -148,7 +148,7 @@ def test_each_network_is_measured(memory: Path) -> None:
     assert len(json.loads(memory.read_text())) == 2
 
 
-def test_the_random_state_is_not_disturbed(memory: Path) -> None:
+def test_random_state_is_kept(memory: Path) -> None:
     """Otherwise the trial that measures would have other weights and dropout than the others."""
     torch.manual_seed(4)
     before = torch.get_rng_state()
@@ -159,7 +159,7 @@ def test_the_random_state_is_not_disturbed(memory: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"a": 1}', '["a"]', "\x00\x01"])
-def test_a_damaged_memory_is_measured_anew(memory: Path, text: str) -> None:
+def test_damaged_measurements_are_measured_again(memory: Path, text: str) -> None:
     """A full disk or a crash must not stop all later trials of a search."""
     memory.parent.mkdir()
     memory.write_text(text)
@@ -168,7 +168,7 @@ def test_a_damaged_memory_is_measured_anew(memory: Path, text: str) -> None:
     assert chosen in [kept["precision"] for kept in json.loads(memory.read_text()).values() if isinstance(kept, dict)]
 
 
-def test_a_damaged_entry_is_measured_anew(memory: Path) -> None:
+def test_damaged_entry_is_measured_again(memory: Path) -> None:
     """The other entries are kept."""
     resolve(config(), CPU, memory)
     (key,) = json.loads(memory.read_text())
@@ -182,14 +182,14 @@ def test_a_damaged_entry_is_measured_anew(memory: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_the_forward_pass_computes_in_it(precision: str, dtype: torch.dtype) -> None:
+def test_forward_pass_uses_the_precision(precision: str, dtype: torch.dtype) -> None:
     """An explicit precision is used."""
     with autocast(config(precision).model, CPU):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == dtype
 
 
-def test_auto_is_decided_before_the_first_step() -> None:
+def test_auto_is_resolved_before_the_first_step() -> None:
     """A loop with 'auto' would run in fp32 by accident."""
     with pytest.raises(ValueError, match="resolve"):
         autocast(ModelConfig(), CPU)

@@ -77,7 +77,7 @@ def test_images_grow_over_the_run(trial_data: TrialData, epochs: int, sides: lis
         {"data": {"progression": STAGES}, "optimizer": {"steps_per_batch": 3}},
     ],
 )
-def test_the_steps_that_are_foretold_are_those_that_are_taken(trial_data: TrialData, changes: dict[str, Any]) -> None:
+def test_predicted_steps_equal_those_taken(trial_data: TrialData, changes: dict[str, Any]) -> None:
     """If the plan counted differently, it would warn of the wrong budgets."""
     chosen, taken = config(epochs=3, **changes), []
     hook = register_optimizer_step_post_hook(lambda *_: taken.append(1))
@@ -89,7 +89,7 @@ def test_the_steps_that_are_foretold_are_those_that_are_taken(trial_data: TrialD
     assert len(taken) == optimizer_steps(chosen, sample_count(chosen.data, trial_data, "train"))
 
 
-def test_weights_are_carried_over_and_the_optimizer_starts_anew(trial_data: TrialData) -> None:
+def test_next_stage_keeps_weights_and_resets_the_optimizer(trial_data: TrialData) -> None:
     """Large images start with the weights of small ones; the momentum is reset."""
     chosen = config(data={"image_size": 32, "progression": STAGES[:1], "batch_size": 8}, epochs=3)
     seen: list[tuple[int, bool]] = []
@@ -148,8 +148,8 @@ def test_weights_of_losses_are_learned_and_kept(trial_data: TrialData, tmp_path:
     assert torch.equal(next(other.loss.parameters()), learned[0])
 
 
-def test_a_gradient_can_be_stepped_along_twice(trial_data: TrialData) -> None:
-    """A published program did, by mistaking its optimizer for the learning-rate policy."""
+def test_gradient_can_be_applied_twice(trial_data: TrialData) -> None:
+    """A published program did so by mistake, where it meant its learning-rate policy."""
     plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}
     moved = []
     for steps in (1, 2):
@@ -172,7 +172,7 @@ def test_a_penalty_is_part_of_the_loss(trial_data: TrialData) -> None:
     assert gap == pytest.approx(0.5 * norms, rel=1e-4)
 
 
-def test_evaluation_images_are_changed_on_request_alone(trial_data: TrialData) -> None:
+def test_evaluation_images_are_augmented_on_request_only(trial_data: TrialData) -> None:
     """A published program augmented its test images, in the same way every time."""
     plain, changed = (
         evaluation_loader(

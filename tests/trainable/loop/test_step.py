@@ -57,7 +57,7 @@ def weights(of: Training) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in of.network.parameters()])
 
 
-def test_a_batch_too_large_for_memory_is_computed_in_pieces() -> None:
+def test_batch_too_large_for_memory_is_split() -> None:
     """The optimizer must see the same effective batch: otherwise a trial would depend on the device's memory."""
     whole, cramped = training(), training(most=3)
     clock = Clock(ALONE.device)
@@ -72,7 +72,7 @@ def test_a_batch_too_large_for_memory_is_computed_in_pieces() -> None:
         torch.testing.assert_close(ours["loss"], theirs["loss"], rtol=1e-4, atol=1e-6)
 
 
-def test_what_no_piece_can_mend_is_raised() -> None:
+def test_error_that_splitting_cannot_fix_is_raised() -> None:
     """If not even a single sample fits, the trial must end instead of halving for ever."""
     cramped = training(most=3)
     cramped.model = Cramped(cramped.network, 0)
@@ -81,7 +81,7 @@ def test_what_no_piece_can_mend_is_raised() -> None:
         train_step(cramped, batch(4), 0, ALONE, Clock(ALONE.device))
 
 
-def test_evaluation_out_of_memory_goes_on_with_smaller_batches(trial_data: TrialData) -> None:
+def test_evaluation_out_of_memory_continues_with_smaller_batches(trial_data: TrialData) -> None:
     """Evaluation batches are larger than training batches; running out of memory must not change the metrics."""
     chosen = config()
     network = training().network
@@ -110,7 +110,7 @@ def test_the_shares_of_time_add_up() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
-def test_a_peak_is_that_of_the_trial() -> None:
+def test_peak_memory_is_that_of_the_trial() -> None:
     """A process has many trials: the peak of a large one must not count for those after it."""
     large = torch.ones(60_000_000)
     reset_peaks(ALONE.device)

@@ -37,7 +37,7 @@ def test_the_total_is_the_weighted_sum_of_the_parts():
     assert total.item() == pytest.approx(sum(weights[name] * parts[name].item() for name in parts), rel=1e-6)
 
 
-def test_each_part_sees_what_it_is_meant_to():
+def test_each_loss_gets_its_own_inputs():
     """Logits for the losses that apply the sigmoid, a probability for the others, and raw depth."""
     x, y, mask = _golden()
     logits, depth = 4 * x - 2, 2 * y - 0.5
@@ -124,7 +124,7 @@ def test_totals_have_their_published_values(config, expected):
     assert total.item() == pytest.approx(value, abs=1e-5)
 
 
-def test_a_small_number_below_the_roots_keeps_their_slope_finite():
+def test_epsilon_keeps_gradients_of_roots_finite():
     """A perfect head has loss 0, where a square root has no slope."""
     _, y, _ = _golden()
     for eps, is_finite in ((1e-6, True), (0.0, False)):
@@ -137,7 +137,7 @@ def test_a_small_number_below_the_roots_keeps_their_slope_finite():
         assert bool(exact.grad.isfinite().all()) is is_finite
 
 
-def test_learned_weights_have_finite_gradients_where_both_heads_are_right():
+def test_learned_weights_have_finite_gradients_at_a_perfect_prediction():
     """The slope of a learned weight is then 1, which the optimizer follows; the images' is 0."""
     _, y, _ = _golden()
     only_mse = {"mask": MaskLoss(**NONE, mse=1.0), "depth": DepthLoss(**NONE, mse=1.0)}
@@ -161,7 +161,7 @@ def test_the_total_is_computed_in_float32_under_autocast(combine):
     assert total.item() == expected.item()
 
 
-def test_learned_weights_come_back_with_the_state():
+def test_learned_weights_are_restored_from_the_state():
     """A resumed trial must keep the learned weights."""
     learned, fresh = (DualLoss(LossConfig(combine="uncertainty")) for _ in range(2))
     torch.nn.init.constant_(learned.log_variance, -1.5)
@@ -185,7 +185,7 @@ def test_uncertainty_learns_the_weights_of_the_heads():
     assert learned.tolist() == pytest.approx(expected, abs=1e-3)
 
 
-def test_only_uncertainty_has_something_to_learn():
+def test_only_uncertainty_has_parameters():
     """Parameters without a gradient would stall several workers."""
     assert not list(DualLoss(LossConfig()).parameters())
     assert not list(DualLoss(LossConfig(combine="sqrt")).parameters())

@@ -107,7 +107,7 @@ def _kornia_edge(prediction, target):
     return (spatial_gradient(prediction) - spatial_gradient(target)).abs().sum(dim=2).mean()
 
 
-def test_ssim_can_be_trained_after_it_was_only_looked_at():
+def test_ssim_can_be_trained_after_inference_mode():
     """The cached blur matrix must not be an inference tensor."""
     x, y = _random(size=(1, 1, 23, 17))
     with torch.inference_mode():
@@ -119,7 +119,7 @@ def test_ssim_can_be_trained_after_it_was_only_looked_at():
     assert trained.grad.abs().sum() > 0
 
 
-def test_ssim_bears_outputs_far_from_the_targets():
+def test_ssim_is_finite_far_from_the_targets():
     """A linear head may start there, where rounding could change the sign of a variance and of the gradient."""
     x, y = _random()
     for far in (x + 1000, 1000 * x, torch.full_like(x, 1000.3)):
@@ -132,7 +132,7 @@ def test_ssim_bears_outputs_far_from_the_targets():
 @pytest.mark.parametrize("form", ["halved", "clamped", "plain"])
 @pytest.mark.parametrize("border", ["reflect", "zero"])
 @pytest.mark.parametrize("minmax", [False, True])
-def test_ssim_has_finite_gradients_where_the_prediction_is_right(form, border, minmax):
+def test_ssim_has_finite_gradients_at_a_perfect_prediction(form, border, minmax):
     """A constant image has no variance, and no range to scale."""
     _, y, _ = _golden()
     config = LossConfig(ssim=SsimConfig(form=form, border=border, minmax=minmax))
@@ -192,7 +192,7 @@ def test_tversky_weighs_false_alarms_and_misses():
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize("target", ["mask", "empty", "full"])
-def test_gradients_are_finite_where_the_prediction_is_right(name, target):
+def test_gradients_are_finite_at_a_perfect_prediction(name, target):
     """One infinite gradient would end a trial just when it fits its data."""
     mask = _golden()[2]
     truth = {"mask": mask, "empty": torch.zeros_like(mask), "full": torch.ones_like(mask)}[target]

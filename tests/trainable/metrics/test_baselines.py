@@ -44,7 +44,7 @@ def _iou_of(cut, batch):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_threshold_is_the_best_there_is(seed):
+def test_threshold_is_optimal(seed):
     """A baseline that is not optimal flatters the network."""
     batch = _batch(seed=seed)
     baselines = fit_baselines(_cut(batch, 2, 3, 1))
@@ -55,7 +55,7 @@ def test_the_threshold_is_the_best_there_is(seed):
 
 
 @pytest.mark.parametrize(("level", "expected"), [(255, 0), (0, 766)])
-def test_the_threshold_can_be_all_or_nothing(level, expected):
+def test_threshold_may_select_all_or_no_pixels(level, expected):
     """Every image is all foreground, or none has any, whatever the difference."""
     batch = _batch()
     batch.mask.fill_(level)
@@ -73,7 +73,7 @@ def test_the_mean_depth_is_exact_over_batches_of_any_size():
     np.testing.assert_allclose(baselines.depth_mean.numpy(), expected, rtol=1e-6)
 
 
-def test_the_baselines_are_measured_on_images_they_were_not_fitted_on():
+def test_baselines_are_evaluated_on_other_images_than_fitted():
     """The metrics and names are those of a trial, so that one table can show both."""
     train, test = _batch(), _batch(images=4, seed=9)
     baselines = fit_baselines([train])
@@ -95,7 +95,7 @@ def test_predictions_have_the_shape_of_a_networks():
     assert set(probability.unique().tolist()) == {0.0, 1.0}
 
 
-def test_a_training_split_without_images_is_the_users_to_solve():
+def test_training_split_without_images_is_an_input_error():
     """A split can be empty when a small data set is split by its backgrounds."""
     with pytest.raises(InputError, match="number of training images is 0"):
         fit_baselines([])

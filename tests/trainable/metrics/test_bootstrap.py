@@ -40,7 +40,7 @@ def width(interval: Interval) -> float:
     return interval.high - interval.low
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_have_their_nominal_coverage() -> None:
     """Images of one room are correlated; an interval that ignores this is far too narrow."""
     tables = [table(seed) for seed in range(200)]
 
@@ -52,7 +52,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert share_held([as_rooms(each) for each in tables]) < 0.8
 
 
-def test_intervals_are_those_of_a_slow_loop_over_images() -> None:
+def test_intervals_agree_with_a_loop_over_images() -> None:
     """Rooms differ in their number of images: all images of a resampled room count, as often as it was drawn."""
     found = table(1, rooms=8)
     rng, columns, rooms = np.random.default_rng(5), found.columns(), sorted(set(found.bg_ids))
@@ -105,7 +105,7 @@ def test_a_difference_of_unrelated_networks_is_as_wide_as_the_two_together() -> 
 
 
 @pytest.mark.parametrize("change", ["order", "size"])
-def test_a_difference_is_one_on_the_same_images(change: str) -> None:
+def test_difference_needs_the_same_images(change: str) -> None:
     """Rows of different images would be paired."""
     a = table(5)
     states = a.states.copy()
@@ -115,7 +115,7 @@ def test_a_difference_is_one_on_the_same_images(change: str) -> None:
         difference(a, b, "score")
 
 
-def test_one_background_says_nothing_of_others() -> None:
+def test_single_background_has_no_interval() -> None:
     """All resamples are equal, and an interval of width 0 would look like certainty."""
     found = table(6, rooms=1)
     measured = intervals(found)["score"]
@@ -124,7 +124,7 @@ def test_one_background_says_nothing_of_others() -> None:
     assert math.isnan(measured.high)
 
 
-def test_a_figure_that_is_not_a_number_spoils_no_other() -> None:
+def test_nan_metric_does_not_affect_others() -> None:
     """A network with a single infinite output still has shares."""
     found = table(7)
     found.states[3, STATES.index("mask_squares")] = math.nan

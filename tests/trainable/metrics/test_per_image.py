@@ -22,7 +22,7 @@ def table(images: int = 4) -> ImageFigures:
     )
 
 
-def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_table_round_trip(tmp_path: Path) -> None:
     """A resumed comparison does not measure again."""
     saved, path = table(), tmp_path / "new" / "figures.npz"
     saved.save(path)
@@ -33,12 +33,12 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_figures_have_the_names_of_what_every_trial_reports() -> None:
+def test_per_image_metrics_have_the_names_of_reported_metrics() -> None:
     """A comparison shows both under one name."""
     assert tuple(figures(table()))[: len(METRICS)] == METRICS
 
 
-def test_columns_are_in_their_order_whatever_the_mappings() -> None:
+def test_column_order_does_not_depend_on_mappings() -> None:
     """A published column under another name would be a plausible but wrong metric."""
     found = table()
     turned = ImageFigures(bg_ids=found.bg_ids, states=found.states, published=dict(reversed(found.published.items())))
@@ -46,7 +46,7 @@ def test_columns_are_in_their_order_whatever_the_mappings() -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "altered"])
-def test_a_damaged_file_is_the_users_to_remove(tmp_path: Path, damage: str) -> None:
+def test_damaged_file_is_an_input_error(tmp_path: Path, damage: str) -> None:
     """The error names the file and what to do with it."""
     path = tmp_path / "figures.npz"
     table().save(path)
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_the_users_to_remove(tmp_path: Path, damage: str) -> N
         ImageFigures.load(path)
 
 
-def test_nothing_is_unpickled(tmp_path: Path) -> None:
+def test_pickled_content_is_refused(tmp_path: Path) -> None:
     """An untrusted file must not execute code."""
     path = tmp_path / "figures.npz"
     found = table()
@@ -67,7 +67,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         ImageFigures.load(path)
 
 
-def test_columns_of_other_lengths_or_names_are_refused() -> None:
+def test_columns_of_wrong_length_or_name_are_refused() -> None:
     """Rows would belong to different images."""
     found = table()
     with pytest.raises(ValueError, match="states"):

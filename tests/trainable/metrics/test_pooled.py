@@ -91,7 +91,7 @@ def test_metrics_do_not_depend_on_batches_order_or_workers(cuts, order, workers)
     assert whole.compute() == pytest.approx(_metrics(*split), rel=1e-12)
 
 
-def test_loaded_sums_take_the_place_of_a_workers_own():
+def test_loaded_sums_replace_those_of_a_worker():
     """The sum over all workers already contains this worker's sums."""
     split, other, own, whole = _split(), _split(seed=1), MetricSums(), MetricSums()
     own.update(Prediction.of(*split[:2]), *split[2:])
@@ -119,7 +119,7 @@ def test_a_perfect_prediction_has_the_best_metrics():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("truth", [0, 255])
-def test_a_prediction_that_is_not_finite_is_worth_nothing(value, truth):
+def test_non_finite_prediction_gets_the_worst_metrics(value, truth):
     """A network with infinite outputs must not win by chance: infinite depth is far, NaN is not foreground."""
     bad = torch.full((2, 1, 4, 4), value)
     target = torch.full((2, 1, 4, 4), truth, dtype=torch.uint8)
@@ -132,7 +132,7 @@ def test_a_prediction_that_is_not_finite_is_worth_nothing(value, truth):
     }
 
 
-def test_one_pixel_that_is_not_finite_is_one_wrong_pixel():
+def test_one_non_finite_pixel_is_one_wrong_pixel():
     """The rest of the split still counts, and the errors still show that something is broken."""
     _, _, mask, depth_truth = _split()
     logits, depth = torch.where(mask > 127, 200.0, -200.0), depth_truth / 255
@@ -144,21 +144,21 @@ def test_one_pixel_that_is_not_finite_is_one_wrong_pixel():
 
 
 @pytest.mark.parametrize(("level", "expected"), [(127, 0.0), (128, 1.0)])
-def test_the_masks_truth_is_cut_in_the_middle(level, expected):
+def test_mask_target_is_thresholded_in_the_middle(level, expected):
     """Soft edges belong to the same side in every metric."""
     mask = torch.full((1, 1, 4, 4), level, dtype=torch.uint8)
     metrics = _metrics(torch.full(mask.shape, 200.0), torch.zeros(mask.shape), mask, mask)
     assert metrics["mask_iou"] == metrics["mask_delta1"] == 1 - metrics["mask_mae"] == expected
 
 
-def test_bf16_predictions_are_taken():
+def test_bf16_predictions_are_accepted():
     """Under autocast a network's heads give bf16."""
     logits, depth, mask, depth_truth = _split()
     short = _metrics(logits.bfloat16(), depth.bfloat16(), mask, depth_truth)
     assert short == _metrics(logits.bfloat16().float(), depth.bfloat16().float(), mask, depth_truth)
 
 
-def test_no_images_is_the_users_to_solve():
+def test_no_images_is_an_input_error():
     """A split can be empty when a small data set is split by its backgrounds."""
     with pytest.raises(InputError, match="number of images to be evaluated is 0"):
         MetricSums().compute()
@@ -172,7 +172,7 @@ def test_the_objective_is_one_of_the_metrics():
     assert MODE == "max"
 
 
-def test_an_images_states_are_the_sums_of_that_image_alone():
+def test_per_image_states_are_sums_of_that_image():
     """Intervals are computed from images, and must be around the metrics that the trial reported."""
     logits, depth, mask, depth_truth = split = _split()
     states = image_states(torch.sigmoid(logits), depth, mask, depth_truth)

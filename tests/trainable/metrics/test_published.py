@@ -91,7 +91,7 @@ def test_an_image_counts_if_it_is_similar_enough():
     assert metrics["ssim50_depth"] == pytest.approx(2 / 3)
 
 
-def test_a_probability_is_taken_where_it_was_left_out():
+def test_metrics_use_probabilities_where_published_used_logits():
     """As published, a perfect network trained with logits looked wrong."""
     truth = _smooth(0)
     logits = torch.logit((truth / 255).clamp(0.001, 0.999))
@@ -126,7 +126,7 @@ def test_corrected_metrics_do_not_depend_on_the_batches():
     assert _measured(*cut) == pytest.approx(_measured(parts), rel=1e-6)  # float32
 
 
-def test_corrected_depth_is_what_every_trial_reports():
+def test_corrected_depth_metric_is_the_reported_one():
     """The same names stand for the same figures."""
     truth, predicted = _smooth(0), _smooth(1)
     sums = MetricSums()
@@ -141,7 +141,7 @@ def test_corrected_depth_is_what_every_trial_reports():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("truth", [0, 255])
 @pytest.mark.parametrize("on", ["probability", "logits"])
-def test_a_prediction_that_is_not_finite_is_worth_nothing(value, truth, on):
+def test_non_finite_prediction_gets_the_worst_metrics(value, truth, on):
     """A network with infinite outputs must not win by chance, for any metric."""
     bad = torch.full((2, 1, 8, 8), value)
     target = torch.full((2, 1, 8, 8), truth, dtype=torch.uint8)
@@ -157,7 +157,7 @@ def test_two_empty_masks_agree():
     assert _measured((torch.zeros(soft.shape), soft / 255, soft, soft))["iou75_mask"] == 1
 
 
-def test_no_images_is_the_users_to_solve():
+def test_no_images_is_an_input_error():
     """A split can be empty when a small data set is split by its backgrounds."""
     with pytest.raises(InputError, match="number of images to be evaluated is 0"):
         PublishedMetrics().compute()

@@ -130,7 +130,7 @@ def _same(one, other):
     return all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
 
 
-def test_every_family_has_its_published_numbers_here():
+def test_every_family_is_tested_with_its_published_numbers():
     """A new family without published values would be tested by its interface only."""
     assert set(PUBLISHED) == set(FAMILIES)
 
@@ -160,7 +160,7 @@ def test_families_have_the_published_multiply_adds(family):
     ("part", "expected"),
     [("mask_net", 114_624), ("depth_net", 7_763_041)],
 )
-def test_what_pair_is_said_to_have_includes_its_dead_block(part, expected):
+def test_published_size_of_pair_includes_its_unused_block(part, expected):
     """The published mask network counts a block that never learns; ours has to be comparable."""
     assert parameter_count(_published("pair").body.get_submodule(part)) == expected
 
@@ -184,7 +184,7 @@ def test_a_single_image_is_predicted_as_in_a_batch(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_reach_every_parameter_that_is_to_learn(family):
+def test_gradients_reach_every_trained_parameter(family):
     """A parameter without a gradient wastes memory, and stalls training on several workers."""
     model = _model(family, width=4, dropout=0.1 if family in WITH_DROPOUT else 0.0)
     prediction = model(*_images())
@@ -253,14 +253,14 @@ def test_dropout_is_a_probability_below_one(value):
         ("sepunet", 15, 32, "at least 16"),
     ],
 )
-def test_sizes_that_a_family_cannot_take_are_refused(family, height, width, wanted):
+def test_unsupported_sizes_are_refused(family, height, width, wanted):
     """Torch's own error about sizes would not help a user."""
     with pytest.raises(InputError, match=rf"'image_size' is {height} x {width} .* {wanted} .*'{family}'"):
         _model(family)(*_images(height, width))
 
 
 @pytest.mark.parametrize("family", ["dmnet-cnn", "dmnet-cnn-v1", "dmnet-resnet", "sepunet"])
-def test_some_families_take_odd_sizes(family):
+def test_some_families_accept_odd_sizes(family):
     """None of their layers halves the size."""
     prediction = _model(family).eval()(*_images(17, 39))
     assert prediction.mask_logits.shape == prediction.depth.shape == (2, 1, 17, 39)

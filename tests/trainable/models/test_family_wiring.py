@@ -210,7 +210,7 @@ def test_a_family_is_wired_as_described(family, reference, size):
     assert {name for name in weights if "num_batches" not in name} - dead == used.used
 
 
-def test_pair_looks_at_the_image_with_the_foreground_alone():
+def test_pair_ignores_the_background_image():
     """Its published networks never see the background."""
     model = build_model(ModelConfig(family="pair", width=2)).eval()
     bg, other, fg_bg = torch.rand(3, 1, 3, 32, 32, generator=torch.Generator().manual_seed(3)).unbind()

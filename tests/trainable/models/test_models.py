@@ -56,8 +56,8 @@ def test_resunet_has_the_published_multiply_adds():
     assert multiply_adds(_model(width=32), 224) == 18_211_078_144
 
 
-def test_counting_leaves_the_model_as_it_is():
-    """The cost is asked for before training, of the very model that is then trained."""
+def test_counting_does_not_change_the_model():
+    """The cost is computed before training, on the model that is then trained."""
     model = _model().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     multiply_adds(model, 32)
@@ -125,7 +125,7 @@ def test_every_family_predicts_at_the_size_of_its_inputs(family, width):
 
 
 @pytest.mark.parametrize("family", sorted(MODELS))
-def test_every_parameter_of_every_family_learns(family):
+def test_every_parameter_of_every_family_gets_a_gradient(family):
     """A part without a gradient wastes memory, and stalls training on several workers."""
     model = _model(family)
     prediction = model(*_images())
@@ -155,7 +155,7 @@ def test_resunet_refuses_sizes_that_it_cannot_halve(height, width):
         _model()(*_images(height, width))
 
 
-def test_an_unknown_family_is_answered_with_the_known_ones():
+def test_error_for_an_unknown_family_lists_the_known_ones():
     """A typo in a spec should be clear from the error."""
     with pytest.raises(InputError, match=r"'model.family' is 'resnet', but must be one of debug, .*resunet"):
         build_model(ModelConfig(family="resnet"))
@@ -168,7 +168,7 @@ def test_initial_weights_follow_the_seed():
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_enlarging_has_the_values_and_gradients_of_torchs_own(layout):
+def test_upsampling_agrees_with_torch(layout):
     """Only the memory layout of the gradient differs, which decides the time of the backward pass."""
     x = _images()[0].to(memory_format=layout)
     ours, reference = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -181,7 +181,7 @@ def test_enlarging_has_the_values_and_gradients_of_torchs_own(layout):
     torch.testing.assert_close(ours.grad, reference.grad)
 
 
-def test_gradients_reach_the_enlargement_without_gaps():
+def test_upsampling_gets_contiguous_gradients():
     """The gradient of a concatenation is not contiguous, and the backward pass is then many times slower."""
     x = torch.rand(2, 4, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
     larger = enlarge(x)

@@ -17,7 +17,7 @@ def _network(**settings):
     return build_model(ModelConfig(**{"family": "debug", "width": 3, **settings})).eval()
 
 
-def test_each_image_is_normalised_with_numbers_of_its_own():
+def test_each_input_has_its_own_normalisation():
     """The weights of a network are only valid for its input normalisation."""
     bg, fg_bg = _images()
     given = Normalisation(bg_mean=[0.1, 0.2, 0.3], bg_std=[2.0, 3.0, 4.0], fg_bg_mean=[0.5, 0.6, 0.7])
@@ -26,13 +26,13 @@ def test_each_image_is_normalised_with_numbers_of_its_own():
     torch.testing.assert_close(_network(normalise=given)(bg, fg_bg).mask_logits, expected.mask_logits)
 
 
-def test_normalisation_is_no_weight():
+def test_normalisation_is_not_a_parameter():
     """The configuration has them; a second copy could differ."""
     given = Normalisation(bg_mean=[0.1, 0.2, 0.3])
     assert _network(normalise=given).state_dict().keys() == _network().state_dict().keys()
 
 
-def test_activations_are_the_ones_asked_for():
+def test_activations_follow_the_configuration():
     """Losses need the output of a head, metrics its activation."""
     raw = _network(mask_activation="linear")(*_images())
     assert torch.equal(raw.mask, raw.mask_logits)
@@ -89,7 +89,7 @@ def test_other_families_have_no_decoder_to_share():
 
 
 @pytest.mark.parametrize(("family", "parts"), [("pair", 2), ("resunet", 1)])
-def test_parameters_come_in_the_parts_that_are_trained_apart(family, parts):
+def test_parameters_are_split_into_parts(family, parts):
     """Two networks that share no layers may have separate learning-rate policies."""
     network = _network(family=family, width=2)
     found = network.parts()
@@ -97,7 +97,7 @@ def test_parameters_come_in_the_parts_that_are_trained_apart(family, parts):
     assert sorted(map(id, network.parameters())) == sorted(id(parameter) for part in found for parameter in part)
 
 
-def test_on_a_device_features_lie_as_batches_do():
+def test_features_keep_the_memory_format_of_batches():
     """Otherwise every layer would convert the memory format."""
     device = torch.device("cpu")
     network = _network(family="resunet", width=4).on(device)
@@ -114,7 +114,7 @@ def test_on_a_device_features_lie_as_batches_do():
 
 
 @pytest.mark.parametrize("family", sorted(MODELS))
-def test_bf16_comes_near_fp32(family):
+def test_bf16_is_close_to_fp32(family):
     """Some layers run in float32 for speed: their outputs and gradients must be bf16 again."""
     network = _network(family=family, width=4).train()
     exact = network(*_images())

@@ -61,7 +61,7 @@ def test_adam_follows_its_formula():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_parts_are_groups_in_their_order(name):
+def test_parameter_groups_follow_the_order_of_the_parts(name):
     """A learning-rate policy finds its part by its index."""
     model, other = _model(), torch.nn.Parameter(torch.zeros(2))
     config = OptimizerConfig(name=name, weight_decay=0.5)

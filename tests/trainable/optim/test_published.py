@@ -139,7 +139,7 @@ def test_raguram_cycles_once(horizon: int, epochs: int, pct_start: float, final_
 
 
 @pytest.mark.parametrize("epochs", [EPOCHS, 340])
-def test_divyansh_holds_before_the_plateau_is_watched(epochs: int) -> None:
+def test_divyansh_holds_before_watching_the_plateau(epochs: int) -> None:
     """The mask's rate stays for 300 of 400 epochs; then five without a lower training loss end in a tenth of it."""
     losses = [1.0] * 305 + [0.9 - epoch // 8 * 0.1 for epoch in range(35)]
     optimizer = _sgd(0.01)
@@ -152,7 +152,7 @@ def test_divyansh_holds_before_the_plateau_is_watched(epochs: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.9999, 0.99991, 0.99989])
-def test_divyansh_judges_the_training_loss_by_its_share(scale: float) -> None:
+def test_divyansh_compares_the_training_loss_relatively(scale: float) -> None:
     """A loss is lower from a ten-thousandth of the best on, as torch has it, in a run whose hold is two epochs."""
     losses = [7.0, 3.0, 5.0, *(5.0 * scale**fall for fall in range(1, 6))]
     policy = DIVYANSH_MASK.model_copy(
@@ -312,7 +312,7 @@ def test_a_run_beyond_its_horizon_stays_at_the_end(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
-def test_a_curve_with_an_end_has_what_the_hold_leaves(name: str) -> None:
+def test_finite_curve_is_shortened_by_the_hold(name: str) -> None:
     """It ends where the horizon does: eight of twelve steps, of which torch is given as many."""
     optimizer = _sgd(0.1)
     scheduler: lr_scheduler.LRScheduler
@@ -329,7 +329,7 @@ def test_a_curve_with_an_end_has_what_the_hold_leaves(name: str) -> None:
 
 
 @pytest.mark.parametrize("cadence", ["batch", "epoch"])
-def test_a_cycle_begins_after_the_hold(cadence: str) -> None:
+def test_cycle_starts_after_the_hold(cadence: str) -> None:
     """It starts at its floor; its length is a share of the whole horizon, not of the rest."""
     optimizer = _sgd(0.001)
     half = 2 if cadence == "epoch" else 2 * STEPS
@@ -351,7 +351,7 @@ def test_epochs_may_differ_in_length() -> None:
     assert [held.factor(index) for index in range(14)] == pytest.approx([1.0] * 9 + [0.1] * 5)
 
 
-def test_what_goes_by_epochs_is_held_for_whole_ones() -> None:
+def test_epoch_based_policies_hold_whole_epochs() -> None:
     """The hold's share, a quarter of five epochs, ends within an epoch, in which the rate is to stay."""
     config = _policy(name="cyclic", hold=0.25, cyclic={"period": 0.8, "floor": 0.5, "cadence": "epoch"})
     policy = build_policy(config, steps_of_epochs=[3] * 5)
@@ -368,7 +368,7 @@ def test_a_horizon_of_batches_may_end_within_an_epoch() -> None:
 
 
 @pytest.mark.parametrize("horizon", [{"horizon_epochs": 5}, {"horizon_batches": 19}])
-def test_epochs_beyond_the_run_are_like_its_last(horizon: dict[str, int]) -> None:
+def test_epochs_beyond_the_run_repeat_the_last(horizon: dict[str, int]) -> None:
     """The horizon of a run with short first epochs: 2 + 2 + 5 steps, and ten more that are never taken."""
     found = build_policy(_policy(name="cosine", **horizon), steps_of_epochs=[2, 2, 5])
     expected = build_policy(_policy(name="cosine"), steps_of_epochs=[19])
@@ -376,7 +376,7 @@ def test_epochs_beyond_the_run_are_like_its_last(horizon: dict[str, int]) -> Non
 
 
 @pytest.mark.parametrize(("warmup", "hold"), [(0.5, 0.0), (0.0, 0.5), (0.5, 0.25)])
-def test_the_momentum_waits_for_warmup_and_hold(warmup: float, hold: float) -> None:
+def test_momentum_is_constant_during_warmup_and_hold(warmup: float, hold: float) -> None:
     """Until then it is what the cycle begins with; it was made to go against a rate that is not cycled yet."""
     config = _policy(name="onecycle", warmup=warmup, hold=hold, onecycle={"cycle_momentum": True})
     policy = build_policy(config, steps_of_epochs=[STEPS] * 4)
@@ -385,7 +385,7 @@ def test_the_momentum_waits_for_warmup_and_hold(warmup: float, hold: float) -> N
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
-def test_adam_has_its_first_beta_cycled(kind: type[torch.optim.Adam]) -> None:
+def test_adam_cycles_its_first_beta(kind: type[torch.optim.Adam]) -> None:
     """That is its momentum."""
     optimizer = kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1, betas=(0.9, 0.99))
     policy = build_policy(_policy(name="onecycle", onecycle={"cycle_momentum": True}), steps_of_epochs=[STEPS])

@@ -191,7 +191,7 @@ def test_warmup_agrees_with_torch():
     ),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6),
 )
-def test_no_step_is_taken_with_a_rate_of_zero_or_above_the_peak(name, warmup, hold, horizon, lengths):
+def test_learning_rate_stays_positive_and_below_the_peak(name, warmup, hold, horizon, lengths):
     """For any length, down to one epoch of one step, and with a hold that leaves no step; constant after the run."""
     onecycle = OneCyclePolicy(cycle_momentum=True)
     cyclic = CyclicPolicy(cycle_momentum=True, plateau=PlateauPolicy(patience=0.0))
@@ -227,7 +227,7 @@ RESUMED = {
 
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_a_resumed_run_goes_on_where_it_was(name, kind, tmp_path):
+def test_resumed_run_continues_the_schedule(name, kind, tmp_path):
     """Via plain JSON values, into a new policy and a new optimizer with its own state."""
     lengths, losses = [2] * 4 + [4] * 8, [1.0] * 9 + [0.5, 0.5, 0.5]
 
@@ -271,7 +271,7 @@ def test_a_drop_beside_a_cycle_lasts_until_the_cycle_sets_the_rate(cadence, expe
     assert [policy.factor(step) for step in range(2, 8)] == pytest.approx(expected)
 
 
-def test_the_history_has_the_factor_that_each_epoch_ended_with():
+def test_history_holds_the_last_factor_of_each_epoch():
     """A retraining without validation split has no score to watch."""
     config = PolicyConfig(name="plateau", plateau=PlateauPolicy(patience=0.0, factor=0.5))
     policy = build_policy(config, steps_of_epochs=[2] * 4)
@@ -281,7 +281,7 @@ def test_the_history_has_the_factor_that_each_epoch_ended_with():
 
 
 @pytest.mark.parametrize("horizon", [{}, {"horizon_epochs": 20}, {"horizon_batches": 30}])
-def test_a_replay_has_the_rates_of_the_run_it_repeats(horizon):
+def test_replay_repeats_the_learning_rates(horizon):
     """The history has no warm-up; it is passed again, with its horizon."""
     length = {"steps_per_epoch": 3, "epochs": 12}
     policy = _policy(PolicyConfig(name="plateau", warmup=0.25, hold=0.1, **horizon), length)
@@ -308,7 +308,7 @@ def test_a_replay_of_another_length_is_stretched(history, epochs, expected):
 
 
 @pytest.mark.parametrize("history", [[], [1.0, 0.0], [1.5]])
-def test_a_history_that_cannot_be_played_is_refused(history):
+def test_invalid_history_is_refused(history):
     """A trial that stops in its first epoch has no history."""
     with pytest.raises(InputError, match=r"'history' is .* must be a factor in"):
         build_replay(history, steps_of_epochs=[2] * 2)

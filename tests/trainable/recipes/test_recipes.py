@@ -121,7 +121,7 @@ def test_images_grow_as_published() -> None:
 
 
 @pytest.mark.parametrize("side", [64, 128, 224])
-def test_what_is_erased_is_as_large_as_published(side: int) -> None:
+def test_erased_area_agrees_with_published(side: int) -> None:
     """A third of the height and a quarter of the width, each rounded down, at every size that images have."""
     options = load_recipe("ramana-dnn").config.data.augment.erase.model_dump(exclude={"p", "count", "fill"})
     holes = Erase(**options, p=1.0).holes(5, side, side, np.random.default_rng(0))
@@ -130,7 +130,7 @@ def test_what_is_erased_is_as_large_as_published(side: int) -> None:
     assert (right - left == side // 4).all()
 
 
-def test_a_faithful_recipe_is_judged_as_its_project_did() -> None:
+def test_faithful_recipe_uses_the_metric_of_its_project() -> None:
     """All took the raw outputs; two of them gave every batch the same weight, the last and smaller one too."""
     faithful = [load_recipe(name, faithful=True) for name in RECIPES]
     judged = {recipe.name: (recipe.metric, recipe.evaluation.average) for recipe in faithful if recipe.metric != "none"}
@@ -147,7 +147,7 @@ def test_a_faithful_recipe_is_judged_as_its_project_did() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_faithful_recipe_differs_by_what_its_file_lists_alone(name: str) -> None:
+def test_faithful_recipe_differs_only_by_its_listed_corrections(name: str) -> None:
     """Every published error is a setting, listed line by line."""
     corrected, faithful = load_recipe(name), load_recipe(name, faithful=True)
     listed = {key: value for line in corrected.corrected for key, value in (line.published or {}).items()}
@@ -185,7 +185,7 @@ def test_corrected_recipes_keep_rooms_on_one_side() -> None:
     assert "background" not in {load_recipe(name, faithful=True).config.data.split_by for name in RECIPES}
 
 
-def test_a_scaled_recipe_goes_through_its_whole_policy() -> None:
+def test_scaled_recipe_completes_its_policy() -> None:
     """Its shares then refer to the new number of epochs."""
     scaled = load_recipe("divyansh-pair").scaled(9)
     assert scaled.epochs == 9
@@ -196,14 +196,14 @@ def test_a_scaled_recipe_goes_through_its_whole_policy() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_copy_is_the_recipe(name: str, tmp_path: Path) -> None:
+def test_copied_recipe_is_equal(name: str, tmp_path: Path) -> None:
     """The printed file can be loaded again."""
     copy = tmp_path / "copy.yaml"
     copy.write_text(load_recipe(name).text)
     assert replace(load_recipe(str(copy)), file="") == replace(load_recipe(name), file="")
 
 
-def test_a_copy_can_be_changed(tmp_path: Path) -> None:
+def test_copied_recipe_can_be_changed(tmp_path: Path) -> None:
     """A file with `faithful: true` is faithful, unless the command says otherwise."""
     file = tmp_path / "mine.yml"
     text = load_recipe("monimoyd-unet").text
@@ -242,7 +242,7 @@ def test_a_copy_can_be_changed(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_slip_in_a_file_is_named(text: str, sentence: str, tmp_path: Path) -> None:
+def test_error_in_a_recipe_file_is_named(text: str, sentence: str, tmp_path: Path) -> None:
     """Users edit these files by hand."""
     file = tmp_path / "mine.yaml"
     file.write_text(text)
@@ -251,13 +251,13 @@ def test_a_slip_in_a_file_is_named(text: str, sentence: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["birender", "no/such.yaml"])
-def test_what_is_no_recipe_is_refused(name: str) -> None:
+def test_file_that_is_not_a_recipe_is_refused(name: str) -> None:
     """The error lists the known names, or names the missing file."""
     with pytest.raises(InputError, match=rf"{name}.*(give one of raguram-resunet, |cannot be read)"):
         load_recipe(name)
 
 
-def test_every_recipe_names_what_it_departs_from_a_default_in() -> None:
+def test_every_recipe_states_its_departures_from_defaults() -> None:
     """A default may change; a recipe must not change with it."""
     texts = {name: load_recipe(name).text for name in RECIPES}
     for name, text in texts.items():

@@ -45,7 +45,7 @@ def test_help_lists_every_command(twinhead: Command) -> None:
     assert twinhead("--version").out.startswith("twinhead")
 
 
-def test_help_groups_the_commands_a_line_each(twinhead: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_groups_commands_one_line_each(twinhead: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command is found by its heading, and its sentence is read whole in a terminal of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     grouped = [name for names in command_line.SECTIONS.values() for name in names]
@@ -62,7 +62,7 @@ def test_help_groups_the_commands_a_line_each(twinhead: Command, monkeypatch: py
 @pytest.mark.parametrize(
     "arguments", [["nonsense"], ["best"], ["evaluate", "a", "b", "--split", "tests"], ["render", "--size", "x", "d"]]
 )
-def test_a_slip_of_the_command_line_is_named(twinhead: Command, arguments: list[str]) -> None:
+def test_command_line_typos_are_named(twinhead: Command, arguments: list[str]) -> None:
     """Unknown commands and options get one sentence like any other bad input, with where to look."""
     said = twinhead(*arguments)
 
@@ -88,8 +88,8 @@ def test_render_and_inspect(twinhead: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value"), [("--backgrounds", 0), ("--per-background", -1), ("--size", 0), ("--seed", -1)]
 )
-def test_scenes_that_cannot_be_drawn_are_named(refused: Command, option: str, value: int) -> None:
-    """Nothing is left behind by what was refused."""
+def test_unusable_scene_options_are_named(refused: Command, option: str, value: int) -> None:
+    """A refused command leaves no files."""
     sentence = refused("render", "set", "--backgrounds", 1, "--per-background", 1, option, value)
 
     assert str(value) in sentence
@@ -129,7 +129,7 @@ def test_an_existing_destination_is_refused(refused: Command, scenes: Path) -> N
 def test_a_destination_is_refused_before_anything_is_read(
     refused: Command, arguments: list[object], sentence: str
 ) -> None:
-    """What is read here cannot be read, and would be named first: on real data, that is hours later."""
+    """The inputs do not exist and would be reported first: with real data, hours may pass before that."""
     Path("taken").mkdir()
     Path("taken/letter.txt").write_text("dear")
     Path("file").write_text("")
@@ -138,7 +138,7 @@ def test_a_destination_is_refused_before_anything_is_read(
 
 
 @pytest.mark.slow
-def test_import_of_published_pictures(twinhead: Command) -> None:
+def test_published_images_are_imported(twinhead: Command) -> None:
     """The published layout is recognised, and what was found is said."""
     root = os.environ.get("TWINHEAD_REAL")
     if root is None:
@@ -151,7 +151,7 @@ def test_import_of_published_pictures(twinhead: Command) -> None:
     assert Dataset.open(Path("set"), verify=True).info.source["kind"] == "import"
 
 
-def test_import_says_what_it_changes_in_masks_and_depth(twinhead: Command, tmp_path: Path) -> None:
+def test_import_reports_changes_of_masks_and_depth(twinhead: Command, tmp_path: Path) -> None:
     """Masks of 0 and 1, and 16 bits with holes, come in as 0 to 255: that is said, and recorded."""
     mask = np.zeros((32, 32), np.uint8)
     mask[8:24, 8:20] = 1
@@ -191,7 +191,7 @@ def test_a_source_that_cannot_be_imported_is_named(refused: Command, tmp_path: P
     assert not Path("set").exists()
 
 
-def test_a_file_that_is_no_picture_is_named_by_import(refused: Command, tmp_path: Path) -> None:
+def test_import_names_a_file_that_is_not_an_image(refused: Command, tmp_path: Path) -> None:
     """One broken download among thousands has to be found by its name."""
     root = os.environ.get("TWINHEAD_REAL")
     if root is None:
@@ -235,7 +235,7 @@ def _age(data: Path) -> None:
         (lambda data: (data / "dataset.json").unlink(), "has no dataset.json"),
     ],
 )
-def test_data_that_cannot_be_used_is_named(
+def test_unusable_data_is_named(
     refused: Command, scenes: Path, network: Path, damage: Callable[[Path], Any], sentence: str
 ) -> None:
     """Every command that reads a data set compares it with its checksums first; a search leaves no name in use."""
@@ -282,7 +282,7 @@ def test_a_search_that_cannot_start_is_named(
     assert [path.name for path in experiment.storage.iterdir()] == ["first"]
 
 
-def test_problems_of_an_import_are_json_too(twinhead: Command, tmp_path: Path) -> None:
+def test_import_problems_are_printed_as_json(twinhead: Command, tmp_path: Path) -> None:
     """A script that prepares data reads all of them; the exit code, and the sentence on standard error, stay."""
     root = birender(tmp_path / "source", 12)
     masks = sorted((root / "fg_bg_mask_images").iterdir())
@@ -307,7 +307,7 @@ def test_problems_of_an_import_are_json_too(twinhead: Command, tmp_path: Path) -
     assert not Path("set").exists()
 
 
-def test_a_layout_that_is_not_recognised_is_shown_beside_the_closest(twinhead: Command, tmp_path: Path) -> None:
+def test_unrecognised_layout_is_compared_with_the_closest(twinhead: Command, tmp_path: Path) -> None:
     """What was found, what would have been, and what differs; not all layouts in one line."""
     root = birender(tmp_path / "source")
     (root / "bg_images").rename(root / "backgrounds")

@@ -24,7 +24,7 @@ def invoke(root: Path, *arguments: str, catch: bool = True) -> Result:
     return CliRunner().invoke(compose, [*folders, *arguments], catch_exceptions=catch)
 
 
-def test_a_set_is_composed(tmp_path: Path) -> None:
+def test_data_set_is_composed(tmp_path: Path) -> None:
     """The result alone on standard output, and on standard error how much it will be."""
     depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm")
     said = invoke(tmp_path, *depths, "--size", "32", "--placements", "3", "--flips", "--workers", "1", "--json")
@@ -47,7 +47,7 @@ def test_a_set_is_composed(tmp_path: Path) -> None:
         (("--depths", "depth", "--depth-unit", "mm", "--placements", "0"), "--placements"),
     ],
 )
-def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_missing_options_are_named_in_one_sentence(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     """With the option that is to be given."""
     with pytest.raises(InputError) as refused:
         invoke(tmp_path, *arguments, catch=False)
@@ -55,8 +55,8 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, arguments: tupl
     assert not (tmp_path / "set").exists()
 
 
-def test_a_place_that_is_taken_is_said_before_anything_else(tmp_path: Path) -> None:
-    """Hundreds of thousands of pictures may have to be looked at before it would be said otherwise."""
+def test_existing_destination_is_reported_first(tmp_path: Path) -> None:
+    """Hundreds of thousands of images may have to be looked at before it would be said otherwise."""
     (tmp_path / "set").mkdir()
     depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm")
     said = invoke(tmp_path, *depths, "--size", "32", "--workers", "1")
@@ -65,7 +65,7 @@ def test_a_place_that_is_taken_is_said_before_anything_else(tmp_path: Path) -> N
     assert said.stderr == ""
 
 
-def test_the_options_have_the_composition_s_defaults() -> None:
+def test_options_have_the_defaults_of_composition() -> None:
     """They are written twice, since the command line loads nothing that it may not need."""
     defaults = {parameter.name: parameter.default for parameter in compose.params}
     assert defaults["scale"] == DEFAULT_SCALE

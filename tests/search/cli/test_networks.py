@@ -1,4 +1,4 @@
-"""What becomes of a network on the command line: handed over, measured, used; and refused where it cannot be."""
+"""Commands on networks: `best`, `evaluate`, `predict`, and their errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def picture(path: Path, height: int = 24, width: int = 40) -> Path:
     return path
 
 
-def test_best_hands_over_the_retrained_network(
+def test_best_exports_the_retrained_network(
     twinhead: Command, refused: Command, experiment: Experiment, network: Path
 ) -> None:
     """Before the retraining there is none, and the sentence says what to do."""
@@ -40,7 +40,7 @@ def test_best_hands_over_the_retrained_network(
     assert {path.name for path in Path("mine").iterdir()} >= {"model.safetensors", "config.json", "README.md"}
 
 
-def test_best_hands_over_a_trial(twinhead: Command, experiment: Experiment) -> None:
+def test_best_exports_a_trial(twinhead: Command, experiment: Experiment) -> None:
     """Any trial's own weights, by its number."""
     said = twinhead("best", "first", "--trial", 0, "--out", "mine", "--json")
 
@@ -51,7 +51,7 @@ def test_best_hands_over_a_trial(twinhead: Command, experiment: Experiment) -> N
     }
 
 
-def test_best_leaves_other_files_alone(refused: Command, experiment: Experiment) -> None:
+def test_best_keeps_other_files(refused: Command, experiment: Experiment) -> None:
     """`--out` may name any directory, by a slip as well."""
     Path("letters").mkdir()
     Path("letters", "a.txt").write_text("dear")
@@ -85,17 +85,15 @@ def test_best_replaces_an_export_of_the_same_network_only(
         (["first", "--storage", "elsewhere"], "no search 'first' in 'elsewhere'; start one with"),
     ],
 )
-def test_a_network_that_is_not_there_is_named(
+def test_missing_network_is_named(
     refused: Command, experiment: Experiment, arguments: list[str], sentence: str
 ) -> None:
     """A wrong name is answered with the right ones."""
     assert sentence in refused("best", *arguments)
 
 
-def test_a_damaged_retrained_network_is_not_handed_over(
-    refused: Command, experiment: Experiment, network: Path
-) -> None:
-    """What is handed over loads."""
+def test_damaged_retrained_network_is_not_exported(refused: Command, experiment: Experiment, network: Path) -> None:
+    """The exported network can be loaded."""
     shutil.copytree(network, experiment.retrained)
     (experiment.retrained / WEIGHTS).write_bytes(b"")
 
@@ -103,8 +101,8 @@ def test_a_damaged_retrained_network_is_not_handed_over(
     assert not Path("mine").exists()
 
 
-def test_evaluate_shows_baselines_beside(twinhead: Command, network: Path, scenes: Path) -> None:
-    """A figure alone says nothing: the same pictures without a network are next to it."""
+def test_evaluate_shows_baselines(twinhead: Command, network: Path, scenes: Path) -> None:
+    """A figure alone says nothing: the same images without a network are next to it."""
     said = twinhead("evaluate", network, scenes, "--split", "val", "--json")
     values = json.loads(said.out)
     shown = twinhead("evaluate", network, scenes, "--split", "val").out
@@ -149,7 +147,7 @@ def _renew(network: Path) -> None:
         (_renew, "has format 99"),
     ],
 )
-def test_a_network_that_cannot_be_used_is_named(
+def test_unusable_network_is_named(
     refused: Command, network: Path, scenes: Path, damage: Callable[[Path], Any], sentence: str
 ) -> None:
     """Missing, cut off, of another width, of another time: each has its sentence."""
@@ -207,7 +205,7 @@ def test_predict_replaces_a_prediction_of_the_same_images_only(
     assert Path("out/mask.png").read_bytes() == before
 
 
-def test_predict_writes_pictures_of_the_given_size(twinhead: Command, network: Path) -> None:
+def test_predict_writes_images_of_the_input_size(twinhead: Command, network: Path) -> None:
     """The network's own size is nobody's concern."""
     said = twinhead(
         "predict", network, "--bg", picture(Path("a.png")), "--fg-bg", picture(Path("b.png")), "--out", "out", "--json"
@@ -231,8 +229,8 @@ def test_predict_writes_pictures_of_the_given_size(twinhead: Command, network: P
         ("larger.png", "are 40 × 48 and 40 × 24 pixels; give two of the same size"),
     ],
 )
-def test_pictures_that_cannot_be_used_are_named(refused: Command, network: Path, bg: str, sentence: str) -> None:
-    """The two pictures are a person's own, and of any origin."""
+def test_unusable_images_are_named(refused: Command, network: Path, bg: str, sentence: str) -> None:
+    """The two images are a person's own, and of any origin."""
     Path("text.png").write_text("text")
     picture(Path("larger.png"), height=48)
 

@@ -18,7 +18,7 @@ model: {family: debug, width: 2, precision: fp32}
 
 
 @pytest.mark.slow
-def test_a_profile_is_a_table_and_a_trace(drawn: Path, tmp_path: Path) -> None:
+def test_profile_writes_a_table_and_a_trace(drawn: Path, tmp_path: Path) -> None:
     """What a person reads, and what a viewer opens; torch's profiler itself has nothing to say."""
     recipe = tmp_path / "small.yaml"
     recipe.write_text(RECIPE)
@@ -32,7 +32,7 @@ def test_a_profile_is_a_table_and_a_trace(drawn: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_key_that_is_not_known_is_said(drawn: Path, tmp_path: Path) -> None:
+def test_unknown_key_is_named(drawn: Path, tmp_path: Path) -> None:
     """Before anything is measured."""
     done = run("profile", "birender-cnn", str(drawn), "--set", "model.wide=3", "--out", str(tmp_path))
 
@@ -42,7 +42,7 @@ def test_a_key_that_is_not_known_is_said(drawn: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_it_warns_of_is_said_once(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_shown_once(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache without room slows what is measured: a sentence says so, without the line of code that it came from."""
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TWINHEAD_CACHE_GB", "0")

@@ -14,7 +14,7 @@ from trainable.recipes import RECIPES, load_recipe
 
 @pytest.mark.slow
 def test_all_recipes_are_listed(twinhead: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what tells one from another, on 120 columns: in a file too, which has none of its own."""
+    """With the values in which recipes differ, on 120 columns, also in a file."""
     monkeypatch.setenv("COLUMNS", "80")
     said = twinhead("recipes")
 
@@ -27,7 +27,7 @@ def test_all_recipes_are_listed(twinhead: Callable[..., Said], monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_programs_get_a_list_of_objects(twinhead: Callable[..., Said]) -> None:
+def test_json_lists_recipes_as_objects(twinhead: Callable[..., Said]) -> None:
     """Each with its figures as numbers."""
     listed = json.loads(twinhead("recipes", "--json").out)
 
@@ -47,7 +47,7 @@ def test_programs_get_a_list_of_objects(twinhead: Callable[..., Said]) -> None:
     assert (listed[3]["parameters"], listed[3]["macs"]) == (242_976, 8_912_240_640)
 
 
-def test_a_recipe_is_printed_as_the_file_that_it_is(twinhead: Callable[..., Said], tmp_path: Path) -> None:
+def test_recipe_is_printed_as_its_file(twinhead: Callable[..., Said], tmp_path: Path) -> None:
     """Its comments too: they say what the shares stand for."""
     printed = twinhead("recipes", "birender-cnn").out
     copy = tmp_path / "mine.yaml"
@@ -59,8 +59,8 @@ def test_a_recipe_is_printed_as_the_file_that_it_is(twinhead: Callable[..., Said
 
 
 @pytest.mark.slow
-def test_a_faithful_recipe_is_printed_as_one(twinhead: Callable[..., Said]) -> None:
-    """A copy of it is faithful without being asked to."""
+def test_faithful_flag_is_printed(twinhead: Callable[..., Said]) -> None:
+    """A copy of it is faithful without an option."""
     assert "faithful: true" in twinhead("recipes", "monimoyd-unet", "--faithful").out
     whole = json.loads(twinhead("recipes", "monimoyd-unet", "--faithful", "--json").out)
     assert whole["parameters"] == 513_206
@@ -68,7 +68,7 @@ def test_a_faithful_recipe_is_printed_as_one(twinhead: Callable[..., Said]) -> N
     assert any("decoder" in line["what"] for line in whole["corrected"])
 
 
-def test_a_file_that_does_not_say_so_is_printed_as_faithful_too(twinhead: Callable[..., Said], tmp_path: Path) -> None:
+def test_faithful_flag_is_added_to_a_printed_file(twinhead: Callable[..., Said], tmp_path: Path) -> None:
     """In a file of one's own, the line may be missing, or be written another way."""
     own, copy = tmp_path / "own.yaml", tmp_path / "copy.yaml"
     for text in (
@@ -81,7 +81,7 @@ def test_a_file_that_does_not_say_so_is_printed_as_faithful_too(twinhead: Callab
         assert load_recipe(str(copy)).faithful
 
 
-def test_a_network_that_cannot_be_built_names_the_file(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_error_of_an_unbuildable_network_names_the_file(refused: Callable[..., str], tmp_path: Path) -> None:
     """The mistake is in the file, and nowhere else."""
     own = tmp_path / "own.yaml"
     own.write_text("name: x\nsource: y\nmodel: {family: unet}\n")

@@ -35,7 +35,7 @@ def said(*arguments: object) -> Result:
 
 
 def problems_of(tmp_path: Path, text: str) -> list[dict[str, Any]]:
-    """What the check finds in a file; all but its place and key is told elsewhere."""
+    """Position and key of each problem in a file; the sentences are tested elsewhere."""
     file = tmp_path / "spec.yaml"
     file.write_text(text)
     result = said("--check", file, "--json")
@@ -44,7 +44,7 @@ def problems_of(tmp_path: Path, text: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_what_is_printed_is_the_defaults(tmp_path: Path) -> None:
+def test_printed_spec_holds_the_defaults(tmp_path: Path) -> None:
     """People start from it, and change what they came to change: the rest must mean what it meant without a file."""
     file = tmp_path / "a.yaml"
     file.write_text(said().stdout)
@@ -63,7 +63,7 @@ def test_every_key_is_printed() -> None:
     assert set(flatten(everything)) | {"name"} == set(flatten(printed))
 
 
-def test_comments_are_the_fields_own() -> None:
+def test_comments_are_the_field_descriptions() -> None:
     """A second copy would soon say something else than the field."""
     text = said().stdout
 
@@ -75,7 +75,7 @@ def test_comments_are_the_fields_own() -> None:
     assert max(len(line) for line in text.splitlines() if line.lstrip().startswith("#")) <= 100
 
 
-def test_flags_are_printed(tmp_path: Path) -> None:
+def test_command_line_flags_are_printed(tmp_path: Path) -> None:
     """A command line becomes a file."""
     file = tmp_path / "a.yaml"
     result = said("--data", "classroom", "--set", "policy.name=cosine", "--set", "name=first")
@@ -86,7 +86,7 @@ def test_flags_are_printed(tmp_path: Path) -> None:
     assert found == load_spec(None, [("policy.name", "cosine"), ("name", "first")], data_path="classroom")
 
 
-def test_every_error_is_found_where_it_stands(tmp_path: Path) -> None:
+def test_every_error_has_its_position(tmp_path: Path) -> None:
     """One run of the check is enough to correct a file: line and column of each wrong key, value, bound and choice."""
     found = [(problem["line"], problem["column"], problem["key"]) for problem in problems_of(tmp_path, BAD)]
 
@@ -104,7 +104,7 @@ def test_every_error_is_found_where_it_stands(tmp_path: Path) -> None:
     ]
 
 
-def test_errors_open_with_their_place(tmp_path: Path) -> None:
+def test_errors_start_with_their_position(tmp_path: Path) -> None:
     """As compilers have it: terminals and editors jump there."""
     file = tmp_path / "spec.yaml"
     file.write_text("data: {path: set}\nbudget:\n  trials: 0\n")
@@ -130,7 +130,7 @@ def test_errors_open_with_their_place(tmp_path: Path) -> None:
         ("data: {path: set}\nname: a/b\n", 2, 7, "up to 100 letters"),
     ],
 )
-def test_places_of_odd_errors(tmp_path: Path, text: str, line: int, column: int, sentence: str) -> None:
+def test_positions_of_unusual_errors(tmp_path: Path, text: str, line: int, column: int, sentence: str) -> None:
     """Of what is no YAML, missing, in a list, or wrong only beside another value: as near as can be."""
     [problem] = problems_of(tmp_path, text)
 
@@ -138,7 +138,7 @@ def test_places_of_odd_errors(tmp_path: Path, text: str, line: int, column: int,
     assert (problem["line"], problem["column"]) == (line, column)
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_missing_file_is_named() -> None:
     """It has no lines, but a sentence all the same."""
     result = said("--check", "nowhere.yaml")
 
@@ -146,7 +146,7 @@ def test_a_file_that_is_not_there() -> None:
     assert result.stderr.startswith("The spec 'nowhere.yaml' cannot be read")
 
 
-def test_the_check_says_what_would_be_searched(tmp_path: Path) -> None:
+def test_check_describes_the_search_space(tmp_path: Path) -> None:
     """Before hours of training, one look at what they will be spent on."""
     file = tmp_path / "spec.yaml"
     file.write_text(

@@ -45,13 +45,13 @@ def ran(environment: dict[str, str], where: Path, *arguments: object) -> subproc
         ("★", "?"),
     ],
 )
-def test_a_character_becomes_what_ascii_has_for_it(text: str, ascii_text: str) -> None:
-    """A reader is to understand it all the same."""
+def test_characters_have_ascii_equivalents(text: str, ascii_text: str) -> None:
+    """The text must stay readable."""
     assert in_ascii(text) == ascii_text
 
 
-def test_every_character_that_is_printed_has_an_equivalent() -> None:
-    """A question mark would say nothing."""
+def test_every_printed_character_has_an_ascii_equivalent() -> None:
+    """A question mark would hide the character."""
     sources = [path for name in ("data", "trainable", "search") for path in (ROOT / name).rglob("*.py")]
     ours = {character for path in sources for character in path.read_text(encoding="utf-8") if ord(character) > 127}
 
@@ -98,8 +98,8 @@ def test_json_is_ascii_everywhere(scenes: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["inspect", "sét"], ["render", "sét", "--backgrounds", "1"]])
-def test_a_path_that_arrow_reads_otherwise_is_refused(arguments: list[str], tmp_path: Path) -> None:
-    """It takes every path for UTF-8: it would look for another file, or end with a traceback."""
+def test_path_that_arrow_cannot_encode_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    """Arrow decodes every path as UTF-8: it would look for another file, or end with a traceback."""
     done = ran(ASCII, tmp_path, *arguments)
 
     assert done.returncode == 2

@@ -45,7 +45,7 @@ def summary(**changes: Any) -> Summary:
     return Summary.model_validate(values)
 
 
-def test_a_search_says_what_its_best_trial_is(tmp_path: Path) -> None:
+def test_summary_shows_the_best_trial(tmp_path: Path) -> None:
     """Family, losses, optimizer and policy: enough to know what won."""
     text = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
     assert "20 trials (8 finished, 12 stopped), 99 epochs" in text
@@ -53,7 +53,7 @@ def test_a_search_says_what_its_best_trial_is(tmp_path: Path) -> None:
     assert "adam 0.001" in text
 
 
-def test_a_search_says_how_far_it_got_beyond_the_best_recipe(tmp_path: Path) -> None:
+def test_summary_shows_the_gain_over_the_best_recipe(tmp_path: Path) -> None:
     """That is what searching was for."""
     text = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
     assert "recipe birender-cnn" in text
@@ -65,12 +65,12 @@ def test_a_search_says_how_far_it_got_beyond_the_best_recipe(tmp_path: Path) -> 
 
 
 def test_a_gain_without_an_interval_is_shown_without_one(tmp_path: Path) -> None:
-    """Test pictures of a single room have none."""
+    """Test images of a single room have none."""
     alone = summary(beyond_recipe={"score": {"value": 0.01, "low": None, "high": None}})
     assert "score +0.0100\n" in shown(show_summary, Experiment(storage=tmp_path, name="first"), alone)
 
 
-def test_a_search_says_that_no_trial_beat_a_recipe(tmp_path: Path) -> None:
+def test_summary_shows_that_no_trial_beat_a_recipe(tmp_path: Path) -> None:
     """A gain of 0 with an interval of 0 would look like a measurement."""
     recipe = summary().recipe
     assert recipe is not None
@@ -80,14 +80,14 @@ def test_a_search_says_that_no_trial_beat_a_recipe(tmp_path: Path) -> None:
     )
 
 
-def test_a_search_without_recipes_does_not_speak_of_them(tmp_path: Path) -> None:
+def test_summary_without_recipes_does_not_mention_them(tmp_path: Path) -> None:
     """The demo has none."""
     text = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(recipe=None, beyond_recipe=None))
     assert "beyond" not in text
     assert "the recipe" not in text
 
 
-def test_a_training_shows_its_network_beside_the_baselines(tmp_path: Path) -> None:
+def test_training_shows_baselines_with_its_metrics(tmp_path: Path) -> None:
     """With the project's own metric, if it had one."""
     result = TrainingSummary(
         name="mine",
@@ -117,8 +117,8 @@ def test_a_training_shows_its_network_beside_the_baselines(tmp_path: Path) -> No
     assert "mask_iou" in text
 
 
-def test_a_retrained_network_that_is_worse_than_the_trial_is_noted(tmp_path: Path) -> None:
-    """It is handed over by default, though the trial's own weights are to be had."""
+def test_note_when_the_retrained_network_is_worse_than_its_trial(tmp_path: Path) -> None:
+    """It is exported by default, but the weights of the trial are available."""
     retrained = {"metrics": {**FIGURES, "score": FIGURES["score"] - 0.1}, "checkpoint": "retrained", "epochs": 9}
     worse = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(retrained=retrained))
     equal = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())

@@ -56,8 +56,8 @@ def search_of(directory: Path, count: int) -> Experiment:
     return experiment
 
 
-def test_what_decides_the_score_is_most_important(searched: Experiment) -> None:
-    """Who reads it fixes the other parameters, so it must not be one of those."""
+def test_parameter_that_determines_the_score_is_most_important(searched: Experiment) -> None:
+    """Readers fix the parameters that are not listed, so it must be listed."""
     analysis = analyse(searched)
 
     assert next(iter(analysis.importance)) == "optimizer.lr"
@@ -66,7 +66,7 @@ def test_what_decides_the_score_is_most_important(searched: Experiment) -> None:
     assert (analysis.trials, analysis.good, analysis.best) == (40, 5, 10)
 
 
-def test_the_nearest_trials_differ_least(searched: Experiment) -> None:
+def test_most_similar_trials_are_listed_first(searched: Experiment) -> None:
     """How flat the optimum is shows in what lies beside it, in the parameters' own scales."""
     near = analyse(searched, neighbours=40).neighbours
     distances = [row.distance for row in near]
@@ -112,7 +112,7 @@ def test_both_commands_print_tables_and_json(searched: Experiment) -> None:
 
 
 def test_parameters_of_too_few_trials_are_named(tmp_path: Path) -> None:
-    """Rather than given a share, or left out without a word."""
+    """Instead of getting a share, or being left out silently."""
     search_of(tmp_path, 12)
     where = ["--storage", str(tmp_path)]
     shown = CliRunner().invoke(cli, ["importance", "first", *where]).output
@@ -124,13 +124,13 @@ def test_parameters_of_too_few_trials_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["score", "=3", "score=", ""])
-def test_a_filter_that_is_none_is_refused(text: str) -> None:
+def test_invalid_filter_is_refused(text: str) -> None:
     """Otherwise it would keep everything, or nothing."""
     with pytest.raises(InputError, match="--where"):
         parse_condition(text)
 
 
-def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
+def test_unanswerable_queries_are_refused(tmp_path: Path) -> None:
     """A handful of trials has no best share, and a missing search no trials."""
     few = search_of(tmp_path, 4)
 

@@ -64,7 +64,7 @@ def predict(refused: Refused, checkpoint: Path) -> str:
     return refused("predict", checkpoint, "--bg", photo, "--fg-bg", photo)
 
 
-def test_a_damaged_best_network_is_whole_in_its_trial(
+def test_error_for_a_damaged_best_network_names_the_copy_in_its_trial(
     refused: Refused, twinhead: Command, two_trials: Experiment
 ) -> None:
     """Evaluate and predict say so, and the command that they name exports it."""
@@ -79,7 +79,9 @@ def test_a_damaged_best_network_is_whole_in_its_trial(
     assert (Path("again") / WEIGHTS).is_file()
 
 
-def test_a_damaged_export_is_whole_in_its_search(refused: Refused, twinhead: Command, two_trials: Experiment) -> None:
+def test_error_for_a_damaged_export_names_the_copy_in_its_search(
+    refused: Refused, twinhead: Command, two_trials: Experiment
+) -> None:
     """The checksums say which search and trial it is of."""
     twinhead("best", "first", "--trial", 0, "--out", "mine")
     alter(Path("mine") / WEIGHTS)
@@ -87,7 +89,7 @@ def test_a_damaged_export_is_whole_in_its_search(refused: Refused, twinhead: Com
     assert command_in(predict(refused, Path("mine"))) == ["best", "first", "--trial", "0", "--storage", "artifacts"]
 
 
-def test_a_damaged_export_from_elsewhere_is_to_be_exported_again(
+def test_error_for_a_damaged_foreign_export_advises_another_export(
     refused: Refused, twinhead: Command, two_trials: Experiment
 ) -> None:
     """Whoever was given it has no search."""
@@ -98,7 +100,7 @@ def test_a_damaged_export_from_elsewhere_is_to_be_exported_again(
     assert predict(refused, Path("mine")).endswith("export the checkpoint again with 'twinhead best NAME'.")
 
 
-def test_a_damaged_trial_names_the_next_best(refused: Refused, two_trials: Experiment) -> None:
+def test_error_for_a_damaged_trial_names_the_next_best(refused: Refused, two_trials: Experiment) -> None:
     """And its own copy in best/, where that is whole."""
     alter(two_trials.trials / "00001" / "checkpoint_000000" / WEIGHTS)
     said = refused("best", "first", "--trial", 1)
@@ -111,7 +113,7 @@ def test_a_damaged_trial_names_the_next_best(refused: Refused, two_trials: Exper
     assert "the same network" not in refused("best", "first", "--trial", 1)
 
 
-def test_a_damaged_retrained_network_is_trained_again(refused: Refused, two_trials: Experiment) -> None:
+def test_error_for_a_damaged_retrained_network_advises_retraining(refused: Refused, two_trials: Experiment) -> None:
     """And until then, the best trial is there."""
     source = {"search": "first", "trial": None}
     export_checkpoint(two_trials.best, two_trials.retrained, metrics={"test": METRICS}, title="first", source=source)

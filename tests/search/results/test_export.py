@@ -1,4 +1,4 @@
-"""A checkpoint as it is handed over: what is in it, what its card says, and that nobody's files are lost."""
+"""Exported checkpoints: their files, their model card, and that no other files are lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def handed(checkpoint: Path, destination: Path) -> Path:
     return destination
 
 
-def test_it_holds_what_is_needed_and_nothing_more(checkpoint: Path, tmp_path: Path) -> None:
+def test_export_holds_the_required_files_only(checkpoint: Path, tmp_path: Path) -> None:
     """The optimizer's state is twice the weights, and of no use to anybody else."""
     out = handed(checkpoint, tmp_path / "deep" / "out")
     model, origin = load_model(out)
@@ -51,15 +51,15 @@ def test_it_holds_what_is_needed_and_nothing_more(checkpoint: Path, tmp_path: Pa
         assert torch.equal(model.state_dict()[name], weights)
 
 
-def test_metrics_are_whole(checkpoint: Path, tmp_path: Path) -> None:
+def test_metrics_are_complete(checkpoint: Path, tmp_path: Path) -> None:
     """The card shows some figures; the file has all."""
     out = handed(checkpoint, tmp_path / "out")
 
     assert json.loads((out / "metrics.json").read_text()) == {"val": METRICS, "baselines": BASELINES}
 
 
-def test_the_card_says_what_one_must_know(checkpoint: Path, tmp_path: Path) -> None:
-    """Who is given the weights has nothing else: how to use them, how good they are, beside what, made from what."""
+def test_model_card_describes_the_network(checkpoint: Path, tmp_path: Path) -> None:
+    """It is all that comes with the weights: their use, their metrics with baselines, and their origin."""
     card = (handed(checkpoint, tmp_path / "out") / "README.md").read_text()
 
     assert card.startswith("# first: trial 3\n")
@@ -73,7 +73,7 @@ def test_the_card_says_what_one_must_know(checkpoint: Path, tmp_path: Path) -> N
     assert "pictures.png" not in card
 
 
-def test_a_card_without_baselines_does_not_describe_them(checkpoint: Path, tmp_path: Path) -> None:
+def test_model_card_names_metrics_below_the_baselines(checkpoint: Path, tmp_path: Path) -> None:
     """A trial's own weights were measured on validation alone."""
     export_checkpoint(checkpoint, tmp_path / "out", metrics={"val": METRICS}, title="first: trial 3")
     card = (tmp_path / "out/README.md").read_text()
@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_not_given_new_checksums(checkpoint: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_card_may_be_edited(checkpoint: Path, tmp_path: Path) -> None:
+def test_edited_model_card_is_accepted(checkpoint: Path, tmp_path: Path) -> None:
     """It is text for people: who adds a line to it has not damaged the network."""
     out = handed(checkpoint, tmp_path / "out")
     (out / "README.md").write_text("Better than the one before.\n")
@@ -120,8 +120,8 @@ def test_a_card_may_be_edited(checkpoint: Path, tmp_path: Path) -> None:
     assert load_model(out)[1].epoch == 7
 
 
-def test_pictures_are_shown_where_there_are_any(checkpoint: Path, tmp_path: Path) -> None:
-    """A card without its picture would have a broken link."""
+def test_model_card_shows_images_if_present(checkpoint: Path, tmp_path: Path) -> None:
+    """A card without its image would have a broken link."""
     (checkpoint / "pictures.png").write_bytes(b"picture")
     out = handed(checkpoint, tmp_path / "out")
 
@@ -129,8 +129,8 @@ def test_pictures_are_shown_where_there_are_any(checkpoint: Path, tmp_path: Path
     assert "](pictures.png)" in (out / "README.md").read_text()
 
 
-def test_an_earlier_one_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
-    """A second retraining hands over to the same place, whole."""
+def test_earlier_export_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    """A second retraining replaces the first export atomically."""
     (checkpoint / "pictures.png").write_bytes(b"picture")
     handed(checkpoint, tmp_path / "out")
     (checkpoint / "pictures.png").unlink()
@@ -143,7 +143,7 @@ def test_an_earlier_one_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("give", ["export_checkpoint", "copy_export"])
-def test_other_files_are_left_alone(checkpoint: Path, tmp_path: Path, give: str) -> None:
+def test_other_files_are_kept(checkpoint: Path, tmp_path: Path, give: str) -> None:
     """`--out ~` must not cost anybody their home."""
     made = handed(checkpoint, tmp_path / "made")
     home = tmp_path / "home"
@@ -156,9 +156,7 @@ def test_other_files_are_left_alone(checkpoint: Path, tmp_path: Path, give: str)
     assert [path.name for path in home.rglob("*")] == ["letters", "a.txt"]
 
 
-def test_the_directory_that_one_stands_in_is_not_replaced(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_current_directory_is_not_replaced(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell would stand in a directory that is no more."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -168,7 +166,7 @@ def test_the_directory_that_one_stands_in_is_not_replaced(
     assert handed(checkpoint, Path("best")).is_dir()
 
 
-def test_a_place_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Path) -> None:
+def test_unwritable_destination_is_named(checkpoint: Path, tmp_path: Path) -> None:
     """Below a file nothing can be made."""
     (tmp_path / "file").write_text("")
 
@@ -176,7 +174,7 @@ def test_a_place_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Pat
         handed(checkpoint, tmp_path / "file" / "out")
 
 
-def test_baselines_are_one_prediction() -> None:
+def test_baseline_metrics_combine_both_heads() -> None:
     """The score to beat is that of the threshold's mask with the mean's depth."""
     both = baseline_metrics(BASELINES)
 
@@ -184,7 +182,7 @@ def test_baselines_are_one_prediction() -> None:
     assert both["mask_rmse"] == 0.5
 
 
-def test_a_table_has_a_row_a_metric() -> None:
+def test_table_has_one_row_per_metric() -> None:
     """What a column lacks is a dash, not a zero."""
     table = metrics_table({"a": {"score": 0.5}, "b": {}}).splitlines()
 

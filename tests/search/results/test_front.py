@@ -74,13 +74,13 @@ def tree_of(svg: str) -> ElementTree.Element:
     return ElementTree.fromstring(svg)  # noqa: S314  our own
 
 
-def test_the_front_is_what_nothing_beats(searched: Experiment) -> None:
+def test_front_holds_the_trials_that_nothing_dominates(searched: Experiment) -> None:
     """The best by score comes first; a network as large as another one and worse is not shown."""
     assert on_front(searched) == [3, 1, 0]
 
 
-def test_a_trial_counts_as_the_epoch_that_is_kept(searched: Experiment) -> None:
-    """A better score whose checkpoint is gone cannot be handed over; what a network costs is exact."""
+def test_front_uses_the_epoch_of_the_kept_checkpoint(searched: Experiment) -> None:
+    """A better score without its checkpoint cannot be exported; the costs of a network are exact."""
     rows = front_rows(searched, trial_records(open_study(searched)), ["score", "-macs"])
     width_8 = TrialConfig(model=ModelConfig(family="debug", width=8), data=DataConfig(image_size=32))
 
@@ -91,29 +91,29 @@ def test_a_trial_counts_as_the_epoch_that_is_kept(searched: Experiment) -> None:
     assert [FrontRow.model_validate(json.loads(json.dumps(row.model_dump()))) for row in rows] == rows
 
 
-def test_other_objectives_after_the_fact(searched: Experiment) -> None:
+def test_front_accepts_other_objectives(searched: Experiment) -> None:
     """A search of one objective has trade-offs as well; with one, the front is its best trial."""
     assert on_front(searched, ["score", "-depth_rmse"]) == [3]
     assert on_front(searched, ["score", "-macs", "-depth_rmse"]) == [3, 1, 0]
     assert on_front(searched, ["score"]) == [3]
 
 
-def test_weights_that_do_not_load_are_passed_over(searched: Experiment) -> None:
-    """Who is handed something over can use it; behind a broken trial another one may come to the front."""
+def test_trials_with_unloadable_weights_are_skipped(searched: Experiment) -> None:
+    """Exported networks must load; without a damaged trial, another one may be on the front."""
     (searched.trials / "00003" / "checkpoint_000001" / "model.safetensors").write_bytes(b"broken")
     shutil.rmtree(searched.trials / "00001" / "checkpoint_000001")
 
     assert on_front(searched) == [2, 0]
 
 
-def test_what_is_not_finite_is_not_compared(tmp_path: Path) -> None:
+def test_trials_with_non_finite_metrics_are_left_out(tmp_path: Path) -> None:
     """NaN is beaten by nothing, and would be on every front."""
     experiment = search_of(tmp_path, [(2, 0.3), (4, float("nan"))])
 
     assert on_front(experiment) == [0]
 
 
-def test_the_command_as_json(searched: Experiment) -> None:
+def test_front_command_prints_json(searched: Experiment) -> None:
     """A program reads the same as a person does."""
     found = json.loads(said(searched, "--json").stdout)
 
@@ -121,7 +121,7 @@ def test_the_command_as_json(searched: Experiment) -> None:
     assert [row["trial"] for row in found["front"]] == [3, 1, 0]
 
 
-def test_the_command_for_people(searched: Experiment) -> None:
+def test_front_command_prints_a_table(searched: Experiment) -> None:
     """A chart, the table, and how to take one of the trials."""
     shown_lines = said(searched).stdout.splitlines()
 
@@ -141,7 +141,7 @@ def test_the_command_for_people(searched: Experiment) -> None:
         (["--svg", "nowhere/a.svg"], "cannot be written to 'nowhere/a.svg'"),
     ],
 )
-def test_what_cannot_be_shown(searched: Experiment, arguments: list[str], sentence: str) -> None:
+def test_unusable_arguments_are_named(searched: Experiment, arguments: list[str], sentence: str) -> None:
     """One sentence says what to give instead."""
     error = said(searched, *arguments).exception
 
@@ -149,8 +149,8 @@ def test_what_cannot_be_shown(searched: Experiment, arguments: list[str], senten
     assert sentence in str(error)
 
 
-def test_a_search_without_trials_and_none_at_all(tmp_path: Path) -> None:
-    """The one is gone on with; of the other, the names that there are help."""
+def test_missing_search_and_search_without_trials_are_named(tmp_path: Path) -> None:
+    """The first can be resumed; for the second, the error lists the existing names."""
     experiment = search_of(tmp_path, [])
 
     with pytest.raises(InputError, match="no trial with a network yet; continue with 'twinhead search --resume first"):
@@ -177,7 +177,7 @@ def test_the_chart_has_every_trial(searched: Experiment, tmp_path: Path) -> None
     assert any("trial 1 (birender-cnn), epoch 2: score 0.5" in (title.text or "") for title in root.iter(f"{SVG}title"))
 
 
-def test_the_stair_stays_above_all_other_trials(searched: Experiment) -> None:
+def test_step_line_of_the_front_dominates_all_trials(searched: Experiment) -> None:
     """It is the best score at every cost: no dot lies beyond it."""
     root = tree_of(as_svg(front_of(searched), ["score", "-macs"], "a search"))
     spots = [(float(c.get("cx", 0)), float(c.get("cy", 0)), c.get("r")) for c in root.iter(f"{SVG}circle")]
@@ -190,7 +190,7 @@ def test_the_stair_stays_above_all_other_trials(searched: Experiment) -> None:
 
 @pytest.mark.parametrize("objectives", [["score", "-macs", "-depth_rmse"], ["score", "mask_iou"]])
 @pytest.mark.parametrize("trials", [WIDTHS_AND_SCORES, [(4, 0.5)]])
-def test_charts_of_any_front(tmp_path: Path, trials: list[tuple[int, float]], objectives: list[str]) -> None:
+def test_chart_is_valid_for_any_front(tmp_path: Path, trials: list[tuple[int, float]], objectives: list[str]) -> None:
     """Three objectives are two panels; a single trial has no range to scale by."""
     points = front_of(search_of(tmp_path, trials), objectives)
     root = tree_of(as_svg(points, objectives, "<a> & 'b'"))
@@ -202,12 +202,12 @@ def test_charts_of_any_front(tmp_path: Path, trials: list[tuple[int, float]], ob
 @pytest.mark.parametrize(
     ("value", "text"), [(0.12346, "0.1235"), (458_752, "458.8 k"), (1.4871e9, "1.487 G"), (2, "2")]
 )
-def test_figures_are_short(value: float, text: str) -> None:
+def test_numbers_are_formatted_briefly(value: float, text: str) -> None:
     """Nine digits of multiply-adds cannot be compared by eye."""
     assert shown(value) == text
 
 
-def test_the_table_of_a_summary(searched: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_shows_the_front(searched: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
     """At the end of a search it is printed from the summary alone."""
     rows = front_rows(searched, trial_records(open_study(searched)), ["score", "-macs"])
     searched.write_summary(Summary(name=searched.name, front=rows))

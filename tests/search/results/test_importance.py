@@ -47,7 +47,7 @@ def searched(count: int, seed: int = 0) -> tuple[list[FrozenTrial], list[float]]
 
 
 @pytest.mark.parametrize("count", [40, 97])
-def test_shares_are_those_of_optuna(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_shares_agree_with_optuna(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Ranges, whole numbers, steps, choices, parameters that some trials lack, and ties at the border."""
     monkeypatch.setattr(measured, "MIN_TRIALS", 1)
     trials, scores = searched(count)
@@ -67,7 +67,7 @@ def test_shares_are_those_of_optuna(monkeypatch: pytest.MonkeyPatch, count: int)
     assert sum(figure.share for figure in found.values()) == pytest.approx(1)
 
 
-def test_a_parameter_of_few_trials_has_no_figure() -> None:
+def test_parameter_of_few_trials_has_no_importance() -> None:
     """Three trials of which two are good would make it the most important of all."""
     trials, scores = searched(30)
     found = importance(trials, scores, 5)
@@ -78,7 +78,7 @@ def test_a_parameter_of_few_trials_has_no_figure() -> None:
     assert found.parameters["model.width"].trials == 10
 
 
-def test_what_decides_has_an_interval_above_that_of_chance() -> None:
+def test_interval_of_an_important_parameter_is_above_chance() -> None:
     """And one that holds its share; more trials make it narrower."""
     trials, scores = searched(300)
     many = importance(trials, scores, 30).parameters
@@ -92,8 +92,8 @@ def test_what_decides_has_an_interval_above_that_of_chance() -> None:
     assert deciding.high - deciding.low < few["optimizer.lr"].high - few["optimizer.lr"].low
 
 
-def test_intervals_repeat_themselves() -> None:
-    """Who runs the command again sees the same figures."""
+def test_intervals_are_reproducible() -> None:
+    """Running the command again gives the same numbers."""
     trials, scores = searched(40)
 
     assert importance(trials, scores, 5) == importance(trials, scores, 5)
@@ -112,7 +112,7 @@ def test_a_section_is_the_sum_of_its_parameters() -> None:
     assert sum(figure.share for figure in found.sections.values()) == pytest.approx(1)
 
 
-def test_trials_without_a_common_parameter_have_no_figures() -> None:
+def test_trials_without_a_common_parameter_have_no_importances() -> None:
     """Each parameter is of too few of them, which is said of each."""
     trials, scores = searched(9)
     found = importance(trials, scores, 4)
@@ -121,7 +121,7 @@ def test_trials_without_a_common_parameter_have_no_figures() -> None:
     assert found.too_few["optimizer.lr"] == 9
 
 
-def test_trials_that_are_all_alike_have_no_important_parameter() -> None:
+def test_identical_scores_give_no_important_parameter() -> None:
     """Nothing divides by zero."""
     trials, _ = searched(20)
     found = importance(trials, [0.5] * 20, 5)

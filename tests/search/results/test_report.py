@@ -118,8 +118,8 @@ class Page(HTMLParser):
             self.drawn.append((data, self.tags[-1][1]))
 
 
-def test_the_best_comes_first_and_what_failed_last(tmp_path: Path) -> None:
-    """A reader looks at the top, and must learn at the bottom what is missing and why."""
+def test_best_row_is_first_and_failed_rows_are_last(tmp_path: Path) -> None:
+    """Readers start at the top; the bottom shows what is missing and why."""
     files = write_report(comparison(row("low", 0.3), row("broken", None), row("high", 0.6)), tmp_path)
     markdown = files["md"].read_text()
 
@@ -130,15 +130,15 @@ def test_the_best_comes_first_and_what_failed_last(tmp_path: Path) -> None:
     assert "- broken diverged: The loss became nan" in markdown
 
 
-def test_baselines_stand_in_the_table(tmp_path: Path) -> None:
-    """A network that loses to a threshold on the difference of two pictures is no network."""
+def test_baselines_are_rows_of_the_table(tmp_path: Path) -> None:
+    """A network that loses to a threshold on the difference of two images is no network."""
     files = write_report(comparison(row("a", 0.5)), tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
         assert "a threshold on the difference" in text
         assert ".875" in text
 
 
-def test_every_column_is_there(tmp_path: Path) -> None:
+def test_every_column_is_shown(tmp_path: Path) -> None:
     """Our metrics, and each project's own."""
     files = write_report(comparison(row("a", 0.5)), tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
@@ -147,7 +147,7 @@ def test_every_column_is_there(tmp_path: Path) -> None:
         assert "The metric of monimoyd" in text
 
 
-def test_names_are_text_and_no_markup(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     """They come from files that anybody may have written."""
     files = write_report(comparison(row(NASTY, 0.5), row("bad", None, reason=NASTY)), tmp_path)
     page = Page(files["html"].read_text())
@@ -157,8 +157,8 @@ def test_names_are_text_and_no_markup(tmp_path: Path) -> None:
     assert NASTY not in files["md"].read_text()
 
 
-def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
-    """It is sent around by itself: pictures inside, no script, no address."""
+def test_page_is_valid_and_self_contained(tmp_path: Path) -> None:
+    """It is sent around by itself: images inside, no script, no address."""
     save_png(np.zeros((4, 6, 3), np.uint8), tmp_path / "a.png")
     html = write_report(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text()
     page = Page(html)
@@ -173,7 +173,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> N
     assert all(attributes.get("scope") in {"col", "row"} for tag, attributes in page.tags if tag == "th")
 
 
-def test_json_is_the_comparison(tmp_path: Path) -> None:
+def test_json_equals_the_comparison(tmp_path: Path) -> None:
     """Programs read what people read."""
     given = comparison(row("a", 0.5))
     assert json.loads(write_report(given, tmp_path)["json"].read_text()) == json.loads(json.dumps(given.as_plain()))
@@ -192,14 +192,14 @@ def test_figures_without_an_interval_are_shown(tmp_path: Path) -> None:
     assert "0.500" in Page(files["html"].read_text()).text
 
 
-def test_nothing_but_failures_is_a_report_too(tmp_path: Path) -> None:
+def test_report_of_failures_only(tmp_path: Path) -> None:
     """Somebody waited hours for it."""
     page = Page(write_report(comparison(row("a", None)), tmp_path)["html"].read_text())
     assert "No recipe has a score." in page.text
 
 
 @pytest.mark.parametrize("width", [120, 100, 80])
-def test_the_screen_has_room_for_the_table(width: int) -> None:
+def test_table_fits_the_screen(width: int) -> None:
     """Lines that are broken in the middle cannot be read."""
     shown = on_screen(comparison(row("raguram-resunet-lite", 0.5), row("bad", None)), width)
     line = next(line for line in shown.splitlines() if line.startswith("raguram-resunet-lite"))
@@ -215,26 +215,26 @@ def test_recipes_below_the_baselines_are_named(tmp_path: Path) -> None:
         assert "Not better than without a network (score 0.562): poor." in text
 
 
-def test_a_value_that_several_share_is_not_the_best(tmp_path: Path) -> None:
+def test_tied_value_is_not_marked_best(tmp_path: Path) -> None:
     """Three zeros are no winners."""
     assert "**" not in write_report(comparison(row("a", 0.5), row("b", 0.5)), tmp_path)["md"].read_text()
 
 
-def test_a_long_name_does_not_cost_the_figures(tmp_path: Path) -> None:
+def test_long_name_does_not_truncate_numbers(tmp_path: Path) -> None:
     """A recipe of the user's may have a hundred letters; what is read is the numbers."""
     shown = on_screen(comparison(row("n" * 100, 0.5)))
     assert shown.count(".500 (.480–.530)") == 3
     assert "…" not in shown
 
 
-def test_brackets_on_the_screen_are_brackets() -> None:
+def test_brackets_are_printed_literally() -> None:
     """A path with brackets is a path; the screen's own markup must not make it vanish, or stop there."""
     given = comparison(row("[/b]", 0.5), row("bad", None, reason="[red]x"))
     shown = on_screen(replace(given, data="/photos/[/2024]"))
     assert all(text in shown for text in ("/photos/[/2024]", "[/b]", "[red]x"))
 
 
-def test_a_training_that_broke_off_says_so_beside_its_figures(tmp_path: Path) -> None:
+def test_interrupted_training_is_marked(tmp_path: Path) -> None:
     """The weights from before it diverged are measured, and must not pass for a whole training."""
     given = comparison(row("broken", 0.6, outcome="diverged", reason="The loss became nan", epoch=3), row("a", 0.5))
     files = write_report(given, tmp_path)
@@ -245,13 +245,13 @@ def test_a_training_that_broke_off_says_so_beside_its_figures(tmp_path: Path) ->
         assert "a (finished)" not in plain
 
 
-def test_a_recipe_that_was_not_reached_says_so(tmp_path: Path) -> None:
+def test_recipe_that_did_not_start_is_marked(tmp_path: Path) -> None:
     """It has no reason, and a sentence must not end in a colon."""
     markdown = write_report(comparison(row("a", None, outcome="missing", reason="")), tmp_path)["md"].read_text()
     assert "- a missing\n" in markdown
 
 
-def test_published_errors_are_declared(tmp_path: Path) -> None:
+def test_published_errors_are_listed(tmp_path: Path) -> None:
     """Figures of recipes with their errors turned on are not those of the recipes as they are."""
     corrected, faithful = comparison(row("a", 0.5)), comparison(row("a", 0.5, faithful=True))
     said = "Published errors are reproduced in every recipe."
@@ -261,7 +261,7 @@ def test_published_errors_are_declared(tmp_path: Path) -> None:
     assert said in on_screen(faithful)
 
 
-def test_a_report_says_what_it_is_of(tmp_path: Path) -> None:
+def test_report_names_its_data_and_budget(tmp_path: Path) -> None:
     """Whoever gets the file has neither the data nor the program beside it."""
     given = comparison(row("a", 0.5, source="somebody's project"), versions={"torch": "9.9"})
     files = write_report(given, tmp_path)
@@ -269,7 +269,7 @@ def test_a_report_says_what_it_is_of(tmp_path: Path) -> None:
         assert all(part in text for part in ("fingerprint ab, seed 0; torch 9.9", "somebody's project"))
 
 
-def test_a_score_that_is_no_number_is_last_and_unmarked(tmp_path: Path) -> None:
+def test_nan_score_is_last_and_unmarked(tmp_path: Path) -> None:
     """One network that answers with NaN must not cost the others their report."""
     bad = without("values", row("bad", 0.5))
     lines = write_report(comparison(bad, row("a", 0.5)), tmp_path)["md"].read_text().splitlines()
@@ -300,7 +300,7 @@ def test_the_chart_has_room_for_a_long_name(tmp_path: Path) -> None:
     assert name.endswith("(diverged)")
 
 
-def test_pictures_have_their_size(tmp_path: Path) -> None:
+def test_images_have_width_and_height(tmp_path: Path) -> None:
     """The page keeps their room, and does not jump."""
     save_png(np.zeros((4, 6, 3), np.uint8), tmp_path / "a.png")
     page = Page(write_report(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text())
@@ -309,7 +309,7 @@ def test_pictures_have_their_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_machine_without_unicode_writes_it_too(tmp_path: Path) -> None:
+def test_report_is_written_in_an_ascii_locale(tmp_path: Path) -> None:
     """The report comes after hours of training, and has a δ in it."""
     program = (
         "import pathlib, sys; from tests.search.results.test_report import comparison, row, write_report; "

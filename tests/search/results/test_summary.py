@@ -73,8 +73,8 @@ def trial_of(
     return trial_records(study)[-1]
 
 
-def test_a_trial_is_read_as_it_was_noted(experiment: Experiment) -> None:
-    """Another process, a year later, reads the same: epochs in order, configuration, learning rates."""
+def test_trial_record_round_trip(experiment: Experiment) -> None:
+    """Another process reads the same later: epochs in order, configuration, learning rates."""
     trial = open_study(experiment).ask()
     assert note_start(trial, CONFIGURATION.model_dump()) == 0
     for epoch in (1, 2, 10):
@@ -97,7 +97,7 @@ def test_a_trial_is_read_as_it_was_noted(experiment: Experiment) -> None:
     assert note_start(trial, CONFIGURATION.model_dump()) == 1
 
 
-def test_a_precision_that_was_decided_is_part_of_what_was_run(experiment: Experiment) -> None:
+def test_measured_precision_is_part_of_the_configuration_as_run(experiment: Experiment) -> None:
     """'auto' says what was wanted; a summary says what the weights were trained in."""
     study = open_study(experiment)
     for precision in ("bf16", ""):
@@ -111,8 +111,8 @@ def test_a_precision_that_was_decided_is_part_of_what_was_run(experiment: Experi
     assert noted.config_as_run == {**noted.config, "model": {**noted.config["model"], "precision": "bf16"}}
 
 
-def test_the_best_epoch_is_of_those_with_weights(experiment: Experiment) -> None:
-    """A score without weights cannot be handed over; of equals the earlier counts."""
+def test_best_epoch_is_chosen_among_those_with_weights(experiment: Experiment) -> None:
+    """A score without weights cannot be exported; of equal scores the earlier counts."""
     record = trial_of(experiment, open_study(experiment), {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.7}, kept=(1, 3, 4))
     best = record.best_kept(experiment)
 
@@ -120,7 +120,7 @@ def test_the_best_epoch_is_of_those_with_weights(experiment: Experiment) -> None
     assert (best.epoch, best.score) == (3, 0.7)
 
 
-def test_the_newest_checkpoint_with_state_is_gone_on_from(experiment: Experiment) -> None:
+def test_resume_uses_the_newest_checkpoint_with_state(experiment: Experiment) -> None:
     """Weights alone do not have what the optimizer needs."""
     record = trial_of(experiment, open_study(experiment), {1: 0.5, 2: 0.9, 3: 0.7}, kept=(1, 2, 3))
     assert record.newest(experiment) == experiment.root / str(record.epochs[2].checkpoint)
@@ -131,7 +131,7 @@ def test_the_newest_checkpoint_with_state_is_gone_on_from(experiment: Experiment
     assert record.newest(experiment) is None
 
 
-def test_a_finished_trial_keeps_its_best_weights_alone(experiment: Experiment) -> None:
+def test_finished_trial_keeps_only_its_best_weights(experiment: Experiment) -> None:
     """Hundreds of trials share a disk."""
     record = trial_of(experiment, open_study(experiment), {1: 0.5, 2: 0.9, 3: 0.7}, kept=(1, 2, 3))
     keep_best(experiment, record)
@@ -156,7 +156,7 @@ def test_the_best_trial_is_found_by_its_best_epoch(experiment: Experiment) -> No
 
 
 @pytest.mark.parametrize("damage", [WEIGHTS, CONFIG])
-def test_weights_that_do_not_load_are_passed_over(experiment: Experiment, damage: str) -> None:
+def test_trials_with_unloadable_weights_are_skipped(experiment: Experiment, damage: str) -> None:
     """A file that was cut off when the disk was full must not end the search."""
     study = open_study(experiment)
     trial_of(experiment, study, {1: 0.5}, kept=(1,))
@@ -172,7 +172,7 @@ def test_weights_that_do_not_load_are_passed_over(experiment: Experiment, damage
         find_trial(experiment, study, 1)
 
 
-def test_a_trial_that_is_not_there_is_named_with_those_that_are(experiment: Experiment) -> None:
+def test_missing_trial_is_named_with_existing_ones(experiment: Experiment) -> None:
     """`--trial` takes a number that people read off a log."""
     study = open_study(experiment)
     with pytest.raises(InputError, match=r"no trial 0; give --trial one of its trials \(none yet\)"):
@@ -185,7 +185,7 @@ def test_a_trial_that_is_not_there_is_named_with_those_that_are(experiment: Expe
         find_trial(experiment, study, 7)
 
 
-def test_outcomes_are_told_apart(experiment: Experiment) -> None:
+def test_outcomes_are_distinguished(experiment: Experiment) -> None:
     """A search in which most trials diverged is not one in which most were stopped."""
     study = open_study(experiment)
     trial_of(experiment, study, {9: 0.5})
@@ -200,7 +200,7 @@ def test_outcomes_are_told_apart(experiment: Experiment) -> None:
     assert counts == {"finished": 1, "stopped": 2, "diverged": 1, "constraint": 1, "failed": 1, "interrupted": 1}
 
 
-def test_a_failure_is_remembered(experiment: Experiment) -> None:
+def test_failure_is_recorded(experiment: Experiment) -> None:
     """Why nothing worked is what somebody needs whose search has no result."""
     trial = open_study(experiment).ask()
     note_start(trial, {})
@@ -210,7 +210,7 @@ def test_a_failure_is_remembered(experiment: Experiment) -> None:
     assert (record.outcome, record.reason) == ("failed", "CUDA out of memory")
 
 
-def test_what_only_waits_is_no_trial(experiment: Experiment) -> None:
+def test_waiting_trials_are_not_counted(experiment: Experiment) -> None:
     """The configuration to start from stands in the study before anything ran."""
     study = open_study(experiment)
     study.enqueue_trial({"x": 1})
@@ -218,7 +218,7 @@ def test_what_only_waits_is_no_trial(experiment: Experiment) -> None:
     assert trial_records(study) == []
 
 
-def test_the_summary_says_what_came_out(experiment: Experiment) -> None:
+def test_summary_holds_the_results(experiment: Experiment) -> None:
     """It is JSON that names the best trial with its configuration, and what the numbers depend on."""
     study = open_study(experiment)
     trial_of(experiment, study, {1: 0.5, 2: 0.75}, kept=(1, 2))
@@ -237,7 +237,7 @@ def test_the_summary_says_what_came_out(experiment: Experiment) -> None:
     assert summarise(experiment, SPEC, [], None, None, seconds=0, data_fingerprint="f").best is None
 
 
-def test_the_best_recipe_is_one_that_had_the_whole_budget(experiment: Experiment) -> None:
+def test_best_recipe_needs_the_full_budget(experiment: Experiment) -> None:
     """A recipe that was stopped early may have been ahead at the time; what it would have come to nobody knows."""
     study = open_study(experiment)
     for name, curve in (("early", {1: 0.9}), ("whole", {1: 0.3, 2: 0.5}), ("worse", {1: 0.2, 2: 0.4}), ("", {2: 0.8})):
@@ -249,7 +249,7 @@ def test_the_best_recipe_is_one_that_had_the_whole_budget(experiment: Experiment
     assert find_best_recipe(experiment, trial_records(study), max_epochs=3) is None
 
 
-def test_a_search_whose_trials_all_diverged_says_what_to_try(experiment: Experiment) -> None:
+def test_summary_advises_when_all_trials_diverged(experiment: Experiment) -> None:
     """In some lines, whatever the number of trials: each of their reasons is long."""
     study = open_study(experiment)
     for number in range(40):
@@ -266,7 +266,7 @@ def test_a_search_whose_trials_all_diverged_says_what_to_try(experiment: Experim
     assert len(said) < 500
 
 
-def test_other_reasons_are_counted_where_they_are_many(experiment: Experiment) -> None:
+def test_further_failure_reasons_are_counted(experiment: Experiment) -> None:
     """What failed is not hidden behind what diverged."""
     study = open_study(experiment)
     for number in range(6):
@@ -276,7 +276,7 @@ def test_other_reasons_are_counted_where_they_are_many(experiment: Experiment) -
     assert why_no_result([]) == "none reported why; correct the spec"
 
 
-def test_a_reason_of_an_earlier_version_is_without_its_configuration(experiment: Experiment) -> None:
+def test_failure_reason_of_an_earlier_version_is_shortened(experiment: Experiment) -> None:
     """It was some 2,000 characters in every table."""
     study = open_study(experiment)
     configuration = CONFIGURATION.model_dump_json()
@@ -285,7 +285,7 @@ def test_a_reason_of_an_earlier_version_is_without_its_configuration(experiment:
     assert trial_records(study)[0].reason == "The loss became nan at step 3; lower it."
 
 
-def test_a_search_that_goes_on_says_what_it_has_reached(experiment: Experiment) -> None:
+def test_resumed_search_reports_its_progress(experiment: Experiment) -> None:
     """The bar alone would begin anew, without the best score and the numbers of earlier trials."""
     study = open_study(experiment)
     trial_of(experiment, study, {1: 0.5, 2: 0.75})

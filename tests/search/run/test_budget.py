@@ -32,7 +32,7 @@ def budget_of(study: optuna.Study | None = None, clock: Any = lambda: 0.0, gpus:
     return Budget(BudgetConfig(**limits), study or optuna.create_study(), gpus=gpus, clock=clock)
 
 
-def test_patience_counts_trials_in_vain() -> None:
+def test_patience_counts_trials_without_improvement() -> None:
     """So many in a row without a better one, not so many in all."""
     budget = budget_of(patience=2)
     for name, scores in {"a": [0.5], "b": [0.4], "c": [0.3, 0.6], "d": [0.6]}.items():
@@ -43,7 +43,7 @@ def test_patience_counts_trials_in_vain() -> None:
     assert (before, budget.spent()) == ("", "patience")
 
 
-def test_patience_waits_for_a_trial_that_is_ahead() -> None:
+def test_patience_waits_for_running_better_trials() -> None:
     """Ending the best trial of all, because others were worse, would be a poor end."""
     budget = budget_of(patience=1)
     run(budget, "a", 0.5)
@@ -53,7 +53,7 @@ def test_patience_waits_for_a_trial_that_is_ahead() -> None:
     assert budget.spent() == ""
 
 
-def test_what_was_not_trained_says_nothing() -> None:
+def test_untrained_trials_do_not_count_for_patience() -> None:
     """Networks that are too slow end in a second; patience is with training."""
     budget = budget_of(patience=1)
     run(budget, "a", 0.5)
@@ -62,7 +62,7 @@ def test_what_was_not_trained_says_nothing() -> None:
     assert budget.spent() == ""
 
 
-def test_a_search_that_goes_on_is_as_impatient_as_before() -> None:
+def test_resumed_search_keeps_its_patience_count() -> None:
     """What ended before the interruption counts."""
     study = optuna.create_study(direction="maximize")
     for score in (0.5, 0.4, 0.3):
@@ -74,7 +74,7 @@ def test_a_search_that_goes_on_is_as_impatient_as_before() -> None:
     assert budget_of(study, patience=3).spent() == ""
 
 
-def test_hours_of_gpus_add_up_over_trials_and_runs() -> None:
+def test_gpu_hours_add_up_over_trials_and_runs() -> None:
     """Two trials at a time with half a GPU each spend an hour in an hour, and a resumed search has the rest."""
     now, study = [0.0], optuna.create_study()
     budget = budget_of(study, clock=lambda: now[0], gpus=0.5, gpu_hours=1.0)
@@ -104,7 +104,7 @@ def test_the_first_limit_ends_the_search() -> None:
     assert (before, stopper.stop_all(), stopper.reason) == (False, True, "patience")
 
 
-def test_hours_of_gpus_need_gpus() -> None:
+def test_gpu_hours_limit_needs_gpus() -> None:
     """The search would never end."""
     with pytest.raises(InputError, match=r"'budget.gpu_hours' is 2, but the trials use no GPU; remove it"):
         check_budget(BudgetConfig(gpu_hours=2.0), Workers())

@@ -37,7 +37,9 @@ from trainable.job import Workers
         ({"concurrent": 20}, [{"CPU": 8.0}], Workers(), 8),
     ],
 )
-def test_what_fits(asked: dict[str, Any], nodes: list[dict[str, float]], workers: Workers, concurrent: int) -> None:
+def test_plan_fills_the_cluster(
+    asked: dict[str, Any], nodes: list[dict[str, float]], workers: Workers, concurrent: int
+) -> None:
     """More at a time than fit would wait for ever, fewer would leave the machine idle."""
     assert plan(ResourcesConfig(**asked), nodes) == (workers, concurrent)
 
@@ -55,7 +57,7 @@ def test_what_fits(asked: dict[str, Any], nodes: list[dict[str, float]], workers
         ({}, [{}]),
     ],
 )
-def test_what_does_not_fit_is_an_error(asked: dict[str, Any], nodes: list[dict[str, float]]) -> None:
+def test_trial_larger_than_the_cluster_is_refused(asked: dict[str, Any], nodes: list[dict[str, float]]) -> None:
     """The search would wait for a machine that never comes."""
     with pytest.raises(InputError, match=r"needs .* but the cluster has .*; lower resources\.workers"):
         plan(ResourcesConfig(**asked), nodes)
@@ -69,7 +71,7 @@ def test_what_does_not_fit_is_an_error(asked: dict[str, Any], nodes: list[dict[s
         ({"workers": 2, "gpus_per_trial": 0.5}, "is 0.5, but must be 0 or a multiple of 2 for 2 workers"),
     ],
 )
-def test_gpus_that_cannot_be_shared_so(asked: dict[str, Any], wanted: str) -> None:
+def test_invalid_gpu_shares_are_refused(asked: dict[str, Any], wanted: str) -> None:
     """Ray has no such actor, and two workers of a group that meet on one GPU cannot exchange gradients."""
     with pytest.raises(InputError, match=f"'resources.gpus_per_trial' {wanted}"):
         plan(ResourcesConfig(**asked), [{"CPU": 8.0, "GPU": 4.0}])
@@ -84,7 +86,7 @@ def test_gpus_that_cannot_be_shared_so(asked: dict[str, Any], wanted: str) -> No
         (2, Workers(gpus=1), [{"CPU": 8.0}]),
     ],
 )
-def test_cpus_of_a_retraining_that_are_not_there_are_said_before_the_search(
+def test_too_many_retraining_cpus_are_refused_before_the_search(
     cpus: int, workers: Workers, nodes: list[dict[str, float]]
 ) -> None:
     """It would wait for them for ever, after hours of trials."""
@@ -95,14 +97,14 @@ def test_cpus_of_a_retraining_that_are_not_there_are_said_before_the_search(
 @pytest.mark.parametrize(
     ("cpus", "workers"), [("auto", Workers()), (2, Workers()), (1, Workers(count=2)), (2, Workers(gpus=0.5))]
 )
-def test_cpus_of_a_retraining_that_are_there(cpus: Any, workers: Workers) -> None:
+def test_available_retraining_cpus_are_accepted(cpus: Any, workers: Workers) -> None:
     """What fits is not refused."""
     check_retraining(RetrainConfig(cpus=cpus), workers, [{"CPU": 2.0, "GPU": 1.0}])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("given", "effective"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_of_openmp_sleep_while_they_wait(given: str | None, effective: str) -> None:
+def test_openmp_threads_wait_passively(given: str | None, effective: str) -> None:
     """libgomp reads the environment once, when torch loads it; a user's own setting wins."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({"OMP_WAIT_POLICY": given} if given else {})
@@ -112,7 +114,7 @@ def test_threads_of_openmp_sleep_while_they_wait(given: str | None, effective: s
     assert f"OMP_WAIT_POLICY = '{effective}'" in done.stderr
 
 
-def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_cluster_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself tries for minutes, and ends in a traceback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

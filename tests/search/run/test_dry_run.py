@@ -1,4 +1,4 @@
-"""What a search would come to, said before it starts."""
+"""The estimate of a search before it starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.commands import SMALL, run
 
 SETTINGS = (("data.image_size", "32"), ("model.family", "debug"), ("model.width", "{choices: [2, 8]}"))
 NOWHERE = Path("nowhere")
-"""Where no earlier searches lie."""
+"""A storage without earlier searches."""
 
 
 def spec(data: Path, *more: tuple[str, str]) -> SearchSpec:
@@ -24,15 +24,15 @@ def spec(data: Path, *more: tuple[str, str]) -> SearchSpec:
 
 
 def test_epochs_follow_from_the_rungs(drawn: Path) -> None:
-    """9 trials of 3 epochs, 3 of which go on to 9, and 1 to 27: what ASHA leaves of 243."""
+    """9 trials of 3 epochs, 3 of which continue to 9, and 1 to 27: ASHA reduces 243 epochs to this."""
     rungs = [("scheduler.max_epochs", "27"), ("scheduler.grace_epochs", "3"), ("budget.trials", "9")]
     found = dry_run(spec(drawn, *rungs), Dataset.open(drawn), NOWHERE).as_plain()
 
     assert found["epochs"] == {"fewest": 9 * 3 + 3 * 6 + 1 * 18, "most": 243}
 
 
-def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
-    """A user with a budget wants to know what the space can cost, not what its middle costs."""
+def test_smallest_and_largest_networks_are_measured(drawn: Path) -> None:
+    """A budget depends on the extremes of the space, not on its middle."""
     found = dry_run(spec(drawn), Dataset.open(drawn), NOWHERE).as_plain()
     smallest, largest = found["networks"]["smallest"], found["networks"]["largest"]
 
@@ -43,8 +43,8 @@ def test_both_ends_of_the_space_are_measured(drawn: Path) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_optimizer_steps_of_a_whole_trial_are_named_with_epochs_that_would_do(drawn: Path) -> None:
-    """Epochs say little: of few samples they are so short that no network can be trained in them."""
+def test_too_few_optimizer_steps_are_reported_with_sufficient_epochs(drawn: Path) -> None:
+    """The number of epochs says little: with few samples they are too short to train a network."""
     batches = ("data.batch_size", "{choices: [4, 16]}")
     few = dry_run(spec(drawn, batches, ("scheduler.max_epochs", "9")), Dataset.open(drawn), NOWHERE).as_plain()
     samples = few["samples"]["train"]
@@ -57,8 +57,8 @@ def test_optimizer_steps_of_a_whole_trial_are_named_with_epochs_that_would_do(dr
     assert dry_run(enough, Dataset.open(drawn), NOWHERE).as_plain()["optimizer_steps"]["warning"] is None
 
 
-def test_what_breaks_a_limit_is_not_reckoned_with(drawn: Path) -> None:
-    """It would not be trained either: the largest network is the widest that is small enough."""
+def test_networks_beyond_a_limit_are_left_out_of_the_estimate(drawn: Path) -> None:
+    """It would not be trained: the largest network is the widest within the limit."""
     wide = ("model.width", "{low: 2, high: 64}")
     free = dry_run(spec(drawn, wide), Dataset.open(drawn), NOWHERE).as_plain()["networks"]["largest"]
     limit = free["parameters"] // 4
@@ -70,15 +70,15 @@ def test_what_breaks_a_limit_is_not_reckoned_with(drawn: Path) -> None:
     assert limit * 0.9 < largest["parameters"] <= limit
 
 
-def test_a_search_begins_as_its_dry_run_said(drawn: Path) -> None:
-    """Otherwise what it would try first is a guess."""
+def test_search_starts_with_the_trials_of_its_dry_run(drawn: Path) -> None:
+    """Otherwise the shown first trials would be a guess."""
     of_seed = [first_trials(spec(drawn, ("search.seed", seed)), NOWHERE) for seed in ("1", "1", "2")]
 
     assert of_seed[0] == of_seed[1] != of_seed[2]
 
 
 @pytest.mark.slow
-def test_nothing_is_made(drawn: Path, tmp_path: Path) -> None:
+def test_dry_run_creates_no_files(drawn: Path, tmp_path: Path) -> None:
     """A dry run that leaves a search behind is not dry."""
     done = run("search", "--data", str(drawn), *SMALL, "--dry-run", "--storage", str(tmp_path))
 
@@ -90,7 +90,7 @@ def test_nothing_is_made(drawn: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_split_without_samples_is_said(drawn: Path) -> None:
+def test_split_without_samples_is_refused(drawn: Path) -> None:
     """As the search itself would."""
     with pytest.raises(InputError):
         dry_run(spec(drawn, ("data.split", "{train: 1.0, val: 0.0, test: 0.0}")), Dataset.open(drawn), NOWHERE)

@@ -42,7 +42,7 @@ def trial_with(directory: Path, error: BaseException) -> Trial:
 @pytest.mark.parametrize(
     "error", [FAULT, raised(FAULT), raised(FAULT).as_instanceof_cause(), group(RuntimeError("closed by peer"), FAULT)]
 )
-def test_a_fault_is_found_wherever_it_was_met(error: Exception) -> None:
+def test_environment_fault_is_found_in_any_error_chain(error: Exception) -> None:
     """In a process of its own, or in one worker of a group whose others fail for it."""
     found = find_fault(cloudpickle.loads(cloudpickle.dumps(error)))  # as Tune keeps it
 
@@ -52,7 +52,7 @@ def test_a_fault_is_found_wherever_it_was_met(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", [GONE, PREEMPTED, lost.ObjectLostError("ab", None, ""), raised(GONE), group(GONE)])
-def test_a_node_that_is_lost_is_nobodys_failure(error: Exception) -> None:
+def test_lost_node_is_not_a_failure_of_the_trial(error: Exception) -> None:
     """It died, was taken away, or cannot be reached."""
     assert is_lost(error)
     assert find_fault(error) is None
@@ -71,7 +71,7 @@ def test_a_node_that_is_lost_is_nobodys_failure(error: Exception) -> None:
         None,
     ],
 )
-def test_a_trial_fails_by_itself(tmp_path: Path, error: Exception | None) -> None:
+def test_other_errors_are_failures_of_the_trial(tmp_path: Path, error: Exception | None) -> None:
     """Out of memory, killed on a node that lives, or with a bug: it has the retries that it has, and no more."""
     paused: list[EnvironmentFaultError] = []
     trial = trial_with(tmp_path, cast("Any", error))
@@ -81,7 +81,7 @@ def test_a_trial_fails_by_itself(tmp_path: Path, error: Exception | None) -> Non
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_fault_pauses_the_run(tmp_path: Path, ended: bool) -> None:
+def test_environment_fault_pauses_the_run(tmp_path: Path, ended: bool) -> None:
     """Whether the trial had retries left or not: none of them is spent."""
     paused: list[EnvironmentFaultError] = []
 
@@ -103,7 +103,7 @@ def test_a_lost_node_costs_no_retry(tmp_path: Path) -> None:
     assert paused == []
 
 
-def test_a_node_that_is_lost_after_the_last_retry_pauses_the_run(tmp_path: Path) -> None:
+def test_node_lost_after_the_last_retry_pauses_the_run(tmp_path: Path) -> None:
     """Tune would count the trial as failed."""
     paused: list[EnvironmentFaultError] = []
 

@@ -32,7 +32,7 @@ def small_set(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_render_that_is_killed_leaves_nothing_for_ever(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_render_are_removed(tmp_path: Path) -> None:
     """Its half data set may be gigabytes."""
     with started("render", str(tmp_path / "large"), "--backgrounds", "5000", "--size", "64") as process:
         wait_for_file(process, tmp_path, ".large.partial-*/large")
@@ -46,7 +46,7 @@ def test_a_render_that_is_killed_leaves_nothing_for_ever(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_network_whose_hand_over_is_killed_leaves_nothing_for_ever(network: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_export_are_removed(network: Path, tmp_path: Path) -> None:
     """What was there before stays whole until the new one is."""
     before = {path.name: path.read_bytes() for path in network.iterdir()}
     process = subprocess.Popen(

@@ -92,7 +92,7 @@ def scene(scenes: Path, trial_data: TrialData, tmp_path: Path, monkeypatch: pyte
     return made
 
 
-def test_work_goes_on_when_the_data_set_is_back(scene: Scene) -> None:
+def test_work_continues_when_the_data_set_returns(scene: Scene) -> None:
     """With two sentences, and looks that grow apart."""
     scene.away()
     scene.later[100.0] = scene.back
@@ -109,8 +109,8 @@ def test_work_goes_on_when_the_data_set_is_back(scene: Scene) -> None:
     assert second == "available again after 2 min 03 s; interrupted trials resume from their checkpoints"
 
 
-def test_what_does_not_come_back_ends_the_search(scene: Scene) -> None:
-    """With one sentence that says how to go on, and in time."""
+def test_permanent_outage_ends_the_search(scene: Scene) -> None:
+    """With one sentence that says how to continue, and in time."""
     scene.away()
     with pytest.raises(UnfinishedError) as raised:
         scene.outages.outlast(scene.work)
@@ -124,7 +124,7 @@ def test_what_does_not_come_back_ends_the_search(scene: Scene) -> None:
     )
 
 
-def test_another_data_set_in_its_place_is_not_it(scene: Scene) -> None:
+def test_another_data_set_does_not_end_the_outage(scene: Scene) -> None:
     """Scores on different data cannot be compared."""
     scene.away()
     other = scene.data.with_name("away")
@@ -139,7 +139,7 @@ def test_another_data_set_in_its_place_is_not_it(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("what", ["storage", "cache"])
-def test_storage_and_cache_are_waited_for_too(scene: Scene, tmp_path: Path, what: str) -> None:
+def test_outage_of_storage_or_cache_is_waited_for(scene: Scene, tmp_path: Path, what: str) -> None:
     """Trials write to the one and read from the other."""
     path = {"storage": scene.experiment.root, "cache": tmp_path / "cache"}[what]
     assert scene.outages.fault() is None
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_the_wait(scene: Scene) -> None:
     assert scene.seconds[0] == pytest.approx(20, abs=0.5)
 
 
-def test_a_fault_that_this_machine_does_not_see_is_waited_for_longer_each_time(scene: Scene) -> None:
+def test_fault_invisible_to_the_driver_is_retried_with_backoff(scene: Scene) -> None:
     """Another node may have lost its disk: trials that fail there at once must not start for ever."""
 
     def work() -> None:
@@ -211,7 +211,7 @@ def test_a_fault_that_this_machine_does_not_see_is_waited_for_longer_each_time(s
     assert waits[:7] == ["1 s", "2 s", "4 s", "8 s", "16 s", "32 s", "1 min 00 s"]
 
 
-def test_a_fault_long_after_the_last_one_is_a_new_one(scene: Scene) -> None:
+def test_later_fault_restarts_the_backoff(scene: Scene) -> None:
     """A network that fails for a minute a day does not end a search of a week."""
     faults = []
 
@@ -226,7 +226,7 @@ def test_a_fault_long_after_the_last_one_is_a_new_one(scene: Scene) -> None:
     assert faults == pytest.approx([0, 1001, 2002, 3003])
 
 
-def test_time_that_is_waited_does_not_count_as_searched(scene: Scene) -> None:
+def test_waiting_time_does_not_count_as_search_time(scene: Scene) -> None:
     """budget.hours is for work: here they were over a minute ago, and two minutes were waited."""
     stopper = Stopper(seconds=-60)
     scene.outages._stopper = stopper
@@ -254,7 +254,7 @@ def test_a_fault_ends_the_run_once() -> None:
     assert stopper.stop_all()
 
 
-def test_a_bug_is_no_outage(scene: Scene) -> None:
+def test_bug_is_not_an_outage(scene: Scene) -> None:
     """It would be waited for in vain."""
 
     def work() -> None:
@@ -266,7 +266,7 @@ def test_a_bug_is_no_outage(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
-def test_the_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_outage_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """And is named where it is not."""
     monkeypatch.setenv("TWINHEAD_OUTAGE_SECONDS", text)
     with pytest.raises(InputError, match=rf"'TWINHEAD_OUTAGE_SECONDS' is '{text}', but must be a number of seconds"):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 PROGRAM = Path(__file__).parent / "packing.py"
 
 
-def test_trials_share_what_there_is(tmp_path: Path) -> None:
+def test_concurrent_trials_share_the_gpu(tmp_path: Path) -> None:
     """Small trials on a large GPU: those that ask for a quarter of it run four at a time, and never five."""
     command, environment = [sys.executable, str(PROGRAM), str(tmp_path)], {**os.environ, **ENVIRONMENT}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)

@@ -22,7 +22,7 @@ def _one_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "has_one_node", lambda: True)
 
 
-def test_a_retraining_has_the_cores_of_all_trials_as_a_limit(scenes: Path) -> None:
+def test_retraining_may_use_the_cores_of_all_trials(scenes: Path) -> None:
     """They are free by then, and on a busy machine fewer threads are faster."""
     workers = alone(job(scenes, Workers(cpus=2)), 3).workers
 
@@ -31,7 +31,7 @@ def test_a_retraining_has_the_cores_of_all_trials_as_a_limit(scenes: Path) -> No
 
 
 @pytest.mark.parametrize("workers", [Workers(), Workers(count=2), Workers(gpus=1)])
-def test_cpus_that_a_user_names_are_used_as_they_are(scenes: Path, workers: Workers) -> None:
+def test_explicit_retraining_cpus_are_used(scenes: Path, workers: Workers) -> None:
     """The same number gives the same sums, whatever else the machine does."""
     used = alone(job(scenes, workers), 3, 2).workers
 
@@ -39,6 +39,6 @@ def test_cpus_that_a_user_names_are_used_as_they_are(scenes: Path, workers: Work
 
 
 @pytest.mark.parametrize("workers", [Workers(count=2), Workers(gpus=0.5)])
-def test_groups_and_gpus_keep_what_a_trial_had(scenes: Path, workers: Workers) -> None:
+def test_groups_and_gpus_keep_the_resources_of_a_trial(scenes: Path, workers: Workers) -> None:
     """Their speed is not that of CPU threads."""
     assert alone(job(scenes, workers), 3).workers == workers

@@ -45,7 +45,7 @@ def _result(score: float) -> dict[str, Any]:
     return {"score": score, "epoch": 1}
 
 
-def test_note_says_how_many_run_and_the_best_score(progress: SearchProgress, notes: list[str]) -> None:
+def test_note_shows_running_trials_and_best_score(progress: SearchProgress, notes: list[str]) -> None:
     """People judge by it whether a search is alive."""
     trials = [_trial(number) for number in range(3)]
     for trial in trials:
@@ -58,7 +58,7 @@ def test_note_says_how_many_run_and_the_best_score(progress: SearchProgress, not
     assert notes == [f"{count} running, best score 0.2500" for count in counts]
 
 
-def test_another_kind_of_machine_is_said_once() -> None:
+def test_another_kind_of_machine_is_reported_once() -> None:
     """There 'auto' may mean another precision: nobody should find that out from the figures."""
     lines = io.StringIO()
     earlier = TrialRecord.of(create_trial(value=0.5, user_attrs={"machine": "EPYC"}))
@@ -71,7 +71,7 @@ def test_another_kind_of_machine_is_said_once() -> None:
     assert "what that means (fp32 here)" in lines.getvalue()
 
 
-def test_the_first_machine_is_no_change() -> None:
+def test_first_machine_is_not_reported() -> None:
     """A new search has nothing to compare with, nor has one that an earlier version began."""
     lines = io.StringIO()
     earlier = TrialRecord.of(create_trial(value=0.5))
@@ -81,7 +81,7 @@ def test_the_first_machine_is_no_change() -> None:
     assert lines.getvalue() == ""
 
 
-def test_a_trial_that_failed_says_why(tmp_path: Path) -> None:
+def test_failed_trial_shows_its_reason(tmp_path: Path) -> None:
     """In a line: the traceback lies with the trial."""
     said, trial = io.StringIO(), _trial(3)
     progress = SearchProgress(Screen(Console(file=said)), lambda *_: None, max_epochs=3)
@@ -107,7 +107,7 @@ def test_a_resumed_trial_keeps_its_best_epoch() -> None:
     assert said.getvalue() == f"trial {earlier.number}: score 0.7500 at epoch 2\n"
 
 
-def test_a_report_does_not_look_at_the_trials_of_the_past(progress: SearchProgress, notes: list[str]) -> None:
+def test_report_does_not_read_earlier_trials(progress: SearchProgress, notes: list[str]) -> None:
     """Or what all reports cost would grow as the square of their number."""
     trial, past = _trial(0), _Unlooked()
     progress.on_trial_start(0, past, trial)
@@ -116,7 +116,7 @@ def test_a_report_does_not_look_at_the_trials_of_the_past(progress: SearchProgre
     assert len(notes) == 2
 
 
-def test_a_bar_goes_on_where_an_earlier_run_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_continues_after_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts what was done before; the time that is left is of what was done since."""
     now = [100.0]
     monkeypatch.setattr("search.terminal.time.monotonic", lambda: now[0])
@@ -131,8 +131,8 @@ def test_a_bar_goes_on_where_an_earlier_run_ended(monkeypatch: pytest.MonkeyPatc
     )
 
 
-def test_a_trial_that_could_not_go_on_from_its_newest_checkpoint_says_so() -> None:
-    """Or its curve would begin again without a word."""
+def test_damaged_newest_checkpoint_is_reported() -> None:
+    """Otherwise its curve would silently start again."""
     written = io.StringIO()
     progress = SearchProgress(Screen(Console(file=written, width=200)), lambda *_: None, max_epochs=3)
     progress.on_trial_result(

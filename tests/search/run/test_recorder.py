@@ -1,4 +1,4 @@
-"""What is kept while trials run: the checkpoints that are needed, why a trial failed, curves and pictures."""
+"""What is kept while trials run: the checkpoints that are needed, why a trial failed, curves and images."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def running(tmp_path: Path) -> Running:
     return Running(experiment, study, searcher, recorder, trial)
 
 
-def test_the_best_and_the_newest_checkpoint_are_kept(running: Running) -> None:
-    """One is the result, the other is where a trial goes on; of thousands of trials, more would fill the disk."""
+def test_best_and_newest_checkpoints_are_kept(running: Running) -> None:
+    """One is the result, the other is needed to resume; more would fill the disk in a search of thousands of trials."""
     kept = []
     for epoch, score in enumerate([0.1, 0.5, 0.3, 0.5, 0.2], start=1):
         running.report(epoch, score)
@@ -105,8 +105,8 @@ def test_the_best_and_the_newest_checkpoint_are_kept(running: Running) -> None:
     assert kept == [[1], [2], [2, 3], [2, 4], [2, 5]]
 
 
-def test_a_finished_trial_keeps_its_best_weights_alone(running: Running) -> None:
-    """Nobody goes on with it."""
+def test_finished_trial_keeps_only_its_best_weights(running: Running) -> None:
+    """It is never resumed."""
     for epoch, score in enumerate([0.1, 0.5, 0.3], start=1):
         running.report(epoch, score)
     running.searcher.on_trial_complete("a", {"epoch": 3, "score": 0.3})
@@ -125,8 +125,8 @@ def test_a_finished_trial_keeps_its_best_weights_alone(running: Running) -> None
     ],
 )
 @pytest.mark.parametrize("epochs", [0, 1])
-def test_a_trial_that_fails_says_why(running: Running, said: Sequence[str], reason: str, epochs: int) -> None:
-    """Whether it had reported or not, and whatever its other workers say; and the search goes on."""
+def test_failed_trial_records_its_reason(running: Running, said: Sequence[str], reason: str, epochs: int) -> None:
+    """With or without earlier reports, whatever its other workers raise; and the search continues."""
     for epoch in range(epochs):
         running.report(epoch + 1, 0.5)
     Path(running.trial.error_file).write_text("\n".join(["Failure # 1 (occurred at noon)", *said, ""]))
@@ -138,8 +138,8 @@ def test_a_trial_that_fails_says_why(running: Running, said: Sequence[str], reas
     assert running.searcher.suggest("b")
 
 
-def test_every_figure_that_a_policy_may_watch_is_kept() -> None:
-    """Whoever asks why a learning rate fell finds the curve that it followed; what Tune adds is left out."""
+def test_every_metric_that_a_policy_may_watch_is_recorded() -> None:
+    """The curve that a learning rate followed can be looked up; the metrics that Tune adds are left out."""
     figures = dict.fromkeys(get_args(PlateauPolicy.model_fields["watch"].annotation), 0.5)
     assert set(figures) == {"score", "val_loss", "train_loss"}
     assert metrics_of({**figures, "training_iteration": 3, "pid": 7}) == figures
@@ -152,8 +152,8 @@ def test_retries_are_counted(running: Running) -> None:
     assert trial_records(running.study)[0].retries == 2
 
 
-def test_a_fault_of_the_environment_is_not_the_trials(running: Running) -> None:
-    """It stays as running, which is how one that goes on is kept, and has all its retries."""
+def test_environment_fault_is_not_recorded_as_a_failure(running: Running) -> None:
+    """It stays in the state RUNNING, from which it is resumed, and keeps all its retries."""
     Path(running.trial.error_file).with_suffix(".pkl").write_bytes(pickle.dumps(EnvironmentFaultError("gone; wait.")))
     running.recorder.on_trial_recover(iteration=0, trials=CONTROLLER, trial=running.trial)
     running.searcher.on_trial_complete("a", error=True)
@@ -166,7 +166,7 @@ def test_a_fault_of_the_environment_is_not_the_trials(running: Running) -> None:
 
 
 @pytest.mark.parametrize(("every", "shown"), [(60.0, [2]), (0.0, [1, 2])])
-def test_pictures_are_shown_now_and_then(
+def test_images_are_logged_periodically(
     running: Running, monkeypatch: pytest.MonkeyPatch, every: float, shown: list[int]
 ) -> None:
     """Of a short trial those of its best epoch alone, of a long one some on the way; scalars of every epoch."""
@@ -186,7 +186,7 @@ def test_pictures_are_shown_now_and_then(
     ]
 
 
-def test_the_journal_is_one_that_optuna_reads(running: Running) -> None:
+def test_journal_is_readable_by_optuna(running: Running) -> None:
     """Its dashboard opens the file, while the search runs."""
     running.report(1, 0.5)
     storage = JournalStorage(JournalFileBackend(str(running.experiment.study_file)))

@@ -19,7 +19,7 @@ def spec(*overrides: tuple[str, str]) -> SearchSpec:
     return load_spec(None, overrides, data_path="set")
 
 
-def test_too_few_steps_are_said_with_the_epochs_that_would_do() -> None:
+def test_too_few_steps_are_reported_with_sufficient_epochs() -> None:
     """45 photographs at 9 epochs are 27 steps: the user should hear it before hours of trials, not after."""
     few = steps_of(config(), 45, setting="scheduler.max_epochs")
 
@@ -41,7 +41,7 @@ def test_too_few_steps_are_said_with_the_epochs_that_would_do() -> None:
         {"progression": [{"share": 0.5, "scale": 0.5, "batch_size": 64}]},
     ],
 )
-def test_the_epochs_that_are_advised_are_enough_and_few(samples: int, data: dict[str, Any]) -> None:
+def test_advised_epochs_are_sufficient_and_minimal(samples: int, data: dict[str, Any]) -> None:
     """Advice that leads to the next warning is none, nor is one that costs ten times what is needed."""
     epochs = steps_of(config(data=data), samples).enough_epochs
     advised = steps_of(config(data=data, epochs=epochs), samples)
@@ -63,7 +63,7 @@ def test_the_epochs_that_are_advised_are_enough_and_few(samples: int, data: dict
         ((("scheduler.max_epochs", "30"),), (30 * 4, 30 * 13)),
     ],
 )
-def test_the_steps_of_a_search_are_those_of_its_slowest_and_its_fastest_trial(
+def test_steps_of_a_search_range_from_its_fewest_to_its_most(
     overrides: tuple[tuple[str, str], ...], ends: tuple[int, int]
 ) -> None:
     """Where batch sizes are searched, some trials take more steps than others: those may be trained that do."""

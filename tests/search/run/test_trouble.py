@@ -1,4 +1,4 @@
-"""Trials that crash: they are taken up again from their checkpoints, twice at most, and the search goes on."""
+"""Trials that crash: they are resumed from their checkpoints, at most twice, and the search continues."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def found(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return troubled(tmp_path_factory.mktemp("troubled"), scenes, 1, KILLED, LEFT, MEMORY, FINE)
 
 
-def test_a_trial_that_crashes_goes_on_from_its_checkpoint(found: dict[str, Any]) -> None:
+def test_crashed_trial_resumes_from_its_checkpoint(found: dict[str, Any]) -> None:
     """Its first epoch is not trained again."""
     trial = found["trials"][LEFT]
     assert (trial["state"], trial["outcome"], trial["retries"]) == ("COMPLETE", "trained", 1)
@@ -48,7 +48,7 @@ def test_a_trial_that_crashes_goes_on_from_its_checkpoint(found: dict[str, Any])
     ("trouble", "reason"),
     [(KILLED, "its process died: Worker unexpectedly exits"), (MEMORY, OUT_OF_MEMORY)],
 )
-def test_a_trial_that_crashes_again_and_again_has_failed(found: dict[str, Any], trouble: str, reason: str) -> None:
+def test_trial_fails_after_repeated_crashes(found: dict[str, Any], trouble: str, reason: str) -> None:
     """After two more attempts, and with a reason that helps."""
     trial = found["trials"][trouble]
     assert (trial["state"], trial["outcome"], trial["retries"]) == ("FAIL", "failed", 2)
@@ -63,7 +63,7 @@ def test_crashes_do_not_end_the_search(found: dict[str, Any]) -> None:
     assert found["outcomes"] == {"finished": 2, "failed": 2, **nothing}
 
 
-def test_a_trial_whose_node_dies_goes_on_elsewhere(scenes: Path, tmp_path: Path) -> None:
+def test_trial_of_a_dead_node_resumes_elsewhere(scenes: Path, tmp_path: Path) -> None:
     """From its checkpoint, and without a retry spent: it can do nothing for it."""
     found = troubled(tmp_path, scenes, 1, "node:1", FINE, RAY_AUTH_MODE="disabled")
     trial = found["trials"]["node:1"]
@@ -73,7 +73,7 @@ def test_a_trial_whose_node_dies_goes_on_elsewhere(scenes: Path, tmp_path: Path)
     assert found["outcomes"]["finished"] == 2
 
 
-def test_a_group_that_runs_out_of_memory_says_so(scenes: Path, tmp_path: Path) -> None:
+def test_worker_group_out_of_memory_is_reported(scenes: Path, tmp_path: Path) -> None:
     """Although several processes fail with it, each with an error of its own."""
     [trial] = troubled(tmp_path, scenes, 2, MEMORY)["trials"].values()
     assert (trial["state"], trial["outcome"], trial["reason"]) == ("FAIL", "failed", OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""Rungs and scheduling: what ASHA stops, and that a search that goes on is as strict as before."""
+"""Running trials with Tune: limits, Ctrl-C, and resumed searches."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from trainable.config import TrialConfig, build
 from trainable.job import TrialData, TrialJob, Workers
 
 
-def test_the_study_is_found_again(tmp_path: Path) -> None:
-    """A search goes on with the trials that lie in its directory."""
+def test_study_is_reopened(tmp_path: Path) -> None:
+    """A search continues with the trials in its directory."""
     experiment = Experiment(storage=tmp_path, name="s")
     experiment.create(load_spec(data_path="set"))
     trial = open_study(experiment).ask({"x": optuna.distributions.FloatDistribution(0, 1)})
@@ -35,19 +35,19 @@ def test_the_study_is_found_again(tmp_path: Path) -> None:
     assert again.intermediate_values == {1: 0.5}
 
 
-def test_time_ends_a_search() -> None:
+def test_time_limit_ends_a_search() -> None:
     """A budget in hours holds even if no trial reports."""
     assert Stopper(seconds=1e-9).stop_all()
     assert not Stopper(seconds=3600).stop_all()
     assert not Stopper().stop_all()
 
 
-def test_no_report_ends_a_trial() -> None:
+def test_stopper_never_ends_a_single_trial() -> None:
     """When a trial ends is the scheduler's decision alone."""
     assert Stopper(seconds=1e-9)("trial", {"score": 0.0}) is False
 
 
-def test_ctrl_c_is_asked_for_once() -> None:
+def test_second_ctrl_c_is_immediate() -> None:
     """The first is a request, the second does what it did before: nobody is kept waiting against their will."""
     stopper, told = Stopper(), []
     # Set here, for a shell that runs the tests in the background has Ctrl-C ignored.
@@ -108,7 +108,7 @@ def experiment_with(storage: Path, curves: list[list[float]], trials: int) -> Ex
 
 
 @pytest.mark.parametrize(("score", "end"), [(0.3, 1), (0.95, 3)])
-def test_a_resumed_search_is_as_strict_as_before(
+def test_resumed_search_keeps_the_cutoffs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stopped_at: Callable[..., int],
@@ -124,7 +124,7 @@ def test_a_resumed_search_is_as_strict_as_before(
     assert stopped_at(config.scheduler, "new", curve) == end
 
 
-def test_a_resumed_search_runs_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_search_runs_the_remaining_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The budget is that of the whole search; one that is spent starts nothing."""
     left = set_up(experiment_with(tmp_path / "a", [[0.5]] * 4, trials=6), monkeypatch)
     spent = set_up(experiment_with(tmp_path / "b", [[0.5]] * 4, trials=4), monkeypatch)
@@ -134,7 +134,7 @@ def test_a_resumed_search_runs_what_is_left(tmp_path: Path, monkeypatch: pytest.
     assert spent is None
 
 
-def test_a_search_starts_from_what_waits_in_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enqueued_trials_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is proposed has a directory's name, a number and a whole configuration."""
     experiment = experiment_with(tmp_path, [], trials=6)
     open_study(experiment).enqueue_trial(default_parameters(experiment.spec()))
@@ -147,7 +147,7 @@ def test_a_search_starts_from_what_waits_in_its_study(tmp_path: Path, monkeypatc
     assert TrialRecord.of(searcher.study.trials[0]).config == given["trial"]
 
 
-def test_a_proposal_that_cannot_be_built_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_proposal_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would fail three times, and take the warm process with it each time."""
     experiment = experiment_with(tmp_path, [], trials=6)
     open_study(experiment).enqueue_trial({**default_parameters(experiment.spec()), "loss.mask.bce": 0.0})

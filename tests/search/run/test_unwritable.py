@@ -28,7 +28,7 @@ COMMANDS = [("search", "--name", "first", "--data"), ("train", "birender-cnn"), 
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["search", "train", "compare"])
-def test_a_cache_that_is_no_directory_is_named(
+def test_cache_that_is_not_a_directory_is_named(
     refused: Command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     """At once, and with nothing made."""
@@ -45,7 +45,7 @@ def test_a_cache_that_is_no_directory_is_named(
 
 
 @pytest.mark.slow
-def test_a_home_that_cannot_be_written_is_named(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_home_is_named(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray keeps its token there; the cluster itself is not at fault. The search did not begin: its name is free."""
     home = tmp_path / "home"
     home.write_text("")
@@ -61,7 +61,7 @@ def test_a_home_that_cannot_be_written_is_named(drawn: Path, tmp_path: Path, mon
 
 @pytest.mark.parametrize("error", [RuntimeError("Ray"), OSError("no"), DiskError("It is full", "make room")])
 def test_any_error_before_the_first_trial_frees_the_name(tmp_path: Path, error: Exception) -> None:
-    """Trials that only wait are no work that could be lost; a stop by Ctrl-C keeps them, and can be gone on with."""
+    """Waiting trials are no work that could be lost; a stop by Ctrl-C keeps them, so that the search can be resumed."""
     experiment = Experiment(storage=tmp_path, name="first")
     experiment.create(load_spec(data_path="set"))
     study = open_study(experiment)
@@ -74,7 +74,7 @@ def test_any_error_before_the_first_trial_frees_the_name(tmp_path: Path, error: 
     assert not experiment.root.exists()
 
 
-def test_a_study_that_cannot_be_made_frees_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_creation_of_the_study_frees_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a disk that is full already."""
     experiment = Experiment(storage=tmp_path, name="first")
     experiment.create(load_spec(data_path="set"))
@@ -86,8 +86,8 @@ def test_a_study_that_cannot_be_made_frees_the_name(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("raised", FULL, ids=["text", "task", "own"])
-def test_a_full_disk_says_how_to_go_on(tmp_path: Path, begun: bool, raised: Exception) -> None:
-    """With --resume where there is something to go on with, whatever Ray made of the error."""
+def test_full_disk_error_shows_how_to_continue(tmp_path: Path, begun: bool, raised: Exception) -> None:
+    """With --resume if there is something to resume, however Ray wrapped the error."""
     experiment = Experiment(storage=tmp_path, name="first")
     if begun:
         experiment.create(load_spec(data_path="set"))

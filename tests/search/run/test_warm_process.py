@@ -34,14 +34,14 @@ def warm(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     return found
 
 
-def test_a_trial_after_others_is_as_by_itself(warm: dict[str, Any]) -> None:
+def test_trial_in_a_reused_process_equals_one_in_a_fresh_process(warm: dict[str, Any]) -> None:
     """Else a configuration would be judged by what happened to run before it."""
     assert len(warm["warm"]) == 21
     assert len({state["process"] for state in warm["states"]}) == 1
     assert warm["warm"] == warm["fresh"]
 
 
-def test_a_warm_process_does_not_grow(warm: dict[str, Any]) -> None:
+def test_reused_process_does_not_grow(warm: dict[str, Any]) -> None:
     """A search of thousands of trials runs in it."""
     states = warm["states"]
     megabytes = [state["kilobytes"] / 1024 for state in states]
@@ -57,7 +57,7 @@ def test_a_trial_leaves_nothing_running_or_open(warm: dict[str, Any]) -> None:
     assert all(state["processes"] == first["processes"] for state in others)
 
 
-def test_a_trial_leaves_the_settings_as_they_were(warm: dict[str, Any]) -> None:
+def test_trial_restores_global_settings(warm: dict[str, Any]) -> None:
     """Of torch, of Python's warnings, and of the process; the first trial's imports may add to them."""
     _, first, *others = warm["states"]
     assert all(state["settings"] == first["settings"] for state in others)

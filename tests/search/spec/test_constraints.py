@@ -1,4 +1,4 @@
-"""Limits of a network: what is known before it is trained is told to the searcher, and never trained."""
+"""Limits of a network: a configuration that violates them is reported to the searcher, and never trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainable.models import build_model, multiply_adds, parameter_count
 
 NETWORK = {"model.family": "resunet-lite", "model.width": 16, "data.image_size": 64}
 NOWHERE = Path("nowhere")
-"""Where no earlier searches lie."""
+"""A storage without earlier searches."""
 
 
 def spec_of(**sections: Any) -> SearchSpec:
@@ -27,7 +27,7 @@ def spec_of(**sections: Any) -> SearchSpec:
 
 
 def test_the_excess_is_a_share_of_the_limit() -> None:
-    """A searcher learns from how far something is off, whatever it is counted in."""
+    """The searcher models how far a limit is exceeded, in any unit."""
     model = build_model(ModelConfig(family="resunet-lite", width=16))
     parameters, macs = parameter_count(model), multiply_adds(model, 64)
     limits = ConstraintsConfig(parameters=parameters / 2, macs=macs * 2.0)
@@ -41,7 +41,7 @@ def test_without_limits_nothing_is_counted() -> None:
     assert violations({}, ConstraintsConfig(ms_per_picture=5.0)) == {}
 
 
-def test_what_is_broken_is_said_in_words() -> None:
+def test_violated_limits_are_described() -> None:
     """A recipe that is left out is left out for a reason."""
     assert broken_limits(NETWORK, ConstraintsConfig(parameters=1e3)) == (
         f"it has {parameter_count(build_model(ModelConfig(family='resunet-lite', width=16))):,} parameters, and "
@@ -51,8 +51,8 @@ def test_what_is_broken_is_said_in_words() -> None:
 
 
 @pytest.mark.parametrize(("width", "excess"), [(16, True), (64, False)])
-def test_a_draw_tells_what_it_breaks(width: int, excess: bool) -> None:
-    """The searcher draws again, and learns where the limit lies."""
+def test_drawn_configuration_reports_violated_limits(width: int, excess: bool) -> None:
+    """The searcher samples again, and models where the limit is."""
     limit = parameter_count(build_model(ModelConfig(family="resunet-lite", width=32)))
     spec = spec_of(
         model={"family": "resunet-lite", "width": {"choices": [16, 64]}},
@@ -66,7 +66,7 @@ def test_a_draw_tells_what_it_breaks(width: int, excess: bool) -> None:
     assert (trial.constraints["parameters"] < 0) is excess
 
 
-def test_recipes_keep_to_the_limits() -> None:
+def test_recipes_that_violate_limits_are_left_out() -> None:
     """The first trials would be the most expensive way to break them."""
     spec = spec_of(constraints={"parameters": 3e5}, search={"start_from": ["recipes", "default"]})
     starts, outside = find_starts(spec, ["recipes"], NOWHERE)
@@ -78,12 +78,12 @@ def test_recipes_keep_to_the_limits() -> None:
     assert len(study.get_trials()) == len(starts)  # the default network is too large as well
 
 
-def test_the_smallest_network_decides_whether_a_limit_can_be_kept() -> None:
+def test_limit_below_the_smallest_network_is_refused() -> None:
     """One family within the limit is enough."""
     assert spec_of(constraints={"parameters": 2e5}).plan.constraints.parameters == 2e5
 
 
-def test_a_space_takes_any_trial() -> None:
+def test_search_space_accepts_any_trial() -> None:
     """Optuna's fixed trials are what a person tries a space with."""
     spec = spec_of(model={"family": "debug", "width": 2}, constraints={"parameters": 1e6})
     parameters = {"optimizer.name": "sgd", "optimizer.lr@sgd": 0.1, "policy.name": "constant", "policy.warmup": 0.0}

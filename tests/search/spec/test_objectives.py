@@ -26,13 +26,13 @@ def objectives_of(text: str) -> list[str]:
     return load_spec(data_path="set", overrides=[("objectives", text)]).plan.objectives
 
 
-def test_the_score_alone_by_default() -> None:
+def test_score_is_the_default_objective() -> None:
     """Whoever does not ask for trade-offs has the search that there always was."""
     assert load_spec(data_path="set").plan.objectives == ["score"]
 
 
-def test_several_survive_being_written() -> None:
-    """What is kept beside a search is read again when it goes on."""
+def test_several_objectives_survive_a_round_trip() -> None:
+    """The stored spec of a search is read again on resume."""
     spec = load_spec(data_path="set", overrides=[("objectives", "[score, -macs, -depth_rmse]")])
 
     assert spec.plan.objectives == ["score", "-macs", "-depth_rmse"]
@@ -40,7 +40,7 @@ def test_several_survive_being_written() -> None:
     assert check_spec(spec.as_plain(), source="the test") == spec
 
 
-def test_every_metric_can_be_aimed_at_the_way_that_is_better() -> None:
+def test_every_metric_can_be_an_objective_in_its_better_direction() -> None:
     """An error is to be small; were a metric to be added the wrong way round, a search would make networks worse."""
     known = known_objectives()
 
@@ -63,13 +63,13 @@ def test_every_metric_can_be_aimed_at_the_way_that_is_better() -> None:
         ("{score: -macs}", r"'objectives' is {'score': '-macs'}, but must be a valid list"),
     ],
 )
-def test_what_cannot_be_aimed_at(text: str, sentence: str) -> None:
+def test_invalid_objectives_are_refused(text: str, sentence: str) -> None:
     """A slip in a sign would be noticed hours later, by its result."""
     with pytest.raises(ConfigError, match=sentence):
         objectives_of(text)
 
 
-def test_an_error_has_its_place(tmp_path: Path) -> None:
+def test_objective_errors_name_their_position(tmp_path: Path) -> None:
     """Editors jump to FILE:LINE:COLUMN."""
     file = tmp_path / "spec.yaml"
     file.write_text("data: {path: set}\nobjectives:\n  - score\n  - macs\n")
@@ -94,7 +94,7 @@ def test_objectives_of_a_command_line() -> None:
         parse_objectives("score,macs")
 
 
-def test_the_space_tells_a_trial_what_is_known_of_it() -> None:
+def test_known_costs_of_a_trial_are_computed_by_the_space() -> None:
     """The searcher need not model what can be computed; without such an objective, a trial gets no attribute."""
     told, values = drawn_under("[score, -macs, -parameters]")
     exact = known_costs(["-macs", "-parameters"], flatten(values))
@@ -104,13 +104,13 @@ def test_the_space_tells_a_trial_what_is_known_of_it() -> None:
 
 
 def drawn_under(objectives: str) -> tuple[dict[str, float], dict[str, Any]]:
-    """What a trial is told, and its configuration."""
+    """The known costs of a trial, and its configuration."""
     spec = load_spec(data_path="set", overrides=[("objectives", objectives)])
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
     values = define_space(spec)(trial)
     return trial.user_attrs.get(KNOWN, {}), values
 
 
-def test_what_is_known_of_a_configuration() -> None:
+def test_known_costs_of_a_configuration() -> None:
     """Of the figures that are measured, nothing is."""
     assert set(known_costs(["score", "-macs", "-ms_per_picture"], flatten(TrialConfig().model_dump()))) == {"macs"}

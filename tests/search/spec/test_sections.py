@@ -22,13 +22,13 @@ def test_a_search_is_named_in_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "-x", "", "a b"])
-def test_a_name_that_is_no_directorys_is_refused(name: str) -> None:
+def test_name_that_is_not_a_directory_name_is_refused(name: str) -> None:
     """It would lie outside of the storage, or be taken for an option."""
     with pytest.raises(InputError, match=r"'name' is .* must be up to 100 letters"):
         check_spec({"name": name, "data": {"path": "set"}}, source="the test")
 
 
-def test_an_address_stays_an_address() -> None:
+def test_url_of_a_data_set_is_kept() -> None:
     """s3://bucket is no directory below this one."""
     assert load_spec(data_path="s3://bucket/set").with_absolute_path().data_path == "s3://bucket/set"
     assert Path(load_spec(data_path="set").with_absolute_path().data_path).is_absolute()
@@ -69,13 +69,13 @@ def test_budgets_and_limits_are_read(tmp_path: Path) -> None:
         ({"optimizer": {"lr": {"low": 1, "high": 2, "or_zero": 1}}}, "'optimizer.lr.or_zero' is 1, but must be true"),
     ],
 )
-def test_what_does_not_fit_is_named(section: dict[str, object], sentence: str) -> None:
+def test_invalid_values_are_named(section: dict[str, object], sentence: str) -> None:
     """A limit that no network keeps to would draw for ever; a head without a loss would fail in the first step."""
     with pytest.raises(InputError, match=sentence):
         check_spec({**section, "data": {"path": "set"}}, source="the test")
 
 
-def test_an_error_of_a_search_opens_with_its_place(tmp_path: Path) -> None:
+def test_error_message_starts_with_its_position(tmp_path: Path) -> None:
     """`twinhead search` finds what the check finds, and says it the same way."""
     file = tmp_path / "spec.yaml"
     file.write_text("data: {path: set}\noptimizer:\n  lr: {choices: [0.1, fast]}\n")
@@ -83,7 +83,7 @@ def test_an_error_of_a_search_opens_with_its_place(tmp_path: Path) -> None:
         load_spec(file)
 
 
-def test_what_the_command_line_got_wrong_is_not_sought_in_the_file(tmp_path: Path) -> None:
+def test_command_line_errors_do_not_name_the_file(tmp_path: Path) -> None:
     """The file's line is right, and was overridden."""
     file = tmp_path / "spec.yaml"
     file.write_text("data: {path: set}\noptimizer:\n  lr: 0.1\n")
@@ -91,7 +91,7 @@ def test_what_the_command_line_got_wrong_is_not_sought_in_the_file(tmp_path: Pat
         load_spec(file, [("optimizer.lr", "fast")])
 
 
-def test_what_a_merge_brought_is_found_where_it_was_written(tmp_path: Path) -> None:
+def test_errors_in_merged_yaml_name_the_original_position(tmp_path: Path) -> None:
     """An anchor is written once and used twice; the error is where it was written."""
     file = tmp_path / "spec.yaml"
     file.write_text("data: {path: set}\noptimizer: &o\n  lr: 0\nmodel: {width: 8}\n")

@@ -82,7 +82,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_does_not_fit_is_named(tmp_path: Path, text: str) -> None:
+def test_invalid_values_are_named(tmp_path: Path, text: str) -> None:
     """A spec is written by hand: each error says which key, what it holds and what it may hold."""
     with pytest.raises(InputError, match=BAD[text]) as caught:
         load(tmp_path / "spec.yaml", text)
@@ -91,8 +91,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """A wrong path, a directory, a picture: the commonest slips of a command line."""
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    """A wrong path, a directory, an image: the commonest slips of a command line."""
     (tmp_path / "picture").write_bytes(b"\xff\xd8\xff")
     for path in (tmp_path / "nowhere.yaml", tmp_path, tmp_path / "picture"):
         with pytest.raises(InputError, match=rf"The spec '{path}' cannot be read .*; give a YAML file\."):
@@ -109,13 +109,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("optimizer.lr", "{low: 1", r"no valid YAML at line 1, column \d+ of --set optimizer.lr"),
     ],
 )
-def test_what_does_not_fit_on_the_command_line_is_named(tmp_path: Path, key: str, text: str, sentence: str) -> None:
+def test_invalid_values_of_the_command_line_are_named(tmp_path: Path, key: str, text: str, sentence: str) -> None:
     """The value may come from the file or from --set: the sentence must not send people to the wrong one."""
     with pytest.raises(InputError, match=sentence):
         load(tmp_path / "spec.yaml", "model: {width: 8}", (key, text))
 
 
-def test_a_missing_data_set_is_asked_for(tmp_path: Path) -> None:
+def test_missing_data_set_is_reported(tmp_path: Path) -> None:
     """It is the one thing without a default."""
     with pytest.raises(InputError, match=r"data set is missing; give --data, or set data.path"):
         load_spec()
@@ -123,7 +123,7 @@ def test_a_missing_data_set_is_asked_for(tmp_path: Path) -> None:
         check_spec({"data": {"path": 3}}, source="the spec")
 
 
-def test_a_file_keeps_the_defaults_of_what_it_leaves_out(tmp_path: Path) -> None:
+def test_keys_missing_in_a_file_keep_their_defaults(tmp_path: Path) -> None:
     """A short spec is a whole one: the default space stays searched, one leaf is fixed."""
     spec = load(tmp_path / "spec.yaml", "model: {width: 8}\nbudget: {trials: 3}\n")
     found: Any = spec.space
@@ -138,12 +138,12 @@ def test_a_file_keeps_the_defaults_of_what_it_leaves_out(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n"])
-def test_an_empty_file_is_the_default(tmp_path: Path, text: str) -> None:
+def test_empty_file_equals_the_defaults(tmp_path: Path, text: str) -> None:
     """Commenting everything out must not be an error."""
     assert load(tmp_path / "spec.yaml", text) == load_spec(data_path="set")
 
 
-def test_the_command_line_wins(tmp_path: Path) -> None:
+def test_command_line_overrides_the_file(tmp_path: Path) -> None:
     """A file is varied without being copied."""
     spec = load(
         tmp_path / "spec.yaml",
@@ -160,14 +160,14 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e-3", "1E-3", "1.0e-3", ".1e-2", "+1e-3", "0.001"])
-def test_numbers_are_read_as_people_write_them(tmp_path: Path, number: str) -> None:
+def test_numbers_are_parsed_in_common_notations(tmp_path: Path, number: str) -> None:
     """YAML 1.1 takes 1e-3 for a string, which nobody expects."""
     spec = load(tmp_path / "spec.yaml", f"optimizer: {{lr: {number}}}")
 
     assert spec.space["optimizer.lr"] == 0.001
 
 
-def test_whole_bounds_of_a_float_mean_all_between(tmp_path: Path) -> None:
+def test_integer_bounds_of_a_float_give_a_float_range(tmp_path: Path) -> None:
     """{low: 0, high: 1} of a weight is not the two values 0 and 1; of a count it is whole numbers."""
     spec = load(tmp_path / "spec.yaml", "policy: {warmup: {low: 0, high: 0.5}}\ndata: {batch_size: {low: 2, high: 8}}")
     found: Any = spec.space
@@ -183,8 +183,8 @@ bounds = st.floats(1e-6, 10.0).flatmap(lambda low: st.floats(low, 10.0).map(lamb
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(bounds, st.booleans(), st.lists(st.integers(1, 64), min_size=1, unique=True), st.integers(1, 50))
-def test_a_spec_survives_being_written(rates: tuple[float, float], log: bool, widths: list[int], trials: int) -> None:
-    """What is kept beside a search is read again when it goes on: it must be the same search."""
+def test_spec_survives_a_yaml_round_trip(rates: tuple[float, float], log: bool, widths: list[int], trials: int) -> None:
+    """The stored spec of a search is read again on resume, and must define the same search."""
     spec = check_spec(
         {
             "optimizer": {"lr": {"low": rates[0], "high": rates[1], "log": log}},
@@ -198,7 +198,7 @@ def test_a_spec_survives_being_written(rates: tuple[float, float], log: bool, wi
     assert check_spec(spec.as_plain(), source="the test") == spec
 
 
-def test_conditions_survive_being_written() -> None:
+def test_conditions_survive_a_yaml_round_trip() -> None:
     """A domain for each value of a switch: true and false must not become words."""
     per = {"per": "optimizer.nesterov", True: 0.1, False: {"low": 0.1, "high": 0.2}}
     spec = check_spec(
@@ -217,7 +217,7 @@ def test_a_list_for_each_value_survives_being_written() -> None:
     assert check_spec(spec.as_plain(), source="the test") == spec
 
 
-def test_a_retraining_of_other_length() -> None:
+def test_retraining_may_have_its_own_epochs() -> None:
     """Only the numbers that are given differ, and they are checked as in a file."""
     spec = load_spec(data_path="set")
 
@@ -231,7 +231,7 @@ def test_a_retraining_of_other_length() -> None:
         spec.with_retraining(cpus=0)
 
 
-def test_checking_changes_nothing_that_was_given() -> None:
+def test_validation_does_not_change_its_input() -> None:
     """The demo's spec and the default space are values that others read."""
     given_values = {"data": {"path": "set"}, "model": {"width": {"choices": [4, 8]}}}
     before = repr((given_values, DEFAULT_SPACE))

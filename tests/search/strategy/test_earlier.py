@@ -71,7 +71,7 @@ def first_trials(spec: SearchSpec, storage: Path) -> list[tuple[dict[str, Any], 
     return [(trial.user_attrs, build(TrialConfig, values, source="a start")) for trial, values in drawn]
 
 
-def test_what_ran_longest_and_best_comes_first(tmp_path: Path) -> None:
+def test_longest_and_best_trials_come_first(tmp_path: Path) -> None:
     """A score after one epoch says little against one after nine; what failed or diverged is no start."""
     searched(tmp_path, [[0.9], [0.1] * 9, [], [0.2, 0.6], [0.3] * 8 + [0.2], [0.5, 0.4], [0.8], [0.7]])
     searched(tmp_path, [[1.0] * 9], outcome="diverged")
@@ -80,7 +80,7 @@ def test_what_ran_longest_and_best_comes_first(tmp_path: Path) -> None:
     assert names == ["first:4", "first:1", "first:3", "first:5", "first:0"]
 
 
-def test_a_configuration_is_taken_once(tmp_path: Path) -> None:
+def test_earlier_configuration_is_used_once(tmp_path: Path) -> None:
     """A search of few choices tries some again, and its best would be tried five times over."""
     searched(tmp_path, [[0.5] * 9])
     study = open_study(Experiment(storage=tmp_path, name="first"))
@@ -91,7 +91,7 @@ def test_a_configuration_is_taken_once(tmp_path: Path) -> None:
     assert [found.name for found in best_trials(tmp_path, "first")] == ["first:1"]
 
 
-def test_the_best_of_an_earlier_search_is_tried_as_it_was(tmp_path: Path) -> None:
+def test_best_trial_of_an_earlier_search_is_repeated(tmp_path: Path) -> None:
     """Batch size and all; and it is no recipe, which ASHA would let run on."""
     configs = searched(tmp_path, [[0.1 * number] * 9 for number in range(7)])
     found = first_trials(from_first(), tmp_path)
@@ -101,8 +101,8 @@ def test_the_best_of_an_earlier_search_is_tried_as_it_was(tmp_path: Path) -> Non
     assert not any(RECIPE in attributes for attributes, _ in found)
 
 
-def test_it_is_moved_to_the_new_searchs_pictures_and_epochs(tmp_path: Path) -> None:
-    """A search on large pictures, for long, starts from a quick one on small pictures."""
+def test_earlier_configuration_is_adapted_to_image_size_and_epochs(tmp_path: Path) -> None:
+    """A search on large images, for long, starts from a quick one on small images."""
     [earlier] = searched(tmp_path, [[0.5] * 9])
     data = {**SPACE["data"], "image_size": 64, "split_by": "sample"}
     [(_, config)] = first_trials(from_first(data=data, scheduler={"max_epochs": 27}), tmp_path)
@@ -112,8 +112,8 @@ def test_it_is_moved_to_the_new_searchs_pictures_and_epochs(tmp_path: Path) -> N
     assert (config.loss, config.optimizer, config.policy) == (earlier.loss, earlier.optimizer, earlier.policy)
 
 
-def test_what_lies_outside_of_the_new_space_is_named(tmp_path: Path) -> None:
-    """Whoever narrows the space must learn what it leaves out, and why; the summary says it, too."""
+def test_values_outside_the_new_space_are_named(tmp_path: Path) -> None:
+    """After narrowing the space, users must see what it leaves out, and why; the summary shows it, too."""
     widths = [config.model.width for config in searched(tmp_path, [[0.1 * number] * 9 for number in range(5)])]
     spec = from_first(model={"family": "debug", "width": {"choices": [2, 4]}})
     study = optuna.create_study()
@@ -132,7 +132,7 @@ def test_what_lies_outside_of_the_new_space_is_named(tmp_path: Path) -> None:
     }
 
 
-def test_a_search_that_goes_on_starts_from_nothing_again(tmp_path: Path) -> None:
+def test_resumed_search_adds_no_first_trials(tmp_path: Path) -> None:
     """Its first trials are there already."""
     searched(tmp_path, [[0.5] * 9, [0.6] * 9])
     study = optuna.create_study()
@@ -142,7 +142,7 @@ def test_a_search_that_goes_on_starts_from_nothing_again(tmp_path: Path) -> None
     assert len(study.trials) == 2
 
 
-def test_a_recipe_that_an_earlier_search_tried_is_tried_once(tmp_path: Path) -> None:
+def test_recipe_of_an_earlier_search_is_tried_once(tmp_path: Path) -> None:
     """It is the same point of the space, and keeps the name of the recipe."""
     wide = check_spec({}, source="the test", data_path="set")
     experiment = Experiment(storage=tmp_path, name="first")
@@ -158,7 +158,7 @@ def test_a_recipe_that_an_earlier_search_tried_is_tried_once(tmp_path: Path) -> 
     assert outside == {}
 
 
-def test_a_search_that_is_not_there_is_named(refused: Command, experiment: Experiment, scenes: Path) -> None:
+def test_missing_search_is_named(refused: Command, experiment: Experiment, scenes: Path) -> None:
     """With the searches that there are, at the place of the name; and nothing is left of what was refused."""
     Path("spec.yaml").write_text(f"data: {{path: {scenes}}}\nsearch:\n  start_from: [recipes, frist]\n")
     sentence = refused("search", "spec.yaml", "--name", "second")

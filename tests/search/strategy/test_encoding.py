@@ -36,8 +36,8 @@ def suggest(trial: Any, distribution: BaseDistribution) -> Any:
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
 @given(seed=st.integers(0, 1000))
-def test_what_is_drawn_comes_back_from_its_row(distribution: BaseDistribution, seed: int) -> None:
-    """The model speaks of rows, and the study of parameters: none may be lost between them."""
+def test_encoding_round_trip(distribution: BaseDistribution, seed: int) -> None:
+    """The model has rows, the study has parameters: the conversion must not lose any."""
     draw, points = SampledTrial(np.random.default_rng(seed)), SpaceEncoding()
     value = suggest(draw, distribution)
     points.extend(draw.distributions)
@@ -51,7 +51,7 @@ def test_what_is_drawn_comes_back_from_its_row(distribution: BaseDistribution, s
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS[:-1], ids=str)
-def test_draws_are_spread_as_optunas_are(distribution: BaseDistribution) -> None:
+def test_samples_are_distributed_as_optunas(distribution: BaseDistribution) -> None:
     """On the scale of the range, and with the first and last value as likely as the others."""
     rng = np.random.default_rng(0)
     ours = [suggest(SampledTrial(rng), distribution) for _ in range(2000)]
@@ -61,7 +61,7 @@ def test_draws_are_spread_as_optunas_are(distribution: BaseDistribution) -> None
     assert ks_2samp(ours, theirs).pvalue > 0.01
 
 
-def test_a_wanted_value_moves_into_the_range_that_there_is() -> None:
+def test_value_outside_the_range_is_clipped() -> None:
     """A range may depend on other parameters."""
     draw = SampledTrial(np.random.default_rng(0), {"x": 5.0, "n": 7, "absent": 1})
 
@@ -89,7 +89,7 @@ def test_steps_stay_in_the_space() -> None:
     assert len(np.unique(rows[:, 2])) > 100
 
 
-def test_a_choice_is_as_far_from_each_other_one() -> None:
+def test_choices_are_equidistant() -> None:
     """Their order in the list means nothing."""
     points = SpaceEncoding()
     points.extend({"c": CategoricalDistribution(("a", "b", "c")), "x": FloatDistribution(0.0, 1.0)})
@@ -100,7 +100,7 @@ def test_a_choice_is_as_far_from_each_other_one() -> None:
     assert points.owners().tolist() == [0, 0, 0, 1]
 
 
-def test_a_choice_among_numbers_has_an_order() -> None:
+def test_numeric_choices_are_ordered() -> None:
     """Of 16, 32 and 64 units, what 32 are worth says something of the others."""
     points = SpaceEncoding()
     points.extend({"n": CategoricalDistribution((64, 16, 32))})
@@ -109,7 +109,7 @@ def test_a_choice_among_numbers_has_an_order() -> None:
     assert points.owners().tolist() == [0]
 
 
-def test_a_range_that_grows_is_told() -> None:
+def test_growing_range_is_reported() -> None:
     """Rows of before mean something else then."""
     points = SpaceEncoding()
 

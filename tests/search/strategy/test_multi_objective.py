@@ -66,7 +66,7 @@ def volume(configs: Sequence[dict[str, Any]]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("space", "figures"), [(sized, only_score), (box, conflict)], ids=["known", "reported"])
-def test_trade_offs_are_found_sooner_than_by_chance(space: Callable[[optuna.Trial], None], figures: Figures) -> None:
+def test_trade_offs_are_found_sooner_than_at_random(space: Callable[[optuna.Trial], None], figures: Figures) -> None:
     """It is what several objectives are for: with as many trials, more of the space of both objectives is reached."""
     ours = [volume(run_trials(space, 30, figures, seed=seed)[1]) for seed in range(4)]
     rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_trade_offs_are_found_sooner_than_by_chance(space: Callable[[optuna.Tria
     assert mean(ours) > np.quantile(chance, 0.95)
 
 
-def test_the_whole_front_is_sought() -> None:
+def test_whole_front_is_explored() -> None:
     """One objective alone would draw every proposal to its own end."""
     _, several = run_trials(box, 30, conflict)
     _, one = run_trials(box, 30, conflict, objectives=())
@@ -85,7 +85,7 @@ def test_the_whole_front_is_sought() -> None:
     assert mean(config["x"] for config in one[10:]) > mean(config["x"] for config in several[10:]) + 0.3
 
 
-def test_a_search_that_is_gone_on_with_knows_all_aims() -> None:
+def test_resumed_search_knows_all_objectives() -> None:
     """The study keeps what was reported of each: a new searcher on it is as far as the one that was stopped."""
 
     def apart(config: dict[str, Any], _: int) -> dict[str, float]:
@@ -100,7 +100,7 @@ def test_a_search_that_is_gone_on_with_knows_all_aims() -> None:
     assert mean(abs(y - 0.9) < 0.2 for y in late) > 0.6  # by chance it is 0.3
 
 
-def test_failures_and_figures_that_are_no_numbers() -> None:
+def test_failures_and_nan_objectives_are_handled() -> None:
     """A trial that diverged reports its score alone; one whose depth is not finite reports NaN."""
 
     def broken(config: dict[str, Any], epoch: int) -> dict[str, float]:
@@ -116,14 +116,14 @@ def test_failures_and_figures_that_are_no_numbers() -> None:
     assert len(searcher.study.trials) == 30
 
 
-def test_an_aim_of_which_nobody_knows_anything() -> None:
+def test_objective_without_any_value_is_handled() -> None:
     """As while the first trials run: the score guides until there is something to weigh it against."""
     _, configs = run_trials(box, 24, only_score)
 
     assert mean(config["x"] for config in configs[12:]) > 0.6
 
 
-def test_what_is_infeasible_is_not_proposed() -> None:
+def test_infeasible_configurations_are_not_proposed() -> None:
     """A limit holds however good the trade-off is beyond it."""
 
     def limited(trial: optuna.Trial) -> None:
@@ -135,7 +135,7 @@ def test_what_is_infeasible_is_not_proposed() -> None:
     assert all(config["x"] >= 0.4 for config in configs)
 
 
-def test_a_parameter_that_appears_late() -> None:
+def test_parameter_may_appear_late() -> None:
     """A condition may be met by few trials, when the models have long been without its parameter."""
 
     def rare(trial: optuna.Trial) -> None:
@@ -149,7 +149,7 @@ def test_a_parameter_that_appears_late() -> None:
     assert any("deep" in config for config in configs)
 
 
-def test_many_trials_cost_no_more_each() -> None:
+def test_number_of_modelled_scores_is_bounded() -> None:
     """The models are given a bounded number of reports, those of the front among them."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     rng = np.random.default_rng(0)
@@ -166,7 +166,7 @@ def test_many_trials_cost_no_more_each() -> None:
     assert mean(abs(config["y"] - 0.3) < 0.25 and abs(config["z"] - 0.6) < 0.25 for config in configs) > 0.6
 
 
-def test_the_same_seed_proposes_the_same() -> None:
+def test_same_seed_gives_same_proposals() -> None:
     """A search is to be repeated by its seed alone."""
     first, again = (run_trials(sized, 14, only_score, seed=3)[1] for _ in range(2))
 

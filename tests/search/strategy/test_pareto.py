@@ -30,7 +30,7 @@ def test_nothing_dominates_the_front(found: list[tuple[int, ...]]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(points)
-def test_the_hypervolume_is_what_is_dominated(found: list[tuple[int, ...]]) -> None:
+def test_hypervolume_agrees_with_the_dominated_region(found: list[tuple[int, ...]]) -> None:
     """Of whole numbers it is the number of unit cells below a point."""
     cells = itertools.product(range(4), repeat=len(found[0]))
     dominated = sum(any(all(a > b for a, b in zip(point, cell, strict=True)) for point in found) for cell in cells)
@@ -38,7 +38,7 @@ def test_the_hypervolume_is_what_is_dominated(found: list[tuple[int, ...]]) -> N
     assert hypervolume(np.array(found, float), np.zeros(len(found[0]))) == pytest.approx(dominated)
 
 
-def test_the_gain_is_what_the_volume_grows_by() -> None:
+def test_gain_is_the_growth_of_the_hypervolume() -> None:
     """Against volumes of sampled outcomes, up to a constant, for uncertain and known objectives."""
     rng = np.random.default_rng(0)
     front = np.array([[0.0, 1.0], [0.5, 0.6], [1.0, 0.0]])
@@ -56,7 +56,7 @@ def test_the_gain_is_what_the_volume_grows_by() -> None:
     assert ratio / ratio.mean() == pytest.approx(np.ones(5), rel=0.15)
 
 
-def test_what_is_far_behind_the_front_is_still_told_apart() -> None:
+def test_gain_distinguishes_points_far_behind_the_front() -> None:
     """The search for the best candidate climbs from anywhere: no gain may be 0, and nearer is more."""
     rays = directions(np.random.default_rng(0), 2)
     mean = np.array([[-3.0, -3.0], [-1.0, -1.0], [0.0, 0.0]])

@@ -23,7 +23,7 @@ def searcher_of(space: Space, *, seed: int = 0, study: optuna.Study | None = Non
 def run_trials(
     searcher: RungSearcher, count: int, score: Callable[[dict[str, Any]], float], limit: float = math.inf
 ) -> list[dict[str, Any]]:
-    """Trials of constant scores, each told that its x must not be above a limit."""
+    """Trials of constant scores, with the constraint that x must not be above a limit."""
     configs = []
     for number in range(count):
         configs.append(searcher.suggest(str(number)))
@@ -54,7 +54,7 @@ def test_constraints_are_learned(resumed: bool) -> None:
     assert 0.3 < mean(x <= 0.4 for x in late) < 1
 
 
-def test_without_anything_feasible_feasibility_is_sought() -> None:
+def test_feasibility_is_searched_for_before_any_feasible_trial() -> None:
     """Before the first allowed trial there is no best one to improve on."""
     late: list[float] = []
     for seed in range(4):
@@ -64,7 +64,7 @@ def test_without_anything_feasible_feasibility_is_sought() -> None:
     assert mean(late) < 0.3  # the limit is nearest at 0
 
 
-def test_what_the_space_knows_to_be_infeasible_is_not_proposed() -> None:
+def test_known_infeasible_configurations_are_not_proposed() -> None:
     """A network that is too large needs no trial to be known as such."""
 
     def limited(trial: optuna.Trial) -> None:
@@ -74,7 +74,7 @@ def test_what_the_space_knows_to_be_infeasible_is_not_proposed() -> None:
     assert all(config["x"] <= 0.3 for config in configs)
 
 
-def test_a_space_of_which_all_is_infeasible_is_still_drawn_from() -> None:
+def test_fully_infeasible_space_is_still_sampled() -> None:
     """Tune takes None for 'no more trials'."""
 
     def forbidden(trial: optuna.Trial) -> None:
@@ -97,8 +97,8 @@ def test_a_parameter_may_appear_among_infeasible_candidates() -> None:
         assert all(0 <= config["x"] <= 1 for config in configs)
 
 
-def test_a_small_space_is_tried_out() -> None:
-    """What was tried is not proposed again while there is anything else; then proposals go on all the same."""
+def test_small_space_is_exhausted() -> None:
+    """A configuration is not proposed again while untried ones exist; then proposals repeat."""
 
     def small(trial: optuna.Trial) -> None:
         trial.suggest_categorical("c", ["a", "b", "c"])
@@ -108,7 +108,7 @@ def test_a_small_space_is_tried_out() -> None:
     assert len({tuple(config.values()) for config in configs[:24]}) == 12
 
 
-def test_a_space_without_parameters() -> None:
+def test_space_without_parameters_is_proposed_from() -> None:
     """Nothing to search is no reason to fail."""
     assert (
         run_trials(searcher_of(lambda _: {"fixed": 1}), 2 * MIN_RESULTS, lambda _: 0.5)
@@ -116,7 +116,7 @@ def test_a_space_without_parameters() -> None:
     )
 
 
-def test_a_parameter_that_appears_late() -> None:
+def test_parameter_may_appear_late() -> None:
     """A condition may be met by one trial in a hundred, when the model has long been without its parameter."""
 
     def rare(trial: optuna.Trial) -> None:
@@ -140,14 +140,14 @@ def test_ranges_may_depend_on_other_parameters() -> None:
     assert max(config["x"] for config in configs) > 3.8
 
 
-def test_scores_that_are_all_alike() -> None:
+def test_identical_scores_are_handled() -> None:
     """As of networks that all diverged to the same value: no division by their spread."""
     configs = run_trials(searcher_of(line), 3 * MIN_RESULTS, lambda _: 0.0)
 
     assert len({config["x"] for config in configs}) == len(configs)
 
 
-def test_many_trials_cost_no_more_each() -> None:
+def test_number_of_modelled_scores_is_bounded() -> None:
     """The model is given a bounded number of scores: the best, and others from all over their range."""
     searcher = searcher_of(line)
     for number in range(300):

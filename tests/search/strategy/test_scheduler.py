@@ -1,4 +1,4 @@
-"""Rungs: what ASHA stops, where the searcher and the scheduler compare, and the recipe that always goes on."""
+"""The scheduler: rungs, which trials stop, and the recipe that always continues."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from search.strategy.scheduler import build_scheduler, replay
         (4, 3, 2, [3, 4]),
     ],
 )
-def test_rungs(max_epochs: int, grace_epochs: int, factor: float, rungs: list[int]) -> None:
-    """Checkpoints are due at these epochs, and the searcher learns at them."""
+def test_rungs_grow_by_the_reduction_factor(
+    max_epochs: int, grace_epochs: int, factor: float, rungs: list[int]
+) -> None:
+    """Checkpoints are due at these epochs, and the searcher uses their scores."""
     assert rung_epochs(max_epochs=max_epochs, grace_epochs=grace_epochs, reduction_factor=factor) == rungs
 
 
@@ -47,7 +49,7 @@ def test_rungs_are_where_the_scheduler_stops(
     assert rung_epochs(**setting) == sorted(stops)  # type: ignore[arg-type]
 
 
-def test_bad_trials_are_stopped_and_good_ones_go_on(stopped_at: Callable[..., int]) -> None:
+def test_bad_trials_stop_and_good_ones_continue(stopped_at: Callable[..., int]) -> None:
     """The point of ASHA: epochs go to those that are worth it."""
     scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=1, reduction_factor=3)
     ends = [stopped_at(scheduler, str(score), [score] * 9) for score in (0.9, 0.1, 0.2, 0.3, 0.95, 0.5)]
@@ -55,7 +57,7 @@ def test_bad_trials_are_stopped_and_good_ones_go_on(stopped_at: Callable[..., in
     assert ends == [9, 1, 1, 1, 9, 1]
 
 
-def test_a_lower_score_can_be_the_better_one(stopped_at: Callable[..., int]) -> None:
+def test_scheduler_can_minimise(stopped_at: Callable[..., int]) -> None:
     """The same with an error as the objective."""
     scheduler = build_scheduler(metric="score", mode="min", max_epochs=9, grace_epochs=1, reduction_factor=3)
 
@@ -71,7 +73,7 @@ def test_no_trial_is_stopped_within_its_grace(stopped_at: Callable[..., int]) ->
     assert stopped_at(scheduler, "bad", [0.0] * 9) == 3
 
 
-def test_a_search_that_gets_better_stays_strict(stopped_at: Callable[..., int]) -> None:
+def test_improving_trials_keep_the_cutoff_strict(stopped_at: Callable[..., int]) -> None:
     """Of good proposals nearly all beat the old quantile: were that enough, all would run to their end."""
     scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=1, reduction_factor=3)
     for number in range(10):
@@ -83,15 +85,15 @@ def test_a_search_that_gets_better_stays_strict(stopped_at: Callable[..., int]) 
     assert stopped_at(scheduler, "better", [0.95] * 9) == 9
 
 
-def test_what_is_not_a_number_is_stopped(stopped_at: Callable[..., int]) -> None:
-    """It compares as false with everything, so a rule that asks for worse ones to stop would let it through."""
+def test_nan_score_stops_a_trial(stopped_at: Callable[..., int]) -> None:
+    """NaN compares as false with everything, so a rule that stops worse scores would let it through."""
     scheduler = build_scheduler(metric="score", mode="min", max_epochs=9, grace_epochs=1, reduction_factor=3)
 
     assert stopped_at(scheduler, "first", [float("nan")] * 9) == 1
     assert stopped_at(scheduler, "good", [0.5] * 9) == 9
 
 
-def test_the_best_recipe_goes_on(stopped_at: Callable[..., int]) -> None:
+def test_best_recipe_is_not_stopped(stopped_at: Callable[..., int]) -> None:
     """What a search found is held against the best recipe at the same budget, so one must have had all of it."""
     scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=1, reduction_factor=3)
     for number in range(6):
@@ -104,7 +106,7 @@ def test_the_best_recipe_goes_on(stopped_at: Callable[..., int]) -> None:
 
 
 def test_a_resumed_search_knows_its_recipes(stopped_at: Callable[..., int]) -> None:
-    """The best one of all goes on, not the best since the search was resumed."""
+    """The best recipe of all runs continues, not the best since the search was resumed."""
     scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=1, reduction_factor=3)
     curve = dict.fromkeys(range(1, 10), 0.5)
     replay(

@@ -1,4 +1,4 @@
-"""What a search finds in a published table of learning curves, beside random search with ASHA."""
+"""The searcher on a published table of learning curves, compared with random search with ASHA."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lcbench() -> ModuleType:
 
 
 @pytest.mark.slow
-def test_a_search_is_worth_far_more_random_trainings_than_asha_alone(lcbench: ModuleType) -> None:
+def test_searcher_outperforms_random_search_with_asha(lcbench: ModuleType) -> None:
     """This is what the searcher is for; it is worth some thirty times as many over twenty seeds of these four tasks."""
     curves = lcbench.Curves()
     gains = []

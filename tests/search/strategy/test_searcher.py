@@ -1,4 +1,4 @@
-"""`RungSearcher`: what it proposes from what it was told at each rung, and what it knows after an interruption."""
+"""`RungSearcher`: proposals from the scores at each rung, also after an interruption."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def misleading(config: dict[str, Any], epoch: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_the_last_rung_guides(mode: str) -> None:
+def test_highest_rung_guides_proposals(mode: str) -> None:
     """Were all reports one quantity, the many low scores would draw the search to where trials only start well."""
     sign = 1 if mode == "max" else -1
     late = []
@@ -80,7 +80,7 @@ def test_the_last_rung_guides(mode: str) -> None:
     assert mean(late) < 0.2  # uniform proposals lie 0.41 away, those that follow the first epoch 0.8
 
 
-def test_without_results_of_a_higher_rung_the_lower_one_guides() -> None:
+def test_lower_rung_guides_without_results_of_a_higher_one() -> None:
     """At the start of a search ASHA has stopped almost everything after an epoch: that must still teach something."""
     late = []
     for seed in range(5):
@@ -90,7 +90,7 @@ def test_without_results_of_a_higher_rung_the_lower_one_guides() -> None:
     assert mean(late) < 0.2
 
 
-def test_a_few_whole_curves_outweigh_many_starts() -> None:
+def test_few_full_curves_outweigh_many_short_ones() -> None:
     """Curves that cross are recognised by those that were seen to their end, though ASHA lets few get there."""
     late = []
     for seed in range(5):
@@ -110,7 +110,7 @@ def test_every_tenth_proposal_is_random() -> None:
     assert good[20:29] != bad[20:29]
 
 
-def test_the_same_seed_proposes_the_same() -> None:
+def test_same_seed_gives_same_proposals() -> None:
     """A search is to be repeated by its seed alone."""
     first, again = (proposals(searcher_of(seed=3), 25, misleading) for _ in range(2))
     other = proposals(searcher_of(seed=4), 25, misleading)
@@ -119,7 +119,7 @@ def test_the_same_seed_proposes_the_same() -> None:
     assert first != other
 
 
-def test_what_waits_in_the_study_is_completed_by_the_seed() -> None:
+def test_enqueued_trials_are_completed_by_the_seed() -> None:
     """A configuration to start from may leave parameters open; they too are drawn from the seed."""
     drawn = []
     for _ in range(2):
@@ -131,8 +131,8 @@ def test_what_waits_in_the_study_is_completed_by_the_seed() -> None:
     assert drawn[0] == drawn[1]
 
 
-def test_trials_at_the_same_time_are_told_apart() -> None:
-    """Tune asks for many before the first ends, and their reports come mixed."""
+def test_concurrent_trials_get_different_configurations() -> None:
+    """Tune requests many configurations before the first trial ends, and their reports are interleaved."""
     searcher = searcher_of()
     configs = {name: searcher.suggest(name) for name in "abcdefgh"}
     for name, config in configs.items():
@@ -146,8 +146,8 @@ def test_trials_at_the_same_time_are_told_apart() -> None:
         assert trial.value == trial.params["x"] + 1
 
 
-def test_a_trial_counts_with_its_best_epoch() -> None:
-    """A network that got worse in its last epoch is handed over at its best one."""
+def test_searcher_uses_the_best_epoch_of_a_trial() -> None:
+    """A network that got worse in its last epoch is exported at its best one."""
     searcher = searcher_of()
     run_trial(searcher, "a", lambda _, epoch: {1: 0.2, 3: 0.8, 9: 0.5}[epoch])
     lowest = searcher_of(mode="min")
@@ -157,7 +157,7 @@ def test_a_trial_counts_with_its_best_epoch() -> None:
     assert lowest.study.trials[0].value == 0.2
 
 
-def test_a_report_that_comes_only_with_the_end_is_learned() -> None:
+def test_final_report_is_used() -> None:
     """Tune does not pass on the report after which a scheduler stops a trial: the rung would stay empty."""
     searcher = searcher_of()
     config = searcher.suggest("a")
@@ -168,8 +168,8 @@ def test_a_report_that_comes_only_with_the_end_is_learned() -> None:
     assert searcher.study.trials[0].state == TrialState.COMPLETE
 
 
-def test_a_report_that_comes_twice_is_learned_once() -> None:
-    """A trial that crashed goes on from its checkpoint, and reports some epochs a second time."""
+def test_duplicate_report_is_used_once() -> None:
+    """A crashed trial resumes from its checkpoint, and reports some epochs a second time."""
     searcher = searcher_of()
     searcher.suggest("a")
     for score in (0.25, 0.75):
@@ -179,7 +179,7 @@ def test_a_report_that_comes_twice_is_learned_once() -> None:
     assert searcher.study.trials[0].intermediate_values == {1: 0.25, 3: 0.5}
 
 
-def test_a_report_without_the_objective_is_passed_over() -> None:
+def test_report_without_the_objective_is_ignored() -> None:
     """Tune reports of its own accord when a trial's function returns."""
     searcher = searcher_of()
     searcher.suggest("a")
@@ -192,8 +192,8 @@ def test_a_report_without_the_objective_is_passed_over() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize("fails", ["diverges", "crashes"])
-def test_where_trials_fail_the_search_does_not_go_again(tmp_path: Path, fails: str, resumed: bool) -> None:
-    """A model that did not learn of failures would take their region for an unexplored one."""
+def test_failing_region_is_avoided(tmp_path: Path, fails: str, resumed: bool) -> None:
+    """A model without failures would treat their region as unexplored."""
     late = []
     for seed in range(5):
         searcher = searcher_of(seed=seed, study=journal_study(tmp_path / str(seed)))
@@ -213,7 +213,7 @@ def test_where_trials_fail_the_search_does_not_go_again(tmp_path: Path, fails: s
     assert mean(late) > 0.75
 
 
-def test_a_search_of_nothing_but_failures_goes_on() -> None:
+def test_search_continues_when_all_trials_fail() -> None:
     """Tune takes None for 'no more trials': a proposal is made whatever happened before."""
     searcher = searcher_of()
     configs = []
@@ -227,7 +227,7 @@ def test_a_search_of_nothing_but_failures_goes_on() -> None:
 
 @pytest.mark.slow
 def test_conditional_spaces_are_learned() -> None:
-    """A learning rate is drawn for the drawn optimizer alone, and each optimizer's is learned by itself."""
+    """Only the sampled optimizer gets a learning rate, and each optimizer's is modelled separately."""
     late = []
     for seed in range(5):
         configs = proposals(
@@ -242,7 +242,7 @@ def test_conditional_spaces_are_learned() -> None:
     assert mean(late) < 0.3  # in decades; without learning, a half
 
 
-def test_a_space_that_returns_constants() -> None:
+def test_space_of_constants_is_supported() -> None:
     """Spaces that were written for Ray's OptunaSearch return None, or what is to be added to the drawn values."""
 
     def with_constants(trial: optuna.Trial) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def test_a_space_that_returns_constants() -> None:
     assert added == {"x": plain["x"], "doubled": 2 * plain["x"]}
 
 
-def test_describe_decides_what_tune_is_given() -> None:
+def test_describe_determines_the_configuration_for_tune() -> None:
     """The tuner adds a trial's name and directory to what the space returned."""
     searcher = RungSearcher(
         lambda trial: {"nested": {"x": trial.suggest_float("x", 0, 1)}},
@@ -270,7 +270,7 @@ def test_describe_decides_what_tune_is_given() -> None:
     assert set(given[0]) == {"number", "nested"}
 
 
-def test_the_studys_trial_is_known_while_it_runs() -> None:
+def test_searcher_knows_the_study_trial_of_a_running_trial() -> None:
     """What is recorded of a running trial goes to its place in the study."""
     searcher = searcher_of()
     searcher.suggest("a")
@@ -281,7 +281,7 @@ def test_the_studys_trial_is_known_while_it_runs() -> None:
     assert searcher.running("b") is None
 
 
-def test_an_interrupted_search_goes_on_with_what_ran(tmp_path: Path) -> None:
+def test_resume_continues_interrupted_trials(tmp_path: Path) -> None:
     """After Ctrl-C nothing is lost: what ran comes first again, with the number and values that it had."""
     before = searcher_of(study=journal_study(tmp_path / "j"))
     run_trial(before, "done", misleading)
@@ -302,7 +302,7 @@ def test_an_interrupted_search_goes_on_with_what_ran(tmp_path: Path) -> None:
     assert after.study.trials[1].intermediate_values == {1: 0.5, 3: 0.75}
 
 
-def test_a_trial_that_is_gone_on_with_ends_as_one(tmp_path: Path) -> None:
+def test_resumed_trial_is_completed_once(tmp_path: Path) -> None:
     """Its curve is that of both runs, without the epochs that it went through again."""
     before = searcher_of(study=journal_study(tmp_path / "j"))
     before.suggest("a")
@@ -321,7 +321,7 @@ def test_a_trial_that_is_gone_on_with_ends_as_one(tmp_path: Path) -> None:
     assert trial.value == 0.9
 
 
-def test_a_resumed_search_knows_what_was_found(tmp_path: Path) -> None:
+def test_resumed_search_uses_earlier_results(tmp_path: Path) -> None:
     """It starts where the first left: in the good region, not with random trials."""
     near = []
     for seed in range(3):
@@ -333,7 +333,7 @@ def test_a_resumed_search_knows_what_was_found(tmp_path: Path) -> None:
     assert mean(near) < 0.2
 
 
-def test_a_resumed_search_draws_no_configuration_again(tmp_path: Path) -> None:
+def test_resumed_search_repeats_no_configuration(tmp_path: Path) -> None:
     """With the seed alone it would begin with the trials of its start, and pay for each a second time."""
     first = proposals(searcher_of(study=journal_study(tmp_path / "j")), 3, misleading)
     more = proposals(searcher_of(study=journal_study(tmp_path / "j")), 3, misleading)
@@ -341,7 +341,7 @@ def test_a_resumed_search_draws_no_configuration_again(tmp_path: Path) -> None:
     assert len({config["x"] for config in first + more}) == 6
 
 
-def test_a_trial_that_was_lost_before_it_was_drawn_is_drawn_now(tmp_path: Path) -> None:
+def test_trial_lost_before_sampling_is_sampled_on_resume(tmp_path: Path) -> None:
     """A process can die between the study's entry and its first parameter."""
     study = journal_study(tmp_path / "j")
     study.enqueue_trial({"x": 0.125})

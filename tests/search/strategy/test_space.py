@@ -31,7 +31,7 @@ def draws(spec: SearchSpec, count: int) -> list[tuple[dict[str, Any], dict[str, 
     return drawn
 
 
-def test_every_draw_of_the_default_space_is_a_trial() -> None:
+def test_every_sample_of_the_default_space_is_a_valid_trial() -> None:
     """A configuration that is refused when it starts would cost a trial."""
     for _, values in draws(spec_of(scheduler={"max_epochs": 5}, search={"seed": 7}), 60):
         config = build(TrialConfig, values, source="the test")
@@ -48,7 +48,7 @@ def test_only_the_drawn_policy_is_searched() -> None:
         assert sum(key.startswith("optimizer.lr") for key in parameters) == 1
 
 
-def test_all_policies_and_optimizers_are_drawn() -> None:
+def test_all_policies_and_optimizers_are_sampled() -> None:
     """A choice that never comes was not searched."""
     values = [values for _, values in draws(spec_of(), 100)]
 
@@ -76,7 +76,7 @@ def test_ranges_are_kept() -> None:
 
 
 def test_conditions_follow_a_fixed_value() -> None:
-    """Who fixes the optimizer keeps the range that belongs to it."""
+    """A fixed optimizer keeps its own range."""
     for parameters, values in draws(spec_of(optimizer={"name": "sgd"}), 10):
         assert values["optimizer"]["name"] == "sgd"
         assert parameters["optimizer.lr@sgd"] == values["optimizer"]["lr"]
@@ -91,7 +91,7 @@ def test_a_condition_on_a_switch() -> None:
     assert found == {(True, 0.125), (False, 0.25), (False, 0.5)}
 
 
-def test_a_spec_without_domains_draws_nothing() -> None:
+def test_spec_without_domains_has_no_parameters() -> None:
     """Everything may be fixed: then the search is one configuration."""
     plain = TrialConfig().model_dump()
     sections = {name: plain[name] for name in ("data", "model", "loss", "optimizer", "policy")}
@@ -116,8 +116,8 @@ def test_the_default_trial_lies_in_the_default_space() -> None:
     assert config.loss.mask.dice == default.loss.mask.dice == 0  # a loss can be left out
 
 
-def test_a_choice_without_the_default_is_left_open() -> None:
-    """Putting a value into a space that excludes it would search what was not asked for."""
+def test_domain_without_the_default_gets_no_default_parameter() -> None:
+    """Adding a value to a space that excludes it would search outside the spec."""
     spec = spec_of(model={"width": {"choices": [4, 8]}}, optimizer={"name": "sgd"})
     parameters = default_parameters(spec)
 
@@ -127,8 +127,8 @@ def test_a_choice_without_the_default_is_left_open() -> None:
 
 @pytest.mark.parametrize(("given", "largest"), [({"choices": [4, 32, 8]}, 32), ({"low": 2, "high": 40}, 40), (12, 12)])
 def test_the_largest_trial_is_found(given: object, largest: int) -> None:
-    """The room for checkpoints is reckoned with it before anything starts."""
-    [config] = spec_of(model={"family": "resunet", "width": given}).largest_trials()
+    """The space for checkpoints is computed from it before the search starts."""
+    [values] = largest_trials(spec_of(model={"family": "resunet", "width": given}))
 
     assert config.model.width == largest
 
@@ -142,7 +142,7 @@ def test_the_largest_trial_is_found_for_each_family() -> None:
     assert widths["dmnet-cnn"] == 16
 
 
-def test_a_trial_may_have_values_that_the_space_fixes_otherwise() -> None:
+def test_trial_may_differ_from_fixed_values() -> None:
     """A recipe's augmentation is its own, although the search does not search augmentations."""
     study = optuna.create_study()
     study.enqueue_trial({}, user_attrs={"fixed": {"data.augment.hflip": 0.0, "depth_policy": {"name": "constant"}}})
@@ -153,15 +153,15 @@ def test_a_trial_may_have_values_that_the_space_fixes_otherwise() -> None:
 
 
 @pytest.mark.parametrize("family", sorted(MODELS))
-def test_every_family_can_be_searched_by_itself(family: str) -> None:
-    """Who names one keeps the widths and the dropout that belong to it."""
+def test_every_family_can_be_searched_alone(family: str) -> None:
+    """A fixed family keeps its own widths and dropout."""
     for _, values in draws(spec_of(model={"family": family}), 5):
         config = build(TrialConfig, values, source="the test").model
         check_model(config)
         assert config.family == family
 
 
-def test_a_losss_own_parameters_come_with_it() -> None:
+def test_parameters_of_a_loss_depend_on_the_loss() -> None:
     """The window of a loss that weighs nothing would be noise; half of the trials leave each further loss out."""
     found = draws(spec_of(), 80)
     with_window = [parameters for parameters, _ in found if "loss.ssim.window" in parameters]
@@ -195,7 +195,7 @@ DOMAINS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("key", CONDITIONAL)
-def test_what_has_no_effect_is_not_searched(key: str) -> None:
+def test_parameters_without_effect_are_not_searched(key: str) -> None:
     """A parameter is there for Optuna where the rest of the configuration gives it a meaning, and nowhere else."""
     drawn = []
     for settings in CONDITIONAL[key]:
@@ -207,7 +207,7 @@ def test_what_has_no_effect_is_not_searched(key: str) -> None:
     assert drawn == [True, False]
 
 
-def test_what_can_only_be_one_value_is_no_parameter() -> None:
+def test_single_value_is_not_a_parameter() -> None:
     """Families without dropout have none to be searched."""
     for parameters, values in draws(spec_of(), 40):
         dropout = [name for name in parameters if name.startswith("model.dropout")]

@@ -33,7 +33,7 @@ def shaped(parameters: int = 3) -> CurveModel:
     return model
 
 
-def test_the_loss_falls_as_its_gradient_says() -> None:
+def test_loss_gradient_agrees_with_finite_differences() -> None:
     """A wrong gradient is not seen in any result, only in worse lengths; finite differences know nothing of ours."""
     known = observations(30)
     theta = np.random.default_rng(1).normal(-0.5, 0.5, 3 + 5)
@@ -43,7 +43,7 @@ def test_the_loss_falls_as_its_gradient_says() -> None:
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3)
 
 
-def test_a_choices_columns_share_one_length() -> None:
+def test_columns_of_a_choice_share_one_length_scale() -> None:
     """The gradient of such a length is that of all its columns together."""
     model, known = CurveModel(), observations(20)
     model.shape(np.array([0, 0, 1]), 2)
@@ -54,7 +54,7 @@ def test_a_choices_columns_share_one_length() -> None:
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3)
 
 
-def test_the_loss_is_the_density_of_the_scores() -> None:
+def test_loss_agrees_with_the_normal_density() -> None:
     """Differences of the loss are those of scipy's normal density, with the covariance read from predictions."""
     known = observations(8)
     model = shaped()
@@ -73,7 +73,7 @@ def test_the_loss_is_the_density_of_the_scores() -> None:
     assert difference == pytest.approx(density.logpdf(known.score) - density.logpdf(other.score), rel=1e-4)
 
 
-def test_what_is_known_is_predicted() -> None:
+def test_observed_scores_are_predicted() -> None:
     """Without noise to speak of, a smooth function comes back, and far from it the model is less sure."""
     line = np.linspace(0, 0.5, 12)[:, None]
     known = Observations(features=line, time=np.ones(12), trial=np.arange(12), score=warp(np.sin(6 * line[:, 0])))
@@ -114,7 +114,7 @@ def test_the_expected_improvement_is_an_integral(mean: float, deviation: float) 
     assert found == pytest.approx(math.log(value), abs=0.15 if mean < -5 else 1e-4)
 
 
-def test_the_hopeless_are_told_apart() -> None:
+def test_acquisition_distinguishes_poor_candidates() -> None:
     """Far below the best the improvement is 0 in floating point, but one of two is still the less bad."""
     values = log_expected_improvement(np.array([-100.0, -60.0]), np.ones(2), 0.0)
 
@@ -131,7 +131,7 @@ def test_warped_scores_keep_their_order(scores: np.ndarray) -> None:
     assert (np.diff(warp(scores)[order]) >= -1e-9).all()
 
 
-def test_how_badly_a_trial_diverged_changes_nothing() -> None:
+def test_size_of_a_diverged_loss_has_no_effect() -> None:
     """One score of -1e30 would leave no difference between all others; a trial that failed has none at all."""
     scores = np.linspace(0, 1, 11)
     worst, failed = scores.copy(), scores.copy()

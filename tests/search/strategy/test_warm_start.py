@@ -15,7 +15,7 @@ from trainable.config import TrialConfig, build
 from trainable.recipes import RECIPES, load_recipe
 
 NOWHERE = Path("nowhere")
-"""Where no earlier searches lie."""
+"""A storage without earlier searches."""
 
 
 def spec_of(**sections: dict[str, Any]) -> SearchSpec:
@@ -32,7 +32,7 @@ def first_trials(spec: SearchSpec) -> dict[str, TrialConfig]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_tried_as_it_is(name: str) -> None:
+def test_recipe_is_tried_unchanged(name: str) -> None:
     """A search that starts from something near a recipe cannot say that it got beyond the recipe."""
     spec = spec_of(scheduler={"max_epochs": 7})
     found = first_trials(spec)[name]
@@ -60,7 +60,7 @@ def test_recipes_come_first_in_their_order() -> None:
 
 
 def test_a_recipe_outside_of_the_space_is_named() -> None:
-    """Whoever narrows the space must learn what it leaves out, and why."""
+    """After narrowing the space, users must see what it leaves out, and why."""
     starts, outside = find_starts(spec_of(model={"family": "sepunet", "width": 32}), ["recipes"], NOWHERE)
     assert [start.recipe for start in starts] == ["monimoyd-unet"]
     assert set(outside) == set(RECIPES) - {"monimoyd-unet"}
@@ -75,19 +75,19 @@ def test_a_range_that_excludes_a_recipe_leaves_it_out() -> None:
     assert "raguram-resunet" not in outside
 
 
-def test_what_the_spec_fixes_by_itself_holds_for_recipes_too() -> None:
-    """Somebody who asks for unflipped pictures does not want a trial that flips them."""
+def test_fixed_values_of_the_spec_apply_to_recipes() -> None:
+    """A spec without flips must not run a trial with flips."""
     _, outside = find_starts(spec_of(data={"augment": {"hflip": 0.25}}), ["ramana-dnn"], NOWHERE)
     assert outside["ramana-dnn"] == "its data.augment.hflip is 0.5, and the space has 0.25"
 
 
-def test_single_recipes_and_the_default_can_be_asked_for() -> None:
+def test_single_recipes_and_the_default_can_be_chosen() -> None:
     """Not everybody has the time for all of them."""
     found = first_trials(spec_of(search={"start_from": ["birender-cnn", "default"]}))
     assert list(found) == ["birender-cnn", ""]
     assert found[""].optimizer.lr == TrialConfig().optimizer.lr
 
 
-def test_nothing_can_be_asked_for() -> None:
+def test_start_from_may_be_empty() -> None:
     """The demo starts from random trials alone."""
     assert first_trials(spec_of(search={"start_from": []})) == {}

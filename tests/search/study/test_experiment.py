@@ -21,7 +21,7 @@ def created(storage: Path, name: str = "first") -> Experiment:
     return experiment
 
 
-def test_the_spec_is_kept_as_it_was_run(tmp_path: Path) -> None:
+def test_spec_is_stored_as_run(tmp_path: Path) -> None:
     """What comes out a year later must say what went in."""
     experiment = created(tmp_path / "deep" / "storage")
 
@@ -44,7 +44,7 @@ def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "../other", ".hidden", "-x", "a b", "ä", "a\n", "/etc", "x" * 101])
-def test_a_name_that_is_no_directorys_is_refused(tmp_path: Path, name: str) -> None:
+def test_name_that_is_not_a_directory_name_is_refused(tmp_path: Path, name: str) -> None:
     """A name with '/' or '..' would lie outside of the storage, one with '-' would be taken for an option."""
     storage = tmp_path / "storage"
     experiment = Experiment(storage=storage, name=name)
@@ -68,7 +68,7 @@ def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Experiment(storage=tmp_path / "file" / "storage", name="first").create(SPEC)
 
 
-def test_a_search_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+def test_missing_search_is_named_with_existing_ones(tmp_path: Path) -> None:
     """The commonest slip is a name or a --storage."""
     with pytest.raises(InputError, match=r"no search 'third' in '.*'; start one with 'twinhead search --name'"):
         Experiment(storage=tmp_path, name="third").spec()
@@ -98,7 +98,7 @@ def test_a_damaged_spec_is_named(tmp_path: Path, text: str, sentence: str) -> No
 
 
 def test_a_larger_budget_is_kept(tmp_path: Path) -> None:
-    """A search that is gone on with twice has the budget of the last time."""
+    """A search that is resumed twice has the last budget."""
     experiment = created(tmp_path)
     budget = experiment.extend([("budget.trials", "30"), ("budget.hours", "2.5")]).plan.budget
 
@@ -110,7 +110,7 @@ def test_a_larger_budget_is_kept(tmp_path: Path) -> None:
     assert experiment.spec().plan.budget == budget
 
 
-def test_nothing_but_the_budget_is_changed(tmp_path: Path) -> None:
+def test_only_the_budget_can_change(tmp_path: Path) -> None:
     """Trials of before and after would be compared that cannot be."""
     experiment = created(tmp_path)
 
@@ -119,8 +119,8 @@ def test_nothing_but_the_budget_is_changed(tmp_path: Path) -> None:
     assert experiment.spec() == SPEC
 
 
-def test_trials_that_are_there_count(tmp_path: Path) -> None:
-    """Who takes the number for that of further trials learns that it is the total."""
+def test_existing_trials_count(tmp_path: Path) -> None:
+    """The error explains that the number is the total, not the number of further trials."""
     experiment = created(tmp_path)
     experiment.write_summary(Summary(trials=6))
 
@@ -159,7 +159,7 @@ def test_the_summary_of_another_version_keeps_its_keys(tmp_path: Path) -> None:
     assert experiment.summary_file.read_text() == json.dumps(earlier, indent=2) + "\n"
 
 
-def test_one_process_runs_a_search(tmp_path: Path) -> None:
+def test_only_one_process_runs_a_search(tmp_path: Path) -> None:
     """Two that write the same journal and checkpoints would spoil both."""
     experiment = created(tmp_path)
     with experiment.lock(), pytest.raises(InputError, match=r"'first' .* is running in another process"):

@@ -42,7 +42,7 @@ def searched(tmp_path: Path) -> Experiment:
 
 
 def add_trial(study: optuna.Study, number: int) -> None:
-    """A trial as a search has it; every value tells which one it is."""
+    """Add a trial as a search does; every value contains its number."""
     trial = study.ask({"x": FloatDistribution(0, 100)})
     note_start(trial, {"number": number})
     trial.report(number / 10, 1)
@@ -73,10 +73,10 @@ def damage(experiment: Experiment, at: int, line: bytes = b"\0\0damaged\0\n") ->
 
 
 @pytest.mark.parametrize("tail", [b'{"op_code":8,"worker_id":"a","tri', b"\0" * 40, b"\0\0\0\n", b'{"op_code":4}\n'])
-def test_an_incomplete_last_record_is_cut_before_the_next(
+def test_incomplete_last_record_is_removed_before_the_next(
     searched: Experiment, capsys: pytest.CaptureFixture[str], tail: bytes
 ) -> None:
-    """A full disk, a kill or a loss of power leaves one; who goes on must not append to it."""
+    """A full disk, a kill or a loss of power leaves one; later records must not be appended to it."""
     whole = searched.study_file.read_bytes()
     searched.study_file.write_bytes(whole + tail)
     assert numbers(searched) == [0, 1, 2, 3]
@@ -93,7 +93,7 @@ def test_an_incomplete_last_record_is_cut_before_the_next(
 
 
 @pytest.mark.parametrize("missing", [1, 25, 60])
-def test_a_truncated_journal_goes_on(searched: Experiment, missing: int) -> None:
+def test_truncated_journal_can_be_continued(searched: Experiment, missing: int) -> None:
     """What the last record said is lost, and nothing else."""
     os.truncate(searched.study_file, searched.study_file.stat().st_size - missing)
     add_trial(open_study(searched), 4)
@@ -103,7 +103,7 @@ def test_a_truncated_journal_goes_on(searched: Experiment, missing: int) -> None
     assert not open_study(searched).trials[3].state.is_finished()
 
 
-def test_a_record_behind_a_torn_one_is_read(searched: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_after_an_incomplete_one_is_read(searched: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
     """Earlier versions appended to what a full disk had cut short; such a journal opens again, with all its trials."""
     lines = lines_of(searched)
     torn = line_of(searched, 6, 1)
@@ -118,7 +118,7 @@ def test_a_record_behind_a_torn_one_is_read(searched: Experiment, capsys: pytest
 
 
 @pytest.mark.parametrize(("operation", "nth"), [(5, 1), (6, 1), (7, 1), (8, 5)], ids=["x", "state", "value", "config"])
-def test_a_damaged_record_costs_what_it_said_alone(
+def test_damaged_record_loses_only_its_own_content(
     searched: Experiment, capsys: pytest.CaptureFixture[str], operation: int, nth: int
 ) -> None:
     """All other records keep their trials; the file as it was is kept, and the line is named."""
@@ -143,7 +143,7 @@ def test_a_damaged_record_costs_what_it_said_alone(
 
 @pytest.mark.parametrize("nth", range(TRIALS))
 @pytest.mark.parametrize("line", [b"\0\0damaged\n", b'{"op_code":4,"worker_id":"\n'])
-def test_a_lost_creation_shifts_no_trial(searched: Experiment, nth: int, line: bytes) -> None:
+def test_lost_creation_record_does_not_shift_trials(searched: Experiment, nth: int, line: bytes) -> None:
     """Optuna counts creations: without one, every later record would belong to the next trial."""
     damage(searched, line_of(searched, 4, nth), line)
     study = open_study(searched)
@@ -154,7 +154,7 @@ def test_a_lost_creation_shifts_no_trial(searched: Experiment, nth: int, line: b
     assert numbers(searched) == [0, 1, 2, 3, 4]
 
 
-def test_a_lost_creation_of_an_unfinished_trial_is_a_failure(tmp_path: Path) -> None:
+def test_lost_creation_record_of_an_unfinished_trial_fails_it(tmp_path: Path) -> None:
     """It waited, and what it was to try is not known any more; the one behind it is still the one it was."""
     experiment = Experiment(storage=tmp_path, name="first")
     experiment.create(load_spec(data_path="set"))
@@ -169,9 +169,7 @@ def test_a_lost_creation_of_an_unfinished_trial_is_a_failure(tmp_path: Path) -> 
     assert second.system_attrs["fixed_params"] == {"x": 1.0}
 
 
-def test_records_whose_trials_are_not_certain_are_left_out(
-    searched: Experiment, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_records_of_uncertain_trials_are_skipped(searched: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
     """Two records are lost, and one trial: no one knows between which records it was created."""
     second = line_of(searched, 4, 1)
     lines = lines_of(searched)
@@ -184,7 +182,7 @@ def test_records_whose_trials_are_not_certain_are_left_out(
     assert f"and so are the {after} records after, whose trials are uncertain" in capsys.readouterr().err
 
 
-def test_a_lost_beginning_loses_no_trial(searched: Experiment) -> None:
+def test_lost_first_records_lose_no_trial(searched: Experiment) -> None:
     """The first record creates the study; without it Optuna would silently ignore all others."""
     damage(searched, 0)
 
@@ -256,7 +254,7 @@ def test_a_directory_with_another_name_opens(searched: Experiment, how: str) -> 
     assert how == "renamed" or numbers(searched) == [0, 1, 2, 3]
 
 
-def test_an_empty_study_beside_the_one_with_trials_is_passed_over(searched: Experiment) -> None:
+def test_empty_study_beside_the_real_one_is_ignored(searched: Experiment) -> None:
     """Earlier versions made one in a directory that had been renamed, so that it looked empty."""
     other = Experiment(storage=searched.storage, name="second")
     searched.root.rename(other.root)
@@ -265,7 +263,7 @@ def test_an_empty_study_beside_the_one_with_trials_is_passed_over(searched: Expe
     assert numbers(other) == [0, 1, 2, 3]
 
 
-def test_a_journal_of_two_searches_is_not_guessed_at(searched: Experiment) -> None:
+def test_journal_with_two_searches_is_refused(searched: Experiment) -> None:
     """Both have trials; the one with the directory's name is meant, and without one a sentence names them."""
     storage = JournalStorage(Journal(searched.study_file, print))
     add_trial(optuna.create_study(study_name="second", storage=storage, direction="maximize"), 7)

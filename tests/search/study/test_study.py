@@ -35,7 +35,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-def test_a_study_lies_where_the_spec_says(tmp_path: Path, url: str) -> None:
+def test_study_is_stored_where_the_spec_says(tmp_path: Path, url: str) -> None:
     """Whoever has the URL opens it with Optuna alone, by the name of the search; nothing lies beside the spec."""
     experiment = experiment_in(tmp_path / "storage", url)
     trial = open_study(experiment).ask({"x": optuna.distributions.FloatDistribution(0, 1)})
@@ -48,7 +48,7 @@ def test_a_study_lies_where_the_spec_says(tmp_path: Path, url: str) -> None:
     assert study_location(experiment_in(tmp_path / "other", None)) == "study.journal"
 
 
-def test_commands_that_read_find_the_study(tmp_path: Path, url: str) -> None:
+def test_reading_commands_find_the_study(tmp_path: Path, url: str) -> None:
     """`twinhead trials` and its like know the storage and the name alone."""
     experiment = experiment_in(tmp_path / "storage", url)
     open_study(experiment).ask()
@@ -57,7 +57,7 @@ def test_commands_that_read_find_the_study(tmp_path: Path, url: str) -> None:
     assert [row.number for row in rows] == [0]
 
 
-def test_another_searchs_study_is_not_joined(tmp_path: Path, url: str) -> None:
+def test_study_of_another_search_is_refused(tmp_path: Path, url: str) -> None:
     """Two people who call their searches the same, in one database, must not mix their trials."""
     mine, other = experiment_in(tmp_path / "mine", url), Experiment(storage=tmp_path / "other", name="first")
     open_study(mine).ask()
@@ -81,7 +81,7 @@ def test_one_database_holds_many_searches(tmp_path: Path, url: str) -> None:
     assert found == {"first": "first", "second": "second"}
 
 
-def test_a_study_that_is_gone_is_not_begun_again(tmp_path: Path, url: str) -> None:
+def test_missing_study_is_not_created_again(tmp_path: Path, url: str) -> None:
     """A database that was emptied, or a URL that was changed, would make a search of trials start from nothing."""
     experiment = experiment_in(tmp_path / "storage", url)
     open_study(experiment)
@@ -92,7 +92,7 @@ def test_a_study_that_is_gone_is_not_begun_again(tmp_path: Path, url: str) -> No
         open_study(experiment)
 
 
-def test_a_search_is_not_moved_by_its_spec(tmp_path: Path, url: str) -> None:
+def test_study_url_added_to_a_search_with_a_journal_is_refused(tmp_path: Path, url: str) -> None:
     """Its trials would stay behind in the journal."""
     experiment = experiment_in(tmp_path / "storage", None)
     experiment.spec_file.write_text(experiment.spec_file.read_text().replace("study: null", f"study: {url}"))
@@ -118,7 +118,7 @@ def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kep
     assert len(open_study(again).trials) == 1
 
 
-def test_a_search_whose_study_is_gone_keeps_its_checkpoints(tmp_path: Path) -> None:
+def test_search_without_its_study_keeps_its_checkpoints(tmp_path: Path) -> None:
     """An empty study beside trials is one that was lost, not one that never began."""
     experiment = experiment_in(tmp_path / "storage", None)
     experiment.trials.mkdir()
@@ -166,7 +166,7 @@ def test_a_password_is_never_shown(given: str, shown: str) -> None:
         ("sqlite:///study.db", "must name an absolute path"),
     ],
 )
-def test_a_url_that_cannot_be_right_is_named(tmp_path: Path, url: str, sentence: str) -> None:
+def test_invalid_url_is_named(tmp_path: Path, url: str, sentence: str) -> None:
     """It is found with the other slips of a spec, at its line and column, and shown without its password."""
     (tmp_path / "spec.yaml").write_text(f"search:\n  study: '{url}'\n")
     with pytest.raises(InputError, match=sentence.replace("***", r"\*\*\*")) as caught:
@@ -177,7 +177,7 @@ def test_a_url_that_cannot_be_right_is_named(tmp_path: Path, url: str, sentence:
     assert list(problems_of_study(None, "the spec")) == []
 
 
-def test_a_driver_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_database_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra: not everybody has a database."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     experiment = experiment_in(tmp_path, "postgresql+psycopg://me:secret@host/db")
@@ -187,8 +187,8 @@ def test_a_driver_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("password", "mode"), [(":secret", 0o600), ("", 0o644)])
-def test_a_spec_with_a_password_is_for_its_owner_alone(tmp_path: Path, password: str, mode: int) -> None:
-    """The search needs it to go on, others do not."""
+def test_spec_with_a_password_is_readable_by_its_owner_only(tmp_path: Path, password: str, mode: int) -> None:
+    """A resumed search needs it, other commands do not."""
     before = Path(tmp_path / "any")
     before.touch()
     usual = stat.S_IMODE(before.stat().st_mode)
@@ -200,8 +200,8 @@ def test_a_spec_with_a_password_is_for_its_owner_alone(tmp_path: Path, password:
     assert modes == [mode & usual] * 2
 
 
-def test_a_database_that_cannot_be_reached_leaves_no_name_in_use(refused: Command, scenes: Path) -> None:
-    """Exit code 2 and one sentence, which names the URL without its password; then the search can be begun."""
+def test_unreachable_database_frees_the_name(refused: Command, scenes: Path) -> None:
+    """Exit code 2 and one sentence, which names the URL without its password; the name stays free."""
     url = "postgresql+psycopg://me:secret@127.0.0.1:1/db"
     Path("spec.yaml").write_text(f"data: {{path: {scenes}}}\nsearch:\n  study: {url}\n")
     from_file = refused("search", "spec.yaml", "--name", "first")
@@ -216,7 +216,7 @@ def test_a_database_that_cannot_be_reached_leaves_no_name_in_use(refused: Comman
     assert not Path("artifacts").exists()
 
 
-def test_a_search_that_goes_on_keeps_its_database(refused: Command, experiment: Experiment) -> None:
+def test_resumed_search_keeps_its_database(refused: Command, experiment: Experiment) -> None:
     """Its trials lie there."""
     sentence = refused("search", "--resume", experiment.name, "--study", "sqlite:////study.db")
 

@@ -87,8 +87,8 @@ def run(searcher: RungSearcher, name: str, epochs: int) -> None:
         searcher.on_trial_complete(name, {"epoch": epochs, "score": values["x"] + epochs / 10})
 
 
-def test_a_search_goes_on_from_what_the_server_has(tmp_path: Path, url: str) -> None:
-    """Finished trials stay, the one that ran goes on, and Optuna alone reads every curve."""
+def test_search_resumes_from_the_server(tmp_path: Path, url: str) -> None:
+    """Finished trials stay, the running one resumes, and plain Optuna reads every curve."""
     experiment = experiment_in(tmp_path, url)
     first = searcher_of(experiment)
     for name in ("a", "b"):
@@ -109,7 +109,7 @@ def test_a_search_goes_on_from_what_the_server_has(tmp_path: Path, url: str) -> 
         assert [record.score for record in TrialRecord.of(trial).epochs] == pytest.approx(list(curve.values()))
 
 
-def test_what_the_server_refuses_is_named(server: Server, tmp_path: Path, url: str) -> None:
+def test_refused_connections_are_named(server: Server, tmp_path: Path, url: str) -> None:
     """Each has another remedy: the password, the database, the server."""
     name = database_of(url)
     sentences = {
@@ -137,7 +137,7 @@ def test_the_password_may_come_from_the_environment(
     assert study.trials == []
 
 
-def test_a_user_who_may_make_no_tables_is_told(server: Server, tmp_path: Path, url: str) -> None:
+def test_missing_permission_to_create_tables_is_reported(server: Server, tmp_path: Path, url: str) -> None:
     """As PostgreSQL has it since version 15, a database is its owner's."""
     guest = server.guest(database_of(url))
 
@@ -145,7 +145,7 @@ def test_a_user_who_may_make_no_tables_is_told(server: Server, tmp_path: Path, u
         open_study(experiment_in(tmp_path, guest))
 
 
-def test_a_server_that_is_away_is_waited_for(server: Server, tmp_path: Path, url: str) -> None:
+def test_unavailable_server_is_waited_for(server: Server, tmp_path: Path, url: str) -> None:
     """It is restarted for an update, and the network has its moments: hours of training must not end for that."""
     searcher = searcher_of(experiment_in(tmp_path, url))
     run(searcher, "a", 3)
@@ -159,10 +159,10 @@ def test_a_server_that_is_away_is_waited_for(server: Server, tmp_path: Path, url
     assert searcher.study.trials[1].intermediate_values.keys() == {1, 2, 3}
 
 
-def test_a_server_that_stays_away_ends_a_search_in_words(
+def test_permanently_unavailable_server_ends_the_search_with_a_message(
     server: Server, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it has is safe, and the command to go on is said."""
+    """Stored trials are safe, and the error shows the command that continues."""
     monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.0)
     experiment = experiment_in(tmp_path, url)
     try:
@@ -183,7 +183,7 @@ def test_a_server_that_stays_away_ends_a_search_in_words(
     assert open_study(experiment).trials[0].user_attrs["attempt"] == 0
 
 
-def test_a_killed_search_goes_on_in_its_database(drawn: Path, tmp_path: Path, url: str) -> None:
+def test_killed_search_resumes_from_its_database(drawn: Path, tmp_path: Path, url: str) -> None:
     """As with a journal, nothing that finished is lost; and the password is nowhere but in the spec."""
     experiment = Experiment(storage=tmp_path, name="killed")
     data = ("--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path))

@@ -38,7 +38,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 
 @pytest.mark.parametrize("word", ["st é", "a'b", 'a"b', "$HOME", "a;b", "plain", ""])
-def test_a_command_is_read_back_as_it_was_meant(word: str) -> None:
+def test_shell_command_round_trip(word: str) -> None:
     """By every shell."""
     command = shell_command("twinhead", "trials", "u1", "--storage", word)
 
@@ -46,7 +46,7 @@ def test_a_command_is_read_back_as_it_was_meant(word: str) -> None:
     assert cited(command)[1:-1] == command
 
 
-def test_the_summary_names_commands_that_can_be_copied(elsewhere: Experiment) -> None:
+def test_summary_shows_valid_commands(elsewhere: Experiment) -> None:
     """What to look at next, and how to export the better network."""
     retrained = {"metrics": {**FIGURES, "score": 0.1}, "checkpoint": "retrained", "epochs": 9}
     text = shown(show_summary, elsewhere, summary(retrained=retrained))
@@ -57,7 +57,7 @@ def test_the_summary_names_commands_that_can_be_copied(elsewhere: Experiment) ->
     assert ["twinhead", "best", "u1", "--trial", "12", "--storage", STORAGE] in found
 
 
-def test_the_front_names_a_command_that_can_be_copied(elsewhere: Experiment) -> None:
+def test_front_shows_a_valid_command(elsewhere: Experiment) -> None:
     """To take one of its trials."""
     row = FrontRow(
         trial=3, recipe=None, family="debug", width=2, epoch=1, objectives={"score": 0.5}, checkpoint="trials/00003"
@@ -67,7 +67,7 @@ def test_the_front_names_a_command_that_can_be_copied(elsewhere: Experiment) -> 
     assert commands_in(text) == [["twinhead", "best", "u1", "--trial", "3", "--storage", STORAGE]]
 
 
-def test_errors_name_commands_that_can_be_copied(elsewhere: Experiment, refused: Callable[..., str]) -> None:
+def test_errors_show_valid_commands(elsewhere: Experiment, refused: Callable[..., str]) -> None:
     """Of a search that is not finished, has no trial, or is in use."""
     resume = ["twinhead", "search", "--resume", "u1", "--storage", STORAGE]
 
@@ -82,7 +82,7 @@ def test_errors_name_commands_that_can_be_copied(elsewhere: Experiment, refused:
     assert commands_in(str(caught.value)) == [resume]
 
 
-def test_a_spec_with_spaces_in_its_name_is_checked_by_the_command_that_is_named(
+def test_spec_path_with_spaces_is_quoted_in_the_shown_command(
     elsewhere: Experiment, refused: Callable[..., str]
 ) -> None:
     """Its other problems are shown there."""
@@ -93,7 +93,7 @@ def test_a_spec_with_spaces_in_its_name_is_checked_by_the_command_that_is_named(
     ]
 
 
-def test_no_command_is_put_together_elsewhere() -> None:
+def test_commands_are_built_in_one_module_only() -> None:
     """One that holds a name or a path goes through `shell_command`, which quotes."""
     wrong = {
         f"{path.relative_to(ROOT)}:{node.lineno}"

@@ -1,4 +1,4 @@
-"""The rules of the house as tests: who imports whom, what is pinned, and that the documents are true."""
+"""Architecture rules as tests: imports, pinned dependencies, and correct documents."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def commands() -> set[str]:
     return set(cli.commands)
 
 
-def test_there_are_modules_to_look_at() -> None:
-    """The rules below hold of nothing if nothing is found."""
+def test_modules_are_found() -> None:
+    """Without any module, the rules below would pass."""
     assert {path.relative_to(ROOT).parts[0] for path in modules()} == set(PACKAGES)
     assert len(modules()) > 40
 
@@ -120,7 +120,7 @@ def test_imports_go_one_way(package: str) -> None:
     assert wrong == {}
 
 
-def test_ray_stays_in_its_place() -> None:
+def test_ray_is_imported_in_search_and_the_trainer_only() -> None:
     """A trial's model, losses, loop and data run on any machine: Ray is in search/ and in the trainer alone."""
     importing = [path for path in modules() if "ray" in imported(path)]
     outside = [path for path in importing if path.relative_to(ROOT).parts[0] != "search"]
@@ -206,12 +206,12 @@ def cycles(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_a_cycle_is_found() -> None:
-    """The search for cycles finds one, and only what is on it."""
+    """A cycle is found, without the modules that are not on it."""
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b", "c"]
 
 
-def test_no_module_imports_itself_in_a_circle() -> None:
-    """Modules in a circle are one module in several files: none can be read, tested or moved alone."""
+def test_there_are_no_import_cycles() -> None:
+    """Modules in a cycle cannot be read, tested or moved alone."""
     assert cycles(import_graph()) == []
 
 
@@ -219,7 +219,7 @@ FLOORS = ("cli", "recipes", "cluster", "run", "results", "strategy", "study", "s
 """The packages of `search`, from the top down."""
 
 
-def test_the_floors_of_search_hold() -> None:
+def test_search_imports_go_down_the_floors() -> None:
     """Within `search`, imports go down one stair: a spec is read without a study, a result shown without a run."""
     floors = {f"search.{floor}": depth for depth, floor in enumerate(FLOORS)}
     upwards = [
@@ -235,14 +235,14 @@ def test_the_floors_of_search_hold() -> None:
 
 
 def test_folders_are_small() -> None:
-    """A dozen names are read at a glance."""
+    """A dozen names can be scanned quickly."""
     sizes = Counter(path.parent for path in modules() if path.name != "__init__.py")
 
     assert {str(folder): count for folder, count in sizes.items() if count > MODULES_PER_FOLDER} == {}
 
 
-def test_a_package_says_in_a_sentence_what_it_holds() -> None:
-    """The first thing a newcomer opens is a folder."""
+def test_every_package_has_a_one_sentence_docstring() -> None:
+    """Newcomers open folders first."""
     for path in modules():
         if path.name == "__init__.py":
             docstring = ast.get_docstring(parsed(path)) or ""
@@ -250,8 +250,8 @@ def test_a_package_says_in_a_sentence_what_it_holds() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["predict", "--help"]])
-def test_help_is_quick(arguments: list[str]) -> None:
-    """It takes seconds to load torch and Ray: who asks for help is not kept waiting."""
+def test_help_imports_no_heavy_library(arguments: list[str]) -> None:
+    """Loading torch and Ray takes seconds, which help does not need."""
     code = f"from search.cli.main import cli\ncli.main({arguments!r}, standalone_mode=False)"
 
     assert not {"torch", "ray", "optuna", "cv2", "pyarrow"} & modules_after(code)
@@ -260,8 +260,8 @@ def test_help_is_quick(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "arguments", [["search", "--resume", "nowhere"], ["retrain", "nowhere"], ["best", "nowhere"], ["trials", "nowhere"]]
 )
-def test_a_wrong_name_is_said_at_once(arguments: list[str]) -> None:
-    """Who mistypes a name is not kept waiting either."""
+def test_unknown_name_is_reported_before_heavy_imports(arguments: list[str]) -> None:
+    """An error that needs neither torch nor Ray must not wait for them."""
     code = f"""
 from data.errors import InputError
 from search.cli.main import cli
@@ -278,8 +278,8 @@ else:
 
 
 @pytest.mark.parametrize("path", [str(path.relative_to(ROOT)) for path in modules()])
-def test_a_module_opens_with_its_purpose(path: str) -> None:
-    """Where a name is not enough, its first line says what is found in it."""
+def test_every_module_has_a_docstring(path: str) -> None:
+    """The first line says what a name cannot."""
     docstring = ast.get_docstring(parsed(ROOT / path))
 
     assert docstring
@@ -304,7 +304,7 @@ def test_every_dependency_is_pinned() -> None:
         assert requirement.specifier.contains(pin.removeprefix("==")), requirement.name
 
 
-def test_what_dependencies_need_is_pinned() -> None:
+def test_indirect_dependencies_are_pinned() -> None:
     """An indirect dependency changes a result, or breaks a build, as well as a direct one.
 
     The CUDA build of torch brings NVIDIA's libraries, each with the version that torch itself demands.
@@ -316,8 +316,8 @@ def test_what_dependencies_need_is_pinned() -> None:
     assert sorted(needed - pinned_by_torch - pins().keys()) == []
 
 
-def test_what_is_installed_is_what_is_pinned() -> None:
-    """The tests speak of the pinned versions, not of what happened to lie there."""
+def test_installed_versions_are_the_pinned_ones() -> None:
+    """The tests must run with the pinned versions."""
     needed = set(required("twinhead", frozenset({"", "dev"}), set()))
     differing = {
         name: (metadata.version(name), pin)
@@ -352,8 +352,8 @@ def test_the_options_in_the_documents_exist() -> None:
     assert checked > 20
 
 
-def test_the_spec_in_the_documents_is_right(tmp_path: Path) -> None:
-    """People copy it."""
+def test_spec_in_the_documents_is_valid(tmp_path: Path) -> None:
+    """Users copy it."""
     (example,) = re.findall(r"```yaml\n(.+?)```", prose(), flags=re.DOTALL)
     (tmp_path / "spec.yaml").write_text(example)
 
@@ -361,7 +361,7 @@ def test_the_spec_in_the_documents_is_right(tmp_path: Path) -> None:
 
 
 def test_the_make_targets_in_the_documents_exist() -> None:
-    """The first line that somebody types is one of them."""
+    """They are the first commands that a user types."""
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile(), flags=re.MULTILINE))
     inline = re.findall(r"`make ([a-z-]+)", prose())
     code = [match[1] for line in code_lines() if (match := re.match(r"(?:\$ )?make ([a-z-]+)", line))]
@@ -372,8 +372,8 @@ def test_the_make_targets_in_the_documents_exist() -> None:
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
-    """Files move; a link to one does not move with it."""
+def test_links_have_targets(document: Path) -> None:
+    """A moved file breaks links to it."""
     text = document.read_text()
     links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
     titles = re.findall(r"^#+ +(.+?) *$", text, flags=re.MULTILINE)
@@ -396,7 +396,7 @@ def test_files_in_the_documents_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_map_of_the_packages_is_complete() -> None:
+def test_architecture_chapter_names_every_package() -> None:
     """`docs/architecture.md` names every package and every module at the top of one."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     packages = {path.parent.name + "/" for path in modules() if path.parent.parent != ROOT}

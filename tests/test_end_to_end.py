@@ -1,4 +1,4 @@
-"""The commands as a user runs them, each in a process of its own, on Ray: a search from its start to the hand-over."""
+"""Commands as users run them, each in its own process, on Ray: from the search to the exported network."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def searched(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Exp
     return Experiment(storage=storage, name="first"), summary
 
 
-def test_search_keeps_its_summary_and_its_places(searched: tuple[Experiment, dict[str, Any]]) -> None:
-    """What is printed is what is kept, and everything it names is there."""
+def test_search_stores_its_summary_and_files(searched: tuple[Experiment, dict[str, Any]]) -> None:
+    """The printed summary equals the stored one, and every file that it names exists."""
     experiment, summary = searched
 
     assert summary == json.loads(experiment.summary_file.read_text())
@@ -56,7 +56,7 @@ def test_search_keeps_its_summary_and_its_places(searched: tuple[Experiment, dic
 def test_best_trial_is_the_best_reported_score_with_that_epochs_weights(
     searched: tuple[Experiment, dict[str, Any]],
 ) -> None:
-    """A trial's last row is not its best: what is handed over is what was measured."""
+    """The last row of a trial is not its best: the exported weights are those that were measured."""
     experiment, summary = searched
     scores = {trial.number: [record.score for record in trial.epochs] for trial in records(experiment)}
 
@@ -67,7 +67,7 @@ def test_best_trial_is_the_best_reported_score_with_that_epochs_weights(
     assert origin.epoch == summary["best"]["epoch"]
 
 
-def test_precision_is_decided_once_and_used_by_all_that_comes_of_a_trial(
+def test_precision_is_decided_once_and_used_by_everything_from_a_trial(
     searched: tuple[Experiment, dict[str, Any]],
 ) -> None:
     """A retraining in another arithmetic than its trial would not be the configuration that won."""
@@ -87,7 +87,7 @@ def test_precision_is_decided_once_and_used_by_all_that_comes_of_a_trial(
         assert load_model(place)[1].config.model.precision == best
 
 
-def test_the_retraining_says_how_many_threads_it_had(searched: tuple[Experiment, dict[str, Any]]) -> None:
+def test_summary_records_the_threads_of_the_retraining(searched: tuple[Experiment, dict[str, Any]]) -> None:
     """With as many, it can be repeated to the last digit."""
     _, summary = searched
 
@@ -110,7 +110,7 @@ def test_finished_trials_keep_the_weights_of_their_best_epoch_alone(
         assert (kept[0] / "pictures.png").is_file()
 
 
-def test_trials_log_scalars_and_a_picture_for_tensorboard(searched: tuple[Experiment, dict[str, Any]]) -> None:
+def test_trials_log_scalars_and_images_for_tensorboard(searched: tuple[Experiment, dict[str, Any]]) -> None:
     """People watch a search in TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -123,10 +123,10 @@ def test_trials_log_scalars_and_a_picture_for_tensorboard(searched: tuple[Experi
     assert events.Tags()["images"] == ["pictures"]
 
 
-def test_best_evaluate_and_predict_hand_the_network_over(
+def test_best_evaluate_and_predict_work_on_the_exported_network(
     searched: tuple[Experiment, dict[str, Any]], drawn: Path, tmp_path: Path
 ) -> None:
-    """What `evaluate` measures on the handed-over network is what the summary said of it."""
+    """`evaluate` on the exported network gives the metrics of the summary."""
     from data.dataset.dataset import Dataset
     from data.images import decode_photo, encode_png
 
@@ -155,8 +155,8 @@ def test_best_evaluate_and_predict_hand_the_network_over(
     assert decode_photo(overlay, "overlay").shape == sample.fg_bg.shape
 
 
-def test_best_hands_over_a_trials_own_weights(searched: tuple[Experiment, dict[str, Any]], tmp_path: Path) -> None:
-    """Any trial can be had, not the best alone."""
+def test_best_exports_the_weights_of_any_trial(searched: tuple[Experiment, dict[str, Any]], tmp_path: Path) -> None:
+    """Any trial can be exported, not only the best."""
     experiment, _ = searched
     out = tmp_path / "third"
 
@@ -177,7 +177,7 @@ def test_retrain_replaces_the_retrained_network(searched: tuple[Experiment, dict
     assert again["best"]["score"] == summary["best"]["score"]
 
 
-def test_the_same_search_gives_the_same_trials(
+def test_repeated_search_gives_the_same_trials(
     searched: tuple[Experiment, dict[str, Any]], drawn: Path, tmp_path: Path
 ) -> None:
     """One at a time, the same seed and data give the same configurations and the same curves."""
@@ -192,7 +192,7 @@ def test_the_same_search_gives_the_same_trials(
     assert curves[0] == curves[1]
 
 
-def test_a_trial_of_a_search_repeats_itself_alone(searched: tuple[Experiment, dict[str, Any]], drawn: Path) -> None:
+def test_trial_can_be_reproduced_without_the_search(searched: tuple[Experiment, dict[str, Any]], drawn: Path) -> None:
     """Its configuration, which holds the seed, and the data decide its curve: in another process, without Ray too."""
     experiment, _ = searched
     remembered = max(records(experiment), key=lambda trial: len(trial.epochs))
@@ -208,8 +208,8 @@ def test_a_trial_of_a_search_repeats_itself_alone(searched: tuple[Experiment, di
     assert scores == [record.score for record in remembered.epochs]
 
 
-def test_a_diverging_trial_is_told_as_the_worst_and_the_search_goes_on(drawn: Path, tmp_path: Path) -> None:
-    """One absurd learning rate must not end a search, nor look good to it."""
+def test_diverging_trial_gets_the_worst_score_and_the_search_continues(drawn: Path, tmp_path: Path) -> None:
+    """One absurd learning rate must neither end a search nor get a good score."""
     rates = ("--set", "optimizer.lr={choices: [0.002, 1e+30]}", "--set", "optimizer.clip_norm=0")
     policy = ("--set", "policy.name=constant", "--set", "optimizer.name=sgd", "--set", "scheduler.max_epochs=3")
     summary = json.loads(
@@ -269,7 +269,7 @@ def test_trials_that_need_several_workers_run_as_groups(drawn: Path, tmp_path: P
 def test_a_name_in_use_and_a_search_that_runs_are_refused(
     searched: tuple[Experiment, dict[str, Any]], drawn: Path
 ) -> None:
-    """Two searches must never write to one place."""
+    """Two searches must never write to one directory."""
     experiment, _ = searched
     again = run("search", "--data", str(drawn), "--name", "first", "--storage", str(experiment.storage))
 
@@ -279,7 +279,7 @@ def test_a_name_in_use_and_a_search_that_runs_are_refused(
 
 
 @pytest.mark.skipif("TWINHEAD_REAL" not in os.environ, reason="TWINHEAD_REAL names no folder of real pictures")
-def test_the_main_job_on_real_pictures(tmp_path: Path) -> None:
+def test_import_and_search_on_real_images(tmp_path: Path) -> None:
     """Import, inspect, search: the README's lines on photographs."""
     real = Path(os.environ["TWINHEAD_REAL"]) / "nyu_composed"
     imported = json.loads(twinhead("import", str(real), str(tmp_path / "classroom"), "--json"))
@@ -298,8 +298,8 @@ def test_the_main_job_on_real_pictures(tmp_path: Path) -> None:
     assert summary["baselines"]["mask_threshold"]["mask_iou"] > 0.8
 
 
-def test_a_search_says_how_far_it_got_beyond_a_recipe(drawn: Path, tmp_path: Path) -> None:
-    """Measured on the same test pictures, after the same number of epochs, with an interval."""
+def test_summary_measures_the_gain_over_a_recipe(drawn: Path, tmp_path: Path) -> None:
+    """Measured on the same test images, after the same number of epochs, with an interval."""
     space = ("model.family=sepunet", "model.width=32", "data.image_size=32", "scheduler.max_epochs=2")
     options = [part for text in (*space, "search.start_from=[monimoyd-unet, birender-cnn]") for part in ("--set", text)]
     summary = json.loads(

@@ -1,4 +1,4 @@
-"""What a search survives: Ctrl-C, the death of its driver, the death of a trial; real processes, real signals."""
+"""Interruptions that a search survives: Ctrl-C and killed drivers and trials, with real processes and signals."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from trainable.loop.checkpoint import STATE, load_origin
 pytestmark = pytest.mark.cluster
 
 
-def test_ctrl_c_leaves_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> None:
-    """Finished trials stay finished, and those that ran go on from their checkpoints."""
+def test_search_resumes_after_ctrl_c(drawn: Path, tmp_path: Path) -> None:
+    """Finished trials stay finished, and running ones resume from their checkpoints."""
     experiment = Experiment(storage=tmp_path, name="broken-off")
     with started(
         "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "4"
@@ -55,11 +55,11 @@ def test_ctrl_c_leaves_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> Non
 
     twinhead("search", "--resume", experiment.name, "--storage", str(tmp_path))
 
-    check_gone_on(experiment, before)
+    check_resumed(experiment, before)
 
 
 def test_a_killed_driver_loses_no_finished_trial(drawn: Path, tmp_path: Path) -> None:
-    """The machine that runs the command may die at any moment."""
+    """The machine that runs the command may fail at any time."""
     experiment = Experiment(storage=tmp_path, name="killed")
     with started(
         "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "3"
@@ -74,11 +74,11 @@ def test_a_killed_driver_loses_no_finished_trial(drawn: Path, tmp_path: Path) ->
 
     twinhead("search", "--resume", experiment.name, "--storage", str(tmp_path))
 
-    check_gone_on(experiment, before)
+    check_resumed(experiment, before)
 
 
-def test_a_search_goes_on_without_a_damaged_checkpoint(drawn: Path, tmp_path: Path) -> None:
-    """The trial takes the checkpoint before, or starts over, and both the search and its user know."""
+def test_search_resumes_without_a_damaged_checkpoint(drawn: Path, tmp_path: Path) -> None:
+    """The trial resumes from the checkpoint before, or starts over, and the search reports it."""
     experiment = Experiment(storage=tmp_path, name="damaged")
     with started(
         "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "2"
@@ -104,11 +104,11 @@ def test_a_search_goes_on_without_a_damaged_checkpoint(drawn: Path, tmp_path: Pa
             "the trial (resumes after epoch [0-9]+|starts over)",
             resumed.stderr,
         )
-    check_gone_on(experiment, before)
+    check_resumed(experiment, before)
 
 
-def test_a_killed_trial_goes_on_from_its_checkpoint(drawn: Path, tmp_path: Path) -> None:
-    """A process that dies is started again; the search does not notice but for the time."""
+def test_killed_trial_resumes_from_its_checkpoint(drawn: Path, tmp_path: Path) -> None:
+    """A dead process is started again; the search only loses time."""
     experiment = Experiment(storage=tmp_path, name="crashed")
     with started(
         "search",
@@ -134,10 +134,8 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(drawn: Path, tmp_path: Path)
         assert [record.epoch for record in trial.epochs] == list(range(1, 41))
 
 
-def test_a_search_outlives_a_data_set_that_is_away(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk is unmounted, a share is moved: no trial is lost by it, neither for a while nor for long."""
+def test_search_survives_an_unavailable_data_set(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk is unmounted, a share is moved: no trial is lost, whether the outage is short or long."""
     data, away = tmp_path / "set", tmp_path / "away"
     shutil.copytree(drawn, data)
     experiment = Experiment(storage=tmp_path, name="waiting")
@@ -175,7 +173,7 @@ def test_a_search_outlives_a_data_set_that_is_away(
 
 
 def check_outage(said: str, sentence: str) -> None:
-    """A command says what is missing once when it waits, and once when it ends; it shows no traceback."""
+    """A command names what is missing once when it waits, and once when it ends, without a traceback."""
     lines = said.splitlines()
     assert [line for line in lines if line.startswith(sentence)] == [next(line for line in lines if "waiting" in line)]
     assert lines[-1].startswith(f"twinhead: {sentence}, since")
@@ -183,8 +181,8 @@ def check_outage(said: str, sentence: str) -> None:
     assert len(lines) < 20
 
 
-def test_a_retraining_goes_on(drawn: Path, tmp_path: Path) -> None:
-    """It may take days; what it is told to be gone on with by is the command that was given."""
+def test_interrupted_retraining_resumes(drawn: Path, tmp_path: Path) -> None:
+    """It may take days; the command that continues it is shown."""
     where = ("--storage", str(tmp_path))
     once = ("--trials", "1", "--set", "scheduler.max_epochs=1", "--set", "scheduler.grace_epochs=1")
     alone = ("--set", "retrain.enabled=false", "--set", "search.start_from=[]")
@@ -204,7 +202,7 @@ def test_a_retraining_goes_on(drawn: Path, tmp_path: Path) -> None:
     assert load_origin(tmp_path / "first/retrained").epoch == 100
 
 
-def test_a_full_disk_ends_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> None:
+def test_search_resumes_after_a_full_disk(drawn: Path, tmp_path: Path) -> None:
     """With one sentence that names it; once there is room again, nothing is lost."""
     small = tmp_path / "small"
     small.mkdir()
@@ -236,13 +234,13 @@ def test_a_full_disk_ends_a_search_that_goes_on(drawn: Path, tmp_path: Path) -> 
         (small / "fill").unlink()
         twinhead("search", "--resume", experiment.name, "--storage", str(small))
 
-        check_gone_on(experiment, before)
+        check_resumed(experiment, before)
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
-def check_gone_on(experiment: Experiment, before: dict[int, TrialRecord]) -> None:
-    """Every trial is whole, finished ones were not run again, and interrupted ones went on from a checkpoint."""
+def check_resumed(experiment: Experiment, before: dict[int, TrialRecord]) -> None:
+    """Every trial is complete, finished ones did not run again, and interrupted ones resumed from a checkpoint."""
     summary = json.loads(experiment.summary_file.read_text())
     after = {trial.number: trial for trial in records(experiment)}
     assert summary["complete"]

@@ -1,4 +1,4 @@
-"""`train` and `compare` as a user runs them: recipes of one's own, in processes of their own, on Ray."""
+"""`train` and `compare` as users run them: with their own recipes, in separate processes, on Ray."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def compared(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Exp
     return Experiment(storage=place, name="compare"), json.loads(printed)
 
 
-def test_a_comparison_measures_every_recipe_on_the_same_pictures(compared: tuple[Experiment, dict[str, Any]]) -> None:
-    """Figures of different pictures or budgets say nothing about recipes."""
+def test_comparison_measures_every_recipe_on_the_same_images(compared: tuple[Experiment, dict[str, Any]]) -> None:
+    """Figures of different images or budgets say nothing about recipes."""
     _, comparison = compared
     rows = {row["recipe"]: row for row in comparison["rows"]}
 
@@ -64,8 +64,8 @@ def test_a_comparison_measures_every_recipe_on_the_same_pictures(compared: tuple
     assert "mask_iou" in comparison["baselines"]["mask_threshold"]
 
 
-def test_a_recipe_that_diverges_is_said_to(compared: tuple[Experiment, dict[str, Any]]) -> None:
-    """It must neither end the comparison nor be left out without a word."""
+def test_diverging_recipe_is_reported(compared: tuple[Experiment, dict[str, Any]]) -> None:
+    """It must neither end the comparison nor be left out silently."""
     _, comparison = compared
     row = comparison["rows"][2]
 
@@ -83,7 +83,7 @@ def test_policies_are_scaled_to_the_epochs_of_a_comparison(compared: tuple[Exper
     assert any("scaled to 2 epochs" in note for note in comparison["notes"])
 
 
-def test_the_report_lies_beside_the_comparison(compared: tuple[Experiment, dict[str, Any]]) -> None:
+def test_report_is_written_beside_the_comparison(compared: tuple[Experiment, dict[str, Any]]) -> None:
     """One table for reading, one for programs, one to be sent around."""
     experiment, comparison = compared
 
@@ -101,8 +101,8 @@ def test_the_report_lies_beside_the_comparison(compared: tuple[Experiment, dict[
         assert name in page.found
 
 
-def test_a_training_hands_over_the_epoch_that_validation_picked(drawn: Path, tmp_path: Path) -> None:
-    """Without a search, too, test pictures are measured once, and the weights can be used."""
+def test_training_exports_the_best_validation_epoch(drawn: Path, tmp_path: Path) -> None:
+    """Without a search, too, test images are measured once, and the weights can be used."""
     file = recipe(tmp_path, "mine")
     printed = twinhead("train", str(file), str(drawn), "--storage", str(tmp_path), "--faithful", "--json")
     summary = json.loads(printed)
@@ -142,7 +142,7 @@ def test_resume_continues_an_interrupted_training(drawn: Path, tmp_path: Path, m
     assert after.epochs[: len(before.epochs)] == before.epochs
 
 
-def test_a_comparison_that_is_over_is_not_trained_again(compared: tuple[Experiment, dict[str, Any]]) -> None:
+def test_resume_of_a_finished_comparison_trains_nothing(compared: tuple[Experiment, dict[str, Any]]) -> None:
     """Going on with what is complete shows it again."""
     experiment, comparison = compared
     before = [trial.epochs for trial in records(experiment)]
@@ -166,7 +166,7 @@ def test_a_comparison_that_is_over_is_not_trained_again(compared: tuple[Experime
     ],
 )
 def test_bad_input_gets_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
-    """What a user can mistype ends in a sentence, before anything is made."""
+    """A mistyped argument gives one sentence, before any file is created."""
     done = run(*arguments, "--storage", str(tmp_path))
 
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Files and directories appear whole or not at all, and what a file system refuses leaves nothing behind."""
+"""Files and directories appear complete or not at all, and a failed write leaves nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts of bytes as people read them: never rounded to nothing."""
+"""Byte counts as text: never rounded to zero."""
 
 from __future__ import annotations
 

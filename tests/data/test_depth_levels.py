@@ -1,4 +1,4 @@
-"""Depth of 16 bits: its whole range becomes 0..255, and where the sensor has no reading the nearest one counts."""
+"""Depth of 16 bits: its full range becomes 0..255, and missing pixels take the nearest measurement."""
 
 from __future__ import annotations
 

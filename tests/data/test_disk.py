@@ -1,4 +1,4 @@
-"""A file system with a fault is named in one sentence: where it is mounted, what is free, what to do."""
+"""Faults of a file system give one sentence: its mount point, its free space, and what to do."""
 
 from __future__ import annotations
 

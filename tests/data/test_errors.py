@@ -1,4 +1,4 @@
-"""What is a fault of the environment: all that goes wrong where only what trials share is used."""
+"""Faults of the environment: errors of resources that all trials share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders with symbolic links: followed, also in circles, and named where they lead nowhere."""
+"""Directories with symbolic links: links are followed, also in cycles, and broken ones are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures for people: what is shown is the data, at its place, under its title."""
+"""Image grids: every cell shows the data at its position, under its title."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def flat(level: int, side: int = 20) -> Pixels:
 
 
 def sample(number: int, room: int) -> Sample:
-    """A sample that can be told by its grey: the room's level in `bg`, its own in `fg_bg`."""
+    """A sample with a grey level of its own: that of the room in `bg`, that of the sample in `fg_bg`."""
     mask = flat(0)
     mask[5:15, 5:15] = 255
     return Sample(

@@ -1,4 +1,4 @@
-"""Codecs: what comes in as bytes is either exactly the image that was meant, or refused with a sentence."""
+"""Codecs: bytes decode to exactly the intended image, or are refused with one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader: every sample exactly once an epoch over all ranks, in an order that the seed and the epoch decide."""
+"""The loader: every sample exactly once per epoch over all ranks, in an order that depends on seed and epoch."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_background_errors_are_raised_in_the_loop(split_of: SplitOf) -> None:
             return split_of(COUNT).gather(rows)
 
         def prefetch(self, rows: NDArray[np.int64]) -> None:
-            """Nothing to be told."""
+            """An augmentation without options."""
 
     batches = loader(Torn(), shuffle=False, prefetch=True, batch_size=4).epoch(0)  # type: ignore[arg-type]
     with pytest.raises(EnvironmentFaultError, match="a picture is torn"):

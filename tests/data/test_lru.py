@@ -1,4 +1,4 @@
-"""The cache in memory: bounded in bytes, and the values that are used stay."""
+"""The in-memory cache: bounded in bytes, and recently used values stay."""
 
 from __future__ import annotations
 

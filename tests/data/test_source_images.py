@@ -1,4 +1,4 @@
-"""Files that a user gives: upright as Pillow shows them, opaque, of 8 bits, or refused with a sentence."""
+"""Source images: read upright as Pillow does, opaque, with 8 bits, or refused with one sentence."""
 
 from __future__ import annotations
 

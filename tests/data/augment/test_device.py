@@ -1,4 +1,4 @@
-"""Augmentation on the device: what `Augmenter` does to each sample, done to a whole batch, from the same draws."""
+"""Augmentation on the device: the same random values as `Augmenter`, applied to a whole batch."""
 
 from __future__ import annotations
 

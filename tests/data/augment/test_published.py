@@ -1,4 +1,4 @@
-"""The five published projects' augmentation: what each promises, counted and measured over many draws.
+"""Augmentation of the five published projects: its rates and strengths, measured over many samples.
 
 Probabilities are held to five standard deviations of their binomial count.
 """

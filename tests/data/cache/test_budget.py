@@ -1,4 +1,4 @@
-"""The cache's budget: what is used stays, what was not used for longest goes, and what does not fit still trains."""
+"""The budget of the cache: entries in use stay, the least recently used go, and images beyond it still train."""
 
 from __future__ import annotations
 

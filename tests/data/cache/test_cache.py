@@ -1,4 +1,4 @@
-"""The cache of decoded images: what it holds is what was stored, built once, and never taken half built."""
+"""The cache of decoded images: it equals the stored data, is built once, and is never used half built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of encoded images: what decoded images leave no room for is read from the data set once."""
+"""The cache of encoded images: images beyond the budget of decoded ones are read from the data set once."""
 
 from __future__ import annotations
 

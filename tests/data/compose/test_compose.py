@@ -1,4 +1,4 @@
-"""Composed samples: photograph, mask and depth agree with each other, wherever the foreground stands."""
+"""Composed samples: photograph, mask and depth agree, wherever the foreground is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed or interrupted resumes, and writes the same files as one that was not."""
+"""A killed or interrupted run can be resumed, and writes the same files as an uninterrupted one."""
 
 from __future__ import annotations
 

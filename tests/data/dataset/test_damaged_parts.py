@@ -1,4 +1,4 @@
-"""Damaged data sets: what was altered, cut off or lost is named, and never read as something else."""
+"""Damaged data sets: altered, truncated or lost files are named, and never read as something else."""
 
 from __future__ import annotations
 

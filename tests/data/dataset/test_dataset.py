@@ -1,4 +1,4 @@
-"""Stored data sets: what was written comes back, and what was altered or half written is never taken for one."""
+"""Stored data sets: a round trip keeps all content, and an altered or partial data set is refused."""
 
 from __future__ import annotations
 

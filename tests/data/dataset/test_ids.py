@@ -1,4 +1,4 @@
-"""Ids held compactly: they are still the sequence that they were, and one that came before is known."""
+"""Compact storage of ids: they remain a sequence, and duplicates are recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory: ten times the samples take no more of it, to write, to read and to verify."""
+"""Peak memory of writing, reading and verifying does not grow with the number of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Directories that are written beside their destination: whatever ends a writer, nothing of it stays for ever."""
+"""Directories that are written beside their destination: leftovers of a failed writer are removed."""
 
 from __future__ import annotations
 

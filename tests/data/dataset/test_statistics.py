@@ -1,4 +1,4 @@
-"""Statistics: gathered image by image, they equal numpy's over all pixels at once."""
+"""Statistics: accumulated image by image, they equal those of numpy over all pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets on an object store: as on this machine, one is there when it is whole, and only then."""
+"""Data sets on an object store: as on a local disk, one exists only when it is complete."""
 
 from __future__ import annotations
 

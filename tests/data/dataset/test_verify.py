@@ -1,4 +1,4 @@
-"""Verifying a data set: what is broken is named down to the image, all of it, and nothing else is."""
+"""Verification of a data set: every damaged image is named, and no intact one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives: read where they lie, and one that is damaged or hostile costs a sentence, not memory or files."""
+"""Archives: read without extraction; a damaged or hostile one gives one error, and uses neither memory nor disk."""
 
 from __future__ import annotations
 

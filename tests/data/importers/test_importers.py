@@ -1,4 +1,4 @@
-"""Importers: images come in as published, sized and turned far-bright, and what does not fit is refused by name."""
+"""Importers: images keep their published content, depth becomes far-bright, and unsuitable files are named."""
 
 from __future__ import annotations
 

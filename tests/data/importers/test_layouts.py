@@ -1,4 +1,4 @@
-"""Layouts: recognised by names, paired by names, and where names leave it open, the user is asked."""
+"""Layouts: recognised and paired by file names; where these are ambiguous, the user must choose."""
 
 from __future__ import annotations
 

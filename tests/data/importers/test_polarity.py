@@ -1,4 +1,4 @@
-"""Polarity: the answer is clear only where the foreground's own depth gives it."""
+"""Polarity of depth: it is decided only from the depth of foregrounds."""
 
 from __future__ import annotations
 

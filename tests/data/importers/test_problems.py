@@ -1,4 +1,4 @@
-"""What is wrong with a source: all of it is found in one pass, and the odd file of a sample is named."""
+"""Problems of a source: all are found in one pass, and the odd file of a sample is named."""
 
 from __future__ import annotations
 

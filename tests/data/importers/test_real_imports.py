@@ -1,4 +1,4 @@
-"""Importers on images that were really published, or composed from real ones; skipped where there are none."""
+"""Importers on published images, and on images composed from real ones; skipped without TWINHEAD_REAL."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_real_composed_scenes_are_imported(tmp_path: Path) -> None:
 
 
 def test_real_monimoyd_sample_needs_an_explicit_polarity(tmp_path: Path) -> None:
-    """The published sample's depth does not show its foreground at all: told so, it is imported at 160 pixels."""
+    """The published depth does not show the foreground: with an explicit polarity, it is imported at 160 pixels."""
     source = real("eva4_quads", "monimoyd")
 
     with pytest.raises(InputError, match="not clear"):

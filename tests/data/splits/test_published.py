@@ -1,4 +1,4 @@
-"""Published splits: training is what was published, whenever it is asked for, and what it leaves is val and test."""
+"""Published splits: the training part is the published one, and the rest becomes val and test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits: an id keeps its part for ever, and no room or person is on two sides."""
+"""Splits: an id always stays in its part, and no room or person is in two parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A subset of a part: the same for everybody, whole backgrounds, and no larger than it has to be."""
+"""Subsets of a part: reproducible, of whole backgrounds, and no larger than needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are printed to be copied: a shell reads them as they were meant, whatever is in names and paths."""
+"""Printed commands: a shell parses them correctly, with any names and paths."""
 
 from __future__ import annotations
 

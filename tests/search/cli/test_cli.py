@@ -1,4 +1,4 @@
-"""The command line without a cluster: what it prints, where, and that bad input is one sentence and exit code 2."""
+"""The command line without a cluster: its output, and that bad input gives one sentence and exit code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`twinhead compose`: what it says before it starts, what it refuses, and what it gives."""
+"""`twinhead compose`: its errors before it starts, and its result."""
 
 from __future__ import annotations
 

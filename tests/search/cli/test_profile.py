@@ -1,4 +1,4 @@
-"""`twinhead profile` as a user runs it."""
+"""The command `twinhead profile`."""
 
 from __future__ import annotations
 

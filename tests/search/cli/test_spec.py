@@ -1,4 +1,4 @@
-"""The spec as a command prints and checks it: what is printed is the defaults, and every error has its place."""
+"""`twinhead spec`: it prints the defaults, and every error has its position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Terminals that are not UTF-8: every command prints what it has to say, in the characters that there are."""
+"""Terminals without UTF-8: every command prints its output in the available characters."""
 
 from __future__ import annotations
 

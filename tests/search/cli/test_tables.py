@@ -1,4 +1,4 @@
-"""What people read at the end: each result in words and figures, and where everything is."""
+"""Results as tables: each has its numbers, a sentence, and the paths of its files."""
 
 from __future__ import annotations
 

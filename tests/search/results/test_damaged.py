@@ -1,4 +1,4 @@
-"""A damaged checkpoint: its file is named, and so is where the same network, or the next best, is whole."""
+"""Damaged checkpoints: the error names the file, and where an intact copy or the next best network is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front of a search: which trials are on it, and how a command shows, draws and refuses it."""
+"""The Pareto front of a search: its trials, its table and chart, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importance: the same figures as Optuna's, honest about how many trials they rest on."""
+"""Importance of parameters: it agrees with Optuna, with intervals that depend on the number of trials."""
 
 from __future__ import annotations
 

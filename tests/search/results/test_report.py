@@ -1,4 +1,4 @@
-"""The report of a comparison: three files that say the same, whatever names users give and whatever failed."""
+"""The report of a comparison: three files with the same content, with any names and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the study remembers of trials, and what is made of it: the best one, the outcomes, the summary."""
+"""Records of trials in the study, and what is computed from them: best trial, outcomes, summary."""
 
 from __future__ import annotations
 

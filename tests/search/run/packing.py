@@ -1,4 +1,4 @@
-"""Plan and run short trials as a search does, on a cluster that says it has six CPUs and a GPU; print what ran at once.
+"""Plan and run short trials as a search does, on a cluster that claims six CPUs and a GPU; print what ran concurrently.
 
 python tests/search/run/packing.py STORAGE     # with the environment of `search.run.cluster.ENVIRONMENT`
 """

@@ -1,4 +1,4 @@
-"""When a search has spent enough: patience and hours of GPUs, over all its runs."""
+"""Budgets of a search: patience and GPU-hours, over all its runs."""
 
 from __future__ import annotations
 

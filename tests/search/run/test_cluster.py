@@ -1,4 +1,4 @@
-"""What each trial gets of a cluster, and how many run at a time."""
+"""Resources of each trial on a cluster, and the number of concurrent trials."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from trainable.job import Workers
 def test_plan_fills_the_cluster(
     asked: dict[str, Any], nodes: list[dict[str, float]], workers: Workers, concurrent: int
 ) -> None:
-    """More at a time than fit would wait for ever, fewer would leave the machine idle."""
+    """More than fit would wait for ever, fewer would leave the machine idle."""
     assert plan(ResourcesConfig(**asked), nodes) == (workers, concurrent)
 
 
@@ -98,7 +98,7 @@ def test_too_many_retraining_cpus_are_refused_before_the_search(
     ("cpus", "workers"), [("auto", Workers()), (2, Workers()), (1, Workers(count=2)), (2, Workers(gpus=0.5))]
 )
 def test_available_retraining_cpus_are_accepted(cpus: Any, workers: Workers) -> None:
-    """What fits is not refused."""
+    """A retraining that fits is accepted."""
     check_retraining(RetrainConfig(cpus=cpus), workers, [{"CPU": 2.0, "GPU": 1.0}])
 
 
@@ -115,7 +115,7 @@ def test_openmp_threads_wait_passively(given: str | None, effective: str) -> Non
 
 
 def test_unreachable_cluster_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray itself tries for minutes, and ends in a traceback."""
+    """Ray retries for minutes, and ends with a traceback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

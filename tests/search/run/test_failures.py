@@ -1,4 +1,4 @@
-"""Whose failure it is: the trial's own, or that of what it runs on and reads from."""
+"""Failures of a trial itself, and failures of its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are ended by kill -9 while they write: the next command that writes there removes what they left."""
+"""Commands that are killed while they write: the next command that writes there removes their leftovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search waits for what it depends on, at growing intervals, and ends when that does not come back."""
+"""A search waits for unavailable resources at growing intervals, and ends when they do not return."""
 
 from __future__ import annotations
 

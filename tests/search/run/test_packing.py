@@ -1,4 +1,4 @@
-"""Trials that share a GPU: as many at once as fit, and no more."""
+"""Trials that share a GPU: as many run concurrently as fit."""
 
 from __future__ import annotations
 

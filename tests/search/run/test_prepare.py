@@ -1,4 +1,4 @@
-"""What a trial gets that has the machine to itself."""
+"""Resources of a retraining, which has the cluster to itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a search while it runs."""
+"""Progress of a search on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept while trials run: the checkpoints that are needed, why a trial failed, curves and images."""
+"""Records of running trials: the needed checkpoints, reasons of failures, curves and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many optimizer steps a training has, and what is said of too few."""
+"""The number of optimizer steps of a training, and the warning about too few."""
 
 from __future__ import annotations
 

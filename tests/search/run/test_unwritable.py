@@ -1,4 +1,4 @@
-"""What cannot be written is said before anything is made, and a search that never began leaves its name free."""
+"""Unwritable files are reported before any file is created, and a search that did not start frees its name."""
 
 from __future__ import annotations
 

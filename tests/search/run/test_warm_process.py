@@ -1,4 +1,4 @@
-"""Trials that share a process, one after the other: none changes what the next one does, and nothing piles up."""
+"""Consecutive trials in one process: none affects the next one, and nothing accumulates."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Trials that get into trouble, as a search runs them; print what the study has of each, and which epochs were begun.
+"""Run trials that fail, as a search does; print their records in the study, and which epochs started.
 
 python tests/search/run/trouble.py STORAGE DATA WORKERS TROUBLE...  # environment: `search.run.cluster.ENVIRONMENT`
 
-A trouble is its kind and how often it comes: 'killed:1' kills the process of a trial in its second epoch, once. A trial
-of several WORKERS has it in the first of them. With a trouble of the kind 'node', which kills the node that the trial
-is on, there are two nodes with a CPU each beside the one that the driver is on.
+A trouble is a kind and a number of times: 'killed:1' kills the process of a trial in its second epoch, once. In a trial
+with several WORKERS it happens in the first one. The kind 'node' kills the node of the trial; then there are two nodes
+with one CPU each besides that of the driver.
 """
 
 from __future__ import annotations

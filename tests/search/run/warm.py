@@ -1,4 +1,4 @@
-"""Twenty unlike trials in one warm process, as a search runs them, and the first one again; what each left there.
+"""Run twenty different trials in one process, then the first one again; print the state of the process before each.
 
 python tests/search/run/warm.py STORAGE DATA     # with the environment of `search.run.cluster.ENVIRONMENT`
 

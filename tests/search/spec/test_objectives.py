@@ -1,4 +1,4 @@
-"""The objectives of a spec: which there are, which way is better, and where an error lies."""
+"""The objectives of a spec: their directions, and the positions of errors."""
 
 from __future__ import annotations
 

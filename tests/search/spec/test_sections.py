@@ -1,4 +1,4 @@
-"""The sections of a spec that are never searched: its name, its samples, its budget, its limits; and errors' places."""
+"""Sections of a spec that are not searched: name, samples, budget, limits; and the positions of errors."""
 
 from __future__ import annotations
 

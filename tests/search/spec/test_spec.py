@@ -1,4 +1,4 @@
-"""The spec: what a file may say, and that whatever it must not say is answered by one sentence that helps."""
+"""The spec: valid files, and one helpful sentence for each invalid value."""
 
 from __future__ import annotations
 

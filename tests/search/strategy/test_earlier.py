@@ -1,4 +1,4 @@
-"""What a search takes from an earlier one: its best trials, in their order, as far as the new space has them."""
+"""First trials from an earlier search: its best configurations, in order, as far as the new space holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations as points: every distribution of Optuna's, conditions, and what is near."""
+"""Encoding of configurations: every distribution of Optuna, conditions, and distances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches of several objectives: the trade-offs that they find, and what they know after an interruption."""
+"""Searches with several objectives: the trade-offs that they find, also after an interruption."""
 
 from __future__ import annotations
 

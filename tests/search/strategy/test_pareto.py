@@ -1,4 +1,4 @@
-"""Fronts and hypervolumes, against counting and against drawing."""
+"""Pareto fronts and hypervolumes, compared with counting and with random sampling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ points = st.integers(1, 3).flatmap(
 @settings(max_examples=60, deadline=None)
 @given(points)
 def test_nothing_dominates_the_front(found: list[tuple[int, ...]]) -> None:
-    """Compared pair by pair: who is on the front is as good as asked for, and of equal trials each may be taken."""
+    """Compared pair by pair: no trial dominates one on the front; of equal trials, any may be on it."""
     expected = [
         not any(all(a >= b for a, b in zip(other, point, strict=True)) and other != point for other in found)
         for point in found

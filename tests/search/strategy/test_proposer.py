@@ -1,4 +1,4 @@
-"""What `RungSearcher` proposes beyond its best guess: constraints, small spaces, and parameters that appear late."""
+"""Proposals of `RungSearcher` with constraints, in small spaces, and with parameters that appear late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The space as Optuna draws from it: every draw is a trial that can run, and nothing is drawn that has no meaning."""
+"""The search space as Optuna samples it: every sample is a valid trial, without parameters that have no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model of learning curves: its formulas against numbers got another way, and what it makes of crossing ones."""
+"""The surrogate of learning curves: its formulas against references, and its predictions for crossing curves."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_loss_agrees_with_the_normal_density() -> None:
 
 
 def test_observed_scores_are_predicted() -> None:
-    """Without noise to speak of, a smooth function comes back, and far from it the model is less sure."""
+    """With little noise, a smooth function is reproduced, and the uncertainty grows away from it."""
     line = np.linspace(0, 0.5, 12)[:, None]
     known = Observations(features=line, time=np.ones(12), trial=np.arange(12), score=warp(np.sin(6 * line[:, 0])))
     model = shaped(1)

@@ -1,4 +1,4 @@
-"""What a search tries first: the recipes, exactly, wherever the space and the search leave room for them."""
+"""First trials of a search: the exact recipes, as far as space and spec allow them."""
 
 from __future__ import annotations
 

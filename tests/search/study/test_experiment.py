@@ -1,4 +1,4 @@
-"""A search's place on disk: it appears whole, is found by its name, and no name leads out of the storage."""
+"""The directory of a search: it appears complete, is found by its name, and no name leads out of the storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal loses nothing but what was being written: torn ends, full disks, damage further up, other names."""
+"""The journal loses only the record that was being written: incomplete ends, full disks, damage, other names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a study lies: the journal or a database; whose it is; and that no password is shown."""
+"""Location of a study: the journal or a database, its owner, and that no password is shown."""
 
 from __future__ import annotations
 

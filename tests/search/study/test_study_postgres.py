@@ -1,4 +1,4 @@
-"""A study in a real PostgreSQL server: kept, refused in words, and waited for when the server is away."""
+"""A study in a real PostgreSQL server: stored, with clear errors, and with waiting while the server is away."""
 
 from __future__ import annotations
 

@@ -183,6 +183,7 @@ def test_permanently_unavailable_server_ends_the_search_with_a_message(
     assert open_study(experiment).trials[0].user_attrs["attempt"] == 0
 
 
+@pytest.mark.cluster
 def test_killed_search_resumes_from_its_database(drawn: Path, tmp_path: Path, url: str) -> None:
     """As with a journal, nothing that finished is lost; and the password is nowhere but in the spec."""
     experiment = Experiment(storage=tmp_path, name="killed")

@@ -73,7 +73,7 @@ def test_model_card_describes_the_network(checkpoint: Path, tmp_path: Path) -> N
     assert "pictures.png" not in card
 
 
-def test_model_card_names_metrics_below_the_baselines(checkpoint: Path, tmp_path: Path) -> None:
+def test_model_card_without_baselines_does_not_describe_them(checkpoint: Path, tmp_path: Path) -> None:
     """A trial's own weights were measured on validation alone."""
     export_checkpoint(checkpoint, tmp_path / "out", metrics={"val": METRICS}, title="first: trial 3")
     card = (tmp_path / "out/README.md").read_text()
@@ -85,7 +85,7 @@ def test_model_card_names_metrics_below_the_baselines(checkpoint: Path, tmp_path
     )
 
 
-def test_the_card_says_where_it_loses_to_no_network(checkpoint: Path, tmp_path: Path) -> None:
+def test_model_card_names_metrics_below_the_baselines(checkpoint: Path, tmp_path: Path) -> None:
     """On the whole, in the mask, in the depth: a table alone lets it be overlooked."""
     better = {name: value + 1 for name, value in METRICS.items()}
     worse = {name: value - 1 for name, value in METRICS.items()}

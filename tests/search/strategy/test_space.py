@@ -128,7 +128,7 @@ def test_domain_without_the_default_gets_no_default_parameter() -> None:
 @pytest.mark.parametrize(("given", "largest"), [({"choices": [4, 32, 8]}, 32), ({"low": 2, "high": 40}, 40), (12, 12)])
 def test_the_largest_trial_is_found(given: object, largest: int) -> None:
     """The space for checkpoints is computed from it before the search starts."""
-    [values] = largest_trials(spec_of(model={"family": "resunet", "width": given}))
+    [config] = spec_of(model={"family": "resunet", "width": given}).largest_trials()
 
     assert config.model.width == largest
 

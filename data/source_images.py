@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data.dataset.statistics import FOREGROUND_ABOVE
 from data.errors import InputError
-from data.image_files import decode_upright, keyed_alpha, palette_indices
+from data.image_metadata import decode_upright, keyed_alpha, palette_indices
 from data.images import check_8_bit, encode_png, grey_plane
 from data.schema import Pixels
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from data.dataset.storage import UnavailableError
 from data.errors import InputError
-from data.image_files import PNG
+from data.image_metadata import PNG
 from data.images import decode_photo, decode_plane
 from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS
 

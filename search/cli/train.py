@@ -140,7 +140,7 @@ def compare(
     comparison.html, with images.
     """
     from search.recipes.compare import make_comparison, run_comparison
-    from search.results.report import show_comparison
+    from search.results.comparison_report import show_comparison
     from search.study.experiment import Experiment, free_name
 
     if resume:

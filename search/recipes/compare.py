@@ -18,7 +18,7 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.recipes.trainings import FixedConfigs, RecipeOrigin, Trained, train_all, with_overrides
 from search.results.comparison import Column, Comparison, HeldOut, Row
-from search.results.report import write_report
+from search.results.comparison_report import write_report
 from search.results.summary import find_best, outcome_of, versions
 from search.run.cluster import start_task
 from search.run.prepare import split_counts

@@ -1,4 +1,4 @@
-"""Costs of a network that are known before it is trained: parameters and multiply-adds."""
+"""Costs of a configuration by name, cached: parameters and multiply-adds, counted by `trainable/models/cost.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Pareto fronts: non-dominated points, hypervolume, and its expected improvement.
+"""Arithmetic of Pareto fronts: non-dominated points, hypervolume, and its expected improvement.
+
+The front of a search's trials is in `search/results/front.py`.
 
 N points of K objectives are (N, K), and larger is better in every objective.
 """

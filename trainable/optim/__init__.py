@@ -1,1 +1,1 @@
-"""Optimizers and learning-rate schedules."""
+"""Optimizers, learning-rate policies such as OneCycle (`policies`), and their schedules by step (`schedules`)."""

@@ -1,7 +1,7 @@
 """Learning-rate policies: a factor of the peak learning rate, and optionally a momentum, for each optimizer step.
 
 A policy is a function of the step, so that a resumed run continues exactly; only a plateau rule depends on metrics, and
-keeps its counts as state. The curves are in `trainable/optim/curves.py`. Steps are optimizer steps of the whole run,
+keeps its counts as state. The curves are in `trainable/optim/policies.py`. Steps are optimizer steps of the whole run,
 counted from 0.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from data.errors import InputError
-from trainable.optim.curves import POLICIES, EpochBoundaries, Rule, RuleState, round_share
+from trainable.optim.policies import POLICIES, EpochBoundaries, Rule, RuleState, round_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,8 +19,8 @@ from trainable.config.policy import (
     PolicyConfig,
     StepPolicy,
 )
-from trainable.optim.curves import POLICIES
 from trainable.optim.optimizers import build_optimizer
+from trainable.optim.policies import POLICIES
 from trainable.optim.schedules import build_policy, build_replay
 
 PEAK = 0.3

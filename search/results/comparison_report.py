@@ -19,8 +19,8 @@ from search.results.comparison import (
     summary_of,
     unfinished,
 )
+from search.results.comparison_page import page
 from search.results.export import baseline_metrics
-from search.results.report_page import page
 from search.terminal import print_line, print_table
 
 if TYPE_CHECKING:

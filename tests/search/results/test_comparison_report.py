@@ -20,7 +20,7 @@ from rich.console import Console
 from data.grids import save_png
 from search.recipes.compare import COLUMNS
 from search.results.comparison import Comparison, HeldOut, Row
-from search.results.report import show_comparison, write_report
+from search.results.comparison_report import show_comparison, write_report
 from trainable.metrics.bootstrap import Interval
 
 ROOT = Path(__file__).parents[3]

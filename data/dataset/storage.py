@@ -1,7 +1,7 @@
-"""Location of a data set: a local directory, or an address that a pyarrow filesystem can open.
+"""Location of a data set or of searches: a local directory, or an address that a pyarrow filesystem can open.
 
 s3://bucket/prefix?region=eu-central-1                      credentials come from the environment
-s3://bucket/prefix?endpoint_override=http://server:9000     another S3-compatible server
+s3://bucket/prefix?endpoint_override=http://server:9000     another S3-compatible server; also by $AWS_ENDPOINT_URL
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -32,9 +32,27 @@ REQUEST_TIMEOUT_SECONDS = 10
 GCS_RETRY_OPTION = "retry_limit_seconds"
 """Retry limit of Google Cloud Storage; its default is 15 minutes."""
 S3_OPTIONS = ("endpoint_override", "region", "scheme")
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Environment variables of the S3 server, the first one first. pyarrow does not read them."""
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+)
+"""Environment variables that select credentials."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """Filesystems in which a directory is only a prefix of names."""
-DENIED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "INVALID_CLIENT_TOKEN", "SIGNATURE_DOES_NOT_MATCH", "status 403")
+DENIED = (
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY",
+    "INVALID_CLIENT_TOKEN",
+    "EXPIRED_TOKEN",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "status 403",
+)
 
 
 class UnavailableError(InputError):
@@ -61,7 +79,17 @@ class Location:
         """
         if isinstance(text_or_path, Location):
             return text_or_path
-        text = os.fspath(text_or_path)
+        return cls._parse(os.fspath(text_or_path), what="a data set", form="s3://bucket/prefix")
+
+    @classmethod
+    def of_storage(cls, text_or_path: AnyPath) -> Location:
+        """Parse the location of searches, which may be a whole bucket; raises as `parse`."""
+        if isinstance(text_or_path, Location):
+            return text_or_path
+        return cls._parse(os.fspath(text_or_path), what="a storage", form="s3://bucket/searches")
+
+    @classmethod
+    def _parse(cls, text: str, *, what: str, form: str) -> Location:
         if SEPARATOR not in text:
             check_path(text)
             return cls(os.fspath(Path(text)))
@@ -75,10 +103,10 @@ class Location:
         if parts.scheme == "file" and parts.netloc in ("", "localhost"):
             return cls(unquote(parts.path))
         path = f"{parts.netloc}{parts.path}".rstrip("/")
-        if not parts.netloc or not parts.path.strip("/") or "//" in path or parts.fragment:
+        is_complete = bool(parts.netloc) and (what == "a storage" or bool(parts.path.strip("/")))
+        if not is_complete or "//" in path or parts.fragment or {".", ".."} & {*path.split("/")}:
             raise InputError(
-                f"The address '{text}' is not valid for a data set; use the form s3://bucket/prefix, or give the path "
-                "of a directory."
+                f"The address '{text}' is not valid for {what}; use the form {form}, or give the path of a directory."
             )
         return cls(path, parts.scheme, parts.query)
 
@@ -113,6 +141,13 @@ class Location:
     def absolute(self) -> Location:
         """The same location, independent of the working directory."""
         return self if self.scheme else replace(self, path=os.fspath(Path(self.path).absolute()))
+
+    def explicit(self) -> Location:
+        """The same location with the server that $AWS_ENDPOINT_URL names, for processes of other machines."""
+        endpoint = _endpoint(dict(parse_qsl(self.query, keep_blank_values=True))) if self.scheme == "s3" else None
+        if endpoint is None or "endpoint_override=" in self.query:
+            return self
+        return replace(self, query=f"{self.query}&endpoint_override={quote(endpoint, safe='/:')}".lstrip("&"))
 
     def files(self) -> dict[str, int]:
         """Names and sizes in bytes of the files in this directory.
@@ -158,8 +193,9 @@ class Location:
         """
         if not self.scheme:
             return fs.LocalFileSystem()
-        # Cached per process: connections do not survive a fork.
-        return _filesystem(replace(self, path=self.path.partition("/")[0]), os.getpid())
+        # Cached per process, because connections do not survive a fork, and per credentials, which may be renewed.
+        root = replace(self, path=self.path.partition("/")[0]).explicit()
+        return _filesystem(root, os.getpid(), _credentials() if self.scheme == "s3" else ())
 
 
 def check_path(path: str | Path) -> None:
@@ -202,7 +238,7 @@ def unavailable(location: Location, error: Exception) -> UnavailableError | None
 
 
 @functools.lru_cache(maxsize=8)
-def _filesystem(root: Location, process: int) -> fs.FileSystem:  # noqa: ARG001 - part of the cache key
+def _filesystem(root: Location, process: int, credentials: tuple[object, ...]) -> fs.FileSystem:  # noqa: ARG001 - keys
     try:
         if root.scheme == "s3":
             return _open_s3(root)
@@ -226,21 +262,33 @@ def _open_s3(root: Location) -> fs.FileSystem:
             f"The address '{root}' has an unknown option '{unknown[0]}'; use only {', '.join(S3_OPTIONS)}."
         )
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None and not _has_endpoint(options):
+    endpoint = _endpoint(options)
+    if region is None and endpoint is None:
         region = fs.resolve_s3_region(root.path)
     return fs.S3FileSystem(
         region=region or "us-east-1",
         scheme=options.get("scheme"),
-        endpoint_override=options.get("endpoint_override"),
+        endpoint_override=endpoint,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         request_timeout=REQUEST_TIMEOUT_SECONDS,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
         background_writes=False,  # unsent images would accumulate in memory
+        allow_delayed_open=True,  # a small object takes one request, and appears whole or not at all
     )
 
 
-def _has_endpoint(options: Mapping[str, str]) -> bool:
-    return "endpoint_override" in options or any(f"AWS_ENDPOINT_URL{end}" in os.environ for end in ("", "_S3"))
+def _endpoint(options: Mapping[str, str]) -> str | None:
+    """The S3 server of an address with these options; None for that of AWS."""
+    return options.get("endpoint_override") or next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+
+
+def _credentials() -> tuple[object, ...]:
+    """What the credentials depend on; changes when they are renewed. Those of an instance role renew themselves."""
+    files = [
+        Path(os.environ.get(name) or Path.home() / ".aws" / file)
+        for name, file in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config"))
+    ]
+    return (*map(os.environ.get, CREDENTIALS), *(file.stat().st_mtime_ns if file.is_file() else None for file in files))
 
 
 def _cause(reason: str) -> str:

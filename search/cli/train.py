@@ -93,7 +93,8 @@ def train(
     """
     from search.cli.tables import show_training
     from search.recipes.train import make_training, run_training
-    from search.study.experiment import Experiment, free_name
+    from search.study.experiment import Experiment
+    from search.study.names import free_name
 
     if resume:
         _refuse_with_resume(resume, recipe, data, name, overrides, epochs, faithful)
@@ -141,7 +142,8 @@ def compare(
     """
     from search.recipes.compare import make_comparison, run_comparison
     from search.results.comparison_report import show_comparison
-    from search.study.experiment import Experiment, free_name
+    from search.study.experiment import Experiment
+    from search.study.names import free_name
 
     if resume:
         _refuse_with_resume(resume, data, name, overrides, faithful)

@@ -12,7 +12,8 @@ from data.scenes.scenes import SceneSet
 from search.run.prepare import open_data
 from search.run.run import create_search, run_search
 from search.spec.spec import check_spec
-from search.study.experiment import Experiment, free_name
+from search.study.experiment import Experiment
+from search.study.names import free_name
 from search.study.summary import Summary
 from search.terminal import Screen
 from trainable.config.settings import Value

@@ -14,6 +14,7 @@ import torch
 
 from data.cache.cache import decoded_bytes
 from data.dataset.dataset import Dataset
+from data.dataset.storage import Location
 from search.run.cluster import plan
 from search.run.prepare import BESIDE_TRIALS, checkpoint_bytes, data_config, split_counts
 from search.run.steps import Steps, steps_of_search
@@ -90,7 +91,7 @@ class Estimate:
         return asdict(self) | {"optimizer_steps": self.optimizer_steps.as_plain()}
 
 
-def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> Estimate:
+def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Estimate:
     """Estimate what `spec` would cost on this machine, from a measured step of its smallest and largest network.
 
     Networks that break the limits of parameters and multiply-adds are left out.
@@ -127,7 +128,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path) -> Estimate:
     )
 
 
-def first_trials(spec: SearchSpec, storage: Path) -> tuple[list[FirstTrial], dict[str, str]]:
+def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[FirstTrial], dict[str, str]]:
     """The first trials that a search would run, and why recipes and trials of earlier searches are not among them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler())

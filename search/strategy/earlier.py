@@ -9,7 +9,9 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from search.study.experiment import Experiment, search_names
+from data.dataset.storage import Location
+from search.study.experiment import Experiment
+from search.study.names import search_names
 from search.study.study import open_study
 from search.study.trials import TrialRecord, trial_records
 from trainable.config import ConfigError
@@ -38,7 +40,7 @@ def is_earlier(name: str) -> bool:
     return name not in (*KEYWORDS, *RECIPES)
 
 
-def best_trials(storage: Path, name: str, key: str = "search.start_from") -> list[EarlierTrial]:
+def best_trials(storage: Path | Location, name: str, key: str = "search.start_from") -> list[EarlierTrial]:
     """The best trials of a search, each with a different configuration.
 
     Trials are ordered by their number of epochs, then by their best score: scores after different numbers of epochs

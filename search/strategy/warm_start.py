@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 
+from data.dataset.storage import Location
 from search.spec.conditions import has_effect, is_present
 from search.spec.constraints import broken_limits
 from search.spec.domains import Choices, Leaves, Range, as_plain, representatives, resolve
@@ -52,7 +53,7 @@ class Start:
     """Values by dotted key that differ from those that the space fixes by default."""
 
 
-def check_starts(spec: SearchSpec, storage: Path) -> None:
+def check_starts(spec: SearchSpec, storage: Path | Location) -> None:
     """Check, before a search is created, that the earlier searches of `search.start_from` can be used.
 
     Raises:
@@ -64,7 +65,7 @@ def check_starts(spec: SearchSpec, storage: Path) -> None:
             best_trials(storage, name, key=f"search.start_from.{index}")
 
 
-def start(study: optuna.Study, spec: SearchSpec, storage: Path, screen: Screen) -> None:
+def start(study: optuna.Study, spec: SearchSpec, storage: Path | Location, screen: Screen) -> None:
     """Enqueue the first trials of a new study and print their names; do nothing for a study with trials.
 
     Raises:
@@ -94,7 +95,7 @@ def outside_of(study: optuna.Study) -> dict[str, dict[str, str]]:
     }
 
 
-def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path) -> dict[str, str]:
+def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path | Location) -> dict[str, str]:
     """Enqueue the first trials of a new study, from `search.start_from`.
 
     Args:
@@ -119,7 +120,7 @@ def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path) -> dict
     return outside
 
 
-def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path) -> tuple[list[Start], dict[str, str]]:
+def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location) -> tuple[list[Start], dict[str, str]]:
     """Convert recipes, and the best trials of earlier searches, to points of the space.
 
     A searched leaf must contain the start's value, and a leaf that the spec fixes to another value than the default
@@ -153,7 +154,7 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path) -> tuple[
     return starts, outside
 
 
-def _named(names: Sequence[str], storage: Path) -> dict[str, EarlierTrial | None]:
+def _named(names: Sequence[str], storage: Path | Location) -> dict[str, EarlierTrial | None]:
     """The distinct starts in order, by name: None for a recipe, or an earlier trial."""
     wanted: dict[str, EarlierTrial | None] = {}
     for name in names:

@@ -9,6 +9,7 @@ STORAGE/NAME/
     best/            the weights of the best trial
     retrained/       the best configuration, trained on train + validation
     summary.json     the results
+    heartbeat.json   the last sign of life of the driver
     comparison.*     the results of a comparison as tables, with measured/ and pictures/ of each network
 """
 
@@ -20,6 +21,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,15 @@ from filelock import FileLock, Timeout
 
 from data.atomic import replace_file
 from data.dataset.partial import partial_directory, unwritable
-from data.dataset.storage import check_path
+from data.dataset.storage import Location, check_path
 from data.disk import disk_error
 from data.errors import InputError
 from search.commands import cited, shell_command
 from search.spec.sections import NAME
 from search.spec.spec import SearchSpec, load_spec
 from search.spec.study_url import masked
+from search.study.mirror import mirror_of
+from search.study.names import FIXED_NAME, SPEC_NAME, names_with, search_names
 from search.study.summary import Summary, TrainingSummary
 from trainable.config.text import read_yaml
 
@@ -53,12 +57,13 @@ class _Path:
 class Experiment:
     """A search, comparison or training on disk."""
 
-    storage: Path
+    storage: Path | Location
+    """A directory, or the address of a remote storage."""
     name: str
 
-    spec_file = _Path("spec.yaml")
+    spec_file = _Path(SPEC_NAME)
     """The spec as run."""
-    fixed_file = _Path("given.yaml")
+    fixed_file = _Path(FIXED_NAME)
     """The fixed configurations of an experiment without a spec."""
     study_file = _Path("study.journal")
     """Optuna's journal."""
@@ -78,12 +83,19 @@ class Experiment:
     """A grid of the retrained network's predictions on test images."""
     summary_file = _Path("summary.json")
     """The results."""
+    heartbeat_file = _Path("heartbeat.json")
+    """The last sign of life of the driver."""
     _study_id_file = _Path("study.id")
+
+    @cached_property
+    def location(self) -> Location:
+        """The experiment's directory in its storage, local or remote."""
+        return Location.of_storage(self.storage).absolute() / self.name
 
     @property
     def root(self) -> Path:
-        """The experiment's directory."""
-        return self.storage.absolute() / self.name
+        """The experiment's directory; that of a remote storage is a mirror on this machine."""
+        return self.location.local or mirror_of(self.location)
 
     @property
     def study_url(self) -> str | None:
@@ -186,7 +198,7 @@ class Experiment:
         """
         _check_name(self.name)
         if not self.fixed_file.is_file():
-            names = ", ".join(sorted(path.parent.name for path in self.storage.glob(f"*/{self.fixed_file.name}")))
+            names = ", ".join(names_with(self.storage, FIXED_NAME))
             raise InputError(
                 f"There is no comparison or training '{self.name}' in '{self.storage}'; "
                 f"{f'there are {names}' if names else 'start one without --resume'}."
@@ -283,17 +295,6 @@ class Experiment:
 def _load_spec(path: Path, _content: bytes) -> SearchSpec:
     """The spec at `path`. A command reads it several times, and it is checked again only if its content changed."""
     return load_spec(path)
-
-
-def free_name(storage: Path, wanted: str) -> str:
-    """The first of `wanted`, `wanted`-2, `wanted`-3, … that is not in use."""
-    names = [wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))]
-    return next(name for name in names if not (storage / name).exists())
-
-
-def search_names(storage: Path) -> list[str]:
-    """Names of all searches in a storage, sorted."""
-    return sorted(path.parent.name for path in storage.glob("*/spec.yaml"))
 
 
 def _as_yaml(spec: SearchSpec) -> str:

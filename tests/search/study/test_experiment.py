@@ -9,7 +9,8 @@ import pytest
 
 from data.errors import InputError
 from search.spec.spec import load_spec
-from search.study.experiment import Experiment, free_name
+from search.study.experiment import Experiment
+from search.study.names import free_name
 from search.study.summary import Summary, TrialSummary
 
 SPEC = load_spec(data_path="set")

@@ -1,0 +1,149 @@
+"""The heartbeat of a search's driver: `heartbeat.json` of an experiment, written every ten seconds.
+
+It says whether a driver runs, where, and how the last one ended. On a remote storage, which has no locks, a fresh one
+keeps a second driver away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from data.dataset.transfer import read_whole, write_whole
+from search.study.experiment import Experiment
+
+BEAT_SECONDS = 10.0
+FRESH_SECONDS = 60.0
+"""A running driver whose heartbeat is older than this is taken for lost."""
+JOB_VARIABLE = "TWINHEAD_SUBMISSION"
+"""Environment variable with the submission ID of the Ray job that the driver runs in."""
+
+State = Literal["running", "ended", "interrupted", "failed"]
+"""How the driver is, or how it ended: with a summary, by Ctrl-C or a stop, or by an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """The last sign of life of a driver."""
+
+    driver: str
+    """ID of the process, in hexadecimal."""
+    host: str
+    pid: int
+    processes: str
+    """ID of the PID namespace, without which `pid` has no meaning."""
+    job: str
+    """Submission ID of the Ray job that the driver runs in; '' outside of a job."""
+    started: float
+    """Start of the driver, in seconds since the epoch."""
+    written: float
+    """Time of this heartbeat, in seconds since the epoch."""
+    state: State
+    reason: str = ""
+    """Why the driver failed, in a sentence; '' otherwise."""
+
+    @classmethod
+    def of_this_process(cls, *, now: Callable[[], float] = time.time) -> Heartbeat:
+        """The first heartbeat of a new driver."""
+        at = now()
+        return cls(
+            driver=secrets.token_hex(8),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            processes=_process_namespace(),
+            job=os.environ.get(JOB_VARIABLE) or os.environ.get("RAY_JOB_ID", ""),
+            started=at,
+            written=at,
+            state="running",
+        )
+
+    @classmethod
+    def read(cls, experiment: Experiment) -> Heartbeat | None:
+        """The heartbeat in the experiment's storage; None if there is none, or it is damaged.
+
+        Raises:
+            UnavailableError: if a remote storage cannot be used.
+            OSError: if a local file cannot be read.
+        """
+        try:
+            return cls.of(json.loads(read_whole(experiment.location / experiment.heartbeat_file.name)))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Heartbeat:
+        """The inverse of `as_plain`.
+
+        Raises:
+            KeyError, TypeError, ValueError: if a value is missing or does not fit.
+        """
+        state = str(values["state"])
+        if state not in get_args(State):
+            raise ValueError(state)
+        return cls(
+            driver=str(values["driver"]),
+            host=str(values["host"]),
+            pid=int(values["pid"]),
+            processes=str(values["processes"]),
+            job=str(values["job"]),
+            started=float(values["started"]),
+            written=float(values["written"]),
+            state=cast("State", state),
+            reason=str(values["reason"]),
+        )
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    def write(self, experiment: Experiment) -> None:
+        """Write the heartbeat to the experiment's storage.
+
+        Raises:
+            UnavailableError: if a remote storage cannot be used.
+            DiskError, OSError: if a local file cannot be written.
+        """
+        text = json.dumps(self.as_plain(), indent=1) + "\n"
+        write_whole(experiment.location / experiment.heartbeat_file.name, text.encode())
+
+    def now(self, state: State = "running", reason: str = "", *, now: Callable[[], float] = time.time) -> Heartbeat:
+        """The next heartbeat of the same driver."""
+        return replace(self, written=now(), state=state, reason=reason)
+
+    def age(self, *, now: Callable[[], float] = time.time) -> float:
+        """Seconds since the heartbeat; 0 if the clock of the driver is ahead."""
+        return max(0.0, now() - self.written)
+
+    def is_alive(self, *, now: Callable[[], float] = time.time) -> bool:
+        """Whether the driver runs: it says so, recently enough, and its process exists if it is one of this machine."""
+        return self.state == "running" and self.age(now=now) < FRESH_SECONDS and not self._is_gone()
+
+    def is_lost(self, *, now: Callable[[], float] = time.time) -> bool:
+        """Whether the driver ended without saying so, as after `kill -9` or with its machine."""
+        return self.state == "running" and not self.is_alive(now=now)
+
+    def _is_gone(self) -> bool:
+        """Whether the driver ran on this machine and its process no longer exists."""
+        if (self.host, self.processes) != (socket.gethostname(), _process_namespace()) or not self.processes:
+            return False
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return True
+        return status.rpartition(") ")[2].startswith("Z")  # ended, but its parent has not noticed yet
+
+
+def _process_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not on Linux
+        return ""

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-DEFAULT_STORAGE = Path("artifacts")
-"""Default of --storage; printed commands always contain the option."""
+if TYPE_CHECKING:
+    from data.dataset.storage import Location
+
+STORAGE_VARIABLE = "TWINHEAD_STORAGE"
+"""Environment variable of the default of --storage; printed commands always contain the option."""
+
+
+def default_storage() -> Path | Location:
+    """$TWINHEAD_STORAGE, else `artifacts`.
+
+    Raises:
+        InputError: if it is not a valid address.
+    """
+    return storage_at(os.environ.get(STORAGE_VARIABLE) or "artifacts")
+
+
+def storage_at(text: str) -> Path | Location:
+    """The storage at a path or an address.
+
+    Raises:
+        InputError: if it is not a valid address.
+    """
+    if "://" not in text:
+        return Path(text)
+    from data.dataset.storage import Location  # imports pyarrow
+
+    location = Location.of_storage(text)
+    return location.local or location
 
 
 def shell_command(*words: object) -> str:

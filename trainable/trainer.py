@@ -6,10 +6,11 @@ worker group has an overhead of about 20 s, and is used only for several workers
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from ray import tune
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from data.errors import EnvironmentFaultError, environment
+from data.atomic import replace_file
+from data.cache.remote import mirror_of
+from data.dataset.storage import Location
+from data.dataset.transfer import listing, reaching, read_whole
+from data.errors import EnvironmentFaultError, InputError, environment
 from data.grids import save_png
 from data.loader import Loader
 from data.schema import Pixels
@@ -28,7 +33,8 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import prediction_grid
 from trainable.evaluation.latency import ms_per_picture
 from trainable.job import TrialJob, TrialRequest, Workers
-from trainable.loop.checkpoint import PICTURES, STATE
+from trainable.loop.checkpoint import PICTURES, STATE, DamagedCheckpointError
+from trainable.loop.fetch import fetch
 from trainable.loop.loaders import sample_count
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.precision import resolve_for_trial
@@ -51,7 +57,7 @@ class _Task:
     request: TrialRequest
     job: TrialJob
     tune_checkpoint: str | None
-    """Directory of the checkpoint that Tune restores the trial from."""
+    """Path of the checkpoint that Tune restores the trial from, in the file system of the storage."""
 
 
 def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
@@ -79,7 +85,7 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
 
 
 def _group_trainer(task: _Task) -> TorchTrainer:
-    job, workers = task.job, task.job.workers
+    workers, storage = task.job.workers, Location.of_storage(task.job.group_storage)
     return TorchTrainer(
         _train,
         train_loop_config={"task": task},
@@ -90,9 +96,10 @@ def _group_trainer(task: _Task) -> TorchTrainer:
         ),
         run_config=ray.train.RunConfig(
             name=task.request.name,
-            storage_path=job.group_storage,
+            storage_path=storage.path,
+            storage_filesystem=storage.filesystem() if storage.scheme else None,
             checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=OBJECTIVE if job.data.val else None
+                num_to_keep=1, checkpoint_score_attribute=OBJECTIVE if task.job.data.val else None
             ),
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call, list-item]
         ),
@@ -102,18 +109,25 @@ def _group_trainer(task: _Task) -> TorchTrainer:
 def _train(settings: Mapping[str, _Task]) -> None:
     """The training function of each worker; Ray passes its argument as a dict."""
     task = settings["task"]
-    job = task.job
+    with tempfile.TemporaryDirectory() as directory:
+        with environment(f"The storage '{task.job.storage or task.job.group_storage}'"):
+            copies = _local_copies(_resumable_checkpoints(task), Path(directory))
+        _train_from(task, copies)
+
+
+def _train_from(task: _Task, copies: Mapping[Path, Location]) -> None:
+    """Train, from the first intact checkpoint of `copies`."""
+    job, checkpoints = task.job, list(copies)
     config = build(TrialConfig, task.request.trial, source="the searcher's suggestion")
     context = _distributed_context(job.workers)
-    checkpoints = _resumable_checkpoints(task)
-    measurements = Path(job.measurements) if job.measurements else None
+    measurements = _measurements(job)
     config = resolve_for_trial(config, context, measurements=measurements, resume_from=checkpoints)
     if job.workers.measures_threads:
         samples = config.epochs * sample_count(config.data, job.data, job.data.train)
         use_fastest_threads(config, context.device, limit=job.workers.cpus, samples=samples)
     latency = _latency(config, job, context, measurements)
     excess = {name: value / job.ms_per_picture - 1 for name, value in latency.items() if job.ms_per_picture is not None}
-    reporter = _Reporter(job, context, latency, excess)
+    reporter = _Reporter(job, context, latency, excess, copies)
     try:
         if excess.get(LATENCY, 0.0) > 0:
             limit = f"constraints.{LATENCY} is {job.ms_per_picture:g}"
@@ -149,16 +163,24 @@ class _Reporter:
     """Reports each epoch to Tune, with a checkpoint if one is due."""
 
     def __init__(
-        self, job: TrialJob, context: DistributedContext, latency: Mapping[str, float], violations: Mapping[str, float]
+        self,
+        job: TrialJob,
+        context: DistributedContext,
+        latency: Mapping[str, float],
+        violations: Mapping[str, float],
+        copies: Mapping[Path, Location],
     ) -> None:
         self._job = job
         self._context = context
         self._latency = dict(latency)
         self._violations = dict(violations)
+        self._copies = copies
         self.epoch = 0
 
     def __call__(self, end: EpochEnd, training: Training, val: Loader | None) -> None:
         note = "" if self.epoch else training.note
+        for copy, checkpoint in self._copies.items():
+            note = note.replace(str(copy), str(checkpoint))
         self.epoch = end.epoch
         report = TrialReport(
             epoch=end.epoch,
@@ -184,9 +206,10 @@ class _Reporter:
 @contextmanager
 def _storage(job: TrialJob) -> Iterator[None]:
     """Context of a write to the experiment's directory, which Ray would create again if it were missing."""
-    if job.storage is not None and not Path(job.storage).is_dir():
+    storage = Location.of_storage(job.storage or job.group_storage)
+    if job.storage is not None and storage.local is not None and not storage.local.is_dir():
         raise EnvironmentFaultError(f"The storage '{job.storage}' does not exist; bring it back.")
-    with environment(f"The storage '{job.storage or job.group_storage}'"):
+    with environment(f"The storage '{storage}'"), reaching(storage):
         yield
 
 
@@ -215,15 +238,52 @@ def _distributed_context(workers: Workers) -> DistributedContext:
     )
 
 
-def _resumable_checkpoints(task: _Task) -> list[Path]:
+def _resumable_checkpoints(task: _Task) -> list[Location]:
     """Checkpoints to resume from, newest first: those of this run after a crash, then those of the run it resumes."""
     of_group = ray.train.get_checkpoint() if task.job.workers.is_group else None
-    newest = [of_group.path if of_group else None, task.tune_checkpoint, task.request.resume_from]
-    paths = [Path(path) for path in newest if path]
-    return list(dict.fromkeys(each for path in paths for each in (path, *_earlier_checkpoints(path))))
+    of_this_run = [_in_storage(task.job, path) for path in (of_group and of_group.path, task.tune_checkpoint) if path]
+    of_earlier = [Location.of_storage(task.request.resume_from)] if task.request.resume_from else []
+    newest = [*of_this_run, *of_earlier]
+    return list(dict.fromkeys(each for path in newest for each in (path, *_earlier_checkpoints(path))))
 
 
-def _earlier_checkpoints(checkpoint: Path) -> list[Path]:
+def _earlier_checkpoints(checkpoint: Location) -> list[Location]:
     """Earlier checkpoints of the same run that have a state, newest first. Ray numbers them."""
-    others = sorted(checkpoint.parent.glob("checkpoint_*"), reverse=True)
-    return [path for path in others if path.name < checkpoint.name and (path / STATE).is_file()]
+    states = (Path(name) for name in listing(checkpoint.parent))
+    names = {path.parent.name for path in states if path.name == STATE and len(path.parts) == 2}
+    earlier = [name for name in names if name.startswith("checkpoint_") and name < checkpoint.name]
+    return [checkpoint.parent / name for name in sorted(earlier, reverse=True)]
+
+
+def _local_copies(checkpoints: Sequence[Location], directory: Path) -> dict[Path, Location]:
+    """The checkpoints on this machine, and their locations; of remote ones, those up to the first that is intact."""
+    copies: dict[Path, Location] = {}
+    for number, checkpoint in enumerate(checkpoints):
+        if checkpoint.local is not None:
+            copies[checkpoint.local] = checkpoint
+            continue
+        copy = directory / str(number) / checkpoint.name
+        copies[copy] = checkpoint
+        try:
+            fetch(checkpoint, copy, state=True)
+        except DamagedCheckpointError:
+            continue  # the training finds the damage again, and says what follows
+        break
+    return copies
+
+
+def _in_storage(job: TrialJob, path: str) -> Location:
+    """The location of a path in the file system of the experiment's storage."""
+    return replace(Location.of_storage(job.storage or job.group_storage), path=path)
+
+
+def _measurements(job: TrialJob) -> Path | None:
+    """The file of measurements that trials share; of a remote storage, each node has a copy that starts as that one."""
+    location = Location.of_storage(job.measurements) if job.measurements else None
+    if location is None or location.local is not None:
+        return location.local if location else None
+    path = mirror_of(location)
+    if not path.exists():
+        with contextlib.suppress(FileNotFoundError, InputError):
+            replace_file(path, read_whole(location))
+    return path

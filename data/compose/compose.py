@@ -20,15 +20,16 @@ from data.compose.sources import Sources, open_sources
 from data.dataset.dataset import Dataset, write_dataset
 from data.dataset.partial import remove_abandoned
 from data.dataset.publish import refuse_existing
+from data.dataset.storage import Location
 from data.errors import UnfinishedError
 from data.parallel import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     from data.compose.pieces import Piece
     from data.dataset.manifest import DatasetInfo
+    from data.dataset.storage import AnyPath
     from data.schema import EncodedSample
 
 __all__ = ["check_resumable", "compose", "open_sources", "run_record"]
@@ -40,7 +41,7 @@ METHOD = 2
 def compose(
     composition: Composition,
     sources: Sources,
-    destination: Path,
+    destination: AnyPath,
     *,
     processes: int | None = None,
     on_sample: Callable[[int], None] | None = None,
@@ -49,13 +50,13 @@ def compose(
 
     Samples are ordered by background, foreground, direction and placement. Samples and files depend neither on the
     number of processes nor on interruptions. Each process has some samples in memory; the calling one has the ids of
-    all samples, and the images of a row group. Pieces are kept in `.NAME.compose/` beside the destination and removed
-    at the end: until then they need as much disk space as the data set.
+    all samples, and the images of a row group. Pieces are kept in `.NAME.compose/` beside the destination, or in the
+    cache for a remote one, and removed at the end: until then they need as much disk space as the data set.
 
     Args:
         composition: the options.
         sources: the result of `open_sources`.
-        destination: a directory that does not exist yet; missing parents are created.
+        destination: a directory that does not exist yet, whose missing parents are created; or an address.
         processes: number of pieces that are composed at the same time; default: the number of cores.
         on_sample: progress callback, called after each written sample with the number written so far.
 
@@ -64,24 +65,34 @@ def compose(
             sources lies beside it, or a source changes meanwhile.
     """
     refuse_existing(destination)
-    remove_abandoned(destination.parent)
+    local, folder = Location.parse(destination).local, PieceFolder(destination)
     pieces = cut_pieces(composition, sources)
-    folder = PieceFolder(destination)
+    source = _source_entry(composition, sources)
+    if local is None:
+        with (
+            folder.locked(run_record(composition, sources)),
+            contextlib.closing(_all_samples(pieces, folder, processes)) as samples,
+        ):
+            info = write_dataset(samples, destination, source=source, on_sample=on_sample)
+            folder.remove_pieces()
+            folder.remove()
+        return info
+    remove_abandoned(local.parent)
     with folder.locked(run_record(composition, sources)):
         if not folder.dataset.exists():
             with contextlib.closing(_all_samples(pieces, folder, processes)) as samples:
-                write_dataset(samples, folder.dataset, source=_source_entry(composition, sources), on_sample=on_sample)
+                write_dataset(samples, folder.dataset, source=source, on_sample=on_sample)
         # Before the move: if the run is killed in between, the next run still finds the data set in the folder.
         folder.remove_pieces()
         info = Dataset.open(folder.dataset).info
         refuse_existing(destination)
-        folder.dataset.rename(destination)
+        folder.dataset.rename(local)
         folder.remove()
     return info
 
 
-def check_resumable(composition: Composition, sources: Sources, destination: Path) -> None:
-    """Refuse an unfinished data set of other arguments or sources beside the destination.
+def check_resumable(composition: Composition, sources: Sources, destination: AnyPath) -> None:
+    """Refuse an unfinished data set of other arguments or sources for the same destination.
 
     Raises:
         InputError: if there is one.

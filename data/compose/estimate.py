@@ -15,13 +15,13 @@ from data.compose.pieces import PieceFolder, cut_pieces
 from data.compose.placing import compose_sample, read_background
 from data.dataset.intake import Intake
 from data.dataset.partial import nearest_parent
+from data.dataset.storage import Location
 from data.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from data.compose.composition import Composition
     from data.compose.sources import Sources
+    from data.dataset.storage import AnyPath
 
 TRIAL_BACKGROUNDS, TRIAL_FOREGROUNDS = 4, 8
 SAFETY_FACTOR = 1.05
@@ -37,21 +37,21 @@ class Plan:
     pieces_finished: int
     """Pieces that an interrupted run left."""
     bytes: int
-    """Size of the data set; until it is complete, the pieces need as much again."""
+    """Size of the data set; until it is complete, the pieces need as much again, in the cache for a remote one."""
     seconds: float
     """Run time on an otherwise idle machine."""
     processes: int
 
 
 def plan_composition(
-    composition: Composition, sources: Sources, destination: Path, *, processes: int | None = None
+    composition: Composition, sources: Sources, destination: AnyPath, *, processes: int | None = None
 ) -> Plan:
     """Compose a few samples, and extrapolate time and size from them.
 
     Args:
         composition: the options.
         sources: the result of `open_sources`.
-        destination: the directory of the data set.
+        destination: the directory of the data set, or its address.
         processes: as for `compose`.
 
     Raises:
@@ -112,9 +112,15 @@ def _spaced(count: int, wanted: int) -> list[int]:
     return [int(index) for index in np.unique(np.linspace(0, count - 1, wanted).round())]
 
 
-def _check_free_space(destination: Path, folder: PieceFolder, size: int) -> None:
-    needed = 2 * size * SAFETY_FACTOR - folder.stored_bytes()
-    free = shutil.disk_usage(nearest_parent(destination)).free
+def _check_free_space(destination: AnyPath, folder: PieceFolder, size: int) -> None:
+    local = Location.parse(destination).local
+    needed = (2 if local else 1) * size * SAFETY_FACTOR - folder.stored_bytes()
+    free = shutil.disk_usage(nearest_parent(folder.path)).free
+    if needed > free and local is None:
+        raise InputError(
+            f"The disk of '{folder.path}' has {byte_size(free)} free, but composing takes about {byte_size(needed)} "
+            f"there; free {byte_size(needed - free)} more, or set $TWINHEAD_CACHE to a larger disk."
+        )
     if needed > free:
         raise InputError(
             f"The disk of '{destination}' has {byte_size(free)} free, but composing takes about "

@@ -16,7 +16,9 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from data.atomic import replace_file, replacing
+from data.cache.remote import mirror_of
 from data.compose.placing import compose_sample, read_background
+from data.dataset.storage import Location
 from data.disk import disk_error
 from data.errors import InputError
 from data.schema import SAMPLE_COLUMNS, EncodedSample
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from data.compose.composition import Composition
     from data.compose.depth import DepthScale
     from data.compose.sources import Background, SourceFile, Sources
+    from data.dataset.storage import AnyPath
 
 PIECE_SAMPLES = 400
 """Samples of a piece; a piece has at least one foreground, also if that alone has more samples."""
@@ -80,10 +83,16 @@ def cut_pieces(composition: Composition, sources: Sources) -> tuple[Piece, ...]:
 
 
 class PieceFolder:
-    """The directory of the finished pieces; one run at a time may lock it."""
+    """The directory of the finished pieces; one run at a time may lock it.
 
-    def __init__(self, destination: Path) -> None:
-        self.path = destination.with_name(f".{destination.name}.compose")
+    Args:
+        destination: a directory, which gets the pieces beside it, or the address of one; then they are in the cache.
+    """
+
+    def __init__(self, destination: AnyPath) -> None:
+        location = Location.parse(destination)
+        beside = location.local or mirror_of(location)
+        self.path = beside.with_name(f".{beside.name}.compose")
         self.dataset = self.path / "set"
         """Where the data set is written before it is moved to its destination."""
         self._record_file = self.path / "run.json"

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from data.errors import InputError
+from data.errors import EnvironmentFaultError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,7 @@ DENIED = (
 )
 
 
-class UnavailableError(InputError):
+class UnavailableError(EnvironmentFaultError):
     """A remote location cannot be used now; says nothing about its content."""
 
 
@@ -79,11 +79,18 @@ class Location:
         """
         if isinstance(text_or_path, Location):
             return text_or_path
-        return cls._parse(os.fspath(text_or_path), what="a data set", form="s3://bucket/prefix")
+        text = os.fspath(text_or_path)
+        if SEPARATOR not in text:
+            check_path(text)
+        return cls._parse(text, what="a data set", form="s3://bucket/prefix")
 
     @classmethod
     def of_storage(cls, text_or_path: AnyPath) -> Location:
-        """Parse the location of searches, which may be a whole bucket; raises as `parse`."""
+        """Parse the location of searches or of one of their files; it may be a whole bucket.
+
+        Raises:
+            InputError: if the address is not valid.
+        """
         if isinstance(text_or_path, Location):
             return text_or_path
         return cls._parse(os.fspath(text_or_path), what="a storage", form="s3://bucket/searches")
@@ -91,7 +98,6 @@ class Location:
     @classmethod
     def _parse(cls, text: str, *, what: str, form: str) -> Location:
         if SEPARATOR not in text:
-            check_path(text)
             return cls(os.fspath(Path(text)))
         parts = urlsplit(text)
         if "@" in parts.netloc:

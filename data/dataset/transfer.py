@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK_BYTES = 4 * 2**20
+MAX_SINGLE_BYTES = 8 * 2**20
+"""Largest object that takes one request. pyarrow 26 completes a larger one even if one of its parts failed."""
 ATTEMPTS = 4
 """Attempts to download a file; each continues the one before."""
 FIRST_PAUSE_SECONDS = 0.5
@@ -82,12 +84,17 @@ def write_whole(file: Location, content: bytes) -> None:
         return
     with reaching(file):
         filesystem = file.filesystem()
-        if filesystem.type_name in OBJECT_STORES:
+        if filesystem.type_name in OBJECT_STORES and len(content) <= MAX_SINGLE_BYTES:
             _put(file, content)
             return
         partial = file.parent / f".{file.name}.partial-{os.getpid()}"
-        _put(partial, content)
-        filesystem.move(partial.path, file.path)
+        try:
+            _put(partial, content)
+            filesystem.move(partial.path, file.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                filesystem.delete_file(partial.path)
+            raise
 
 
 def stored(file: Location) -> Stored | None:

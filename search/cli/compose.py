@@ -31,7 +31,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--backgrounds", type=_FOLDER, required=True, help="Folder of photographs.")
 @click.option("--foregrounds", type=_FOLDER, required=True, help="Folder of RGBA images of objects.")
 @click.option("--depths", type=_FOLDER, help="Folder of the backgrounds' depth images, with the same names.")
-@click.option("--out", type=_FOLDER, required=True, help="Directory for the data set.")
+@click.option("--out", required=True, help="Directory for the data set, or address, such as s3://bucket/set.")
 @click.option("--depth-unit", type=click.Choice(["mm", "cm", "relative"]), help="Unit of the depth values.")
 @click.option(
     "--depth-polarity",
@@ -68,7 +68,7 @@ def compose(
     backgrounds: Path,
     foregrounds: Path,
     depths: Path | None,
-    out: Path,
+    out: str,
     depth_unit: str | None,
     depth_polarity: str | None,
     depth_far: float | None,
@@ -106,7 +106,7 @@ def compose(
     print_dataset(out, None, as_json)
 
 
-def _run(composition: Composition, out: Path, workers: int | None, shown: Screen) -> None:
+def _run(composition: Composition, out: str, workers: int | None, shown: Screen) -> None:
     from data.compose.compose import check_resumable
     from data.compose.compose import compose as compose_set
     from data.compose.estimate import plan_composition

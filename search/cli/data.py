@@ -25,14 +25,17 @@ BROKEN = 1
 
 
 @click.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination")
 @click.option("--backgrounds", type=int, default=100, show_default=True, help="Number of rooms.")
 @click.option("--per-background", type=int, default=8, show_default=True, help="Images of each room.")
 @click.option("--size", type=int, default=128, show_default=True, help="Side of the images in pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the scenes.")
 @json_option
-def render(destination: Path, backgrounds: int, per_background: int, size: int, seed: int, as_json: bool) -> None:
-    """Render a data set of scenes with exact mask and depth."""
+def render(destination: str, backgrounds: int, per_background: int, size: int, seed: int, as_json: bool) -> None:
+    """Render a data set of scenes with exact mask and depth.
+
+    DESTINATION is a directory, or an address such as s3://bucket/scenes.
+    """
     from data.scenes.scenes import SceneSet
     from search.run.demo import render_dataset
 

@@ -12,6 +12,7 @@ from search.cli.shared import console, json_option, print_result, refuse_unwrita
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from data.dataset.storage import Location
     from search.results.front import Point
     from search.study.experiment import Experiment
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the trials and the front to a file.")
 @storage_option
 @json_option
-def front(name: str, objectives: str | None, svg: Path | None, storage: Path, as_json: bool) -> None:
+def front(name: str, objectives: str | None, svg: Path | None, storage: Path | Location, as_json: bool) -> None:
     """Show the Pareto front of a search.
 
     These are the trials that no other trial beats in every objective. Each trial is evaluated at the epoch of its best

@@ -13,6 +13,8 @@ from search.cli.shared import console, json_option, print_result, refuse_unwrita
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from data.dataset.storage import Location
+
 
 @click.command(epilog="\b\nExamples:\n  twinhead best first --out best/\n  twinhead best first --trial 3")
 @click.argument("name")
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--trial", type=int, help="Export this trial's own weights in place of the retrained ones.")
 @storage_option
 @json_option
-def best(name: str, out: Path | None, trial: int | None, storage: Path, as_json: bool) -> None:
+def best(name: str, out: Path | None, trial: int | None, storage: Path | Location, as_json: bool) -> None:
     """Export the best network of a search.
 
     Writes a directory with model.safetensors, config.json, metrics.json, checksums.json and a model card, README.md.

@@ -18,6 +18,7 @@ from trainable.metrics.names import OBJECTIVE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from data.dataset.storage import Location
     from search.spec.spec import SearchSpec
     from search.study.experiment import Experiment
     from search.study.summary import Retrained, Summary
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.command(epilog="\b\nExample:\n  twinhead demo --storage artifacts")
 @storage_option
 @json_option
-def demo(storage: Path, as_json: bool) -> None:
+def demo(storage: Path | Location, as_json: bool) -> None:
     """Run a small search end to end on rendered scenes."""
     from search.run.demo import run_demo
 
@@ -62,7 +63,7 @@ def search(
     study: str | None,
     resume: str | None,
     dry_run: bool,
-    storage: Path,
+    storage: Path | Location,
     as_json: bool,
 ) -> None:
     """Search for the best configuration, then retrain and test it.
@@ -118,7 +119,7 @@ def search(
 @click.option("--cpus", type=int, help="CPUs of the retraining; the fastest measured number when left out.")
 @storage_option
 @json_option
-def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path, as_json: bool) -> None:
+def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path | Location, as_json: bool) -> None:
     """Retrain the best configuration of a search, and test it.
 
     It trains on train + validation, so that no images are left to choose between two retrained networks: the new one
@@ -162,7 +163,7 @@ def _score(network: Retrained) -> str:
     return f"test score {network.metrics[OBJECTIVE]:.4f} after {epochs}"
 
 
-def _dry_run(spec: SearchSpec, storage: Path, as_json: bool) -> None:
+def _dry_run(spec: SearchSpec, storage: Path | Location, as_json: bool) -> None:
     from search.cli.tables import show_dry_run
     from search.run.dry_run import dry_run
     from search.run.prepare import open_data

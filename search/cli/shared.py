@@ -14,13 +14,14 @@ import click
 from data.dataset.partial import unwritable
 from data.disk import disk_error
 from data.errors import DiskError, InputError, UnfinishedError
-from search.commands import DEFAULT_STORAGE
+from search.commands import STORAGE_VARIABLE, default_storage, storage_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console
 
+    from data.dataset.storage import Location
     from search.study.experiment import Experiment
     from search.terminal import Screen
 
@@ -30,12 +31,29 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 PIPE_COLUMNS = 120
 
+
+class _Storage(click.ParamType["Path | Location"]):
+    """A directory, or the address of a remote storage."""
+
+    name = "storage"
+
+    def convert(
+        self, value: str | Path | Location, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | Location:
+        """Parse the text; raises InputError if it is not valid."""
+        storage = storage_at(value) if isinstance(value, str) else value
+        if isinstance(storage, Path) and storage.exists() and not storage.is_dir():
+            self.fail(f"Directory '{value}' is a file.", param, ctx)
+        return storage
+
+
 storage_option = click.option(
     "--storage",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_STORAGE,
-    show_default=True,
-    help="Directory that holds the searches.",
+    type=_Storage(),
+    metavar="PATH|ADDRESS",
+    default=default_storage,
+    help=f"Directory or address, such as s3://bucket/searches, of the searches; ${STORAGE_VARIABLE}, else artifacts, "
+    "when left out.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
 
@@ -46,7 +64,7 @@ def resumable(experiment: Experiment, command: str, work: Callable[[], T]) -> T:
     Raises:
         DiskError: if a file system is full or has another fault, in place of Ray's error.
     """
-    from search.run.tuner import InterruptedSearchError
+    from search.driver import InterruptedSearchError
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # keep Ray's output apart from the result

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from data.byte_size import byte_size
 from data.dataset.manifest import DatasetInfo
+from data.dataset.storage import Location
 from data.errors import InputError
 from search.commands import cited, shell_command
 from search.results.export import TABLE_METRICS, baseline_metrics, verdict
@@ -73,7 +74,7 @@ def show_front(console: Console, experiment: Experiment, front: Sequence[FrontRo
     print_line(console, f"take one of them, such as trial {middle}: {command}")
 
 
-def show_training(console: Console, storage: Path, summary: TrainingSummary) -> None:
+def show_training(console: Console, storage: Path | Location, summary: TrainingSummary) -> None:
     """Print the result of `twinhead train`, and the path of its network."""
     print_line(
         console,
@@ -248,13 +249,14 @@ def _show_test(console: Console, experiment: Experiment, summary: Summary) -> No
 
 def _paths(experiment: Experiment, summary: Summary) -> dict[str, str]:
     paths = {
-        "summary": str(experiment.summary_file),
-        "best trial": str(experiment.best),
+        "summary": str(experiment.in_storage(experiment.summary_file)),
+        "best trial": str(experiment.in_storage(experiment.best)),
         "curves": shell_command("tensorboard", "--logdir", experiment.trials),
     }
     if "://" in summary.study:
         paths["study"] = shell_command("optuna-dashboard", summary.study)
     if summary.retrained:
-        paths = {"retrained": str(experiment.retrained), "images": str(experiment.test_grid)} | paths
+        retrained, grid = (experiment.in_storage(path) for path in (experiment.retrained, experiment.test_grid))
+        paths = {"retrained": str(retrained), "images": str(grid)} | paths
     paths["more"] = shell_command("twinhead", "trials", experiment.name, "--storage", experiment.storage)
     return paths

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from data.dataset.dataset import Dataset
+    from data.dataset.storage import Location
     from search.recipes.trainings import FixedConfigs, Kind
     from search.study.experiment import Experiment
     from search.terminal import Screen
@@ -83,7 +84,7 @@ def train(
     workers: int,
     name: str | None,
     resume: str | None,
-    storage: Path,
+    storage: Path | Location,
     as_json: bool,
 ) -> None:
     """Train one recipe on a data set, without a search.
@@ -131,7 +132,7 @@ def compare(
     faithful: bool,
     name: str | None,
     resume: str | None,
-    storage: Path,
+    storage: Path | Location,
     as_json: bool,
 ) -> None:
     """Train recipes on equal terms and compare their test metrics.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from data.dataset.storage import Location
     from search.results.analysis import Analysis
     from search.results.importance import Figure
     from search.results.trials_table import TrialRow
@@ -34,7 +35,9 @@ OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "epochs")
 @click.option("--top", type=click.IntRange(1), help="Show at most this many rows.")
 @storage_option
 @json_option
-def trials(name: str, sort: str, where: tuple[str, ...], top: int | None, storage: Path, as_json: bool) -> None:
+def trials(
+    name: str, sort: str, where: tuple[str, ...], top: int | None, storage: Path | Location, as_json: bool
+) -> None:
     """List the trials of a search, the best first."""
     from search.results.trials_table import parse_condition, trial_rows
     from search.study.experiment import Experiment
@@ -49,7 +52,7 @@ def trials(name: str, sort: str, where: tuple[str, ...], top: int | None, storag
 @click.argument("name")
 @storage_option
 @json_option
-def importance(name: str, storage: Path, as_json: bool) -> None:
+def importance(name: str, storage: Path | Location, as_json: bool) -> None:
     """Show which hyperparameters mattered in a search."""
     from search.results.analysis import analyse
     from search.study.experiment import Experiment

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import ray
 import torch
@@ -24,11 +23,13 @@ from search.run.cluster import start_task
 from search.run.prepare import split_counts
 from search.spec.describe import describe
 from search.study.experiment import Experiment
+from search.study.running import running
 from search.study.trials import TrialRecord
 from search.terminal import Screen
 from trainable.config import TrialConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_images
 from trainable.job import TrialData, Workers
+from trainable.loop.fetch import local_copy, output_file
 from trainable.loop.loaders import optimizer_steps
 from trainable.metrics.bootstrap import intervals
 from trainable.metrics.per_image import ImageFigures
@@ -107,15 +108,16 @@ def run_comparison(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
-    with train_all(experiment, fixed, dataset, screen) as trained:
-        before = float(trained.study.user_attrs.get("seconds", 0.0))
-        screen.say("measuring every network and the baselines on the test images")
-        trained.outages.outlast(lambda: _measure_all(experiment, trained, screen))
-        baselines = trained.outages.outlast(lambda: _measure_baselines(fixed, trained))
-        seconds = round(before + time.monotonic() - started, 1)
-        trained.study.set_user_attr("seconds", seconds)
-    comparison = _comparison(experiment, fixed, trained.trials, dataset, baselines, seconds)
-    write_report(comparison, experiment.root)
+    with running(experiment, screen.say):
+        with train_all(experiment, fixed, dataset, screen) as trained:
+            before = float(trained.study.user_attrs.get("seconds", 0.0))
+            screen.say("measuring every network and the baselines on the test images")
+            trained.outages.outlast(lambda: _measure_all(experiment, trained, screen))
+            baselines = trained.outages.outlast(lambda: _measure_baselines(fixed, trained))
+            seconds = round(before + time.monotonic() - started, 1)
+            trained.study.set_user_attr("seconds", seconds)
+        comparison = _comparison(experiment, fixed, trained.trials, dataset, baselines, seconds)
+        write_report(comparison, experiment.root)
     return comparison
 
 
@@ -126,21 +128,29 @@ def _sets_batch(overrides: Sequence[tuple[str, str]]) -> bool:
 def _measure_all(experiment: Experiment, trained: Trained, screen: Screen) -> None:
     """Measure the networks that have no measurements yet, as many at a time as the cluster has room for."""
     workers = trained.job.workers
-    tasks = []
+    tasks, written = [], []
     for trial in trained.trials:
         best = find_best(experiment, [trial], say=screen.say)
-        measured = experiment.measured(trial.recipe)
-        if best is not None and not measured.is_file():
-            measure = partial(_measure, best.checkpoint, measured, experiment.grid(trial.recipe), trained.job.data)
+        files = [experiment.measured(trial.recipe), experiment.grid(trial.recipe)]
+        if best is not None and not files[0].is_file():
+            checkpoint, measured, grid = (
+                str(experiment.in_storage(path).explicit()) for path in (best.checkpoint, *files)
+            )
+            measure = partial(_measure, checkpoint, measured, grid, trained.job.data)
+            written += files
             threads = int(best.epoch.metrics.get("threads", workers.cpus))
             tasks.append(start_task(workers, measure, threads=threads))
     ray.get(tasks)
+    experiment.pull(*written)
 
 
-def _measure(checkpoint: Path, measured: Path, grid: Path, data: TrialData, device: torch.device) -> None:
-    """Write a checkpoint's metrics on the test part to the file `measured`, and its predictions to `grid`."""
-    grid.parent.mkdir(parents=True, exist_ok=True)
-    evaluate_images(checkpoint, data, "test", device=device, grid=grid).save(measured)
+def _measure(checkpoint: str, measured: str, grid: str, data: TrialData, device: torch.device) -> None:
+    """Write a checkpoint's metrics on the test part to the file `measured`, and its predictions to `grid`.
+
+    Each is a path or an address.
+    """
+    with local_copy(checkpoint) as copy, output_file(measured) as table, output_file(grid) as pictures:
+        evaluate_images(copy, data, "test", device=device, grid=pictures).save(table)
 
 
 def _measure_baselines(fixed: FixedConfigs, trained: Trained) -> dict[str, dict[str, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import ray
 import torch
@@ -17,11 +16,13 @@ from search.results.export import export_checkpoint
 from search.results.summary import find_best, versions
 from search.run.cluster import start_task
 from search.study.experiment import Experiment
+from search.study.running import running
 from search.study.summary import StepCounts, TrainingSummary
 from search.terminal import Screen
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_published
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_origin
+from trainable.loop.fetch import local_copy, output_file
 from trainable.recipes import Evaluation, load_recipe
 
 
@@ -75,50 +76,56 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
     """
     started = time.monotonic()
     [(name, config)] = fixed.trials.items()
-    with train_all(experiment, fixed, dataset, screen) as trained:
-        before = float(trained.study.user_attrs.get("seconds", 0.0))
-        best = find_best(experiment, trained.trials, say=screen.say)
-        if best is None:
-            reasons = "; ".join(trial.reason for trial in trained.trials if trial.reason) or "no reason reported"
-            raise UnfinishedError(f"The training of '{name}' has no network ({reasons}); correct its configuration.")
-        screen.say("measuring the network and the baselines on the test images")
-        workers, grid = trained.job.workers, experiment.grid(name)
-        threads = int(best.epoch.metrics.get("threads", workers.cpus))
-        measure = partial(_measure, best.checkpoint, grid, trained.job.data, fixed.metric, fixed.evaluation)
-        metrics, published, baselines = trained.outages.outlast(
-            lambda: ray.get(start_task(workers, measure, threads=threads))
+    with running(experiment, screen.say):
+        with train_all(experiment, fixed, dataset, screen) as trained:
+            before = float(trained.study.user_attrs.get("seconds", 0.0))
+            best = find_best(experiment, trained.trials, say=screen.say)
+            if best is None:
+                reasons = "; ".join(trial.reason for trial in trained.trials if trial.reason)
+                raise UnfinishedError(
+                    f"The training of '{name}' has no network ({reasons or 'no reason reported'}); correct its "
+                    "configuration."
+                )
+            screen.say("measuring the network and the baselines on the test images")
+            workers, grid = trained.job.workers, experiment.grid(name)
+            threads = int(best.epoch.metrics.get("threads", workers.cpus))
+            checkpoint, output = (str(experiment.in_storage(path).explicit()) for path in (best.checkpoint, grid))
+            measure = partial(_measure, checkpoint, output, trained.job.data, fixed.metric, fixed.evaluation)
+            metrics, published, baselines = trained.outages.outlast(
+                lambda: ray.get(start_task(workers, measure, threads=threads))
+            )
+            trained.outages.outlast(lambda: experiment.pull(grid))
+            seconds = round(before + time.monotonic() - started, 1)
+            trained.study.set_user_attr("seconds", seconds)
+        export_checkpoint(
+            best.checkpoint,
+            experiment.best,
+            metrics={"val": dict(best.epoch.metrics), "test": metrics, "published": published, "baselines": baselines},
+            title=f"{name}{', faithful' if fixed.faithful else ''}, after epoch {best.epoch.epoch}",
+            pictures=grid,
+            source={"search": experiment.name, "trial": best.trial.number},
         )
-        seconds = round(before + time.monotonic() - started, 1)
-        trained.study.set_user_attr("seconds", seconds)
-    export_checkpoint(
-        best.checkpoint,
-        experiment.best,
-        metrics={"val": dict(best.epoch.metrics), "test": metrics, "published": published, "baselines": baselines},
-        title=f"{name}{', faithful' if fixed.faithful else ''}, after epoch {best.epoch.epoch}",
-        pictures=grid,
-        source={"search": experiment.name, "trial": best.trial.number},
-    )
-    summary = TrainingSummary(
-        name=experiment.name,
-        complete=True,
-        recipe=name,
-        faithful=fixed.faithful,
-        notes=list(fixed.notes),
-        config=best.trial.config_as_run,
-        epoch=best.epoch.epoch,
-        epochs=config.epochs,
-        optimizer_steps=StepCounts(**training_steps(config, dataset, workers).as_plain()),
-        threads=threads,
-        metrics=metrics,
-        published=published,
-        baselines=baselines,
-        checkpoint=experiment.relative(experiment.best),
-        seconds=seconds,
-        versions=versions(),
-        data=fixed.data,
-        data_fingerprint=dataset.info.fingerprint,
-    )
-    experiment.write_summary(summary)
+        summary = TrainingSummary(
+            name=experiment.name,
+            complete=True,
+            recipe=name,
+            faithful=fixed.faithful,
+            notes=list(fixed.notes),
+            config=best.trial.config_as_run,
+            epoch=best.epoch.epoch,
+            epochs=config.epochs,
+            optimizer_steps=StepCounts(**training_steps(config, dataset, workers).as_plain()),
+            threads=threads,
+            metrics=metrics,
+            published=published,
+            baselines=baselines,
+            checkpoint=experiment.relative(experiment.best),
+            seconds=seconds,
+            versions=versions(),
+            data=fixed.data,
+            data_fingerprint=dataset.info.fingerprint,
+        )
+        experiment.write_summary(summary)
     return summary
 
 
@@ -127,12 +134,12 @@ Measured = tuple[dict[str, float], dict[str, float], dict[str, dict[str, float]]
 
 
 def _measure(
-    checkpoint: Path, grid: Path, data: TrialData, metric: str, evaluation: Evaluation, device: torch.device
+    checkpoint: str, grid: str, data: TrialData, metric: str, evaluation: Evaluation, device: torch.device
 ) -> Measured:
-    """Evaluate a checkpoint and write its predictions to the file `grid`."""
-    grid.parent.mkdir(parents=True, exist_ok=True)
-    return (
-        evaluate_checkpoint(checkpoint, data, "test", device=device, grid=grid),
-        evaluate_published(checkpoint, data, "test", metric, evaluation, device=device),
-        evaluate_baselines_on(load_origin(checkpoint).config.data, data, "test"),
-    )
+    """Evaluate a checkpoint and write its predictions to the file `grid`; each is a path or an address."""
+    with local_copy(checkpoint) as copy, output_file(grid) as pictures:
+        return (
+            evaluate_checkpoint(copy, data, "test", device=device, grid=pictures),
+            evaluate_published(copy, data, "test", metric, evaluation, device=device),
+            evaluate_baselines_on(load_origin(copy).config.data, data, "test"),
+        )

@@ -20,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler
 from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError, did_you_mean
+from search.driver import InterruptedSearchError
 from search.results.summary import best_score
 from search.run.outages import Outages
 from search.run.prepare import (
@@ -35,7 +36,7 @@ from search.run.prepare import (
 from search.run.progress import MachineChange, SearchProgress, best_note
 from search.run.recorder import TensorBoard
 from search.run.steps import Steps, steps_of
-from search.run.tuner import InterruptedSearchError, Stopper, run_trials
+from search.run.tuner import Stopper, run_trials
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
 from search.study.trials import RECIPE, TrialRecord, keep_best_of_finished, trial_records

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.cache.remote import mirror_of
+from data.dataset.storage import Location
 from data.errors import InputError
-from search.commands import DEFAULT_STORAGE, cited, shell_command
+from search.commands import cited, default_storage, shell_command
 from search.results.summary import find_best
 from search.study.experiment import Experiment
+from search.study.mirror import mirrored
 from search.study.study import open_study
 from search.study.trials import TrialRecord, trial_records
 from trainable.loop.checkpoint import DamagedCheckpointError, load_model, source_of
@@ -30,19 +33,23 @@ def naming_alternatives() -> Iterator[None]:
 
 def with_alternatives(error: DamagedCheckpointError) -> InputError:
     """The error with intact copies of the same network, or the next best one, if its experiment can be found."""
-    found = _experiment_of(error.file.parent)
-    advice = _alternatives(found, error.file.parent) if found else ""
+    checkpoint = error.file.parent
+    if isinstance(checkpoint, Location):
+        checkpoint = mirror_of(checkpoint)
+    found = _experiment_of(checkpoint)
+    advice = _alternatives(found, checkpoint) if found else ""
     return InputError(f"The file '{error.file}' {error.problem}; {advice}.") if advice else error
 
 
 def _experiment_of(checkpoint: Path) -> Experiment | None:
     """The experiment that contains a checkpoint, or from which it was exported; None if it cannot be found."""
     for above in checkpoint.absolute().parents:
-        found = Experiment(storage=_shown(above.parent), name=above.name)
+        remote = mirrored(above)
+        found = Experiment(storage=remote.parent if remote else _shown(above.parent), name=above.name)
         if found.spec_file.is_file() or found.fixed_file.is_file():
             return found
     if name := source_of(checkpoint).get("search"):
-        found = Experiment(storage=DEFAULT_STORAGE, name=str(name))
+        found = Experiment(storage=default_storage(), name=str(name))
         return found if found.spec_file.is_file() else None
     return None
 
@@ -79,7 +86,7 @@ def _alternatives(experiment: Experiment, checkpoint: Path) -> str:
 def _is_copy(experiment: Experiment, number: int, trials: list[TrialRecord]) -> bool:
     """Whether best/ has the weights of a trial and is intact."""
     try:
-        load_model(experiment.best)
+        load_model(experiment.checkpoints.fetch(experiment.best))
     except InputError:
         return False
     return _trial_of(experiment, experiment.best, trials) == number

@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
+from data.dataset.storage import UnavailableError
 from data.errors import InputError
 from search.spec.describe import describe
 from search.spec.spec import SearchSpec
@@ -44,10 +45,15 @@ def find_best(
         experiment: the search of the trials.
         trials: the candidates.
         say: callback for a message about each skipped trial.
+
+    Raises:
+        UnavailableError: if a remote storage cannot be used.
     """
     for best in _candidates(experiment, trials):
         try:
-            _load(best.checkpoint)
+            _load(experiment, best.checkpoint)
+        except UnavailableError:
+            raise
         except InputError as error:
             say(f"trial {best.trial.number} is skipped: {error}")
         else:
@@ -78,7 +84,7 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
         raise InputError(
             f"Trial {number} of '{experiment.name}' has no checkpoint that loads; give --trial another one."
         )
-    _load(found[0].checkpoint)
+    _load(experiment, found[0].checkpoint)
     return found[0]
 
 
@@ -209,8 +215,8 @@ def _candidates(experiment: Experiment, trials: Iterable[TrialRecord]) -> list[B
     return sorted(found, key=lambda best: (-best.epoch.score, best.trial.number))
 
 
-def _load(checkpoint: Path) -> None:
-    """Load a checkpoint for its errors."""
+def _load(experiment: Experiment, checkpoint: Path) -> None:
+    """Fetch a checkpoint that is in a remote storage, and load it for its errors."""
     from trainable.loop.checkpoint import load_model  # imports torch
 
-    load_model(checkpoint)
+    load_model(experiment.checkpoints.fetch(checkpoint))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data.dataset.dataset import Dataset, write_dataset
+from data.dataset.manifest import MANIFEST_NAME
+from data.dataset.storage import AnyPath, Location
 from data.errors import InputError
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
@@ -29,11 +31,11 @@ SPEC: Mapping[str, Value] = {
 """Narrower than the default space, so that two cores suffice."""
 
 
-def run_demo(storage: Path, screen: Screen) -> tuple[Experiment, Summary]:
+def run_demo(storage: Path | Location, screen: Screen) -> tuple[Experiment, Summary]:
     """Render scenes, search, retrain and test; later runs reuse the data set.
 
     Args:
-        storage: directory for the data set and the experiment.
+        storage: directory or address for the data set and the experiment.
         screen: shows the progress.
 
     Returns:
@@ -49,7 +51,7 @@ def run_demo(storage: Path, screen: Screen) -> tuple[Experiment, Summary]:
     return experiment, run_search(experiment, spec, dataset, screen)
 
 
-def render_dataset(scenes: SceneSet, destination: Path, screen: Screen) -> None:
+def render_dataset(scenes: SceneSet, destination: AnyPath, screen: Screen) -> None:
     """Render `scenes` into a data set.
 
     Raises:
@@ -60,9 +62,9 @@ def render_dataset(scenes: SceneSet, destination: Path, screen: Screen) -> None:
         write_dataset(render(scenes), destination, source=source, on_sample=lambda _: move(1, ""))
 
 
-def _is_rendered(path: Path) -> bool:
+def _is_rendered(path: Path | Location) -> bool:
     """Whether the demo's data set exists and is complete."""
-    if not path.exists():
+    if not (path.exists() if isinstance(path, Path) else (path / MANIFEST_NAME).is_file()):
         return False
     try:
         info = Dataset.open(path).info

@@ -22,6 +22,7 @@ from ray._private.state import state
 from ray.core.generated import common_pb2
 from ray.tune.experiment import Trial
 
+from data.dataset.storage import Location, unavailable
 from data.errors import EnvironmentFaultError, causes
 from search.driver import TrialCallback
 from trainable.report import TrialReport
@@ -89,6 +90,12 @@ class Failures(TrialCallback):
 def find_fault(error: BaseException | None) -> EnvironmentFaultError | None:
     """The fault of the environment that caused an error; None if there is none."""
     return next((found for found in _causes(error) if isinstance(found, EnvironmentFaultError)), None)
+
+
+def find_unavailable(error: BaseException | None, storage: Location) -> EnvironmentFaultError | None:
+    """The refusal of a remote storage that caused an error, also of Ray's own requests; None if there is none."""
+    refusals = (unavailable(storage, found) for found in _causes(error) if isinstance(found, OSError))
+    return next((refusal for refusal in refusals if refusal is not None), None)
 
 
 def is_lost(error: BaseException | None) -> bool:

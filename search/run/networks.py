@@ -57,13 +57,13 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
     experiment.spec()
     refuse_other_files(out)
     if trial is None:
-        if not experiment.retrained.is_dir():
+        if not experiment.checkpoints.exists(experiment.retrained):
             raise InputError(
                 f"The search '{experiment.name}' has no retrained network yet; {_how_to_retrain(experiment)}, or give "
                 "--trial for a trial's own weights."
             )
         with naming_alternatives():
-            load_model(experiment.retrained)
+            load_model(experiment.checkpoints.fetch(experiment.retrained))
         refuse_other_source(out, source_of(experiment.retrained))
         copy_export(experiment.retrained, out)
         return f"the retrained network of '{experiment.name}'"

@@ -16,12 +16,15 @@ from typing import TypeVar
 
 from data.cache.cache import cache_root
 from data.dataset.dataset import Dataset
+from data.dataset.storage import Location
+from data.dataset.transfer import remove_file, write_whole
 from data.disk import disk_error
 from data.errors import EnvironmentFaultError, InputError, UnfinishedError, environment
 from search.commands import cited
+from search.driver import InterruptedSearchError
 from search.run.cluster import has_one_node
-from search.run.failures import find_fault
-from search.run.tuner import InterruptedSearchError, Stopper
+from search.run.failures import find_fault, find_unavailable
+from search.run.tuner import Stopper
 from search.study.experiment import Experiment
 from search.terminal import Screen, clock
 from trainable.job import TrialData
@@ -90,7 +93,7 @@ class Outages:
             except (InterruptedSearchError, UnfinishedError):
                 raise
             except Exception as error:
-                fault = find_fault(error) or self.fault()
+                fault = find_fault(error) or find_unavailable(error, self._experiment.location) or self.fault()
                 if fault is None:
                     raise
             self._wait(fault)
@@ -104,11 +107,14 @@ class Outages:
         return None
 
     def _check(self) -> None:
-        root = self._experiment.root
-        if not (self._experiment.spec_file.is_file() or self._experiment.fixed_file.is_file()):
+        experiment, root = self._experiment, self._experiment.root
+        if not (experiment.spec_file.is_file() or experiment.fixed_file.is_file()):
             raise EnvironmentFaultError(f"The storage '{root}' is gone; restore it.")
         with environment(f"The storage '{root}'"):
             _probe(root)
+        if experiment.mirror:
+            with environment(f"The storage '{experiment.location}'"):
+                _probe_remote(experiment.location)
         with environment(f"The data set '{self._data.path}'"):
             found = Dataset.open(self._data.path).info.fingerprint
         if found != self._data.fingerprint:
@@ -204,3 +210,14 @@ def _probe(directory: Path) -> None:
     finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def _probe_remote(directory: Location) -> None:
+    """Check that a remote directory can be written to.
+
+    Raises:
+        UnavailableError: if it cannot.
+    """
+    path = directory / f".probe-{os.getpid()}"
+    write_whole(path, PROBE)
+    remove_file(path)

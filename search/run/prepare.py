@@ -49,13 +49,13 @@ class Session:
 
 @contextmanager
 def open_session(experiment: Experiment, dataset: Dataset, resources: ResourcesConfig) -> Iterator[Session]:
-    """Lock an experiment, open its study and join or start the cluster, until the context ends.
+    """Open the study of a running experiment and join or start the cluster, until the context ends.
 
     An error removes an experiment none of whose trials started, so that its name is free again.
 
     Raises:
-        InputError: if another process runs the experiment, its study or the cluster cannot be used, the data set
-            changed, or the cluster has no room for a trial.
+        InputError: if the study or the cluster cannot be used, the data set changed, or the cluster has no room for a
+            trial.
         UnfinishedError: if the study's database is lost within the context.
     """
     from search.study.study import (  # imports sqlalchemy, which `open_data` does not need
@@ -64,7 +64,6 @@ def open_session(experiment: Experiment, dataset: Dataset, resources: ResourcesC
     )
 
     with (
-        experiment.lock(),
         held_study(experiment) as study,
         removing_if_unstarted(experiment, study),
         cluster() as dashboard,
@@ -124,12 +123,15 @@ def check_disk(
 ) -> None:
     """Check that the disk has room for the checkpoints of the largest model, beside the decoded images.
 
-    Images that do not fit into the cache are decoded on the fly; checkpoints must fit.
+    Checkpoints in a remote storage take no room here. Images that do not fit into the cache are decoded on the fly;
+    checkpoints must fit.
 
     Raises:
         InputError: if there is no room, or the cache cannot be written.
     """
     root, cache = experiment.root, open_cache()
+    if experiment.mirror:
+        return
     parameters = max(parameter_count(build_on_meta(model)) for model in models)
     needed: float = checkpoint_bytes(parameters, kept, concurrent)
     if root.stat().st_dev == cache.stat().st_dev:
@@ -166,12 +168,12 @@ def make_job(experiment: Experiment, dataset: Dataset, workers: Workers, checkpo
         checkpoint_epochs: epochs after which a checkpoint is saved, in addition to the best ones.
     """
     return TrialJob(
-        data=TrialData(path=str(dataset.path.absolute()), fingerprint=dataset.info.fingerprint),
+        data=TrialData(path=str(dataset.path.absolute().explicit()), fingerprint=dataset.info.fingerprint),
         workers=workers,
         checkpoint_epochs=frozenset(checkpoint_epochs),
-        group_storage=str(experiment.groups),
-        storage=str(experiment.root),
-        measurements=str(experiment.measurements),
+        group_storage=str(experiment.in_storage(experiment.groups).explicit()),
+        storage=str(experiment.location.explicit()),
+        measurements=str(experiment.in_storage(experiment.measurements).explicit()),
     )
 
 

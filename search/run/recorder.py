@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +54,9 @@ class Recorder(TrialCallback):
             return
         self._trials[trial.trial_id] = studied
         checkpoint = _checkpoint(self._experiment, trial, report)
-        record = note_epoch(studied, report, self._experiment.relative(checkpoint) if checkpoint else None)
+        record = note_epoch(studied, report, checkpoint)
         if checkpoint is not None:
+            self._experiment.checkpoints.forget()
             self._checkpoints.setdefault(trial.trial_id, []).append(record)
 
     def saved(self, trial: Trial, checkpoint: Path) -> None:
@@ -69,7 +69,7 @@ class Recorder(TrialCallback):
         self._checkpoints[trial.trial_id] = needed
         for record in records:
             if record not in needed and record.checkpoint is not None:
-                shutil.rmtree(self._experiment.root / record.checkpoint, ignore_errors=True)
+                self._experiment.checkpoints.remove(record.checkpoint)
 
     def recovered(self, trial: Trial) -> None:
         """Store that the trial crashed and is retried, if the failure is its own."""
@@ -82,7 +82,7 @@ class Recorder(TrialCallback):
         studied = self._trials.get(trial.trial_id)
         self._drop(trial)
         if studied is not None and not self._searcher.interrupted:
-            keep_best(self._experiment, TrialRecord.of(studied))
+            keep_best(self._experiment, TrialRecord.of(studied), at_once=True)
 
     def failed(self, trial: Trial) -> None:
         """Drop the trial; `_note_failure` has stored the reason."""
@@ -98,6 +98,8 @@ class Recorder(TrialCallback):
         return True
 
     def _drop(self, trial: Trial) -> None:
+        if self._experiment.mirror:
+            self._experiment.mirror.changed.set()
         for by_id in (self._started, self._trials, self._checkpoints):
             by_id.pop(trial.trial_id, None)
 
@@ -109,8 +111,10 @@ class _Events:
     writer: EventsWriter
     shown: float = field(default_factory=time.monotonic)
     """Time at which it was opened or last got a grid."""
-    waiting: tuple[int, Path] | None = None
-    """Epoch and file."""
+    waiting: tuple[int, str] | None = None
+    """Epoch, and path of the file relative to the experiment."""
+    best: float = -math.inf
+    """Best score."""
 
     def add(self, summary: Summary, epoch: int) -> None:
         """Write at once: tensorboardX's writer thread dies on a full disk, and waiting for it then never ends."""
@@ -135,15 +139,15 @@ class TensorBoard(TrialCallback):
         scalars = [Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in report.metrics.items()]
         events.add(Summary(value=scalars), report.epoch)
         checkpoint = _checkpoint(self._experiment, trial, report)
-        if checkpoint and (checkpoint / PICTURES).is_file():
-            events.waiting = report.epoch, checkpoint / PICTURES
+        if checkpoint and self._may_have_pictures(events, checkpoint, report.score):
+            events.waiting = report.epoch, f"{checkpoint}/{PICTURES}"
             if time.monotonic() - events.shown > PICTURES_SECONDS:
-                _show(events)
+                self._show(events)
 
     def completed(self, trial: Trial) -> None:
         """Close the trial's file."""
         if events := self._events.pop(trial.trial_id, None):
-            _show(events)
+            self._show(events)
             events.writer.close()
 
     failed = completed
@@ -153,27 +157,35 @@ class TensorBoard(TrialCallback):
         for trial in trials:
             self.completed(trial)
 
+    def _may_have_pictures(self, events: _Events, checkpoint: str, score: float) -> bool:
+        """Whether a checkpoint has a grid: those of the best epochs do. That of a remote storage is not looked at."""
+        is_best, events.best = score >= events.best, max(score, events.best)
+        return is_best and (
+            self._experiment.mirror is not None or (self._experiment.root / checkpoint / PICTURES).is_file()
+        )
+
+    def _show(self, events: _Events) -> None:
+        """Write the waiting grid, if there is one, as JPEG, which is smaller."""
+        if events.waiting is None:
+            return
+        epoch, path = events.waiting
+        content = self._experiment.checkpoints.read(path)
+        if content is not None:  # else it was removed with its checkpoint
+            grid = decode_photo(content, path)
+            height, width, channels = grid.shape
+            image = Summary.Image(
+                height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(grid, quality=85)
+            )
+            events.add(Summary(value=[Summary.Value(tag="pictures", image=image)]), epoch)
+        events.waiting, events.shown = None, time.monotonic()
+
 
 def _tag(name: str) -> str:
     group = name.split("_", maxsplit=1)[0]
     return f"{group}/{name}" if group in GROUPS else name
 
 
-def _show(events: _Events) -> None:
-    """Write the waiting grid, if there is one, as JPEG, which is smaller."""
-    if events.waiting is None:
-        return
-    epoch, path = events.waiting
-    with contextlib.suppress(FileNotFoundError):  # it was removed with its checkpoint
-        grid = decode_photo(path.read_bytes(), str(path))
-        height, width, channels = grid.shape
-        image = Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(grid, quality=85)
-        )
-        events.add(Summary(value=[Summary.Value(tag="pictures", image=image)]), epoch)
-    events.waiting, events.shown = None, time.monotonic()
-
-
-def _checkpoint(experiment: Experiment, trial: Trial, report: TrialReport) -> Path | None:
-    """Directory of the report's checkpoint; None if there is none."""
-    return report.checkpoint(experiment.trials / request_of(trial).name)
+def _checkpoint(experiment: Experiment, trial: Trial, report: TrialReport) -> str | None:
+    """The report's checkpoint relative to the experiment; None if there is none."""
+    checkpoint = report.checkpoint(experiment.trials / request_of(trial).name)
+    return experiment.relative(checkpoint) if checkpoint else None

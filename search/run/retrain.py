@@ -6,7 +6,7 @@ best recipe and the baselines, all on the same images.
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ from ray import tune
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
+from search.driver import InterruptedSearchError
 from search.results.export import export_checkpoint
 from search.results.summary import Best
 from search.run.cluster import start_task
@@ -28,7 +29,7 @@ from search.run.outages import Outages
 from search.run.prepare import alone, each_uses
 from search.run.progress import EpochProgress, MachineChange
 from search.run.steps import Steps, steps_of
-from search.run.tuner import InterruptedSearchError, Stopper, run_config, trainable, trial_directory
+from search.run.tuner import Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.summary import Difference, Retrained, StepCounts, Summary
@@ -36,7 +37,8 @@ from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_images
 from trainable.job import TrialData, TrialJob, TrialRequest
-from trainable.loop.checkpoint import STATE, DamagedCheckpointError, load_metrics, load_origin, verify
+from trainable.loop.checkpoint import DamagedCheckpointError, load_metrics, load_origin, verify
+from trainable.loop.fetch import local_copy, output_file
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.bootstrap import Interval, difference
@@ -105,12 +107,15 @@ def retrain_and_test(
     checkpoint = run.outages.outlast(lambda: _retrain(run, best, job, again=again))
     if checkpoint is None:
         raise InterruptedSearchError
+    run.outages.outlast(lambda: experiment.checkpoints.fetch(checkpoint))
     run.screen.say("measuring the retrained network, the best trial and the baselines on the test images")
     # The retraining measured the fastest number; checkpoints of earlier versions lack it.
     threads = int(load_metrics(checkpoint).get("threads", job.workers.cpus))
-    grid, of_recipe = experiment.test_grid, recipe.checkpoint if recipe else None
-    measure = partial(_measure, checkpoint, best.checkpoint, of_recipe, job.data, grid)
+    grid, networks = experiment.test_grid, [checkpoint, best.checkpoint, *([recipe.checkpoint] if recipe else [])]
+    *addresses, output = (str(experiment.in_storage(path).explicit()) for path in (*networks, grid))
+    measure = partial(_measure, addresses, job.data, output)
     measured = run.outages.outlast(lambda: ray.get(start_task(job.workers, measure, threads=threads)))
+    run.outages.outlast(lambda: experiment.pull(grid))
     export_checkpoint(
         checkpoint,
         experiment.retrained,
@@ -174,16 +179,16 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
             return resumed
         resumed, done = None, 0
     if resumed is None:
-        shutil.rmtree(experiment.retraining, ignore_errors=True)
-    attempt = sum(1 for _ in experiment.retraining.glob("run-*")) if resumed else 0
+        experiment.checkpoints.remove_all(experiment.retraining)
+    attempt = _attempts(experiment) if resumed else 0
     job = replace(
         job,
         data=replace(job.data, train=PARTS, val=None),
         checkpoint_epochs=frozenset(range(1, epochs + 1)),
         replay=_replay(best, spec.plan.scheduler.max_epochs),
-        group_storage=str(experiment.groups / experiment.retraining.name),
+        group_storage=str(experiment.in_storage(experiment.groups / experiment.retraining.name).explicit()),
     )
-    resume_from = str(resumed) if resumed else None
+    resume_from = str(experiment.in_storage(resumed).explicit()) if resumed else None
     request = TrialRequest(name=f"run-{attempt}", trial=config.model_dump(), resume_from=resume_from)
     steps = _retraining_steps(config, job)
     screen.say(f"retraining: {epochs} epochs, {steps}, with {each_uses(job.workers)}")
@@ -195,11 +200,11 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
             trainable(job),
             param_space=request.as_plain(),
             tune_config=tune.TuneConfig(trial_dirname_creator=trial_directory),
-            run_config=run_config(experiment.retraining, stopper, callbacks, keep_newest=True),
+            run_config=run_config(experiment.in_storage(experiment.retraining), stopper, callbacks, keep_newest=True),
         ).fit()
     if stopper.interrupted:
         return None
-    return _checkpoint(results[0])
+    return _checkpoint(experiment, results[0])
 
 
 def _retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
@@ -208,12 +213,25 @@ def _retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
     return steps_of(config, samples, job.workers.count, setting="retrain.epochs")
 
 
-def _measure(
-    retrained: Path, best: Path, recipe: Path | None, data: TrialData, grid: Path, device: torch.device
+def _measure(networks: Sequence[str], data: TrialData, grid: str, device: torch.device) -> _TestMetrics:
+    """Evaluate the retrained network, the best trial, the best recipe, if there is one, and the baselines on test.
+
+    Args:
+        networks: paths or addresses of their checkpoints, in this order.
+        data: the data set.
+        grid: path or address of a PNG file for predictions of the retrained network.
+        device: of the evaluation.
+    """
+    with contextlib.ExitStack() as stack:
+        retrained, best, *recipe = (stack.enter_context(local_copy(network)) for network in networks)
+        return _measure_copies(retrained, best, recipe, data, stack.enter_context(output_file(grid)), device)
+
+
+def _measure_copies(
+    retrained: Path, best: Path, recipe: Sequence[Path], data: TrialData, grid: Path, device: torch.device
 ) -> _TestMetrics:
-    """Evaluate the checkpoints and the baselines on the test part; `grid` is a PNG file for predictions."""
     of_best = evaluate_images(best, data, "test", device=device)
-    of_recipe = evaluate_images(recipe, data, "test", device=device) if recipe else None
+    of_recipe = evaluate_images(recipe[0], data, "test", device=device) if recipe else None
     return _TestMetrics(
         retrained=evaluate_checkpoint(retrained, data, "test", device=device, grid=grid),
         best=figures(of_best),
@@ -232,21 +250,34 @@ def _replay(best: Best, epochs: int) -> tuple[float, ...]:
 def _resumable(experiment: Experiment, config: TrialConfig, screen: Screen) -> Path | None:
     """The newest intact checkpoint of an interrupted retraining of `config`; prints which are damaged."""
     found = []
-    for state in experiment.root.glob(f"**/{experiment.retraining.name}/run-*/*/{STATE}"):
+    for checkpoint in _retrainings(experiment):
         try:
-            origin = load_origin(state.parent)
-            verify(state.parent)
+            experiment.checkpoints.fetch(checkpoint, state=True)
+            origin = load_origin(checkpoint)
+            verify(checkpoint)
         except DamagedCheckpointError as error:
             screen.say(f"the file '{error.file}' {error.problem}; the retraining does not resume from it")
             continue
         except InputError:
             continue
         if origin.config == config:
-            found.append((origin.epoch, state.parent))
+            found.append((origin.epoch, checkpoint))
     return max(found, default=(0, None))[1]
 
 
-def _checkpoint(result: tune.Result) -> Path:
+def _retrainings(experiment: Experiment) -> list[Path]:
+    """The resumable checkpoints of all attempts, with one worker and with several."""
+    directories = (experiment.retraining, experiment.groups / experiment.retraining.name)
+    return [path for directory in directories for path in experiment.checkpoints.resumable(directory)]
+
+
+def _attempts(experiment: Experiment) -> int:
+    """The number of attempts so far: one more than the number of the last one, whose checkpoint is in run-NUMBER/."""
+    runs = [*experiment.retraining.glob("run-*"), *(path.parent for path in _retrainings(experiment))]
+    return max((int(run.name.removeprefix("run-")) for run in runs), default=-1) + 1
+
+
+def _checkpoint(experiment: Experiment, result: tune.Result) -> Path:
     if fault := disk_error(result.error, result.path):
         raise fault
     report = TrialReport.from_plain(result.metrics or {})
@@ -256,4 +287,4 @@ def _checkpoint(result: tune.Result) -> Path:
     checkpoint = report.checkpoint(Path(result.path))
     if checkpoint is None:
         raise UnfinishedError("The retraining of the best configuration ended without a checkpoint.")
-    return checkpoint
+    return experiment.root / experiment.relative(checkpoint)

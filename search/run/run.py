@@ -10,8 +10,10 @@ import optuna
 
 from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
+from data.dataset.storage import UnavailableError
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
+from search.driver import InterruptedSearchError
 from search.results.front import front_rows
 from search.results.summary import (
     Best,
@@ -41,11 +43,12 @@ from search.run.progress import MachineChange, SearchProgress, best_note
 from search.run.recorder import TensorBoard
 from search.run.retrain import SearchRun, export_best, retrain_and_test
 from search.run.steps import Steps, steps_of_search
-from search.run.tuner import InterruptedSearchError, Stopper, tune_spec
+from search.run.tuner import Stopper, tune_spec
 from search.spec.objectives import MILLISECONDS, Objective
 from search.spec.spec import SearchSpec
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
+from search.study.running import running
 from search.study.study import check_study, open_study, study_location
 from search.study.summary import StepCounts, Summary
 from search.study.trials import TrialRecord, keep_best_of_finished, trial_records
@@ -107,15 +110,15 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     if _is_done(experiment, spec):
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
-    with open_session(experiment, dataset, spec.plan.resources) as session:
+    with running(experiment, screen.say), open_session(experiment, dataset, spec.plan.resources) as session:
         search = _prepare(experiment, spec, dataset, screen, session, started)
         try:
             trials = _run_trials(search)
         except (InterruptedSearchError, UnfinishedError):
-            with suppress(OSError, UnfinishedError):  # the storage itself may be lost
+            with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
                 _sum_up(search, trial_records(session.study))
             raise
-        summary, best, recipe = _sum_up(search, trials)
+        summary, best, recipe = search.run.outages.outlast(lambda: _sum_up(search, trials))
         if search.run.stopper.interrupted:
             raise InterruptedSearchError
         if best is None:
@@ -153,13 +156,13 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
-    with experiment.lock(), cluster():
+    with running(experiment, screen.say), cluster():
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         run = _make_run(experiment, spec, dataset, screen, Stopper(), workers, concurrent, command=command)
         summary = retrain_and_test(run, summary, best, recipe, again=True)
-    summary = summary.model_copy(update={"complete": True})
-    experiment.write_summary(summary)
+        summary = summary.model_copy(update={"complete": True})
+        experiment.write_summary(summary)
     return summary
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +17,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from data.dataset.storage import Location
 from data.errors import EnvironmentFaultError, InputError
 from search.driver import DriverOnly, request_of
 from search.run.budget import Budget
@@ -36,10 +36,6 @@ from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 RETRIES = 2
 """How often a crashed trial resumes from its checkpoint."""
-
-
-class InterruptedSearchError(RuntimeError):
-    """The user pressed Ctrl-C; all results so far are stored."""
 
 
 def tune_spec(
@@ -129,7 +125,7 @@ def run_trials(
                 trial_dirname_creator=trial_directory,
                 trial_name_creator=trial_directory,
             ),
-            run_config=run_config(experiment.trials, stopper, [recorder, *callbacks]),
+            run_config=run_config(experiment.in_storage(experiment.trials), stopper, [recorder, *callbacks]),
         ).fit()
 
 
@@ -157,7 +153,7 @@ def build_searcher(
 
 
 def run_config(
-    directory: Path, stopper: tune.Stopper, callbacks: list[tune.Callback], *, keep_newest: bool = False
+    directory: Location, stopper: tune.Stopper, callbacks: list[tune.Callback], *, keep_newest: bool = False
 ) -> tune.RunConfig:
     """Tune's configuration for trials in `directory`: no output, and crashed trials are retried.
 
@@ -165,7 +161,8 @@ def run_config(
     """
     return tune.RunConfig(
         name=directory.name,
-        storage_path=str(directory.parent),
+        storage_path=directory.parent.path,
+        storage_filesystem=directory.filesystem() if directory.scheme else None,
         stop=stopper,
         callbacks=callbacks,
         failure_config=tune.FailureConfig(max_failures=RETRIES),
@@ -193,7 +190,7 @@ def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, A
         number=trial.number,
         recipe=trial.user_attrs.get(RECIPE, ""),
         trial=values,
-        resume_from=str(checkpoint) if checkpoint else None,
+        resume_from=str(experiment.in_storage(checkpoint).explicit()) if checkpoint else None,
         refused=_refusal(trial, values),
     ).as_plain()
 

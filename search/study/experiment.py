@@ -1,17 +1,4 @@
-"""The directory of a named search or training: all its paths, and the files that are read and written as a whole.
-
-STORAGE/NAME/
-    spec.yaml        the spec as run; given.yaml instead for fixed configurations
-    study.journal    Optuna's study: trials, parameters, curves; study.id instead if the study is in a database
-    trials/          Ray Tune's directories, one per trial, with checkpoints and TensorBoard events
-    groups/          checkpoints of trials with several workers
-    measurements.json   measurements of networks, such as the precision that each is trained in
-    best/            the weights of the best trial
-    retrained/       the best configuration, trained on train + validation
-    summary.json     the results
-    heartbeat.json   the last sign of life of the driver
-    comparison.*     the results of a comparison as tables, with measured/ and pictures/ of each network
-"""
+"""An experiment: a named search, comparison or training, and the files that are read and written as a whole."""
 
 from __future__ import annotations
 
@@ -21,7 +8,6 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,72 +16,24 @@ from filelock import FileLock, Timeout
 
 from data.atomic import replace_file
 from data.dataset.partial import partial_directory, unwritable
-from data.dataset.storage import Location, check_path
+from data.dataset.storage import check_path
 from data.disk import disk_error
 from data.errors import InputError
 from search.commands import cited, shell_command
-from search.spec.sections import NAME
 from search.spec.spec import SearchSpec, load_spec
 from search.spec.study_url import masked
-from search.study.mirror import mirror_of
-from search.study.names import FIXED_NAME, SPEC_NAME, names_with, search_names
+from search.study.names import FIXED_NAME, check_name, names_with, search_names
+from search.study.paths import ExperimentPaths
 from search.study.summary import Summary, TrainingSummary
 from trainable.config.text import read_yaml
 
-
-class _Path:
-    """An attribute of `Experiment`: a path in its directory."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, experiment: Experiment, _: object) -> Path:
-        return experiment.root / self._name
+READ_SECONDS = 3.0
+"""Longest time for which a command that reads a mirror holds the lock of its driver."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """A search, comparison or training on disk."""
-
-    storage: Path | Location
-    """A directory, or the address of a remote storage."""
-    name: str
-
-    spec_file = _Path(SPEC_NAME)
-    """The spec as run."""
-    fixed_file = _Path(FIXED_NAME)
-    """The fixed configurations of an experiment without a spec."""
-    study_file = _Path("study.journal")
-    """Optuna's journal."""
-    trials = _Path("trials")
-    """Ray Tune's directory of the search."""
-    retraining = _Path("retraining")
-    """Ray Tune's directory of the retraining."""
-    groups = _Path("groups")
-    """Checkpoints of trials with several workers."""
-    measurements = _Path("measurements.json")
-    """Measurements of networks by trials, such as the precision that each is trained in."""
-    best = _Path("best")
-    """The weights of the best trial."""
-    retrained = _Path("retrained")
-    """The best configuration, trained on train + validation."""
-    test_grid = _Path("pictures.png")
-    """A grid of the retrained network's predictions on test images."""
-    summary_file = _Path("summary.json")
-    """The results."""
-    heartbeat_file = _Path("heartbeat.json")
-    """The last sign of life of the driver."""
-    _study_id_file = _Path("study.id")
-
-    @cached_property
-    def location(self) -> Location:
-        """The experiment's directory in its storage, local or remote."""
-        return Location.of_storage(self.storage).absolute() / self.name
-
-    @property
-    def root(self) -> Path:
-        """The experiment's directory; that of a remote storage is a mirror on this machine."""
-        return self.location.local or mirror_of(self.location)
+class Experiment(ExperimentPaths):
+    """A search, comparison or training on disk, or in a remote storage."""
 
     @property
     def study_url(self) -> str | None:
@@ -126,27 +64,16 @@ class Experiment:
         command = self.fixed()["kind"] if self.fixed_file.is_file() else "search"
         return shell_command("twinhead", command, "--resume", self.name, "--storage", self.storage)
 
-    def measured(self, trial: str) -> Path:
-        """Metrics of a trial's network on each test image."""
-        return self.root / "measured" / f"{trial}.npz"
-
-    def grid(self, trial: str) -> Path:
-        """A grid of a trial's predictions on test images."""
-        return self.root / "pictures" / f"{trial}.png"
-
-    def relative(self, path: Path | str) -> str:
-        """A path relative to the experiment, as its files contain it, so that the directory can be moved."""
-        return str(Path(path).relative_to(self.root))
-
     def lock(self) -> FileLock:
         """Acquire the lock of the process that runs the search.
 
         Raises:
             InputError: if another process holds it.
         """
-        lock = FileLock(self.root / ".lock")
+        lock = FileLock(self.lock_file)
         try:
-            lock.acquire(blocking=False)
+            # A command that reads a mirror holds the lock for a moment.
+            lock.acquire(timeout=READ_SECONDS if self.mirror else 0)
         except Timeout:
             raise InputError(
                 f"The search '{self.name}' in '{self.storage}' is running in another process; "
@@ -160,7 +87,7 @@ class Experiment:
         Raises:
             InputError: if the name is invalid or in use, or the storage cannot be written to.
         """
-        _check_name(self.name)
+        check_name(self.name)
         check_path(self.root)
         if self.root.exists():
             raise InputError(
@@ -196,7 +123,7 @@ class Experiment:
         Raises:
             InputError: if there are none, or the file is damaged.
         """
-        _check_name(self.name)
+        check_name(self.name)
         if not self.fixed_file.is_file():
             names = ", ".join(names_with(self.storage, FIXED_NAME))
             raise InputError(
@@ -209,6 +136,11 @@ class Experiment:
     def _create(self, files: Mapping[Path, str], *, secret: bool = False) -> None:
         """Create the directory with all its files, or nothing; only the user may read secret files."""
         self.refuse_existing()
+        if secret and self.mirror:
+            raise InputError(
+                f"The URL of search.study contains a password, which would be written to '{self.storage}'; leave it "
+                "out, and give it in $PGPASSWORD or ~/.pgpass on the machine of the driver."
+            )
         try:
             with partial_directory(self.root) as beside:
                 for file, text in files.items():
@@ -216,6 +148,12 @@ class Experiment:
                 beside.rename(self.root)
         except OSError as error:
             raise disk_error(error, self.root) or self._unwritable(error) from None
+        if self.mirror:
+            try:
+                self.mirror.publish()
+            except BaseException:
+                shutil.rmtree(self.root, ignore_errors=True)
+                raise
 
     def spec(self) -> SearchSpec:
         """The spec as run.
@@ -223,7 +161,7 @@ class Experiment:
         Raises:
             InputError: if there is no such search, or its spec is damaged.
         """
-        _check_name(self.name)
+        check_name(self.name)
         if not self.spec_file.is_file():
             names = search_names(self.storage)
             hint = f"there are {', '.join(names)}" if names else "start one with 'twinhead search --name'"
@@ -264,8 +202,15 @@ class Experiment:
         return spec
 
     def remove(self) -> None:
-        """Remove the directory with all its content."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Remove the directory with all its content.
+
+        Raises:
+            UnavailableError: if a remote storage cannot be used.
+        """
+        if self.mirror:
+            self.mirror.remove()
+        else:
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def write_summary(self, summary: Summary | TrainingSummary) -> None:
         """Write or replace the summary atomically."""
@@ -299,11 +244,3 @@ def _load_spec(path: Path, _content: bytes) -> SearchSpec:
 
 def _as_yaml(spec: SearchSpec) -> str:
     return yaml.safe_dump(spec.as_plain(), sort_keys=False)
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise InputError(
-            f"The name '{name}' is not a valid name; use up to 100 letters, digits, '.', '_' and '-', "
-            "starting with a letter or digit."
-        )

@@ -131,6 +131,10 @@ class Heartbeat:
         """Whether the driver ended without saying so, as after `kill -9` or with its machine."""
         return self.state == "running" and not self.is_alive(now=now)
 
+    def is_of_same_process(self, other: Heartbeat) -> bool:
+        """Whether both are of one process, which ran one driver after the other."""
+        return (self.host, self.processes, self.pid) == (other.host, other.processes, other.pid)
+
     def _is_gone(self) -> bool:
         """Whether the driver ran on this machine and its process no longer exists."""
         if (self.host, self.processes) != (socket.gethostname(), _process_namespace()) or not self.processes:

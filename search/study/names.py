@@ -6,12 +6,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 from data.dataset.storage import AnyPath, Location
 from data.dataset.transfer import directories, reaching
+from data.errors import InputError
+from search.spec.sections import NAME
 
 SPEC_NAME = "spec.yaml"
 """The spec of a search."""
 FIXED_NAME = "given.yaml"
 """The fixed configurations of an experiment without a spec."""
 CONCURRENT_REQUESTS = 8
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no experiment can have.
+
+    Raises:
+        InputError: if it is not a name, and could lead out of the storage.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"The name '{name}' is not a valid name; use up to 100 letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit."
+        )
 
 
 def search_names(storage: AnyPath) -> list[str]:

@@ -20,6 +20,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from data.dataset.storage import Location
+from data.dataset.transfer import listing
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
 from search.spec.spec import SearchSpec
@@ -134,7 +136,7 @@ def removing_if_unstarted(experiment: Experiment, study: optuna.Study | None = N
 
 
 def _remove_if_unstarted(experiment: Experiment, study: optuna.Study | None) -> None:
-    if experiment.trials.exists():
+    if _has_started(experiment):
         return
     if study is None:
         if not _has_records(experiment.study_file) and experiment.study_url is None:
@@ -145,6 +147,13 @@ def _remove_if_unstarted(experiment: Experiment, study: optuna.Study | None) -> 
     if experiment.study_url is not None:
         optuna.delete_study(study_name=study.study_name, storage=study._storage)
     experiment.remove()
+
+
+def _has_started(experiment: Experiment) -> bool:
+    """Whether Ray Tune has made the directory of the trials."""
+    if experiment.trials.exists():
+        return True
+    return experiment.mirror is not None and bool(listing(experiment.in_storage(experiment.trials)))
 
 
 def _has_records(journal: Path) -> bool:
@@ -181,7 +190,7 @@ def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna
     own = experiment.study_id
     name = experiment.name if _has(storage, experiment.name) else _name_of(storage, own)
     if name is None:
-        if experiment.trials.exists():
+        if _has_started(experiment):
             raise InputError(
                 f"{which} no longer has a study '{experiment.name}', but '{experiment.trials}' has its trials; "
                 "restore the study, or start a new search under another --name."
@@ -191,7 +200,7 @@ def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna
         except DuplicatedStudyError:
             raise InputError(_taken(experiment, which)) from None
         study.set_user_attr(OWNER, own)
-        study.set_user_attr(DIRECTORY, str(experiment.root))
+        study.set_user_attr(DIRECTORY, str(experiment.location))
         return study
     study = _load(name, storage)
     if study.user_attrs.get(OWNER) != own:
@@ -205,18 +214,25 @@ def _refuse_copy(experiment: Experiment, study: optuna.Study) -> None:
 
     Earlier versions did not record the directory: then the original is expected beside this one, under its first name.
     """
-    here, kept = experiment.root, study.user_attrs.get(DIRECTORY)
-    before = Path(kept) if kept else here.with_name(study.study_name)
+    here, kept = experiment.location, study.user_attrs.get(DIRECTORY)
+    before = Location.of_storage(kept) if kept else here.parent / study.study_name
     if kept == str(here):
         return
     original = Experiment(storage=before.parent, name=before.name)
-    if _is_of(original, experiment.study_id) and not before.samefile(here):
+    if _is_of(original, experiment.study_id) and not _is_same(before, here):
         raise InputError(
             f"The search '{experiment.name}' in '{experiment.storage}' is a copy of '{before}', whose trials are in "
             f"the database '{study_location(experiment)}', and two directories cannot share them; use the original, or "
             f"start a new search from its best trials, with --set 'search.start_from=[{before.name}]'."
         )
     study.set_user_attr(DIRECTORY, str(here))
+
+
+def _is_same(one: Location, other: Location) -> bool:
+    """Whether both are the same directory, such as by a symbolic link."""
+    if one.local is None or other.local is None:
+        return one == other
+    return one.local.samefile(other.local)
 
 
 def _is_of(experiment: Experiment, study_id: str) -> bool:

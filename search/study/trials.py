@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from data.dataset.storage import UnavailableError
 from search.study.experiment import Experiment
 from trainable.metrics.names import OBJECTIVE
 from trainable.report import TrialReport
@@ -103,18 +104,24 @@ class TrialRecord:
         """The epoch with the best score; None before the first report."""
         return best_epoch(self.epochs)
 
-    def best_kept(self, experiment: Experiment) -> EpochRecord | None:
-        """The epoch with the best score among those whose checkpoint still exists; None if there is none."""
-        return best_epoch(
-            record for record in self.epochs if record.checkpoint and (experiment.root / record.checkpoint).is_dir()
-        )
+    def best_kept(self, experiment: Experiment, *, at_once: bool = False) -> EpochRecord | None:
+        """The epoch with the best score among those whose checkpoint still exists; None if there is none.
+
+        Args:
+            experiment: of the trial.
+            at_once: as in `Checkpoints.kept`.
+
+        Raises:
+            UnavailableError: if a remote storage cannot be used.
+        """
+        named = [record.checkpoint for record in self.epochs if record.checkpoint]
+        kept = experiment.checkpoints.kept(named, at_once=at_once)
+        return best_epoch(record for record in self.epochs if record.checkpoint in kept)
 
     def newest(self, experiment: Experiment) -> Path | None:
-        """The latest checkpoint from which the trial can be resumed."""
-        from trainable.loop.checkpoint import STATE  # imports torch
-
+        """The latest checkpoint from which the trial can be resumed; raises as `best_kept`."""
         for record in reversed(self.epochs):
-            if record.checkpoint and (experiment.root / record.checkpoint / STATE).is_file():
+            if record.checkpoint and experiment.checkpoints.is_resumable(record.checkpoint):
                 return experiment.root / record.checkpoint
         return None
 
@@ -185,16 +192,15 @@ def keep_best_of_finished(experiment: Experiment, study: optuna.Study) -> list[T
     return records
 
 
-def keep_best(experiment: Experiment, trial: TrialRecord) -> None:
-    """Remove a finished trial's checkpoints except the best one, and the state for resuming from that one."""
-    from trainable.loop.checkpoint import STATE  # imports torch
+def keep_best(experiment: Experiment, trial: TrialRecord, *, at_once: bool = False) -> None:
+    """Remove a finished trial's checkpoints except the best one, and the state for resuming from that one.
 
-    best = trial.best_kept(experiment)
-    if best is None or best.checkpoint is None:
-        return
-    kept = experiment.root / best.checkpoint
-    # Look at the directory, not at the reports: a worker group may be an epoch ahead when it is stopped.
-    for directory in kept.parent.glob("checkpoint_*"):
-        if directory != kept and directory.is_dir():
-            shutil.rmtree(directory, ignore_errors=True)
-    (kept / STATE).unlink(missing_ok=True)
+    Args:
+        experiment: of the trial.
+        trial: the finished trial.
+        at_once: as in `Checkpoints.kept`.
+    """
+    with contextlib.suppress(UnavailableError):  # done again at the end of the run
+        best = trial.best_kept(experiment, at_once=at_once)
+        if best is not None and best.checkpoint is not None:
+            experiment.checkpoints.keep_only(best.checkpoint, at_once=at_once)

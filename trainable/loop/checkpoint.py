@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import nn
 
+from data.dataset.storage import Location
 from data.errors import InputError
 from trainable.config import TrialConfig, build
 from trainable.models import Network, build_model
@@ -40,15 +41,15 @@ class DamagedCheckpointError(InputError):
     """A file of a checkpoint is missing, truncated or altered.
 
     Args:
-        file: the damaged file.
+        file: the damaged file, in a local directory or in a remote storage.
         problem: what is wrong, as the predicate of a sentence, such as 'is missing'.
     """
 
-    def __init__(self, file: Path, problem: str) -> None:
+    def __init__(self, file: Path | Location, problem: str) -> None:
         super().__init__(f"The file '{file}' {problem}; export the checkpoint again with 'twinhead best NAME'.")
         self.file, self.problem = file, problem
 
-    def __reduce__(self) -> tuple[type[DamagedCheckpointError], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type[DamagedCheckpointError], tuple[Path | Location, str]]:
         """Pickle the arguments, because the constructor does not take the message."""
         return DamagedCheckpointError, (self.file, self.problem)
 
@@ -125,18 +126,45 @@ def verify(directory: Path, names: Sequence[str] = FILES) -> bool:
     Raises:
         DamagedCheckpointError: if a file, or the file of checksums, is missing, truncated or altered.
     """
-    sums = _checksums(directory)
+    sums = checksums(directory)
     for name in names:
         path = directory / name
         if name not in sums or (name == STATE and not path.exists()):  # the state is removed when a trial ends
             continue
         try:
-            found = _sha256(path)
+            intact = is_intact(path, sums[name])
         except OSError as error:
             raise DamagedCheckpointError(path, _unreadable(error)) from None
-        if found != sums[name]:
+        if not intact:
             raise DamagedCheckpointError(path, f"is truncated or altered: its SHA-256 is not that in {CHECKSUMS}")
     return bool(sums)
+
+
+def checksums(directory: Path) -> dict[str, str]:
+    """SHA-256 by file name; empty if the checkpoint has no checksums.
+
+    Raises:
+        DamagedCheckpointError: if the file of checksums is damaged.
+    """
+    path = directory / CHECKSUMS
+    try:
+        sums = dict(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DamagedCheckpointError(path, "cannot be read") from None
+    if missing := {WEIGHTS, CONFIG, METRICS} - sums.keys():
+        raise DamagedCheckpointError(path, f"has no checksum of {min(missing)}")
+    return sums
+
+
+def is_intact(file: Path, sha256: str | None) -> bool:
+    """Whether a file has this SHA-256; True if none is known.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    return sha256 is None or _sha256(file) == sha256
 
 
 def source_of(directory: Path) -> dict[str, object]:
@@ -245,20 +273,6 @@ def _refuse_newer(written_as: int, directory: Path) -> None:
             f"The checkpoint '{directory}' has format {written_as}, but this version reads up to {FORMAT}; "
             "upgrade twinhead."
         )
-
-
-def _checksums(directory: Path) -> dict[str, str]:
-    """SHA-256 by file name; empty if the checkpoint has no checksums."""
-    path = directory / CHECKSUMS
-    try:
-        sums = dict(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DamagedCheckpointError(path, "cannot be read") from None
-    if missing := {WEIGHTS, CONFIG, METRICS} - sums.keys():
-        raise DamagedCheckpointError(path, f"has no checksum of {min(missing)}")
-    return sums
 
 
 def _sha256(path: Path) -> str:

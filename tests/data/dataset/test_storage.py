@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +21,9 @@ from data.dataset.verify import verify
 from data.errors import InputError
 from data.images import encode_png
 from data.schema import EncodedSample
+from tests.s3 import own_credentials, s3_server
 
 BUCKET = "pictures"
-STARTS_WITHIN = 60.0
 
 
 def samples(count: int, *, seed: int = 0) -> list[EncodedSample]:
@@ -48,44 +45,9 @@ def samples(count: int, *, seed: int = 0) -> list[EncodedSample]:
     ]
 
 
-@contextmanager
-def s3_server(**environment: str) -> Iterator[int]:
-    """The port of a server of its own process, which ends with the block, however that ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
-        try:
-            give_up = time.monotonic() + STARTS_WITHIN
-            while not _answers(port):
-                assert server.poll() is None, "the server ended by itself"
-                assert time.monotonic() < give_up, "the server did not start"
-                time.sleep(0.05)
-            yield port
-        finally:
-            server.kill()
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _credentials() -> Iterator[None]:
-    """No test uses those of the user."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with own_credentials():
         yield
 
 

@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from data.errors import DiskError, EnvironmentFaultError, InputError, UnfinishedError
+from search.driver import InterruptedSearchError
 from search.run import outages as waiting
 from search.run.outages import Outages
-from search.run.tuner import InterruptedSearchError, Stopper
+from search.run.tuner import Stopper
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.terminal import Screen

@@ -1,0 +1,198 @@
+"""The driver's side of an experiment: its lock, its heartbeat, and the publication of its files.
+
+with running(experiment, say):
+...         # the files of a remote storage are read first, and what changes here is published
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from data.dataset.storage import UnavailableError
+from data.errors import InputError, UnfinishedError
+from search.commands import cited
+from search.driver import InterruptedSearchError
+from search.study.experiment import Experiment
+from search.study.heartbeat import BEAT_SECONDS, FRESH_SECONDS, Heartbeat, State
+
+Say = Callable[[str], None]
+
+POLL_SECONDS = 2.0
+"""Time between two looks for changes."""
+CURVES_SECONDS = 60.0
+"""Time between two publications of TensorBoard's files."""
+MAX_PAUSE_SECONDS = 30.0
+"""Longest pause between two attempts to reach a storage that refuses requests."""
+CLAIM_SECONDS = 1.0
+"""Time after which a new driver reads its heartbeat back, in case that another one started at the same time."""
+FLUSH_SECONDS = 60.0
+"""Time for which a storage that refuses requests is waited for at the end."""
+
+
+@contextmanager
+def running(experiment: Experiment, say: Say) -> Iterator[None]:
+    """Run an experiment within the context: hold its lock, write its heartbeat, publish its files.
+
+    Args:
+        experiment: exists in its storage.
+        say: callback for messages about the storage.
+
+    Raises:
+        InputError: if another driver runs it, or a remote storage cannot be used.
+    """
+    with experiment.lock():
+        beat = Heartbeat.of_this_process()
+        if experiment.mirror:
+            _claim(experiment, beat)
+            experiment.mirror.refresh(as_driver=True)
+        publisher = _Publisher(experiment, beat, say)
+        publisher.start()
+        state: State = "ended"
+        reason = ""
+        try:
+            yield
+        except (InterruptedSearchError, KeyboardInterrupt):
+            state = "interrupted"
+            raise
+        except BaseException as error:
+            state, reason = "failed", str(error).strip().rpartition("\n")[2]
+            raise
+        finally:
+            publisher.stop(state, reason)
+
+
+def _claim(experiment: Experiment, beat: Heartbeat) -> None:
+    """Write the first heartbeat, unless another driver runs: a remote storage has no locks."""
+    _refuse_second(experiment, beat, Heartbeat.read(experiment))
+    beat.write(experiment)
+    time.sleep(CLAIM_SECONDS)
+    found = Heartbeat.read(experiment)
+    if found is not None and found.driver != beat.driver:
+        _refuse_second(experiment, beat, found)
+
+
+def _refuse_second(experiment: Experiment, beat: Heartbeat, other: Heartbeat | None) -> None:
+    if other is not None and other.is_alive() and not other.is_of_same_process(beat):
+        job = f", job {other.job}" if other.job else ""
+        raise InputError(
+            f"The search '{experiment.name}' in '{experiment.storage}' is running on '{other.host}' (process "
+            f"{other.pid}{job}, last heard of {other.age():.0f} s ago); stop it there, or, if it was killed, give the "
+            f"same command again in {FRESH_SECONDS - other.age():.0f} s."
+        )
+
+
+class _Publisher:
+    """A thread that writes the heartbeat, and publishes the changed files of a remote experiment."""
+
+    def __init__(self, experiment: Experiment, beat: Heartbeat, say: Say) -> None:
+        self._experiment, self._beat, self._say = experiment, beat, say
+        self._wake = experiment.mirror.changed if experiment.mirror else threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._beaten = self._curves = -float("inf")
+        self._refused_since: float | None = None
+        self._is_replaced = False
+
+    def start(self) -> None:
+        """Write the first heartbeat, and start the thread."""
+        with contextlib.suppress(OSError, InputError, UnfinishedError):
+            self._work()
+        self._thread.start()
+
+    def stop(self, state: State, reason: str) -> None:
+        """Publish everything, write the last heartbeat, and end the thread; never raises."""
+        self._ended.set()
+        self._wake.set()
+        self._thread.join()
+        self._experiment.checkpoints.settle()
+        if self._is_replaced or not self._exists():
+            return
+        end, pause = time.monotonic() + FLUSH_SECONDS, 1.0
+        while True:
+            try:
+                if self._experiment.mirror:
+                    self._experiment.mirror.publish()
+                self._beat.now(state, reason).write(self._experiment)
+            except (OSError, InputError, UnfinishedError) as error:
+                if not isinstance(error, UnavailableError) or time.monotonic() + pause > end:
+                    self._say_unpublished(error)
+                    return
+            else:
+                return
+            time.sleep(pause)
+            pause *= 2
+
+    def _run(self) -> None:
+        pause = POLL_SECONDS
+        while not self._ended.is_set():
+            self._wake.wait(pause)
+            self._wake.clear()
+            if self._ended.is_set() or not self._exists():
+                continue
+            try:
+                self._work()
+            except (OSError, InputError, UnfinishedError) as error:
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
+                self._note_refusal(error)
+            else:
+                pause = POLL_SECONDS
+                self._note_answer()
+
+    def _work(self) -> None:
+        """Publish what changed, and write the heartbeat if it is due."""
+        now = time.monotonic()
+        if self._is_replaced:
+            return
+        if now - self._beaten >= BEAT_SECONDS:
+            if not self._holds():
+                return
+            self._beat.now().write(self._experiment)
+            self._beaten = now
+        if self._experiment.mirror:
+            curves = now - self._curves >= CURVES_SECONDS
+            self._experiment.mirror.publish(curves=curves)
+            self._curves = now if curves else self._curves
+
+    def _holds(self) -> bool:
+        """Whether no other driver took the search over, such as while this machine was suspended; else ends it."""
+        if not self._experiment.mirror:
+            return True
+        found = Heartbeat.read(self._experiment)
+        if found is not None and found.driver != self._beat.driver and found.is_alive():
+            self._is_replaced = True
+            self._say(
+                f"the search '{self._experiment.name}' was taken over by a driver on '{found.host}' (process "
+                f"{found.pid}); this one ends, and publishes nothing more"
+            )
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # also ends a wait of that thread
+        return not self._is_replaced
+
+    def _exists(self) -> bool:
+        """Whether the experiment was not removed, as one is that fails before its first trial."""
+        return self._experiment.spec_file.is_file() or self._experiment.fixed_file.is_file()
+
+    def _note_refusal(self, error: Exception) -> None:
+        if self._refused_since is None:
+            self._refused_since = time.monotonic()
+            if self._experiment.mirror:
+                reason = str(error).rpartition("; ")[0] or str(error)
+                self._say(f"{reason}; what changes is kept on this machine, and published when the storage answers")
+
+    def _note_answer(self) -> None:
+        if self._refused_since is not None:
+            seconds, self._refused_since = time.monotonic() - self._refused_since, None
+            if self._experiment.mirror:
+                self._say(f"the storage answers again after {seconds:.0f} s; everything is published")
+
+    def _say_unpublished(self, error: Exception) -> None:
+        mirror = self._experiment.mirror
+        if mirror:
+            self._say(
+                f"warning: {str(error).rpartition('; ')[0] or error}; the last changes are in '{mirror.directory}' "
+                f"alone, from where {cited(self._experiment.resume_command)} on this machine publishes them"
+            )

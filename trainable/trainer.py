@@ -23,7 +23,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from data.atomic import replace_file
 from data.cache.remote import mirror_of
 from data.dataset.storage import Location
-from data.dataset.transfer import listing, reaching, read_whole
+from data.dataset.transfer import reaching, read_whole
 from data.errors import EnvironmentFaultError, InputError, environment
 from data.grids import save_png
 from data.loader import Loader
@@ -33,8 +33,8 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import prediction_grid
 from trainable.evaluation.latency import ms_per_picture
 from trainable.job import TrialJob, TrialRequest, Workers
-from trainable.loop.checkpoint import PICTURES, STATE, DamagedCheckpointError
-from trainable.loop.fetch import fetch
+from trainable.loop.checkpoint import PICTURES
+from trainable.loop.fetch import earlier_checkpoints, intact_copies
 from trainable.loop.loaders import sample_count
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.precision import resolve_for_trial
@@ -111,13 +111,13 @@ def _train(settings: Mapping[str, _Task]) -> None:
     task = settings["task"]
     with tempfile.TemporaryDirectory() as directory:
         with environment(f"The storage '{task.job.storage or task.job.group_storage}'"):
-            copies = _local_copies(_resumable_checkpoints(task), Path(directory))
-        _train_from(task, copies)
+            checkpoints, damaged = intact_copies(_resumable_checkpoints(task), Path(directory))
+        _train_from(task, checkpoints, damaged)
 
 
-def _train_from(task: _Task, copies: Mapping[Path, Location]) -> None:
-    """Train, from the first intact checkpoint of `copies`."""
-    job, checkpoints = task.job, list(copies)
+def _train_from(task: _Task, checkpoints: Sequence[Path], damaged: Sequence[str]) -> None:
+    """Train, from the first intact one of the checkpoints; see `trial.run`."""
+    job = task.job
     config = build(TrialConfig, task.request.trial, source="the searcher's suggestion")
     context = _distributed_context(job.workers)
     measurements = _measurements(job)
@@ -127,7 +127,7 @@ def _train_from(task: _Task, copies: Mapping[Path, Location]) -> None:
         use_fastest_threads(config, context.device, limit=job.workers.cpus, samples=samples)
     latency = _latency(config, job, context, measurements)
     excess = {name: value / job.ms_per_picture - 1 for name, value in latency.items() if job.ms_per_picture is not None}
-    reporter = _Reporter(job, context, latency, excess, copies)
+    reporter = _Reporter(job, context, latency, excess)
     try:
         if excess.get(LATENCY, 0.0) > 0:
             limit = f"constraints.{LATENCY} is {job.ms_per_picture:g}"
@@ -142,6 +142,7 @@ def _train_from(task: _Task, copies: Mapping[Path, Location]) -> None:
                 report=reporter,
                 checkpoint_epochs=job.checkpoint_epochs,
                 resume_from=checkpoints,
+                damaged=damaged,
                 replay=job.replay,
                 wrap=prepare_model if job.workers.is_group else lambda network: network,
             )
@@ -168,19 +169,15 @@ class _Reporter:
         context: DistributedContext,
         latency: Mapping[str, float],
         violations: Mapping[str, float],
-        copies: Mapping[Path, Location],
     ) -> None:
         self._job = job
         self._context = context
         self._latency = dict(latency)
         self._violations = dict(violations)
-        self._copies = copies
         self.epoch = 0
 
     def __call__(self, end: EpochEnd, training: Training, val: Loader | None) -> None:
         note = "" if self.epoch else training.note
-        for copy, checkpoint in self._copies.items():
-            note = note.replace(str(copy), str(checkpoint))
         self.epoch = end.epoch
         report = TrialReport(
             epoch=end.epoch,
@@ -244,32 +241,7 @@ def _resumable_checkpoints(task: _Task) -> list[Location]:
     of_this_run = [_in_storage(task.job, path) for path in (of_group and of_group.path, task.tune_checkpoint) if path]
     of_earlier = [Location.of_storage(task.request.resume_from)] if task.request.resume_from else []
     newest = [*of_this_run, *of_earlier]
-    return list(dict.fromkeys(each for path in newest for each in (path, *_earlier_checkpoints(path))))
-
-
-def _earlier_checkpoints(checkpoint: Location) -> list[Location]:
-    """Earlier checkpoints of the same run that have a state, newest first. Ray numbers them."""
-    states = (Path(name) for name in listing(checkpoint.parent))
-    names = {path.parent.name for path in states if path.name == STATE and len(path.parts) == 2}
-    earlier = [name for name in names if name.startswith("checkpoint_") and name < checkpoint.name]
-    return [checkpoint.parent / name for name in sorted(earlier, reverse=True)]
-
-
-def _local_copies(checkpoints: Sequence[Location], directory: Path) -> dict[Path, Location]:
-    """The checkpoints on this machine, and their locations; of remote ones, those up to the first that is intact."""
-    copies: dict[Path, Location] = {}
-    for number, checkpoint in enumerate(checkpoints):
-        if checkpoint.local is not None:
-            copies[checkpoint.local] = checkpoint
-            continue
-        copy = directory / str(number) / checkpoint.name
-        copies[copy] = checkpoint
-        try:
-            fetch(checkpoint, copy, state=True)
-        except DamagedCheckpointError:
-            continue  # the training finds the damage again, and says what follows
-        break
-    return copies
+    return list(dict.fromkeys(each for path in newest for each in (path, *earlier_checkpoints(path))))
 
 
 def _in_storage(job: TrialJob, path: str) -> Location:

@@ -38,6 +38,7 @@ def run(
     report: Callable[[EpochEnd, Training, Loader | None], None],
     checkpoint_epochs: frozenset[int] = frozenset(),
     resume_from: Sequence[Path] = (),
+    damaged: Sequence[str] = (),
     replay: Sequence[float] | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> Training:
@@ -51,6 +52,7 @@ def run(
         checkpoint_epochs: epochs after which a checkpoint is due, in addition to the best ones.
         resume_from: checkpoints with state, newest first. The trial resumes from the first undamaged one and records
             the damaged ones in `Training.note`; it starts over if all are damaged.
+        damaged: problems of newer checkpoints that were found before, as clauses, for the same note.
         replay: see `trainable.loop.state.start`.
         wrap: see `trainable.loop.state.start`.
 
@@ -71,7 +73,7 @@ def run(
         replay=list(replay) if replay is not None else None,
         wrap=wrap,
     )
-    _resume(training, resume_from, context)
+    _resume(training, resume_from, damaged, context)
     # Not a closure: an error's traceback keeps the frame of a closure, and with it the training, alive.
     callback: Report = functools.partial(_report, report, training, val)
     loop.fit(training, train, val, context=context, report=callback, checkpoint_epochs=checkpoint_epochs)
@@ -84,9 +86,13 @@ def _report(
     report(end, training, val)
 
 
-def _resume(training: Training, checkpoints: Sequence[Path], context: DistributedContext) -> None:
+def _resume(
+    training: Training, checkpoints: Sequence[Path], damaged: Sequence[str], context: DistributedContext
+) -> None:
     """Resume from the first undamaged checkpoint, the same on all workers."""
-    problems: list[str] = []
+    problems = list(damaged)
+    if context.broadcast(problems) != problems:
+        raise InputError(f"Workers read different bytes ({'; '.join(problems)}); start the trial again.")
     for directory in checkpoints:
         if not directory.is_dir():
             raise EnvironmentFaultError(f"The checkpoint '{directory}' does not exist; bring the storage back.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,8 +30,7 @@ def fetch(checkpoint: Location, directory: Path, *, state: bool = False) -> None
     Raises:
         EnvironmentFaultError: if the checkpoint does not exist.
         UnavailableError: if the storage cannot be used.
-        DamagedCheckpointError: if a file is missing, truncated or altered. It names the file in the storage; the copy
-            holds it as it is there.
+        DamagedCheckpointError: if a file is missing, truncated or altered. It names the file in the storage.
     """
     found = listing(checkpoint, recursive=False)
     if not found:
@@ -46,9 +45,11 @@ def fetch(checkpoint: Location, directory: Path, *, state: bool = False) -> None
         except DamagedCheckpointError as error:
             raise DamagedCheckpointError(checkpoint / CHECKSUMS, error.problem) from None
         for name in (*FILES, _CARD):
-            if name in found and (state or name != STATE):
+            if name == STATE and not state:
+                continue
+            if name in found:
                 _fetch_file(checkpoint, directory, name, found[name], sums.get(name))
-            elif name in sums and name != STATE:  # the state is removed when a trial ends
+            elif name in sums:
                 raise DamagedCheckpointError(checkpoint / name, "is missing")
 
 
@@ -69,6 +70,46 @@ def _fetch_file(checkpoint: Location, directory: Path, name: str, file: Stored, 
 def _download_again(checkpoint: Location, directory: Path, name: str) -> None:
     (directory / f".{name}.part").unlink(missing_ok=True)
     download(checkpoint / name, directory / name)
+
+
+def earlier_checkpoints(checkpoint: Location) -> list[Location]:
+    """Earlier checkpoints of the same run that have a state, newest first. Ray numbers them.
+
+    Raises:
+        UnavailableError: if a remote storage cannot be used.
+    """
+    states = (Path(name) for name in listing(checkpoint.parent))
+    names = {path.parent.name for path in states if path.name == STATE and len(path.parts) == 2}
+    earlier = [name for name in names if name.startswith("checkpoint_") and name < checkpoint.name]
+    return [checkpoint.parent / name for name in sorted(earlier, reverse=True)]
+
+
+def intact_copies(checkpoints: Sequence[Location], directory: Path) -> tuple[list[Path], list[str]]:
+    """The checkpoints on this machine; of remote ones, the first that is intact, and those after it are left out.
+
+    Args:
+        checkpoints: local ones, which are not verified, or remote ones.
+        directory: for a copy with its state.
+
+    Returns:
+        The checkpoints, and the problem of each damaged one as a clause.
+
+    Raises:
+        EnvironmentFaultError: if a remote checkpoint does not exist, or its storage cannot be used.
+    """
+    copies, problems = list[Path](), list[str]()
+    for number, checkpoint in enumerate(checkpoints):
+        if checkpoint.local is not None:
+            copies.append(checkpoint.local)
+            continue
+        copy = directory / str(number) / checkpoint.name
+        try:
+            fetch(checkpoint, copy, state=True)
+        except DamagedCheckpointError as error:
+            problems.append(f"the file '{error.file}' {error.problem}")
+            continue
+        return [*copies, copy], problems
+    return copies, problems
 
 
 @contextmanager

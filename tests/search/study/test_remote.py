@@ -20,12 +20,13 @@ from search.study.heartbeat import Heartbeat
 from search.study.names import free_name, search_names
 from search.study.running import running
 from search.study.study import open_existing_study, open_study
-from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_start, trial_records
+from search.study.trials import TrialRecord, keep_best, note_epoch, note_start, trial_records
 from tests.s3 import BUCKET, Store, failing_store
 from tests.search.conftest import CONFIGURATION, METRICS
 from trainable.config import TrialConfig
 from trainable.loop.checkpoint import STATE, WEIGHTS, DamagedCheckpointError, Origin, save
 from trainable.models import build_model
+from trainable.report import TrialReport
 
 SOON = 60.0
 """Seconds after which something does not happen any more."""
@@ -95,8 +96,7 @@ def with_trial(experiment: Experiment, tmp_path: Path, scores: list[float]) -> T
     for epoch, score in enumerate(scores, start=1):
         relative = f"trials/{trial.number:05d}/checkpoint_{epoch - 1:06d}"
         uploaded(experiment, relative, tmp_path, epoch)
-        record = EpochRecord(epoch=epoch, metrics=METRICS | {"score": score}, checkpoint=relative)
-        note_epoch(trial, record, {"outcome": "trained"})
+        note_epoch(trial, TrialReport(epoch=epoch, metrics=METRICS | {"score": score}, outcome="trained"), relative)
     return TrialRecord.of(trial)
 
 
@@ -166,7 +166,8 @@ def test_what_the_driver_writes_is_published(storage: Location, store: Store, el
     with running(experiment, lambda _: None):
         trial = open_study(experiment).ask()
         note_start(trial, CONFIGURATION.model_dump())
-        until(lambda: b'"attempt"' in store.read(f"{storage.name}/first/study.journal"))
+        journal = f"{storage.name}/first/study.journal"
+        until(lambda: "study.journal" in store.names(f"{storage.name}/first") and b'"attempt"' in store.read(journal))
         beat = Heartbeat.read(experiment)
         assert beat is not None
         assert beat.is_alive()

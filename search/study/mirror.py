@@ -97,9 +97,10 @@ class Mirror:
             try:
                 for name in sorted(files, key=_publication_order):
                     self._publish(name, files[name], index)
-                for name in [name for name in index if not (self.directory / name).exists()]:
-                    remove_file(self._location / name)
-                    del index[name]
+                for name in [name for name in index if curves or not name.startswith("trials/")]:
+                    if not (self.directory / name).exists():
+                        remove_file(self._location / name)
+                        del index[name]
             finally:
                 if index != before:
                     self._write_index(index)

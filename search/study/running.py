@@ -134,13 +134,15 @@ class _Publisher:
             self._wake.clear()
             if self._ended.is_set() or not self._exists():
                 continue
+            started = time.monotonic()
             try:
                 self._work()
             except (OSError, InputError, UnfinishedError) as error:
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)
                 self._note_refusal(error)
             else:
-                pause = POLL_SECONDS
+                # A journal of a large search takes long: no more than half of the time is spent on it.
+                pause = max(POLL_SECONDS, time.monotonic() - started)
                 self._note_answer()
 
     def _work(self) -> None:
@@ -177,11 +179,13 @@ class _Publisher:
         return self._experiment.spec_file.is_file() or self._experiment.fixed_file.is_file()
 
     def _note_refusal(self, error: Exception) -> None:
-        if self._refused_since is None:
-            self._refused_since = time.monotonic()
-            if self._experiment.mirror:
-                reason = str(error).rpartition("; ")[0] or str(error)
-                self._say(f"{reason}; what changes is kept on this machine, and published when the storage answers")
+        if self._refused_since is not None:
+            return
+        self._refused_since = time.monotonic()
+        if isinstance(error, UnavailableError):
+            self._say(f"{error.reason}; what changes is kept on this machine, and published when the storage answers")
+        elif self._experiment.mirror:
+            self._say(f"warning: nothing is published: {error}")
 
     def _note_answer(self) -> None:
         if self._refused_since is not None:
@@ -190,9 +194,9 @@ class _Publisher:
                 self._say(f"the storage answers again after {seconds:.0f} s; everything is published")
 
     def _say_unpublished(self, error: Exception) -> None:
-        mirror = self._experiment.mirror
-        if mirror:
+        if self._experiment.mirror:
             self._say(
-                f"warning: {str(error).rpartition('; ')[0] or error}; the last changes are in '{mirror.directory}' "
-                f"alone, from where {cited(self._experiment.resume_command)} on this machine publishes them"
+                f"warning: {str(error).removesuffix('.')}; the last changes are in "
+                f"'{self._experiment.mirror.directory}' alone, from where {cited(self._experiment.resume_command)} on "
+                "this machine publishes them"
             )

@@ -6,13 +6,14 @@ import errno
 import io
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from data.dataset.storage import Location
 from data.errors import DiskError, EnvironmentFaultError, InputError, UnfinishedError
 from search.driver import InterruptedSearchError
 from search.run import outages as waiting
@@ -21,6 +22,7 @@ from search.run.tuner import Stopper
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.terminal import Screen
+from tests.s3 import Store, failing_store
 from trainable.job import TrialData
 
 
@@ -272,3 +274,61 @@ def test_outage_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch, text: st
     monkeypatch.setenv("TWINHEAD_OUTAGE_SECONDS", text)
     with pytest.raises(InputError, match=rf"'TWINHEAD_OUTAGE_SECONDS' is '{text}', but must be a number of seconds"):
         waiting.outage_limit()
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with failing_store() as store:
+        yield store
+
+
+def remote_outages(
+    store: Store, trial_data: TrialData, monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]
+) -> Outages:
+    """Of a search in a remote storage."""
+    monkeypatch.setattr(waiting, "has_one_node", lambda: False)
+    experiment = Experiment(storage=Location.of_storage(store.address("runs")), name="s")
+    if not experiment.root.exists():
+        experiment.create(load_spec(data_path="set"))
+    screen = Screen(Console(file=io.StringIO(), width=1000))
+    return Outages(experiment, trial_data, screen, Stopper(), sleep=sleep)
+
+
+def test_a_remote_storage_that_refuses_is_waited_for(
+    store: Store, trial_data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe writes to it, and leaves nothing there."""
+    outages = remote_outages(store, trial_data, monkeypatch, lambda _: None)
+    assert outages.fault() is None
+    assert store.names("runs/s") == ["spec.yaml"]
+
+    store.faults.refuses = "busy"
+    try:
+        fault = outages.fault()
+    finally:
+        store.faults.refuses = ""
+
+    assert fault is not None
+    assert re.match(r"A request to 's3://searches/runs/s/.probe-\d+\?.*' failed", fault.reason)
+
+
+def test_a_request_of_ray_that_was_refused_does_not_end_the_search(
+    store: Store, trial_data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage may answer again before anyone looks."""
+    calls = list[int]()
+    monkeypatch.setattr(waiting, "FIRST_SECONDS", 0.0)
+    outages = remote_outages(store, trial_data, monkeypatch, lambda _: None)
+
+    def work() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            store.faults.refuses = "busy"
+            try:
+                store.behind().create_dir("searches/runs/s/trials")
+            finally:
+                store.faults.refuses = ""
+        return "done"
+
+    assert outages.outlast(work) == "done"
+    assert len(calls) == 2

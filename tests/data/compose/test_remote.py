@@ -1,0 +1,44 @@
+"""A data set is composed into a remote storage as into a directory, and resumes there as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data.compose.compose import compose
+from data.compose.composition import Composition
+from data.compose.estimate import plan_composition
+from data.compose.sources import open_sources
+from data.dataset.dataset import Dataset
+from tests.data.compose.compose_kit import kit
+from tests.s3 import Store, failing_store
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with failing_store() as store:
+        yield store
+
+
+def test_it_is_composed_at_an_address(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same data set, resumed from the pieces in the cache, of which nothing is left."""
+    monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
+    composition = Composition(**kit(tmp_path))
+    sources = open_sources(composition)
+    here = compose(composition, sources, tmp_path / "set", processes=1)
+    destination = store.address("composed")
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compose(composition, sources, destination, processes=1, on_sample=stop)
+    assert store.names("composed") == []
+    assert plan_composition(composition, sources, destination, processes=1).pieces_finished >= 1
+    info = compose(composition, sources, destination, processes=1)
+
+    assert info.fingerprint == here.fingerprint
+    assert Dataset.open(destination, verify=True).info == info
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

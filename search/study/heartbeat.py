@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from data.atomic import partial_path
 from data.dataset.transfer import read_whole, write_whole
 from search.study.experiment import Experiment
 
@@ -106,14 +107,20 @@ class Heartbeat:
         return asdict(self)
 
     def write(self, experiment: Experiment) -> None:
-        """Write the heartbeat to the experiment's storage.
+        """Write the heartbeat to the experiment's storage; a directory that is gone is not created again.
 
         Raises:
             UnavailableError: if a remote storage cannot be used.
-            DiskError, OSError: if a local file cannot be written.
+            OSError: if a local file cannot be written.
         """
         text = json.dumps(self.as_plain(), indent=1) + "\n"
-        write_whole(experiment.location / experiment.heartbeat_file.name, text.encode())
+        file = experiment.location / experiment.heartbeat_file.name
+        if file.local is None:
+            write_whole(file, text.encode())
+            return
+        partial = partial_path(file.local)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file.local)
 
     def now(self, state: State = "running", reason: str = "", *, now: Callable[[], float] = time.time) -> Heartbeat:
         """The next heartbeat of the same driver."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from data.dataset.storage import UnavailableError
+from data.dataset.transfer import remove_file
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
 from search.driver import InterruptedSearchError
@@ -110,7 +111,10 @@ class _Publisher:
         self._wake.set()
         self._thread.join()
         self._experiment.checkpoints.settle()
-        if self._is_replaced or not self._exists():
+        if self._is_replaced:
+            return
+        if not self._exists():
+            self._remove_heartbeat()
             return
         end, pause = time.monotonic() + FLUSH_SECONDS, 1.0
         while True:
@@ -173,6 +177,12 @@ class _Publisher:
             )
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # also ends a wait of that thread
         return not self._is_replaced
+
+    def _remove_heartbeat(self) -> None:
+        """Remove the heartbeat that was written while the experiment was removed, so that its name is free."""
+        with contextlib.suppress(OSError, InputError):
+            remove_file(self._experiment.location / self._experiment.heartbeat_file.name)
+            self._experiment.root.rmdir()  # refuses a directory with other files
 
     def _exists(self) -> bool:
         """Whether the experiment was not removed, as one is that fails before its first trial."""

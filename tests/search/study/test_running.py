@@ -1,0 +1,82 @@
+"""The driver of an experiment on a disk: one at a time, and its heartbeat says how it is and how it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import InputError
+from search.driver import InterruptedSearchError
+from search.spec.spec import load_spec
+from search.study import running as driving
+from search.study.experiment import Experiment
+from search.study.heartbeat import Heartbeat
+from search.study.running import running
+
+
+def created(storage: Path) -> Experiment:
+    experiment = Experiment(storage=storage, name="first")
+    experiment.create(load_spec(data_path="set"))
+    return experiment
+
+
+def state(experiment: Experiment) -> tuple[str, str]:
+    beat = Heartbeat.read(experiment)
+    assert beat is not None
+    return beat.state, beat.reason
+
+
+def test_it_is_running_until_it_ends(tmp_path: Path) -> None:
+    """Nothing else is written to a storage on a disk."""
+    experiment = created(tmp_path)
+    with running(experiment, lambda _: None):
+        assert state(experiment) == ("running", "")
+        with pytest.raises(InputError, match="is running in another process"), running(experiment, lambda _: None):
+            pass
+
+    assert state(experiment) == ("ended", "")
+    assert sorted(path.name for path in experiment.root.iterdir()) == [".lock", "heartbeat.json", "spec.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (InterruptedSearchError(), ("interrupted", "")),
+        (KeyboardInterrupt(), ("interrupted", "")),
+        (InputError("The disk is gone."), ("failed", "The disk is gone.")),
+    ],
+)
+def test_how_it_ended_is_kept(tmp_path: Path, error: BaseException, expected: tuple[str, str]) -> None:
+    """A search that was stopped is not taken for one that failed."""
+    experiment = created(tmp_path)
+    with pytest.raises(type(error)), running(experiment, lambda _: None):
+        raise error
+
+    assert state(experiment) == expected
+
+
+def test_a_removed_experiment_does_not_come_back(tmp_path: Path) -> None:
+    """One that fails before its first trial is removed, and its name is free."""
+    experiment = created(tmp_path)
+    with running(experiment, lambda _: None):
+        experiment.remove()
+        Heartbeat.of_this_process().write(experiment)  # at the same moment
+
+    assert not experiment.root.exists()
+
+
+def test_a_storage_that_is_away_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory in its place would hide the one that is mounted there later."""
+    monkeypatch.setattr(driving, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(driving, "BEAT_SECONDS", 0.02)
+    experiment = created(tmp_path / "storage")
+    with running(experiment, lambda _: None):
+        experiment.root.rename(tmp_path / "away")
+        (tmp_path / "storage").rmdir()
+        driving.time.sleep(0.2)
+        assert not (tmp_path / "storage").exists()
+        (tmp_path / "storage").mkdir()
+        (tmp_path / "away").rename(experiment.root)
+
+    assert state(experiment) == ("ended", "")

@@ -273,6 +273,17 @@ def test_a_removed_search_is_gone_everywhere(storage: Location, elsewhere: Move)
         Experiment(storage=storage, name=experiment.name).spec()
 
 
+def test_an_experiment_that_was_removed_by_its_driver_is_gone(storage: Location, store: Store) -> None:
+    """One that fails before its first trial is removed, and no heartbeat of that moment is left."""
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        experiment.remove()
+        Heartbeat.of_this_process().write(experiment)
+
+    assert store.names(storage.name) == []
+    assert free_name(storage, "first") == "first"
+
+
 def beating(experiment: Experiment, **changes: object) -> None:
     """A heartbeat of a driver on another machine."""
     values = Heartbeat.of_this_process().as_plain() | {"host": "elsewhere", "pid": 7, "processes": "pid:[1]"} | changes

@@ -61,7 +61,8 @@ def test_a_removed_experiment_does_not_come_back(tmp_path: Path) -> None:
     experiment = created(tmp_path)
     with running(experiment, lambda _: None):
         experiment.remove()
-        Heartbeat.of_this_process().write(experiment)  # at the same moment
+        with pytest.raises(FileNotFoundError):
+            Heartbeat.of_this_process().write(experiment)
 
     assert not experiment.root.exists()
 

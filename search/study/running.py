@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from data.dataset.storage import UnavailableError
-from data.dataset.transfer import remove_file
+from data.dataset.transfer import listing
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
 from search.driver import InterruptedSearchError
@@ -181,8 +181,8 @@ class _Publisher:
     def _remove_heartbeat(self) -> None:
         """Remove the heartbeat that was written while the experiment was removed, so that its name is free."""
         with contextlib.suppress(OSError, InputError):
-            remove_file(self._experiment.location / self._experiment.heartbeat_file.name)
-            self._experiment.root.rmdir()  # refuses a directory with other files
+            if listing(self._experiment.location).keys() <= {self._experiment.heartbeat_file.name}:
+                self._experiment.remove()
 
     def _exists(self) -> bool:
         """Whether the experiment was not removed, as one is that fails before its first trial."""

@@ -20,6 +20,7 @@ from search.study.heartbeat import Heartbeat
 from search.study.names import free_name, search_names
 from search.study.running import running
 from search.study.study import open_existing_study, open_study
+from search.study.summary import Summary
 from search.study.trials import TrialRecord, keep_best, note_epoch, note_start, trial_records
 from tests.s3 import BUCKET, Store, failing_store
 from tests.search.conftest import CONFIGURATION, METRICS
@@ -174,7 +175,7 @@ def test_what_the_driver_writes_is_published(storage: Location, store: Store, el
         elsewhere()
         other = Experiment(storage=storage, name="first")
         assert [record.attempt for record in trial_records(open_existing_study(other))] == [0]
-        experiment.write_summary({"trials": 1})
+        experiment.write_summary(Summary(trials=1))
         (experiment.trials / "00000").mkdir(parents=True)
         (experiment.trials / "00000" / "events.1").write_bytes(b"curve")
 
@@ -252,13 +253,13 @@ def test_what_another_machine_published_is_read(storage: Location, elsewhere: Mo
     theirs = Experiment(storage=storage, name="first")
     with running(theirs, lambda _: None):
         open_study(theirs).ask()
-        theirs.write_summary({"trials": 2})
+        theirs.write_summary(Summary(trials=2))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TWINHEAD_CACHE", str(first))
         here = Experiment(storage=storage, name="first")
         assert len(trial_records(open_existing_study(here))) == 2
-        assert json.loads(here.summary_file.read_text()) == {"trials": 2}
+        assert here.summary().trials == 2
 
 
 def test_a_removed_search_is_gone_everywhere(storage: Location, elsewhere: Move) -> None:
@@ -318,7 +319,7 @@ def test_a_driver_that_was_replaced_ends(storage: Location, store: Store, monkey
     experiment, said = created(storage), list[str]()
     with pytest.raises(KeyboardInterrupt), running(experiment, said.append):
         beating(experiment)
-        experiment.write_summary({"trials": 1})
+        experiment.write_summary(Summary(trials=1))
         time.sleep(SOON)
 
     assert said == [
@@ -335,9 +336,9 @@ def test_a_storage_that_refuses_for_a_while_is_waited_for(storage: Location, sto
     experiment, said = created(storage), list[str]()
     with running(experiment, said.append):
         store.faults.refuses = "busy"
-        experiment.write_summary({"trials": 1})
+        experiment.write_summary(Summary(trials=1))
         until(lambda: bool(said))
-        experiment.write_summary({"trials": 2})
+        experiment.write_summary(Summary(trials=2))
         store.faults.refuses = ""
         until(lambda: len(said) == 2)
         assert store.read(f"{storage.name}/first/summary.json") == experiment.summary_file.read_bytes()
@@ -356,7 +357,7 @@ def test_a_storage_that_does_not_answer_at_the_end_is_named(
     experiment, said = created(storage), list[str]()
     with running(experiment, said.append):
         store.faults.refuses = "denied"
-        experiment.write_summary({"trials": 1})
+        experiment.write_summary(Summary(trials=1))
     store.faults.refuses = ""
 
     assert experiment.mirror is not None
@@ -365,7 +366,7 @@ def test_a_storage_that_does_not_answer_at_the_end_is_named(
     again = Experiment(storage=storage, name="first")
     with running(again, lambda _: None):
         pass
-    assert json.loads(store.read(f"{storage.name}/first/summary.json")) == {"trials": 1}
+    assert json.loads(store.read(f"{storage.name}/first/summary.json"))["trials"] == 1
 
 
 def test_a_storage_that_refuses_is_a_sentence(storage: Location, store: Store, elsewhere: Move) -> None:

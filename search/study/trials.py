@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import optuna
@@ -114,9 +114,13 @@ class TrialRecord:
         Raises:
             UnavailableError: if a remote storage cannot be used.
         """
+        return best_epoch(self.kept(experiment, at_once=at_once))
+
+    def kept(self, experiment: Experiment, *, at_once: bool = False) -> list[EpochRecord]:
+        """The epochs whose checkpoint still exists; see `best_kept`."""
         named = [record.checkpoint for record in self.epochs if record.checkpoint]
-        kept = experiment.checkpoints.kept(named, at_once=at_once)
-        return best_epoch(record for record in self.epochs if record.checkpoint in kept)
+        found = experiment.checkpoints.kept(named, at_once=at_once)
+        return [record for record in self.epochs if record.checkpoint in found]
 
     def newest(self, experiment: Experiment) -> Path | None:
         """The latest checkpoint from which the trial can be resumed; raises as `best_kept`."""
@@ -201,6 +205,11 @@ def keep_best(experiment: Experiment, trial: TrialRecord, *, at_once: bool = Fal
         at_once: as in `Checkpoints.kept`.
     """
     with contextlib.suppress(UnavailableError):  # done again at the end of the run
-        best = trial.best_kept(experiment, at_once=at_once)
-        if best is not None and best.checkpoint is not None:
-            experiment.checkpoints.keep_only(best.checkpoint, at_once=at_once)
+        kept = trial.kept(experiment, at_once=at_once)
+        best = best_epoch(kept)
+        if best is None or best.checkpoint is None:
+            return
+        for record in kept:
+            if record.checkpoint and PurePath(record.checkpoint).parent != PurePath(best.checkpoint).parent:
+                experiment.checkpoints.remove(record.checkpoint)  # of an attempt that was interrupted
+        experiment.checkpoints.keep_only(best.checkpoint, at_once=at_once)

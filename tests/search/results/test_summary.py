@@ -142,6 +142,21 @@ def test_finished_trial_keeps_only_its_best_weights(experiment: Experiment) -> N
     assert not (left / STATE).exists()
 
 
+def test_a_trial_that_was_resumed_keeps_nothing_of_its_earlier_attempt(experiment: Experiment) -> None:
+    """An attempt has its own directory, which nobody else removes."""
+    study = open_study(experiment)
+    first = trial_of(experiment, study, {1: 0.5, 2: 0.6}, state=TrialState.RUNNING, kept=(1, 2))
+    later = "trials/00000-1/checkpoint_000003"
+    checkpoint(experiment, 7, 3)
+    (experiment.trials / "00007").rename(experiment.trials / "00000-1")
+    resumed = optuna.Trial(study, study.get_trials()[first.number]._trial_id)
+    note_epoch(resumed, TrialReport(epoch=3, metrics={"score": 0.9}, outcome="trained"), later)
+
+    keep_best(experiment, TrialRecord.of(resumed))
+
+    assert [experiment.relative(path) for path in experiment.trials.glob("*/checkpoint_*")] == [later]
+
+
 def test_the_best_trial_is_found_by_its_best_epoch(experiment: Experiment) -> None:
     """Not by its last one, nor by the trial with the most epochs."""
     study = open_study(experiment)

@@ -20,7 +20,7 @@ class TrialRequest:
     recipe: str = ""
     """Name of the recipe; '' for a proposal of the searcher."""
     resume_from: str | None = None
-    """Directory of a checkpoint of an earlier run."""
+    """Directory or address of a checkpoint of an earlier run."""
     refused: str = ""
     """Reason why it is not trained; '' if it is."""
 
@@ -87,9 +87,9 @@ class TrialJob:
     checkpoint_epochs: frozenset[int]
     """Epochs after which a checkpoint is due, in addition to the best ones: the rungs of the scheduler."""
     group_storage: str
-    """Directory for the checkpoints of worker groups. Trials with a single worker report theirs to Tune."""
+    """Directory or address for the checkpoints of worker groups. Trials with a single worker report theirs to Tune."""
     storage: str | None = None
-    """Directory of the experiment. It must exist; it is not created again."""
+    """Directory or address of the experiment. A directory must exist; it is not created again."""
     replay: tuple[float, ...] | None = None
     """Learning-rate factors to replay for a plateau policy without a validation split."""
     ms_per_picture: float | None = None
@@ -97,7 +97,7 @@ class TrialJob:
     timed: bool = False
     """Whether trials measure and report the latency of their network even without a limit."""
     measurements: str | None = None
-    """File of the measurements that all trials share; see `trainable.measurements`."""
+    """File, or its address, of the measurements that all trials share; see `trainable.measurements`."""
 
     def resources(self) -> dict[str, float]:
         """Resources that Tune reserves for the actor of the trial. A worker group reserves its own."""

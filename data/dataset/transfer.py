@@ -126,6 +126,11 @@ def directories(parent: Location) -> list[str]:
     return sorted(name for name, found in _entries(parent, recursive=False).items() if found is None)
 
 
+def is_inside(name: str) -> bool:
+    """Whether a relative path cannot lead out of the directory that it is relative to."""
+    return not {"", ".", ".."} & {*name.split("/")}
+
+
 def remove_file(file: Location) -> None:
     """Remove a file; nothing happens if it does not exist.
 
@@ -204,14 +209,15 @@ def _put(file: Location, content: bytes) -> None:
 
 def _entries(directory: Location, *, recursive: bool) -> dict[str, Stored | None]:
     """Files, and None for directories, by their path relative to `directory`."""
+    found: dict[str, Stored | None] = {}
     with reaching(directory), contextlib.suppress(FileNotFoundError):
         selector = fs.FileSelector(directory.path, recursive=recursive, allow_not_found=True)
         prefix = f"{directory.path.rstrip('/')}/"
-        return {
-            info.path.removeprefix(prefix): Stored(info.size, _modified(info)) if info.is_file else None
-            for info in directory.filesystem().get_file_info(selector)
-        }
-    return {}
+        for info in directory.filesystem().get_file_info(selector):
+            name = info.path.removeprefix(prefix)
+            if is_inside(name):  # an object may be called anything
+                found[name] = Stored(info.size, _modified(info)) if info.is_file else None
+    return found
 
 
 def _modified(info: fs.FileInfo) -> float:

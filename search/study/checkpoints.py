@@ -15,7 +15,7 @@ from concurrent.futures._base import Future
 from pathlib import Path, PurePosixPath
 
 from data.dataset.storage import Location
-from data.dataset.transfer import listing, read_whole, remove_file, remove_tree
+from data.dataset.transfer import is_inside, listing, read_whole, remove_file, remove_tree
 from data.errors import InputError
 
 DIRECTORIES = ("trials", "groups", "retraining")
@@ -53,9 +53,9 @@ class Checkpoints:
         Raises:
             UnavailableError: if a remote storage cannot be used.
         """
+        wanted = set(filter(is_inside, checkpoints))  # a study may name anything
         if self._location.local is not None:
-            return {path for path in checkpoints if (self._root / path).is_dir()}
-        wanted = set(checkpoints)
+            return {path for path in wanted if (self._root / path).is_dir()}
         found: _Files = {} if at_once else self._bulk()
         for parent in {str(PurePosixPath(path).parent) for path in wanted} if at_once else ():
             found |= self._list(parent)
@@ -71,6 +71,8 @@ class Checkpoints:
         """Whether a checkpoint has the state that a trial resumes from; raises as `kept`."""
         from trainable.loop.checkpoint import STATE  # imports torch
 
+        if not is_inside(checkpoint):
+            return False
         if self._location.local is not None:
             return (self._root / checkpoint / STATE).is_file()
         return STATE in self._files(checkpoint, at_once=True)

@@ -285,6 +285,22 @@ def test_an_experiment_that_was_removed_by_its_driver_is_gone(storage: Location,
     assert free_name(storage, "first") == "first"
 
 
+@pytest.mark.parametrize("relative", ["trials/../../../../out/checkpoint_000000", "/out/checkpoint_000000"])
+def test_a_checkpoint_cannot_lead_out_of_the_mirror(
+    storage: Location, store: Store, tmp_path: Path, relative: str
+) -> None:
+    """A study may come from anyone; neither it nor the names of objects decide where files are written."""
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        trial = open_study(experiment).ask()
+        note_start(trial, CONFIGURATION.model_dump())
+        note_epoch(trial, TrialReport(epoch=1, metrics=METRICS, outcome="trained"), relative)
+        record = TrialRecord.of(trial)
+
+        assert record.best_kept(experiment) is record.best_kept(experiment, at_once=True) is None
+        assert record.newest(experiment) is None
+
+
 def beating(experiment: Experiment, **changes: object) -> None:
     """A heartbeat of a driver on another machine."""
     values = Heartbeat.of_this_process().as_plain() | {"host": "elsewhere", "pid": 7, "processes": "pid:[1]"} | changes

@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from data.atomic import replace_file
 from data.dataset.storage import OBJECT_STORES, Location, UnavailableError, unavailable
+from data.disk import disk_error
 from data.errors import InputError
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ def download(file: Location, path: Path) -> None:
     Raises:
         UnavailableError: if the storage cannot be used, after `ATTEMPTS` attempts.
         FileNotFoundError: if the file does not exist.
-        OSError: if `path` cannot be written.
+        DiskError: if the local disk is full or has another fault.
+        OSError: if `path` cannot be written for another reason.
     """
     part, pause = path.with_name(f".{path.name}.part"), FIRST_PAUSE_SECONDS
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,6 +180,8 @@ def download(file: Location, path: Path) -> None:
         except InputError:
             if attempt + 1 == ATTEMPTS:
                 raise
+        except OSError as error:
+            raise disk_error(error, path) or error  # noqa: B904 - the same error, or its sentence
         time.sleep(pause)
         pause *= 2
     part.replace(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data.atomic import replacing
+from data.atomic import replace_file, replacing
 from data.dataset.storage import Location
 from data.dataset.transfer import download, listing, remove_file, remove_tree, stored, write_whole
 from search.study.names import FIXED_NAME, SPEC_NAME
@@ -72,9 +72,12 @@ class Mirror:
         Does nothing while a driver on this machine changes the mirror, unless this is the driver.
 
         Raises:
-            UnavailableError: if the storage cannot be used.
-            OSError: if the mirror cannot be written.
+            InputError: if the storage cannot be used, or the cache cannot be written.
+            DiskError: if the disk of the cache is full or has another fault.
         """
+        from data.cache.cache import open_cache
+
+        open_cache()
         beside = self.directory.with_name(f".{self.directory.name}.mirror-lock")
         beside.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(beside):
@@ -138,7 +141,8 @@ class Mirror:
         for directory in REFRESHED:
             found |= {f"{directory}/{name}": file for name, file in listing(self._location / directory).items()}
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / _ADDRESS).write_text(str(self._location), encoding="utf-8")
+        if not (self.directory / _ADDRESS).is_file():
+            replace_file(self.directory / _ADDRESS, str(self._location))
         index = self._index()
         for name, file in found.items():
             remote: _Stat = [file.bytes, file.modified]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,6 +90,42 @@ def test_an_altered_network_is_refused_with_another(
     assert "is truncated or altered" in sentence
     assert f"twinhead best {searched.name} --trial 0 --storage 's3://" in sentence
     assert not Path("out").exists()
+
+
+def test_a_cache_that_cannot_hold_the_mirror_is_named(
+    refused: Callable[..., str], searched: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage is not at fault."""
+    cache = tmp_path / "file"
+    cache.write_text("")
+    monkeypatch.setenv("TWINHEAD_CACHE", str(cache))
+
+    assert refused("trials", searched.name).startswith(f"twinhead: The cache '{cache}' cannot be written")
+
+
+def test_a_full_disk_of_the_mirror_is_named(
+    twinhead: Command, searched: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After room was made, the same command goes on; nothing half-read counts."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted")
+    try:
+        (small / "fill").write_bytes(bytes(2**20 - 16 * 2**10))
+        monkeypatch.setenv("TWINHEAD_CACHE", str(small))
+        full = twinhead("best", searched.name, "--trial", "0", "--out", "out")
+        (small / "fill").unlink()
+        roomy = twinhead("best", searched.name, "--trial", "0", "--out", "out")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+    [line] = [line for line in full.err.splitlines() if line.startswith("twinhead: ")]
+    assert full.code == 1
+    assert line.startswith(f"twinhead: The file system of '{small}' is full (")
+    assert roomy.code == 0, roomy.err
+    assert load_model(Path("out"))[1].epoch == 1
 
 
 def test_a_storage_that_denies_access_is_named(refused: Callable[..., str], searched: Experiment, store: Store) -> None:

@@ -34,14 +34,7 @@ GCS_RETRY_OPTION = "retry_limit_seconds"
 S3_OPTIONS = ("endpoint_override", "region", "scheme")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Environment variables of the S3 server, the first one first. pyarrow does not read them."""
-CREDENTIALS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_CONFIG_FILE",
-)
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 """Environment variables that select credentials."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """Filesystems in which a directory is only a prefix of names."""
@@ -100,7 +93,7 @@ class Location:
         if SEPARATOR not in text:
             return cls(os.fspath(Path(text)))
         parts = urlsplit(text)
-        if "@" in parts.netloc:
+        if "@" in parts.netloc or "@" in unquote(parts.query):
             raise InputError(
                 f"The address '{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}' contains credentials, "
                 "which would be written to reports; set them in the environment, such as AWS_ACCESS_KEY_ID and "
@@ -265,7 +258,8 @@ def _open_s3(root: Location) -> fs.FileSystem:
     options = dict(parse_qsl(root.query, keep_blank_values=True))
     if unknown := sorted(options.keys() - set(S3_OPTIONS)):
         raise InputError(
-            f"The address '{root}' has an unknown option '{unknown[0]}'; use only {', '.join(S3_OPTIONS)}."
+            f"The address '{root.scheme}{SEPARATOR}{root.path}' has an unknown option '{unknown[0]}'; use only "
+            f"{', '.join(S3_OPTIONS)}."
         )
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     endpoint = _endpoint(options)
@@ -294,7 +288,7 @@ def _credentials() -> tuple[object, ...]:
         Path(os.environ.get(name) or Path.home() / ".aws" / file)
         for name, file in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config"))
     ]
-    return (*map(os.environ.get, CREDENTIALS), *(file.stat().st_mtime_ns if file.is_file() else None for file in files))
+    return (*map(os.environ.get, CREDENTIALS), *((file, file.is_file() and file.stat().st_mtime_ns) for file in files))
 
 
 def _cause(reason: str) -> str:

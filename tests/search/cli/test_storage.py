@@ -137,7 +137,17 @@ def test_a_storage_that_denies_access_is_named(refused: Callable[..., str], sear
         store.faults.refuses = ""
 
 
-@pytest.mark.parametrize("address", ["s3://", "s3://key:s3cr3t@bucket/runs", "s3://bucket//runs", "pigeon://bucket/x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://",
+        "s3://bucket//runs",
+        "pigeon://bucket/x",
+        "s3://key:s3cr3t@bucket/runs",
+        "s3://bucket/runs?endpoint_override=http://key:s3cr3t@store",
+        "s3://bucket/runs?secret_key=s3cr3t",
+    ],
+)
 def test_an_address_that_is_no_storage_is_refused(refused: Callable[..., str], tmp_path: Path, address: str) -> None:
     """No directory of that name appears, and no secret is shown."""
     sentence = refused("trials", "first", "--storage", address)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 STORAGE_VARIABLE = "TWINHEAD_STORAGE"
 """Environment variable of the default of --storage; printed commands always contain the option."""
+JOB_VARIABLE = "TWINHEAD_SUBMISSION"
+"""Environment variable with the submission ID of the Ray job that a driver runs in."""
 
 
 def default_storage() -> Path | Location:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -24,6 +26,10 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from data.errors import InputError, UnfinishedError
+
+STAMP = "%Y-%m-%d %H:%M:%SZ"
+"""Form of a time in a log, in UTC."""
 _LINE_SECONDS = 10.0
 """Interval of the progress lines without a terminal."""
 WIDE = 100
@@ -35,14 +41,40 @@ MIN_TEXT = 46
 
 
 class Screen:
-    """Standard error, with progress bars on a terminal and plain lines elsewhere."""
+    """Standard error, with progress bars on a terminal and plain lines elsewhere.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        console: in place of standard error.
+        stamped: whether each line begins with its time, as in the log of a job.
+    """
+
+    def __init__(self, console: Console | None = None, *, stamped: bool = False) -> None:
         self.console = console or Console(stderr=True, highlight=False, emoji=False)
+        self._stamped = stamped
+        self._file: Path | None = None
 
     def say(self, line: str) -> None:
         """Write a line."""
-        print_line(self.console, line)
+        print_line(self.console, stamp(line) if self._stamped else line)
+        if self._file is not None:
+            append_line(self._file, line)
+
+    @contextmanager
+    def logging_to(self, file: Path) -> Iterator[None]:
+        """Within the context, append each line to a file too, and the error that ends the context."""
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = file
+        try:
+            yield
+        except (InputError, UnfinishedError) as error:
+            append_line(file, str(error))
+            raise
+        except Exception:
+            append_line(file, traceback.format_exc())
+            raise
+        finally:
+            self._file = None
 
     def warn(self, sentence: str) -> None:
         """Write a warning; nothing if the sentence is empty."""
@@ -174,6 +206,22 @@ def print_table(
     console.print(table)
     if left_out:
         print_line(console, f"not shown in {console.width} columns: {', '.join(left_out)} (--json shows everything)")
+
+
+def stamp(line: str, at: float | None = None) -> str:
+    """A line with its time in UTC before it: '2026-11-26 19:02:33Z trial 3: ...'.
+
+    Args:
+        line: the line.
+        at: seconds since the epoch; now when left out.
+    """
+    return f"{time.strftime(STAMP, time.gmtime(at))} {line}"
+
+
+def append_line(file: Path, line: str) -> None:
+    """Append a line with its time; nothing happens if the disk is full or the directory is gone."""
+    with suppress(OSError), file.open("a", encoding="utf-8", errors="replace") as opened:
+        opened.write(f"{stamp(line)}\n")
 
 
 def clock(seconds: float) -> str:

@@ -124,7 +124,7 @@ def test_killed_trial_resumes_from_its_checkpoint(drawn: Path, tmp_path: Path) -
         "--json",
     ) as process:
         wait_for_epoch(process, experiment)
-        trials = [pid for pid in descendants(process.pid) if "ImplicitFunc" in command_of(pid)]
+        trials = [pid for pid in descendants(process.pid) if "ray::twinhead" in command_of(pid)]
         os.kill(trials[0], signal.SIGKILL)
         out, said = process.communicate(timeout=300)
 

@@ -14,7 +14,7 @@ import click
 from data.dataset.partial import unwritable
 from data.disk import disk_error
 from data.errors import DiskError, InputError, UnfinishedError
-from search.commands import STORAGE_VARIABLE, default_storage, storage_at
+from search.commands import JOB_VARIABLE, STORAGE_VARIABLE, default_storage, storage_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -146,10 +146,10 @@ def console() -> Console:
 
 
 def screen() -> Screen:
-    """Standard error, for progress."""
+    """Standard error, for progress; in a job, each line has its time."""
     from search.terminal import Screen
 
-    return Screen()
+    return Screen(stamped=bool(os.environ.get(JOB_VARIABLE)))
 
 
 def counted(number: int, noun: str) -> str:

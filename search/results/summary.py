@@ -36,6 +36,14 @@ class Best:
     checkpoint: Path
 
 
+def is_complete(experiment: Experiment, spec: SearchSpec) -> bool:
+    """Whether a search has its results, for the budget of `spec`."""
+    if not experiment.summary_file.is_file():
+        return False
+    summary = experiment.summary()
+    return summary.complete and summary.trials >= spec.plan.budget.trials
+
+
 def find_best(
     experiment: Experiment, trials: Iterable[TrialRecord], *, say: Callable[[str], None] = lambda _: None
 ) -> Best | None:

@@ -14,13 +14,11 @@ from ray.tune.experiment import Trial
 from data.errors import InputError
 from search.driver import TrialCallback, last_report
 from search.spec.sections import BudgetConfig
-from search.study.trials import TrialRecord
+from search.study.trials import GPU_SECONDS, TrialRecord
 from trainable.job import Workers
 from trainable.metrics.names import CONSTRAINT
 from trainable.report import TrialReport
 
-GPU_SECONDS = "gpu_seconds"
-"""Attribute of a study: GPU seconds of all trials that ended."""
 BUDGET_REASONS = {
     "hours": "its time is up (budget.hours)",
     "gpu_hours": "its GPU hours are used up (budget.gpu_hours)",

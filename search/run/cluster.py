@@ -1,4 +1,8 @@
-"""The Ray cluster of a search, started or joined, always with authentication; and how many trials fit on it."""
+"""The Ray cluster of a search, started or joined, always with authentication; and how many trials fit on it.
+
+A cluster with an autoscaler counts with the nodes that it may still start, so that a search can be submitted while all
+its GPU workers are scaled to zero.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.disk import disk_error
 from data.errors import InputError
+from search.autoscaler import startable_nodes
 from trainable.job import Workers
 
 if TYPE_CHECKING:
@@ -123,17 +128,19 @@ def _address() -> Iterator[str]:
 
 
 def cluster_resources() -> list[dict[str, float]]:
-    """The resources of each node of the joined cluster, such as CPU and GPU."""
+    """The resources of each node of the joined cluster, such as CPU and GPU, also of those that may still start."""
     import ray
 
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [*nodes, *startable_nodes(nodes)]
 
 
 def has_one_node() -> bool:
-    """Whether the joined cluster is a single machine."""
+    """Whether the joined cluster is a single machine, and stays one."""
     import ray
 
-    return len(ray.nodes()) == 1  # type: ignore[no-untyped-call]
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return len(nodes) == 1 and not startable_nodes([nodes[0]["Resources"]])
 
 
 def start_task(workers: Workers, task: Callable[[torch.device], T], *, threads: int) -> ObjectRef[T]:
@@ -180,16 +187,26 @@ def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple
         gpus_per_trial = config.gpus_per_trial
     gpus_per_worker = gpus_per_trial / config.workers
     _check_shares(config, gpus_per_trial)
-    slots = sum(_slots(node, config.cpus_per_worker, gpus_per_worker) for node in nodes)
-    fits = slots // config.workers
+    workers = Workers(count=config.workers, cpus=config.cpus_per_worker, gpus=gpus_per_worker)
+    fits = slots(workers, nodes)
     if fits < 1:
         raise InputError(
             f"A trial needs {config.workers * config.cpus_per_worker} CPUs and {gpus_per_trial:g} GPUs, but the "
             f"cluster has {cpus:g} and {gpus:g}{_on_nodes(nodes)}; lower resources.workers, "
             "resources.cpus_per_worker or resources.gpus_per_trial."
         )
-    wanted = fits if config.concurrent == "auto" else min(fits, config.concurrent)
-    return Workers(count=config.workers, cpus=config.cpus_per_worker, gpus=gpus_per_worker), wanted
+    return workers, concurrent_trials(config, fits)
+
+
+def slots(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> int:
+    """The number of trials that fit on nodes at a time."""
+    return sum(_slots(node, workers.cpus, workers.gpus) for node in nodes) // workers.count
+
+
+def concurrent_trials(config: ResourcesConfig, fits: int) -> int:
+    """The number of trials that a search runs at a time, of those that fit: at least one."""
+    share = max(1, math.floor(fits * config.share + 1e-9))
+    return share if config.concurrent == "auto" else min(share, config.concurrent)
 
 
 def check_retraining(config: RetrainConfig, workers: Workers, nodes: Sequence[Mapping[str, float]]) -> None:

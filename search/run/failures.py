@@ -117,13 +117,7 @@ def reason_of(trial: Trial) -> str:
 
     Workers of a group fail one after the other, so the last line is not always the most informative one.
     """
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = [
-            line.strip()
-            for line in Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace").splitlines()
-            if line.strip()
-        ]
+    lines = [line.strip() for line in error_text(trial).splitlines() if line.strip()]
     starts = [number for number, line in enumerate(lines) if line.startswith("Failure #")]
     lines = lines[starts[-1] + 1 :] if starts else lines
     for line in lines:
@@ -133,6 +127,13 @@ def reason_of(trial: Trial) -> str:
         if died := line.partition("Worker exit detail: ")[2]:
             return f"its process died: {died.partition(' Some common causes')[0]}"
     return lines[-1] if lines else "its process ended"
+
+
+def error_text(trial: Trial) -> str:
+    """All errors of a trial with their tracebacks, as Tune wrote them; '' if there are none."""
+    with contextlib.suppress(OSError):
+        return Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -17,10 +17,11 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.splits.splits import rows
 from data.splits.subset import subset
-from search.run.cluster import cluster, cluster_resources, has_one_node, plan
+from search.run.cluster import cluster, cluster_resources, concurrent_trials, has_one_node, plan, slots
 from search.spec.sections import ResourcesConfig
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
+from search.study.trials import SLOTS
 from search.terminal import Screen
 from trainable.config import DataConfig, ModelConfig
 from trainable.job import TrialData, TrialJob, Workers
@@ -45,6 +46,37 @@ class Session:
     """Trials that fit at a time."""
     dashboard: str
     """Address of Ray's dashboard; '' without one."""
+
+
+class Slots:
+    """The number of trials that may run at a time, as nodes join and leave. A change is shown, and stored in the study.
+
+    Args:
+        session: of the search.
+        resources: of the spec.
+        screen: shows changes.
+    """
+
+    def __init__(self, session: Session, resources: ResourcesConfig, screen: Screen) -> None:
+        self._session, self._resources, self._screen = session, resources, screen
+        self._last = session.concurrent
+        self._note()
+
+    def __call__(self) -> int:
+        """The present number, at least 1."""
+        workers = self._session.workers
+        number = concurrent_trials(self._resources, slots(workers, cluster_resources()))
+        if number != self._last:
+            trials = f"{number} trial{'' if number == 1 else 's'}"
+            self._screen.say(f"the cluster changed: {trials} at a time, {self._last} before")
+            self._last = number
+            self._note()
+        return number
+
+    def _note(self) -> None:
+        workers = self._session.workers
+        found = {"concurrent": self._last, "cpus": workers.count * workers.cpus, "gpus": workers.count * workers.gpus}
+        self._session.study.set_user_attr(SLOTS, found)
 
 
 @contextmanager

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 from ray.tune.experiment import Trial
 
+from search.commands import JOB_VARIABLE
+from search.dashboard import update_job
 from search.driver import TrialCallback, last_report, request_of
 from search.results.summary import best_score
-from search.run.failures import find_fault, last_error, reason_of
+from search.run.failures import error_text, find_fault, last_error, reason_of
+from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
-from search.terminal import Screen
-from trainable.metrics.names import CONSTRAINT, DIVERGED
+from search.terminal import Screen, append_line
+from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE
 from trainable.report import TrialReport
 
 _ON_ANOTHER_MACHINE = (
     "a trial that starts there measures model.precision 'auto' there, one that continues keeps its own"
 )
+LOGGED = (OBJECTIVE, "mask_iou", "depth_delta1", "train_loss", "val_loss", "lr", "seconds", "samples_per_second")
+"""Metrics in a line of a trial's log."""
 
 
 class SearchProgress(TrialCallback):
@@ -138,6 +145,81 @@ class EpochProgress(TrialCallback):
         if report.note:
             self._screen.say(report.note)
         self._move(1, f"training loss {report.metrics.get('train_loss', float('nan')):.4f}")
+
+
+class TrialLogs(TrialCallback):
+    """Writes what each trial reports, and its errors with their tracebacks, to a file of its own."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        experiment.logs.mkdir(exist_ok=True)
+
+    def started(self, trial: Trial) -> None:
+        """Write where the trial starts."""
+        self._append(trial, f"starts as {request_of(trial).name}")
+
+    def reported(self, trial: Trial, report: TrialReport) -> None:
+        """Write a line for the epoch."""
+        for sentence in (report.note, report.reason):
+            if sentence:
+                self._append(trial, sentence)
+        figures = (f"{name} {report.metrics[name]:.4g}" for name in LOGGED if name in report.metrics)
+        host = (trial.last_result or {}).get("hostname", "its node")
+        self._append(trial, f"epoch {report.epoch}: {', '.join(figures)}; on {host}")
+
+    def recovered(self, trial: Trial) -> None:
+        """Write the error after which the trial is retried."""
+        self._append(trial, f"is retried after:\n{error_text(trial)}")
+
+    def completed(self, trial: Trial) -> None:
+        """Write that the trial ended."""
+        self._append(trial, "ended")
+
+    def failed(self, trial: Trial) -> None:
+        """Write the error."""
+        self._append(trial, f"failed:\n{error_text(trial)}")
+
+    def _append(self, trial: Trial, line: str) -> None:
+        number = request_of(trial).number
+        if number is not None:
+            append_line(self._experiment.trial_log(number), line)
+
+
+class JobNote(TrialCallback):
+    """Keeps the best score and the number of ended trials in the metadata of the job, for the Ray dashboard.
+
+    Args:
+        total: trials in the budget.
+        earlier: trials of earlier runs.
+    """
+
+    def __init__(self, total: int, earlier: Sequence[TrialRecord]) -> None:
+        self._job = os.environ.get(JOB_VARIABLE, "")
+        self._total = total
+        self._ended = sum(trial.state.is_finished() for trial in earlier)
+        self._best = best_score(earlier)
+        best = (trial.number for trial in earlier if trial.best_epoch and trial.best_epoch.score == self._best)
+        self._of = next(best, None)
+
+    def reported(self, trial: Trial, report: TrialReport) -> None:
+        """Note a better score."""
+        if report.outcome != CONSTRAINT and (self._best is None or report.score > self._best):
+            self._best, self._of = report.score, request_of(trial).number
+            self._update()
+
+    def completed(self, trial: Trial) -> None:
+        """Count the trial."""
+        self._ended += 1
+        self._update()
+
+    failed = completed
+
+    def _update(self) -> None:
+        if not self._job:
+            return
+        best = "none yet" if self._best is None else f"{self._best:.4f}, trial {self._of}"
+        with contextlib.suppress(Exception):  # the dashboard's record is a convenience; the study has the results
+            update_job(self._job, {"best": best, "trials": f"{self._ended} of {self._total}"})
 
 
 def best_note(score: float | None) -> str:

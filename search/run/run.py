@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import optuna
 
@@ -20,6 +21,7 @@ from search.results.summary import (
     best_score,
     find_best,
     find_best_recipe,
+    is_complete,
     progress_line,
     summarise,
     why_no_result,
@@ -30,6 +32,7 @@ from search.run.outages import Outages, outage_limit
 from search.run.prepare import (
     BESIDE_TRIALS,
     Session,
+    Slots,
     announce_dashboard,
     check_disk,
     data_config,
@@ -39,7 +42,7 @@ from search.run.prepare import (
     open_session,
     split_counts,
 )
-from search.run.progress import MachineChange, SearchProgress, best_note
+from search.run.progress import JobNote, MachineChange, SearchProgress, TrialLogs, best_note
 from search.run.recorder import TensorBoard
 from search.run.retrain import SearchRun, export_best, retrain_and_test
 from search.run.steps import Steps, steps_of_search
@@ -63,6 +66,7 @@ class _Search:
     run: SearchRun
     study: optuna.Study
     budget: Budget
+    slots: Slots
     steps: Steps
     """Of a whole trial."""
     started: float
@@ -107,10 +111,14 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         InterruptedSearchError: after Ctrl-C.
     """
     started = time.monotonic()
-    if _is_done(experiment, spec):
+    if is_complete(experiment, spec):
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
-    with running(experiment, screen.say), open_session(experiment, dataset, spec.plan.resources) as session:
+    with (
+        running(experiment, screen.say),
+        screen.logging_to(experiment.driver_log),
+        open_session(experiment, dataset, spec.plan.resources) as session,
+    ):
         search = _prepare(experiment, spec, dataset, screen, session, started)
         try:
             trials = _run_trials(search)
@@ -166,13 +174,6 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     return summary
 
 
-def _is_done(experiment: Experiment, spec: SearchSpec) -> bool:
-    if not experiment.summary_file.is_file():
-        return False
-    summary = experiment.summary()
-    return summary.complete and summary.trials >= spec.plan.budget.trials
-
-
 def _prepare(
     experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, session: Session, started: float
 ) -> _Search:
@@ -194,7 +195,8 @@ def _prepare(
     stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
     run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent)
     decode([config], run.job, dataset, screen)
-    return _Search(run=run, study=study, budget=budget, steps=steps, started=started - before)
+    slots = Slots(session, spec.plan.resources, screen)
+    return _Search(run=run, study=study, budget=budget, slots=slots, steps=steps, started=started - before)
 
 
 def _make_run(
@@ -239,11 +241,9 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
     with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
         progress = SearchProgress(screen, move, max_epochs=max_epochs, earlier=earlier)
         callbacks = [TensorBoard(experiment), progress, search.budget, MachineChange(screen, earlier)]
-        run.outages.outlast(
-            lambda: tune_spec(
-                experiment, spec, run.job, study, concurrent=run.concurrent, stopper=stopper, callbacks=callbacks
-            )
-        )
+        callbacks += [TrialLogs(experiment), JobNote(total, earlier)]
+        trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
+        run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))
     if stopper.reason:
         screen.say(
             f"the search ended before its {total} trials: {BUDGET_REASONS[stopper.reason]}; for more, "

@@ -19,11 +19,13 @@ from ray.tune.schedulers import TrialScheduler
 
 from data.dataset.storage import Location
 from data.errors import EnvironmentFaultError, InputError
+from search.dashboard import named_trainable
 from search.driver import DriverOnly, request_of
 from search.run.budget import Budget
 from search.run.failures import Failures
 from search.run.recorder import Recorder
 from search.spec.spec import SearchSpec
+from search.strategy.limiter import SlotLimiter
 from search.strategy.scheduler import build_scheduler, replay
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import Space, define_space
@@ -47,6 +49,7 @@ def tune_spec(
     concurrent: int,
     stopper: Stopper,
     callbacks: Sequence[tune.Callback] = (),
+    slots: Callable[[], int] | None = None,
 ) -> None:
     """Run the trials that are left of a search's budget; see `run_trials` for the arguments."""
     plan = spec.plan
@@ -66,6 +69,7 @@ def tune_spec(
         concurrent=concurrent,
         stopper=stopper,
         callbacks=callbacks,
+        slots=slots,
     )
 
 
@@ -83,6 +87,7 @@ def run_trials(
     stopper: Stopper,
     callbacks: Sequence[tune.Callback],
     objectives: Sequence[str] = (),
+    slots: Callable[[], int] | None = None,
 ) -> None:
     """Run trials and store their reports in the study; waiting and interrupted trials run first.
 
@@ -99,6 +104,7 @@ def run_trials(
         stopper: ends the run.
         callbacks: receive every report.
         objectives: further objectives after the score, as in the spec.
+        slots: the present number of concurrent trials, as nodes join and leave; `concurrent` when left out.
 
     Raises:
         EnvironmentFaultError: if what trials share is unavailable; running trials stay interrupted in the study.
@@ -114,12 +120,11 @@ def run_trials(
     recorder = Recorder(experiment, searcher, Failures(pause))
     with stopper.on_ctrl_c(searcher.interrupt):
         tune.Tuner(
-            trainable(job),
+            trainable(job, experiment.name),
             tune_config=tune.TuneConfig(
                 num_samples=samples,
-                search_alg=searcher,
+                search_alg=SlotLimiter(searcher, slots or (lambda: concurrent)),
                 scheduler=scheduler,
-                max_concurrent_trials=concurrent,
                 # The driver of a worker group is still shutting down when the next trial would reuse its process.
                 reuse_actors=not job.workers.is_group,
                 trial_dirname_creator=trial_directory,
@@ -176,9 +181,10 @@ def trial_directory(trial: Trial) -> str:
     return request_of(trial).name
 
 
-def trainable(job: TrialJob) -> Any:
-    """The Tune function of a job, with its resources."""
-    return tune.with_resources(tune.with_parameters(tune_function, job=job), job.resources())
+def trainable(job: TrialJob, search: str) -> Any:
+    """The Tune function of a job as a class, with its resources, and named after the search on the Ray dashboard."""
+    function = tune.with_resources(tune.with_parameters(tune_function, job=job), job.resources())
+    return named_trainable(function, search, is_warm=not job.workers.is_group)
 
 
 def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, object]:

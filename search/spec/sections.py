@@ -101,7 +101,9 @@ class ResourcesConfig(Section):
     gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_share_or_auto)] = "auto"
     """With a fraction, several trials of one worker share a GPU; 'auto' is one GPU per worker, if there are any."""
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = "auto"
-    """Number of concurrent trials; 'auto' is as many as fit."""
+    """Number of concurrent trials; 'auto' is as many as fit, also as nodes join and leave."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the cluster that the search may take, if others run there."""
 
 
 class ConstraintsConfig(Section):

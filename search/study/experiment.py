@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from data.dataset.partial import partial_directory, unwritable
 from data.dataset.storage import check_path
 from data.disk import disk_error
 from data.errors import InputError
-from search.commands import cited, shell_command
+from search.commands import JOB_VARIABLE, cited, shell_command
 from search.spec.spec import SearchSpec, load_spec
 from search.spec.study_url import masked
 from search.study.names import FIXED_NAME, check_name, names_with, search_names
@@ -60,7 +61,9 @@ class Experiment(ExperimentPaths):
 
     @property
     def resume_command(self) -> str:
-        """The command that resumes the experiment."""
+        """The command that resumes the experiment; within a submitted job, the one that submits it again."""
+        if os.environ.get(JOB_VARIABLE):
+            return shell_command("twinhead", "resume", self.name, "--storage", self.storage)
         command = self.fixed()["kind"] if self.fixed_file.is_file() else "search"
         return shell_command("twinhead", command, "--resume", self.name, "--storage", self.storage)
 

@@ -18,13 +18,12 @@ from typing import Any, Literal, cast, get_args
 
 from data.atomic import partial_path
 from data.dataset.transfer import read_whole, write_whole
+from search.commands import JOB_VARIABLE
 from search.study.experiment import Experiment
 
 BEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0
 """A running driver whose heartbeat is older than this is taken for lost."""
-JOB_VARIABLE = "TWINHEAD_SUBMISSION"
-"""Environment variable with the submission ID of the Ray job that the driver runs in."""
 
 State = Literal["running", "ended", "interrupted", "failed"]
 """How the driver is, or how it ended: with a summary, by Ctrl-C or a stop, or by an error."""

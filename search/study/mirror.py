@@ -24,8 +24,10 @@ REFRESHED = ("measured", "pictures")
 """Directories whose files are refreshed, beside those of the experiment's directory itself."""
 PUBLISHED = (*REFRESHED, "best", "retrained")
 """Directories whose files are published."""
-CURVES = "trials/*/events*"
-"""Files of TensorBoard, which grow with each epoch; they are published less often."""
+LOGS_NAME = "logs"
+"""Directory of the trials' logs."""
+CURVES = ("trials/*/events*", f"{LOGS_NAME}/*")
+"""Files of TensorBoard and logs of trials, which grow with each epoch; they are published less often."""
 _INDEX = ".mirror.json"
 _ADDRESS = ".address"
 
@@ -189,7 +191,8 @@ class Mirror:
         for directory in PUBLISHED:
             yield from (path for path in (self.directory / directory).glob("*") if _is_whole(path))
         if curves:
-            yield from self.directory.glob(CURVES)
+            for pattern in CURVES:
+                yield from self.directory.glob(pattern)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.directory).as_posix()

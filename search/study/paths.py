@@ -10,6 +10,8 @@ STORAGE/NAME/
     retrained/       the best configuration, trained on train + validation
     summary.json     the results
     heartbeat.json   the last sign of life of the driver
+    driver.log       the progress of all runs, each line with its time
+    logs/            the reports and errors of each trial
     comparison.*     the results of a comparison as tables, with measured/ and pictures/ of each network
 """
 
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from data.dataset.storage import Location
 from search.study.checkpoints import Checkpoints
-from search.study.mirror import HEARTBEAT_NAME, JOURNAL_NAME, LOCK_NAME, Mirror
+from search.study.mirror import HEARTBEAT_NAME, JOURNAL_NAME, LOCK_NAME, LOGS_NAME, Mirror
 from search.study.names import FIXED_NAME, SPEC_NAME, check_name
 
 
@@ -71,6 +73,10 @@ class ExperimentPaths:
     """The results."""
     heartbeat_file = _Path(HEARTBEAT_NAME)
     """The last sign of life of the driver."""
+    logs = _Path(LOGS_NAME)
+    """The log of each trial."""
+    driver_log = _Path("driver.log")
+    """The lines of progress of all runs, each with its time."""
     _study_id_file = _Path("study.id")
 
     @cached_property
@@ -125,6 +131,10 @@ class ExperimentPaths:
     def grid(self, trial: str) -> Path:
         """A grid of a trial's predictions on test images."""
         return self.root / "pictures" / f"{trial}.png"
+
+    def trial_log(self, number: int) -> Path:
+        """The reports and errors of a trial, each with its time."""
+        return self.logs / f"{number:05d}.log"
 
     def relative(self, path: Path | str) -> str:
         """A path relative to the experiment, as its files contain it, so that the directory can be moved.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import weakref
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from data.dataset.storage import Location
 from data.dataset.transfer import listing
 from data.errors import InputError, UnfinishedError
-from search.commands import cited
+from search.commands import JOB_VARIABLE, cited
 from search.spec.spec import SearchSpec
 from search.spec.study_url import masked
 from search.study.database import named_errors, open_database, reason_of
@@ -121,7 +122,7 @@ def held_study(experiment: Experiment) -> Iterator[optuna.Study]:
 def removing_if_unstarted(experiment: Experiment, study: optuna.Study | None = None) -> Iterator[None]:
     """On an error within the context, remove a search that has started no trial, so that its name can be used again.
 
-    Ctrl-C removes nothing: such a search can be resumed.
+    Ctrl-C removes nothing: such a search can be resumed. A submitted one stays too, with the reason in its log.
 
     Args:
         experiment: the search.
@@ -130,8 +131,9 @@ def removing_if_unstarted(experiment: Experiment, study: optuna.Study | None = N
     try:
         yield
     except Exception:
-        with contextlib.suppress(Exception):  # the original error is the informative one
-            _remove_if_unstarted(experiment, study)
+        if not os.environ.get(JOB_VARIABLE):
+            with contextlib.suppress(Exception):  # the original error is the informative one
+                _remove_if_unstarted(experiment, study)
         raise
 
 
@@ -144,6 +146,19 @@ def _remove_if_unstarted(experiment: Experiment, study: optuna.Study | None) -> 
         return
     if any(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
         return
+    _remove(experiment, study)
+
+
+def remove_search(experiment: Experiment) -> None:
+    """Remove a search with all its files, and its study if that is in a database.
+
+    Raises:
+        InputError: if there is no such search, or its database cannot be used.
+    """
+    _remove(experiment, open_existing_study(experiment))
+
+
+def _remove(experiment: Experiment, study: optuna.Study) -> None:
     if experiment.study_url is not None:
         optuna.delete_study(study_name=study.study_name, storage=study._storage)
     experiment.remove()

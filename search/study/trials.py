@@ -19,6 +19,10 @@ from trainable.report import TrialReport
 
 RECIPE = "recipe"
 """Attribute of a trial: the name of its recipe."""
+GPU_SECONDS = "gpu_seconds"
+"""Attribute of a study: GPU seconds of all trials that ended."""
+SLOTS = "slots"
+"""Attribute of a study: the number of concurrent trials, and the CPUs and GPUs of each."""
 _EPOCH = "epoch:"
 _LONG_REASON = re.compile(r" with the configuration \{.*\}(?=;)")
 """Earlier versions repeated the whole configuration in the reason of a diverged trial."""

@@ -35,6 +35,10 @@ from trainable.job import Workers
         ({"gpus_per_trial": 0.5}, [{"CPU": 1.0, "GPU": 4.0}, {"CPU": 8.0}], Workers(gpus=0.5), 1),
         ({"concurrent": 2}, [{"CPU": 8.0}], Workers(), 2),
         ({"concurrent": 20}, [{"CPU": 8.0}], Workers(), 8),
+        ({"share": 0.5}, [{"CPU": 8.0}], Workers(), 4),
+        ({"share": 0.1}, [{"CPU": 8.0}], Workers(), 1),
+        ({"share": 0.5, "concurrent": 6}, [{"CPU": 8.0}], Workers(), 4),
+        ({"share": 0.3}, [{"CPU": 10.0}], Workers(), 3),
     ],
 )
 def test_plan_fills_the_cluster(

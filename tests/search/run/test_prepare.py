@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
 
 from data.dataset.dataset import Dataset
 from search.run import prepare
-from search.run.prepare import alone, each_uses, make_job
+from search.run.prepare import Session, Slots, alone, each_uses, make_job
+from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
+from search.study.trials import SLOTS
+from search.terminal import Screen
 from trainable.job import TrialJob, Workers
 
 
@@ -42,3 +46,26 @@ def test_explicit_retraining_cpus_are_used(scenes: Path, workers: Workers) -> No
 def test_groups_and_gpus_keep_the_resources_of_a_trial(scenes: Path, workers: Workers) -> None:
     """Their speed is not that of CPU threads."""
     assert alone(job(scenes, workers), 3).workers == workers
+
+
+def test_the_trials_at_a_time_follow_the_nodes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A change is said once, and is in the study for those who ask for the state of the search."""
+    nodes = [{"CPU": 4.0}]
+    monkeypatch.setattr(prepare, "cluster_resources", lambda: nodes)
+    study = optuna.create_study()
+    session = Session(study=study, workers=Workers(cpus=2), concurrent=2, dashboard="")
+    slots = Slots(session, ResourcesConfig(cpus_per_worker=2), Screen())
+
+    assert (slots(), study.user_attrs[SLOTS]) == (2, {"concurrent": 2, "cpus": 2, "gpus": 0})
+
+    nodes.append({"CPU": 8.0})
+    assert (slots(), slots(), study.user_attrs[SLOTS]["concurrent"]) == (6, 6, 6)
+
+    nodes.clear()
+    assert slots() == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "the cluster changed: 6 trials at a time, 2 before",
+        "the cluster changed: 1 trial at a time, 6 before",
+    ]

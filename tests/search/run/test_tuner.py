@@ -14,6 +14,7 @@ from ray import tune
 
 from search.run.tuner import Stopper, tune_spec
 from search.spec.spec import load_spec
+from search.strategy.limiter import SlotLimiter
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import default_parameters
 from search.study.experiment import Experiment
@@ -139,7 +140,7 @@ def test_enqueued_trials_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     experiment = experiment_with(tmp_path, [], trials=6)
     open_study(experiment).enqueue_trial(default_parameters(experiment.spec()))
     config = set_up(experiment, monkeypatch)
-    searcher = cast("RungSearcher", config.search_alg if config else None)
+    searcher = cast("RungSearcher", cast("SlotLimiter", config.search_alg).searcher if config else None)
     given = searcher.suggest("a")
 
     assert (given["name"], given["number"], given["resume_from"]) == ("00000", 0, None)
@@ -152,6 +153,6 @@ def test_invalid_proposal_is_not_started(tmp_path: Path, monkeypatch: pytest.Mon
     experiment = experiment_with(tmp_path, [], trials=6)
     open_study(experiment).enqueue_trial({**default_parameters(experiment.spec()), "loss.mask.bce": 0.0})
     config = set_up(experiment, monkeypatch)
-    searcher = cast("RungSearcher", config.search_alg if config else None)
+    searcher = cast("RungSearcher", cast("SlotLimiter", config.search_alg).searcher if config else None)
 
     assert searcher.suggest("a")["refused"].startswith("its values do not go together (The section 'loss'")

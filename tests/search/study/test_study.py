@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from data.errors import InputError
+from search.commands import JOB_VARIABLE
 from search.results.trials_table import trial_rows
 from search.spec.spec import load_spec
 from search.spec.study_url import masked, problems_of_study
@@ -116,6 +117,18 @@ def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kep
     with pytest.raises(InputError, match="too many CPUs"), removing_if_unstarted(again, study):
         raise InputError("too many CPUs")
     assert len(open_study(again).trials) == 1
+
+
+def test_a_submitted_search_that_cannot_start_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who submitted it is on another machine, and finds the reason in its log."""
+    monkeypatch.setenv(JOB_VARIABLE, "twinhead-first-1")
+    experiment = Experiment(storage=tmp_path, name="first")
+    experiment.create(load_spec(data_path="set"))
+    with pytest.raises(InputError, match="too many CPUs"), removing_if_unstarted(experiment, open_study(experiment)):
+        raise InputError("A trial needs too many CPUs.")
+
+    assert experiment.spec_file.is_file()
+    assert experiment.resume_command == f"twinhead resume first --storage {tmp_path}"
 
 
 def test_search_without_its_study_keeps_its_checkpoints(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ import click
 
 from data.disk import disk_error
 from data.errors import InputError, UnfinishedError, without_comma
+from search.cli.cluster.control import rm, stop
+from search.cli.cluster.submit import resume, submit
+from search.cli.cluster.watch import list_, logs, status
 from search.cli.compose import compose
 from search.cli.data import import_, inspect, render, verify
 from search.cli.front import front
@@ -37,6 +40,7 @@ Examples:
 SECTIONS = {
     "Data": ("render", "compose", "import", "inspect", "verify"),
     "Search": ("demo", "spec", "search", "retrain"),
+    "Cluster": ("submit", "list", "status", "logs", "stop", "resume", "rm"),
     "Results": ("trials", "importance", "front", "best", "evaluate", "predict"),
     "Recipes": ("recipes", "train", "compare", "profile"),
 }
@@ -66,6 +70,7 @@ def cli() -> None:
 for command in (
     *(render, compose, import_, inspect, verify),
     *(demo, spec, search, retrain),
+    *(submit, list_, status, logs, stop, resume, rm),
     *(trials, importance, front, best, evaluate, predict),
     *(recipes, train, compare, profile),
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import click
 
 from data.errors import InputError
 from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
-from search.commands import cited, shell_command
+from search.commands import JOB_VARIABLE, cited, shell_command
 from trainable.metrics.names import OBJECTIVE
 
 if TYPE_CHECKING:
@@ -80,18 +81,16 @@ def search(
                 "--set budget.KEY=VALUE."
             )
         experiment = Experiment(storage=storage, name=resume)
+        if os.environ.get(JOB_VARIABLE):
+            from search.cluster.entry import prepare_driver
+
+            resumable(experiment, experiment.resume_command, lambda: prepare_driver(experiment, screen()))
         checked = experiment.extend(pairs) if pairs else experiment.spec()
     else:
-        from search.spec.spec import load_spec
-        from trainable.config import ConfigError
-
-        try:
-            checked = load_spec(spec, pairs, data_path=data).with_absolute_path()
-        except ConfigError as error:
-            raise _with_count(error, spec) from None
+        checked = checked_spec(spec, pairs, data)
         named = name or checked.subject.name
         if named or not dry_run:
-            experiment = Experiment(storage=storage, name=named or _default_name(spec))
+            experiment = Experiment(storage=storage, name=named or default_name(spec))
             experiment.refuse_existing()
         if dry_run:
             _dry_run(checked, storage, as_json)
@@ -175,6 +174,32 @@ def _dry_run(spec: SearchSpec, storage: Path | Location, as_json: bool) -> None:
     print_result(found, as_json, lambda: show_dry_run(console(), found))
 
 
+def checked_spec(spec: Path | None, pairs: Sequence[tuple[str, str]], data: str | None) -> SearchSpec:
+    """The spec of a new search, with an absolute path of its data set.
+
+    Raises:
+        InputError: if it cannot be read, or has wrong keys or values.
+    """
+    from search.spec.spec import load_spec
+    from trainable.config import ConfigError
+
+    try:
+        return load_spec(spec, pairs, data_path=data).with_absolute_path()
+    except ConfigError as error:
+        raise _with_count(error, spec) from None
+
+
+def default_name(spec: Path | None) -> str:
+    """The name of a search whose user gave none: that of its file.
+
+    Raises:
+        InputError: if there is no file.
+    """
+    if spec is None:
+        raise InputError("The name of the search is missing; give --name.")
+    return spec.stem
+
+
 def _with_count(error: ConfigError, spec: Path | None) -> InputError:
     """The first of a spec's problems, with the command that lists the others."""
     more = len(error.problems) - 1
@@ -182,12 +207,6 @@ def _with_count(error: ConfigError, spec: Path | None) -> InputError:
         return error
     command = cited(shell_command("twinhead", "spec", "--check", spec))
     return InputError(f"{error} ({command} names this and {more} more.)")
-
-
-def _default_name(spec: Path | None) -> str:
-    if spec is None:
-        raise InputError("The name of the search is missing; give --name.")
-    return spec.stem
 
 
 def _show_summary(experiment: Experiment, summary: Summary, as_json: bool) -> None:

@@ -1,0 +1,105 @@
+"""Shared by the commands for searches on a cluster: options, the connection, and the commands that are printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from data.errors import InputError
+from search.cli.shared import INTERRUPTED
+from search.commands import shell_command
+
+if TYPE_CHECKING:
+    from search.cluster.client import Cluster, Job
+    from search.cluster.logs import Log
+    from search.study.experiment import Experiment
+
+address_option = click.option(
+    "--address", metavar="URL", help="Dashboard of the cluster; default: $RAY_ADDRESS, or http://localhost:8265."
+)
+insecure_option = click.option("--insecure", is_flag=True, help="Accept a cluster that answers without a token.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+env_option = click.option(
+    "--env", multiple=True, metavar="KEY=VALUE", help="Set a variable for the search and its trials; may be repeated."
+)
+follow_option = click.option("--follow", is_flag=True, help="Show the progress until the search ends.")
+
+
+def reachable(address: str | None) -> Cluster | None:
+    """The cluster, if one answers and accepts the token; the storage alone is read otherwise.
+
+    Raises:
+        InputError: if an address was given, and the cluster there cannot be used.
+    """
+    from search.cluster.client import Cluster, TokenError, UnreachableError
+
+    try:
+        return Cluster.connect(address, insecure=True)
+    except (UnreachableError, TokenError) as error:
+        if address is not None:
+            raise
+        if isinstance(error, TokenError):
+            click.echo(f"note: {error} What follows is from the storage alone.", err=True)
+        return None
+
+
+def command(word: str, experiment: Experiment, address: str | None, *options: str) -> str:
+    """A command on a search, with the options that find it."""
+    where = ("--address", address) if address else ()
+    return shell_command("twinhead", word, experiment.name, *options, "--storage", experiment.storage, *where)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask for confirmation, unless `yes`.
+
+    Raises:
+        InputError: if standard input is no terminal.
+        click.Abort: if the user declines.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(f"{question} Standard input is not a terminal, so nobody can answer; give -y to confirm.")
+    click.confirm(question, abort=True, err=True)
+
+
+def announce(experiment: Experiment, cluster: Cluster, job: Job, address: str | None) -> None:
+    """Print the commands that follow a submission."""
+    lines = {
+        "status": command("status", experiment, address),
+        "logs": command("logs", experiment, address, "--follow"),
+        "stop": command("stop", experiment, address),
+        "dashboard": f"{cluster.address}/#/jobs/{job.id}",
+    }
+    for name, text in lines.items():
+        click.echo(f"{name:<12}{text}")
+
+
+def follow_log(experiment: Experiment, log: Log, address: str | None, *, since: float | None = None) -> int:
+    """Show a log until the search ends; return its exit code. Ctrl-C ends the display, not the search."""
+    from search.cluster.logs import follow
+
+    earliest = None if since is None else time.time() - since
+    try:
+        return follow(log, lambda text: click.echo(text, nl=False), _warn, earliest=earliest)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nThe search '{experiment.name}' goes on.\n"
+            f"follow it   {command('logs', experiment, address, '--follow')}\n"
+            f"stop it     {command('stop', experiment, address)}",
+            err=True,
+        )
+        return INTERRUPTED
+
+
+def end_with(code: int) -> None:
+    """Exit with a code that is not 0."""
+    if code:
+        sys.exit(code)
+
+
+def _warn(sentence: str) -> None:
+    click.echo(sentence, err=True)

@@ -1,0 +1,70 @@
+"""What a submission will do, for its user to confirm: trials, resources, expected hours, upload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data.byte_size import byte_size
+from data.errors import InputError
+from search.cluster.client import Cluster
+from search.cluster.code import Archive
+from search.cluster.submission import check_python, version_notes
+from search.run.cluster import plan
+from search.run.prepare import each_uses
+from search.spec.spec import SearchSpec
+from search.study.experiment import Experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmissionPlan:
+    """A submission in words."""
+
+    lines: dict[str, str]
+    """By their titles."""
+    notes: list[str]
+    """Differences of versions, and what the cluster lacks now."""
+
+
+def submission_plan(
+    cluster: Cluster, experiment: Experiment, spec: SearchSpec, samples: int, archive: Archive
+) -> SubmissionPlan:
+    """Describe a submission.
+
+    Args:
+        cluster: where it runs.
+        experiment: the search; it need not exist yet.
+        spec: of the search.
+        samples: in the training part of the data set.
+        archive: the code.
+
+    Raises:
+        InputError: if the Python of the cluster is too old for the code.
+    """
+    info = cluster.info()
+    check_python(info.python)
+    nodes, notes = info.nodes, version_notes(info.ray, info.python)
+    cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    there = f"{len(nodes)} node{'' if len(nodes) == 1 else 's'} with {cpus:g} CPU and {gpus:g} GPU"
+    try:
+        workers, concurrent = plan(spec.plan.resources, nodes)
+        resources = f"{each_uses(workers)} a trial, {concurrent} at a time on {there}"
+    except InputError as error:
+        resources = f"the cluster has {there} now"
+        notes.append(f"{str(error).partition('; ')[0]} now; the search fails unless an autoscaler may start nodes")
+    budget, scheduler = spec.plan.budget, spec.plan.scheduler
+    largest = ", ".join(f"{name} {byte_size(size)}" for name, size in archive.largest)
+    lines = {
+        "search": f"{experiment.name}, in {experiment.storage}",
+        "cluster": f"{cluster.address}, Ray {info.ray}, Python {info.python}",
+        "trials": f"{budget.trials} of up to {scheduler.max_epochs} epochs on {samples:,} samples",
+        "resources": resources,
+        "hours": _hours(spec),
+        "upload": f"{byte_size(archive.bytes)} in {archive.files} files; the largest: {largest}",
+    }
+    return SubmissionPlan(lines=lines, notes=notes)
+
+
+def _hours(spec: SearchSpec) -> str:
+    limits = {"hours": spec.plan.budget.hours, "GPU hours": spec.plan.budget.gpu_hours}
+    known = [f"at most {value:g} {name}" for name, value in limits.items() if value is not None]
+    return " and ".join(known) if known else "not known before the first trials; set budget.hours for a limit"

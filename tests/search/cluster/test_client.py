@@ -1,0 +1,142 @@
+"""The connection to a cluster, to a server that answers as a dashboard does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOKEN = "a" * 64
+ANSWERS: dict[str, Any] = {
+    "/api/version": {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""},
+    "/api/v0/cluster_metadata": {"data": {"rayVersion": "2.60.0", "pythonVersion": "3.11.7"}},
+    "/api/v0/nodes": {
+        "data": {
+            "result": {
+                "result": [
+                    {"state": "ALIVE", "resources_total": {"CPU": 8.0, "GPU": 1.0}},
+                    {"state": "DEAD", "resources_total": {"CPU": 8.0}},
+                ]
+            }
+        }
+    },
+}
+
+
+class _Dashboard(ThreadingHTTPServer):
+    """Answers with or without a token, and keeps the tokens that it was sent."""
+
+    def __init__(self, *, is_open: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.is_open = is_open
+        self.sent: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Dashboard
+
+    def do_GET(self) -> None:
+        token = self.headers.get("Authorization")
+        self.server.sent.append(token)
+        code = 200 if self.server.is_open or token == f"Bearer {TOKEN}" else 401 if token is None else 403
+        body = json.dumps(ANSWERS[self.path.partition("?")[0]] if code == 200 else "Unauthorized").encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on standard error."""
+
+
+@pytest.fixture
+def dashboard() -> Iterator[Callable[..., _Dashboard]]:
+    """Starts a server."""
+    started: list[_Dashboard] = []
+
+    def start(*, is_open: bool = False) -> _Dashboard:
+        server = _Dashboard(is_open=is_open)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def connected(tmp_path: Path) -> Callable[..., str]:
+    """What a process knows of a cluster, or its error; Ray reads the mode and the token once in a process."""
+
+    def run(address: str | None, *, token: str = TOKEN, insecure: bool = False, **environment: str) -> str:
+        (tmp_path / "token").write_text(token)
+        code = f"""
+from data.errors import InputError
+from search.run.cluster import prepare_environment
+prepare_environment()
+from search.cluster.client import Cluster
+try:
+    print(Cluster.connect({address!r}, insecure={insecure}).info())
+except InputError as error:
+    print(type(error).__name__, error)
+"""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=own | environment, capture_output=True, text=True, check=True
+        )
+        assert token not in ran.stdout + ran.stderr
+        return ran.stdout.strip()
+
+    return run
+
+
+def test_a_cluster_that_demands_the_token(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
+    """Its versions and its living nodes are known before anything is uploaded."""
+    server = dashboard()
+
+    assert connected(server.url) == "ClusterInfo(ray='2.60.0', python='3.11.7', nodes=({'CPU': 8.0, 'GPU': 1.0},))"
+    assert server.sent[0] is None
+    assert server.sent[-1] == f"Bearer {TOKEN}"
+
+
+def test_an_address_that_is_given_wins(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
+    """Ray itself prefers $RAY_ADDRESS, and would submit a search to another cluster."""
+    nowhere = "http://127.0.0.1:1"
+
+    assert connected(dashboard().url, RAY_ADDRESS=nowhere).startswith("ClusterInfo(")
+    assert connected(None, RAY_ADDRESS=nowhere).startswith(f"UnreachableError No Ray cluster answers at '{nowhere}'")
+
+
+def test_a_wrong_token(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
+    """The sentence names where the token is looked for, and not the token."""
+    said = connected(dashboard().url, token="b" * 64)
+
+    assert said.startswith("TokenError ")
+    assert "refuses the token, or there is none; copy the cluster's token to ~/.ray/auth_token" in said
+
+
+def test_an_open_cluster_is_refused_and_is_not_sent_the_token(
+    dashboard: Callable[..., _Dashboard], connected: Callable[..., str]
+) -> None:
+    """It may be anybody's; who insists does not give a token away either."""
+    server = dashboard(is_open=True)
+
+    assert connected(server.url).startswith(f"InputError The cluster at '{server.url}' answers without a token")
+    assert connected(server.url, insecure=True).startswith("ClusterInfo(")
+    assert not any(TOKEN in (token or "") for token in server.sent)

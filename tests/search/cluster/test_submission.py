@@ -1,0 +1,47 @@
+"""What a submission checks before anything is uploaded."""
+
+from __future__ import annotations
+
+import platform
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from data.errors import InputError
+from search.cluster.submission import MIN_PYTHON, check_env, check_python, version_notes
+
+RAY, PYTHON = metadata.version("ray"), platform.python_version()
+
+
+def test_versions_that_differ_are_named() -> None:
+    """A search runs with those of the cluster."""
+    assert version_notes(RAY, PYTHON) == []
+    assert version_notes("2.50.0", "3.12.1") == [
+        f"the cluster has Ray 2.50.0, this machine {RAY}",
+        f"the cluster has Python 3.12.1, this machine {PYTHON}",
+    ]
+
+
+def test_a_python_that_is_too_old_is_refused() -> None:
+    """The job would end with a syntax error."""
+    check_python("3.11.0")
+    check_python("3.14.2")
+    with pytest.raises(InputError, match=r"The cluster has Python 3\.10\.12, but Twinhead needs 3\.11 or newer"):
+        check_python("3.10.12")
+
+
+def test_the_oldest_python_is_that_of_the_project() -> None:
+    """One of the two is easily forgotten."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+
+    assert project["project"]["requires-python"] == f">={'.'.join(map(str, MIN_PYTHON))}"
+
+
+@pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_JOB_STOP_SIGNAL", "TWINHEAD_SUBMISSION"])
+def test_a_token_is_not_put_on_the_dashboard(name: str) -> None:
+    """The environment of a job is shown there, and what stops a search cleanly is not changed."""
+    assert check_env({"A": "1"}) == {"A": "1"}
+    with pytest.raises(InputError, match=rf"The variable '{name}' cannot be given with --env"):
+        check_env({name: "secret"})

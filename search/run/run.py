@@ -164,7 +164,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
-    with running(experiment, screen.say), cluster():
+    with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster():
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         run = _make_run(experiment, spec, dataset, screen, Stopper(), workers, concurrent, command=command)

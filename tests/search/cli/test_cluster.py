@@ -1,0 +1,129 @@
+"""The commands for searches on a cluster, where no cluster answers: they read the storage, and start nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.study.experiment import Experiment
+from search.study.heartbeat import Heartbeat
+from search.terminal import append_line
+from tests.search.conftest import Said
+
+Command = Callable[..., Said]
+Refused = Callable[..., str]
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", NOWHERE)
+
+
+@pytest.fixture
+def stopped(experiment: Experiment) -> Experiment:
+    """A search that was stopped, with the logs of its run."""
+    replace(Heartbeat.of_this_process(), state="interrupted", job="twinhead-first-0-1").write(experiment)
+    experiment.logs.mkdir()
+    append_line(experiment.driver_log, "trial 0: score 0.5000 at epoch 1")
+    append_line(experiment.trial_log(0), "epoch 1: score 0.5")
+    return experiment
+
+
+def test_list_shows_what_is_in_the_storage(twinhead: Command, stopped: Experiment) -> None:
+    """A line for each search."""
+    said = twinhead("list", "--storage", stopped.storage)
+
+    assert said.code == 0
+    assert said.out.splitlines()[1].split()[:6] == ["first", "stopped", "0", "of", "20", "0.5000"]
+
+
+def test_list_says_that_a_storage_is_empty(twinhead: Command, tmp_path: Path) -> None:
+    """Not an error: the first search is still to come."""
+    assert twinhead("list", "--storage", tmp_path) == (0, "", f"there are no searches in '{tmp_path}'\n")
+    assert json.loads(twinhead("list", "--storage", tmp_path, "--json").out) == []
+
+
+def test_status_names_the_command_that_resumes(twinhead: Command, stopped: Experiment) -> None:
+    """For people and, as JSON, for programs."""
+    command = f"twinhead resume first --storage {stopped.storage}"
+    shown = twinhead("status", "first", "--storage", stopped.storage)
+    plain = json.loads(twinhead("status", "first", "--storage", stopped.storage, "--json").out)
+
+    assert (shown.code, "first: stopped" in shown.out, command in shown.out.replace("\n", "")) == (0, True, True)
+    assert (plain["state"], plain["command"], plain["best"]["score"]) == ("stopped", command, 0.5)
+
+
+def test_logs_have_the_exit_code_of_the_search(twinhead: Command, stopped: Experiment) -> None:
+    """That of Ctrl-C for a stopped one; a log of a trial belongs to the search too."""
+    whole = twinhead("logs", "first", "--storage", stopped.storage)
+    followed = twinhead("logs", "first", "--storage", stopped.storage, "--follow")
+    trial = twinhead("logs", "first", "0", "--storage", stopped.storage, "--since", "1h")
+
+    assert (whole.code, followed.code, trial.code) == (130, 130, 130)
+    assert whole.out == followed.out == stopped.driver_log.read_text()
+    assert trial.out.endswith("Z epoch 1: score 0.5\n")
+
+
+def test_a_trial_without_a_log_is_named(refused: Refused, stopped: Experiment) -> None:
+    """Nothing is not an answer."""
+    assert "Trial 7 of 'first' has no log" in refused("logs", "first", "7", "--storage", stopped.storage)
+
+
+def test_rm_asks_before_it_removes(refused: Refused, twinhead: Command, stopped: Experiment) -> None:
+    """Networks that took days are gone afterwards."""
+    assert refused("rm", "first", "--storage", stopped.storage).endswith("give -y to confirm.")
+    assert stopped.spec_file.is_file()
+
+    assert twinhead("rm", "first", "--storage", stopped.storage, "-y").code == 0
+    assert not stopped.root.exists()
+
+
+def test_rm_refuses_a_search_that_runs(refused: Refused, stopped: Experiment) -> None:
+    """Its driver would go on writing."""
+    Heartbeat.of_this_process().write(stopped)
+
+    assert "is running; stop it first" in refused("rm", "first", "--storage", stopped.storage, "-y")
+
+
+@pytest.mark.parametrize("command", ["stop", "resume"])
+def test_what_needs_a_cluster_says_that_none_answers(
+    refused: Refused, stopped: Experiment, command: str, scenes: Path
+) -> None:
+    """With the address that was tried."""
+    text = stopped.spec_file.read_text()
+    stopped.spec_file.write_text(text.replace("path: set", f"path: {scenes}"))
+
+    assert f"No Ray cluster answers at '{NOWHERE}'" in refused(command, "first", "--storage", stopped.storage)
+
+
+def test_submit_creates_nothing_without_a_cluster(refused: Refused, scenes: Path, tmp_path: Path) -> None:
+    """The name stays free for the next attempt."""
+    storage = tmp_path / "searches"
+    said = refused("submit", "--data", scenes, "--name", "first", "--storage", storage, "-y")
+
+    assert f"No Ray cluster answers at '{NOWHERE}'" in said
+    assert not storage.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--env", "A"), "The value of --env is 'A', but must be KEY=VALUE"),
+        (("--env", "RAY_AUTH_TOKEN=1"), "The variable 'RAY_AUTH_TOKEN' cannot be given with --env"),
+        (("--share", "1.5"), "The value of 'resources.share' is 1.5, but must be"),
+        (("--name", "../first"), "The name '../first' is not a valid name"),
+    ],
+)
+def test_what_submit_refuses_at_once(
+    refused: Refused, scenes: Path, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    """Before a cluster is looked for."""
+    where = ("--data", scenes, "--name", "first", "--storage", tmp_path / "searches", "-y")
+
+    assert sentence in refused("submit", *where, *arguments)

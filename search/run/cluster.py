@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",  # the searcher's matrices are small; trials need the cores
     "MALLOC_ARENA_MAX": "2",  # a reused process starts a thread for each trial, each with its own heap
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(2**28),  # a small file may claim any size: refused before its memory is taken
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from data.errors import InputError
 from data.images import (
     Resize,
+    decode_any,
     decode_photo,
     decode_plane,
     decode_sample,
@@ -243,3 +245,17 @@ def test_resize_keeps_a_constant_image_constant(height: int, width: int, size: i
 def test_resize_to_takes_height_first() -> None:
     """OpenCV takes width first; nobody else here does."""
     assert resize_to(smooth(10, 20), 30, 40).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (2**31 - 1, 1), (0, 1)])
+def test_png_that_claims_an_absurd_size_is_refused(width: int, height: int) -> None:
+    """A file of a hundred bytes may ask for 30 GB of memory."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    png = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    for decode in (decode_photo, decode_plane, decode_any):
+        with pytest.raises(InputError, match=r"'huge\.png' is not an image, or is cut off"):
+            decode(png, "huge.png")

@@ -130,8 +130,6 @@ def _status(found: SearchStatus) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from search.terminal import clock
-
     counts = ", ".join(f"{count} {name}" for name, count in found.trials.items() if count) or "none yet"
     lines = {
         "search": f"{found.name}: {found.state}{f' ({found.reason})' if found.reason else ''}",
@@ -141,7 +139,7 @@ def _status(found: SearchStatus) -> RenderableType:
         else "none yet",
         "rungs": ", ".join(f"{count} at epoch {rung}" for rung, count in found.rungs.items()),
         "budget": _spent(found.budget),
-        "left": "unknown" if found.seconds_left is None else f"about {clock(found.seconds_left)}",
+        "left": _left(found),
         "busy": f"{found.cpus_busy:g} CPU and {found.gpus_busy:g} GPU"
         + (f", {found.concurrent} trials at a time" if found.concurrent else ""),
         "recoveries": str(found.recoveries),
@@ -156,6 +154,14 @@ def _status(found: SearchStatus) -> RenderableType:
     for name, text in (lines | {"next": found.command}).items():
         table.add_row(name, Text(text))
     return table
+
+
+def _left(found: SearchStatus) -> str:
+    from search.terminal import clock
+
+    if found.seconds_left is None:
+        return "unknown before a trial ended" if found.state == "running" else "–"
+    return f"about {clock(found.seconds_left)}"
 
 
 def _spent(budget: Budget) -> str:

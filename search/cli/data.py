@@ -37,7 +37,7 @@ def render(destination: str, backgrounds: int, per_background: int, size: int, s
     DESTINATION is a directory, or an address such as s3://bucket/scenes.
     """
     from data.scenes.scenes import SceneSet
-    from search.run.demo import render_dataset
+    from search.recipes.demo import render_dataset
 
     scenes = SceneSet(seed=seed, backgrounds=backgrounds, per_background=per_background, size=size)
     render_dataset(scenes, destination, screen())

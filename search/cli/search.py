@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @json_option
 def demo(storage: Path | Location, as_json: bool) -> None:
     """Run a small search end to end on rendered scenes."""
-    from search.run.demo import run_demo
+    from search.recipes.demo import run_demo
 
     with contextlib.redirect_stdout(sys.stderr):  # keep Ray's output apart from the result
         experiment, summary = run_demo(storage, screen())

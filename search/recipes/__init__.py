@@ -1,1 +1,1 @@
-"""The published recipes: listed, trained and compared without a search."""
+"""The published recipes, listed, trained and compared without a search; and the demo."""

@@ -28,6 +28,7 @@ from search.results.summary import (
 )
 from search.run.budget import BUDGET_REASONS, Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
+from search.run.metrics import SearchMetrics
 from search.run.outages import Outages, outage_limit
 from search.run.prepare import (
     BESIDE_TRIALS,
@@ -242,6 +243,7 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
         progress = SearchProgress(screen, move, max_epochs=max_epochs, earlier=earlier)
         callbacks = [TensorBoard(experiment), progress, search.budget, MachineChange(screen, earlier)]
         callbacks += [TrialLogs(experiment), JobNote(total, earlier)]
+        callbacks.append(SearchMetrics(experiment.name, spec, earlier, search.budget, search.seconds))
         trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
         run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))
     if stopper.reason:

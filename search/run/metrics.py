@@ -1,0 +1,160 @@
+"""Figures of a running search for Prometheus, exported through Ray from the process of the driver.
+
+Ray adds the prefix `ray_` and, to counters, the suffix `_total`. `docs/grafana.json` shows them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from ray.tune.experiment import Trial
+from ray.util import metrics
+
+from search.driver import TrialCallback, last_report, request_of
+from search.results.summary import best_score, outcome_of
+from search.run.budget import Budget
+from search.run.failures import find_fault, last_error
+from search.spec.spec import SearchSpec
+from search.study.trials import TrialRecord
+from trainable.metrics.names import CONSTRAINT, DIVERGED
+from trainable.report import TrialReport
+
+RUNNING, INTERRUPTED = "running", "interrupted"
+STATES = (RUNNING, "finished", "stopped", DIVERGED, CONSTRAINT, "failed", INTERRUPTED)
+"""Values of the tag `state`; all but the first are outcomes of `search.results.summary`."""
+
+
+class SearchMetrics(TrialCallback):
+    """Exports the figures of a search. All have the tag `search`, and none has one for the trial.
+
+    Args:
+        name: of the search.
+        spec: of the search.
+        earlier: trials of earlier runs; interrupted ones among them may be resumed.
+        budget: counts the GPU seconds.
+        seconds: returns the seconds of the search, over all its runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: SearchSpec,
+        earlier: Sequence[TrialRecord],
+        budget: Budget,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._max_epochs = spec.plan.scheduler.max_epochs
+        self._limits = spec.plan.budget
+        self._budget, self._seconds = budget, seconds
+        self._figures = _Figures(name)
+        self._states: dict[int | None, str] = {trial.number: outcome_of(trial, self._max_epochs) for trial in earlier}
+        self._counts = Counter(self._states.values())
+        self._best = best_score(earlier)
+        self._last: dict[int | None, TrialReport] = {}
+        """The last report of each running trial."""
+        self._update_trials()
+        self._update_reports()
+
+    def started(self, trial: Trial) -> None:
+        """Count the trial as running."""
+        self._move(trial, RUNNING)
+
+    def reported(self, trial: Trial, report: TrialReport) -> None:
+        """Count the epoch, and update what the running trials do."""
+        if report.outcome != CONSTRAINT and (self._best is None or report.score > self._best):
+            self._best = report.score
+        if "seconds" in report.metrics:  # an epoch that was completed
+            self._last[request_of(trial).number] = report
+            self._figures.epochs.inc()
+            if checkpoint := report.metrics["seconds"] * report.metrics["time_checkpoint"]:
+                self._figures.checkpoint_seconds.inc(checkpoint)  # which refuses 0
+        self._update_reports()
+
+    def completed(self, trial: Trial) -> None:
+        """Count the trial by its outcome."""
+        report = last_report(trial)
+        if report.outcome in {DIVERGED, CONSTRAINT}:
+            self._move(trial, report.outcome)
+        else:
+            self._move(trial, "finished" if report.epoch >= self._max_epochs else "stopped")
+
+    def failed(self, trial: Trial) -> None:
+        """Count the trial as failed if the failure is its own; otherwise it is resumed later."""
+        self._move(trial, "failed" if find_fault(last_error(trial)) is None else INTERRUPTED)
+
+    def ended(self, trials: list[Trial]) -> None:
+        """Count the trials that still run as interrupted."""
+        for number, state in self._states.items():
+            if state == RUNNING:
+                self._states[number] = INTERRUPTED
+        self._counts = Counter(self._states.values())
+        self._last.clear()
+        self._update_trials()
+        self._update_reports()
+
+    def _move(self, trial: Trial, state: str) -> None:
+        """Change the state of a trial."""
+        number = request_of(trial).number
+        if number in self._states:
+            self._counts[self._states[number]] -= 1
+        self._states[number] = state
+        self._counts[state] += 1
+        if state != RUNNING:
+            self._last.pop(number, None)
+        self._update_trials()
+        self._update_reports()
+
+    def _update_trials(self) -> None:
+        for state in STATES:
+            self._figures.trials.set(self._counts[state], {"state": state})
+
+    def _update_reports(self) -> None:
+        """Update what changes with a report: sums over the last reports of the running trials."""
+        figures, last = self._figures, [report.metrics for report in self._last.values()]
+        if self._best is not None:
+            figures.best_score.set(self._best)
+        seconds = sum(epoch["seconds"] for epoch in last)
+        waiting = sum(epoch["seconds"] * epoch["time_data"] for epoch in last)
+        figures.data_wait.set(waiting / seconds if seconds else 0.0)
+        figures.samples.set(sum(epoch["samples_per_second"] for epoch in last))
+        for memory, where in (("host", "host"), ("gpu", "device")):
+            peak = max((epoch.get(f"memory_{where}_gb", 0.0) for epoch in last), default=0.0)
+            figures.memory.set(peak * 1e9, {"memory": memory})
+        self._update_budget()
+
+    def _update_budget(self) -> None:
+        ended = sum(self._counts[state] for state in STATES if state not in {RUNNING, INTERRUPTED})
+        shares = {"trials": ended / self._limits.trials}
+        if self._limits.hours is not None:
+            shares["hours"] = self._seconds() / 3600 / self._limits.hours
+        if self._limits.gpu_hours is not None:
+            shares["gpu_hours"] = self._budget.gpu_seconds / 3600 / self._limits.gpu_hours
+        for limit, share in shares.items():
+            self._figures.budget.set(share, {"limit": limit})
+
+
+class _Figures:
+    """The metrics of Ray, with the name of the search as a tag."""
+
+    def __init__(self, search: str) -> None:
+        def gauge(name: str, description: str, *tags: str) -> metrics.Gauge:
+            made = metrics.Gauge(f"twinhead_{name}", description, ("search", *tags))
+            made.set_default_tags({"search": search})
+            return made
+
+        def counter(name: str, description: str) -> metrics.Counter:
+            made = metrics.Counter(f"twinhead_{name}", description, ("search",))
+            made.set_default_tags({"search": search})
+            return made
+
+        self.trials = gauge("trials", "Number of trials by state.", "state")
+        self.best_score = gauge("best_score", "Best score of all trials, in 0..1.")
+        self.epochs = counter("epochs", "Epochs that trials completed.")
+        self.checkpoint_seconds = counter("checkpoint_seconds", "Seconds that trials spent on checkpoints.")
+        self.samples = gauge("samples_per_second", "Training samples per second of all running trials.")
+        self.data_wait = gauge("data_wait", "Share of the trials' time in which they wait for data, in 0..1.")
+        self.memory = gauge(
+            "memory_bytes", "Largest peak memory of a running trial, of its process and on its GPU.", "memory"
+        )
+        self.budget = gauge("budget_used", "Used share of each limit of the budget; 1 ends the search.", "limit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from search.run.metrics import STATES, SearchMetrics
 from search.spec.spec import check_spec
 from search.study.trials import TrialRecord
 
+DOCS = Path(__file__).parents[3] / "docs"
 Exported = dict[tuple[str, str], float]
 """Values by metric, without its prefix, and by the second tag; '' if it has only the name of the search."""
 
@@ -187,3 +189,14 @@ def test_a_trial_whose_data_set_is_gone_is_interrupted(exported: Exported, tmp_p
 
     assert states(exported) == {"interrupted": 1}
     assert exported["budget_used", "trials"] == 0
+
+
+def test_the_documents_name_every_metric(exported: Exported) -> None:
+    """One that no document names is not found; one that no search exports is an empty chart."""
+    callback = search(hours=1.0)
+    report(callback, trial(0), 1)
+    counters = {"epochs", "checkpoint_seconds"}
+    names = {f"ray_twinhead_{name}{'_total' if name in counters else ''}" for name, _ in exported}
+
+    for document in ("cluster.md", "grafana.json"):
+        assert set(re.findall(r"ray_twinhead_\w+", (DOCS / document).read_text())) == names

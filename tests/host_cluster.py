@@ -38,13 +38,15 @@ class HostCluster:
     Attributes:
         hosts: head first.
         storage: a directory that all hosts see.
+        token: of the cluster.
     """
 
     def __init__(self, hosts: Hosts) -> None:
         self.hosts = hosts
         self.storage = hosts.shared / "searches"
-        self._token = hosts.shared / "token"
-        self._token.write_text("5" * 64)
+        self.token = "5" * 64
+        self._token_file = hosts.shared / "token"
+        self._token_file.write_text(self.token)
 
     @property
     def head(self) -> Host:
@@ -94,7 +96,7 @@ class HostCluster:
         variables = ENVIRONMENT | {
             "RAY_ADDRESS": f"{self.head.address}:{PORT}",
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self._token),
+            "RAY_AUTH_TOKEN_PATH": str(self._token_file),
             "PYTHONPATH": str(CHECKOUT),
             "OMP_NUM_THREADS": "1",
             "TWINHEAD_CACHE": "/tmp/cache",  # noqa: S108 - a directory of each host's own

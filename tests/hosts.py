@@ -55,6 +55,21 @@ class Host:
         with log.open("ab") as file:
             return subprocess.Popen(self._ssh(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
+    @contextlib.contextmanager
+    def tunnel(self, port: int) -> Iterator[int]:
+        """A port of this machine that leads to one of the host's own address 127.0.0.1."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            local = int(free.getsockname()[1])
+        *ssh, _ = self._ssh("")
+        process = subprocess.Popen([*ssh, "-N", "-L", f"127.0.0.1:{local}:127.0.0.1:{port}"])
+        try:
+            _wait_for_port("127.0.0.1", local, "the tunnel does not open")
+            yield local
+        finally:
+            process.kill()
+            process.wait()
+
     def _ssh(self, command: str) -> list[str]:
         options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
         arguments = [text for option in options for text in ("-o", option)]
@@ -90,15 +105,7 @@ class Host:
                 stderr=log,
                 start_new_session=True,
             )
-        end = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection((self.address, 22), timeout=1).close()
-            except OSError:
-                assert time.monotonic() < end, (self._home / "sshd.log").read_text()
-                time.sleep(0.1)
-            else:
-                return
+        _wait_for_port(self.address, 22, f"the host does not start; see {self._home / 'sshd.log'}")
 
     def cut(self) -> None:
         """Take the host off the network; its processes run on."""
@@ -168,6 +175,18 @@ def running_hosts(count: int) -> Iterator[Hosts]:
     finally:
         _remove_all(hosts)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _wait_for_port(address: str, port: int, problem: str) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < end, problem
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _remove_all(hosts: Hosts) -> None:

@@ -85,7 +85,7 @@ class TrialJob:
     data: TrialData
     workers: Workers
     checkpoint_epochs: frozenset[int]
-    """Epochs after which a checkpoint is due, in addition to the best ones: the rungs of the scheduler."""
+    """Epochs after which a checkpoint is due even if checkpoints are slow: the rungs of the scheduler."""
     group_storage: str
     """Directory or address for the checkpoints of worker groups. Trials with a single worker report theirs to Tune."""
     storage: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,9 @@ from trainable.loss.dual_loss import DualLoss
 from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.pooled import MetricSums
 from trainable.models.prediction import Prediction
+
+MAX_CHECKPOINT_SHARE = 0.1
+"""Share of the time of a trial above which every second epoch may go without a checkpoint."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -64,13 +68,14 @@ def fit(
     """Train from `training.epoch` to the last epoch, with one loader of `train` per epoch, and report every epoch.
 
     A change of the loader starts another stage of the run, and resets the state of the optimizer. A checkpoint is due
-    after the epochs in `checkpoint_epochs`, after each new best epoch, and after the last one.
+    after the epochs in `checkpoint_epochs`, after each new best epoch, after the last one, and after the others as
+    `_CheckpointPace` decides.
 
     Raises:
         NonFiniteLossError: at the first loss that is not finite.
     """
     config = training.config
-    clock = Clock(context.device)
+    clock, pace = Clock(context.device), _CheckpointPace()
     reset_peaks(context.device)
     for epoch in range(training.epoch + 1, config.epochs + 1):
         if epoch > 1 and train[epoch - 1] is not train[epoch - 2]:
@@ -81,9 +86,33 @@ def fit(
                 metrics |= evaluate(training.model, val, config, context, loss=_watched_loss(training))
         metrics |= _time_and_memory(clock, context, samples=len(train[epoch - 1].split))
         due = _end_epoch(training, epoch, metrics) or epoch in checkpoint_epochs or epoch == config.epochs
-        save = functools.partial(training.save, metrics=metrics) if due else None
+        save = functools.partial(training.save, metrics=metrics) if due or pace.is_due() else None
+        started = time.perf_counter()
         with clock.during("checkpoint"):
             report(EpochEnd(epoch=epoch, metrics=metrics, save=save))
+        pace.add(time.perf_counter() - started if save else None)
+
+
+class _CheckpointPace:
+    """Decides after which epochs a checkpoint is due that nothing else needs: for a process that dies.
+
+    After each epoch; but while reports with a checkpoint take more than `MAX_CHECKPOINT_SHARE` of the time, after every
+    second one. So a trial whose process dies repeats at most one epoch that it had completed.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._seconds = 0.0
+        self._was_skipped = False
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint is due after this epoch."""
+        return self._was_skipped or self._seconds <= MAX_CHECKPOINT_SHARE * (time.perf_counter() - self._started)
+
+    def add(self, seconds: float | None) -> None:
+        """Add the time of a report with a checkpoint; None for a report without one."""
+        self._was_skipped = seconds is None
+        self._seconds += seconds or 0.0
 
 
 def train_epoch(

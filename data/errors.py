@@ -34,6 +34,13 @@ class EnvironmentFaultError(InputError):
         return (text.rpartition("; ")[0] or text).removesuffix(".")
 
 
+class NodeDrainedError(RuntimeError):
+    """The node of a trial will be taken away. The trial resumes from its checkpoint on another node.
+
+    It does not count as a failure of the trial.
+    """
+
+
 class UnfinishedError(RuntimeError):
     """Valid input, but the command has no result; the message says why. Exit code 1."""
 
@@ -91,7 +98,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         yield found
         context = None if found.__suppress_context__ else found.__context__
         # Attributes of Ray's errors, which are not imported here.
-        pending += [getattr(found, "cause", None), found.__cause__, context]
+        pending += [getattr(found, name, None) for name in ("cause", "health_check_failure")]
+        pending += [found.__cause__, context]
         pending += getattr(found, "worker_failures", {}).values()
 
 

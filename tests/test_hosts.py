@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,6 +57,15 @@ def results(cluster: HostCluster, name: str) -> Mapping[int, Any]:
     }
 
 
+def repeated_epochs(cluster: HostCluster, name: str) -> int:
+    """How often an epoch of a trial was reported again."""
+    reports: Counter[tuple[int, str]] = Counter()
+    for line in cluster.experiment(name).study_file.read_text().splitlines():
+        record = json.loads(line)
+        reports.update((record["trial_id"], key) for key in record.get("user_attr", {}) if key.startswith("epoch:"))
+    return reports.total() - len(reports)
+
+
 def wait_for_epochs(cluster: HostCluster, name: str, count: int, driver: Driver) -> None:
     wait_until(lambda: sum(len(trial.epochs) for trial in cluster.records(name)) >= count, "training", driver)
 
@@ -91,6 +102,36 @@ def test_trials_of_a_host_that_loses_its_network_resume_elsewhere(
     assert results(cluster, "network") == calm
     wait_until(lambda: not processes(host), "the end of the host's processes")
     cluster.rejoin(host)
+
+
+def test_trials_of_a_drained_host_move_without_a_loss(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
+    """A spot notice costs neither an epoch nor a retry."""
+    host = cluster.hosts[1]
+    with cluster.running(*search(cluster, "drained")) as driver:
+        wait_for_epochs(cluster, "drained", 40, driver)
+        cluster.drain(host, seconds=60)
+        wait_until(lambda: "its node is drained" in driver.output, "a move", driver)
+        wait_until(lambda: not processes(host), "the end of the host's processes", driver)
+        cluster.rejoin(host)
+        driver.wait()
+    assert results(cluster, "drained") == calm
+    assert repeated_epochs(cluster, "drained") == 0
+
+
+def test_a_trial_whose_process_is_killed_repeats_at_most_one_epoch(
+    cluster: HostCluster, calm: Mapping[int, Any]
+) -> None:
+    host = cluster.hosts[2]
+    with cluster.running(*search(cluster, "killed")) as driver:
+        wait_for_epochs(cluster, "killed", 40, driver)
+        host.run("kill -9 $(ps -eo pid=,args= | grep ' ray::' | grep -v -e IDLE -e Agent -e grep | awk '{print $1}')")
+        driver.wait()
+    found = results(cluster, "killed")
+    assert {number: scores[:2] for number, scores in found.items()} == {
+        number: scores[:2] for number, scores in calm.items()
+    }
+    assert sum(retries for _, _, retries in found.values()) == 1
+    assert repeated_epochs(cluster, "killed") <= 1
 
 
 def test_a_search_whose_driver_is_killed_resumes(cluster: HostCluster, calm: Mapping[int, Any]) -> None:

@@ -11,12 +11,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
 from ray import tune
+from ray._private.state import state
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -24,7 +26,7 @@ from data.atomic import replace_file
 from data.cache.remote import mirror_of
 from data.dataset.storage import Location
 from data.dataset.transfer import reaching, read_whole
-from data.errors import EnvironmentFaultError, InputError, environment
+from data.errors import EnvironmentFaultError, InputError, NodeDrainedError, environment
 from data.grids import save_png
 from data.loader import Loader
 from data.schema import Pixels
@@ -46,6 +48,7 @@ from trainable.threads import use_fastest_threads
 
 LATENCY = "ms_per_picture"
 """Metric of the latency that a trial measures, and name of its limit."""
+LEAVING = "the node of the trial is drained; the trial resumes on another one"
 MIN_CELL, MAX_CELL = 64, 128
 """Bounds of the image size in pixels in the prediction grid of a trial."""
 
@@ -70,6 +73,8 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
     Raises:
         EnvironmentFaultError: if the data set, the cache or the storage cannot be used. In a worker group, it is among
             the failures of a `ray.train.WorkerGroupError`.
+        NodeDrainedError: if a node of the trial is drained, as before the end of a spot instance: at the start, or
+            after an epoch and its checkpoint. In a worker group, the same.
     """
     request = TrialRequest.from_plain(config)
     if request.refused:
@@ -120,6 +125,8 @@ def _train_from(task: _Task, checkpoints: Sequence[Path], damaged: Sequence[str]
     job = task.job
     config = build(TrialConfig, task.request.trial, source="the searcher's suggestion")
     context = _distributed_context(job.workers)
+    if _is_drained(context):  # a reused process gets trials also on a node that gets no new processes
+        raise NodeDrainedError(LEAVING)
     measurements = _measurements(job)
     config = resolve_for_trial(config, context, measurements=measurements, resume_from=checkpoints)
     if job.workers.measures_threads:
@@ -177,6 +184,14 @@ class _Reporter:
         self.epoch = 0
 
     def __call__(self, end: EpochEnd, training: Training, val: Loader | None) -> None:
+        leaves = end.epoch < training.config.epochs and _is_drained(self._context)
+        if leaves and end.save is None:
+            end = replace(end, save=partial(training.save, metrics=end.metrics))
+        self._report(end, training, val)
+        if leaves:
+            raise NodeDrainedError(LEAVING)
+
+    def _report(self, end: EpochEnd, training: Training, val: Loader | None) -> None:
         note = "" if self.epoch else training.note
         self.epoch = end.epoch
         report = TrialReport(
@@ -223,6 +238,13 @@ def _report(workers: Workers, report: TrialReport, checkpoint: Path | None) -> N
     else:
         of_trial = tune.Checkpoint.from_directory(checkpoint) if checkpoint else None
         tune.report(report.as_plain(), checkpoint=of_trial)
+
+
+def _is_drained(context: DistributedContext) -> bool:
+    """Whether the node of any worker of the trial is drained. The cluster places no new process on it."""
+    node = ray.get_runtime_context().get_node_id()
+    found = torch.tensor(float(node in state.get_draining_nodes()), device=context.device)
+    return bool(context.all_reduce(found).item())
 
 
 def _distributed_context(workers: Workers) -> DistributedContext:

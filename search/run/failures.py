@@ -1,8 +1,8 @@
 """The causes of trial failures: a trial's own, which count against its retries, or the environment's, which do not.
 
 Own failures are out of memory, a process killed on a node that is alive (as the kernel does to free memory), and bugs.
-Failures of the environment are a data set, cache or storage that cannot be used, and a node that died, was preempted or
-cannot be reached.
+Failures of the environment are a data set, cache or storage that cannot be used, and a node that died, was preempted,
+is drained or cannot be reached.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ray.core.generated import common_pb2
 from ray.tune.experiment import Trial
 
 from data.dataset.storage import Location, unavailable
-from data.errors import EnvironmentFaultError, causes
+from data.errors import EnvironmentFaultError, NodeDrainedError, causes
 from search.driver import TrialCallback
 from trainable.report import TrialReport
 
@@ -40,8 +40,9 @@ NODE_ERRORS = (
     lost.ObjectLostError,
     lost.OutOfDiskError,
     lost.RuntimeEnvSetupError,
+    NodeDrainedError,
 )
-"""Ray errors that are caused by a node or the network, never by the code that runs there."""
+"""Errors that are caused by a node or the network, never by the code that runs there."""
 
 
 class Failures(TrialCallback):
@@ -99,8 +100,13 @@ def find_unavailable(error: BaseException | None, storage: Location) -> Environm
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether an error was caused by a node that died or cannot be reached."""
+    """Whether an error was caused by a node that died, is drained or cannot be reached."""
     return any(_is_lost(found) for found in _causes(error))
+
+
+def is_drained(error: BaseException | None) -> bool:
+    """Whether a trial ended because its node is drained."""
+    return any(isinstance(found, NodeDrainedError) for found in _causes(error))
 
 
 def last_error(trial: Trial) -> BaseException | None:

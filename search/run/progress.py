@@ -12,7 +12,7 @@ from search.commands import JOB_VARIABLE
 from search.dashboard import update_job
 from search.driver import TrialCallback, last_report, request_of
 from search.results.summary import best_score
-from search.run.failures import error_text, find_fault, last_error, reason_of
+from search.run.failures import error_text, find_fault, is_drained, last_error, reason_of
 from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
 from search.terminal import Screen, append_line
@@ -24,6 +24,8 @@ _ON_ANOTHER_MACHINE = (
 )
 LOGGED = (OBJECTIVE, "mask_iou", "depth_delta1", "train_loss", "val_loss", "lr", "seconds", "samples_per_second")
 """Metrics in a line of a trial's log."""
+
+MOVES = "its node is drained"
 
 
 class SearchProgress(TrialCallback):
@@ -71,6 +73,11 @@ class SearchProgress(TrialCallback):
         if report.outcome != CONSTRAINT and (self._best is None or report.score > self._best):
             self._best = report.score
         self._move(int(self._by_epoch), self._note())
+
+    def recovered(self, trial: Trial) -> None:
+        """Say that a trial moves to another node."""
+        if is_drained(last_error(trial)):
+            self._screen.say(f"trial {request_of(trial).number} moves after epoch {last_report(trial).epoch}: {MOVES}")
 
     def completed(self, trial: Trial) -> None:
         """Print the trial's line."""
@@ -145,6 +152,11 @@ class EpochProgress(TrialCallback):
         if report.note:
             self._screen.say(report.note)
         self._move(1, f"training loss {report.metrics.get('train_loss', float('nan')):.4f}")
+
+    def recovered(self, trial: Trial) -> None:
+        """Say that the training moves to another node."""
+        if is_drained(last_error(trial)):
+            self._screen.say(f"the training moves after epoch {last_report(trial).epoch}: {MOVES}")
 
 
 class TrialLogs(TrialCallback):

@@ -11,14 +11,17 @@ import ray.exceptions as lost
 import torch
 from ray import cloudpickle
 from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.tune.experiment import Trial
 
-from data.errors import EnvironmentFaultError, InputError
-from search.run.failures import MAX_LOST, Failures, find_fault, is_lost
+from data.errors import EnvironmentFaultError, InputError, NodeDrainedError
+from search.run.failures import MAX_LOST, Failures, find_fault, is_drained, is_lost
 from trainable.report import TrialReport
 
 FAULT = EnvironmentFaultError("The data set 'x' does not exist; give the directory of a data set.")
 GONE = lost.ActorUnavailableError("RPC error: Socket closed", None)
+DRAINED = NodeDrainedError("the node is drained")
+HEALTH = WorkerHealthCheckFailedError("A worker failed its health check.", failure=GONE)
 PREEMPTED = lost.ActorDiedError()
 PREEMPTED._preempted = True
 
@@ -51,11 +54,23 @@ def test_environment_fault_is_found_in_any_error_chain(error: Exception) -> None
     assert not is_lost(error)
 
 
-@pytest.mark.parametrize("error", [GONE, PREEMPTED, lost.ObjectLostError("ab", None, ""), raised(GONE), group(GONE)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(GONE, PREEMPTED, lost.ObjectLostError("ab", None, ""), raised(GONE), group(GONE)),
+        *(group(HEALTH), raised(DRAINED), group(RuntimeError("closed by peer"), DRAINED)),
+    ],
+)
 def test_lost_node_is_not_a_failure_of_the_trial(error: Exception) -> None:
-    """It died, was taken away, or cannot be reached."""
-    assert is_lost(error)
+    """It died, was taken away, is drained, or cannot be reached."""
+    assert is_lost(cloudpickle.loads(cloudpickle.dumps(error)))
     assert find_fault(error) is None
+
+
+@pytest.mark.parametrize(("error", "expected"), [(raised(DRAINED), True), (group(DRAINED), True), (GONE, False)])
+def test_drained_node_differs_from_a_dead_one(error: Exception, expected: bool) -> None:
+    """The user reads why a trial moves."""
+    assert is_drained(error) == expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from optuna.trial import create_trial
 from ray.tune.experiment import Trial
 from rich.console import Console
 
+from data.errors import NodeDrainedError
 from search.run.progress import MachineChange, SearchProgress
 from search.study.trials import TrialRecord
 from search.terminal import Screen
@@ -90,6 +92,17 @@ def test_failed_trial_shows_its_reason(tmp_path: Path) -> None:
     progress.on_trial_error(0, [trial], trial)
 
     assert said.getvalue() == "trial 3: failed: ValueError: a bug\n"
+
+
+def test_a_trial_that_moves_from_a_drained_node_says_so(tmp_path: Path) -> None:
+    """It is no failure, and the user sees what the notice for the node led to."""
+    output = io.StringIO()
+    progress = SearchProgress(Screen(Console(file=output)), lambda _count, _note: None, max_epochs=3)
+    trial = cast("Any", _trial(4))
+    trial.error_file, trial.last_result = str(tmp_path / "error.txt"), _result(0.5)
+    (tmp_path / "error.pkl").write_bytes(pickle.dumps(NodeDrainedError("the node is drained")))
+    progress.on_trial_recover(1, [trial], trial)
+    assert "trial 4 moves after epoch 1: its node is drained" in output.getvalue()
 
 
 def test_a_resumed_trial_keeps_its_best_epoch() -> None:

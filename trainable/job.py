@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -65,12 +65,20 @@ class Workers:
     """The number of worker processes of a trial, and the resources of each."""
 
     count: int = 1
+    """Of an elastic group, the largest number."""
+    min_count: int | None = None
+    """The smallest number of an elastic group, whose size follows the nodes of the cluster; None for a fixed number."""
     cpus: int = 1
     """CPUs of each worker, and its number of threads."""
     measures_threads: bool = False
     """Whether to measure the fastest number of threads, with `cpus` as the limit."""
     gpus: float = 0
     """GPUs of each worker; with a fraction, several trials share a device."""
+
+    def as_group(self, count: int, min_count: int | None = None) -> Workers:
+        """Another number of these workers. Several workers have whole GPUs."""
+        gpus = max(self.gpus, 1) if self.gpus and count > 1 else self.gpus
+        return replace(self, count=count, min_count=min_count, gpus=gpus)
 
     @property
     def is_group(self) -> bool:
@@ -96,8 +104,15 @@ class TrialJob:
     """Latency limit: a trial whose network is slower on its device is not trained; None for no limit."""
     timed: bool = False
     """Whether trials measure and report the latency of their network even without a limit."""
+    scale_from: int | None = None
+    """Number of workers that the batch size and the learning rate of the configuration are for: both are scaled with
+    the actual number. None to use them as they are."""
     measurements: str | None = None
     """File, or its address, of the measurements that all trials share; see `trainable.measurements`."""
+
+    def batch_scale(self, workers: int) -> float:
+        """Factor of batch size and learning rate for a number of workers."""
+        return workers / self.scale_from if self.scale_from else 1.0
 
     def resources(self) -> dict[str, float]:
         """Resources that Tune reserves for the actor of the trial. A worker group reserves its own."""

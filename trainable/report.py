@@ -12,7 +12,10 @@ from trainable.metrics.names import OBJECTIVE, TIME_ATTR, WORST
 GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
 """Prefixes of metric names."""
 SINGLE = frozenset(
-    (OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second", "micro_batches", "ms_per_picture", "threads")
+    (
+        *(OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second"),
+        *("micro_batches", "ms_per_picture", "threads", "workers"),
+    )
 )
 """Names of the other metrics."""
 

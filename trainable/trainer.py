@@ -91,11 +91,12 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
 
 def _group_trainer(task: _Task) -> TorchTrainer:
     workers, storage = task.job.workers, Location.of_storage(task.job.group_storage)
+    size: Any = workers.count if workers.min_count is None else (workers.min_count, workers.count)
     return TorchTrainer(
         _train,
         train_loop_config={"task": task},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count,
+            num_workers=size,
             use_gpu=workers.gpus > 0,
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
@@ -151,6 +152,7 @@ def _train_from(task: _Task, checkpoints: Sequence[Path], damaged: Sequence[str]
                 resume_from=checkpoints,
                 damaged=damaged,
                 replay=job.replay,
+                batch_scale=job.batch_scale(context.world_size),
                 wrap=prepare_model if job.workers.is_group else lambda network: network,
             )
     except NonFiniteLossError as error:

@@ -24,7 +24,7 @@ from trainable.config.settings import Value, nest
 from trainable.job import TrialData
 from trainable.loop import loop
 from trainable.loop.checkpoint import DamagedCheckpointError
-from trainable.loop.loaders import evaluation_loader, training_loaders
+from trainable.loop.loaders import evaluation_loader, training_loaders, with_scaled_batches
 from trainable.loop.loop import EpochEnd, Report
 from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training, start
@@ -40,6 +40,7 @@ def run(
     resume_from: Sequence[Path] = (),
     damaged: Sequence[str] = (),
     replay: Sequence[float] | None = None,
+    batch_scale: float = 1.0,
     wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> Training:
     """Train `config` on `data` from the first epoch, or from a checkpoint, to the last.
@@ -54,6 +55,7 @@ def run(
             the damaged ones in `Training.note`; it starts over if all are damaged.
         damaged: problems of newer checkpoints that were found before, as clauses, for the same note.
         replay: see `trainable.loop.state.start`.
+        batch_scale: factor of batch size and learning rate, for more or fewer workers than `config` is meant for.
         wrap: see `trainable.loop.state.start`.
 
     Raises:
@@ -63,7 +65,7 @@ def run(
         NonFiniteLossError: at the first loss that is not finite.
     """
     config = resolve_for_trial(config, context, resume_from=resume_from)
-    train = training_loaders(config, data, context)
+    train = training_loaders(with_scaled_batches(config, batch_scale), data, context)
     val = evaluation_loader(config, data, data.val, context) if data.val else None
     training = start(
         config,
@@ -71,6 +73,7 @@ def run(
         context=context,
         data_fingerprint=data.fingerprint,
         replay=list(replay) if replay is not None else None,
+        lr_scale=batch_scale,
         wrap=wrap,
     )
     _resume(training, resume_from, damaged, context)

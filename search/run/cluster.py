@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MIN_SAMPLES = 8
+"""Samples of a batch that each worker of a retraining has at least, by default: batch norm is of these alone."""
+
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
@@ -210,20 +213,61 @@ def concurrent_trials(config: ResourcesConfig, fits: int) -> int:
     return share if config.concurrent == "auto" else min(share, config.concurrent)
 
 
+def retraining_workers(
+    config: RetrainConfig, trial: Workers, nodes: Sequence[Mapping[str, float]], batch_size: int
+) -> Workers:
+    """The workers of a retraining, with the CPUs of a trial's.
+
+    Args:
+        config: the spec's `retrain`.
+        trial: the workers of a trial.
+        nodes: the resources of each node, as `cluster_resources` returns them.
+        batch_size: of the configuration, over all workers.
+    """
+    fewest, most = _retraining_range(config, trial, nodes)
+    if config.scale == "batch" and config.workers == "auto":
+        most = max(trial.count, min(most, batch_size // MIN_SAMPLES))
+    elif config.scale == "batch":
+        most = min(most, batch_size)
+    return trial.as_group(most, fewest if fewest < most else None)
+
+
 def check_retraining(config: RetrainConfig, workers: Workers, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Check before a search that the cluster has enough CPUs for the retraining after it.
+    """Check before a search that the cluster has enough CPUs and GPUs for the retraining after it.
 
     Raises:
         InputError: if it does not.
     """
-    if config.cpus == "auto" or sum(_slots(node, config.cpus, workers.gpus) for node in nodes) >= workers.count:
+    fewest, _ = _retraining_range(config, workers, nodes)
+    fits = _retraining_slots(config, workers, nodes, fewest)
+    if fits >= fewest or config.cpus == config.workers == "auto":
         return
+    if config.workers != "auto":
+        raise InputError(
+            f"The value of 'retrain.workers' is {config.workers}, but the cluster has room for {fits}"
+            f"{_on_nodes(nodes)}; lower it or retrain.cpus, or leave it out."
+        )
     most = max(node.get("CPU", 0) for node in nodes)
     each = f" for each of {workers.count} workers" if workers.is_group else ""
     raise InputError(
         f"The value of 'retrain.cpus' is {config.cpus}{each}, but the cluster has {most:g} on a node{_on_nodes(nodes)}"
         "; lower it, or leave it out."
     )
+
+
+def _retraining_range(config: RetrainConfig, trial: Workers, nodes: Sequence[Mapping[str, float]]) -> tuple[int, int]:
+    """The smallest and the largest number of workers of a retraining."""
+    if config.workers != "auto":
+        return (config.workers, config.workers) if isinstance(config.workers, int) else config.workers
+    if not trial.gpus:
+        return trial.count, trial.count
+    return 1, max(_retraining_slots(config, trial, nodes, 2), trial.count)
+
+
+def _retraining_slots(config: RetrainConfig, trial: Workers, nodes: Sequence[Mapping[str, float]], count: int) -> int:
+    """How many workers fit, of a retraining with `count` of them."""
+    cpus = trial.cpus if config.cpus == "auto" else config.cpus
+    return sum(_slots(node, cpus, trial.as_group(count).gpus) for node in nodes)
 
 
 def _slots(node: Mapping[str, float], cpus: int, gpus: float) -> int:

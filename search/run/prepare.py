@@ -17,8 +17,16 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.splits.splits import rows
 from data.splits.subset import subset
-from search.run.cluster import cluster, cluster_resources, concurrent_trials, has_one_node, plan, slots
-from search.spec.sections import ResourcesConfig
+from search.run.cluster import (
+    cluster,
+    cluster_resources,
+    concurrent_trials,
+    has_one_node,
+    plan,
+    retraining_workers,
+    slots,
+)
+from search.spec.sections import ResourcesConfig, RetrainConfig
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.trials import SLOTS
@@ -225,6 +233,20 @@ def alone(job: TrialJob, concurrent: int, cpus: int | Literal["auto"] = "auto") 
     return replace(job, workers=replace(workers, cpus=workers.cpus * concurrent, measures_threads=True))
 
 
+def job_on_cluster(job: TrialJob, concurrent: int, config: RetrainConfig, batch_size: int) -> TrialJob:
+    """The job of a retraining, which has the cluster for itself.
+
+    Args:
+        job: of one of several concurrent trials.
+        concurrent: number of trials whose cores it may use.
+        config: the spec's `retrain`.
+        batch_size: of the configuration.
+    """
+    workers = retraining_workers(config, job.workers, cluster_resources(), batch_size)
+    scale_from = job.workers.count if config.scale == "linear" else None
+    return alone(replace(job, workers=workers, scale_from=scale_from), concurrent, config.cpus)
+
+
 def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, screen: Screen) -> None:
     """Decode every part into the cache; on a cluster of several nodes, the first trial on each node does it.
 
@@ -245,8 +267,10 @@ def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, scree
 def each_uses(workers: Workers) -> str:
     """The resources of a trial as text."""
     gpus = f" and {workers.count * workers.gpus:g} GPU" if workers.gpus else ""
-    limit = "up to " if workers.measures_threads and workers.cpus > 1 else ""
-    return f"{limit}{workers.count * workers.cpus} CPU{gpus}"
+    is_elastic = workers.min_count is not None
+    limit = "up to " if (workers.measures_threads and workers.cpus > 1) or is_elastic else ""
+    split = f" in {workers.min_count} to {workers.count} workers" if is_elastic else ""
+    return f"{limit}{workers.count * workers.cpus} CPU{gpus}{split}"
 
 
 def announce_dashboard(screen: Screen, dashboard: str) -> None:

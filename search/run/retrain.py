@@ -26,7 +26,7 @@ from search.results.summary import Best
 from search.run.cluster import start_task
 from search.run.failures import Failures
 from search.run.outages import Outages
-from search.run.prepare import alone, each_uses
+from search.run.prepare import each_uses, job_on_cluster
 from search.run.progress import EpochProgress, MachineChange
 from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_config, trainable, trial_directory
@@ -39,7 +39,7 @@ from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkp
 from trainable.job import TrialData, TrialJob, TrialRequest
 from trainable.loop.checkpoint import DamagedCheckpointError, load_metrics, load_origin, verify
 from trainable.loop.fetch import local_copy, output_file
-from trainable.loop.loaders import sample_count
+from trainable.loop.loaders import sample_count, with_scaled_batches
 from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.bootstrap import Interval, difference
 from trainable.metrics.names import DIVERGED
@@ -65,10 +65,10 @@ class SearchRun:
     stopper: Stopper
     outages: Outages
 
-    def retraining_job(self) -> TrialJob:
-        """The job of the retraining: all samples, no latency limit, and this machine's cores if it is a single one."""
+    def retraining_job(self, batch_size: int) -> TrialJob:
+        """The job of the retraining: all samples, no latency limit, and what it may use of the cluster."""
         job = replace(self.job, data=replace(self.job.data, samples=None), ms_per_picture=None, timed=False)
-        return alone(job, self.concurrent, self.spec.plan.retrain.cpus)
+        return job_on_cluster(job, self.concurrent, self.spec.plan.retrain, batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,8 @@ def retrain_and_test(
         UnfinishedError: if the retraining failed or diverged, or what it uses was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
-    experiment, spec, job = run.experiment, run.spec, run.retraining_job()
+    experiment, spec = run.experiment, run.spec
+    job = run.retraining_job(best.trial.config["data"]["batch_size"])
     checkpoint = run.outages.outlast(lambda: _retrain(run, best, job, again=again))
     if checkpoint is None:
         raise InterruptedSearchError
@@ -210,7 +211,9 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
 def _retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
     """Optimizer steps of the retraining."""
     samples = sample_count(config.data, job.data, PARTS)
-    return steps_of(config, samples, job.workers.count, setting="retrain.epochs")
+    workers = job.workers.count
+    scaled = with_scaled_batches(config, job.batch_scale(workers))
+    return steps_of(scaled, samples, workers, setting="retrain.epochs")
 
 
 def _measure(networks: Sequence[str], data: TrialData, grid: str, device: torch.device) -> _TestMetrics:

@@ -183,8 +183,15 @@ def trial_directory(trial: Trial) -> str:
 
 def trainable(job: TrialJob, search: str) -> Any:
     """The Tune function of a job as a class, with its resources, and named after the search on the Ray dashboard."""
-    function = tune.with_resources(tune.with_parameters(tune_function, job=job), job.resources())
+    function = tune.with_resources(tune.with_parameters(tune_function, job=job), _resources(job))
     return named_trainable(function, search, is_warm=not job.workers.is_group)
+
+
+def _resources(job: TrialJob) -> dict[str, float] | tune.PlacementGroupFactory:
+    """What Tune reserves for a trial. The controller of a worker group stays off nodes that are labelled as spot."""
+    if not job.workers.is_group:
+        return job.resources()
+    return tune.PlacementGroupFactory([job.resources()], bundle_label_selector=[{"ray.io/market-type": "!spot"}])
 
 
 def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, object]:

@@ -25,6 +25,17 @@ def _share_or_auto(value: object) -> float | Literal["auto"]:
     raise ValueError("be 'auto' or a number of at least 0")
 
 
+def _range_or_auto(value: object) -> int | tuple[int, int] | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if type(value) is int and value >= 1:
+        return value
+    match value:
+        case (int(low), int(high)) if 1 <= low <= high:
+            return low, high
+    raise ValueError("be 'auto', an integer of at least 1, or a pair [MIN, MAX] of them")
+
+
 def _count_or_auto(value: object) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
@@ -151,6 +162,13 @@ class RetrainConfig(Section):
     cpus: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = "auto"
     """CPUs of each worker of the retraining and of the evaluation after it. On one machine without a GPU, 'auto' is the
     CPUs of all concurrent trials, but at most the number measured as fastest; otherwise the CPUs of a trial."""
+    workers: Annotated[int | tuple[int, int] | Literal["auto"], PlainValidator(_range_or_auto)] = "auto"
+    """Processes of the retraining, each with its own GPU, if trials use GPUs. With a pair [MIN, MAX], it uses up to MAX
+    as nodes join and leave, and goes on with MIN. 'auto' is [1, the GPUs of the cluster], with at least 8 samples of a
+    batch for each; without GPUs, the processes of a trial."""
+    scale: Literal["batch", "linear"] = "batch"
+    """What stays the same with more workers than a trial has: the 'batch', which they share; with 'linear', the samples
+    per worker, so that batch size and learning rate grow with the number of workers."""
 
 
 class Plan(Section):

@@ -72,6 +72,32 @@ def test_trial_resumes_from_a_checkpoint(trial_data: TrialData, tmp_path: Path) 
     assert curve_of(config(), trial_data, resume_from=[tmp_path]) == whole[1:]
 
 
+def test_scaled_batches_have_a_scaled_learning_rate(trial_data: TrialData) -> None:
+    """The linear rule: as many times the samples per step, as many times the step."""
+    plain = config(optimizer={"lr": 0.01})
+    doubled = config(data={"image_size": 16, "batch_size": 16}, optimizer={"lr": 0.02})
+    assert curve_of(plain, trial_data, batch_scale=2.0) == curve_of(doubled, trial_data)
+    assert curve_of(plain, trial_data) != curve_of(doubled, trial_data)
+
+
+def test_a_resumed_trial_has_the_learning_rate_of_its_workers(trial_data: TrialData, tmp_path: Path) -> None:
+    """An elastic group continues with more or fewer workers than those that wrote the checkpoint."""
+    first, _ = saved_epochs(tmp_path, trial_data)
+    chosen = config(epochs=3, policy={"name": "constant"})
+    (before, *_), (after, *_) = (
+        curve_of(chosen, trial_data, resume_from=[first], batch_scale=scale) for scale in (1.0, 2.0)
+    )
+    assert after["lr"] == pytest.approx(2 * before["lr"])
+
+
+def test_stages_are_scaled_too() -> None:
+    """A stage may have a batch size of its own."""
+    stages = [{"share": 0.3, "scale": 0.5, "batch_size": 16}, {"share": 0.3, "scale": 0.75}]
+    scaled = loaders.with_scaled_batches(config(data={"image_size": 32, "batch_size": 8, "progression": stages}), 1.5)
+    assert scaled.data.batch_size == 12
+    assert [stage.batch_size for stage in scaled.data.progression] == [24, None]
+
+
 def saved_epochs(directory: Path, data: TrialData) -> list[Path]:
     """Checkpoints after the first and the second of three epochs."""
 

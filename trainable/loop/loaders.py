@@ -36,6 +36,22 @@ def training_loaders(config: TrialConfig, data: TrialData, context: DistributedC
     return [loaders[stage] for stage in _stages(config)]
 
 
+def with_scaled_batches(config: TrialConfig, factor: float) -> TrialConfig:
+    """`config` with the batch size of each stage times `factor`, rounded, but at least 1."""
+    if factor == 1:
+        return config
+
+    def scaled(size: int) -> int:
+        return max(1, round(size * factor))
+
+    stages = [
+        stage.model_copy(update={"batch_size": scaled(stage.batch_size) if stage.batch_size else None})
+        for stage in config.data.progression
+    ]
+    data = {"batch_size": scaled(config.data.batch_size), "progression": stages}
+    return config.model_copy(update={"data": config.data.model_copy(update=data)})
+
+
 def _stages(config: TrialConfig) -> list[int]:
     """The stage index of each epoch: an index into `data.progression`, or its length for the final stage.
 

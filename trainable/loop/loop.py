@@ -47,7 +47,7 @@ class EpochEnd:
 
     Also: `time_PHASE`, the share of wall time since the last report in each phase of `trainable.loop.clock`;
     `memory_host_gb` and `memory_device_gb`, the peaks since the start; `samples_per_second` of the training without
-    evaluation; `micro_batches` per batch; and `threads` of torch in this process.
+    evaluation; `micro_batches` per batch; `threads` of torch in this process; and the number of `workers`.
     """
     save: Callable[[Path], None] | None
     """Writes a checkpoint into a directory; None if no checkpoint is due after this epoch."""
@@ -214,6 +214,7 @@ def _time_and_memory(clock: Clock, context: DistributedContext, *, samples: int)
         "train_seconds": trained,
         "seconds": seconds,
         "threads": torch.get_num_threads(),
+        "workers": context.world_size,
     }
 
 

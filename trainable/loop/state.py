@@ -93,7 +93,10 @@ class Training:
         """
         state = checkpoint.load_state(directory)
         checkpoint.load_weights(self.network, directory)
+        peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
+            group["initial_lr"] = peak  # that of the checkpoint was of another number of workers, if it is scaled
         for policy, policy_state in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(policy_state)
         self.loss.load_state_dict(state["loss"])
@@ -108,6 +111,7 @@ def start(
     context: DistributedContext,
     data_fingerprint: str,
     replay: list[float] | None = None,
+    lr_scale: float = 1.0,
     wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> Training:
     """Create the training of a trial before its first epoch.
@@ -119,6 +123,7 @@ def start(
         data_fingerprint: fingerprint of the data set, for the checkpoints.
         replay: learning-rate factors of an earlier run, one per epoch. They replace a plateau policy that watches the
             validation split.
+        lr_scale: factor of the learning rate.
         wrap: wraps the network for several workers.
     """
     torch.manual_seed(config.seed)
@@ -126,11 +131,12 @@ def start(
     loss = DualLoss(config.loss).to(context.device)
     parts = network.parts() if config.depth_policy is not None else [list(network.parameters())]
     policies = [policy for policy in (config.policy, config.depth_policy) if policy is not None]
+    scaled = config.optimizer.model_copy(update={"lr": config.optimizer.lr * lr_scale})
     return Training(
         config=config,
         network=network,
         model=wrap(network),
-        optimizer=build_optimizer(parts, config.optimizer, undecayed=list(loss.parameters())),
+        optimizer=build_optimizer(parts, scaled, undecayed=list(loss.parameters())),
         policies=[_policy(policy, steps_of_epochs, replay) for policy in policies],
         loss=loss,
         data_fingerprint=data_fingerprint,

@@ -32,7 +32,7 @@ def train_step(
         policy.apply(groups, step)
     while True:
         try:
-            losses = _gradients(training, batch, clock)
+            losses = _gradients(training, batch, context, clock)
             break
         except torch.OutOfMemoryError:
             if context.world_size > 1 or training.micro_batches >= len(batch):
@@ -62,9 +62,10 @@ def warn_out_of_memory(sentence: str, device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _gradients(training: Training, batch: Batch, clock: Clock) -> dict[str, torch.Tensor]:
+def _gradients(training: Training, batch: Batch, context: DistributedContext, clock: Clock) -> dict[str, torch.Tensor]:
     """The losses of a batch; their gradients are accumulated in the parameters."""
     training.optimizer.zero_grad(set_to_none=True)
+    weight = _weight_of_rank(batch, context)
     losses: dict[str, torch.Tensor] = {}
     for number, piece in enumerate(batch.split(training.micro_batches)):
         share = len(piece) / len(batch)
@@ -75,14 +76,25 @@ def _gradients(training: Training, batch: Batch, clock: Clock) -> dict[str, torc
         with clock.during("loss"):
             total, parts = training.loss(prediction, *targets)
             total = total * share
-            if number == 0:
-                total = total + training.loss.penalty(training.network)
+            penalty = training.loss.penalty(training.network) if number == 0 else 0.0
         with clock.during("backward"):
-            total.backward()
+            (total * weight + penalty).backward()
+        total = total + penalty
         parts = {name: part.detach() * share for name, part in parts.items()}
         for name, value in ({"loss": total.detach()} | parts).items():
             losses[name] = losses[name] + value if name in losses else value
     return losses
+
+
+def _weight_of_rank(batch: Batch, context: DistributedContext) -> torch.Tensor | float:
+    """Weight of the mean over this worker's samples, so that the mean over all workers is that over all samples.
+
+    It differs from 1 if the samples of a batch are not divisible among the workers.
+    """
+    if context.world_size == 1:
+        return 1.0
+    samples = torch.full((), float(len(batch)), device=batch.bg.device)  # full() avoids a synchronising copy
+    return samples.clone() * context.world_size / context.all_reduce(samples)
 
 
 def _groups(training: Training) -> list[list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data.errors import InputError
-from search.run.cluster import check_retraining, cluster, plan
+from search.run.cluster import check_retraining, cluster, plan, retraining_workers
 from search.spec.sections import ResourcesConfig, RetrainConfig
 from trainable.job import Workers
 
@@ -104,6 +104,46 @@ def test_too_many_retraining_cpus_are_refused_before_the_search(
 def test_available_retraining_cpus_are_accepted(cpus: Any, workers: Workers) -> None:
     """A retraining that fits is accepted."""
     check_retraining(RetrainConfig(cpus=cpus), workers, [{"CPU": 2.0, "GPU": 1.0}])
+
+
+FOUR_GPUS = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "trial", "nodes", "expected"),
+    [
+        ({}, Workers(cpus=2), [{"CPU": 8.0}, {"CPU": 8.0}], Workers(cpus=2)),
+        ({}, Workers(count=2), [{"CPU": 8.0}], Workers(count=2)),
+        ({}, Workers(gpus=0.5), [{"CPU": 8.0, "GPU": 1.0}], Workers(gpus=0.5)),
+        ({}, Workers(gpus=0.5), FOUR_GPUS, Workers(count=4, min_count=1, gpus=1)),
+        ({}, Workers(gpus=1, cpus=8), FOUR_GPUS, Workers(count=2, min_count=1, gpus=1, cpus=8)),
+        ({"cpus": 4}, Workers(gpus=1), FOUR_GPUS, Workers(count=4, min_count=1, gpus=1)),
+        ({}, Workers(gpus=1), [{"CPU": 64.0, "GPU": 16.0}], Workers(count=4, min_count=1, gpus=1)),
+        ({"scale": "linear"}, Workers(gpus=1), [{"CPU": 64.0, "GPU": 16.0}], Workers(count=16, min_count=1, gpus=1)),
+        ({"workers": 1}, Workers(gpus=0.5), FOUR_GPUS, Workers(gpus=0.5)),
+        ({"workers": 3}, Workers(), [{"CPU": 8.0}], Workers(count=3)),
+        ({"workers": [2, 6]}, Workers(gpus=1), FOUR_GPUS, Workers(count=6, min_count=2, gpus=1)),
+        ({"workers": [2, 2]}, Workers(), [{"CPU": 8.0}], Workers(count=2)),
+        ({"workers": [2, 64]}, Workers(), [{"CPU": 8.0}], Workers(count=32, min_count=2)),
+        ({"workers": [40, 64]}, Workers(), [{"CPU": 80.0}], Workers(count=32)),
+    ],
+)
+def test_retraining_uses_the_cluster(
+    asked: dict[str, Any], trial: Workers, nodes: list[dict[str, float]], expected: Workers
+) -> None:
+    """All GPUs by default, but no fewer than 8 samples of a batch of 32 for each; as asked, one sample."""
+    assert retraining_workers(RetrainConfig(**asked), trial, nodes, 32) == expected
+
+
+@pytest.mark.parametrize("asked", [3, [3, 8]])
+def test_retraining_workers_that_do_not_fit_are_refused(asked: Any) -> None:
+    """The retraining would wait for them for ever."""
+    retrain = RetrainConfig(workers=asked)
+    with pytest.raises(
+        InputError, match=r"'retrain\.workers' is .*3.*, but the cluster has room for 2 on 2 nodes; low"
+    ):
+        check_retraining(retrain, Workers(cpus=2), [{"CPU": 3.0}, {"CPU": 3.0}])
+    check_retraining(retrain, Workers(cpus=2), [{"CPU": 3.0}, {"CPU": 4.0}])
 
 
 @pytest.mark.slow

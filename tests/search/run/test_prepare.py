@@ -9,8 +9,8 @@ import pytest
 
 from data.dataset.dataset import Dataset
 from search.run import prepare
-from search.run.prepare import Session, Slots, alone, each_uses, make_job
-from search.spec.sections import ResourcesConfig
+from search.run.prepare import Session, Slots, alone, each_uses, job_on_cluster, make_job
+from search.spec.sections import ResourcesConfig, RetrainConfig
 from search.study.experiment import Experiment
 from search.study.trials import SLOTS
 from search.terminal import Screen
@@ -32,6 +32,23 @@ def test_retraining_may_use_the_cores_of_all_trials(scenes: Path) -> None:
 
     assert workers == Workers(cpus=6, measures_threads=True)
     assert each_uses(workers) == "up to 6 CPU"
+
+
+@pytest.mark.parametrize(("scale", "factor"), [("batch", 1.0), ("linear", 1.5)])
+def test_retraining_keeps_the_effective_batch_unless_asked(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, scale: str, factor: float
+) -> None:
+    """Another batch is another training than that of the trial; the batch size of a trial is for its own workers."""
+    monkeypatch.setattr(prepare, "cluster_resources", lambda: [{"CPU": 4.0}])
+    config = RetrainConfig.model_validate({"workers": 3, "scale": scale})
+    found = job_on_cluster(job(scenes, Workers(count=2)), 1, config, batch_size=8)
+    assert found.workers == Workers(count=3)
+    assert found.batch_scale(3) == factor
+
+
+def test_elastic_group_is_described_by_its_bounds() -> None:
+    """The user reads what a retraining may take."""
+    assert each_uses(Workers(count=4, min_count=1, cpus=2, gpus=1)) == "up to 8 CPU and 4 GPU in 1 to 4 workers"
 
 
 @pytest.mark.parametrize("workers", [Workers(), Workers(count=2), Workers(gpus=1)])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from data.errors import InputError
 from search.spec.default_space import DEFAULT_SPACE
 from search.spec.domains import Choices, Per, Range
 from search.spec.spec import check_spec, load_spec
+from search.spec.template import as_text
 
 
 def load(path: Path, text: str, *overrides: tuple[str, str]) -> Any:
@@ -229,6 +231,20 @@ def test_retraining_may_have_its_own_epochs() -> None:
     assert spec.with_retraining() == spec
     with pytest.raises(InputError, match=r"'retrain.cpus' is 0.*--cpus"):
         spec.with_retraining(cpus=0)
+
+
+@pytest.mark.parametrize("workers", ["auto", 2, [1, 4]])
+def test_retraining_workers_survive_the_spec_file(workers: Any) -> None:
+    """They survive the file of the spec."""
+    spec = check_spec({"retrain": {"workers": workers}}, source="the test", data_path="set")
+    assert check_spec(yaml.safe_load(as_text(spec)), source="the test") == spec
+    assert spec.plan.retrain.workers == (tuple(workers) if isinstance(workers, list) else workers)
+
+
+@pytest.mark.parametrize("workers", [0, "all", [2], [2, 1], [0, 2], 1.5, True])
+def test_invalid_retraining_workers_are_refused(workers: Any) -> None:
+    with pytest.raises(InputError, match=r"'retrain\.workers'.* must be 'auto', an integer of at least 1, or a pair"):
+        check_spec({"retrain": {"workers": workers}}, source="the test", data_path="set")
 
 
 def test_validation_does_not_change_its_input() -> None:

@@ -317,14 +317,12 @@ def test_replay_replaces_a_plateau(trial_data: TrialData, watch: str) -> None:
     assert [end.metrics["lr"] for end in ends] == pytest.approx([0.01 * factor for factor in factors])
 
 
-def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, float]:
-    """Train two epochs on one of two workers; return its last metrics. The first worker saves the network."""
+def train_as_one_of_two(rank: int, data: TrialData, folder: Path, chosen: TrialConfig) -> list[dict[str, float]]:
+    """Train on one of two workers; return the metrics of each epoch. Both save the network."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     try:
         context = DistributedContext(device=torch.device("cpu"), rank=rank, world_size=2)
-        watching = {"name": "plateau", "plateau": {"watch": "val_loss"}}
-        chosen = config(model={"family": "resunet", "width": 2}, policy=watching, epochs=2)
         train = training_loaders(chosen, data, context)
         training = start(
             chosen,
@@ -339,15 +337,41 @@ def train_as_one_of_two(rank: int, data: TrialData, folder: Path) -> dict[str, f
         training.save(folder / str(rank), ends[-1].metrics)
     finally:
         torch.distributed.destroy_process_group()
-    return curve(ends)[-1]
+    return curve(ends)
+
+
+def train_with_two_workers(chosen: TrialConfig, data: TrialData, folder: Path) -> list[list[dict[str, float]]]:
+    """The metrics of each epoch as each of two workers reports them."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(train_as_one_of_two, rank, data, folder, chosen) for rank in range(2)]
+        return [future.result(timeout=300) for future in futures]
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one_does(trial_data: TrialData, tmp_path: Path) -> None:
+    """With the same effective batch, also of odd size, the number of workers changes no more than the rounding.
+
+    The network has no batch norm, whose statistics are of the samples of a worker alone.
+    """
+    penalties = {"mask": {"bce": 1.0, "dice": 0.5}, "l1_sum": 1e-4, "combine": "uncertainty"}
+    chosen = config(data={"batch_size": 5}, loss=penalties, optimizer={"name": "adamw"}, epochs=4)
+    alone, ends = run(chosen, trial_data)
+    assert {len(batch) % 2 for batch in begin(chosen, trial_data)[1][0].epoch(1)} == {0, 1}
+    both, _ = train_with_two_workers(chosen, trial_data, tmp_path)
+    assert len(both) == 4
+    for found, expected in zip(both, curve(ends), strict=True):
+        assert found == pytest.approx({**expected, "workers": 2}, rel=1e-4)
+    network = load_model(tmp_path / "0")[0]
+    found = torch.cat([tensor.double().flatten() for tensor in network.state_dict().values()])
+    assert torch.allclose(found, weights(alone), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_two_workers_report_the_metrics_of_the_whole_split(trial_data: TrialData, tmp_path: Path) -> None:
     """Each worker evaluates half of the images; the score must be that of one network on all of them."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(train_as_one_of_two, rank, trial_data, tmp_path) for rank in range(2)]
-        first, second = (future.result(timeout=300) for future in futures)
+    watching = {"name": "plateau", "plateau": {"watch": "val_loss"}}
+    chosen = config(model={"family": "resunet", "width": 2}, policy=watching, epochs=2)
+    first, second = (reported[-1] for reported in train_with_two_workers(chosen, trial_data, tmp_path))
     assert first == second
     networks = [load_model(tmp_path / str(rank))[0] for rank in range(2)]
     for left, right in zip(*(network.parameters() for network in networks), strict=True):

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
+from ray import tune
+from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from data.images import decode_photo, encode_jpeg
-from search.driver import TrialCallback, request_of
+from search.driver import TrialCallback, last_report, request_of
 from search.run.failures import Failures, reason_of
 from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
@@ -72,7 +74,8 @@ class Recorder(TrialCallback):
                 self._experiment.checkpoints.remove(record.checkpoint)
 
     def recovered(self, trial: Trial) -> None:
-        """Store that the trial crashed and is retried, if the failure is its own."""
+        """Store that the trial crashed and is retried, if the failure is its own; it resumes from its last report."""
+        _register_last_checkpoint(trial)
         studied = self._searcher.running(trial.trial_id)
         if self._failures.is_own(trial) and studied is not None:
             note_retry(studied)
@@ -102,6 +105,19 @@ class Recorder(TrialCallback):
             self._experiment.mirror.changed.set()
         for by_id in (self._started, self._trials, self._checkpoints):
             by_id.pop(trial.trial_id, None)
+
+
+def _register_last_checkpoint(trial: Trial) -> None:
+    """Register the checkpoint of the last report with Tune, which does so a moment after the report.
+
+    A process that dies in between would repeat the epoch, and the one before if that has no checkpoint.
+    """
+    name, known = last_report(trial).checkpoint_dir_name, trial.checkpoint
+    if trial.storage is None or not name or (known is not None and Path(known.path).name == name):
+        return
+    path = f"{trial.storage.trial_fs_path}/{name}"
+    checkpoint = tune.Checkpoint(path, trial.storage.storage_filesystem)
+    trial.on_checkpoint(_TrainingResult(checkpoint, dict(trial.last_result)))
 
 
 @dataclass

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -46,10 +47,20 @@ class StubTrial:
     directory: Path
     trial_id: str = "a"
     config: dict[str, Any] = field(default_factory=lambda: {"name": "00000", "number": 0})
+    last_result: dict[str, Any] = field(default_factory=dict)
+    checkpoint: tune.Checkpoint | None = None
+    registered: list[str] = field(default_factory=list)
 
     @property
     def error_file(self) -> str:
         return str(self.directory / "error.txt")
+
+    @property
+    def storage(self) -> SimpleNamespace:
+        return SimpleNamespace(trial_fs_path="/storage/00000", storage_filesystem=None)
+
+    def on_checkpoint(self, result: Any) -> None:
+        self.registered.append(result.checkpoint.path)
 
 
 @dataclass
@@ -150,6 +161,26 @@ def test_retries_are_counted(running: Running) -> None:
     for _ in range(2):
         running.recorder.on_trial_recover(iteration=0, trials=CONTROLLER, trial=running.trial)
     assert trial_records(running.study)[0].retries == 2
+
+
+@pytest.mark.parametrize(
+    ("reported", "known", "registered"),
+    [
+        ("checkpoint_000001", None, ["/storage/00000/checkpoint_000001"]),
+        ("checkpoint_000001", "checkpoint_000000", ["/storage/00000/checkpoint_000001"]),
+        ("checkpoint_000001", "checkpoint_000001", []),
+        ("", "checkpoint_000001", []),
+    ],
+)
+def test_trial_resumes_from_the_checkpoint_of_its_last_report(
+    running: Running, reported: str, known: str | None, registered: list[str]
+) -> None:
+    """Tune registers it a moment after the report, in which the process may die."""
+    trial = cast("Any", running.trial)
+    trial.last_result = {"epoch": 2, "score": 0.5, "checkpoint_dir_name": reported}
+    trial.checkpoint = tune.Checkpoint(f"/storage/00000/{known}") if known else None
+    running.recorder.on_trial_recover(iteration=0, trials=CONTROLLER, trial=running.trial)
+    assert trial.registered == registered
 
 
 def test_environment_fault_is_not_recorded_as_a_failure(running: Running) -> None:

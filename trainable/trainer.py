@@ -19,7 +19,8 @@ import ray.train
 import torch
 from ray import tune
 from ray._private.state import state
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
+from ray.train.torch.config import _TorchBackend
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from data.atomic import replace_file
@@ -34,6 +35,7 @@ from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import prediction_grid
 from trainable.evaluation.latency import ms_per_picture
+from trainable.interfaces import use_interface_of
 from trainable.job import TrialJob, TrialRequest, Workers
 from trainable.loop.checkpoint import PICTURES
 from trainable.loop.fetch import earlier_checkpoints, intact_copies
@@ -89,12 +91,31 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
         TorchTrainer(_train, train_loop_config={"task": task}, scaling_config=local).fit()
 
 
+class _GroupBackend(_TorchBackend):
+    """Train's backend, with the interface of each worker's node for gloo."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_use_interface_of_node)
+        super().on_start(worker_group, backend_config)
+
+
+def _use_interface_of_node() -> None:
+    use_interface_of(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+class _GroupConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _GroupBackend
+
+
 def _group_trainer(task: _Task) -> TorchTrainer:
     workers, storage = task.job.workers, Location.of_storage(task.job.group_storage)
     size: Any = workers.count if workers.min_count is None else (workers.min_count, workers.count)
     return TorchTrainer(
         _train,
         train_loop_config={"task": task},
+        torch_config=_GroupConfig(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=size,
             use_gpu=workers.gpus > 0,

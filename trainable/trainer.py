@@ -30,10 +30,9 @@ from data.dataset.transfer import reaching, read_whole
 from data.errors import EnvironmentFaultError, InputError, NodeDrainedError, environment
 from data.grids import save_png
 from data.loader import Loader
-from data.schema import Pixels
 from trainable import trial
 from trainable.config import TrialConfig, build
-from trainable.evaluation.grid import prediction_grid
+from trainable.evaluation.grid import grid_of_epoch
 from trainable.evaluation.latency import ms_per_picture
 from trainable.interfaces import use_interface_of
 from trainable.job import TrialJob, TrialRequest, Workers
@@ -51,8 +50,6 @@ from trainable.threads import use_fastest_threads
 LATENCY = "ms_per_picture"
 """Metric of the latency that a trial measures, and name of its limit."""
 LEAVING = "the node of the trial is drained; the trial resumes on another one"
-MIN_CELL, MAX_CELL = 64, 128
-"""Bounds of the image size in pixels in the prediction grid of a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +230,7 @@ class _Reporter:
         with _storage(self._job), tempfile.TemporaryDirectory() as directory:
             path = Path(directory)
             if val is not None and end.metrics[OBJECTIVE] == training.best_score:
-                save_png(_grid(training, val), path / PICTURES)
+                save_png(grid_of_epoch(training.network, val, training.config), path / PICTURES)
             end.save(path)  # last, because it writes the checksums of all files
             _report(self._job.workers, report, path)
 
@@ -246,12 +243,6 @@ def _storage(job: TrialJob) -> Iterator[None]:
         raise EnvironmentFaultError(f"The storage '{job.storage}' does not exist; bring it back.")
     with environment(f"The storage '{storage}'"), reaching(storage):
         yield
-
-
-def _grid(training: Training, val: Loader) -> Pixels:
-    """The prediction grid of an epoch. Its images are kept small, because every best epoch writes one."""
-    cell = min(max(training.config.data.image_size, MIN_CELL), MAX_CELL)
-    return prediction_grid(training.network, val, training.config.model, cell=cell)
 
 
 def _report(workers: Workers, report: TrialReport, checkpoint: Path | None) -> None:

@@ -9,11 +9,13 @@ from torch import nn
 from data.grids import image_grid
 from data.loader import Loader
 from data.schema import Batch, Pixels
-from trainable.config import ModelConfig
+from trainable.config import ModelConfig, TrialConfig
 from trainable.loop.precision import autocast
 from trainable.models.prediction import Prediction
 
 COLUMNS = ("background", "with foreground", "mask", "predicted mask", "depth", "predicted depth")
+MIN_CELL, MAX_CELL = 64, 128
+"""Bounds of the image size in pixels in the grid of an epoch."""
 
 
 @torch.no_grad()
@@ -32,6 +34,11 @@ def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
         for plane in (prediction.mask, prediction.depth)
     )
     return mask, depth
+
+
+def grid_of_epoch(model: nn.Module, loader: Loader, config: TrialConfig) -> Pixels:
+    """The prediction grid of an epoch. Its images are kept small, because every best epoch writes one."""
+    return prediction_grid(model, loader, config.model, cell=min(max(config.data.image_size, MIN_CELL), MAX_CELL))
 
 
 def prediction_grid(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from data.errors import InputError
 from tests.host_cluster import SMALL, Driver, HostCluster, host_cluster, wait_until
 from tests.hosts import Host
+from trainable.loop.checkpoint import load_metrics, load_origin
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 TRIALS = 6
+RETRAINING_EPOCHS = 80
 ORPHAN_SECONDS = 60
 """After which no process of a killed search may be left."""
 
@@ -39,9 +43,9 @@ def calm(cluster: HostCluster) -> Mapping[int, Any]:
     return results(cluster, "calm")
 
 
-def search(cluster: HostCluster, name: str) -> list[str]:
+def search(cluster: HostCluster, name: str, trials: int = TRIALS) -> list[str]:
     data = str(cluster.hosts.shared / "set")
-    options = ["--storage", str(cluster.storage), "--name", name, "--trials", str(TRIALS)]
+    options = ["--storage", str(cluster.storage), "--name", name, "--trials", str(trials)]
     return ["search", "--data", data, *options, *SMALL]
 
 
@@ -64,6 +68,15 @@ def repeated_epochs(cluster: HostCluster, name: str) -> int:
         record = json.loads(line)
         reports.update((record["trial_id"], key) for key in record.get("user_attr", {}) if key.startswith("epoch:"))
     return reports.total() - len(reports)
+
+
+def retraining(cluster: HostCluster, name: str) -> tuple[int, float]:
+    """Epoch and number of workers of the newest checkpoint of a retraining; zeros before the first one."""
+    found = [(0, 0.0)]
+    for directory in cluster.experiment(name).groups.glob("retraining/run-*/checkpoint_*"):
+        with contextlib.suppress(InputError, OSError):  # it is incomplete, or was removed in this moment
+            found.append((load_origin(directory).epoch, load_metrics(directory)["workers"]))
+    return max(found)
 
 
 def wait_for_epochs(cluster: HostCluster, name: str, count: int, driver: Driver) -> None:
@@ -132,6 +145,23 @@ def test_a_trial_whose_process_is_killed_repeats_at_most_one_epoch(
     }
     assert sum(retries for _, _, retries in found.values()) == 1
     assert repeated_epochs(cluster, "killed") <= 1
+
+
+def test_a_retraining_goes_on_as_hosts_leave_and_join(cluster: HostCluster) -> None:
+    """It uses both hosts, then the one that remains, then both again."""
+    host = cluster.hosts[1]
+    options = ["--set", "scheduler.max_epochs=2", "--set", "scheduler.grace_epochs=2", "--set", "retrain.enabled=true"]
+    options += ["--set", "retrain.workers=[1, 2]", "--set", f"retrain.epochs={RETRAINING_EPOCHS}"]
+    with cluster.running(*search(cluster, "elastic", trials=1), *options) as driver:
+        wait_until(lambda: retraining(cluster, "elastic") >= (3, 2), "a retraining with two workers", driver)
+        cluster.drain(host, seconds=60)
+        wait_until(lambda: "the training moves after epoch" in driver.output, "a move", driver)
+        wait_until(lambda: retraining(cluster, "elastic")[1] == 1, "an epoch with one worker", driver)
+        cluster.rejoin(host)
+        wait_until(lambda: retraining(cluster, "elastic")[1] == 2, "a retraining with two workers again", driver)
+        driver.wait()
+    assert retraining(cluster, "elastic")[0] == RETRAINING_EPOCHS
+    assert cluster.experiment("elastic").summary().complete
 
 
 def test_a_search_whose_driver_is_killed_resumes(cluster: HostCluster, calm: Mapping[int, Any]) -> None:

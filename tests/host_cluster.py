@@ -41,12 +41,18 @@ class HostCluster:
         token: of the cluster.
     """
 
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: Hosts, workers: int) -> None:
         self.hosts = hosts
+        self._workers = workers
         self.storage = hosts.shared / "searches"
         self.token = "5" * 64
         self._token_file = hosts.shared / "token"
         self._token_file.write_text(self.token)
+
+    @property
+    def workers(self) -> list[Host]:
+        """The hosts on which trials run from the start."""
+        return self.hosts.hosts[1 : 1 + self._workers]
 
     @property
     def head(self) -> Host:
@@ -63,9 +69,13 @@ class HostCluster:
         options = f"--address={self.head.address}:{PORT} --num-cpus=1"
         host.run(self._in_environment(f"{_script('ray')} start {options}"))
 
+    def leave(self, host: Host) -> None:
+        """End all Ray processes on a host."""
+        host.run(f"{_script('ray')} stop --force", check=False)
+
     def rejoin(self, host: Host) -> None:
         """End all Ray processes on a host, and start Ray on it again."""
-        host.run(f"{_script('ray')} stop --force", check=False)
+        self.leave(host)
         self.join(host)
 
     def drain(self, host: Host, *, seconds: int) -> None:
@@ -156,9 +166,9 @@ def host_cluster(workers: int, *, spare: int = 0) -> Iterator[HostCluster]:
     """
     checkout_is_shared()
     with running_hosts(1 + workers + spare) as hosts:
-        cluster = HostCluster(hosts)
+        cluster = HostCluster(hosts, workers)
         cluster.start_head()
-        for host in hosts.hosts[1 : 1 + workers]:
+        for host in cluster.workers:
             cluster.join(host)
         yield cluster
 

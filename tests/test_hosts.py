@@ -28,7 +28,7 @@ ORPHAN_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[HostCluster]:
-    with host_cluster(2) as cluster:
+    with host_cluster(2, spare=1) as cluster:
         data = str(cluster.hosts.shared / "set")
         rendering = ["render", data, "--backgrounds", "24", "--per-background", "2", "--size", "32", "--seed", "3"]
         subprocess.run([sys.executable, "-m", "search.cli.main", *rendering], check=True, capture_output=True)
@@ -117,6 +117,18 @@ def test_trials_of_a_host_that_loses_its_network_resume_elsewhere(
     cluster.rejoin(host)
 
 
+def test_a_host_that_joins_gets_trials(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
+    spare = cluster.hosts[3]
+    with cluster.running(*search(cluster, "joins")) as driver:
+        wait_for_epochs(cluster, "joins", 40, driver)
+        cluster.join(spare)
+        seconds = wait_until(lambda: bool(processes(spare)), "a trial on the host that joined", driver)
+        driver.wait()
+    cluster.leave(spare)
+    assert results(cluster, "joins") == calm
+    print(f"a trial ran {seconds:.1f} s after its host had joined")  # noqa: T201 - pytest shows it with -s
+
+
 def test_trials_of_a_drained_host_move_without_a_loss(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
     """A spot notice costs neither an epoch nor a retry."""
     host = cluster.hosts[1]
@@ -185,7 +197,7 @@ def test_a_search_resumes_on_a_new_cluster_after_the_head_is_lost(
         driver.process.wait()
     cluster.head.power_on()
     cluster.start_head()
-    for host in cluster.hosts.hosts[1:]:
+    for host in cluster.workers:
         cluster.rejoin(host)
     with cluster.running(*resume(cluster, "head")) as driver:
         driver.wait()

@@ -95,10 +95,10 @@ class HostCluster:
         self.head.run(self._in_environment(f"{_script('ray')} drain-node {' '.join(options)}"))
 
     @contextlib.contextmanager
-    def running(self, *arguments: str) -> Iterator[Driver]:
-        """A `twinhead` command on the head while it runs."""
+    def running(self, *arguments: str, module: str = "search.cli.main") -> Iterator[Driver]:
+        """A `twinhead` command, or another module with its arguments, on the head while it runs."""
         log = self.hosts.shared / f"{arguments[0]}-{time.monotonic_ns()}.log"
-        words = shlex.join([sys.executable, "-m", "search.cli.main", *arguments])
+        words = shlex.join([sys.executable, "-m", module, *arguments])
         process = self.head.start(self._in_environment(f"echo pid $$; exec {words}"), log)
         driver = Driver(process, log, self.head)
         try:

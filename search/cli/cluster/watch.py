@@ -54,7 +54,7 @@ def status(name: str, watch: bool, storage: Path | Location, address: str | None
     cluster = reachable(address)
     found = search_status(experiment, cluster)
     if not watch or as_json:
-        print_result(found.as_plain(), as_json, lambda: console().print(_status(found), highlight=False))
+        print_result(found.as_plain(), as_json, lambda: _show_status(found))
         return
     from rich.live import Live
 
@@ -63,6 +63,7 @@ def status(name: str, watch: bool, storage: Path | Location, address: str | None
             time.sleep(WATCH_SECONDS)
             found = search_status(experiment, cluster)
             live.update(_status(found), refresh=True)
+    _show_next(found)
 
 
 @click.command(
@@ -151,9 +152,21 @@ def _status(found: SearchStatus) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(width=10)
     table.add_column(overflow="fold")
-    for name, text in (lines | {"next": found.command}).items():
+    for name, text in lines.items():
         table.add_row(name, Text(text))
     return table
+
+
+def _show_status(found: SearchStatus) -> None:
+    console().print(_status(found), highlight=False)
+    _show_next(found)
+
+
+def _show_next(found: SearchStatus) -> None:
+    """Print the next command on a line of its own, to be copied."""
+    from search.terminal import print_line
+
+    print_line(console(), found.command, title=f"{'next':<12}")
 
 
 def _left(found: SearchStatus) -> str:

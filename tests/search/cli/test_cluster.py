@@ -55,7 +55,7 @@ def test_status_names_the_command_that_resumes(twinhead: Command, stopped: Exper
     shown = twinhead("status", "first", "--storage", stopped.storage)
     plain = json.loads(twinhead("status", "first", "--storage", stopped.storage, "--json").out)
 
-    assert (shown.code, "first: stopped" in shown.out, command in shown.out.replace("\n", "")) == (0, True, True)
+    assert (shown.code, "first: stopped" in shown.out, command in shown.out) == (0, True, True)
     assert (plain["state"], plain["command"], plain["best"]["score"]) == ("stopped", command, 0.5)
 
 

@@ -312,7 +312,7 @@ def test_images_have_width_and_height(tmp_path: Path) -> None:
 def test_report_is_written_in_an_ascii_locale(tmp_path: Path) -> None:
     """The report comes after hours of training, and has a δ in it."""
     program = (
-        "import pathlib, sys; from tests.search.results.test_report import comparison, row, write_report; "
+        "import pathlib, sys; from tests.search.results.test_comparison_report import comparison, row, write_report; "
         "write_report(comparison(row('a', 0.5)), pathlib.Path(sys.argv[1]))"
     )
     ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

@@ -69,7 +69,11 @@ class Faults:
         """Deny every request that is not signed with this access key; '' accepts any."""
         self.cuts: list[int] = []
         """For each of the next downloads, the number of bytes after which the connection breaks."""
+        self.delay = 0.0
+        """Seconds by which every answer is late, as from a server that is far away."""
         self.requests: Counter[str] = Counter()
+        self.paths: Counter[str] = Counter()
+        """The same by their path with its query."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -92,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self) -> None:
         faults = self.server.faults
         faults.requests[self.command] += 1
+        faults.paths[self.path] += 1
+        time.sleep(faults.delay)
         content = self._content()
         if faults.refused_part and f"partNumber={faults.refused_part}&" in f"{self.path}&":
             self._refuse(busy=True)
@@ -151,8 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
 class Store:
     """A bucket on an S3 server that fails on demand."""
 
-    def __init__(self, port: int, faults: Faults) -> None:
+    def __init__(self, port: int, faults: Faults, direct: int) -> None:
         self.port, self.faults = port, faults
+        self.direct = f"http://127.0.0.1:{direct}"
+        """The server without the proxy in front of it."""
 
     @property
     def endpoint(self) -> str:
@@ -187,9 +195,10 @@ def failing_store() -> Iterator[Store]:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            store = Store(server.server_address[1], server.faults)
+            store = Store(server.server_address[1], server.faults, behind)
             store.behind().create_dir(BUCKET)
             server.faults.requests.clear()
+            server.faults.paths.clear()
             yield store
         finally:
             server.shutdown()

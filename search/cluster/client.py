@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -192,10 +193,26 @@ def _dashboard(address: str) -> str:
     """The URL of the dashboard; for any other address of a cluster, Ray looks it up."""
     if address.startswith(("http://", "https://")):
         return address.rstrip("/")
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()  # Ray would try for a minute
+        if _answers_http(url := f"http://{address}"):
+            return url
     from ray.dashboard.utils import get_address_for_submission_client
 
     with _environment(ADDRESS, address):
         return str(get_address_for_submission_client(address)).rstrip("/")
+
+
+def _answers_http(url: str) -> bool:
+    """Whether a dashboard answers there; the other port that `ray start` names does not."""
+    import requests
+
+    try:
+        requests.get(f"{url}/api/version", timeout=CONNECT_SECONDS)
+    except requests.RequestException:
+        return False
+    return True
 
 
 def _is_open(url: str) -> bool:
@@ -232,7 +249,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 def _errors(address: str) -> Iterator[None]:
     """Convert errors of the transport into sentences."""
     import requests
-    from ray.exceptions import AuthenticationError
+    from ray.exceptions import AuthenticationError, RpcError
 
     try:
         yield
@@ -241,7 +258,7 @@ def _errors(address: str) -> Iterator[None]:
             f"The cluster at '{address}' refuses the token, or there is none; copy the cluster's token to "
             "~/.ray/auth_token, or set $RAY_AUTH_TOKEN_PATH to its file."
         ) from None
-    except (requests.RequestException, OSError) as error:
+    except (requests.RequestException, RpcError, OSError) as error:
         if isinstance(error, requests.HTTPError):
             raise InputError(f"The cluster at '{address}' refused a request ({_last_line(error)}).") from None
         raise UnreachableError(

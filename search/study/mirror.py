@@ -222,9 +222,9 @@ def _is_whole(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".")
 
 
-def _publication_order(name: str) -> tuple[bool, bool, str]:
-    """A summary after what it names, and checksums after the files of their checkpoint."""
-    return "/" not in name, name.endswith("checksums.json"), name
+def _publication_order(name: str) -> tuple[bool, bool, bool, str]:
+    """The journal first, a summary after what it names, and checksums after the files of their checkpoint."""
+    return name != JOURNAL_NAME, "/" not in name, name.endswith("checksums.json"), name
 
 
 def _stat(path: Path) -> _Stat:

@@ -88,28 +88,36 @@ def _refuse_second(experiment: Experiment, beat: Heartbeat, other: Heartbeat | N
 
 
 class _Publisher:
-    """A thread that writes the heartbeat, and publishes the changed files of a remote experiment."""
+    """Threads that write the heartbeat, and publish the changed files of a remote experiment."""
 
     def __init__(self, experiment: Experiment, beat: Heartbeat, say: Say) -> None:
         self._experiment, self._beat, self._say = experiment, beat, say
         self._wake = experiment.mirror.changed if experiment.mirror else threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._beaten = self._curves = -float("inf")
+        # The heartbeat has a thread of its own: publication of a large search can take longer than it may be late.
+        self._threads = [
+            threading.Thread(target=self._run, name="publisher", daemon=True),
+            threading.Thread(target=self._run_heartbeat, name="heartbeat", daemon=True),
+        ]
+        self._curves = -float("inf")
         self._refused_since: float | None = None
         self._is_replaced = False
 
     def start(self) -> None:
-        """Write the first heartbeat, and start the thread."""
+        """Write the first heartbeat, and start the threads."""
         with contextlib.suppress(OSError, InputError, UnfinishedError):
-            self._work()
-        self._thread.start()
+            self._write_heartbeat()
+        with contextlib.suppress(OSError, InputError, UnfinishedError):
+            self._publish()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, state: State, reason: str) -> None:
-        """Publish everything, write the last heartbeat, and end the thread; never raises."""
+        """Publish everything, write the last heartbeat, and end the threads; never raises."""
         self._ended.set()
         self._wake.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._experiment.checkpoints.settle()
         if self._is_replaced:
             return
@@ -140,7 +148,7 @@ class _Publisher:
                 continue
             started = time.monotonic()
             try:
-                self._work()
+                self._publish()
             except (OSError, InputError, UnfinishedError) as error:
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)
                 self._note_refusal(error)
@@ -149,17 +157,21 @@ class _Publisher:
                 pause = max(POLL_SECONDS, time.monotonic() - started)
                 self._note_answer()
 
-    def _work(self) -> None:
-        """Publish what changed, and write the heartbeat if it is due."""
-        now = time.monotonic()
-        if self._is_replaced:
-            return
-        if now - self._beaten >= BEAT_SECONDS:
-            if not self._holds():
-                return
+    def _run_heartbeat(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            # A storage that refuses requests is named by the publication.
+            with contextlib.suppress(OSError, InputError, UnfinishedError):
+                if self._exists():
+                    self._write_heartbeat()
+
+    def _write_heartbeat(self) -> None:
+        if not self._is_replaced and self._holds():
             self._beat.now().write(self._experiment)
-            self._beaten = now
-        if self._experiment.mirror:
+
+    def _publish(self) -> None:
+        """Publish what changed."""
+        now = time.monotonic()
+        if self._experiment.mirror and not self._is_replaced:
             curves = now - self._curves >= CURVES_SECONDS
             self._experiment.mirror.publish(curves=curves)
             self._curves = now if curves else self._curves

@@ -123,6 +123,12 @@ def test_an_address_that_is_given_wins(dashboard: Callable[..., _Dashboard], con
     assert connected(None, RAY_ADDRESS=nowhere).startswith(f"UnreachableError No Ray cluster answers at '{nowhere}'")
 
 
+def test_an_address_without_a_scheme(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
+    """As `ray start` prints that of the dashboard; Ray itself takes it for that of the GCS, and tries for a minute."""
+    assert connected(dashboard().url.removeprefix("http://")).startswith("ClusterInfo(")
+    assert connected("127.0.0.1:1").startswith("UnreachableError No Ray cluster answers at '127.0.0.1:1'")
+
+
 def test_a_wrong_token(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
     """The sentence names where the token is looked for, and not the token."""
     said = connected(dashboard().url, token="b" * 64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,12 @@ def state(experiment: Experiment) -> tuple[str, str]:
     beat = Heartbeat.read(experiment)
     assert beat is not None
     return beat.state, beat.reason
+
+
+def beat_time(experiment: Experiment) -> float:
+    beat = Heartbeat.read(experiment)
+    assert beat is not None
+    return beat.written
 
 
 def test_it_is_running_until_it_ends(tmp_path: Path) -> None:
@@ -81,3 +89,25 @@ def test_a_storage_that_is_away_is_not_made_again(tmp_path: Path, monkeypatch: p
         (tmp_path / "away").rename(experiment.root)
 
     assert state(experiment) == ("ended", "")
+
+
+def test_the_heartbeat_does_not_wait_for_a_publication(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that publishes much for a minute would be shown as lost, and a second driver could start."""
+    publishing, ended = threading.Event(), threading.Event()
+
+    def publish(_: object) -> None:
+        publishing.set()
+        ended.wait(60)
+
+    monkeypatch.setattr(driving, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(driving, "BEAT_SECONDS", 0.02)
+    experiment = created(tmp_path)
+    with running(experiment, lambda _: None):
+        monkeypatch.setattr(driving._Publisher, "_publish", publish)
+        assert publishing.wait(60)
+        before = beat_time(experiment)
+        try:
+            while beat_time(experiment) == before:
+                time.sleep(0.01)
+        finally:
+            ended.set()

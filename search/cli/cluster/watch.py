@@ -54,7 +54,7 @@ def status(name: str, watch: bool, storage: Path | Location, address: str | None
     cluster = reachable(address)
     found = search_status(experiment, cluster)
     if not watch or as_json:
-        print_result(found.as_plain(), as_json, lambda: _show_status(found))
+        print_result(found.as_plain(), as_json, lambda: _show_status(found, address))
         return
     from rich.live import Live
 
@@ -63,7 +63,7 @@ def status(name: str, watch: bool, storage: Path | Location, address: str | None
             time.sleep(WATCH_SECONDS)
             found = search_status(experiment, cluster)
             live.update(_status(found), refresh=True)
-    _show_next(found)
+    _show_next(found, address)
 
 
 @click.command(
@@ -157,21 +157,26 @@ def _status(found: SearchStatus) -> RenderableType:
     return table
 
 
-def _show_status(found: SearchStatus) -> None:
+def _show_status(found: SearchStatus, address: str | None) -> None:
     console().print(_status(found), highlight=False)
-    _show_next(found)
+    _show_next(found, address)
 
 
-def _show_next(found: SearchStatus) -> None:
-    """Print the next command on a line of its own, to be copied."""
+def _show_next(found: SearchStatus, address: str | None) -> None:
+    """Print the next command on a line of its own, to be copied; it needs the same cluster."""
+    from search.commands import shell_command
     from search.terminal import print_line
 
-    print_line(console(), found.command, title=f"{'next':<12}")
+    needs_cluster = found.command.startswith(("twinhead logs", "twinhead resume"))
+    option = f" {shell_command('--address', address)}" if address and needs_cluster else ""
+    print_line(console(), f"{found.command}{option}", title=f"{'next':<12}")
 
 
 def _left(found: SearchStatus) -> str:
     from search.terminal import clock
 
+    if found.state == "running" and found.budget.trials >= found.budget.max_trials:
+        return "its trials have ended; the retraining and the test remain"
     if found.seconds_left is None:
         return "unknown before a trial ended" if found.state == "running" else "–"
     return f"about {clock(found.seconds_left)}"

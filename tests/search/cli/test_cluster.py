@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from search.cli.cluster import watch
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
 from search.terminal import append_line
@@ -47,6 +48,17 @@ def test_list_says_that_a_storage_is_empty(twinhead: Command, tmp_path: Path) ->
     """Not an error: the first search is still to come."""
     assert twinhead("list", "--storage", tmp_path) == (0, "", f"there are no searches in '{tmp_path}'\n")
     assert json.loads(twinhead("list", "--storage", tmp_path, "--json").out) == []
+
+
+def test_status_keeps_the_address_in_the_next_command(
+    twinhead: Command, stopped: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, the command would go to another cluster."""
+    address = "http://127.0.0.1:1"
+    monkeypatch.setattr(watch, "reachable", lambda _: None)  # a cluster without jobs
+    shown = twinhead("status", "first", "--storage", stopped.storage, "--address", address)
+
+    assert f"twinhead resume first --storage {stopped.storage} --address {address}\n" in shown.out
 
 
 def test_status_names_the_command_that_resumes(twinhead: Command, stopped: Experiment) -> None:

@@ -194,6 +194,7 @@ def keep_best_of_finished(experiment: Experiment, study: optuna.Study) -> list[T
         All started trials.
     """
     records = trial_records(study)
+    experiment.checkpoints.forget()  # what was listed while trials ran may miss their last checkpoints
     for record in records:
         if record.state.is_finished():
             keep_best(experiment, record)

@@ -157,7 +157,7 @@ class Checkpoints:
         elif at_once:
             others = list(self._list(str(parent)))
         else:
-            others = [path for path in self._bulk() if PurePosixPath(path).parent == parent]
+            others = [path for path in self._all() if PurePosixPath(path).parent == parent]
         for other in others:
             if other != checkpoint and PurePosixPath(other).name.startswith("checkpoint_"):
                 self._remove(other)
@@ -190,12 +190,20 @@ class Checkpoints:
 
     def _files(self, checkpoint: str, *, at_once: bool) -> set[str]:
         """Names of the files of a checkpoint in a remote storage; empty if it does not exist."""
-        found = self._list(checkpoint) if at_once else self._bulk()
+        found = self._list(checkpoint) if at_once else self._all()
         return found.get(checkpoint, set())
 
     def _bulk(self) -> _Files:
-        if self._snapshot is None or time.monotonic() - self._taken > SNAPSHOT_SECONDS:
+        """All checkpoints, after the removals that wait. Not for a removal itself, which would wait for its own end."""
+        if self._is_stale():
             self.settle()
+        return self._all()
+
+    def _is_stale(self) -> bool:
+        return self._snapshot is None or time.monotonic() - self._taken > SNAPSHOT_SECONDS
+
+    def _all(self) -> _Files:
+        if self._snapshot is None or self._is_stale():
             found: _Files = {}
             for directory in DIRECTORIES:
                 found |= self._list(directory)

@@ -417,6 +417,19 @@ def test_superseded_checkpoints_are_removed(storage: Location, store: Store, tmp
     assert record.newest(experiment) is None
 
 
+def test_a_removal_lists_the_storage_anew(
+    storage: Location, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for all removals, and so for its own end, when the last listing was too old."""
+    monkeypatch.setattr("search.study.checkpoints.SNAPSHOT_SECONDS", 0.0)
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        record = with_trial(experiment, tmp_path, [0.1, 0.3, 0.2])
+        keep_best(experiment, record)
+
+    assert not [name for name in store.names(f"{storage.name}/first/trials/00000") if name.endswith("state.pt")]
+
+
 def test_a_checkpoint_is_fetched_without_its_state(storage: Location, store: Store, tmp_path: Path) -> None:
     """An export needs a third of it; a resumed trial needs all of it."""
     experiment = created(storage)

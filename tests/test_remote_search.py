@@ -97,4 +97,7 @@ def test_a_killed_search_continues_on_another_machine(
         twinhead("best", "cut", "--trial", str(best), "--storage", runs, "--out", str(tmp_path / "out"), "--json")
     )
     assert Path(exported["out"]).is_dir()
+    for record in found(runs, "cut"):
+        files = store.names(f"runs/cut/trials/{record.number:05d}")
+        assert not [file for file in files if file.endswith("state.pt")]
     assert not list(Path.cwd().glob("s3*"))

@@ -117,16 +117,19 @@ class Checkpoints:
         """Remove a checkpoint; errors are ignored, because `keep_only` removes it again."""
         self._later(lambda: self._remove(checkpoint))
 
-    def keep_only(self, checkpoint: str, *, at_once: bool = False) -> None:
+    def keep_only(self, checkpoint: str, attempts: Iterable[str], *, at_once: bool = False) -> None:
         """Remove the other checkpoints of the same trial, and the state of this one; errors are ignored.
 
-        Look at the directory, not at the reports: a worker group may be an epoch ahead when it is stopped.
+        Look at the directories, not at the reports: a worker group may be an epoch ahead when it is stopped, and so may
+        a trial whose driver is killed.
 
         Args:
             checkpoint: path relative to the experiment.
+            attempts: other checkpoints of the trial, also removed ones: its attempts have directories of their own.
             at_once: as for `kept`.
         """
-        self._later(lambda: self._keep_only(checkpoint, at_once=at_once))
+        parents = {PurePosixPath(path).parent for path in (checkpoint, *filter(is_inside, attempts))}
+        self._later(lambda: self._keep_only(checkpoint, parents, at_once=at_once))
 
     def remove_all(self, directory: Path) -> None:
         """Remove a directory with checkpoints.
@@ -148,23 +151,23 @@ class Checkpoints:
         removals, self._removals = self._removals, []
         wait(removals)
 
-    def _keep_only(self, checkpoint: str, *, at_once: bool) -> None:
+    def _keep_only(self, checkpoint: str, parents: Iterable[PurePosixPath], *, at_once: bool) -> None:
         from trainable.loop.checkpoint import STATE
 
-        parent = PurePosixPath(checkpoint).parent
-        if self._location.local is not None:
-            others = [str(parent / path.name) for path in (self._root / parent).glob("checkpoint_*") if path.is_dir()]
-        elif at_once:
-            others = list(self._list(str(parent)))
-        else:
-            others = [path for path in self._all() if PurePosixPath(path).parent == parent]
-        for other in others:
+        for other in [path for parent in parents for path in self._below(parent, at_once=at_once)]:
             if other != checkpoint and PurePosixPath(other).name.startswith("checkpoint_"):
                 self._remove(other)
         if self._location.local is not None:
             (self._root / checkpoint / STATE).unlink(missing_ok=True)
         elif STATE in self._files(checkpoint, at_once=at_once):
             remove_file(self._location / checkpoint / STATE)
+
+    def _below(self, parent: PurePosixPath, *, at_once: bool) -> list[str]:
+        """The checkpoints in the directory of an attempt."""
+        if self._location.local is not None:
+            return [str(parent / path.name) for path in (self._root / parent).glob("checkpoint_*") if path.is_dir()]
+        found = self._list(str(parent)) if at_once else self._all()
+        return [path for path in found if PurePosixPath(path).parent == parent]
 
     def _remove(self, checkpoint: str) -> None:
         shutil.rmtree(self._root / checkpoint, ignore_errors=True)

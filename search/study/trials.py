@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -214,7 +214,5 @@ def keep_best(experiment: Experiment, trial: TrialRecord, *, at_once: bool = Fal
         best = best_epoch(kept)
         if best is None or best.checkpoint is None:
             return
-        for record in kept:
-            if record.checkpoint and PurePath(record.checkpoint).parent != PurePath(best.checkpoint).parent:
-                experiment.checkpoints.remove(record.checkpoint)  # of an attempt that was interrupted
-        experiment.checkpoints.keep_only(best.checkpoint, at_once=at_once)
+        reported = [record.checkpoint for record in trial.epochs if record.checkpoint]
+        experiment.checkpoints.keep_only(best.checkpoint, reported, at_once=at_once)

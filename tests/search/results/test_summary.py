@@ -146,6 +146,8 @@ def test_a_trial_that_was_resumed_keeps_nothing_of_its_earlier_attempt(experimen
     """An attempt has its own directory, which nobody else removes."""
     study = open_study(experiment)
     first = trial_of(experiment, study, {1: 0.5, 2: 0.6}, state=TrialState.RUNNING, kept=(1, 2))
+    unreported = (experiment.root / str(first.epochs[-1].checkpoint)).with_name("checkpoint_000003")
+    unreported.mkdir()  # the driver was killed before its report arrived
     later = "trials/00000-1/checkpoint_000003"
     checkpoint(experiment, 7, 3)
     (experiment.trials / "00007").rename(experiment.trials / "00000-1")

@@ -29,7 +29,9 @@ def read(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_ray_accepts_the_file(name: str) -> None:
-    validate_config(prepare_config(read(name)))
+    config = prepare_config(read(name))
+    validate_config(config)
+    assert config["head_node_type"] in config["available_node_types"]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -73,7 +73,7 @@ def search(
     """
     from search.study.experiment import Experiment
 
-    pairs = _pairs(overrides, study, trials)
+    pairs = overridden(overrides, trials=trials, study=study)
     if resume:
         if spec or name or data or dry_run:
             raise InputError(
@@ -145,8 +145,12 @@ def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path | Loc
     _show_summary(experiment, summary, as_json)
 
 
-def _pairs(overrides: Sequence[str], study: str | None, trials: int | None) -> list[tuple[str, str]]:
-    """The keys and values of --set, --study and --trials."""
+def overridden(overrides: Sequence[str], *, trials: int | None, study: str | None = None) -> list[tuple[str, str]]:
+    """The keys and values of --set, --study and --trials.
+
+    Raises:
+        InputError: if the number of trials is given twice, or a value of --set is not KEY=VALUE.
+    """
     pairs = [pair(override) for override in overrides]
     if study is not None:
         pairs.append(("search.study", json.dumps(study)))

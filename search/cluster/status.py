@@ -1,6 +1,6 @@
 """The state of searches, read from their storage, and from the jobs of a cluster if one answers.
 
-A search whose driver ended without a word, as with its machine, is lost: it is resumed from its storage.
+A search whose driver ended unexpectedly, as with its machine, is lost: it is resumed from its storage.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from data.errors import InputError
 from search.commands import cited
 from search.results.importance import MIN_TRIALS, Figure, importance
-from search.results.trials_table import Param
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
+from trainable.config.settings import Scalar
 
 GOOD_SHARE, MIN_GOOD = 0.1, 5
 """The best tenth of the trials, but at least this many, are compared with all trials."""
@@ -30,7 +30,7 @@ class Neighbour:
     score: float
     below: float
     """The best trial's score less this one's."""
-    differs: dict[str, tuple[Param, Param]]
+    differs: dict[str, tuple[Scalar, Scalar]]
     """The best trial's value and this one's, by parameter, largest difference first; None for a missing one."""
 
 

@@ -11,11 +11,8 @@ from data.errors import InputError, without_comma
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
 from search.study.trials import TrialRecord, trial_records
-from trainable.config.settings import at
+from trainable.config.settings import Scalar, at
 from trainable.metrics.names import OBJECTIVE
-
-Param = bool | int | float | str | None
-"""Value of a parameter of a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +30,7 @@ class TrialRow:
     """Of all epochs."""
     recipe: str
     """'' for a proposal of the searcher."""
-    params: Mapping[str, Param]
+    params: Mapping[str, Scalar]
     reason: str
     """Why it diverged, failed or was not trained; '' otherwise."""
     config: Mapping[str, Any]
@@ -151,7 +148,7 @@ def parse_condition(text: str) -> Condition:
     raise InputError(f"The value of --where is '{text}', but must be KEY=VALUE, KEY>NUMBER or KEY<NUMBER.")
 
 
-def _row(trial: TrialRecord, params: Mapping[str, Param]) -> TrialRow:
+def _row(trial: TrialRecord, params: Mapping[str, Scalar]) -> TrialRow:
     metrics = trial.best_epoch.metrics if trial.best_epoch else {}
     return TrialRow(
         number=trial.number,

@@ -13,6 +13,9 @@ from search.cli.shared import INTERRUPTED
 from search.commands import shell_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data.dataset.storage import Location
     from search.cluster.client import Cluster, Job
     from search.cluster.logs import Log
     from search.study.experiment import Experiment
@@ -26,6 +29,19 @@ env_option = click.option(
     "--env", multiple=True, metavar="KEY=VALUE", help="Set a variable for the search and its trials; may be repeated."
 )
 follow_option = click.option("--follow", is_flag=True, help="Show the progress until the search ends.")
+
+
+def existing(storage: Path | Location, name: str) -> Experiment:
+    """A search in a storage.
+
+    Raises:
+        InputError: if there is none of this name.
+    """
+    from search.study.experiment import Experiment
+
+    experiment = Experiment(storage=storage, name=name)
+    experiment.spec()
+    return experiment
 
 
 def reachable(address: str | None) -> Cluster | None:

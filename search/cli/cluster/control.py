@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError, UnfinishedError
-from search.cli.cluster.common import address_option, command, confirm, insecure_option, reachable, yes_option
+from search.cli.cluster.common import address_option, command, confirm, existing, insecure_option, reachable, yes_option
 from search.cli.shared import storage_option
 from search.commands import cited
 
@@ -27,10 +27,7 @@ KILL_SECONDS = 30
 @insecure_option
 def stop(name: str, storage: Path | Location, address: str | None, insecure: bool) -> None:
     """Stop a search, with its checkpoints and summary written."""
-    from search.study.experiment import Experiment
-
-    experiment = Experiment(storage=storage, name=name)
-    experiment.spec()
+    experiment = existing(storage, name)
 
     from search.cluster.client import Cluster
     from search.cluster.status import search_status
@@ -65,10 +62,7 @@ def stop(name: str, storage: Path | Location, address: str | None, insecure: boo
 @yes_option
 def rm(name: str, storage: Path | Location, address: str | None, yes: bool) -> None:
     """Remove a search with its trials and networks from the storage."""
-    from search.study.experiment import Experiment
-
-    experiment = Experiment(storage=storage, name=name)
-    experiment.spec()
+    experiment = existing(storage, name)
 
     from search.cluster.status import LIVE, search_status
     from search.study.study import remove_search

@@ -15,13 +15,14 @@ from search.cli.cluster.common import (
     confirm,
     end_with,
     env_option,
+    existing,
     follow_log,
     follow_option,
     insecure_option,
     yes_option,
 )
-from search.cli.search import checked_spec, default_name
-from search.cli.shared import pair, storage_option
+from search.cli.search import checked_spec, default_name, overridden
+from search.cli.shared import storage_option
 from search.commands import cited
 
 if TYPE_CHECKING:
@@ -72,9 +73,8 @@ def submit(
     """
     from search.study.experiment import Experiment
 
-    given = {"budget.trials": trials, "resources.share": share}
-    pairs = [pair(override) for override in overrides]
-    pairs += [(key, str(value)) for key, value in given.items() if value is not None]
+    pairs = overridden(overrides, trials=trials)
+    pairs += [("resources.share", str(share))] if share is not None else []
     checked = checked_spec(spec, pairs, data)
     experiment = Experiment(storage=storage, name=name or checked.subject.name or default_name(spec))
     variables = _variables(env)
@@ -136,11 +136,8 @@ def resume(
     yes: bool,
 ) -> None:
     """Continue a search as a job of a cluster, from its storage."""
-    from search.study.experiment import Experiment
-
-    experiment = Experiment(storage=storage, name=name)
-    spec = experiment.spec()
-    pairs = [pair(override) for override in overrides] + ([("budget.trials", str(trials))] if trials else [])
+    experiment = existing(storage, name)
+    spec, pairs = experiment.spec(), overridden(overrides, trials=trials)
     variables = _variables(env)
 
     from data.dataset.dataset import Dataset
@@ -217,12 +214,10 @@ def _say_live(experiment: Experiment, cluster: Cluster, address: str | None) -> 
 
 
 def _check_after(experiment: Experiment, after: str | None) -> None:
-    from search.study.experiment import Experiment
-
     if after == experiment.name:
         raise InputError(f"The search '{after}' cannot wait for itself; give --after another one.")
     if after is not None:
-        Experiment(storage=experiment.storage, name=after).spec()
+        existing(experiment.storage, after)
 
 
 def _show_plan(

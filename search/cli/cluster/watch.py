@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.cluster.common import address_option, end_with, follow_log, follow_option, reachable
+from search.cli.cluster.common import address_option, end_with, existing, follow_log, follow_option, reachable
 from search.cli.shared import console, json_option, print_result, storage_option
 
 if TYPE_CHECKING:
@@ -44,10 +44,7 @@ def list_(storage: Path | Location, address: str | None, as_json: bool) -> None:
 @json_option
 def status(name: str, watch: bool, storage: Path | Location, address: str | None, as_json: bool) -> None:
     """Show a search: state, trials, the best so far, budget."""
-    from search.study.experiment import Experiment
-
-    experiment = Experiment(storage=storage, name=name)
-    experiment.spec()
+    experiment = existing(storage, name)
 
     from search.cluster.status import LIVE, search_status
 
@@ -80,10 +77,7 @@ def logs(
     name: str, trial: int | None, since: str | None, follow: bool, storage: Path | Location, address: str | None
 ) -> None:
     """Show the log of a search, or of one of its trials."""
-    from search.study.experiment import Experiment
-
-    experiment = Experiment(storage=storage, name=name)
-    experiment.spec()
+    experiment = existing(storage, name)
 
     from search.cluster.logs import clean, driver_log, lines_since, seconds_of, trial_log
     from search.cluster.submission import latest_job

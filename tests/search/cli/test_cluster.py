@@ -127,6 +127,7 @@ def test_submit_creates_nothing_without_a_cluster(refused: Refused, scenes: Path
     ("arguments", "sentence"),
     [
         (("--env", "A"), "The value of --env is 'A', but must be KEY=VALUE"),
+        (("--trials", 3, "--set", "budget.trials=4"), "The number of trials is given twice"),
         (("--env", "RAY_AUTH_TOKEN=1"), "The variable 'RAY_AUTH_TOKEN' cannot be given with --env"),
         (("--share", "1.5"), "The value of 'resources.share' is 1.5, but must be"),
         (("--name", "../first"), "The name '../first' is not a valid name"),

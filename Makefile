@@ -9,8 +9,9 @@ BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
 BENCH_PYTHON := $(BIN)/python
-# A process for each core. Each loads torch and Ray, so that more than a few cost more than they save.
-PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=worksteal
+# One process more than cores, since some tests wait. Each loads torch and Ray, so that more than a few cost more than
+# they save.
+PARALLEL := --numprocesses=$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses=4 --dist=worksteal
 # What runs by itself in tests/benchmarks/ is a benchmark.
 BENCHES := $(notdir $(basename $(shell grep -l '__main__' tests/benchmarks/*.py)))
 

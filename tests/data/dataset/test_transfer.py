@@ -105,6 +105,7 @@ def test_a_part_of_a_longer_file_is_dropped(store: Store, tmp_path: Path) -> Non
     assert (tmp_path / "file").read_bytes() == b"short"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("refuses", "sentence"),
     [("busy", r"A request to 's3://.*' failed"), ("denied", r"Access to 's3://.*' was denied .*AWS_ACCESS_KEY_ID")],
@@ -130,6 +131,7 @@ def test_a_refusal_is_a_sentence(store: Store, tmp_path: Path, refuses: str, sen
     assert read_whole(place / "file") == b"kept"
 
 
+@pytest.mark.slow
 def test_a_large_file_is_written_whole_or_not_at_all(store: Store) -> None:
     """A storage that refuses the second half of an upload must not keep the first one."""
     place = Location.of_storage(store.address("large/file"))

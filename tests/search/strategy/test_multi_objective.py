@@ -75,6 +75,7 @@ def test_trade_offs_are_found_sooner_than_at_random(space: Callable[[optuna.Tria
     assert mean(ours) > np.quantile(chance, 0.95)
 
 
+@pytest.mark.slow
 def test_whole_front_is_explored() -> None:
     """One objective alone would draw every proposal to its own end."""
     _, several = run_trials(box, 30, conflict)
@@ -85,6 +86,7 @@ def test_whole_front_is_explored() -> None:
     assert mean(config["x"] for config in one[10:]) > mean(config["x"] for config in several[10:]) + 0.3
 
 
+@pytest.mark.slow
 def test_resumed_search_knows_all_objectives() -> None:
     """The study keeps what was reported of each: a new searcher on it is as far as the one that was stopped."""
 
@@ -100,6 +102,7 @@ def test_resumed_search_knows_all_objectives() -> None:
     assert mean(abs(y - 0.9) < 0.2 for y in late) > 0.6  # by chance it is 0.3
 
 
+@pytest.mark.slow
 def test_failures_and_nan_objectives_are_handled() -> None:
     """A trial that diverged reports its score alone; one whose depth is not finite reports NaN."""
 
@@ -149,6 +152,7 @@ def test_parameter_may_appear_late() -> None:
     assert any("deep" in config for config in configs)
 
 
+@pytest.mark.slow
 def test_number_of_modelled_scores_is_bounded() -> None:
     """The models are given a bounded number of reports, those of the front among them."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))

@@ -116,6 +116,7 @@ def test_space_without_parameters_is_proposed_from() -> None:
     )
 
 
+@pytest.mark.slow
 def test_parameter_may_appear_late() -> None:
     """A condition may be met by one trial in a hundred, when the model has long been without its parameter."""
 
@@ -128,6 +129,7 @@ def test_parameter_may_appear_late() -> None:
     assert max(config.get("deep", 0.0) for config in configs) > 0.8
 
 
+@pytest.mark.slow
 def test_ranges_may_depend_on_other_parameters() -> None:
     """The model sees one axis, the space gives each trial its part of it."""
 
@@ -147,6 +149,7 @@ def test_identical_scores_are_handled() -> None:
     assert len({config["x"] for config in configs}) == len(configs)
 
 
+@pytest.mark.slow
 def test_number_of_modelled_scores_is_bounded() -> None:
     """The model is given a bounded number of scores: the best, and others from all over their range."""
     searcher = searcher_of(line)

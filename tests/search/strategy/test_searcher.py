@@ -80,6 +80,7 @@ def test_highest_rung_guides_proposals(mode: str) -> None:
     assert mean(late) < 0.2  # uniform proposals lie 0.41 away, those that follow the first epoch 0.8
 
 
+@pytest.mark.slow
 def test_lower_rung_guides_without_results_of_a_higher_one() -> None:
     """At the start of a search ASHA has stopped almost everything after an epoch: that must still teach something."""
     late = []
@@ -90,6 +91,7 @@ def test_lower_rung_guides_without_results_of_a_higher_one() -> None:
     assert mean(late) < 0.2
 
 
+@pytest.mark.slow
 def test_few_full_curves_outweigh_many_short_ones() -> None:
     """Curves that cross are recognised by those that were seen to their end, though ASHA lets few get there."""
     late = []
@@ -101,6 +103,7 @@ def test_few_full_curves_outweigh_many_short_ones() -> None:
     assert mean(late) < 0.25  # those that follow the first epoch lie 0.8 away
 
 
+@pytest.mark.slow
 def test_every_tenth_proposal_is_random() -> None:
     """No region is given up for good; the random ones do not depend on any score."""
     good = proposals(searcher_of(), 30, misleading)
@@ -110,6 +113,7 @@ def test_every_tenth_proposal_is_random() -> None:
     assert good[20:29] != bad[20:29]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_same_proposals() -> None:
     """A search is to be repeated by its seed alone."""
     first, again = (proposals(searcher_of(seed=3), 25, misleading) for _ in range(2))
@@ -321,6 +325,7 @@ def test_resumed_trial_is_completed_once(tmp_path: Path) -> None:
     assert trial.value == 0.9
 
 
+@pytest.mark.slow
 def test_resumed_search_uses_earlier_results(tmp_path: Path) -> None:
     """It starts where the first left: in the good region, not with random trials."""
     near = []

@@ -78,21 +78,14 @@ class HostCluster:
         self.leave(host)
         self.join(host)
 
-    def drain(self, host: Host, *, seconds: int) -> None:
-        """Announce that a host will be taken away, as a provider does before the end of a spot instance."""
-        script = (
-            "import ray, sys; ray.init(log_to_driver=False); "
-            f"sys.stdout.write([node['NodeID'] for node in ray.nodes() if node['Alive'] "
-            f"and node['NodeManagerAddress'] == '{host.address}'][0])"
-        )
-        found = self.head.run(self._in_environment(f"{sys.executable} -c {shlex.quote(script)}"))
-        options = [
-            f"--address={self.head.address}:{PORT}",
-            f"--node-id={found.stdout.strip().splitlines()[-1]}",
-            *("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message='the instance ends'"),
-            f"--deadline-remaining-seconds={seconds}",
-        ]
-        self.head.run(self._in_environment(f"{_script('ray')} drain-node {' '.join(options)}"))
+    def announce_end(self, host: Host, *, seconds: int) -> None:
+        """Announce that a host will be taken away, as AWS does on a spot instance, which `spot_notice` looks for."""
+        host.run("ip addr add 169.254.169.254/32 dev lo || true")
+        log, words = f"{self.hosts.shared}/notice-{time.monotonic_ns()}.log", f"{sys.executable} -m"
+        service = f"{words} tests.instance_metadata {seconds}"
+        watcher = f"{words} search.cluster.spot_notice {self.head.address}:{PORT}"
+        for command in (service, watcher):
+            host.run(self._in_environment(f"({command} > {log} 2>&1 < /dev/null &)"))
 
     @contextlib.contextmanager
     def running(self, *arguments: str, module: str = "search.cli.main") -> Iterator[Driver]:

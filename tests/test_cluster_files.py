@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def test_no_trial_runs_on_the_head_or_the_driver_on_a_spot_node() -> None:
     head = config["available_node_types"][config["head_node_type"]]
     assert head["resources"] == {"CPU": 0, "GPU": 0}
     assert "InstanceMarketOptions" not in head["node_config"]
+
+
+def test_workers_look_for_the_notice_of_a_spot_instance() -> None:
+    [look] = [command for command in read("cluster.yaml")["worker_start_ray_commands"] if "spot_notice" in command]
+    assert "RAY_AUTH_MODE=token" in look
+    assert find_spec("search.cluster.spot_notice")
 
 
 def test_the_manifest_of_kubernetes_has_a_token_and_this_version_of_ray() -> None:

@@ -130,18 +130,18 @@ def test_a_host_that_joins_gets_trials(cluster: HostCluster, calm: Mapping[int, 
     print(f"a trial ran {seconds:.1f} s after its host had joined")  # noqa: T201 - pytest shows it with -s
 
 
-def test_trials_of_a_drained_host_move_without_a_loss(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
+def test_trials_of_a_spot_host_move_without_a_loss(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
     """A spot notice costs neither an epoch nor a retry."""
     host = cluster.hosts[1]
-    with cluster.running(*search(cluster, "drained")) as driver:
-        wait_for_epochs(cluster, "drained", 40, driver)
-        cluster.drain(host, seconds=60)
+    with cluster.running(*search(cluster, "spot")) as driver:
+        wait_for_epochs(cluster, "spot", 40, driver)
+        cluster.announce_end(host, seconds=60)
         wait_until(lambda: "its node is drained" in driver.output, "a move", driver)
         wait_until(lambda: not processes(host), "the end of the host's processes", driver)
         cluster.rejoin(host)
         driver.wait()
-    assert results(cluster, "drained") == calm
-    assert repeated_epochs(cluster, "drained") == 0
+    assert results(cluster, "spot") == calm
+    assert repeated_epochs(cluster, "spot") == 0
 
 
 def test_a_trial_whose_process_is_killed_repeats_at_most_one_epoch(
@@ -167,7 +167,7 @@ def test_a_retraining_goes_on_as_hosts_leave_and_join(cluster: HostCluster) -> N
     options += ["--set", "retrain.workers=[1, 2]", "--set", f"retrain.epochs={RETRAINING_EPOCHS}"]
     with cluster.running(*search(cluster, "elastic", trials=1), *options) as driver:
         wait_until(lambda: retraining(cluster, "elastic") >= (3, 2), "a retraining with two workers", driver)
-        cluster.drain(host, seconds=60)
+        cluster.announce_end(host, seconds=60)
         wait_until(lambda: "the training moves after epoch" in driver.output, "a move", driver)
         wait_until(lambda: retraining(cluster, "elastic")[1] == 1, "an epoch with one worker", driver)
         cluster.rejoin(host)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.cluster
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SHORT = (*SMALL, "--set", "scheduler.max_epochs=2", "--set", "budget.trials=2", "--set", "retrain.enabled=false")
+ORPHAN_SECONDS = 60
+"""After which no process of a killed search may be left."""
 ENDLESS = (*LONG, "--set", "scheduler.max_epochs=5000", "--set", "scheduler.grace_epochs=5000")
 
 
@@ -81,6 +84,22 @@ def wait_for(twinhead: Command, experiment: Experiment, reached: Callable[[dict[
         assert time.monotonic() < end, found
         assert found["state"] in {"queued", "running"}, found
         time.sleep(1)
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+def titles(cluster: RayCluster) -> dict[int, str]:
+    """The title of each process of the cluster."""
+    found = {}
+    for pid in cluster.processes():
+        with suppress(OSError):  # it has ended
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().decode().strip(" \0")
     return found
 
 
@@ -159,8 +178,7 @@ def test_a_search_is_stopped_and_resumed(
     assert [
         actor["repr_name"] for actor in actors if "twinhead" in actor["class_name"] and actor["state"] == "ALIVE"
     ] == ["twinhead: second trial 0+"]
-    titles = {Path(f"/proc/{pid}/cmdline").read_bytes().decode().strip(" \0") for pid in environment.processes()}
-    assert "ray::twinhead: second trial 0" in {title for title in titles if title.startswith("ray::")}
+    assert "ray::twinhead: second trial 0" in titles(environment).values()
 
     with subprocess.Popen(
         command("logs", "second", "--follow", *where), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -198,8 +216,8 @@ def test_a_search_is_stopped_and_resumed(
     assert found["state"] == "stopped", found
 
 
-def test_a_search_whose_driver_is_killed_is_lost(
-    twinhead: Command, monkeypatch: pytest.MonkeyPatch, drawn: Path, tmp_path: Path
+def test_a_search_whose_driver_or_supervisor_is_killed_is_lost(
+    twinhead: Command, environment: RayCluster, monkeypatch: pytest.MonkeyPatch, drawn: Path, tmp_path: Path
 ) -> None:
     """With or without the cluster, its state says so and names the command that resumes it; the trial goes on."""
     experiment = Experiment(storage=tmp_path, name="lost")
@@ -218,6 +236,15 @@ def test_a_search_whose_driver_is_killed_is_lost(
         away.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
         assert status(twinhead, experiment) == found
         assert "\nlost  lost " in twinhead("list", *where).stdout
+
+    before = records(experiment)[0].last_epoch
+    twinhead("resume", "lost", *where, "-y")
+    wait_for(twinhead, experiment, lambda _: records(experiment)[0].last_epoch > before + 1)
+
+    [supervisor] = [pid for pid, title in titles(environment).items() if "JobSupervisor" in title]
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: not any("twinhead: lost" in title for title in titles(environment).values()), ORPHAN_SECONDS)
+    wait_until(lambda: status(twinhead, experiment)["state"] == "lost", GIVE_UP)
 
     before = records(experiment)[0].last_epoch
     twinhead("resume", "lost", *where, "-y")

@@ -12,6 +12,8 @@ from ray._raylet import setproctitle  # type: ignore[attr-defined]
 from ray.dashboard.modules.job.common import JobInfoStorageClient
 from ray.tune.trainable.function_trainable import wrap_function
 
+from trainable.job import TrialRequest, trial_title
+
 
 def named_trainable(function: Callable[[dict[str, Any]], None], search: str, *, is_warm: bool) -> type[Any]:
     """The actor class of a Tune function, named after the search and the trial that it runs.
@@ -67,6 +69,4 @@ def update_job(submission_id: str, changes: Mapping[str, str]) -> None:
 
 def _set_title(actor: object, search: str, config: Mapping[str, Any]) -> None:
     """Name the actor's class, from which Ray makes the title of the process at each call."""
-    number = config.get("number")
-    doing = "retraining" if number is None else f"trial {number}"
-    type(actor).__name__ = f"twinhead: {search} {doing}"
+    type(actor).__name__ = trial_title(search, TrialRequest.from_plain(config).number)

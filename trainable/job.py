@@ -96,6 +96,8 @@ class TrialJob:
     """Epochs after which a checkpoint is due even if checkpoints are slow: the rungs of the scheduler."""
     group_storage: str
     """Directory or address for the checkpoints of worker groups. Trials with a single worker report theirs to Tune."""
+    search: str = ""
+    """Name of the search, for the titles of processes."""
     storage: str | None = None
     """Directory or address of the experiment. A directory must exist; it is not created again."""
     replay: tuple[float, ...] | None = None
@@ -122,3 +124,8 @@ class TrialJob:
                 "memory": 1,
             }  # one byte: Tune requires a resource, and a CPU would be missing for the workers
         return {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
+
+
+def trial_title(search: str, number: int | None) -> str:
+    """The title of a trial's processes, such as 'twinhead: first trial 12'."""
+    return f"twinhead: {search} {'retraining' if number is None else f'trial {number}'}"

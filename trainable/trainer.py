@@ -35,7 +35,7 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import grid_of_epoch
 from trainable.evaluation.latency import ms_per_picture
 from trainable.interfaces import use_interface_of
-from trainable.job import TrialJob, TrialRequest, Workers
+from trainable.job import TrialJob, TrialRequest, Workers, trial_title
 from trainable.loop.checkpoint import PICTURES
 from trainable.loop.fetch import earlier_checkpoints, intact_copies
 from trainable.loop.loaders import sample_count
@@ -49,6 +49,8 @@ from trainable.threads import use_fastest_threads
 
 LATENCY = "ms_per_picture"
 """Metric of the latency that a trial measures, and name of its limit."""
+RESIZE_SECONDS = 15.0
+"""How often a retraining looks for nodes that joined; by default Ray Train looks once a minute."""
 LEAVING = "the node of the trial is drained; the trial resumes on another one"
 
 
@@ -89,18 +91,23 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
 
 
 class _GroupBackend(_TorchBackend):
-    """Train's backend, with the interface of each worker's node for gloo."""
+    """Train's backend, with a title for each worker's process, and the interface of its node for gloo."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        worker_group.execute(_use_interface_of_node)
+        worker_group.execute(_prepare_worker, backend_config.title)
         super().on_start(worker_group, backend_config)
 
 
-def _use_interface_of_node() -> None:
+def _prepare_worker(title: str) -> None:
     use_interface_of(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    for actor in ray._private.worker.global_worker.actors.values():
+        type(actor).__name__ = title  # of which Ray makes the title of the process after each call
 
 
+@dataclass
 class _GroupConfig(TorchConfig):
+    title: str = ""
+
     @property
     def backend_cls(self) -> type[_TorchBackend]:
         return _GroupBackend
@@ -108,13 +115,15 @@ class _GroupConfig(TorchConfig):
 
 def _group_trainer(task: _Task) -> TorchTrainer:
     workers, storage = task.job.workers, Location.of_storage(task.job.group_storage)
+    title = trial_title(task.job.search, task.request.number)
     size: Any = workers.count if workers.min_count is None else (workers.min_count, workers.count)
     return TorchTrainer(
         _train,
         train_loop_config={"task": task},
-        torch_config=_GroupConfig(),
+        torch_config=_GroupConfig(title=f"{title} worker"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=size,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,  # type: ignore[call-arg]
             use_gpu=workers.gpus > 0,
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),

@@ -212,6 +212,7 @@ def make_job(experiment: Experiment, dataset: Dataset, workers: Workers, checkpo
         workers=workers,
         checkpoint_epochs=frozenset(checkpoint_epochs),
         group_storage=str(experiment.in_storage(experiment.groups).explicit()),
+        search=experiment.name,
         storage=str(experiment.location.explicit()),
         measurements=str(experiment.in_storage(experiment.measurements).explicit()),
     )

@@ -198,7 +198,7 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
         changes = MachineChange(screen, [best.trial], "it keeps the precision of its trial")
         callbacks: list[tune.Callback] = [EpochProgress(screen, move), changes, Failures(stopper.pause)]
         results = tune.Tuner(
-            trainable(job, experiment.name),
+            trainable(job),
             param_space=request.as_plain(),
             tune_config=tune.TuneConfig(trial_dirname_creator=trial_directory),
             run_config=run_config(experiment.in_storage(experiment.retraining), stopper, callbacks, keep_newest=True),

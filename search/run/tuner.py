@@ -120,7 +120,7 @@ def run_trials(
     recorder = Recorder(experiment, searcher, Failures(pause))
     with stopper.on_ctrl_c(searcher.interrupt):
         tune.Tuner(
-            trainable(job, experiment.name),
+            trainable(job),
             tune_config=tune.TuneConfig(
                 num_samples=samples,
                 search_alg=SlotLimiter(searcher, slots or (lambda: concurrent)),
@@ -181,10 +181,10 @@ def trial_directory(trial: Trial) -> str:
     return request_of(trial).name
 
 
-def trainable(job: TrialJob, search: str) -> Any:
+def trainable(job: TrialJob) -> Any:
     """The Tune function of a job as a class, with its resources, and named after the search on the Ray dashboard."""
     function = tune.with_resources(tune.with_parameters(tune_function, job=job), _resources(job))
-    return named_trainable(function, search, is_warm=not job.workers.is_group)
+    return named_trainable(function, job.search, is_warm=not job.workers.is_group)
 
 
 def _resources(job: TrialJob) -> dict[str, float] | tune.PlacementGroupFactory:

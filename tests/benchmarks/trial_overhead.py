@@ -168,7 +168,7 @@ def search(
     storage: Path, name: str, network: tuple[str, int], data_path: str, run: Callable[..., None], trials: int
 ) -> Watch:
     """Our search, with `run` in the place of `tune_function`."""
-    tuner.trainable = lambda job, _: tune.with_resources(tune.with_parameters(run, job=job), job.resources())
+    tuner.trainable = lambda job: tune.with_resources(tune.with_parameters(run, job=job), job.resources())
     spec, opened = _spec(network, data_path, trials), Dataset.open(data_path)
     experiment, screen = Experiment(storage=storage, name=name), Screen(Console(file=io.StringIO()))
     experiment.create(spec)

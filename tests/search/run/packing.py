@@ -44,7 +44,7 @@ def most_at_once(experiment: Experiment, config: ResourcesConfig) -> tuple[int, 
     )
     experiment.create(load_spec(data_path="set"))
     study = open_study(experiment)
-    tuner.trainable = lambda job, _: tune.with_resources(_timed, job.resources())
+    tuner.trainable = lambda job: tune.with_resources(_timed, job.resources())
     run_trials(
         experiment,
         job,

@@ -116,7 +116,7 @@ def main(storage: Path, path: str, workers: int, troubles: list[str]) -> None:
         "epochs": EPOCHS,
     }
     config = build(TrialConfig, values, source="the test").model_dump()
-    tuner.trainable = lambda job, _: tune.with_resources(
+    tuner.trainable = lambda job: tune.with_resources(
         tune.with_parameters(troubled, job=job, troubles=troubles, begun=begun), job.resources()
     )
     if workers > 1:

@@ -156,7 +156,7 @@ def warm(storage: Path, data: TrialData) -> tuple[list[list[dict[str, float]]], 
         checkpoint_epochs=frozenset(range(1, EPOCHS + 1)),
         group_storage=str(experiment.groups),
     )
-    tuner.trainable = lambda job, _: tune.with_resources(
+    tuner.trainable = lambda job: tune.with_resources(
         tune.with_parameters(watched, job=job, states=states), job.resources()
     )
     run_trials(

@@ -120,13 +120,13 @@ def test_trials_of_a_host_that_loses_its_network_resume_elsewhere(
 
 def test_a_host_that_joins_gets_trials(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
     spare = cluster.hosts[3]
-    with cluster.running(*search(cluster, "joins")) as driver:
+    with cluster.running(*search(cluster, "joins", trials=2 * TRIALS)) as driver:  # so that enough is left for it
         wait_for_epochs(cluster, "joins", 40, driver)
         cluster.join(spare)
         seconds = wait_until(lambda: bool(processes(spare)), "a trial on the host that joined", driver)
         driver.wait()
     cluster.leave(spare)
-    assert results(cluster, "joins") == calm
+    assert {number: result for number, result in results(cluster, "joins").items() if number < TRIALS} == calm
     print(f"a trial ran {seconds:.1f} s after its host had joined")  # noqa: T201 - pytest shows it with -s
 
 

@@ -119,9 +119,12 @@ def test_trials_of_a_host_that_loses_its_network_resume_elsewhere(
 
 
 def test_a_host_that_joins_gets_trials(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
+    """Also if the disk of its cache is full: then its trials decode the images themselves."""
     spare = cluster.hosts[3]
     with cluster.running(*search(cluster, "joins", trials=2 * TRIALS)) as driver:  # so that enough is left for it
         wait_for_epochs(cluster, "joins", 40, driver)
+        spare.run("mkdir /tmp/cache && mount -t tmpfs -o size=300k tmpfs /tmp/cache")
+        spare.run("cat /dev/zero > /tmp/cache/fill", check=False)
         cluster.join(spare)
         seconds = wait_until(lambda: bool(processes(spare)), "a trial on the host that joined", driver)
         driver.wait()

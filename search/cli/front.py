@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from data.dataset.storage import Location
     from search.results.front import Point
     from search.study.experiment import Experiment
+    from trainable.metrics.objective import Notation
 
 
 @click.command(
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 def front(name: str, objectives: str | None, svg: Path | None, storage: Path | Location, as_json: bool) -> None:
     """Show the Pareto front of a search.
 
-    These are the trials that no other trial beats in every objective. Each trial is evaluated at the epoch of its best
-    score, whose checkpoint is kept.
+    These are the trials that no other trial beats in every objective. Each trial is evaluated at its best epoch by the
+    first objective of the search, whose checkpoint is kept.
     """
     if svg is not None:
         refuse_unwritable(svg, "--svg")
@@ -55,7 +56,7 @@ def front(name: str, objectives: str | None, svg: Path | None, storage: Path | L
     print_result(found, as_json, lambda: _show(experiment, points, compared, svg))
 
 
-def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: Path) -> None:
+def _draw(points: Sequence[Point], objectives: Sequence[Notation], name: str, file: Path) -> None:
     from data.atomic import replace_file
     from data.errors import InputError
     from search.results.front_chart import as_svg
@@ -71,7 +72,7 @@ def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: P
         raise InputError(f"The chart cannot be written to '{file}' ({error.strerror}); give another --svg.") from None
 
 
-def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[str], svg: Path | None) -> None:
+def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[Notation], svg: Path | None) -> None:
     from search.cli.tables import show_front
     from search.results.front_chart import as_text
     from search.terminal import print_line

@@ -57,7 +57,7 @@ def test_every_metric_can_be_an_objective_in_its_better_direction() -> None:
         ("[score, macs]", r"'objectives.1' is 'macs', but must be '-macs', since smaller is better"),
         ("[score, -mask_iou]", r"must be 'mask_iou', since larger is better"),
         ("[score, -macs, -macs]", r"must name '-macs' once"),
-        ("[-macs, score]", r"must begin with 'score', which decides on stopping, checkpoints"),
+        ("[-macs, score]", r"must have a metric such as 'score' first, which decides on .*; '-macs' is a cost"),
         ("[]", r"must hold 1 to 3 objectives"),
         ("[score, -macs, mask_iou, depth_delta1]", r"must hold 1 to 3 objectives"),
         ("{score: -macs}", r"'objectives' is {'score': '-macs'}, but must be a valid list"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,16 +61,25 @@ def _draw(points: Sequence[Point], objectives: Sequence[Notation], name: str, fi
     from data.atomic import replace_file
     from data.errors import InputError
     from search.results.front_chart import as_svg
+    from trainable.metrics.objective import Objective
 
     if len(objectives) < 2:
         raise InputError(
-            f"There is nothing to draw of one objective, '{objectives[0]}'; give two, such as --objectives score,-macs."
+            f"There is nothing to draw of one objective, '{Objective.of(objectives[0])}'; give two, such as "
+            f"--objectives {_with_macs(objectives[0])}."
         )
     try:
         file.parent.stat()  # raises if the directory is missing
         replace_file(file, as_svg(points, objectives, f"Trade-offs of the search '{name}'"))
     except OSError as error:
         raise InputError(f"The chart cannot be written to '{file}' ({error.strerror}); give another --svg.") from None
+
+
+def _with_macs(objective: Notation) -> str:
+    """The value of --objectives for the trade-off with the multiply-adds."""
+    from trainable.metrics.objective import Objective
+
+    return shlex.quote(f"{Objective.of(objective)},-macs")
 
 
 def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[Notation], svg: Path | None) -> None:
@@ -86,6 +96,6 @@ def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[
             print_line(out, line)
     show_front(out, experiment, rows)
     if len(objectives) == 1:
-        print_line(out, "for trade-offs, give --objectives score,-macs")
+        print_line(out, f"for trade-offs, give --objectives {_with_macs(objectives[0])}")
     if svg is not None:
         print_line(out, f"\nchart: {svg}")

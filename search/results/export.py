@@ -181,9 +181,9 @@ def model_card(
     shown = f"\n![Predictions on images it was not trained on]({PICTURES})\n" if pictures.is_file() else ""
     without = notes = picked = ""
     if objective != SCORE:
-        best = "largest" if objective.sign > 0 else "smallest"
-        meant = objective.name if objective.key == objective.name else f"objective = {objective.name}"
-        picked = f"The search picked it for the {best} `{meant}` on the validation images. "
+        better = "larger" if objective.sign > 0 else "smaller"
+        meant = objective.name if objective.key == objective.name else f"{objective.key} = {objective.name}"
+        picked = f"The search picked by `{meant}` on the validation images; {better} is better.\n"
     if "baselines" in metrics:
         measured, where = ("test", "test") if "test" in metrics else ("val", "validation")
         without = (

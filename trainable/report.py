@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,9 +106,16 @@ class TrialReport:
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics in a result of Ray, without the times, ids and settings that Ray adds."""
+    """The metrics in a result of Ray, without the times, ids and settings that Ray adds.
+
+    Infinite ones are left out: the worst value of an objective without a bound, which Tune needs, is no measurement.
+    """
     return {
         name: value
         for name, value in result.items()
-        if isinstance(value, int | float) and (name.partition("_")[0] in GROUPS or name in SINGLE)
+        if isinstance(value, int | float) and not math.isinf(value) and _is_metric(name)
     }
+
+
+def _is_metric(name: str) -> bool:
+    return name.partition("_")[0] in GROUPS or name in SINGLE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -181,7 +180,7 @@ def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
 def note_epoch(
     trial: optuna.Trial, report: TrialReport, checkpoint: str | None = None, objective: Objective = SCORE
 ) -> EpochRecord:
-    """Record a report, without infinite metrics: JSON has no number for the worst value of an unbounded objective.
+    """Record a report.
 
     Args:
         trial: a running trial of the study.
@@ -189,7 +188,7 @@ def note_epoch(
         checkpoint: directory of its checkpoint, relative to the experiment.
         objective: of the search.
     """
-    metrics = {name: value for name, value in report.metrics.items() if not math.isinf(value)}
+    metrics = dict(report.metrics)
     record = EpochRecord(epoch=report.epoch, metrics=metrics, checkpoint=checkpoint, objective=objective)
     trial.set_user_attr(f"{_EPOCH}{report.epoch}", {"metrics": record.metrics, "checkpoint": checkpoint})
     attributes = {"outcome": report.outcome, "reason": report.reason, "lr_factors": list(report.lr_factors)}

@@ -67,7 +67,8 @@ def search_of(storage: Path, objective: str = "-depth_rmse") -> Experiment:
         study.tell(trial, min(values) if spec.plan.objective.sign < 0 else max(values))
     trial = study.ask()
     note_start(trial, CONFIGURATION.model_dump())
-    note_epoch(trial, TrialReport.worst(1, "diverged", "The loss became nan", objective=spec.plan.objective))
+    worst = TrialReport.worst(1, "diverged", "The loss became nan", objective=spec.plan.objective)
+    note_epoch(trial, TrialReport.from_plain(worst.as_plain()))  # as Ray carries it
     study.tell(trial, state=TrialState.FAIL)
     return experiment
 

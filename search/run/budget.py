@@ -23,7 +23,7 @@ from trainable.report import TrialReport
 BUDGET_REASONS = {
     "hours": "its time is up (budget.hours)",
     "gpu_hours": "its GPU hours are used up (budget.gpu_hours)",
-    "patience": "the best trial has stopped improving (budget.patience)",
+    "patience": "its trials have stopped improving (budget.patience)",
 }
 """Why a search ended, by the key of the budget."""
 

@@ -286,9 +286,8 @@ def _leaves(
 def _insert(values: dict[str, Value], key: str, text: str) -> None:
     """Set the leaf at a dotted key, and create missing mappings."""
     *sections, leaf = key.split(".")
-    for other in OBJECTIVE_KEYS if key.partition(".")[0] in OBJECTIVE_KEYS else ():
-        if other != key.partition(".")[0]:
-            values.pop(other, None)
+    if (top := key.partition(".")[0]) in OBJECTIVE_KEYS:
+        values.pop(next(other for other in OBJECTIVE_KEYS if other != top), None)
     if not sections and leaf not in PLAIN_KEYS:
         raise InputError(f"The key '{key}' of --set has no section; write --set SECTION.KEY=VALUE.")
     node = values

@@ -16,6 +16,7 @@ from search.study.experiment import Experiment
 from search.study.study import open_existing_study
 from search.study.trials import TrialRecord
 from trainable.config.settings import Scalar
+from trainable.metrics.names import DIVERGED
 from trainable.metrics.objective import SCORE, Objective
 
 GOOD_SHARE, MIN_GOOD = 0.1, 5
@@ -84,12 +85,14 @@ def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
             f"The search '{experiment.name}' has {len(done)} trials with a score, but must have {MIN_TRIALS}; continue "
             f"it with {cited(f'{experiment.resume_command} --trials {more}')}{also}."
         )
-    good = min(max(math.ceil(GOOD_SHARE * len(done)), MIN_GOOD), len(done) // 2)
-    found = importance(done, [objective.oriented(_value(trial)) for trial in done], good)
+    diverged = [trial for trial in ended if _diverged_without_value(trial)]
+    compared = sorted([*done, *diverged], key=lambda trial: trial.number)
+    good = min(max(math.ceil(GOOD_SHARE * len(compared)), MIN_GOOD), len(done) // 2)
+    found = importance(compared, [objective.oriented(_value(trial)) for trial in compared], good)
     best = max(done, key=lambda trial: (objective.oriented(_value(trial)), -trial.number))
     return Analysis(
         objective=objective.key,
-        trials=len(done),
+        trials=len(compared),
         good=good,
         importance={name: figure.share for name, figure in found.parameters.items()},
         figures=found.parameters,
@@ -102,6 +105,12 @@ def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
 
 def _is_scored(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE and bool(trial.params) and math.isfinite(_value(trial))
+
+
+def _diverged_without_value(trial: FrozenTrial) -> bool:
+    """Whether a trial diverged for an objective without a worst value; it is worse than all others."""
+    is_failed = trial.state == TrialState.FAIL and bool(trial.params)
+    return is_failed and TrialRecord.of(trial).outcome == DIVERGED
 
 
 def _value(trial: FrozenTrial) -> float:

@@ -217,9 +217,18 @@ def test_importance_is_that_of_the_objective(tmp_path: Path) -> None:
         study.add_trial(
             create_trial(value=number / 20, params=params, distributions=distributions, user_attrs=attributes)
         )
+    study.add_trial(
+        create_trial(
+            state=TrialState.FAIL,
+            params={"optimizer.lr": 1.0},
+            distributions={"optimizer.lr": FloatDistribution(0.0, 1.0)},
+            user_attrs={"outcome": "diverged"},
+        )
+    )
     analysis = analyse(experiment)
 
     assert (analysis.best, analysis.objective) == (0, "depth_rmse")
+    assert analysis.trials == 21  # the diverged one has no value, but is worse than all others
     assert [(row.number, row.score, row.value, row.below) for row in analysis.neighbours[:2]] == [
         (1, 0.5, 0.05, 0.05),
         (2, 0.5, 0.1, 0.1),

@@ -55,8 +55,8 @@ def tune_spec(
     """Run the trials that are left of a search's budget; see `run_trials` for the arguments."""
     plan = spec.plan
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-    metric, mode = plan.objective.key, plan.objective.mode
-    scheduler = build_scheduler(metric=metric, mode=mode, **plan.scheduler.model_dump())
+    metric = job.objective.key
+    scheduler = build_scheduler(metric=metric, mode=job.objective.mode, **plan.scheduler.model_dump())
     replay(scheduler, ended, metric=metric)
     run_trials(
         experiment,

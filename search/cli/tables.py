@@ -97,7 +97,8 @@ def show_training(console: Console, storage: Path | Location, summary: TrainingS
 def _named_value(summary: Summary, best: TrialSummary) -> str:
     """The value of the objective on validation with its name; summaries of earlier versions have the score."""
     objective = Objective.of(summary.objective)
-    return f"{objective.key} {best.score if best.value is None else best.value:.4f}"
+    value = f"{objective.key} {best.score if best.value is None else best.value:.4f}"
+    return value if objective.key == objective.name else f"{value} ({objective.name})"
 
 
 def show_verdict(

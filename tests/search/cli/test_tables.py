@@ -144,3 +144,6 @@ def test_summary_is_told_by_the_objective(tmp_path: Path) -> None:
     beyond["depth_rmse"]["high"] = -0.01
     clear = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(**changes))
     assert "contains 0" not in clear
+    weighted = summary(objective={"mask_iou": 3, "depth_delta1": 1}, beyond_recipe=None)
+    text = shown(show_summary, Experiment(storage=tmp_path, name="first"), weighted)
+    assert "validation objective 0.6100 (0.75 mask_iou + 0.25 depth_delta1)" in text

@@ -12,6 +12,8 @@ import torch
 
 from data.dataset.dataset import Dataset
 from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.trials import trial_records
 from tests.commands import SMALL, records, run, twinhead
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
@@ -235,6 +237,39 @@ def test_diverging_trial_gets_the_worst_score_and_the_search_continues(drawn: Pa
     assert summary["best"]["config"]["optimizer"]["lr"] == 0.002
     assert all(record.score == 0 for trial in diverged for record in trial.epochs)
     assert "step" in diverged[0].reason
+
+
+def test_search_for_another_objective_finds_its_best_trial(drawn: Path, tmp_path: Path) -> None:
+    """The smallest error of the depth wins, whatever the score: its trial, its epoch, its weights, and on test."""
+    options = ("--set", "objective=-depth_rmse", "--set", "scheduler.max_epochs=3", "--trials", "4", "--json")
+    rates = ("--set", "optimizer.lr={choices: [0.002, 0.2, 1e+30]}", "--set", "optimizer.clip_norm=0")
+    summary = json.loads(
+        twinhead(
+            "search", "--data", str(drawn), "--name", "depth", "--storage", str(tmp_path), *SMALL, *rates, *options
+        )
+    )
+    experiment = Experiment(storage=tmp_path, name="depth")
+    study = open_study(experiment)
+    trials = trial_records(study, experiment.objective)
+    errors = {
+        (record.metrics["depth_rmse"], trial.number, record.epoch)
+        for trial in trials
+        for record in trial.epochs
+        if trial.outcome == "trained"
+    }
+    error, number, epoch = min(errors)
+    best = summary["best"]
+
+    assert summary["objective"] == "-depth_rmse"
+    assert (best["value"], best["trial"], best["epoch"]) == (error, number, epoch)
+    assert best["metrics"]["depth_rmse"] == error
+    assert load_model(experiment.root / best["checkpoint"])[1].epoch == epoch
+    assert (study.best_trial.number, study.best_value) == (number, error)
+    assert {"depth_rmse", "score"} <= summary["retrained"]["metrics"].keys() & best["test"].keys()
+    for trial in trials:
+        kept = [path.name for path in (experiment.trials / f"{trial.number:05d}").glob("checkpoint_*")]
+        least = min((record for record in trial.epochs if record.checkpoint), key=lambda each: -each.rank, default=None)
+        assert kept == ([Path(str(least.checkpoint)).name] if least else [])
 
 
 def test_trials_that_need_several_workers_run_as_groups(drawn: Path, tmp_path: Path) -> None:

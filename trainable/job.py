@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trainable.metrics.objective import SCORE, Objective
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRequest:
@@ -109,6 +111,8 @@ class TrialJob:
     scale_from: int | None = None
     """Number of workers that the batch size and the learning rate of the configuration are for: both are scaled with
     the actual number. None to use them as they are."""
+    objective: Objective = SCORE
+    """What picks the best epoch of a trial, and what a plateau policy watches as 'score'."""
     measurements: str | None = None
     """File, or its address, of the measurements that all trials share; see `trainable.measurements`."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainable.metrics.names import OBJECTIVE, TIME_ATTR, WORST
+from trainable.metrics.names import OBJECTIVE, TIME_ATTR
+from trainable.metrics.objective import SCORE, WEIGHTED, Objective
 
 GROUPS = frozenset(("mask", "depth", "train", "time", "memory"))
 """Prefixes of metric names."""
 SINGLE = frozenset(
     (
-        *(OBJECTIVE, "val_loss", "lr", "seconds", "samples_per_second"),
+        *(OBJECTIVE, WEIGHTED, "val_loss", "lr", "seconds", "samples_per_second"),
         *("micro_batches", "ms_per_picture", "threads", "workers"),
     )
 )
@@ -48,13 +50,21 @@ class TrialReport:
     """The same for a single worker, added by Ray Tune: the name in the trial's directory."""
 
     @classmethod
-    def worst(cls, epoch: int, outcome: str, reason: str, violations: Mapping[str, float] | None = None) -> TrialReport:
+    def worst(
+        cls,
+        epoch: int,
+        outcome: str,
+        reason: str,
+        violations: Mapping[str, float] | None = None,
+        objective: Objective = SCORE,
+    ) -> TrialReport:
         """The report of a trial that diverged or is not trained."""
-        return cls(epoch=epoch, metrics={OBJECTIVE: WORST}, outcome=outcome, reason=reason, violations=violations or {})
+        metrics = objective.worst_metrics()
+        return cls(epoch=epoch, metrics=metrics, outcome=outcome, reason=reason, violations=violations or {})
 
     @property
     def score(self) -> float:
-        """The objective."""
+        """The metric 'score'."""
         return float(self.metrics[OBJECTIVE])
 
     def checkpoint(self, trial_directory: Path) -> Path | None:
@@ -96,9 +106,16 @@ class TrialReport:
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics in a result of Ray, without the times, ids and settings that Ray adds."""
+    """The metrics in a result of Ray, without the times, ids and settings that Ray adds.
+
+    Infinite ones are left out: the worst value of an objective without a bound, which Tune needs, is no measurement.
+    """
     return {
         name: value
         for name, value in result.items()
-        if isinstance(value, int | float) and (name.partition("_")[0] in GROUPS or name in SINGLE)
+        if isinstance(value, int | float) and not math.isinf(value) and _is_metric(name)
     }
+
+
+def _is_metric(name: str) -> bool:
+    return name.partition("_")[0] in GROUPS or name in SINGLE

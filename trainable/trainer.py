@@ -43,7 +43,7 @@ from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training
 from trainable.measurements import machine_kind
-from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE, TRAINED
+from trainable.metrics.names import CONSTRAINT, DIVERGED, TRAINED
 from trainable.report import TrialReport
 from trainable.threads import use_fastest_threads
 
@@ -79,7 +79,7 @@ def run_trial(config: Mapping[str, Any], *, job: TrialJob) -> None:
     """
     request = TrialRequest.from_plain(config)
     if request.refused:
-        tune.report(TrialReport.worst(1, CONSTRAINT, request.refused).as_plain())
+        tune.report(TrialReport.worst(1, CONSTRAINT, request.refused, objective=job.objective).as_plain())
         return
     resumed = tune.get_checkpoint()
     task = _Task(request=request, job=job, tune_checkpoint=resumed.path if resumed else None)
@@ -132,7 +132,9 @@ def _group_trainer(task: _Task) -> TorchTrainer:
             storage_path=storage.path,
             storage_filesystem=storage.filesystem() if storage.scheme else None,
             checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=OBJECTIVE if task.job.data.val else None
+                num_to_keep=1,
+                checkpoint_score_attribute=task.job.objective.key if task.job.data.val else None,
+                checkpoint_score_order=task.job.objective.mode,
             ),
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call, list-item]
         ),
@@ -167,7 +169,7 @@ def _train_from(task: _Task, checkpoints: Sequence[Path], damaged: Sequence[str]
         if excess.get(LATENCY, 0.0) > 0:
             limit = f"constraints.{LATENCY} is {job.ms_per_picture:g}"
             reason = f"a pair of images takes {latency[LATENCY]:.3g} ms, and {limit}"
-            _report(job.workers, TrialReport.worst(1, CONSTRAINT, reason, excess), None)
+            _report(job.workers, TrialReport.worst(1, CONSTRAINT, reason, excess, job.objective), None)
             return
         with trial.releasing_memory(context.device):
             trial.run(
@@ -176,6 +178,7 @@ def _train_from(task: _Task, checkpoints: Sequence[Path], damaged: Sequence[str]
                 context=context,
                 report=reporter,
                 checkpoint_epochs=job.checkpoint_epochs,
+                objective=job.objective,
                 resume_from=checkpoints,
                 damaged=damaged,
                 replay=job.replay,
@@ -183,7 +186,7 @@ def _train_from(task: _Task, checkpoints: Sequence[Path], damaged: Sequence[str]
                 wrap=prepare_model if job.workers.is_group else lambda network: network,
             )
     except NonFiniteLossError as error:
-        _report(job.workers, TrialReport.worst(reporter.epoch + 1, DIVERGED, str(error)), None)
+        _report(job.workers, TrialReport.worst(reporter.epoch + 1, DIVERGED, str(error), objective=job.objective), None)
 
 
 def _latency(
@@ -238,7 +241,7 @@ class _Reporter:
             return
         with _storage(self._job), tempfile.TemporaryDirectory() as directory:
             path = Path(directory)
-            if val is not None and end.metrics[OBJECTIVE] == training.best_score:
+            if val is not None and self._job.objective.rank(end.metrics) == training.best_score:
                 save_png(grid_of_epoch(training.network, val, training.config), path / PICTURES)
             end.save(path)  # last, because it writes the checksums of all files
             _report(self._job.workers, report, path)

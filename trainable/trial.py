@@ -28,6 +28,7 @@ from trainable.loop.loaders import evaluation_loader, training_loaders, with_sca
 from trainable.loop.loop import EpochEnd, Report
 from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training, start
+from trainable.metrics.objective import SCORE, Objective
 
 
 def run(
@@ -37,6 +38,7 @@ def run(
     context: DistributedContext,
     report: Callable[[EpochEnd, Training, Loader | None], None],
     checkpoint_epochs: frozenset[int] = frozenset(),
+    objective: Objective = SCORE,
     resume_from: Sequence[Path] = (),
     damaged: Sequence[str] = (),
     replay: Sequence[float] | None = None,
@@ -51,6 +53,7 @@ def run(
         context: the distributed context of this process.
         report: callback after each epoch, with the training and the validation loader.
         checkpoint_epochs: epochs after which a checkpoint is due, in addition to the best ones.
+        objective: picks the best epochs, and is the 'score' that a plateau policy watches.
         resume_from: checkpoints with state, newest first. The trial resumes from the first undamaged one and records
             the damaged ones in `Training.note`; it starts over if all are damaged.
         damaged: problems of newer checkpoints that were found before, as clauses, for the same note.
@@ -79,7 +82,15 @@ def run(
     _resume(training, resume_from, damaged, context)
     # Not a closure: an error's traceback keeps the frame of a closure, and with it the training, alive.
     callback: Report = functools.partial(_report, report, training, val)
-    loop.fit(training, train, val, context=context, report=callback, checkpoint_epochs=checkpoint_epochs)
+    loop.fit(
+        training,
+        train,
+        val,
+        context=context,
+        report=callback,
+        checkpoint_epochs=checkpoint_epochs,
+        objective=objective,
+    )
     return training
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from data.dataset.storage import Location
     from search.results.front import Point
     from search.study.experiment import Experiment
+    from trainable.metrics.objective import Notation
 
 
 @click.command(
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 def front(name: str, objectives: str | None, svg: Path | None, storage: Path | Location, as_json: bool) -> None:
     """Show the Pareto front of a search.
 
-    These are the trials that no other trial beats in every objective. Each trial is evaluated at the epoch of its best
-    score, whose checkpoint is kept.
+    These are the trials that no other trial beats in every objective. Each trial is evaluated at its best epoch by the
+    first objective of the search, whose checkpoint is kept.
     """
     if svg is not None:
         refuse_unwritable(svg, "--svg")
@@ -55,14 +57,16 @@ def front(name: str, objectives: str | None, svg: Path | None, storage: Path | L
     print_result(found, as_json, lambda: _show(experiment, points, compared, svg))
 
 
-def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: Path) -> None:
+def _draw(points: Sequence[Point], objectives: Sequence[Notation], name: str, file: Path) -> None:
     from data.atomic import replace_file
     from data.errors import InputError
     from search.results.front_chart import as_svg
+    from trainable.metrics.objective import Objective
 
     if len(objectives) < 2:
         raise InputError(
-            f"There is nothing to draw of one objective, '{objectives[0]}'; give two, such as --objectives score,-macs."
+            f"There is nothing to draw of one objective, '{Objective.of(objectives[0])}'; give two, such as "
+            f"--objectives {_with_macs(objectives[0])}."
         )
     try:
         file.parent.stat()  # raises if the directory is missing
@@ -71,7 +75,14 @@ def _draw(points: Sequence[Point], objectives: Sequence[str], name: str, file: P
         raise InputError(f"The chart cannot be written to '{file}' ({error.strerror}); give another --svg.") from None
 
 
-def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[str], svg: Path | None) -> None:
+def _with_macs(objective: Notation) -> str:
+    """The value of --objectives for the trade-off with the multiply-adds."""
+    from trainable.metrics.objective import Objective
+
+    return shlex.quote(f"{Objective.of(objective)},-macs")
+
+
+def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[Notation], svg: Path | None) -> None:
     from search.cli.tables import show_front
     from search.results.front_chart import as_text
     from search.terminal import print_line
@@ -85,6 +96,6 @@ def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[
             print_line(out, line)
     show_front(out, experiment, rows)
     if len(objectives) == 1:
-        print_line(out, "for trade-offs, give --objectives score,-macs")
+        print_line(out, f"for trade-offs, give --objectives {_with_macs(objectives[0])}")
     if svg is not None:
         print_line(out, f"\nchart: {svg}")

@@ -14,7 +14,6 @@ import click
 from data.errors import InputError
 from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
 from search.commands import JOB_VARIABLE, cited, shell_command
-from trainable.metrics.names import OBJECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from search.study.experiment import Experiment
     from search.study.summary import Retrained, Summary
     from trainable.config import ConfigError
+    from trainable.metrics.objective import Objective
 
 
 @click.command(epilog="\b\nExample:\n  twinhead demo --storage artifacts")
@@ -122,7 +122,7 @@ def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path | Loc
     """Retrain the best configuration of a search, and test it.
 
     It trains on train + validation, so that no images are left to choose between two retrained networks: the new one
-    replaces the earlier one once it is complete. The scores of both are printed.
+    replaces the earlier one once it is complete. The test results of both are printed.
     """
     from search.study.experiment import Experiment
 
@@ -133,15 +133,16 @@ def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path | Loc
     from search.run.prepare import open_data
     from search.run.run import retrain_again
 
-    shown = screen()
+    shown, objective = screen(), spec.plan.objective
     dataset = open_data(spec.data_path, shown)
     given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
     command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)
     if earlier is not None:
-        shown.say(f"replaces '{experiment.retrained}' when it is complete: {_score(earlier)}")
+        shown.say(f"replaces '{experiment.retrained}' when it is complete: {_test_value(earlier, objective)}")
     summary = resumable(experiment, command, lambda: retrain_again(experiment, spec, dataset, shown, command))
     if earlier is not None and summary.retrained is not None:
-        shown.say(f"replaced the earlier retrained network, {_score(earlier)}, by one with {_score(summary.retrained)}")
+        before, after = (_test_value(network, objective) for network in (earlier, summary.retrained))
+        shown.say(f"replaced the earlier retrained network, {before}, by one with {after}")
     _show_summary(experiment, summary, as_json)
 
 
@@ -161,9 +162,9 @@ def overridden(overrides: Sequence[str], *, trials: int | None, study: str | Non
     return pairs
 
 
-def _score(network: Retrained) -> str:
+def _test_value(network: Retrained, objective: Objective) -> str:
     epochs = f"{network.epochs} epoch{'' if network.epochs == 1 else 's'}"
-    return f"test score {network.metrics[OBJECTIVE]:.4f} after {epochs}"
+    return f"test {objective.key} {objective.value(network.metrics):.4f} after {epochs}"
 
 
 def _dry_run(spec: SearchSpec, storage: Path | Location, as_json: bool) -> None:

@@ -13,21 +13,23 @@ from data.dataset.manifest import DatasetInfo
 from data.dataset.storage import Location
 from data.errors import InputError
 from search.commands import cited, shell_command
-from search.results.export import TABLE_METRICS, baseline_metrics, verdict
+from search.results.export import baseline_metrics, table_metrics, verdict
 from search.results.front import shown
 from search.spec.describe import describe
 from search.study.experiment import Experiment
-from search.study.summary import Difference, FrontRow, StepCounts, Summary, TrainingSummary
+from search.study.summary import Difference, FrontRow, StepCounts, Summary, TrainingSummary, TrialSummary
 from search.terminal import clock, print_line, print_table
 from trainable.config import TrialConfig, build
-from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.objective import SCORE, Objective
 
 
-def show_metrics(console: Console, title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
+def show_metrics(
+    console: Console, title: str, columns: Mapping[str, Mapping[str, float]], objective: Objective = SCORE
+) -> None:
     """Print a table with a row for each metric and a column for each of `columns`."""
     rows = [
         {"": row} | {name: f"{values[row]:.4f}" if row in values else "–" for name, values in columns.items()}
-        for row in TABLE_METRICS
+        for row in table_metrics(objective)
     ]
     print_table(console, rows, left=[""], title=title)
 
@@ -43,7 +45,7 @@ def show_summary(console: Console, experiment: Experiment, summary: Summary) -> 
     if (best := summary.best) is not None:
         print_line(
             console,
-            f"best trial {best.trial} with validation score {best.score:.4f} at epoch {best.epoch}: "
+            f"best trial {best.trial} with validation {_named_value(summary, best)} at epoch {best.epoch}: "
             f"{describe_config(best.config)}",
         )
     _show_warning(console, summary.optimizer_steps)
@@ -92,9 +94,21 @@ def show_training(console: Console, storage: Path | Location, summary: TrainingS
     print_line(console, f"\nnetwork     {storage / summary.name / summary.checkpoint}")
 
 
-def show_verdict(console: Console, metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> None:
+def _named_value(summary: Summary, best: TrialSummary) -> str:
+    """The value of the objective on validation with its name; summaries of earlier versions have the score."""
+    objective = Objective.of(summary.objective)
+    value = f"{objective.key} {best.score if best.value is None else best.value:.4f}"
+    return value if objective.key == objective.name else f"{value} ({objective.name})"
+
+
+def show_verdict(
+    console: Console,
+    metrics: Mapping[str, float],
+    baselines: Mapping[str, Mapping[str, float]],
+    objective: Objective = SCORE,
+) -> None:
     """Print the metrics in which a network loses to the baselines."""
-    for sentence in verdict(metrics, baselines):
+    for sentence in verdict(metrics, baselines, objective):
         print_line(console, f" {sentence}", title="note:")
 
 
@@ -107,9 +121,12 @@ def _gain_over_recipe(summary: Summary) -> list[str]:
         return [f"no trial is better than the recipe {recipe.recipe}"]
     gains = ", ".join(_gain(metric, found) for metric, found in beyond.items())
     lines = [f"trial {best.trial} minus the recipe {recipe.recipe}, with 95 % intervals over backgrounds: {gains}"]
-    low = beyond[OBJECTIVE].low
+    objective = Objective.of(summary.objective)
+    found = beyond[objective.key]
+    low = found.low if objective.sign > 0 else found.high and -found.high
     if low is not None and low <= 0:
-        lines.append("the score's interval contains 0: the trial is not clearly better than the recipe on these images")
+        contains = f"the {objective.key}'s interval contains 0"
+        lines.append(f"{contains}: the trial is not clearly better than the recipe on these images")
     return lines
 
 
@@ -221,28 +238,30 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
 def _show_test(console: Console, experiment: Experiment, summary: Summary) -> None:
     """Print the test metrics; nothing before the retraining."""
     best, retrained, baselines = summary.best, summary.retrained, summary.baselines
+    objective = Objective.of(summary.objective)
     if best is None or retrained is None or baselines is None:
         return
     columns = {
-        "baselines": baseline_metrics(baselines),
+        "baselines": baseline_metrics(baselines, objective),
         f"trial {best.trial}": best.test,
         "retrained": retrained.metrics,
     }
     if summary.recipe is not None:
         columns = {f"recipe {summary.recipe.recipe}": summary.recipe.test} | columns
     console.print()
-    show_metrics(console, "on the test images", columns)
+    show_metrics(console, "on the test images", columns, objective)
     for sentence in _gain_over_recipe(summary):
         print_line(console, sentence)
-    show_verdict(console, retrained.metrics, baselines)
-    if retrained.metrics[OBJECTIVE] < best.test[OBJECTIVE]:
+    show_verdict(console, retrained.metrics, baselines, objective)
+    ours, its = objective.value(retrained.metrics), objective.value(best.test)
+    if objective.oriented(ours) < objective.oriented(its):
         command = shell_command(
             "twinhead", "best", experiment.name, "--trial", best.trial, "--storage", experiment.storage
         )
         print_line(
             console,
-            f" the retrained network loses to trial {best.trial}: {OBJECTIVE} "
-            f"{retrained.metrics[OBJECTIVE]:.4f} against {best.test[OBJECTIVE]:.4f}; {cited(command)} exports that one",
+            f" the retrained network loses to trial {best.trial}: {objective.key} {ours:.4f} against {its:.4f}; "
+            f"{cited(command)} exports that one",
             title="note:",
         )
 

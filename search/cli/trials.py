@@ -30,21 +30,21 @@ OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "epochs")
     "  twinhead trials first --where model.family=resunet --where 'score>0.5' --json"
 )
 @click.argument("name")
-@click.option("--sort", default="score", show_default=True, help="Column: number, epochs, seconds, a metric, or a key.")
+@click.option("--sort", help="Column: number, epochs, seconds, a metric, or a key; the objective when left out.")
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Filter the trials; also KEY>NUMBER and KEY<NUMBER.")
 @click.option("--top", type=click.IntRange(1), help="Show at most this many rows.")
 @storage_option
 @json_option
 def trials(
-    name: str, sort: str, where: tuple[str, ...], top: int | None, storage: Path | Location, as_json: bool
+    name: str, sort: str | None, where: tuple[str, ...], top: int | None, storage: Path | Location, as_json: bool
 ) -> None:
     """List the trials of a search, the best first."""
     from search.results.trials_table import parse_condition, trial_rows
     from search.study.experiment import Experiment
 
-    rows = trial_rows(
-        Experiment(storage=storage, name=name), sort=sort, keep=[parse_condition(text) for text in where]
-    )[:top]
+    experiment = Experiment(storage=storage, name=name)
+    rows = trial_rows(experiment, sort=sort, keep=[parse_condition(text) for text in where])[:top]
+    sort = sort or experiment.objective.key
     print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort))
 
 
@@ -115,7 +115,7 @@ def _show_importance(analysis: Analysis) -> None:
         {
             "trial": str(row.number),
             "distance": f"{row.distance:.2f}",
-            "score": _cell(row.score),
+            analysis.objective: _cell(row.value),
             "below": _cell(row.below),
             "differs most in": ", ".join(
                 f"{key} {_cell(ours)} → {_cell(its)}" for key, (ours, its) in list(row.differs.items())[:3]

@@ -39,6 +39,11 @@ class BestTrial:
     trial: int
     epoch: int
     score: float
+    """The metric of this name, whatever the objective is."""
+    objective: str
+    """Name of the objective."""
+    value: float
+    """Of the objective."""
     settings: str
     """Its main settings in one line."""
 
@@ -132,7 +137,7 @@ def _status(experiment: Experiment, job: Job | None, *, now: float | None = None
     now = time.time() if now is None else now
     spec, heartbeat = experiment.spec(), Heartbeat.read(experiment)
     study = open_existing_study(experiment)
-    records, slots = trial_records(study), study.user_attrs.get(SLOTS)
+    records, slots = trial_records(study, spec.plan.objective), study.user_attrs.get(SLOTS)
     state, reason = _state(experiment, spec, heartbeat, job)
     running = [trial for trial in records if not trial.state.is_finished()] if state == "running" else []
     since = heartbeat.started if heartbeat and state == "running" else now
@@ -195,12 +200,18 @@ def _counts(records: Sequence[TrialRecord], spec: SearchSpec, *, is_running: boo
 
 def _best(records: Iterable[TrialRecord]) -> BestTrial | None:
     records = list(records)
-    score = best_score(records)
+    value = best_score(records)
     for trial in records:
         best = trial.best_epoch
-        if best is not None and best.score == score and trial.config:
-            settings = str(describe(build(TrialConfig, trial.config, source="the study")))
-            return BestTrial(trial=trial.number, epoch=best.epoch, score=best.score, settings=settings)
+        if best is not None and best.value == value and trial.config:
+            return BestTrial(
+                trial=trial.number,
+                epoch=best.epoch,
+                score=best.score,
+                objective=best.objective.key,
+                value=best.value,
+                settings=str(describe(build(TrialConfig, trial.config, source="the study"))),
+            )
     return None
 
 

@@ -14,7 +14,10 @@ from search.commands import cited
 from search.results.importance import MIN_TRIALS, Figure, importance
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
+from search.study.trials import TrialRecord
 from trainable.config.settings import Scalar
+from trainable.metrics.names import DIVERGED
+from trainable.metrics.objective import SCORE, Objective
 
 GOOD_SHARE, MIN_GOOD = 0.1, 5
 """The best tenth of the trials, but at least this many, are compared with all trials."""
@@ -27,9 +30,12 @@ class Neighbour:
     number: int
     distance: float
     """0..1: the mean over all parameters."""
-    score: float
+    score: float | None
+    """The metric of this name at the best epoch; None if it was not recorded."""
+    value: float
+    """Of the objective."""
     below: float
-    """The best trial's score less this one's."""
+    """By how much the best trial's value is better."""
     differs: dict[str, tuple[Scalar, Scalar]]
     """The best trial's value and this one's, by parameter, largest difference first; None for a missing one."""
 
@@ -38,6 +44,8 @@ class Neighbour:
 class Analysis:
     """Importance of the parameters of a search, and the neighbourhood of its best trial."""
 
+    objective: str
+    """Its name in tables."""
     trials: int
     good: int
     """Number of trials that count as the best."""
@@ -57,7 +65,7 @@ class Analysis:
 
 
 def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
-    """Compute the importance of each parameter, and the scores of the trials around the best one.
+    """Compute the importance of each parameter for the objective, and the trials around the best one.
 
     Importance is the difference between a parameter's values in the best trials and in all trials; see
     `search.results.importance`.
@@ -65,7 +73,7 @@ def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
     Raises:
         InputError: if there is no such search, or it has too few finished trials.
     """
-    study = open_existing_study(experiment)
+    study, objective = open_existing_study(experiment), experiment.objective
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     done = [trial for trial in ended if _is_scored(trial)]
     if len(done) < MIN_TRIALS:
@@ -77,42 +85,53 @@ def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
             f"The search '{experiment.name}' has {len(done)} trials with a score, but must have {MIN_TRIALS}; continue "
             f"it with {cited(f'{experiment.resume_command} --trials {more}')}{also}."
         )
-    good = min(max(math.ceil(GOOD_SHARE * len(done)), MIN_GOOD), len(done) // 2)
-    found = importance(done, [_score(trial) for trial in done], good)
-    best = max(done, key=lambda trial: (_score(trial), -trial.number))
+    diverged = [trial for trial in ended if _diverged_without_value(trial)]
+    compared = sorted([*done, *diverged], key=lambda trial: trial.number)
+    good = min(max(math.ceil(GOOD_SHARE * len(compared)), MIN_GOOD), len(done) // 2)
+    found = importance(compared, [objective.oriented(_value(trial)) for trial in compared], good)
+    best = max(done, key=lambda trial: (objective.oriented(_value(trial)), -trial.number))
     return Analysis(
-        trials=len(done),
+        objective=objective.key,
+        trials=len(compared),
         good=good,
         importance={name: figure.share for name, figure in found.parameters.items()},
         figures=found.parameters,
         sections=found.sections,
         too_few=found.too_few,
         best=best.number,
-        neighbours=_neighbours(best, done)[:neighbours],
+        neighbours=_neighbours(best, done, objective)[:neighbours],
     )
 
 
 def _is_scored(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.COMPLETE and bool(trial.params) and math.isfinite(_score(trial))
+    return trial.state == TrialState.COMPLETE and bool(trial.params) and math.isfinite(_value(trial))
 
 
-def _score(trial: FrozenTrial) -> float:
+def _diverged_without_value(trial: FrozenTrial) -> bool:
+    """Whether a trial diverged for an objective without a worst value; it is worse than all others."""
+    is_failed = trial.state == TrialState.FAIL and bool(trial.params)
+    return is_failed and TrialRecord.of(trial).outcome == DIVERGED
+
+
+def _value(trial: FrozenTrial) -> float:
     return float(trial.value) if trial.value is not None else math.nan
 
 
-def _neighbours(best: FrozenTrial, others: Sequence[FrozenTrial]) -> list[Neighbour]:
+def _neighbours(best: FrozenTrial, others: Sequence[FrozenTrial], objective: Objective) -> list[Neighbour]:
     """All other trials, nearest first."""
     rows = []
     for trial in others:
         if trial.number == best.number:
             continue
+        epoch = TrialRecord.of(trial, objective).best_epoch
         gaps = {name: _gap(name, best, trial) for name in {**best.params, **trial.params}}
         rows.append(
             Neighbour(
                 number=trial.number,
                 distance=sum(gaps.values()) / len(gaps),
-                score=_score(trial),
-                below=_score(best) - _score(trial),
+                score=_value(trial) if objective == SCORE else epoch.score if epoch else None,
+                value=_value(trial),
+                below=objective.sign * (_value(best) - _value(trial)),
                 differs={
                     name: (best.params.get(name), trial.params.get(name))
                     for name, gap in sorted(gaps.items(), key=lambda item: -item[1])

@@ -61,7 +61,7 @@ def _shown(storage: Path) -> Path:
 
 def _alternatives(experiment: Experiment, checkpoint: Path) -> str:
     """A clause for each way to get an intact network; '' if there is none."""
-    trials = trial_records(open_study(experiment))
+    trials = trial_records(open_study(experiment), experiment.objective)
     number = _trial_of(experiment, checkpoint, trials)
     own = find_best(experiment, [trial for trial in trials if trial.number == number])
     if experiment.fixed_file.is_file():

@@ -24,7 +24,8 @@ from trainable.loop.checkpoint import (
     source_of,
     verify,
 )
-from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.names import ERRORS, OBJECTIVE
+from trainable.metrics.objective import SCORE, Objective
 
 CARD = "README.md"
 TABLE_METRICS = ("score", "mask_iou", "mask_rmse", "depth_delta1", "depth_rmse")
@@ -39,6 +40,7 @@ def export_checkpoint(
     title: str,
     pictures: Path | None = None,
     source: Mapping[str, object] | None = None,
+    objective: Objective = SCORE,
 ) -> None:
     """Export a checkpoint with its metrics and a model card; atomically replaces an earlier export.
 
@@ -49,6 +51,7 @@ def export_checkpoint(
         title: heading of the card.
         pictures: a PNG file with predictions; default: that of the checkpoint.
         source: the `search` and the `trial` of the checkpoint, as JSON values.
+        objective: of the search.
 
     Raises:
         InputError: if the destination has other files or cannot be written, or the checkpoint is damaged.
@@ -62,7 +65,7 @@ def export_checkpoint(
         if pictures.is_file():
             shutil.copy2(pictures, beside / PICTURES)
         (beside / METRICS).write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
-        card = model_card(load_origin(checkpoint), metrics, title, beside / PICTURES)
+        card = model_card(load_origin(checkpoint), metrics, title, beside / PICTURES, objective)
         (beside / CARD).write_text(card, encoding="utf-8")
         seal(beside, source)
 
@@ -120,27 +123,35 @@ def has_files(directory: Path) -> bool:
     return directory.is_dir() and any(directory.iterdir())
 
 
-def metrics_table(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table: a row per metric of `TABLE_METRICS`, a column per entry of `columns`; '–' for no value."""
+def table_metrics(objective: Objective = SCORE) -> tuple[str, ...]:
+    """The metrics of a table: the objective, and those of `TABLE_METRICS`."""
+    return tuple(dict.fromkeys((objective.key, *TABLE_METRICS)))
+
+
+def metrics_table(columns: Mapping[str, Mapping[str, float]], objective: Objective = SCORE) -> str:
+    """A Markdown table: a row per metric of `table_metrics`, a column per entry of `columns`; '–' for no value."""
     rows = [
         f"| {name} | "
         + " | ".join(f"{values[name]:.4f}" if name in values else "–" for values in columns.values())
         + " |"
-        for name in TABLE_METRICS
+        for name in table_metrics(objective)
     ]
     return "\n".join((f"| metric | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *rows))
 
 
-def baseline_metrics(baselines: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Both baselines as one prediction: the threshold's mask, the mean's depth, and their score."""
+def baseline_metrics(baselines: Mapping[str, Mapping[str, float]], objective: Objective = SCORE) -> dict[str, float]:
+    """Both baselines as one prediction: the threshold's mask, the mean's depth, their score and the objective."""
     both = {**baselines["mask_threshold"], **baselines["depth_mean"]}
-    return {"score": (both["mask_iou"] + both["depth_delta1"]) / 2, **both}
+    return objective.with_value({"score": (both["mask_iou"] + both["depth_delta1"]) / 2, **both})
 
 
-def verdict(metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A sentence for each metric of a network that is no better than its baseline."""
-    baseline = baseline_metrics(baselines)
+def verdict(
+    metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]], objective: Objective = SCORE
+) -> list[str]:
+    """A sentence for each metric of a network that is no better than its baseline, and for the objective."""
+    baseline = baseline_metrics(baselines, objective)
     names = {
+        objective.key: "by the objective, the network is no better than the baselines",
         OBJECTIVE: "overall, the network is no better than the baselines",
         "mask_iou": "the mask is no better than a threshold on the difference of the two images",
         "depth_delta1": "the depth is no better than the mean depth of the training images",
@@ -148,28 +159,38 @@ def verdict(metrics: Mapping[str, float], baselines: Mapping[str, Mapping[str, f
     return [
         f"{said}: {name} {metrics[name]:.4f} against {baseline[name]:.4f}"
         for name, said in names.items()
-        if not metrics[name] > baseline[name]
+        if name in metrics and name in baseline and not _is_better(name, metrics[name], baseline[name])
     ]
 
 
-def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures: Path) -> str:
+def _is_better(name: str, value: float, baseline: float) -> bool:
+    return value < baseline if name in ERRORS else value > baseline
+
+
+def model_card(
+    origin: Origin, metrics: Mapping[str, Any], title: str, pictures: Path, objective: Objective = SCORE
+) -> str:
     """The model card as Markdown: usage, metrics, origin and limits."""
     config, model, size = origin.config, origin.config.model, origin.config.data.image_size
     columns: dict[str, Mapping[str, float]] = {}
     if "baselines" in metrics:
-        columns["without a network"] = baseline_metrics(metrics["baselines"])
+        columns["without a network"] = baseline_metrics(metrics["baselines"], objective)
     for part, heading in (("val", "this network, validation"), ("test", "this network, test")):
         if part in metrics:
             columns[heading] = metrics[part]
     shown = f"\n![Predictions on images it was not trained on]({PICTURES})\n" if pictures.is_file() else ""
-    without = notes = ""
+    without = notes = picked = ""
+    if objective != SCORE:
+        better = "larger" if objective.sign > 0 else "smaller"
+        meant = objective.name if objective.key == objective.name else f"{objective.key} = {objective.name}"
+        picked = f"The search picked by `{meant}` on the validation images; {better} is better.\n"
     if "baselines" in metrics:
         measured, where = ("test", "test") if "test" in metrics else ("val", "validation")
         without = (
             "Without a network, the mask is a threshold on the difference of the two images, and the depth is the mean "
             f"depth of the\ntraining images; both are measured on the {where} images. "
         )
-        said = verdict(metrics[measured], metrics["baselines"])
+        said = verdict(metrics[measured], metrics["baselines"], objective)
         notes = "".join(f"\nNote: {sentence}.\n" for sentence in said)
     return f"""# {title}
 
@@ -185,9 +206,9 @@ probability. Depth is relative within an image; far is bright.
 
 ## Metrics
 
-{metrics_table(columns)}
+{metrics_table(columns, objective)}
 
-{without}`mask_iou` is the mean over images, `depth_delta1` the share
+{picked}{without}`mask_iou` is the mean over images, `depth_delta1` the share
 of pixels within a factor of 1.25, and `score` the mean of the two.
 {notes}
 

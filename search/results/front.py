@@ -1,7 +1,7 @@
 """The Pareto front of a search: the trials that no other trial dominates.
 
-A trial is represented by the epoch whose checkpoint is kept, which is the one with its best score. So every trial on
-the front can be exported.
+A trial is represented by the epoch whose checkpoint is kept, which is the best one by the first objective of the
+search. So every trial on the front can be exported.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from data.errors import InputError
 from search.commands import cited
 from search.results.summary import find_best
 from search.spec.costs import COSTS
-from search.spec.objectives import MILLISECONDS, Objective, known_costs
+from search.spec.objectives import MILLISECONDS, known_costs
 from search.strategy.pareto import non_dominated
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.summary import FrontRow
 from search.study.trials import EpochRecord, TrialRecord, trial_records
 from trainable.config.settings import flatten
+from trainable.metrics.objective import Notation, Objective
 
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -52,7 +53,7 @@ class Point:
         )
 
 
-def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) -> list[Point]:
+def front_of(experiment: Experiment, objectives: Sequence[Notation] | None = None) -> list[Point]:
     """All trials of a search that have a network, with those on the front marked; see `points_of`.
 
     Args:
@@ -63,7 +64,8 @@ def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) ->
         InputError: if there is no such search, none of its trials has a network, or an objective was not measured.
     """
     spec = experiment.spec()
-    points = points_of(experiment, trial_records(open_study(experiment)), objectives or spec.plan.objectives)
+    trials = trial_records(open_study(experiment), spec.plan.objective)
+    points = points_of(experiment, trials, objectives or spec.plan.objectives)
     if not points:
         raise InputError(
             f"The search '{experiment.name}' has no trial with a network yet; continue with "
@@ -72,12 +74,12 @@ def front_of(experiment: Experiment, objectives: Sequence[str] | None = None) ->
     return points
 
 
-def front_rows(experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]) -> list[FrontRow]:
+def front_rows(experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[Notation]) -> list[FrontRow]:
     """The points on the front; see `points_of`."""
     return [point.row for point in points_of(experiment, trials, objectives) if point.on_front]
 
 
-def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[str]) -> list[Point]:
+def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives: Sequence[Notation]) -> list[Point]:
     """The trials that have a checkpoint and finite objectives, the best by the first objective first.
 
     Args:
@@ -88,7 +90,7 @@ def points_of(experiment: Experiment, trials: Iterable[TrialRecord], objectives:
     Raises:
         InputError: if an objective was not measured.
     """
-    compared = [Objective.of(text) for text in objectives]
+    compared = [Objective.of(each) for each in objectives]
     points = []
     for trial in trials:
         epoch = trial.best_kept(experiment) if trial.config else None
@@ -131,16 +133,15 @@ def _values(
     experiment: Experiment, trial: TrialRecord, epoch: EpochRecord, compared: Sequence[Objective]
 ) -> dict[str, float]:
     """The value of each objective, by its name."""
-    known = known_costs([str(objective) for objective in compared], flatten(trial.config))
+    known = known_costs([objective.plain for objective in compared], flatten(trial.config))
     values = {}
     for objective in compared:
         name = objective.name
-        found = known.get(name, epoch.metrics.get(name))
-        if found is None:
+        if name not in known and not objective.is_in(epoch.metrics):
             others = ", ".join(sorted({*epoch.metrics, *COSTS}))
             advice = (
                 "search with --set objectives='[score, -ms_per_picture]'" if name == MILLISECONDS else f"give {others}"
             )
             raise InputError(f"Trial {trial.number} of '{experiment.name}' did not measure '{name}'; {advice}.")
-        values[objective.name] = float(found)
+        values[name] = known[name] if name in known else objective.value(epoch.metrics)
     return values

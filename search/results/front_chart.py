@@ -9,7 +9,8 @@ from html import escape
 
 from search.results.front import Point, shown
 from search.spec.costs import COSTS
-from search.spec.objectives import MILLISECONDS, Objective
+from search.spec.objectives import MILLISECONDS
+from trainable.metrics.objective import Notation, Objective
 
 WIDTH, HEIGHT = 720, 440
 """Size of a panel, in pixels."""
@@ -74,7 +75,7 @@ class Scale:
         return f"{words} ({'smaller' if self.objective.sign < 0 else 'larger'} is better)"
 
 
-def as_svg(points: Sequence[Point], objectives: Sequence[str], title: str) -> str:
+def as_svg(points: Sequence[Point], objectives: Sequence[Notation], title: str) -> str:
     """Draw one panel for each objective after the first; the first is the vertical axis of all.
 
     Args:
@@ -82,7 +83,7 @@ def as_svg(points: Sequence[Point], objectives: Sequence[str], title: str) -> st
         objectives: at least two, such as 'score' and '-macs'.
         title: of the chart.
     """
-    first, *others = (Objective.of(text) for text in objectives)
+    first, *others = (Objective.of(each) for each in objectives)
     panels = [
         f'<g transform="translate({number * WIDTH} 0)">{_panel(points, first, other, staircase=len(others) == 1)}</g>'
         for number, other in enumerate(others)
@@ -98,14 +99,14 @@ def as_svg(points: Sequence[Point], objectives: Sequence[str], title: str) -> st
     )
 
 
-def as_text(points: Sequence[Point], objectives: Sequence[str]) -> list[str]:
+def as_text(points: Sequence[Point], objectives: Sequence[Notation]) -> list[str]:
     """Draw the first two objectives as lines of text: ● is on the front, · is not.
 
     Args:
         points: at least one.
         objectives: at least two.
     """
-    first, other = (Objective.of(text) for text in objectives[:2])
+    first, other = (Objective.of(each) for each in objectives[:2])
     up, across = Scale.of(first, points), Scale.of(other, points)
     rows = [[" "] * COLUMNS for _ in range(ROWS)]
     cells = {

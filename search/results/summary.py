@@ -1,7 +1,8 @@
-"""The results of a search: the best trial by reported score, and the summary."""
+"""The results of a search: the best trial by the objective, and the summary."""
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -81,7 +82,7 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
         InputError: if there is no such trial, or it has no checkpoint that loads; DamagedCheckpointError for a damaged
             one.
     """
-    records = {trial.number: trial for trial in trial_records(study)}
+    records = {trial.number: trial for trial in trial_records(study, experiment.objective)}
     if number not in records:
         numbers = f"0 to {max(records)}" if records else "none yet"
         raise InputError(
@@ -97,13 +98,22 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
 
 
 def best_score(trials: Iterable[TrialRecord]) -> float | None:
-    """The best score of any epoch of `trials`; None before the first report."""
+    """The best value of the objective in any epoch of `trials`; None before the first one."""
     best = best_epoch(record for trial in trials if trial.outcome != CONSTRAINT for record in trial.epochs)
-    return best.score if best else None
+    return best.value if best and best.rank > -math.inf else None
+
+
+def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The first trial with the best value of the objective; None before the first report."""
+    trials = list(trials)
+    best = best_score(trials)
+    return next(
+        (each for each in trials if best is not None and each.best_epoch and each.best_epoch.value == best), None
+    )
 
 
 def progress_line(trials: Sequence[TrialRecord], total: int, max_epochs: int) -> str:
-    """The state of a resumed search in one line: trials by outcome, best score, unfinished trials.
+    """The state of a resumed search in one line: trials by outcome, best value of the objective, unfinished trials.
 
     Args:
         trials: all started trials.
@@ -114,10 +124,8 @@ def progress_line(trials: Sequence[TrialRecord], total: int, max_epochs: int) ->
     unfinished = [str(trial.number) for trial in trials if not trial.state.is_finished()]
     done = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name != "interrupted")
     line = f"{len(trials) - len(unfinished)} of {total} trials are done{f' ({done})' if done else ''}"
-    best = best_score(trials)
-    if best is not None:
-        number = next(trial.number for trial in trials if trial.best_epoch and trial.best_epoch.score == best)
-        line += f"; best score {best:.4f} of trial {number}"
+    if (best := best_trial(trials)) is not None and (epoch := best.best_epoch) is not None:
+        line += f"; best {epoch.objective.key} {epoch.value:.4f} of trial {best.number}"
     if unfinished:
         line += f"; unfinished: {', '.join(unfinished)}"
     return line
@@ -155,10 +163,10 @@ def outcome_of(trial: TrialRecord, max_epochs: int) -> str:
     """The outcome of a trial of at most `max_epochs` epochs: a key of `outcomes`."""
     if trial.state == TrialState.RUNNING:
         return "interrupted"
-    if trial.state == TrialState.FAIL:
-        return "failed"
     if trial.outcome in {"diverged", "constraint"}:
         return trial.outcome
+    if trial.state == TrialState.FAIL:
+        return "failed"
     return "finished" if trial.last_epoch >= max_epochs else "stopped"
 
 
@@ -176,6 +184,7 @@ def summarise(
     return Summary(
         name=experiment.name,
         complete=False,
+        objective=spec.plan.objective.plain,
         trials=len(trials),
         outcomes=outcomes(trials, spec.plan.scheduler.max_epochs),
         retried=sum(trial.retries > 0 for trial in trials),
@@ -204,6 +213,7 @@ def _best_summary(experiment: Experiment, best: Best) -> TrialSummary:
         recipe=best.trial.recipe or None,
         epoch=best.epoch.epoch,
         score=best.epoch.score,
+        value=best.epoch.value,
         config=best.trial.config_as_run,
         metrics=dict(best.epoch.metrics),
         checkpoint=experiment.relative(best.checkpoint),
@@ -218,9 +228,9 @@ def _candidates(experiment: Experiment, trials: Iterable[TrialRecord]) -> list[B
     found = []
     for trial in trials:
         epoch = trial.best_kept(experiment)
-        if epoch is not None and epoch.checkpoint is not None and trial.config:
+        if epoch is not None and epoch.checkpoint is not None and epoch.rank > -math.inf and trial.config:
             found.append(Best(trial=trial, epoch=epoch, checkpoint=experiment.root / epoch.checkpoint))
-    return sorted(found, key=lambda best: (-best.epoch.score, best.trial.number))
+    return sorted(found, key=lambda best: (-best.epoch.rank, best.trial.number))
 
 
 def _load(experiment: Experiment, checkpoint: Path) -> None:

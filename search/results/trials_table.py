@@ -96,13 +96,13 @@ class Condition:
         return number is not None and (number > wanted if self.sign == ">" else number < wanted)
 
 
-def trial_rows(experiment: Experiment, *, sort: str = OBJECTIVE, keep: Sequence[Condition] = ()) -> list[TrialRow]:
+def trial_rows(experiment: Experiment, *, sort: str | None = None, keep: Sequence[Condition] = ()) -> list[TrialRow]:
     """The trials of a search that meet all conditions.
 
     Args:
         experiment: a search.
-        sort: 'number', or another column, parameter or key of the configuration with numeric values: descending, and
-            trials without a value last.
+        sort: 'number', or another column, parameter or key of the configuration with numeric values: descending, but
+            the objective best first, and trials without a value last; default: the objective.
         keep: conditions that a trial must meet.
 
     Raises:
@@ -110,9 +110,11 @@ def trial_rows(experiment: Experiment, *, sort: str = OBJECTIVE, keep: Sequence[
     """
     study = open_existing_study(experiment)
     params = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
-    rows = [_row(trial, params[trial.number]) for trial in trial_records(study)]
+    objective = experiment.objective
+    rows = [_row(trial, params[trial.number]) for trial in trial_records(study, objective)]
+    sort = sort or objective.key
     order = {row.number: row.number_of(sort) for row in rows}
-    if rows and sort != OBJECTIVE and all(value is None for value in order.values()):
+    if rows and sort not in (OBJECTIVE, objective.key) and all(value is None for value in order.values()):
         raise InputError(
             f"The value of --sort is '{sort}', but must be number, epochs, seconds, a metric such as mask_iou, or a "
             f"key of '{experiment.spec_file}' with numeric values."
@@ -127,9 +129,11 @@ def trial_rows(experiment: Experiment, *, sort: str = OBJECTIVE, keep: Sequence[
     if sort == "number":
         return rows
 
+    sign = objective.sign if sort == objective.key else 1
+
     def rank(row: TrialRow) -> tuple[float, int]:
         value = order[row.number]
-        return (math.inf if value is None else -value, row.number)
+        return (math.inf if value is None else -sign * value, row.number)
 
     return sorted(rows, key=rank)
 

@@ -17,12 +17,13 @@ from search.spec.sections import BudgetConfig
 from search.study.trials import GPU_SECONDS, TrialRecord
 from trainable.job import Workers
 from trainable.metrics.names import CONSTRAINT
+from trainable.metrics.objective import SCORE, Objective
 from trainable.report import TrialReport
 
 BUDGET_REASONS = {
     "hours": "its time is up (budget.hours)",
     "gpu_hours": "its GPU hours are used up (budget.gpu_hours)",
-    "patience": "the best score has stopped improving (budget.patience)",
+    "patience": "its trials have stopped improving (budget.patience)",
 }
 """Why a search ended, by the key of the budget."""
 
@@ -48,12 +49,20 @@ class Budget(TrialCallback):
         study: of the search; stores the GPU seconds.
         gpus: of each trial.
         clock: returns seconds.
+        objective: of the search.
     """
 
     def __init__(
-        self, config: BudgetConfig, study: optuna.Study, *, gpus: float, clock: Callable[[], float] = time.monotonic
+        self,
+        config: BudgetConfig,
+        study: optuna.Study,
+        *,
+        gpus: float,
+        clock: Callable[[], float] = time.monotonic,
+        objective: Objective = SCORE,
     ) -> None:
         self._config = config
+        self._objective = objective
         self._study = study
         self._gpus = gpus
         self._clock = clock
@@ -64,8 +73,8 @@ class Budget(TrialCallback):
         self._without_gain = 0
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
         for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.max):
-            record = TrialRecord.of(trial)
-            self._end(record.best_epoch.score if record.best_epoch else -math.inf, record.outcome)
+            record = TrialRecord.of(trial, objective)
+            self._end(record.best_epoch.rank if record.best_epoch else -math.inf, record.outcome)
 
     @property
     def gpu_seconds(self) -> float:
@@ -79,7 +88,7 @@ class Budget(TrialCallback):
         if hours is not None and self.gpu_seconds >= hours * 3600:
             return "gpu_hours"
         # A running trial that is the best so far is an improvement already.
-        ahead = any(score > self._best for score in self._best_of.values())
+        ahead = any(rank > self._best for rank in self._best_of.values())
         if patience is not None and self._without_gain >= patience and not ahead:
             return "patience"
         return ""
@@ -89,8 +98,9 @@ class Budget(TrialCallback):
         self._started.setdefault(trial.trial_id, self._clock())
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
-        """Update the trial's best score."""
-        self._best_of[trial.trial_id] = max(self._best_of.get(trial.trial_id, -math.inf), report.score)
+        """Update the trial's best value of the objective."""
+        rank = self._objective.rank(report.metrics)
+        self._best_of[trial.trial_id] = max(self._best_of.get(trial.trial_id, -math.inf), rank)
 
     def completed(self, trial: Trial) -> None:
         """Count a trial that ended, and store the GPU seconds."""
@@ -106,10 +116,10 @@ class Budget(TrialCallback):
         self._started.clear()
         self._best_of.clear()
 
-    def _end(self, score: float, outcome: str) -> None:
+    def _end(self, rank: float, outcome: str) -> None:
         if outcome == CONSTRAINT:
             return  # not trained: neither an improvement nor a failure to improve
-        if score > self._best:
-            self._best, self._without_gain = score, 0
+        if rank > self._best:
+            self._best, self._without_gain = rank, 0
         else:
             self._without_gain += 1

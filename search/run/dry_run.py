@@ -28,7 +28,6 @@ from trainable.config import TrialConfig
 from trainable.config.settings import flatten
 from trainable.loop.precision import choose_precision
 from trainable.loop.state import default_device
-from trainable.metrics.names import MODE, OBJECTIVE
 from trainable.models import build_on_meta, multiply_adds, parameter_count
 
 FIRST_CONFIGURATIONS = 10
@@ -131,7 +130,8 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Est
 def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[FirstTrial], dict[str, str]]:
     """The first trials that a search would run, and why recipes and trials of earlier searches are not among them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler())
+    objective = spec.plan.objective
+    study = optuna.create_study(direction=objective.direction, sampler=optuna.samplers.RandomSampler())
     outside = enqueue_starts(study, spec, storage)
     first: list[FirstTrial] = []
 
@@ -142,8 +142,8 @@ def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[First
 
     searcher = RungSearcher(
         define_space(spec),
-        metric=OBJECTIVE,
-        mode=MODE,
+        metric=objective.key,
+        mode=objective.mode,
         rungs=spec.plan.scheduler.rungs,
         seed=spec.plan.search.seed,
         study=study,

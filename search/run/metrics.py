@@ -12,9 +12,10 @@ from ray.tune.experiment import Trial
 from ray.util import metrics
 
 from search.driver import TrialCallback, last_report, request_of
-from search.results.summary import best_score, outcome_of
+from search.results.summary import outcome_of
 from search.run.budget import Budget
 from search.run.failures import find_fault, last_error
+from search.run.progress import BestSoFar
 from search.spec.spec import SearchSpec
 from search.study.trials import TrialRecord
 from trainable.metrics.names import CONSTRAINT, DIVERGED
@@ -50,7 +51,7 @@ class SearchMetrics(TrialCallback):
         self._figures = _Figures(name)
         self._states: dict[int | None, str] = {trial.number: outcome_of(trial, self._max_epochs) for trial in earlier}
         self._counts = Counter(self._states.values())
-        self._best = best_score(earlier)
+        self._best = BestSoFar(spec.plan.objective, earlier)
         self._last: dict[int | None, TrialReport] = {}
         """The last report of each running trial."""
         self._update_trials()
@@ -62,8 +63,7 @@ class SearchMetrics(TrialCallback):
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
         """Count the epoch, and update what the running trials do."""
-        if report.outcome != CONSTRAINT and (self._best is None or report.score > self._best):
-            self._best = report.score
+        self._best.add(trial, report)
         if "seconds" in report.metrics:  # an epoch that was completed
             self._last[request_of(trial).number] = report
             self._figures.epochs.inc()
@@ -112,8 +112,8 @@ class SearchMetrics(TrialCallback):
     def _update_reports(self) -> None:
         """Update what changes with a report: sums over the last reports of the running trials."""
         figures, last = self._figures, [report.metrics for report in self._last.values()]
-        if self._best is not None:
-            figures.best_score.set(self._best)
+        if self._best.value is not None:
+            figures.best_score.set(self._best.value)
         seconds = sum(epoch["seconds"] for epoch in last)
         waiting = sum(epoch["seconds"] * epoch["time_data"] for epoch in last)
         figures.data_wait.set(waiting / seconds if seconds else 0.0)
@@ -149,7 +149,9 @@ class _Figures:
             return made
 
         self.trials = gauge("trials", "Number of trials by state.", "state")
-        self.best_score = gauge("best_score", "Best score of all trials, in 0..1.")
+        self.best_score = gauge(
+            "best_score", "Best value of the objective of all trials: of the score, in 0..1, by default."
+        )
         self.epochs = counter("epochs", "Epochs that trials completed.")
         self.checkpoint_seconds = counter("checkpoint_seconds", "Seconds that trials spent on checkpoints.")
         self.samples = gauge("samples_per_second", "Training samples per second of all running trials.")

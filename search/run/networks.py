@@ -77,6 +77,7 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
         metrics={"val": dict(found.epoch.metrics)},
         title=f"{experiment.name}: trial {trial} after epoch {found.epoch.epoch}",
         source=source,
+        objective=experiment.objective,
     )
     return f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 
@@ -11,12 +12,13 @@ from ray.tune.experiment import Trial
 from search.commands import JOB_VARIABLE
 from search.dashboard import update_job
 from search.driver import TrialCallback, last_report, request_of
-from search.results.summary import best_score
+from search.results.summary import best_score, best_trial
 from search.run.failures import error_text, find_fault, is_drained, last_error, reason_of
 from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
 from search.terminal import Screen, append_line
 from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE
+from trainable.metrics.objective import SCORE, Objective
 from trainable.report import TrialReport
 
 _ON_ANOTHER_MACHINE = (
@@ -28,6 +30,31 @@ LOGGED = (OBJECTIVE, "mask_iou", "depth_delta1", "train_loss", "val_loss", "lr",
 MOVES = "its node is drained"
 
 
+class BestSoFar:
+    """The best value of the objective of all trials.
+
+    Args:
+        objective: of the search.
+        earlier: trials of earlier runs.
+    """
+
+    def __init__(self, objective: Objective, earlier: Sequence[TrialRecord]) -> None:
+        self._objective = objective
+        self.value = best_score(earlier)
+        """None before the first report."""
+        self.trial = found.number if (found := best_trial(earlier)) else None
+        """Number of the trial; None before the first report."""
+
+    def add(self, trial: Trial, report: TrialReport) -> bool:
+        """Add a report; whether it is the best one. Trials that are not trained do not count."""
+        rank = self._objective.rank(report.metrics)
+        best = -math.inf if self.value is None else self._objective.oriented(self.value)
+        if report.outcome == CONSTRAINT or not rank > best:
+            return False
+        self.value, self.trial = self._objective.value(report.metrics), request_of(trial).number
+        return True
+
+
 class SearchProgress(TrialCallback):
     """A progress bar over the trials or over all epochs, and a line for each trial that ended.
 
@@ -37,6 +64,7 @@ class SearchProgress(TrialCallback):
         max_epochs: of a trial.
         earlier: trials of earlier runs; interrupted ones among them may be resumed.
         by_epoch: whether the bar counts epochs, not trials.
+        objective: of the search.
     """
 
     def __init__(
@@ -47,12 +75,14 @@ class SearchProgress(TrialCallback):
         max_epochs: int,
         earlier: Sequence[TrialRecord] = (),
         by_epoch: bool = False,
+        objective: Objective = SCORE,
     ) -> None:
         self._screen = screen
         self._move = move
         self._max_epochs = max_epochs
         self._by_epoch = by_epoch
-        self._best = best_score(earlier)
+        self._objective = objective
+        self._best = BestSoFar(objective, earlier)
         self._earlier = {trial.number: best for trial in earlier if (best := trial.best_epoch) is not None}
         self._best_of: dict[str, tuple[float, int]] = {}
         self._running: set[str] = set()
@@ -62,16 +92,16 @@ class SearchProgress(TrialCallback):
         self._running.add(trial.trial_id)
         number = request_of(trial).number
         if number is not None and (before := self._earlier.get(number)) is not None:
-            self._best_of.setdefault(trial.trial_id, (before.score, before.epoch))
+            self._best_of.setdefault(trial.trial_id, (before.value, before.epoch))
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
-        """Update the best scores, and show the best."""
+        """Update the best values of the objective, and show the best."""
         if report.note:
             self._screen.say(f"trial {request_of(trial).number}: {report.note}")
-        if report.score > self._best_of.get(trial.trial_id, (-1.0, 0))[0]:
-            self._best_of[trial.trial_id] = (report.score, report.epoch)
-        if report.outcome != CONSTRAINT and (self._best is None or report.score > self._best):
-            self._best = report.score
+        before, _ = self._best_of.get(trial.trial_id, (math.nan, 0))
+        if self._objective.rank(report.metrics) > self._objective.oriented(before):
+            self._best_of[trial.trial_id] = (self._objective.value(report.metrics), report.epoch)
+        self._best.add(trial, report)
         self._move(int(self._by_epoch), self._note())
 
     def recovered(self, trial: Trial) -> None:
@@ -87,9 +117,9 @@ class SearchProgress(TrialCallback):
         elif report.outcome == CONSTRAINT:
             line = f"not trained: {report.reason}"
         else:
-            score, best_epoch = self._best_of.get(trial.trial_id, (float("nan"), 0))
+            best, best_epoch = self._best_of.get(trial.trial_id, (math.nan, 0))
             ended = "" if report.epoch >= self._max_epochs else f", stopped after epoch {report.epoch}"
-            line = f"score {score:.4f} at epoch {best_epoch}{ended}"
+            line = f"{self._objective.key} {best:.4f} at epoch {best_epoch}{ended}"
         self._end(trial, line)
 
     def failed(self, trial: Trial) -> None:
@@ -108,7 +138,7 @@ class SearchProgress(TrialCallback):
         self._move(int(not self._by_epoch), self._note())
 
     def _note(self) -> str:
-        best = best_note(self._best)
+        best = best_note(self._best.value, self._objective)
         return f"{len(self._running)} running{f', {best}' if best else ''}"
 
 
@@ -164,6 +194,7 @@ class TrialLogs(TrialCallback):
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
+        self._logged = dict.fromkeys([experiment.objective.key, *LOGGED])
         experiment.logs.mkdir(exist_ok=True)
 
     def started(self, trial: Trial) -> None:
@@ -175,7 +206,7 @@ class TrialLogs(TrialCallback):
         for sentence in (report.note, report.reason):
             if sentence:
                 self._append(trial, sentence)
-        figures = (f"{name} {report.metrics[name]:.4g}" for name in LOGGED if name in report.metrics)
+        figures = (f"{name} {report.metrics[name]:.4g}" for name in self._logged if name in report.metrics)
         host = (trial.last_result or {}).get("hostname", "its node")
         self._append(trial, f"epoch {report.epoch}: {', '.join(figures)}; on {host}")
 
@@ -198,25 +229,24 @@ class TrialLogs(TrialCallback):
 
 
 class JobNote(TrialCallback):
-    """Keeps the best score and the number of ended trials in the metadata of the job, for the Ray dashboard.
+    """Keeps the best trial and the number of ended trials in the metadata of the job, for the Ray dashboard.
 
     Args:
         total: trials in the budget.
         earlier: trials of earlier runs.
+        objective: of the search.
     """
 
-    def __init__(self, total: int, earlier: Sequence[TrialRecord]) -> None:
+    def __init__(self, total: int, earlier: Sequence[TrialRecord], objective: Objective = SCORE) -> None:
         self._job = os.environ.get(JOB_VARIABLE, "")
         self._total = total
         self._ended = sum(trial.state.is_finished() for trial in earlier)
-        self._best = best_score(earlier)
-        best = (trial.number for trial in earlier if trial.best_epoch and trial.best_epoch.score == self._best)
-        self._of = next(best, None)
+        self._best = BestSoFar(objective, earlier)
+        self._named = "" if objective == SCORE else f"{objective.name} "
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
-        """Note a better score."""
-        if report.outcome != CONSTRAINT and (self._best is None or report.score > self._best):
-            self._best, self._of = report.score, request_of(trial).number
+        """Note a better trial."""
+        if self._best.add(trial, report):
             self._update()
 
     def completed(self, trial: Trial) -> None:
@@ -229,11 +259,12 @@ class JobNote(TrialCallback):
     def _update(self) -> None:
         if not self._job:
             return
-        best = "none yet" if self._best is None else f"{self._best:.4f}, trial {self._of}"
+        found = self._best
+        best = "none yet" if found.value is None else f"{self._named}{found.value:.4f}, trial {found.trial}"
         with contextlib.suppress(Exception):  # the dashboard's record is a convenience; the study has the results
             update_job(self._job, {"best": best, "trials": f"{self._ended} of {self._total}"})
 
 
-def best_note(score: float | None) -> str:
-    """The best score so far, as a note beside a bar; '' if there is none."""
-    return f"best score {score:.4f}" if score is not None else ""
+def best_note(value: float | None, objective: Objective = SCORE) -> str:
+    """The best value of the objective so far, as a note beside a bar; '' if there is none."""
+    return f"best {objective.key} {value:.4f}" if value is not None else ""

@@ -22,6 +22,7 @@ from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
 from search.study.trials import EpochRecord, TrialRecord, best_epoch, keep_best, note_epoch, note_failure, note_retry
 from trainable.loop.checkpoint import PICTURES
+from trainable.metrics.objective import SCORE, Objective
 from trainable.report import GROUPS, TrialReport
 
 PICTURES_SECONDS = 60.0
@@ -35,8 +36,11 @@ class Recorder(TrialCallback):
     remove checkpoints too, but would write the state of the whole search after each one.
     """
 
-    def __init__(self, experiment: Experiment, searcher: RungSearcher, failures: Failures) -> None:
+    def __init__(
+        self, experiment: Experiment, searcher: RungSearcher, failures: Failures, objective: Objective = SCORE
+    ) -> None:
         self._experiment = experiment
+        self._objective = objective
         self._searcher = searcher
         self._failures = failures
         self._started: dict[str, Trial] = {}
@@ -56,7 +60,7 @@ class Recorder(TrialCallback):
             return
         self._trials[trial.trial_id] = studied
         checkpoint = _checkpoint(self._experiment, trial, report)
-        record = note_epoch(studied, report, checkpoint)
+        record = note_epoch(studied, report, checkpoint, self._objective)
         if checkpoint is not None:
             self._experiment.checkpoints.forget()
             self._checkpoints.setdefault(trial.trial_id, []).append(record)
@@ -85,7 +89,7 @@ class Recorder(TrialCallback):
         studied = self._trials.get(trial.trial_id)
         self._drop(trial)
         if studied is not None and not self._searcher.interrupted:
-            keep_best(self._experiment, TrialRecord.of(studied), at_once=True)
+            keep_best(self._experiment, TrialRecord.of(studied, self._objective), at_once=True)
 
     def failed(self, trial: Trial) -> None:
         """Drop the trial; `_note_failure` has stored the reason."""
@@ -130,7 +134,7 @@ class _Events:
     waiting: tuple[int, str] | None = None
     """Epoch, and path of the file relative to the experiment."""
     best: float = -math.inf
-    """Best score."""
+    """Best value of the objective, oriented so that larger is better."""
 
     def add(self, summary: Summary, epoch: int) -> None:
         """Write at once: tensorboardX's writer thread dies on a full disk, and waiting for it then never ends."""
@@ -143,6 +147,7 @@ class TensorBoard(TrialCallback):
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
+        self._objective = experiment.objective
         self._events: dict[str, _Events] = {}
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
@@ -155,7 +160,8 @@ class TensorBoard(TrialCallback):
         scalars = [Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in report.metrics.items()]
         events.add(Summary(value=scalars), report.epoch)
         checkpoint = _checkpoint(self._experiment, trial, report)
-        if checkpoint and self._may_have_pictures(events, checkpoint, report.score):
+        rank = self._objective.rank(report.metrics)
+        if checkpoint and self._may_have_pictures(events, checkpoint, rank):
             events.waiting = report.epoch, f"{checkpoint}/{PICTURES}"
             if time.monotonic() - events.shown > PICTURES_SECONDS:
                 self._show(events)
@@ -173,9 +179,9 @@ class TensorBoard(TrialCallback):
         for trial in trials:
             self.completed(trial)
 
-    def _may_have_pictures(self, events: _Events, checkpoint: str, score: float) -> bool:
+    def _may_have_pictures(self, events: _Events, checkpoint: str, rank: float) -> bool:
         """Whether a checkpoint has a grid: those of the best epochs do. That of a remote storage is not looked at."""
-        is_best, events.best = score >= events.best, max(score, events.best)
+        is_best, events.best = rank >= events.best, max(rank, events.best)
         return is_best and (
             self._experiment.mirror is not None or (self._experiment.root / checkpoint / PICTURES).is_file()
         )

@@ -43,13 +43,14 @@ from trainable.loop.loaders import sample_count, with_scaled_batches
 from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.bootstrap import Interval, difference
 from trainable.metrics.names import DIVERGED
-from trainable.metrics.per_image import figures
+from trainable.metrics.objective import Objective
+from trainable.metrics.per_image import ImageFigures, figures
 from trainable.report import TrialReport
 
 PARTS = "train+val"
 """Parts of the data set that the retraining uses."""
 COMPARED = ("score", "mask_iou", "depth_delta1")
-"""Metrics in which the best trial is compared with the best recipe."""
+"""Metrics in which the best trial is compared with the best recipe, beside the objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class _TestMetrics:
     recipe: dict[str, float] | None
     """Of the best recipe's weights, which trained for all epochs of a trial."""
     beyond_recipe: dict[str, Interval] | None
-    """The best trial's metrics less the recipe's, with 95 % bootstrap intervals over backgrounds."""
+    """The best trial's metrics less the recipe's, by key, with 95 % bootstrap intervals over backgrounds."""
     baselines: dict[str, dict[str, float]]
 
 
@@ -114,7 +115,7 @@ def retrain_and_test(
     threads = int(load_metrics(checkpoint).get("threads", job.workers.cpus))
     grid, networks = experiment.test_grid, [checkpoint, best.checkpoint, *([recipe.checkpoint] if recipe else [])]
     *addresses, output = (str(experiment.in_storage(path).explicit()) for path in (*networks, grid))
-    measure = partial(_measure, addresses, job.data, output)
+    measure = partial(_measure, addresses, job.data, output, job.objective)
     measured = run.outages.outlast(lambda: ray.get(start_task(job.workers, measure, threads=threads)))
     run.outages.outlast(lambda: experiment.pull(grid))
     export_checkpoint(
@@ -124,6 +125,7 @@ def retrain_and_test(
         title=f"{experiment.name}: the best configuration, retrained",
         pictures=grid,
         source={"search": experiment.name, "trial": None},
+        objective=job.objective,
     )
     export_best(experiment, best, test=measured.best, baselines=measured.baselines)
     beyond, earlier = measured.beyond_recipe, summary.recipe if recipe else None
@@ -152,6 +154,7 @@ def export_best(experiment: Experiment, best: Best, **on_test: Any) -> None:
         metrics={"val": dict(best.epoch.metrics), **on_test},
         title=f"{experiment.name}: trial {best.trial.number} after epoch {best.epoch.epoch}",
         source={"search": experiment.name, "trial": best.trial.number},
+        objective=best.epoch.objective,
     )
 
 
@@ -216,32 +219,35 @@ def _retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
     return steps_of(scaled, samples, workers, setting="retrain.epochs")
 
 
-def _measure(networks: Sequence[str], data: TrialData, grid: str, device: torch.device) -> _TestMetrics:
+def _measure(
+    networks: Sequence[str], data: TrialData, grid: str, objective: Objective, device: torch.device
+) -> _TestMetrics:
     """Evaluate the retrained network, the best trial, the best recipe, if there is one, and the baselines on test.
 
     Args:
         networks: paths or addresses of their checkpoints, in this order.
         data: the data set.
         grid: path or address of a PNG file for predictions of the retrained network.
+        objective: of the search.
         device: of the evaluation.
     """
     with contextlib.ExitStack() as stack:
         retrained, best, *recipe = (stack.enter_context(local_copy(network)) for network in networks)
-        return _measure_copies(retrained, best, recipe, data, stack.enter_context(output_file(grid)), device)
+        pictures = stack.enter_context(output_file(grid))
+        of_best = evaluate_images(best, data, "test", device=device)
+        of_recipe = evaluate_images(recipe[0], data, "test", device=device) if recipe else None
+        return _TestMetrics(
+            retrained=objective.with_value(evaluate_checkpoint(retrained, data, "test", device=device, grid=pictures)),
+            best=objective.with_value(figures(of_best)),
+            recipe=objective.with_value(figures(of_recipe)) if of_recipe else None,
+            beyond_recipe=_differences(of_best, of_recipe, objective) if of_recipe else None,
+            baselines=evaluate_baselines_on(load_origin(retrained).config.data, data, "test"),
+        )
 
 
-def _measure_copies(
-    retrained: Path, best: Path, recipe: Sequence[Path], data: TrialData, grid: Path, device: torch.device
-) -> _TestMetrics:
-    of_best = evaluate_images(best, data, "test", device=device)
-    of_recipe = evaluate_images(recipe[0], data, "test", device=device) if recipe else None
-    return _TestMetrics(
-        retrained=evaluate_checkpoint(retrained, data, "test", device=device, grid=grid),
-        best=figures(of_best),
-        recipe=figures(of_recipe) if of_recipe else None,
-        beyond_recipe={name: difference(of_best, of_recipe, name) for name in COMPARED} if of_recipe else None,
-        baselines=evaluate_baselines_on(load_origin(retrained).config.data, data, "test"),
-    )
+def _differences(best: ImageFigures, recipe: ImageFigures, objective: Objective) -> dict[str, Interval]:
+    compared = {objective.key: objective} | {name: Objective.of(name) for name in COMPARED}
+    return {key: difference(best, recipe, each) for key, each in compared.items()}
 
 
 def _replay(best: Best, epochs: int) -> tuple[float, ...]:

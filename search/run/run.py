@@ -48,7 +48,7 @@ from search.run.recorder import TensorBoard
 from search.run.retrain import SearchRun, export_best, retrain_and_test
 from search.run.steps import Steps, steps_of_search
 from search.run.tuner import Stopper, tune_spec
-from search.spec.objectives import MILLISECONDS, Objective
+from search.spec.objectives import MILLISECONDS
 from search.spec.spec import SearchSpec
 from search.strategy.warm_start import check_starts, outside_of, start
 from search.study.experiment import Experiment
@@ -58,6 +58,7 @@ from search.study.summary import StepCounts, Summary
 from search.study.trials import TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.job import Workers
+from trainable.metrics.objective import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
             trials = _run_trials(search)
         except (InterruptedSearchError, UnfinishedError):
             with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
-                _sum_up(search, trial_records(session.study))
+                _sum_up(search, trial_records(session.study, spec.plan.objective))
             raise
         summary, best, recipe = search.run.outages.outlast(lambda: _sum_up(search, trials))
         if search.run.stopper.interrupted:
@@ -162,7 +163,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     summary = experiment.summary()
     if dataset.info.fingerprint != summary.data_fingerprint:
         raise InputError(f"The search '{experiment.name}' used another data set than '{spec.data_path}'; restore it.")
-    best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
+    best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment), spec.plan.objective), screen)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
     with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster():
@@ -192,7 +193,7 @@ def _prepare(
     _announce(screen, experiment, spec, counts, steps, session)
     before = float(study.user_attrs.get("seconds", 0.0))
     hours = spec.plan.budget.hours
-    budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
+    budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus, objective=spec.plan.objective)
     stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
     run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent)
     decode([config], run.job, dataset, screen)
@@ -216,7 +217,8 @@ def _make_run(
         job,
         data=replace(job.data, samples=spec.subject.samples, samples_seed=spec.plan.search.seed),
         ms_per_picture=spec.plan.constraints.ms_per_picture,
-        timed=any(Objective.of(text).name == MILLISECONDS for text in spec.plan.objectives),
+        timed=any(Objective.of(each).name == MILLISECONDS for each in spec.plan.objectives),
+        objective=spec.plan.objective,
     )
     return SearchRun(
         experiment=experiment,
@@ -234,15 +236,16 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
     """Run the remaining trials, until the budget is spent; return all trials of the search."""
     run, study, stopper = search.run, search.study, search.run.stopper
     experiment, spec, screen = run.experiment, run.spec, run.screen
-    earlier = trial_records(study)
+    objective = spec.plan.objective
+    earlier = trial_records(study, objective)
     total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
-    max_epochs, best = spec.plan.scheduler.max_epochs, best_score(earlier)
+    max_epochs, note = spec.plan.scheduler.max_epochs, best_note(best_score(earlier), objective)
     if earlier:
         screen.say(progress_line(earlier, total, max_epochs))
-    with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
-        progress = SearchProgress(screen, move, max_epochs=max_epochs, earlier=earlier)
+    with screen.bar("searching", max(total, done), "trials", done=done, note=note) as move:
+        progress = SearchProgress(screen, move, max_epochs=max_epochs, earlier=earlier, objective=objective)
         callbacks = [TensorBoard(experiment), progress, search.budget, MachineChange(screen, earlier)]
-        callbacks += [TrialLogs(experiment), JobNote(total, earlier)]
+        callbacks += [TrialLogs(experiment), JobNote(total, earlier, objective)]
         callbacks.append(SearchMetrics(experiment.name, spec, earlier, search.budget, search.seconds))
         trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
         run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))
@@ -251,7 +254,7 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
             f"the search ended before its {total} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
             f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
         )
-    return keep_best_of_finished(experiment, study)
+    return keep_best_of_finished(experiment, study, objective)
 
 
 def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best | None, Best | None]:

@@ -34,7 +34,8 @@ from search.study.trials import RECIPE, TrialRecord, note_start
 from trainable.config import TrialConfig, build
 from trainable.entry import tune_function
 from trainable.job import TrialJob, TrialRequest
-from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
+from trainable.metrics.names import OBJECTIVE, TIME_ATTR
+from trainable.metrics.objective import Notation, Objective
 
 RETRIES = 2
 """How often a crashed trial resumes from its checkpoint."""
@@ -54,8 +55,9 @@ def tune_spec(
     """Run the trials that are left of a search's budget; see `run_trials` for the arguments."""
     plan = spec.plan
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-    scheduler = build_scheduler(**plan.scheduler.model_dump())
-    replay(scheduler, ended)
+    metric = job.objective.key
+    scheduler = build_scheduler(metric=metric, mode=job.objective.mode, **plan.scheduler.model_dump())
+    replay(scheduler, ended, metric=metric)
     run_trials(
         experiment,
         job,
@@ -86,7 +88,7 @@ def run_trials(
     concurrent: int,
     stopper: Stopper,
     callbacks: Sequence[tune.Callback],
-    objectives: Sequence[str] = (),
+    objectives: Sequence[Notation] = (),
     slots: Callable[[], int] | None = None,
 ) -> None:
     """Run trials and store their reports in the study; waiting and interrupted trials run first.
@@ -103,7 +105,7 @@ def run_trials(
         concurrent: trials at a time.
         stopper: ends the run.
         callbacks: receive every report.
-        objectives: further objectives after the score, as in the spec.
+        objectives: further objectives after that of the job, as in the spec.
         slots: the present number of concurrent trials, as nodes join and leave; `concurrent` when left out.
 
     Raises:
@@ -111,13 +113,14 @@ def run_trials(
     """
     if samples <= 0:
         return
-    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, objectives=objectives)
+    every = (job.objective.plain, *objectives)
+    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, objectives=every)
 
     def pause(fault: EnvironmentFaultError) -> None:
         stopper.pause(fault)
         searcher.interrupt()
 
-    recorder = Recorder(experiment, searcher, Failures(pause))
+    recorder = Recorder(experiment, searcher, Failures(pause), job.objective)
     with stopper.on_ctrl_c(searcher.interrupt):
         tune.Tuner(
             trainable(job),
@@ -141,17 +144,18 @@ def build_searcher(
     *,
     rungs: Sequence[int],
     seed: int,
-    objectives: Sequence[str] = (),
+    objectives: Sequence[Notation] = (OBJECTIVE,),
 ) -> RungSearcher:
-    """The searcher of a study; see `run_trials` for the arguments."""
+    """The searcher of a study for all `objectives`; see `run_trials` for the other arguments."""
+    objective = Objective.of(objectives[0])
     return RungSearcher(
         space,
-        metric=OBJECTIVE,
-        mode=MODE,
+        metric=objective.key,
+        mode=objective.mode,
         rungs=rungs,
         time_attr=TIME_ATTR,
         seed=seed,
-        objectives=objectives,
+        objectives=objectives[1:],
         study=study,
         describe=partial(_request, experiment),
     )

@@ -1,4 +1,4 @@
-"""Objectives of a search: names of metrics or costs, with a '-' if smaller is better.
+"""The objectives that a spec may name: metrics, weighted means of metrics, and costs, with a '-' if smaller is better.
 
 The first objective decides on stopping, checkpoints and the best trial. No objective depends on the weights of the
 losses, so that any two trials can be compared.
@@ -6,103 +6,131 @@ losses, so that any two trials can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 
-from data.errors import InputError
+from data.errors import InputError, did_you_mean
 from search.spec.costs import COSTS, cost
-from trainable.config.settings import Settings
-from trainable.metrics.names import METRICS, OBJECTIVE
+from trainable.config.loss import HeadLoss
+from trainable.config.settings import Settings, Value
+from trainable.config.text import parse_yaml
+from trainable.metrics.names import ERRORS, METRICS
+from trainable.metrics.objective import Notation, Objective
 
 MILLISECONDS = "ms_per_picture"
 """A cost that trials measure only if it is an objective or a constraint."""
 MAX_OBJECTIVES = 3
 
 
-@dataclass(frozen=True)
-class Objective:
-    """An objective of a search."""
-
-    name: str
-    """Name of the metric or cost."""
-    sign: int
-    """1 if larger is better, -1 if smaller is better."""
-
-    @classmethod
-    def of(cls, text: str) -> Objective:
-        """Parse text such as 'score' or '-macs'."""
-        return cls(text.removeprefix("-"), -1 if text.startswith("-") else 1)
-
-    def __str__(self) -> str:
-        """As written in a spec."""
-        return self.name if self.sign > 0 else f"-{self.name}"
-
-    def oriented(self, value: float) -> float:
-        """The value times the sign, so that larger is better."""
-        return self.sign * value
-
-
 def known_objectives() -> dict[str, str]:
-    """All objectives: the notation of a spec, such as '-macs', by name."""
+    """All objectives but weighted means: the notation of a spec, such as '-macs', by name."""
     costs = (*COSTS, MILLISECONDS)
-    fewer = {name for name in (*METRICS, *costs) if name in costs or name.endswith(("_rmse", "_mae"))}
-    return {name: f"-{name}" if name in fewer else name for name in (*METRICS, *costs)}
+    return {name: f"-{name}" if name in (*ERRORS, *costs) else name for name in (*METRICS, *costs)}
 
 
-def check_objective(text: str) -> str:
-    """Return `text` if it is an objective.
+def check_objective(notation: object) -> Notation:
+    """Return `notation` if it is an objective.
 
     Raises:
         ValueError: if not, with a message that continues "must", such as "be one of ...".
     """
+    if isinstance(notation, Mapping):
+        return _check_weights(notation)
     known = known_objectives()
-    objective = Objective.of(text)
-    if objective.name not in known:
-        raise ValueError(f"be one of {', '.join(known.values())}")
-    if text != known[objective.name]:
-        better = "larger" if objective.sign < 0 else "smaller"
-        raise ValueError(f"be '{known[objective.name]}', since {better} is better")
-    return text
+    if not isinstance(notation, str):
+        choices = f"one of {', '.join(known.values())}"
+        raise ValueError(f"be {choices}, or weights such as {{mask_iou: 0.7, depth_delta1: 0.3}}")  # noqa: TRY004
+    name = notation.removeprefix("-")
+    if name in known and notation != known[name]:
+        better = "larger" if notation.startswith("-") else "smaller"
+        raise ValueError(f"be '{known[name]}', since {better} is better")
+    if name not in known:
+        raise ValueError(f"be {_instead(name, list(known.values()))}")
+    return notation
 
 
-def check_objectives(texts: Sequence[str]) -> None:
+def check_objectives(notations: Sequence[Notation]) -> None:
     """Check that valid objectives can be combined.
 
     Raises:
         ValueError: if not, with a message that continues "must".
     """
-    if not 1 <= len(texts) <= MAX_OBJECTIVES:
+    if not 1 <= len(notations) <= MAX_OBJECTIVES:
         raise ValueError(f"hold 1 to {MAX_OBJECTIVES} objectives")
-    if twice := [text for text in texts if texts.count(text) > 1]:
+    objectives = [Objective.of(notation) for notation in notations]
+    if twice := [each for each in objectives if objectives.count(each) > 1]:
         raise ValueError(f"name '{twice[0]}' once")
-    if texts[0] != OBJECTIVE:
-        raise ValueError(f"begin with '{OBJECTIVE}', which decides on stopping, checkpoints and the best trial")
+    if objectives[0].key in (*COSTS, MILLISECONDS):
+        raise ValueError(
+            f"have a metric such as 'score' first, which decides on stopping, checkpoints and the best trial; "
+            f"'{objectives[0]}' is a cost"
+        )
 
 
-def known_costs(objectives: Sequence[str], settings: Settings) -> dict[str, float]:
+def known_costs(objectives: Sequence[Notation], settings: Settings) -> dict[str, float]:
     """The objectives that are costs known before a trial runs, by name.
 
     Args:
         objectives: such as 'score' and '-macs'.
         settings: of a trial; see `costs.cost`.
     """
-    names = [Objective.of(text).name for text in objectives]
+    names = [Objective.of(notation).name for notation in objectives]
     return {name: float(cost(name, settings)) for name in names if name in COSTS}
 
 
-def parse_objectives(text: str) -> list[str]:
-    """Parse the objectives of a command line, such as 'score,-macs'.
+def split_objectives(text: str) -> list[Value]:
+    """The objectives in a text such as 'score,-macs' or '{mask_iou: 0.7, depth_delta1: 0.3},-macs', unchecked.
+
+    Raises:
+        InputError: if it is not valid YAML.
+    """
+    found: list[Value] = parse_yaml(f"[{text}]", f"the objectives '{text}'")
+    return found
+
+
+def parse_objectives(text: str) -> list[Notation]:
+    """Parse the objectives of a command line; see `split_objectives`.
 
     Raises:
         InputError: if one is unknown, or they cannot be combined.
     """
-    texts = [part.strip() for part in text.split(",")]
-    wrong = text
+    wrong: object = text
+    notations = split_objectives(text)
+    checked: list[Notation] = []
     try:
-        for wrong in texts:
-            check_objective(wrong)
+        for wrong in notations:
+            checked += [check_objective(wrong)]
         wrong = text
-        check_objectives(texts)
+        check_objectives(checked)
     except ValueError as error:
         raise InputError(f"The value of --objectives is '{wrong}', but must {error}; correct it.") from None
-    return texts
+    return checked
+
+
+def _check_weights(weights: Mapping[object, object]) -> Notation:
+    """Check the weights of metrics, which must have one range and one direction to be added."""
+    allowed = [name for name in METRICS if name not in ERRORS]
+    checked = {}
+    for name, weight in weights.items():
+        plain = str(name).removeprefix("-")
+        if plain in ERRORS:
+            raise ValueError(
+                f"weight only metrics in 0..1 of which larger is better, not '{name}', whose scale is another; use "
+                f"'-{plain}' alone, or as one of several objectives"
+            )
+        if name not in allowed:
+            raise ValueError(f"weight {_instead(str(name), allowed)}; '{name}' is none of them")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise ValueError(f"have positive weights, not {weight!r} for '{name}'")
+        checked[str(name)] = float(weight)
+    if not checked:
+        raise ValueError("have the weight of a metric, such as {mask_iou: 0.7, depth_delta1: 0.3}")
+    return checked
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence on a name that is no objective."""
+    choices = f"one of {', '.join(known)}"
+    if "loss" in name or name in HeadLoss.model_fields:
+        return f"a metric, not a loss, since trials that weight losses differently cannot be compared: {choices}"
+    return f"{choices}{did_you_mean(name, [text.removeprefix('-') for text in known])}"

@@ -7,10 +7,12 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, field_validator, model_validator
 
-from search.spec.objectives import check_objective, check_objectives
+from data.errors import InputError
+from search.spec.objectives import check_objective, check_objectives, split_objectives
 from trainable.config import Section
+from trainable.metrics.objective import Notation, Objective
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """A valid name of a search, which is also the name of its directory."""
@@ -58,7 +60,7 @@ class SchedulerConfig(Section):
     grace_epochs: Annotated[int, Field(ge=1)] = 3
     """No trial is stopped before this epoch; default: 3, or max_epochs if that is smaller.
 
-    After a single epoch, the score of a policy with warm-up is misleading.
+    After a single epoch, the result of a policy with warm-up is misleading.
     """
     reduction_factor: Annotated[float, Field(ge=1.5, allow_inf_nan=False)] = 3
     """At each rung, one in this many trials continues; the epoch of the next rung is this many times as large."""
@@ -100,7 +102,7 @@ class BudgetConfig(Section):
     gpu_hours: Limit | None = None
     """GPU time of all trials: the time of each times its GPUs; default: no limit."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """The search ends after this many consecutive trials without a new best score; default: no limit."""
+    """The search ends after this many consecutive trials without a new best one; default: no limit."""
 
 
 class ResourcesConfig(Section):
@@ -140,7 +142,7 @@ class SearchConfig(Section):
     start_from: list[str] = Field(default=["recipes"])
     """First trials: 'recipes' for all recipes within the space, or names of recipes; 'default' for the default
     configuration, clipped to the space. Any other name is an earlier search in the same storage: its five best trials
-    within the space, ordered by epochs, then by score."""
+    within the space, ordered by epochs, then by the objective."""
     study: str | None = None
     """URL of a database for Optuna's study, such as postgresql+psycopg://USER@HOST/DATABASE; default: a journal in the
     search's directory. Give the password in $PGPASSWORD or ~/.pgpass, not in the spec."""
@@ -174,10 +176,11 @@ class RetrainConfig(Section):
 class Plan(Section):
     """The sections that are never searched."""
 
-    objectives: list[Annotated[str, AfterValidator(check_objective)]] = Field(default=["score"])
+    objectives: list[Annotated[Notation, PlainValidator(check_objective)]] = Field(default=["score"])
     """The objectives of the search: up to three metrics or costs, with '-' where smaller is better, such as
-    [score, -macs]. With several, the search looks for the Pareto front, which `twinhead front` shows. Trials are
-    stopped, and the best is picked, by the first one, which is the score."""
+    [score, -macs]. The first one, a metric or weights of metrics such as {mask_iou: 0.7, depth_delta1: 0.3}, decides
+    which trials are stopped and which is the best; objective: -depth_rmse is short for objectives: [-depth_rmse]. With
+    several, the search looks for the Pareto front, which `twinhead front` shows."""
     scheduler: SchedulerConfig = SchedulerConfig()
     budget: BudgetConfig = BudgetConfig()
     resources: ResourcesConfig = ResourcesConfig()
@@ -189,10 +192,20 @@ class Plan(Section):
     @classmethod
     def _split(cls, objectives: object) -> object:
         """Accept 'score,-macs' as a list, like `twinhead front`."""
-        return [part.strip() for part in objectives.split(",")] if isinstance(objectives, str) else objectives
+        if not isinstance(objectives, str):
+            return objectives
+        try:
+            return split_objectives(objectives)
+        except InputError:
+            raise ValueError("be a list such as [score, -macs]") from None
 
     @field_validator("objectives")
     @classmethod
-    def _fit_together(cls, objectives: list[str]) -> list[str]:
+    def _fit_together(cls, objectives: list[Notation]) -> list[Notation]:
         check_objectives(objectives)
         return objectives
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective."""
+        return Objective.of(self.objectives[0])

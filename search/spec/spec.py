@@ -49,7 +49,9 @@ class Subject(Section):
 
 DATA_KEYS = ("path", "samples")
 """Keys of the section `data` that are not in `TrialConfig`."""
-PLAIN_KEYS = ("name", "objectives")
+OBJECTIVE_KEYS = ("objective", "objectives")
+"""The first one is short for a list of one."""
+PLAIN_KEYS = ("name", *OBJECTIVE_KEYS)
 """Top-level keys that are not sections."""
 DEFAULTS: Settings = {key: value for key, value in flatten(TrialConfig().model_dump()).items() if "." in key}
 """The default of each leaf; epochs, seed and `depth_policy` of `TrialConfig` are not leaves of a space."""
@@ -155,11 +157,7 @@ def check_spec(
     problems: list[Problem] = []
     values = _sections(plain, [*names[""], *Plan.model_fields], source, problems)
     subject = _subject(values, source, data_path, name, problems)
-    plan = Plan()
-    try:
-        plan = build(Plan, {key: values.pop(key) for key in Plan.model_fields if key in values}, source=source)
-    except ConfigError as error:
-        problems += error.problems
+    plan = _plan(values, source, problems)
     problems += problems_of_study(plan.search.study, source)
     leaves = {**DEFAULTS, **DEFAULT_SPACE, **_leaves(values, "", names, source, problems)}
     # {0, 1} is a continuous range where the field is a float.
@@ -203,6 +201,30 @@ def _sections(
         else:
             values[key] = section
     return values
+
+
+def _plan(values: dict[str, Value], source: str, problems: list[Problem]) -> Plan:
+    """Remove the keys of `Plan` from `values`; the default plan if they have problems."""
+    if set(OBJECTIVE_KEYS) <= values.keys():
+        sentence = f"The keys 'objective' and 'objectives' are the same setting; keep one of them in {source}."
+        problems.append(Problem(key="objective", sentence=sentence, is_key=True))
+    is_single = "objective" in values
+    if is_single:
+        values["objectives"] = [values.pop("objective")]
+    try:
+        return build(Plan, {key: values.pop(key) for key in Plan.model_fields if key in values}, source=source)
+    except ConfigError as error:
+        problems += [_about_objective(each) if is_single else each for each in error.problems]
+        return Plan()
+
+
+def _about_objective(problem: Problem) -> Problem:
+    """A problem of the only objective, which the spec names `objective`."""
+    if problem.key not in ("objectives", "objectives.0"):
+        return problem
+    value = problem.value[0] if problem.key == "objectives" and isinstance(problem.value, list) else problem.value
+    sentence = problem.sentence.replace(f"'{problem.key}' is {problem.value!r}", f"'objective' is {value!r}", 1)
+    return replace(problem, key="objective", sentence=sentence, value=value)
 
 
 def _subject(
@@ -264,6 +286,8 @@ def _leaves(
 def _insert(values: dict[str, Value], key: str, text: str) -> None:
     """Set the leaf at a dotted key, and create missing mappings."""
     *sections, leaf = key.split(".")
+    if (top := key.partition(".")[0]) in OBJECTIVE_KEYS:
+        values.pop(next(other for other in OBJECTIVE_KEYS if other != top), None)
     if not sections and leaf not in PLAIN_KEYS:
         raise InputError(f"The key '{key}' of --set has no section; write --set SECTION.KEY=VALUE.")
     node = values

@@ -21,6 +21,7 @@ from search.spec.spec import DATA_KEYS, SearchSpec, Subject
 from search.spec.study_url import masked
 from trainable.config import Section, TrialConfig
 from trainable.config.settings import Settings, Value, flatten
+from trainable.metrics.objective import Objective
 
 WIDTH = 100
 """Columns of a line with a comment."""
@@ -78,7 +79,7 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     rungs = plan.scheduler.rungs
     used = f"{subject.samples} training samples" if subject.samples else "all training samples"
     yield f"data: {spec.data_path} at {image_size} px, split by {split_by}; trials use {used}"
-    yield f"objectives: {', '.join(plan.objectives)}"
+    yield f"objectives: {', '.join(str(Objective.of(each)) for each in plan.objectives)}"
     yield f"trials: up to {rungs[-1]} epochs each, compared after epoch {', '.join(str(epoch) for epoch in rungs)}"
     yield f"budget, until the first limit: {_listed(_set_values(plan.budget))}"
     yield f"each trial: {_listed(plan.resources.model_dump())}"

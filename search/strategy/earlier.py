@@ -17,6 +17,7 @@ from search.study.trials import TrialRecord, trial_records
 from trainable.config import ConfigError
 from trainable.config.settings import Value
 from trainable.metrics.names import TRAINED
+from trainable.metrics.objective import SCORE, Objective
 from trainable.recipes import RECIPES
 
 MAX_TRIALS = 5
@@ -33,6 +34,8 @@ class EarlierTrial:
     """SEARCH:NUMBER."""
     config: Mapping[str, Value]
     """Values of its `TrialConfig`, in the version of Twinhead that ran it."""
+    ranked_by: Objective = SCORE
+    """What the trials of its search were ordered by."""
 
 
 def is_earlier(name: str) -> bool:
@@ -40,15 +43,19 @@ def is_earlier(name: str) -> bool:
     return name not in (*KEYWORDS, *RECIPES)
 
 
-def best_trials(storage: Path | Location, name: str, key: str = "search.start_from") -> list[EarlierTrial]:
+def best_trials(
+    storage: Path | Location, name: str, objective: Objective = SCORE, key: str = "search.start_from"
+) -> list[EarlierTrial]:
     """The best trials of a search, each with a different configuration.
 
-    Trials are ordered by their number of epochs, then by their best score: scores after different numbers of epochs
-    cannot be compared, and ASHA continues the good trials. Failed, diverged and excluded trials are left out.
+    Trials are ordered by their number of epochs, then by their best value of `objective`: values after different
+    numbers of epochs cannot be compared, and ASHA continues the good trials. Failed, diverged and excluded trials are
+    left out. If none of them measured `objective`, they are ordered by the objective of their own search.
 
     Args:
         storage: directory of the search's directory.
         name: of the search.
+        objective: of the new search.
         key: of the spec that holds the name, for error messages.
 
     Raises:
@@ -64,27 +71,32 @@ def best_trials(storage: Path | Location, name: str, key: str = "search.start_fr
             f"'{storage}', {searches}; correct it in the spec."
         )
         raise ConfigError.about(key, sentence)
-    best = list(_distinct(sorted(filter(_is_start, trial_records(open_study(experiment))), key=_rank)))[:MAX_TRIALS]
-    if not best:
+    study = open_study(experiment)
+    for ranked_by in (objective, experiment.objective):
+        starts = filter(_is_start, trial_records(study, ranked_by))
+        best = list(_distinct(sorted(starts, key=_rank)))[:MAX_TRIALS]
+        if best:
+            break
+    else:
         sentence = (
             f"The value of 'search.start_from' contains '{name}', but that search has no trial with a score yet; wait "
             "for it, or remove it from the spec."
         )
         raise ConfigError.about(key, sentence)
-    return [EarlierTrial(name=f"{name}:{trial.number}", config=trial.config) for trial in best]
+    return [EarlierTrial(name=f"{name}:{trial.number}", config=trial.config, ranked_by=ranked_by) for trial in best]
 
 
 def _is_start(trial: TrialRecord) -> bool:
     known = bool(trial.config)  # a damaged journal can lose it
-    return known and trial.state != TrialState.FAIL and trial.outcome == TRAINED and math.isfinite(_score(trial))
+    return known and trial.state != TrialState.FAIL and trial.outcome == TRAINED and math.isfinite(_best_rank(trial))
 
 
 def _rank(trial: TrialRecord) -> tuple[int, float, int]:
-    return -trial.last_epoch, -_score(trial), trial.number
+    return -trial.last_epoch, -_best_rank(trial), trial.number
 
 
-def _score(trial: TrialRecord) -> float:
-    return trial.best_epoch.score if trial.best_epoch else math.nan
+def _best_rank(trial: TrialRecord) -> float:
+    return trial.best_epoch.rank if trial.best_epoch else math.nan
 
 
 def _distinct(trials: list[TrialRecord]) -> Iterator[TrialRecord]:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from search.spec.objectives import Objective
 from search.strategy.encoding import Candidate, Floats, is_infeasible
 from search.strategy.pareto import directions, log_volume_gain, non_dominated
 from search.strategy.proposer import (
@@ -33,6 +32,7 @@ from search.strategy.proposer import (
     Space,
 )
 from search.strategy.surrogate import CurveModel
+from trainable.metrics.objective import Notation, Objective
 
 NEAR = 64
 """Neighbours per step size: each is sampled from the space, which takes a millisecond."""
@@ -48,9 +48,9 @@ class MultiObjectiveProposer(Proposer):
         objectives: those beside the score, such as '-macs'.
     """
 
-    def __init__(self, space: Space, rungs: Sequence[int], seed: int, objectives: Sequence[str]) -> None:
+    def __init__(self, space: Space, rungs: Sequence[int], seed: int, objectives: Sequence[Notation]) -> None:
         super().__init__(space, rungs, seed)
-        self._objectives = [Objective.of(text) for text in objectives]
+        self._objectives = [Objective.of(notation) for notation in objectives]
         self._reported: dict[str, dict[tuple[int, int], float]] = {objective.name: {} for objective in self._objectives}
         self._models = {objective.name: CurveModel() for objective in self._objectives}
         self._used: list[Objective] = []

@@ -55,8 +55,14 @@ def build_scheduler(
     )
 
 
-def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial]) -> None:
-    """Replay the history of ended trials to a new scheduler, so that a resumed search is as strict as before."""
+def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial], *, metric: str = OBJECTIVE) -> None:
+    """Replay the history of ended trials to a new scheduler, so that a resumed search is as strict as before.
+
+    Args:
+        scheduler: as `build_scheduler` made it.
+        ended: trials of the study.
+        metric: key of the scheduler's metric.
+    """
     for frozen in ended:
         request = TrialRequest(name="", recipe=frozen.user_attrs.get(RECIPE, ""))
         past: Any = SimpleNamespace(trial_id=f"past-{frozen.number}", config=request.as_plain())
@@ -64,7 +70,7 @@ def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial]) -> None:
         if not curve:
             continue
         scheduler.on_trial_add(None, past)  # type: ignore[arg-type]
-        results = [{TIME_ATTR: epoch, OBJECTIVE: value} for epoch, value in curve]
+        results = [{TIME_ATTR: epoch, metric: value} for epoch, value in curve]
         for result in results:
             scheduler.on_trial_result(None, past, result)  # type: ignore[arg-type]
         scheduler.on_trial_complete(None, past, results[-1])  # type: ignore[arg-type]

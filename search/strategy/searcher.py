@@ -12,10 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.driver import DriverOnly
-from search.spec.objectives import Objective
 from search.strategy.multi_objective import MultiObjectiveProposer
 from search.strategy.proposer import KNOWN, Proposer, Space
 from trainable.config.settings import Value
+from trainable.metrics.objective import Notation, Objective
 
 FIGURES = "figures:"
 """Prefix, before an epoch, of the attribute with the other objectives that a trial reported."""
@@ -34,17 +34,23 @@ def _all_parameters(trial: optuna.Trial, returned: dict[str, Value]) -> dict[str
     return {**trial.params, **returned}
 
 
+def _is_excluded(curve: Mapping[int, float], constraints: Mapping[str, float]) -> bool:
+    """Whether a trial reported that it is not trained; then only the constraints say something about its parameters."""
+    return bool(curve) and any(excess > 0 for excess in constraints.values())
+
+
 class RungSearcher(DriverOnly, Searcher):
     """Proposes configurations from a define-by-run space.
 
     Args:
         space: samples from an `optuna.Trial`, and returns a dict or None.
-        metric: key of the score in a report.
+        metric: key of the score, which is the first objective, in a report. Its scale does not matter to the model. A
+            trial without a finite value, such as one that diverged at once, is a failed one.
         mode: 'max' or 'min'.
         rungs: the epochs at which trials are compared, in any order.
         time_attr: key of the epoch in a report.
         seed: of every random choice.
-        objectives: those beside the score, such as '-macs', with '-' where smaller is better; proposals then improve
+        objectives: those beside the first, such as '-macs', with '-' where smaller is better; proposals then improve
             the Pareto front. Trials report them, or the space knows them (`proposer.KNOWN`).
         study: keeps the trials; in memory by default. Finished trials are observations, and trials that are still
             marked as running are proposed again first.
@@ -61,7 +67,7 @@ class RungSearcher(DriverOnly, Searcher):
         rungs: Sequence[int],
         time_attr: str = "epoch",
         seed: int = 0,
-        objectives: Sequence[str] = (),
+        objectives: Sequence[Notation] = (),
         study: optuna.Study | None = None,
         describe: Callable[[optuna.Trial, dict[str, Value]], dict[str, object]] = _all_parameters,
     ) -> None:
@@ -76,7 +82,7 @@ class RungSearcher(DriverOnly, Searcher):
         self._proposed = sum(frozen.state != TrialState.WAITING for frozen in self._study.get_trials(deepcopy=False))
         # Not the seed alone: a resumed search would repeat its first samples.
         self._study.sampler = optuna.samplers.RandomSampler(seed=seed + self._proposed)
-        self._figures = [Objective.of(text).name for text in objectives]
+        self._figures = [Objective.of(notation) for notation in objectives]
         self._multi_objective = MultiObjectiveProposer(space, self._rungs, seed, objectives) if objectives else None
         self._proposer = self._multi_objective or Proposer(space, self._rungs, seed)
         self._running: dict[str, _Running] = {}
@@ -127,7 +133,8 @@ class RungSearcher(DriverOnly, Searcher):
             return
         self._proposer.constrain(running.trial.number, running.trial.constraints)
         if error or not finite:
-            for rung in running.rungs_left:
+            is_excluded = not error and _is_excluded(running.curve, running.trial.constraints)
+            for rung in [] if is_excluded else running.rungs_left:
                 self._observe(running.trial.number, rung, math.nan)
             self._study.tell(running.trial, state=TrialState.FAIL)
         else:
@@ -171,7 +178,10 @@ class RungSearcher(DriverOnly, Searcher):
                 self._again.append(frozen)
             for rung in self._rungs:
                 reached = [epoch for epoch in frozen.intermediate_values if epoch >= rung]
-                if reached or frozen.state == TrialState.FAIL:
+                is_failed = frozen.state == TrialState.FAIL and not _is_excluded(
+                    frozen.intermediate_values, frozen.constraints
+                )
+                if reached or is_failed:
                     value = frozen.intermediate_values[min(reached)] if reached else math.nan
                     figures = frozen.user_attrs.get(f"{FIGURES}{min(reached)}", {}) if reached else {}
                     self._observe(frozen.number, rung, value, figures)
@@ -198,7 +208,7 @@ class RungSearcher(DriverOnly, Searcher):
         if self._time_attr not in result or self._metric_key not in result:
             return
         epoch, value = int(result[self._time_attr]), float(result[self._metric_key])
-        figures = {name: float(result[name]) for name in self._figures if name in result}
+        figures = {each.name: each.value(result) for each in self._figures if each.is_in(result)}
         if epoch not in running.curve:
             running.curve[epoch] = value
             running.trial.report(value, epoch)

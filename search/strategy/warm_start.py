@@ -22,6 +22,7 @@ from search.study.trials import RECIPE
 from search.terminal import Screen
 from trainable.config import ConfigError, TrialConfig, build
 from trainable.config.settings import Settings, Value, flatten
+from trainable.metrics.objective import Objective
 from trainable.recipes import RECIPES, load_recipe
 
 EARLIER = "earlier"
@@ -62,7 +63,7 @@ def check_starts(spec: SearchSpec, storage: Path | Location) -> None:
     """
     for index, name in enumerate(spec.plan.search.start_from):
         if is_earlier(name):
-            best_trials(storage, name, key=f"search.start_from.{index}")
+            best_trials(storage, name, spec.plan.objective, key=f"search.start_from.{index}")
 
 
 def start(study: optuna.Study, spec: SearchSpec, storage: Path | Location, screen: Screen) -> None:
@@ -73,6 +74,12 @@ def start(study: optuna.Study, spec: SearchSpec, storage: Path | Location, scree
     """
     if study.get_trials(deepcopy=False):
         return
+    for name in filter(is_earlier, spec.plan.search.start_from):
+        ranked_by = best_trials(storage, name, spec.plan.objective)[0].ranked_by
+        if ranked_by != spec.plan.objective:
+            screen.say(
+                f"the trials of '{name}' did not measure {spec.plan.objective.name}: {ranked_by.name} picks them"
+            )
     outside = enqueue_starts(study, spec, storage)
     study.set_user_attr(OUTSIDE, outside)
     attributes = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
@@ -143,7 +150,7 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
     by_default = check_spec({}, source="the defaults", data_path=spec.data_path).space
     starts: list[Start] = []
     outside = {}
-    for name, found in _named(names, storage).items():
+    for name, found in _named(names, storage, spec.plan.objective).items():
         try:
             start = _of_earlier(found, spec, by_default) if found else _of_recipe(name, spec, by_default)
         except OutsideError as error:
@@ -154,12 +161,12 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
     return starts, outside
 
 
-def _named(names: Sequence[str], storage: Path | Location) -> dict[str, EarlierTrial | None]:
+def _named(names: Sequence[str], storage: Path | Location, objective: Objective) -> dict[str, EarlierTrial | None]:
     """The distinct starts in order, by name: None for a recipe, or an earlier trial."""
     wanted: dict[str, EarlierTrial | None] = {}
     for name in names:
         if is_earlier(name):
-            wanted |= {trial.name: trial for trial in best_trials(storage, name)}
+            wanted |= {trial.name: trial for trial in best_trials(storage, name, objective)}
         elif name not in KEYWORDS:
             wanted[name] = None
         elif name == "recipes":

@@ -84,8 +84,8 @@ def parse(line: bytes) -> Record | None:
     return record if "worker_id" in record and all(key in record for key in keys) else None
 
 
-def examine(content: bytes) -> Damage:
-    """Examine the content of a journal file."""
+def examine(content: bytes, mode: str = MODE) -> Damage:
+    """Examine the content of a journal file; `mode` is 'max' or 'min', for a study whose first record is damaged."""
     *lines, rest = content.split(b"\n")
     parsed = [parse(line) for line in lines]
     intact = len(parsed)
@@ -95,17 +95,17 @@ def examine(content: bytes) -> Damage:
     damaged = tuple(number for number, record in enumerate(parsed[:intact], start=1) if record is None)
     if not damaged:
         return Damage(records=[record for record in parsed[:intact] if record is not None], torn=torn)
-    records, after = _recover(lines[:intact], parsed[:intact])
+    records, after = _recover(lines[:intact], parsed[:intact], mode)
     return Damage(records=records, lines=damaged, after=after, torn=torn)
 
 
-def _recover(lines: list[bytes], parsed: list[Record | None]) -> tuple[list[Record], int]:
+def _recover(lines: list[bytes], parsed: list[Record | None], mode: str) -> tuple[list[Record], int]:
     """The usable records, and the number of intact records that are discarded."""
     found: list[Record | bytes] = []  # a line's bytes where the record is lost
     for line, record in zip(lines, parsed, strict=True):
         found.append(record or _appended_to_torn(line) or line)
     if isinstance(found[0], bytes):
-        found[0] = _study_record()
+        found[0] = _study_record(mode)
     lost = [index for index, one in enumerate(found) if isinstance(one, bytes)]
     creations = _lost_creations(found, lost)
     if creations is None:
@@ -161,9 +161,9 @@ def _creates(found: list[Record | bytes]) -> bool:
     return any(not isinstance(one, bytes) and one["op_code"] == JournalOperation.CREATE_TRIAL for one in found)
 
 
-def _study_record() -> Record:
+def _study_record(mode: str) -> Record:
     """The record that creates the study, with which a journal begins; its name does not matter."""
-    direction = StudyDirection.MAXIMIZE if MODE == "max" else StudyDirection.MINIMIZE
+    direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
     return {
         "op_code": int(JournalOperation.CREATE_STUDY),
         "worker_id": "",

@@ -21,12 +21,13 @@ from data.dataset.storage import check_path
 from data.disk import disk_error
 from data.errors import InputError
 from search.commands import JOB_VARIABLE, cited, shell_command
-from search.spec.spec import SearchSpec, load_spec
+from search.spec.spec import OBJECTIVE_KEYS, SearchSpec, load_spec
 from search.spec.study_url import masked
 from search.study.names import FIXED_NAME, check_name, names_with, search_names
 from search.study.paths import ExperimentPaths
 from search.study.summary import Summary, TrainingSummary
 from trainable.config.text import read_yaml
+from trainable.metrics.objective import SCORE, Objective
 
 READ_SECONDS = 3.0
 """Longest time for which a command that reads a mirror holds the lock of its driver."""
@@ -44,6 +45,15 @@ class Experiment(ExperimentPaths):
             InputError: if the spec is damaged.
         """
         return self.spec().plan.search.study if self.spec_file.is_file() else None
+
+    @property
+    def objective(self) -> Objective:
+        """The objective that picks the best trial and epoch; the score for a comparison or training.
+
+        Raises:
+            InputError: if the spec is damaged.
+        """
+        return self.spec().plan.objective if self.spec_file.is_file() else SCORE
 
     @property
     def study_id(self) -> str:
@@ -189,6 +199,12 @@ class Experiment(ExperimentPaths):
         """
         self.spec()
         for key, _ in changes:
+            if key.partition(".")[0] in OBJECTIVE_KEYS:
+                raise InputError(
+                    f"The objective of '{self.name}' is '{self.objective}', by which its trials were stopped, and it "
+                    "cannot be changed; start a new search under another --name, from its best trials with "
+                    f"--set 'search.start_from=[{self.name}]'."
+                )
             if not key.startswith("budget."):
                 raise InputError(
                     f"The key '{key}' cannot be changed after the start of '{self.name}'; change only its budget, with "

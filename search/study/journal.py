@@ -21,6 +21,7 @@ from optuna.storages.journal._file import get_lock_file
 from data.atomic import replace_file
 from data.disk import disk_error
 from search.study.damage import Record, examine, parse
+from trainable.metrics.names import MODE
 
 SYNC_SECONDS = 1.0
 """Minimum time between two synchronisations with the disk.
@@ -38,13 +39,15 @@ class Journal(JournalFileBackend):
     Args:
         path: the file; created if it is missing.
         say: callback for a message about records that were left out or removed.
+        mode: 'max' or 'min', for a study whose first record is damaged.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None], mode: str = MODE) -> None:
         # This lock opens a file and makes no link, which not every file system supports.
         lock = JournalFileOpenLock(str(path))
         self._path = path
         self._say = say
+        self._mode = mode
         self._synced = time.monotonic()
         self._checked = False
         self._offsets = [0]
@@ -102,7 +105,7 @@ class Journal(JournalFileBackend):
 
     def _intact(self, first: int) -> Iterator[Record]:
         """The usable records of a damaged file, from a number on."""
-        damage = examine(self._path.read_bytes())
+        damage = examine(self._path.read_bytes(), self._mode)
         if damage.lines:
             self._say(f"warning: the journal '{self._path}' is damaged: {damage}")
         yield from damage.records[first:]
@@ -112,7 +115,7 @@ class Journal(JournalFileBackend):
         if self._checked and self._ends_whole():
             return
         content = self._path.read_bytes()
-        damage = examine(content)
+        damage = examine(content, self._mode)
         if damage.lines:
             kept = _free_path(self._path.with_name(f"{self._path.name}.damaged"))
             replace_file(kept, content)

@@ -30,8 +30,8 @@ from search.spec.study_url import masked
 from search.study.database import named_errors, open_database, reason_of
 from search.study.experiment import Experiment
 from search.study.journal import Journal
+from search.study.trials import note_objective
 from trainable.config import ConfigError
-from trainable.metrics.names import MODE
 
 OWNER = "experiment"
 """Attribute of a study in a database: the ID of its experiment."""
@@ -180,7 +180,7 @@ def _open_journal(experiment: Experiment) -> optuna.Study:
 
     Earlier versions added an empty study to the journal of a renamed directory.
     """
-    storage = JournalStorage(Journal(experiment.study_file, _say_once))
+    storage = JournalStorage(Journal(experiment.study_file, _say_once, mode=experiment.objective.mode))
     studies = storage.get_all_studies()
     used = [study for study in studies if storage.get_all_trials(study._study_id, deepcopy=False)] or studies
     named = [study for study in used if study.study_name == experiment.name]
@@ -267,13 +267,15 @@ def _load(name: str, storage: BaseStorage) -> optuna.Study:
 
 
 def _create(experiment: Experiment, storage: BaseStorage, *, load_if_exists: bool) -> optuna.Study:
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=experiment.name,
         storage=storage,
-        direction="maximize" if MODE == "max" else "minimize",
+        direction=experiment.objective.direction,
         sampler=optuna.samplers.RandomSampler(),
         load_if_exists=load_if_exists,
     )
+    note_objective(study, experiment.objective)
+    return study
 
 
 def _has(storage: RDBStorage, name: str) -> bool:

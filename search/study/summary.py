@@ -35,7 +35,9 @@ class TrialSummary(_Record):
     """None for a proposal of the searcher."""
     epoch: int
     score: float
-    """On validation."""
+    """The metric of this name on validation, whatever the objective is."""
+    value: float | None = None
+    """Of the objective, on validation; None in summaries of earlier versions."""
     config: dict[str, JsonValue] = {}
     """Values of its `TrialConfig`, in the version that ran it."""
     metrics: Metrics = {}
@@ -94,6 +96,8 @@ class _Stored(_Record):
 class Summary(_Stored):
     """The results of a search."""
 
+    objective: str | dict[str, float] = "score"
+    """The first objective, as in a spec."""
     trials: int = 0
     """Number of trials."""
     outcomes: dict[str, int] = {}

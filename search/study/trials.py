@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from data.dataset.storage import UnavailableError
 from search.study.experiment import Experiment
 from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.objective import SCORE, Objective
 from trainable.report import TrialReport
 
 RECIPE = "recipe"
@@ -37,11 +40,23 @@ class EpochRecord:
     """Metrics on the validation split, training losses, learning rate and seconds."""
     checkpoint: str | None
     """Directory relative to the experiment; it may have been removed."""
+    objective: Objective = SCORE
+    """Of the search."""
 
     @property
     def score(self) -> float:
-        """The objective."""
+        """The metric 'score'."""
         return float(self.metrics[OBJECTIVE])
+
+    @property
+    def value(self) -> float:
+        """The value of the objective; NaN if it was not measured."""
+        return self.objective.value(self.metrics)
+
+    @property
+    def rank(self) -> float:
+        """The value oriented so that larger is better; -inf if it was not measured."""
+        return self.objective.rank(self.metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +94,8 @@ class TrialRecord:
         return {**self.config, **changed}
 
     @classmethod
-    def of(cls, trial: FrozenTrial | optuna.Trial) -> TrialRecord:
-        """Read a trial of the study."""
+    def of(cls, trial: FrozenTrial | optuna.Trial, objective: Objective = SCORE) -> TrialRecord:
+        """Read a trial of the study; `objective` is what picks its best epoch."""
         attributes = trial.user_attrs
         numbers = sorted(int(name.removeprefix(_EPOCH)) for name in attributes if name.startswith(_EPOCH))
         return cls(
@@ -93,7 +108,9 @@ class TrialRecord:
             outcome=attributes.get("outcome", ""),
             reason=_LONG_REASON.sub("", attributes.get("reason", "")),
             lr_factors=attributes.get("lr_factors", []),
-            epochs=[EpochRecord(epoch=number, **attributes[f"{_EPOCH}{number}"]) for number in numbers],
+            epochs=[
+                EpochRecord(epoch=number, objective=objective, **attributes[f"{_EPOCH}{number}"]) for number in numbers
+            ],
             precision=attributes.get("precision", ""),
             machine=attributes.get("machine", ""),
         )
@@ -105,11 +122,11 @@ class TrialRecord:
 
     @property
     def best_epoch(self) -> EpochRecord | None:
-        """The epoch with the best score; None before the first report."""
+        """The best epoch by the objective; None before the first report."""
         return best_epoch(self.epochs)
 
     def best_kept(self, experiment: Experiment, *, at_once: bool = False) -> EpochRecord | None:
-        """The epoch with the best score among those whose checkpoint still exists; None if there is none.
+        """The best epoch among those whose checkpoint still exists; None if there is none.
 
         Args:
             experiment: of the trial.
@@ -135,14 +152,21 @@ class TrialRecord:
 
 
 def best_epoch(records: Iterable[EpochRecord]) -> EpochRecord | None:
-    """The epoch with the best score, the earliest of equal ones; None if there are no records."""
-    return max(records, key=lambda record: (record.score, -record.epoch), default=None)
+    """The epoch with the best value of the objective, the earliest of equal ones; None if there are no records."""
+    return max(records, key=lambda record: (record.rank, -record.epoch), default=None)
 
 
-def trial_records(study: optuna.Study) -> list[TrialRecord]:
-    """All started trials, by number."""
+def trial_records(study: optuna.Study, objective: Objective = SCORE) -> list[TrialRecord]:
+    """All started trials, by number; `objective` is what picks their best epochs."""
     started = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
-    return [TrialRecord.of(trial) for trial in started]
+    return [TrialRecord.of(trial, objective) for trial in started]
+
+
+def note_objective(study: optuna.Study, objective: Objective) -> None:
+    """Name the values of a new study, as `optuna-dashboard` shows them, if they are not the default objective."""
+    if objective != SCORE:
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            study.set_metric_names([objective.name])
 
 
 def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
@@ -153,15 +177,19 @@ def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
     return attempt
 
 
-def note_epoch(trial: optuna.Trial, report: TrialReport, checkpoint: str | None = None) -> EpochRecord:
+def note_epoch(
+    trial: optuna.Trial, report: TrialReport, checkpoint: str | None = None, objective: Objective = SCORE
+) -> EpochRecord:
     """Record a report.
 
     Args:
         trial: a running trial of the study.
         report: what it reported. Its violations are the searcher's constraints.
         checkpoint: directory of its checkpoint, relative to the experiment.
+        objective: of the search.
     """
-    record = EpochRecord(epoch=report.epoch, metrics=dict(report.metrics), checkpoint=checkpoint)
+    metrics = dict(report.metrics)
+    record = EpochRecord(epoch=report.epoch, metrics=metrics, checkpoint=checkpoint, objective=objective)
     trial.set_user_attr(f"{_EPOCH}{report.epoch}", {"metrics": record.metrics, "checkpoint": checkpoint})
     attributes = {"outcome": report.outcome, "reason": report.reason, "lr_factors": list(report.lr_factors)}
     # The others repeat those of the first report.
@@ -187,13 +215,15 @@ def note_failure(trial: optuna.Trial, reason: str) -> None:
     trial.set_user_attr("reason", reason)
 
 
-def keep_best_of_finished(experiment: Experiment, study: optuna.Study) -> list[TrialRecord]:
+def keep_best_of_finished(
+    experiment: Experiment, study: optuna.Study, objective: Objective = SCORE
+) -> list[TrialRecord]:
     """Call `keep_best` for all finished trials after a run, whose processes may have written after the ends of trials.
 
     Returns:
         All started trials.
     """
-    records = trial_records(study)
+    records = trial_records(study, objective)
     experiment.checkpoints.forget()  # what was listed while trials ran may miss their last checkpoints
     for record in records:
         if record.state.is_finished():

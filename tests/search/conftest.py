@@ -124,13 +124,15 @@ class _StubTrial:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def _stopped_at(scheduler: TrialScheduler, name: str, curve: list[float], recipe: str = "") -> int:
+def _stopped_at(
+    scheduler: TrialScheduler, name: str, curve: list[float], recipe: str = "", metric: str = "score"
+) -> int:
     """The epoch after which a trial with this curve is stopped."""
     trial = cast("Trial", _StubTrial(name, {"recipe": recipe}))
     controller = cast("Any", None)
     scheduler.on_trial_add(controller, trial)
     for epoch, score in enumerate(curve, start=1):
-        result = {"epoch": epoch, "score": score}
+        result = {"epoch": epoch, metric: score}
         if scheduler.on_trial_result(controller, trial, result) == TrialScheduler.STOP:
             scheduler.on_trial_complete(controller, trial, result)
             return epoch

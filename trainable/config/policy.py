@@ -27,9 +27,10 @@ class PlateauPolicy(Section):
     patience: Share = 0.1
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.3
     threshold: Weight = 1e-3
-    """Minimum improvement: absolute for the score, relative for a loss."""
+    """Minimum improvement: absolute for 'score', relative for a loss."""
     watch: Literal["score", "val_loss", "train_loss"] = "score"
-    """Metric to watch: the validation score, the validation loss, or the training loss."""
+    """Metric to watch: 'score', which is the objective of the search on validation, the validation loss, or the
+    training loss."""
 
 
 class CyclicPolicy(Section):

@@ -25,6 +25,7 @@ from trainable.loop.state import DistributedContext, Training
 from trainable.loop.step import train_step, warn_out_of_memory
 from trainable.loss.dual_loss import DualLoss
 from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.objective import SCORE, Objective
 from trainable.metrics.pooled import MetricSums
 from trainable.models.prediction import Prediction
 
@@ -64,12 +65,13 @@ def fit(
     context: DistributedContext,
     report: Report,
     checkpoint_epochs: frozenset[int] = frozenset(),
+    objective: Objective = SCORE,
 ) -> None:
     """Train from `training.epoch` to the last epoch, with one loader of `train` per epoch, and report every epoch.
 
     A change of the loader starts another stage of the run, and resets the state of the optimizer. A checkpoint is due
-    after the epochs in `checkpoint_epochs`, after each new best epoch, after the last one, and after the others as
-    `_CheckpointPace` decides.
+    after the epochs in `checkpoint_epochs`, after each new best epoch by `objective`, after the last one, and after the
+    others as `_CheckpointPace` decides.
 
     Raises:
         NonFiniteLossError: at the first loss that is not finite.
@@ -83,9 +85,10 @@ def fit(
         metrics = train_epoch(training, train, epoch, context, clock)
         if val is not None:
             with clock.during("evaluation"):
-                metrics |= evaluate(training.model, val, config, context, loss=_watched_loss(training))
+                measured = evaluate(training.model, val, config, context, loss=_watched_loss(training))
+            metrics |= objective.with_value(measured)
         metrics |= _time_and_memory(clock, context, samples=len(train[epoch - 1].split))
-        due = _end_epoch(training, epoch, metrics) or epoch in checkpoint_epochs or epoch == config.epochs
+        due = _end_epoch(training, epoch, metrics, objective) or epoch in checkpoint_epochs or epoch == config.epochs
         save = functools.partial(training.save, metrics=metrics) if due or pace.is_due() else None
         started = time.perf_counter()
         with clock.during("checkpoint"):
@@ -268,12 +271,13 @@ def evaluate(
     return sums.compute() | {"val_loss": total / samples}
 
 
-def _end_epoch(training: Training, epoch: int, metrics: Mapping[str, float]) -> bool:
+def _end_epoch(training: Training, epoch: int, metrics: Mapping[str, float], objective: Objective) -> bool:
     """Record the epoch in `training`; True if it is the best so far."""
     training.epoch = epoch
-    score = float(metrics.get(OBJECTIVE, math.nan))
+    score = objective.rank(metrics)
+    watched = {**metrics, **({OBJECTIVE: score} if objective.is_in(metrics) else {})}
     for policy in training.policies:
-        policy.epoch_end(metrics)
+        policy.epoch_end(watched)
     if score > training.best_score:
         training.best_score, training.best_epoch = score, epoch
         return True

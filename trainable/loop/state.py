@@ -65,6 +65,7 @@ class Training:
     data_fingerprint: str
     epoch: int = 0
     best_score: float = -math.inf
+    """Best value of the objective, oriented so that larger is better."""
     best_epoch: int = 0
     micro_batches: int = 1
     """Pieces of a batch that are computed one after the other; more than 1 after an out-of-memory error."""

@@ -1,1 +1,1 @@
-"""Metrics of mask and depth: pooled, per image, and as published; bootstrap intervals and baselines."""
+"""Metrics of mask and depth: pooled, per image, and as published; objective, bootstrap intervals and baselines."""

@@ -7,11 +7,12 @@ N images, G backgrounds, K columns; numpy only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import STATES, Floats, ImageFigures, figures, metrics_of
 
 DEFAULT_LEVEL = 0.95
@@ -63,7 +64,7 @@ def intervals(
 def difference(
     a: ImageFigures,
     b: ImageFigures,
-    metric: str,
+    metric: str | Objective,
     *,
     level: float = DEFAULT_LEVEL,
     draws: int = DEFAULT_DRAWS,
@@ -76,7 +77,7 @@ def difference(
     Args:
         a: the images measured with one network.
         b: the same images, in the same order, measured with the other.
-        metric: a key of `figures`.
+        metric: a key of `figures`, or an objective of such metrics.
         level: as in `intervals`.
         draws: as in `intervals`.
         seed: as in `intervals`.
@@ -88,11 +89,20 @@ def difference(
     if a.bg_ids != b.bg_ids or not np.array_equal(a.states[:, pixels], b.states[:, pixels]):
         raise ValueError("The two tables must be of the same images in the same order, at one size.")
     figures_a, figures_b = figures(a), figures(b)
-    if metric not in figures_a:
-        raise ValueError(f"The metric '{metric}' is not known; give one of {', '.join(figures_a)}.")
+    objective = Objective.of(metric) if isinstance(metric, str) else metric
+    if not objective.is_in(figures_a):
+        raise ValueError(f"The metric '{objective.name}' is not known; give one of {', '.join(figures_a)}.")
     sums = _by_background(np.stack([a.columns(), b.columns()], axis=1), a.bg_ids)
-    resampled = [metrics_of(part)[metric] for part in _resampled(sums, draws, seed)]  # (draws, 2) each
-    return _interval(figures_a[metric] - figures_b[metric], [both[:, 0] - both[:, 1] for both in resampled], level)
+    resampled = [_mean_of(metrics_of(part), objective) for part in _resampled(sums, draws, seed)]  # (draws, 2) each
+    value = objective.value(figures_a) - objective.value(figures_b)
+    return _interval(value, [both[:, 0] - both[:, 1] for both in resampled], level)
+
+
+def _mean_of(metrics: Mapping[str, Floats], objective: Objective) -> Floats:
+    """The values of an objective for resampled metrics, of their shape."""
+    if len(objective.names) == 1:
+        return metrics[objective.key]
+    return np.asarray(np.sum([share * metrics[name] for name, share in objective.shares.items()], axis=0))
 
 
 def _by_background(columns: Floats, bg_ids: tuple[str, ...]) -> Floats:

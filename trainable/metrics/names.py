@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 OBJECTIVE = "score"
-"""Key of the metric that a search maximises: (mask_iou + depth_delta1) / 2, in 0..1."""
+"""Key of the metric that a search maximises by default: (mask_iou + depth_delta1) / 2, in 0..1."""
 MODE = "max"
 """Optimisation direction of `OBJECTIVE`."""
 WORST = 0.0
@@ -15,6 +15,8 @@ METRICS = (
     "depth_rmse", "depth_mae", "depth_delta1", "depth_delta2", "depth_delta3",
 )  # fmt: skip
 """Keys of the result of `trainable.metrics.pooled.MetricSums.compute`."""
+ERRORS = tuple(name for name in METRICS if name.endswith(("_rmse", "_mae")))
+"""Metrics of which smaller is better. All others are in 0..1, and larger is better."""
 
 TRAINED, DIVERGED, CONSTRAINT = "trained", "diverged", "constraint"
 """Values of the metric `outcome`."""

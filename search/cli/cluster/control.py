@@ -50,7 +50,7 @@ def stop(name: str, storage: Path | Location, address: str | None, insecure: boo
             raise UnfinishedError(f"The job {job.id} still runs; 'ray status' shows whether its node is there.")
         time.sleep(1)
     found = search_status(experiment, cluster)
-    best = f", best score {found.best.score:.4f} (trial {found.best.trial})" if found.best else ""
+    best = f", best {found.best.objective} {found.best.value:.4f} (trial {found.best.trial})" if found.best else ""
     click.echo(f"stopped '{name}': {found.budget.trials} of {found.budget.max_trials} trials ended{best}")
     click.echo(f"{'resume':<12}{command('resume', experiment, address)}")
 

@@ -10,6 +10,7 @@ import click
 
 from search.cli.cluster.common import address_option, end_with, existing, follow_log, follow_option, reachable
 from search.cli.shared import console, json_option, print_result, storage_option
+from trainable.metrics.names import OBJECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from data.dataset.storage import Location
-    from search.cluster.status import Budget, SearchStatus
+    from search.cluster.status import BestTrial, Budget, SearchStatus
 
 WATCH_SECONDS = 2.0
 
@@ -102,12 +103,14 @@ def _show_list(storage: Path | Location, found: Sequence[SearchStatus]) -> None:
     if not found:
         click.echo(f"there are no searches in '{storage}'", err=True)
         return
+    has_others = any(each.best and each.best.objective != OBJECTIVE for each in found)
+    best = "best" if has_others else "best score"
     rows = [
         {
             "name": each.name,
             "state": each.state,
             "trials": f"{each.budget.trials} of {each.budget.max_trials}",
-            "best score": f"{each.best.score:.4f}" if each.best else "–",
+            best: _value(each.best) if each.best else "–",
             "age": _ago(each.started),
             "budget": _spent(each.budget),
             "recoveries": str(each.recoveries),
@@ -129,7 +132,7 @@ def _status(found: SearchStatus) -> RenderableType:
     lines = {
         "search": f"{found.name}: {found.state}{f' ({found.reason})' if found.reason else ''}",
         "trials": f"{found.budget.trials} of {found.budget.max_trials} ended ({counts})",
-        "best": f"{found.best.score:.4f}, trial {found.best.trial} at epoch {found.best.epoch}: {found.best.settings}"
+        "best": f"{_value(found.best)}, trial {found.best.trial} at epoch {found.best.epoch}: {found.best.settings}"
         if found.best
         else "none yet",
         "rungs": ", ".join(f"{count} at epoch {rung}" for rung, count in found.rungs.items()),
@@ -164,6 +167,11 @@ def _show_next(found: SearchStatus, address: str | None) -> None:
     needs_cluster = found.command.startswith(("twinhead logs", "twinhead resume"))
     option = f" {shell_command('--address', address)}" if address and needs_cluster else ""
     print_line(console(), f"{found.command}{option}", title=f"{'next':<12}")
+
+
+def _value(best: BestTrial) -> str:
+    """The value of the objective, with its name if it is not the score."""
+    return f"{best.value:.4f}" if best.objective == OBJECTIVE else f"{best.objective} {best.value:.4f}"
 
 
 def _left(found: SearchStatus) -> str:

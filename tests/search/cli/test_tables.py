@@ -125,3 +125,25 @@ def test_note_when_the_retrained_network_is_worse_than_its_trial(tmp_path: Path)
 
     assert "loses to trial 12" in worse
     assert "loses to trial" not in equal
+
+
+def test_summary_is_told_by_the_objective(tmp_path: Path) -> None:
+    """Which of two networks is better, and whether clearly: of an error, the smaller one is."""
+    network = {"metrics": {**FIGURES, "depth_rmse": 0.28}, "checkpoint": "retrained", "epochs": 9}
+    beyond = {"depth_rmse": {"value": -0.05, "low": -0.1, "high": 0.01}, "score": {"value": 0.1, "low": 0, "high": 1}}
+    changes: dict[str, Any] = {"objective": "-depth_rmse", "retrained": network, "beyond_recipe": beyond}
+    best = summary().best
+    assert best is not None
+    found = summary(**changes, best=best.model_copy(update={"value": 0.2}).model_dump())
+    text = shown(show_summary, Experiment(storage=tmp_path, name="first"), found)
+
+    assert "best trial 12 with validation depth_rmse 0.2000 at epoch 8" in text
+    assert text.index("depth_rmse  ") < text.index("score  ")
+    assert "the depth_rmse's interval contains 0" in text
+    assert "loses to trial 12: depth_rmse 0.2800 against 0.2500" in " ".join(text.split())
+    beyond["depth_rmse"]["high"] = -0.01
+    clear = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(**changes))
+    assert "contains 0" not in clear
+    weighted = summary(objective={"mask_iou": 3, "depth_delta1": 1}, beyond_recipe=None)
+    text = shown(show_summary, Experiment(storage=tmp_path, name="first"), weighted)
+    assert "validation objective 0.6100 (0.75 mask_iou + 0.25 depth_delta1)" in text

@@ -12,6 +12,7 @@ from data.errors import InputError
 from search.results.export import baseline_metrics, copy_export, export_checkpoint, metrics_table, verdict
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.loop.checkpoint import DamagedCheckpointError, Origin, load_model, save
+from trainable.metrics.objective import Objective
 from trainable.models import build_model
 
 CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2), data=DataConfig(image_size=32))
@@ -188,3 +189,16 @@ def test_table_has_one_row_per_metric() -> None:
 
     assert table[:3] == ["| metric | a | b |", "|---|---|---|", "| score | 0.5000 | – |"]
     assert len(table) == 7
+
+
+def test_verdict_compares_the_objective() -> None:
+    """An error is better if it is smaller; a weighted mean is computed for the baselines as well."""
+    baselines = {"mask_threshold": {"mask_iou": 0.5}, "depth_mean": {"depth_delta1": 0.5, "depth_rmse": 0.2}}
+    metrics = {"score": 0.6, "mask_iou": 0.6, "depth_delta1": 0.6, "depth_rmse": 0.3}
+    weighted = Objective.of({"mask_iou": 1, "depth_delta1": 3})
+
+    [sentence] = verdict(metrics, baselines, Objective.of("-depth_rmse"))
+    assert sentence == "by the objective, the network is no better than the baselines: depth_rmse 0.3000 against 0.2000"
+    assert verdict(metrics | {"depth_rmse": 0.1}, baselines, Objective.of("-depth_rmse")) == []
+    assert baseline_metrics(baselines, weighted)["objective"] == 0.5
+    assert verdict(weighted.with_value(metrics), baselines, weighted) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from search.run.tuner import Stopper
 from search.spec.sections import BudgetConfig
 from search.study.trials import note_epoch
 from trainable.job import Workers
+from trainable.metrics.objective import Objective
 from trainable.report import TrialReport
 
 
@@ -110,3 +112,22 @@ def test_gpu_hours_limit_needs_gpus() -> None:
         check_budget(BudgetConfig(gpu_hours=2.0), Workers())
     check_budget(BudgetConfig(gpu_hours=2.0), Workers(gpus=0.5))
     check_budget(BudgetConfig(), Workers())
+
+
+def test_patience_follows_the_objective() -> None:
+    """A smaller error is an improvement, over all runs; a trial without one is none."""
+    objective, study = Objective.of("-depth_rmse"), optuna.create_study()
+    for error in (0.3, 0.2):
+        trial = study.ask()
+        note_epoch(trial, TrialReport(epoch=1, metrics={"score": 0.5, "depth_rmse": error}, outcome="trained"))
+        study.tell(trial, error)
+    budget = Budget(BudgetConfig(patience=2), study, gpus=0, objective=objective)
+    for name, error in (("a", 0.25), ("b", 0.1), ("c", math.inf)):
+        trial = cast("Trial", SimpleNamespace(trial_id=name, last_result={"outcome": "trained"}))
+        budget.on_trial_start(0, [], trial)
+        budget.on_trial_result(0, [], trial, {"score": 0.9, "depth_rmse": error, "epoch": 1})
+        budget.on_trial_complete(0, [], trial)
+        assert budget.spent() == ""
+    run(budget, "d", 0.9)
+
+    assert budget.spent() == "patience"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -50,9 +51,15 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Exported:
     return values
 
 
-def search(earlier: list[TrialRecord] | None = None, seconds: float = 0.0, **limits: float) -> SearchMetrics:
+def search(
+    earlier: list[TrialRecord] | None = None, seconds: float = 0.0, objective: str = "score", **limits: float
+) -> SearchMetrics:
     """The callback of a search with four trials of three epochs."""
-    given = {"scheduler": {"max_epochs": 3, "grace_epochs": 1}, "budget": {"trials": 4, **limits}}
+    given = {
+        "scheduler": {"max_epochs": 3, "grace_epochs": 1},
+        "budget": {"trials": 4, **limits},
+        "objective": objective,
+    }
     spec = check_spec(given, source="the test", data_path="/data")
     study = optuna.create_study()
     study.set_user_attr(GPU_SECONDS, 1800.0)
@@ -200,3 +207,14 @@ def test_the_documents_name_every_metric(exported: Exported) -> None:
 
     for document in ("cluster.md", "grafana.json"):
         assert set(re.findall(r"ray_twinhead_\w+", (DOCS / document).read_text())) == names
+
+
+def test_the_gauge_has_the_value_of_the_objective(exported: Exported) -> None:
+    """As it is measured; a trial that diverged has none."""
+    callback = search(objective="-depth_rmse")
+    report(callback, trial(0), 1, outcome="diverged", depth_rmse=math.inf)
+    assert ("best_score", "") not in exported
+
+    for epoch, error in enumerate((0.25, 0.125, 0.5), start=1):
+        report(callback, trial(1), epoch, depth_rmse=error)
+    assert exported["best_score", ""] == 0.125

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 
 from data.errors import NodeDrainedError
-from search.run.progress import MachineChange, SearchProgress
+from search.commands import JOB_VARIABLE
+from search.run.progress import JobNote, MachineChange, SearchProgress
 from search.study.trials import TrialRecord
 from search.terminal import Screen
+from trainable.metrics.objective import Objective
 
 
 class _Unlooked(list[Trial]):
@@ -154,3 +157,34 @@ def test_damaged_newest_checkpoint_is_reported() -> None:
     progress.on_trial_result(2, [], _trial(4), {**_result(0.5), "note": ""})
 
     assert written.getvalue() == "trial 4: the file 'x' is missing; the trial starts over\n"
+
+
+def test_progress_and_the_note_of_the_job_follow_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar, the line of an ended trial and the Ray dashboard name the metric that decides."""
+    output, notes, noted = io.StringIO(), [], []
+    monkeypatch.setenv(JOB_VARIABLE, "job")
+    monkeypatch.setattr("search.run.progress.update_job", lambda _, values: noted.append(values["best"]))
+    objective = Objective.of("-depth_rmse")
+    screen = Screen(Console(file=output, width=200))
+    callbacks = [
+        SearchProgress(screen, lambda _, note: notes.append(note), max_epochs=2, objective=objective),
+        JobNote(4, [], objective),
+    ]
+    for number, errors in enumerate([(0.3, 0.2), (0.4, math.inf), (0.25, 0.1)]):
+        trial = _trial(number)
+        for callback in callbacks:
+            callback.on_trial_start(0, [], trial)
+            for epoch, error in enumerate(errors, start=1):
+                result = {"score": 0.9, "depth_rmse": error, "epoch": epoch, "outcome": "trained"}
+                trial.last_result.update(result)
+                callback.on_trial_result(0, [], trial, result)
+            callback.on_trial_complete(0, [], trial)
+
+    assert "trial 0: depth_rmse 0.2000 at epoch 2" in output.getvalue()
+    assert "trial 1: depth_rmse 0.4000 at epoch 1" in output.getvalue()
+    assert notes[-1] == "0 running, best depth_rmse 0.1000"
+    assert list(dict.fromkeys(noted)) == [
+        "depth_rmse 0.3000, trial 0",
+        "depth_rmse 0.2000, trial 0",
+        "depth_rmse 0.1000, trial 2",
+    ]

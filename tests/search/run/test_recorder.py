@@ -31,6 +31,7 @@ from search.study.study import open_study
 from search.study.trials import trial_records
 from trainable.config.policy import PlateauPolicy
 from trainable.loop.checkpoint import PICTURES, STATE, WEIGHTS
+from trainable.metrics.objective import Objective
 from trainable.report import metrics_of
 
 CONTROLLER: list[Any] = []
@@ -114,6 +115,17 @@ def test_best_and_newest_checkpoints_are_kept(running: Running) -> None:
         running.report(epoch, score)
         kept.append(running.kept())
     assert kept == [[1], [2], [2, 3], [2, 4], [2, 5]]
+
+
+def test_checkpoint_of_the_best_objective_is_kept(running: Running) -> None:
+    """The score, which gets worse, is not what the search looks for."""
+    least = Objective.of("-score")
+    running.recorder = Recorder(running.experiment, running.searcher, Failures(lambda _: None), least)
+    kept = []
+    for epoch, score in enumerate([0.5, 0.3, 0.4, 0.6], start=1):
+        running.report(epoch, score)
+        kept.append(running.kept())
+    assert kept == [[1], [2], [2, 3], [2, 4]]
 
 
 def test_finished_trial_keeps_only_its_best_weights(running: Running) -> None:

@@ -88,17 +88,17 @@ def set_up(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> tune.Tune
         workers=Workers(),
         checkpoint_epochs=frozenset(),
         group_storage=str(experiment.groups),
+        objective=experiment.objective,
     )
     tune_spec(experiment, experiment.spec(), job, open_study(experiment), concurrent=1, stopper=Stopper())
     return _TunerStub.made[0] if _TunerStub.made else None
 
 
-def experiment_with(storage: Path, curves: list[list[float]], trials: int) -> Experiment:
-    """An experiment whose earlier run ended trials with these scores."""
+def experiment_with(storage: Path, curves: list[list[float]], trials: int, objective: str = "score") -> Experiment:
+    """An experiment whose earlier run ended trials with these values of the objective."""
     experiment = Experiment(storage=storage, name="s")
-    experiment.create(
-        load_spec(overrides=[("budget.trials", str(trials)), ("scheduler.grace_epochs", "1")], data_path="set")
-    )
+    overrides = [("budget.trials", str(trials)), ("scheduler.grace_epochs", "1"), ("objective", objective)]
+    experiment.create(load_spec(overrides=overrides, data_path="set"))
     study = open_study(experiment)
     for curve in curves:
         trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
@@ -123,6 +123,23 @@ def test_resumed_search_keeps_the_cutoffs(
     assert config is not None
     curve = [score, score, 0.1, *[0.1] * 6]
     assert stopped_at(config.scheduler, "new", curve) == end
+
+
+@pytest.mark.parametrize(("error", "end"), [(0.7, 1), (0.05, 3)])
+def test_resumed_search_keeps_the_cutoffs_of_its_objective(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stopped_at: Callable[..., int],
+    error: float,
+    end: int,
+) -> None:
+    """Of errors, the smaller ones continue; the searcher reads the same key."""
+    ended = experiment_with(tmp_path, [[0.1] * 9, [0.8], [0.7], [0.6]], trials=6, objective="-depth_rmse")
+    config = set_up(ended, monkeypatch)
+
+    assert config is not None
+    assert (config.search_alg.metric, config.search_alg.mode) == ("depth_rmse", "min")
+    assert stopped_at(config.scheduler, "new", [error, error, *[0.9] * 7], metric="depth_rmse") == end
 
 
 def test_resumed_search_runs_the_remaining_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

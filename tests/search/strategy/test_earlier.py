@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from data.errors import InputError
 from search.spec.spec import SearchSpec, check_spec
@@ -20,6 +22,7 @@ from search.study.study import open_study
 from search.study.trials import RECIPE, note_epoch, note_start
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
+from trainable.metrics.objective import Objective
 from trainable.report import TrialReport
 
 Command = Callable[..., Any]
@@ -39,9 +42,13 @@ def from_first(**sections: dict[str, Any]) -> SearchSpec:
 
 
 def searched(
-    storage: Path, curves: Sequence[Sequence[float]], spec: SearchSpec | None = None, outcome: str = "trained"
+    storage: Path,
+    curves: Sequence[Sequence[float]],
+    spec: SearchSpec | None = None,
+    outcome: str = "trained",
+    errors: Sequence[float] = (),
 ) -> list[TrialConfig]:
-    """An earlier search 'first' whose trials reported these scores; their configurations."""
+    """An earlier search 'first' whose trials reported these scores, and errors of the depth; their configurations."""
     spec = spec or spec_of()
     experiment = Experiment(storage=storage, name="first")
     if not experiment.root.exists():
@@ -55,7 +62,8 @@ def searched(
         configs.append(build(TrialConfig, values, source="the test"))
         for epoch, score in enumerate(curve, start=1):
             trial.report(score, epoch)
-            note_epoch(trial, TrialReport(epoch=epoch, metrics={"score": score}, outcome=outcome))
+            metrics = {"score": score} | ({"depth_rmse": errors[trial.number]} if errors else {})
+            note_epoch(trial, TrialReport(epoch=epoch, metrics=metrics, outcome=outcome))
         if curve:
             study.tell(trial, max(curve))
         else:
@@ -178,3 +186,26 @@ def test_a_search_without_a_score_is_named(tmp_path: Path) -> None:
         InputError, match="contains 'first', but that search has no trial with a score yet; wait for it"
     ):
         check_starts(from_first(), tmp_path)
+
+
+def test_earlier_trials_are_ranked_by_the_new_objective(tmp_path: Path) -> None:
+    """Every epoch has all metrics, so that a search for the depth starts from the best depths."""
+    searched(tmp_path, [[0.9] * 9, [0.5] * 9, [0.1] * 9], errors=[0.3, 0.1, 0.2])
+
+    found = best_trials(tmp_path, "first", Objective.of("-depth_rmse"))
+    assert [trial.name for trial in found] == ["first:1", "first:2", "first:0"]
+    assert [trial.name for trial in best_trials(tmp_path, "first")] == ["first:0", "first:1", "first:2"]
+
+
+def test_earlier_trials_without_the_objective_keep_their_own_order(tmp_path: Path) -> None:
+    """A metric that an earlier search did not measure is no reason to refuse it, but a line says so."""
+    searched(tmp_path, [[0.2] * 9, [0.4] * 9])
+    spec = check_spec(
+        SPACE | {"search": {"start_from": ["first"]}, "objective": "-depth_rmse"}, source="the test", data_path="set"
+    )
+    lines = io.StringIO()
+    study = optuna.create_study()
+    start(study, spec, tmp_path, Screen(Console(file=lines, width=500)))
+
+    assert [trial.user_attrs[EARLIER] for trial in study.get_trials()] == ["first:1", "first:0"]
+    assert "the trials of 'first' did not measure depth_rmse: score picks them" in lines.getvalue()

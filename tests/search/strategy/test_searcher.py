@@ -356,3 +356,69 @@ def test_trial_lost_before_sampling_is_sampled_on_resume(tmp_path: Path) -> None
 
     assert searcher.suggest("a") == {"x": 0.125}
     assert len(searcher.study.trials) == 1
+
+
+def test_scale_of_the_objective_does_not_matter() -> None:
+    """An error in millimetres is searched as one in metres is; a power of two changes no digit."""
+    curve = lambda scale: lambda config, epoch: scale * misleading(config, epoch)  # noqa: E731
+
+    assert proposals(searcher_of(), 20, curve(1.0)) == proposals(searcher_of(), 20, curve(1024.0))
+
+
+def test_minimising_is_maximising_the_negative() -> None:
+    """An objective of which smaller is better gets the same proposals."""
+    negative = proposals(searcher_of(), 20, lambda config, epoch: -misleading(config, epoch))
+
+    assert proposals(searcher_of(mode="min"), 20, misleading) == negative
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_region_of_infinite_errors_is_avoided(tmp_path: Path, resumed: bool) -> None:
+    """A trial that diverges before the first rung has no finite error; its absence alone would draw the search back."""
+
+    def opened() -> RungSearcher:
+        study = journal_study(tmp_path / "journal")
+        return RungSearcher(line, metric="score", mode="min", rungs=[3, 9], study=study)
+
+    def drawn(searcher: RungSearcher, names: Sequence[str]) -> list[float]:
+        found = []
+        for name in names:
+            x = float(searcher.suggest(name)["x"])  # type: ignore[arg-type]
+            if x <= 0.5:
+                searcher.on_trial_result(name, {"epoch": 3, "score": 1 - x / 2})
+            searcher.on_trial_complete(
+                name, {"epoch": 9, "score": 1 - x} if x <= 0.5 else {"epoch": 1, "score": math.inf}
+            )
+            found.append(x)
+        return found
+
+    searcher = opened()
+    drawn(searcher, [f"early-{number}" for number in range(30)])
+    late = drawn(opened() if resumed else searcher, [f"late-{number}" for number in range(10)])
+
+    assert sum(x > 0.5 for x in late) <= 3  # one in ten proposals is random, others lie at the edge
+    states = {trial.state for trial in searcher.study.get_trials() if trial.params["x"] > 0.5}
+    assert states == {TrialState.FAIL}
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_trial_that_is_not_trained_says_nothing_about_the_objective(resumed: bool) -> None:
+    """Its constraint is modelled; an infinite error as well would spoil the neighbourhood of the limit."""
+
+    def space(trial: optuna.Trial) -> None:
+        x = trial.suggest_float("x", 0.0, 1.0)
+        trial.set_constraint("limit", x - 0.5)
+
+    configs = {}
+    for value in (math.inf, 1.0):
+        searcher = RungSearcher(space, metric="score", mode="min", rungs=[3, 9])
+        for x in (0.6, 0.7, 0.8, 0.9):
+            searcher.study.enqueue_trial({"x": x})
+            run_trial(searcher, f"excluded-{x}", lambda *_: value, [1])  # noqa: B023
+        for number in range(MIN_RESULTS):
+            run_trial(searcher, f"trial-{number}", lambda config, _: 1 - float(config["x"]), [3, 9])
+        if resumed:
+            searcher = RungSearcher(space, metric="score", mode="min", rungs=[3, 9], study=searcher.study)
+        configs[value] = [searcher.suggest(f"late-{number}") for number in range(8)]
+
+    assert configs[math.inf] == configs[1.0]  # a finite value before the first rung is no observation

@@ -26,6 +26,7 @@ from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.state import DistributedContext, Training, start
 from trainable.loop.step import train_step
 from trainable.loss.dual_loss import DualLoss
+from trainable.metrics.objective import SCORE, Objective
 from trainable.optim.optimizers import OPTIMIZERS
 from trainable.optim.schedules import POLICIES
 
@@ -63,6 +64,7 @@ def run(
     rungs: frozenset[int] = frozenset(),
     resume_from: Path | None = None,
     listen: Callable[[EpochEnd], None] | None = None,
+    objective: Objective = SCORE,
 ) -> tuple[Training, list[EpochEnd]]:
     """Train to the end; return the reports of all epochs."""
     ends: list[EpochEnd] = []
@@ -75,7 +77,15 @@ def run(
         if listen is not None:
             listen(end)
 
-    loop.fit(training, train, val if validate else None, context=ALONE, report=report, checkpoint_epochs=rungs)
+    loop.fit(
+        training,
+        train,
+        val if validate else None,
+        context=ALONE,
+        report=report,
+        checkpoint_epochs=rungs,
+        objective=objective,
+    )
     return training, ends
 
 
@@ -297,6 +307,24 @@ def test_plateau_watches_the_validation_score(trial_data: TrialData) -> None:
         expected.append(expected[-1] * (1.0 if has_risen else 0.5))
     assert training.policies[0].history == pytest.approx(expected)
     assert 2 < len(set(expected)) < 7  # both happened
+
+
+@pytest.mark.parametrize("notation", ["-depth_rmse", {"mask_iou": 0.7, "depth_delta1": 0.3}], ids=str)
+def test_plateau_and_best_epoch_follow_the_objective(trial_data: TrialData, notation: str | dict[str, float]) -> None:
+    """The rate falls where the objective did not improve; a checkpoint is due where it did."""
+    objective = Objective.of(notation)
+    plateau = {"name": "plateau", "plateau": {"patience": 0.0, "factor": 0.5, "threshold": 0.0}}
+    chosen = config(epochs=8, optimizer={"lr": 0.1}, policy=plateau)
+    training, ends = run(chosen, trial_data, objective=objective)
+    expected, ranks = [1.0], [objective.rank(end.metrics) for end in ends]
+    for number in range(len(ranks) - 1):
+        has_risen = ranks[number] > max([-1e9, *ranks[:number]])
+        expected.append(expected[-1] * (1.0 if has_risen else 0.5))
+
+    assert training.policies[0].history == pytest.approx(expected)
+    assert 1 < len(set(expected)) < 8  # both happened
+    assert (training.best_score, training.best_epoch) == (max(ranks), 1 + ranks.index(max(ranks)))
+    assert all(end.metrics[objective.key] == objective.value(end.metrics) for end in ends)
 
 
 @pytest.mark.parametrize("watch", ["score", "val_loss"])

@@ -10,6 +10,7 @@ import pytest
 
 from trainable.metrics import bootstrap
 from trainable.metrics.bootstrap import Interval, difference, intervals
+from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures, figures, metrics_of
 
 PIXELS = 1024
@@ -160,3 +161,16 @@ def test_an_unknown_metric_is_refused() -> None:
 def test_an_interval_can_be_written_as_json() -> None:
     """JSON has no NaN, and a strict parser would refuse the whole report."""
     assert Interval(value=0.5, low=math.nan, high=math.nan).as_plain() == {"value": 0.5, "low": None, "high": None}
+
+
+def test_difference_of_a_weighted_mean_is_the_mean_of_the_differences() -> None:
+    """Of each resample: the score is the mean of these two metrics."""
+    a = table(7)
+    states = a.states.copy()
+    states[:, [STATES.index("iou"), STATES.index("depth_within1")]] *= [0.9, 0.8]
+    b = replace(a, states=states)
+    found = difference(a, b, Objective.of({"mask_iou": 1, "depth_delta1": 1}))
+    score = difference(a, b, "score")
+
+    assert (found.value, found.low, found.high) == pytest.approx((score.value, score.low, score.high))
+    assert found.low < found.value < found.high

@@ -18,6 +18,8 @@ SINGLE = frozenset(
     )
 )
 """Names of the other metrics."""
+_OF_RAY = frozenset(("time_this_iter_s", "time_total_s", "time_since_restore"))
+"""Names with a prefix of `GROUPS` that Ray adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,5 +102,7 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: value
         for name, value in result.items()
-        if isinstance(value, int | float) and (name.partition("_")[0] in GROUPS or name in SINGLE)
+        if isinstance(value, int | float)
+        and (name.partition("_")[0] in GROUPS or name in SINGLE)
+        and name not in _OF_RAY
     }

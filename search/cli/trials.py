@@ -1,4 +1,4 @@
-"""The commands that analyse a search: `trials` and `importance`."""
+"""The commands that analyse a search: `trials`, `importance` and `tensorboard`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import console, json_option, print_result, storage_option
+from search.cli.shared import console, json_option, print_result, screen, storage_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,29 @@ def importance(name: str, storage: Path | Location, as_json: bool) -> None:
 
     analysis = analyse(Experiment(storage=storage, name=name))
     print_result(asdict(analysis), as_json, lambda: _show_importance(analysis))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead tensorboard first\n"
+    "  twinhead tensorboard first --storage s3://bucket/searches --port 6010"
+)
+@click.argument("name")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port; the first free one from 6006 on when left out.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to; 0.0.0.0 for all.")
+@storage_option
+def tensorboard(name: str, port: int | None, host: str, storage: Path | Location) -> None:
+    """Show curves, images and hyperparameters in TensorBoard.
+
+    Also while the search runs, and from a remote storage. Ctrl-C ends it. TensorBoard has no password: whoever reaches
+    the address sees the results.
+    """
+    from search.results.tensorboard.server import serve
+    from search.study.experiment import Experiment
+
+    def show(address: str) -> None:
+        click.echo(f"TensorBoard of '{name}': {address} (Ctrl-C ends it)")
+
+    serve(Experiment(storage=storage, name=name), host=host, port=port, say=screen().say, show=show)
 
 
 def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import signal
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
-from urllib.request import Request, urlopen
 
 import numpy as np
 import optuna
@@ -33,6 +31,7 @@ from search.study.trials import RECIPE, note_epoch, note_start
 from tests.commands import command, descendants
 from tests.s3 import failing_store
 from tests.search.run.test_recorder import StubTrial
+from tests.servers import ask
 from trainable.loop.checkpoint import PICTURES
 from trainable.report import TrialReport
 
@@ -99,16 +98,10 @@ class Served:
         self.process, self.address = process, address
 
     def get(self, path: str) -> Any:
-        with urlopen(f"{self.address}data/plugin/{path}", timeout=GIVE_UP) as answer:  # noqa: S310 - its own address
-            return json.load(answer)
+        return ask(f"{self.address}data/plugin/{path}")
 
     def post(self, path: str, **values: Any) -> Any:
-        content = json.dumps({"experimentName": "", **values}).encode()
-        request = Request(  # noqa: S310 - its own address
-            f"{self.address}data/plugin/hparams/{path}", content, {"Content-Type": "application/json"}
-        )
-        with urlopen(request, timeout=GIVE_UP) as answer:  # noqa: S310 - its own address
-            return json.load(answer)
+        return ask(f"{self.address}data/plugin/hparams/{path}", {"experimentName": "", **values})
 
     def rows(self) -> dict[str, Any]:
         """The rows of the HParams table by name."""

@@ -29,9 +29,12 @@ SEARCH = "search"
 """Tag of a run: the ID of its search, since several may have one name."""
 MAX_PARAMS = 100
 """Parameters in one request."""
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""Environment variables of MLflow, unless they are set: with its own values, a server that is away is noticed after
-minutes."""
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # with its own 7, a server that is away is noticed after minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""Environment variables of MLflow, unless they are set."""
 
 
 class MLflowRuns(MLflowLoggerCallback):
@@ -44,7 +47,7 @@ class MLflowRuns(MLflowLoggerCallback):
     """
 
     def __init__(self, uri: str, name: str, search_id: str) -> None:
-        for variable, value in PATIENCE.items():
+        for variable, value in DEFAULTS.items():
             os.environ.setdefault(variable, value)
         super().__init__(tracking_uri=uri, experiment_name=name, tags={SEARCH: search_id})
         self._client = MlflowClient(tracking_uri=uri)

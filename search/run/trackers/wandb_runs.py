@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 UPLOAD_SECONDS = 45
 """Longest time at the end for uploads."""
-QUIET = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off"}
-"""Environment variables of W&B, unless they are set: its output would be among that of the search."""
+DEFAULTS = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING": "false"}
+"""Environment variables of W&B, unless they are set."""
 
 
 class WandbLogger(_WandbLoggingActor):
@@ -54,7 +54,7 @@ class WandbRuns(WandbLoggerCallback):
             entity=entity or None,
             dir=os.environ.get("WANDB_DIR", str(directory)),
             resume="allow",
-            environment=QUIET | own,
+            environment=DEFAULTS | own,
         )
         self.AUTO_CONFIG_KEYS = ["outcome"]
 

@@ -47,7 +47,7 @@ from search.run.progress import JobNote, MachineChange, SearchProgress, TrialLog
 from search.run.recorder import TensorBoard
 from search.run.retrain import SearchRun, export_best, retrain_and_test
 from search.run.steps import Steps, steps_of_search
-from search.run.trackers.tracker import trackers
+from search.run.trackers.of_spec import trackers
 from search.run.tuner import Stopper, tune_spec
 from search.spec.objectives import MILLISECONDS, Objective
 from search.spec.spec import SearchSpec

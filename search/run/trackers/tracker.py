@@ -7,25 +7,19 @@ and what is missed then is lost there. The study has everything.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import optuna
 from ray.air.constants import TRAINING_ITERATION
 from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback
 
-from search.driver import TrialCallback, request_of
+from search.driver import TrialCallback
 from search.run.failures import find_fault, last_error
-from search.spec.spec import SearchSpec
-from search.spec.trackers import PACKAGES, check_packages
-from search.study.experiment import Experiment
 from search.terminal import Screen
 from trainable.report import TrialReport
 
@@ -35,8 +29,6 @@ FLUSH_SECONDS = 60.0
 """Longest time at the end of a run for what is not sent yet."""
 MAX_REASON = 200
 """Characters of an error that are shown."""
-TRACKED_AS = "tracked_as"
-"""Attribute of a study: a random ID, since another search may have the same name."""
 
 _Action = Callable[[LoggerCallback], None]
 
@@ -162,51 +154,6 @@ class Tracker(TrialCallback):
             if self._failed is not None:
                 self._screen.say(f"{self._name} records the trials again")
             self._failed = None
-
-
-def trackers(experiment: Experiment, spec: SearchSpec, study: optuna.Study, screen: Screen) -> list[Tracker]:
-    """The tools that record a search, as its spec says.
-
-    Raises:
-        InputError: if one is not installed.
-    """
-    logging = spec.plan.logging
-    check_packages(logging)
-    if logging.mlflow is None and logging.wandb is None:
-        return []
-    search_id = _search_id(experiment, study)
-
-    def mlflow() -> LoggerCallback:
-        from search.run.trackers.mlflow_runs import MLflowRuns  # imports MLflow, which takes seconds
-
-        return MLflowRuns(str(logging.mlflow), experiment.name, search_id)
-
-    def wandb() -> LoggerCallback:
-        from search.run.trackers.wandb_runs import WandbRuns
-
-        return WandbRuns(str(logging.wandb), experiment.name, experiment.root)
-
-    def tracked(trial: Trial) -> TrackedTrial:
-        request = request_of(trial)
-        recipe = {"recipe": request.recipe} if request.recipe else {}
-        return TrackedTrial(
-            trial_id=f"{search_id}-{request.number:05d}",
-            name=f"{experiment.name}-{request.number:05d}",
-            config={**request.trial, **recipe},
-            experiment_dir_name=experiment.name,
-            local_path=str(experiment.root),
-        )
-
-    made = {"mlflow": (logging.mlflow, mlflow), "wandb": (logging.wandb, wandb)}
-    return [Tracker(PACKAGES[key], make, tracked, screen) for key, (value, make) in made.items() if value is not None]
-
-
-def _search_id(experiment: Experiment, study: optuna.Study) -> str:
-    """An ID that a search keeps when it is resumed, and that a copy in another directory does not have."""
-    if TRACKED_AS not in study.user_attrs:
-        study.set_user_attr(TRACKED_AS, uuid.uuid4().hex)
-    whole = f"{study.user_attrs[TRACKED_AS]}\n{experiment.location}"
-    return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
 
 def _as_tunes(tracked: TrackedTrial) -> Trial:

@@ -14,7 +14,8 @@ from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback
 
 from search.run.trackers import tracker as tracking
-from search.run.trackers.tracker import TrackedTrial, Tracker, trackers
+from search.run.trackers.of_spec import trackers
+from search.run.trackers.tracker import TrackedTrial, Tracker
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study

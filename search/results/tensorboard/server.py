@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from data.dataset.storage import UnavailableError
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
 from data.errors import InputError, UnfinishedError
 from search.results.tensorboard.log_directory import LogDirectory
 from search.study.experiment import Experiment
@@ -55,9 +57,10 @@ def serve(
             time.sleep(seconds)
             try:
                 logs.refresh()
-            except (InputError, UnfinishedError, UnavailableError, OSError) as error:
+            except (InputError, UnfinishedError, OSError, StorageInternalError, SQLAlchemyError) as error:
                 if not said:
-                    say(f"warning: {str(error).removesuffix('.')}; what is shown is as old as this")
+                    reason = str(error).strip().partition("\n")[0].removesuffix(".")
+                    say(f"warning: nothing new is shown for now: {reason}")
                 said = True
             else:
                 said = False
@@ -122,7 +125,10 @@ def _ending_on_signals() -> Iterator[None]:
     def end(_signal: int, _frame: FrameType | None) -> None:
         sys.exit(0)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:

@@ -6,7 +6,6 @@ and what is missed then is lost there. The study has everything.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -160,9 +159,12 @@ def _as_tunes(tracked: TrackedTrial) -> Trial:
     return cast("Trial", tracked)
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error with text, shortened."""
-    with contextlib.suppress(StopIteration):
-        line = next(line.strip() for line in str(error).splitlines() if line.strip())
-        return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}…"
-    return type(error).__name__
+def _reason(error: BaseException) -> str:
+    """What the operating system said, such as 'Connection refused'; else the first line of the error, shortened."""
+    cause = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}…"

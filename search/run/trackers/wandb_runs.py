@@ -59,11 +59,11 @@ class WandbRuns(WandbLoggerCallback):
         self.AUTO_CONFIG_KEYS = ["outcome"]
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
-        """Check the API key, and prepare the class of the actors."""
+        """Check the API key, and prepare the class of the actors, which the next report starts anew if they end."""
         super().setup(*args, **kwargs)  # type: ignore[no-untyped-call]
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._remote_logger_class = ray.remote(self._logger_actor_cls).options(  # type: ignore[assignment]
-            num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1
+            num_cpus=0, scheduling_strategy=here
         )
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:

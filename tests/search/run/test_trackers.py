@@ -247,5 +247,4 @@ def test_unreachable_mlflow_is_said(tmp_path: Path, said: Said, monkeypatch: pyt
     tracker.ended([])
 
     [line] = said.lines
-    assert line.startswith("warning: MLflow does not record the trials (")
-    assert "127.0.0.1" in line
+    assert line.startswith("warning: MLflow does not record the trials (Connection refused); the search goes on, ")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+import struct
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +27,15 @@ from trainable.loop.state import DistributedContext
 from trainable.trial import run as run_alone
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_cluster")]
+API_KEY = "5ec7e7" * 6 + "5ec7"
 
 
 @pytest.fixture(scope="module")
 def searched(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:
-    """A finished search, and the JSON that it printed."""
+    """A finished search, which MLflow records, and the JSON that it printed."""
     storage = tmp_path_factory.mktemp("storage")
-    options = (*SMALL, "--set", "scheduler.max_epochs=3", "--trials", "5", "--json")
+    mlflow = ("--set", f"logging.mlflow=sqlite:///{storage}/mlflow.db")
+    options = (*SMALL, *mlflow, "--set", "scheduler.max_epochs=3", "--trials", "5", "--json")
     summary = json.loads(
         twinhead("search", "--data", str(drawn), "--name", "first", "--storage", str(storage), *options)
     )
@@ -123,6 +129,25 @@ def test_trials_log_scalars_and_images_for_tensorboard(searched: tuple[Experimen
     assert {"score", "lr", "mask/mask_iou", "depth/depth_delta1", "train/train_loss"} <= set(events.Tags()["scalars"])
     assert max(event.value for event in events.Scalars("score")) == pytest.approx(summary["best"]["score"], abs=1e-6)
     assert events.Tags()["images"] == ["pictures"]
+
+
+def test_mlflow_records_every_trial(searched: tuple[Experiment, dict[str, Any]]) -> None:
+    """Its settings, its whole curve, and its end."""
+    experiment, _ = searched
+    with closing(sqlite3.connect(experiment.root.parent / "mlflow.db")) as database:
+        runs = database.execute("select name, status, run_uuid from runs order by name").fetchall()
+        curves = [
+            database.execute("select value from metrics where run_uuid = ? and key = 'score' order by step", [run[2]])
+            for run in runs
+        ]
+        scores = [[value for (value,) in curve.fetchall()] for curve in curves]
+        [[width]] = database.execute(
+            "select value from params where run_uuid = ? and key = 'model.width'", [runs[0][2]]
+        ).fetchall()
+
+    assert [run[:2] for run in runs] == [(f"first-{number:05d}", "FINISHED") for number in range(5)]
+    assert scores == [[record.score for record in trial.epochs] for trial in records(experiment)]
+    assert width == str(records(experiment)[0].config["model"]["width"])
 
 
 def test_best_evaluate_and_predict_work_on_the_exported_network(
@@ -272,33 +297,73 @@ def test_search_for_another_objective_finds_its_best_trial(drawn: Path, tmp_path
         assert kept == ([Path(str(least.checkpoint)).name] if least else [])
 
 
-def test_trials_that_need_several_workers_run_as_groups(drawn: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def grouped(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:
+    """A finished search whose trials have two workers, which W&B records offline, and the JSON that it printed."""
+    storage = tmp_path_factory.mktemp("storage")
+    options = [*SMALL, "--set", "resources.workers=2", "--set", "scheduler.max_epochs=2", "--trials", "2", "--json"]
+    options += ["--set", "logging.wandb=team/depth", "--storage", str(storage)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_API_KEY", API_KEY)
+        summary = json.loads(twinhead("search", "--data", str(drawn), "--name", "groups", *options))
+    return Experiment(storage=storage, name="groups"), summary
+
+
+def test_trials_that_need_several_workers_run_as_groups(
+    grouped: tuple[Experiment, dict[str, Any]], drawn: Path, tmp_path: Path
+) -> None:
     """Two processes share a trial, and its metrics are those of the whole split."""
-    summary = json.loads(
-        twinhead(
-            "search",
-            "--data",
-            str(drawn),
-            "--name",
-            "groups",
-            "--storage",
-            str(tmp_path),
-            *SMALL,
-            "--trials",
-            "2",
-            "--set",
-            "resources.workers=2",
-            "--set",
-            "scheduler.max_epochs=2",
-            "--json",
-        )
-    )
+    experiment, summary = grouped
     out = tmp_path / "best"
-    twinhead("best", "groups", "--storage", str(tmp_path), "--out", str(out))
+    twinhead("best", "groups", "--storage", str(experiment.storage), "--out", str(out))
     measured = json.loads(twinhead("evaluate", str(out), str(drawn), "--json"))
 
     assert summary["outcomes"]["finished"] + summary["outcomes"]["stopped"] == 2
     assert measured["metrics"] == pytest.approx(summary["retrained"]["metrics"], abs=1e-6)
+
+
+def test_wandb_records_every_trial_offline(grouped: tuple[Experiment, dict[str, Any]]) -> None:
+    """Files that 'wandb sync' sends later, and the API key in none of them."""
+    experiment, _ = grouped
+    files = sorted((experiment.root / "wandb").glob("offline-run-*/run-*.wandb"), key=lambda file: file.name)
+    runs = [[*wandb_records(file)] for file in files]
+    started = [record.run for run in runs for record in run if record.WhichOneof("record_type") == "run"]
+    scores = [
+        [
+            json.loads(item.value_json)
+            for record in run
+            if record.WhichOneof("record_type") == "history"
+            for item in record.history.item
+            if "score" in {item.key, *item.nested_key}
+        ]
+        for run in runs
+    ]
+
+    assert [run.display_name for run in started] == [f"groups-{number:05d}" for number in range(2)]
+    assert {(run.entity, run.project, run.run_group) for run in started} == {("team", "depth", "groups")}
+    assert scores == [[record.score for record in trial.epochs] for trial in records(experiment)]
+    held = [path for path in experiment.root.rglob("*") if path.is_file() and API_KEY.encode() in path.read_bytes()]
+    assert held == []
+
+
+def wandb_records(file: Path) -> Iterator[Any]:
+    """The records of a W&B file: blocks of 32 KiB with pieces of records, each after its checksum, length and kind."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, block, header, whole, last = file.read_bytes(), 2**15, struct.Struct("<IHB"), 1, 4
+    at, record = 7, b""
+    while at + header.size <= len(content):
+        if (left := block - at % block) < header.size:
+            at += left
+            continue
+        _, size, kind = header.unpack_from(content, at)
+        at += header.size
+        record += content[at : at + size]
+        at += size
+        if kind in {whole, last}:
+            yield Record.FromString(record)
+            record = b""
 
 
 def test_a_name_in_use_and_a_search_that_runs_are_refused(

@@ -20,6 +20,8 @@ SINGLE = frozenset(
     )
 )
 """Names of the other metrics."""
+_OF_RAY = frozenset(("time_this_iter_s", "time_total_s", "time_since_restore"))
+"""Names with a prefix of `GROUPS` that Ray adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,4 +120,4 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _is_metric(name: str) -> bool:
-    return name.partition("_")[0] in GROUPS or name in SINGLE
+    return (name.partition("_")[0] in GROUPS or name in SINGLE) and name not in _OF_RAY

@@ -23,7 +23,7 @@ from search.cli.shared import BAD_INPUT, INTERRUPTED, written_directories
 from search.cli.spec import spec
 from search.cli.streams import prepare_terminal
 from search.cli.train import compare, recipes, train
-from search.cli.trials import importance, trials
+from search.cli.trials import importance, tensorboard, trials
 from search.run.cluster import prepare_environment
 
 _EXAMPLES = """
@@ -41,7 +41,7 @@ SECTIONS = {
     "Data": ("render", "compose", "import", "inspect", "verify"),
     "Search": ("demo", "spec", "search", "retrain"),
     "Cluster": ("submit", "list", "status", "logs", "stop", "resume", "rm"),
-    "Results": ("trials", "importance", "front", "best", "evaluate", "predict"),
+    "Results": ("trials", "importance", "front", "tensorboard", "best", "evaluate", "predict"),
     "Recipes": ("recipes", "train", "compare", "profile"),
 }
 """Headings of `twinhead --help`, with their commands."""
@@ -71,7 +71,7 @@ for command in (
     *(render, compose, import_, inspect, verify),
     *(demo, spec, search, retrain),
     *(submit, list_, status, logs, stop, resume, rm),
-    *(trials, importance, front, best, evaluate, predict),
+    *(trials, importance, front, tensorboard, best, evaluate, predict),
     *(recipes, train, compare, profile),
 ):
     cli.add_command(command)

@@ -71,6 +71,7 @@ def search(
 
     SPEC is a YAML file with the search space, the budget and the data set. Keys that it leaves out have defaults.
     """
+    from search.spec.trackers import check_packages
     from search.study.experiment import Experiment
 
     pairs = overridden(overrides, trials=trials, study=study)
@@ -88,6 +89,7 @@ def search(
         checked = experiment.extend(pairs) if pairs else experiment.spec()
     else:
         checked = checked_spec(spec, pairs, data)
+        check_packages(checked.plan.logging, spec, overridden=[key for key, _ in pairs])
         named = name or checked.subject.name
         if named or not dry_run:
             experiment = Experiment(storage=storage, name=named or default_name(spec))

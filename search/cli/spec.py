@@ -30,6 +30,7 @@ def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_jso
     """
     from search.spec.spec import load_spec
     from search.spec.template import as_text, describe, summary_lines
+    from search.spec.trackers import check_packages
 
     pairs = [pair(override) for override in overrides]
     if file is None:
@@ -38,6 +39,7 @@ def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_jso
         return
     try:
         checked = load_spec(file, pairs, data_path=data)
+        check_packages(checked.plan.logging, file, overridden=[key for key, _ in pairs])
     except InputError as error:
         _refuse(error, as_json)
     lines = [f"{file}: ok", *summary_lines(checked)]

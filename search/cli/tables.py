@@ -270,7 +270,7 @@ def _paths(experiment: Experiment, summary: Summary) -> dict[str, str]:
     paths = {
         "summary": str(experiment.in_storage(experiment.summary_file)),
         "best trial": str(experiment.in_storage(experiment.best)),
-        "curves": shell_command("tensorboard", "--logdir", experiment.trials),
+        "curves": shell_command("twinhead", "tensorboard", experiment.name, "--storage", experiment.storage),
     }
     if "://" in summary.study:
         paths["study"] = shell_command("optuna-dashboard", summary.study)

@@ -1,4 +1,4 @@
-"""The commands that analyse a search: `trials` and `importance`."""
+"""The commands that analyse a search: `trials`, `importance` and `tensorboard`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import console, json_option, print_result, storage_option
+from data.errors import InputError
+from search.cli.shared import (
+    console,
+    counted,
+    json_option,
+    print_result,
+    refuse_unwritable,
+    screen,
+    storage_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from search.results.analysis import Analysis
     from search.results.importance import Figure
     from search.results.trials_table import TrialRow
+    from search.study.experiment import Experiment
 
 MAX_PARAMETERS = 12
 OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "epochs")
@@ -27,24 +37,48 @@ OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "epochs")
 
 @click.command(
     epilog="\b\nExamples:\n  twinhead trials first\n  twinhead trials first --sort mask_iou --top 5\n"
-    "  twinhead trials first --where model.family=resunet --where 'score>0.5' --json"
+    "  twinhead trials first --where model.family=resunet --where 'score>0.5' --json\n"
+    "  twinhead trials first --csv trials.csv"
 )
 @click.argument("name")
 @click.option("--sort", help="Column: number, epochs, seconds, a metric, or a key; the objective when left out.")
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Filter the trials; also KEY>NUMBER and KEY<NUMBER.")
 @click.option("--top", type=click.IntRange(1), help="Show at most this many rows.")
+@click.option(
+    "--csv",
+    "csv_file",
+    is_flag=False,
+    flag_value="-",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="[FILE]",
+    help="Write CSV, to FILE or standard output.",
+)
 @storage_option
 @json_option
 def trials(
-    name: str, sort: str | None, where: tuple[str, ...], top: int | None, storage: Path | Location, as_json: bool
+    name: str,
+    sort: str | None,
+    where: tuple[str, ...],
+    top: int | None,
+    csv_file: str | None,
+    storage: Path | Location,
+    as_json: bool,
 ) -> None:
     """List the trials of a search, the best first."""
+    if csv_file is not None and as_json:
+        raise InputError("Both --csv and --json are given; leave one of them out.")
+    if csv_file not in {None, "-"}:
+        refuse_unwritable(Path(str(csv_file)), "--csv")
+
     from search.results.trials_table import parse_condition, trial_rows
     from search.study.experiment import Experiment
 
     experiment = Experiment(storage=storage, name=name)
     rows = trial_rows(experiment, sort=sort, keep=[parse_condition(text) for text in where])[:top]
     sort = sort or experiment.objective.key
+    if csv_file is not None:
+        _write_csv(experiment, rows, csv_file)
+        return
     print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort))
 
 
@@ -59,6 +93,44 @@ def importance(name: str, storage: Path | Location, as_json: bool) -> None:
 
     analysis = analyse(Experiment(storage=storage, name=name))
     print_result(asdict(analysis), as_json, lambda: _show_importance(analysis))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  twinhead tensorboard first\n"
+    "  twinhead tensorboard first --storage s3://bucket/searches --port 6010"
+)
+@click.argument("name")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port; the first free one from 6006 on when left out.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to; 0.0.0.0 for all.")
+@storage_option
+def tensorboard(name: str, port: int | None, host: str, storage: Path | Location) -> None:
+    """Show curves, images and hyperparameters in TensorBoard.
+
+    Also while the search runs, and from a remote storage. Ctrl-C ends it. TensorBoard has no password: whoever reaches
+    the address sees the results.
+    """
+    from search.results.tensorboard.server import serve
+    from search.study.experiment import Experiment
+
+    def show(address: str) -> None:
+        click.echo(f"TensorBoard of '{name}': {address} (Ctrl-C ends it)")
+
+    serve(Experiment(storage=storage, name=name), host=host, port=port, say=screen().say, show=show)
+
+
+def _write_csv(experiment: Experiment, rows: Sequence[TrialRow], file: str) -> None:
+    """Write the trials to a file, or, for '-', to standard output."""
+    from search.results.trials_csv import as_csv
+
+    content = as_csv(rows, experiment.spec().plan.scheduler.rungs).encode()
+    if file == "-":
+        click.echo(content, nl=False)
+        return
+
+    from data.atomic import replace_file
+
+    replace_file(Path(file), content)
+    click.echo(f"{file}: {counted(len(rows), 'trial')}", err=True)
 
 
 def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:

@@ -25,8 +25,10 @@ from trainable.loop.checkpoint import PICTURES
 from trainable.metrics.objective import SCORE, Objective
 from trainable.report import GROUPS, TrialReport
 
+PICTURES_GROWTH = 1.5
+"""An image grid is written at a best epoch that is this many times as late as that of the grid before."""
 PICTURES_SECONDS = 60.0
-"""Shortest time between two image grids of a running trial; the last grid is written at its end."""
+"""One is also written after this time. The last one is written at the end of the trial."""
 
 
 class Recorder(TrialCallback):
@@ -131,6 +133,8 @@ class _Events:
     writer: EventsWriter
     shown: float = field(default_factory=time.monotonic)
     """Time at which it was opened or last got a grid."""
+    shown_epoch: int = 0
+    """Epoch of the last grid."""
     waiting: tuple[int, str] | None = None
     """Epoch, and path of the file relative to the experiment."""
     best: float = -math.inf
@@ -163,7 +167,8 @@ class TensorBoard(TrialCallback):
         rank = self._objective.rank(report.metrics)
         if checkpoint and self._may_have_pictures(events, checkpoint, rank):
             events.waiting = report.epoch, f"{checkpoint}/{PICTURES}"
-            if time.monotonic() - events.shown > PICTURES_SECONDS:
+            is_late = report.epoch >= PICTURES_GROWTH * events.shown_epoch
+            if is_late or time.monotonic() - events.shown > PICTURES_SECONDS:
                 self._show(events)
 
     def completed(self, trial: Trial) -> None:
@@ -199,7 +204,7 @@ class TensorBoard(TrialCallback):
                 height=height, width=width, colorspace=channels, encoded_image_string=encode_jpeg(grid, quality=85)
             )
             events.add(Summary(value=[Summary.Value(tag="pictures", image=image)]), epoch)
-        events.waiting, events.shown = None, time.monotonic()
+        events.waiting, events.shown, events.shown_epoch = None, time.monotonic(), epoch
 
 
 def _tag(name: str) -> str:

@@ -47,6 +47,7 @@ from search.run.progress import JobNote, MachineChange, SearchProgress, TrialLog
 from search.run.recorder import TensorBoard
 from search.run.retrain import SearchRun, export_best, retrain_and_test
 from search.run.steps import Steps, steps_of_search
+from search.run.trackers.of_spec import trackers
 from search.run.tuner import Stopper, tune_spec
 from search.spec.objectives import MILLISECONDS
 from search.spec.spec import SearchSpec
@@ -247,6 +248,7 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
         callbacks = [TensorBoard(experiment), progress, search.budget, MachineChange(screen, earlier)]
         callbacks += [TrialLogs(experiment), JobNote(total, earlier, objective)]
         callbacks.append(SearchMetrics(experiment.name, spec, earlier, search.budget, search.seconds))
+        callbacks += trackers(experiment, spec, study, screen)
         trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
         run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))
     if stopper.reason:

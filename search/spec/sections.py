@@ -173,6 +173,19 @@ class RetrainConfig(Section):
     per worker, so that batch size and learning rate grow with the number of workers."""
 
 
+class LoggingConfig(Section):
+    """Other tools that record the trials while the search runs; none by default. Secrets come from the environment."""
+
+    mlflow: str | None = None
+    """URI of an MLflow server, such as http://HOST:5000, or of its database; each trial is a run of the experiment with
+    the name of the search. Credentials: $MLFLOW_TRACKING_USERNAME and $MLFLOW_TRACKING_PASSWORD, or
+    $MLFLOW_TRACKING_TOKEN. Needs pip install 'twinhead[mlflow]'."""
+    wandb: str | None = None
+    """Weights & Biases: PROJECT, or ENTITY/PROJECT; each trial is a run of the group with the name of the search. The
+    key is in $WANDB_API_KEY, or known after 'wandb login'; $WANDB_MODE=offline writes files alone. Needs
+    pip install 'twinhead[wandb]'."""
+
+
 class Plan(Section):
     """The sections that are never searched."""
 
@@ -187,6 +200,7 @@ class Plan(Section):
     constraints: ConstraintsConfig = ConstraintsConfig()
     search: SearchConfig = SearchConfig()
     retrain: RetrainConfig = RetrainConfig()
+    logging: LoggingConfig = LoggingConfig()
 
     @field_validator("objectives", mode="before")
     @classmethod

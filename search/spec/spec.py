@@ -24,6 +24,7 @@ from search.spec.domains import Leaf, Leaves, as_floats, as_plain, parse_leaf, r
 from search.spec.locate import with_locations
 from search.spec.sections import NAME, Plan
 from search.spec.study_url import problems_of_study
+from search.spec.trackers import problems_of_logging
 from trainable.config import ConfigError, Problem, Section, TrialConfig, build
 from trainable.config.settings import Settings, Value, flatten, nest
 from trainable.config.text import parse_yaml, read_yaml
@@ -159,6 +160,7 @@ def check_spec(
     subject = _subject(values, source, data_path, name, problems)
     plan = _plan(values, source, problems)
     problems += problems_of_study(plan.search.study, source)
+    problems += problems_of_logging(plan.logging, source)
     leaves = {**DEFAULTS, **DEFAULT_SPACE, **_leaves(values, "", names, source, problems)}
     # {0, 1} is a continuous range where the field is a float.
     space = {key: as_floats(leaf) if isinstance(DEFAULTS[key], float) else leaf for key, leaf in leaves.items()}

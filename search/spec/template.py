@@ -69,6 +69,7 @@ def describe(spec: SearchSpec) -> dict[str, Value]:
         "study": masked(plan.search.study) if plan.search.study else None,
         "seed": plan.search.seed,
         "retrain": plan.retrain.model_dump(),
+        "logging": plan.logging.model_dump(),
     }
 
 
@@ -86,6 +87,8 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     yield f"constraints: {_listed(_set_values(plan.constraints)) or 'none'}"
     yield f"first trials: {', '.join(plan.search.start_from) or 'none'}; seed {plan.search.seed}"
     yield f"study: {masked(plan.search.study) if plan.search.study else 'a journal beside the spec'}"
+    if logging := _set_values(plan.logging):
+        yield f"logged: {_listed(logging)}"
     yield f"searched, {len(searched)} keys:"
     for key, domain in searched.items():
         yield f"  {key}: {_flow(domain)}"

@@ -10,7 +10,8 @@ import json
 import shutil
 import threading
 from collections.abc import Iterable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
 
@@ -26,8 +27,12 @@ PUBLISHED = (*REFRESHED, "best", "retrained")
 """Directories whose files are published."""
 LOGS_NAME = "logs"
 """Directory of the trials' logs."""
-CURVES = ("trials/*/events*", f"{LOGS_NAME}/*")
+EVENTS = "trials/*/events*"
+CURVES = (EVENTS, f"{LOGS_NAME}/*")
 """Files of TensorBoard and logs of trials, which grow with each epoch; they are published less often."""
+CONCURRENT_REQUESTS = 8
+_BATCH = 64
+"""Event files that are downloaded under one lock."""
 _INDEX = ".mirror.json"
 _ADDRESS = ".address"
 
@@ -80,12 +85,36 @@ class Mirror:
         from data.cache.cache import open_cache
 
         open_cache()
-        beside = self.directory.with_name(f".{self.directory.name}.mirror-lock")
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(beside):
+        with self._lock_of_readers():
             if as_driver or not self._is_driven():
                 self._refresh()
         self._is_fresh = True
+
+    def refresh_curves(self) -> None:
+        """Download the event files of TensorBoard that changed in the storage, unless a driver on this machine does.
+
+        Raises:
+            UnavailableError: if the storage cannot be used.
+        """
+        found = {
+            f"trials/{name}": file
+            for name, file in listing(self._location / "trials").items()
+            if PurePosixPath("trials", name).match(EVENTS)
+        }
+        index = self._index()
+        changed = [
+            name for name, file in found.items() if name not in index or index[name][0] != [file.bytes, file.modified]
+        ]
+        for first in range(0, len(changed), _BATCH):
+            names = changed[first : first + _BATCH]
+            with self._lock_of_readers(), ThreadPoolExecutor(CONCURRENT_REQUESTS) as requests:
+                if self._is_driven():
+                    return
+                list(requests.map(lambda name: self._download(name, self.directory / name), names))
+                index = self._index()
+                for name in names:
+                    index[name] = ([found[name].bytes, found[name].modified], _stat(self.directory / name))
+                self._write_index(index)
 
     def publish(self, *, curves: bool = True) -> None:
         """Upload what changed here since the last time, and remove what was removed. Only for the driver.
@@ -134,6 +163,12 @@ class Mirror:
         """
         remove_tree(self._location)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _lock_of_readers(self) -> FileLock:
+        """The lock of the processes that download into the mirror."""
+        beside = self.directory.with_name(f".{self.directory.name}.mirror-lock")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(beside)
 
     def _refresh(self) -> None:
         found = {name: file for name, file in listing(self._location, recursive=False).items() if _is_refreshed(name)}

@@ -165,7 +165,7 @@ def test_every_metric_that_a_policy_may_watch_is_recorded() -> None:
     """The curve that a learning rate followed can be looked up; the metrics that Tune adds are left out."""
     figures = dict.fromkeys(get_args(PlateauPolicy.model_fields["watch"].annotation), 0.5)
     assert set(figures) == {"score", "val_loss", "train_loss"}
-    assert metrics_of({**figures, "training_iteration": 3, "pid": 7}) == figures
+    assert metrics_of({**figures, "training_iteration": 3, "pid": 7, "time_total_s": 2.5}) == figures
 
 
 def test_retries_are_counted(running: Running) -> None:
@@ -208,21 +208,21 @@ def test_environment_fault_is_not_recorded_as_a_failure(running: Running) -> Non
     assert again.suggest("b") == running.study.trials[0].params
 
 
-@pytest.mark.parametrize(("every", "shown"), [(60.0, [2]), (0.0, [1, 2])])
-def test_images_are_logged_periodically(
+@pytest.mark.parametrize(("every", "shown"), [(60.0, [1, 2, 3, 5, 6]), (0.0, [1, 2, 3, 4, 5, 6])])
+def test_images_are_logged_over_epochs(
     running: Running, monkeypatch: pytest.MonkeyPatch, every: float, shown: list[int]
 ) -> None:
-    """Of a short trial those of its best epoch alone, of a long one some on the way; scalars of every epoch."""
+    """Of a short trial ever fewer and its best, of a long one some in between; scalars of every epoch."""
     monkeypatch.setattr(recording, "PICTURES_SECONDS", every)
     board = TensorBoard(running.experiment)
-    running.report(1, 0.1, board, pictures=True)
-    running.report(2, 0.5, board, pictures=True)
-    running.report(3, 0.3, board)
+    scores = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.1]
+    for epoch, score in enumerate(scores, start=1):
+        running.report(epoch, score, board, pictures=epoch < len(scores))
     board.on_trial_complete(iteration=0, trials=CONTROLLER, trial=running.trial)
 
-    events = EventAccumulator(str(running.experiment.trials / "00000"))
+    events = EventAccumulator(str(running.experiment.trials / "00000"), size_guidance={"images": 0})
     events.Reload()
-    assert [event.value for event in events.Scalars("score")] == pytest.approx([0.1, 0.5, 0.3])
+    assert [event.value for event in events.Scalars("score")] == pytest.approx(scores)
     assert "train/train_loss" in events.Tags()["scalars"]
     assert [(event.step, event.height, event.width) for event in events.Images("pictures")] == [
         (step, 64, 48) for step in shown

@@ -16,7 +16,9 @@ from search.cli.cluster.watch import list_, logs, status
 from search.cli.compose import compose
 from search.cli.data import import_, inspect, render, verify
 from search.cli.front import front
-from search.cli.networks import best, evaluate, predict
+from search.cli.networks.best import best
+from search.cli.networks.evaluate import evaluate
+from search.cli.networks.predict import predict
 from search.cli.profile import profile
 from search.cli.search import demo, retrain, search
 from search.cli.shared import BAD_INPUT, INTERRUPTED, written_directories

@@ -23,13 +23,33 @@ from trainable.config import TrialConfig, build
 from trainable.metrics.names import OBJECTIVE
 
 
-def show_metrics(console: Console, title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
-    """Print a table with a row for each metric and a column for each of `columns`."""
+def show_metrics(
+    console: Console,
+    title: str,
+    columns: Mapping[str, Mapping[str, float]],
+    *,
+    intervals: Mapping[str, Mapping[str, float | None]] | None = None,
+) -> None:
+    """Print a table with a row for each metric and a column for each of `columns`.
+
+    Args:
+        console: where it is printed.
+        title: above the table.
+        columns: values by metric.
+        intervals: `low` and `high` by metric, of the last column.
+    """
     rows = [
         {"": row} | {name: f"{values[row]:.4f}" if row in values else "–" for name, values in columns.items()}
         for row in TABLE_METRICS
     ]
+    if intervals is not None:
+        rows = [row | {"95 % interval": _interval(intervals[row[""]])} for row in rows]
     print_table(console, rows, left=[""], title=title)
+
+
+def _interval(found: Mapping[str, float | None]) -> str:
+    low, high = found["low"], found["high"]
+    return "–" if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
 
 def show_summary(console: Console, experiment: Experiment, summary: Summary) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
+from data.atomic import replace_file
 from data.errors import InputError
 from search.commands import cited, shell_command
 from search.results.damaged import naming_alternatives
@@ -19,12 +21,16 @@ from search.study.study import open_study
 from search.terminal import Screen
 from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
+from trainable.evaluation.worst import measure_images
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model, source_of, verify
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device
 from trainable.threads import use_fastest_threads
+
+EVALUATION = "evaluation.json"
+"""File for the result of an evaluation, as `twinhead evaluate --json` prints it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,8 @@ class Evaluated:
     """Whether the network was trained on this data set."""
     verified: bool
     """Whether the checkpoint has checksums."""
+    intervals: Mapping[str, Mapping[str, float | None]] | None = None
+    """95 % intervals over backgrounds, by metric, with `value`, `low` and `high`; None without an output directory."""
 
 
 def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
@@ -81,13 +89,30 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
     return f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}"
 
 
-def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen: Screen) -> Evaluated:
+def evaluate_with_baselines(
+    checkpoint: Path,
+    data_path: str,
+    part: str,
+    screen: Screen,
+    *,
+    device: torch.device | None = None,
+    out: Path | None = None,
+) -> Evaluated:
     """Metrics of an exported network on a part of a data set, and of the baselines on the same images.
 
     The split is that of the network's configuration, so that 'test' holds images that it was not trained on.
 
+    Args:
+        checkpoint: a directory exported by `twinhead best`.
+        data_path: the data set.
+        part: as in `data.splits.splits.rows`.
+        screen: shows progress and warnings.
+        device: of the computation; the GPU if there is one when left out.
+        out: directory for `EVALUATION`, and the files of `measure_images`; None to write none and compute no intervals.
+
     Raises:
-        InputError: if the checkpoint or the data set cannot be used, or the part has no samples.
+        InputError: if the checkpoint or the data set cannot be used, the part has no samples, or `out` cannot be
+            written.
     """
     with naming_alternatives():
         _, origin = load_model(checkpoint)
@@ -101,11 +126,11 @@ def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen:
             f"{origin.data_fingerprint[:12]}…)"
         )
     data = TrialData(path=str(dataset.path.absolute()), fingerprint=fingerprint)
-    device = default_device()
+    device = device or default_device()
     config = as_recorded(origin.config)
     samples = sample_count(config.data, data, part)
     use_fastest_threads(config, device, limit=torch.get_num_threads(), samples=samples)
-    return Evaluated(
+    evaluated = Evaluated(
         checkpoint=str(checkpoint),
         data=data_path,
         split=part,
@@ -114,6 +139,15 @@ def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen:
         same_data=fingerprint == origin.data_fingerprint,
         verified=verified,
     )
+    if out is None:
+        return evaluated
+    try:
+        found = measure_images(checkpoint, data, part, out, device=device)
+        evaluated = replace(evaluated, intervals={name: interval.as_plain() for name, interval in found.items()})
+        replace_file(out / EVALUATION, json.dumps(asdict(evaluated), indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"Nothing can be written to '{out}' ({error.strerror}); give another --out.") from None
+    return evaluated
 
 
 def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -> dict[str, dict[str, float]] | None:

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 
-from data.errors import InputError
 from data.images import resize
 from data.schema import Batch, Pixels
 from trainable.evaluation.grid import as_pixels, predict
@@ -108,25 +107,6 @@ def enlarge_to(plane: Pixels, photo: Pixels) -> Pixels:
     """Resize a plane (S, S) to the size of a photograph (H, W, 3)."""
     height, width = photo.shape[:2]
     return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-
-
-def device_named(name: str | None) -> torch.device:
-    """The device of a name such as 'cpu' or 'cuda:1'; the default one for None.
-
-    Raises:
-        InputError: if this machine has no such device.
-    """
-    if name is None:
-        return default_device()
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        has = "cpu" if default_device().type == "cpu" else f"cpu and cuda:0 to cuda:{torch.cuda.device_count() - 1}"
-        raise InputError(
-            f"The value of '--device' is '{name}', but this machine has {has}; give one of them, or leave it out."
-        ) from None
-    return device
 
 
 def _identity(checkpoint: Path, settings: Sequence[object]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
-from search.cli.shared import INTERRUPTED, counted, json_option, print_result, refuse_unwritable, screen
+from search.cli.shared import INTERRUPTED, counted, device_option, json_option, print_result, refuse_unwritable, screen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 NAMED = 10
 """Pairs that failed, or look swapped, that are printed one by one; --json has all."""
-
-device_option = click.option(
-    "--device", metavar="NAME", help="Such as cpu or cuda:0; the GPU, if there is one, when left out."
-)
 
 
 @click.command(
@@ -74,8 +70,9 @@ def predict(
     _check_source(source, bg, fg_bg, split)
 
     from trainable.evaluation.predict import check_threshold
-    from trainable.evaluation.predictor import Predictor, device_named
+    from trainable.evaluation.predictor import Predictor
     from trainable.loop.checkpoint import DamagedCheckpointError
+    from trainable.loop.state import device_named
 
     check_threshold(threshold)
     try:

@@ -6,16 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from data.atomic import replace_file
+from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.commands import cited, shell_command
 from search.results.damaged import naming_alternatives
 from search.results.export import copy_export, export_checkpoint, refuse_other_files, refuse_other_source
-from search.results.summary import find_trial
-from search.run.prepare import open_data
+from search.results.model_card import facts_of_trial
+from search.results.summary import Best, find_trial
+from search.run.prepare import data_config, open_data, split_counts
+from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.terminal import Screen
@@ -62,7 +66,7 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
     Raises:
         InputError: if the search or trial has no network, or `out` holds other files or another network.
     """
-    experiment.spec()
+    spec = experiment.spec()
     refuse_other_files(out)
     if trial is None:
         if not experiment.checkpoints.exists(experiment.retrained):
@@ -85,8 +89,38 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
         metrics={"val": dict(found.epoch.metrics)},
         title=f"{experiment.name}: trial {trial} after epoch {found.epoch.epoch}",
         source=source,
+        facts=facts_of_trial(spec, experiment.name, found.trial, samples={}),
     )
     return f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}"
+
+
+def export_best(experiment: Experiment, spec: SearchSpec, best: Best, dataset: Dataset, **on_test: Any) -> None:
+    """Export the best trial's network with its validation metrics and those in `on_test`; see `export_checkpoint`."""
+    samples = split_counts(dataset, data_config(spec), samples=spec.subject.samples, seed=spec.plan.search.seed)
+    export_checkpoint(
+        best.checkpoint,
+        experiment.best,
+        metrics={"val": dict(best.epoch.metrics), **on_test},
+        title=f"{experiment.name}: trial {best.trial.number} after epoch {best.epoch.epoch}",
+        source={"search": experiment.name, "trial": best.trial.number},
+        facts=facts_of_trial(spec, experiment.name, best.trial, samples=samples),
+    )
+
+
+def export_retrained(
+    experiment: Experiment, spec: SearchSpec, best: Best, dataset: Dataset, checkpoint: Path, **on_test: Any
+) -> None:
+    """Export a network that was trained with the best configuration on train + validation; see `export_best`."""
+    samples = split_counts(dataset, data_config(spec))
+    export_checkpoint(
+        checkpoint,
+        experiment.retrained,
+        metrics=on_test,
+        title=f"{experiment.name}: the best configuration, retrained",
+        pictures=experiment.test_grid,
+        source={"search": experiment.name, "trial": None},
+        facts=facts_of_trial(spec, experiment.name, best.trial, samples=samples, trained_on="train+val"),
+    )
 
 
 def evaluate_with_baselines(

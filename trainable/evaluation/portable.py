@@ -124,8 +124,8 @@ def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
             "'twinhead[onnx]'."
         )
     network, origin = load_model(checkpoint)
-    nn.Module.train(network, False)  # not `network.eval()`, which keeps the layers of `eval_mode` in training mode
-    portable = Portable(network).eval()
+    portable = Portable(network).eval().requires_grad_(False)
+    nn.Module.train(network, False)  # `network.eval()` keeps the layers of `eval_mode` in training mode
     sizes = _sizes(origin.config.data.image_size)
     with _quiet(), torch.no_grad():
         program = _traced(portable, sizes[1])

@@ -21,7 +21,7 @@ from trainable.models import Prediction
 
 
 def config(**model: object) -> TrialConfig:
-    values = {"data": {"image_size": 32}, "model": {"width": 4, "precision": "fp32", **model}}
+    values = {"data": {"image_size": 32}, "model": {"family": "debug", "width": 4, "precision": "fp32", **model}}
     return build(TrialConfig, values, source="the test")
 
 

@@ -74,6 +74,8 @@ def pairs_in_folders(bg: Path, fg_bg: Path) -> Pairs:
             extension, or no two files pair.
     """
     objects = _photos(fg_bg)
+    if not bg.is_dir():
+        read_photo(bg)  # else each pair would fail
     backgrounds = _photos(bg) if bg.is_dir() else dict.fromkeys(objects, bg)
     paired = [pair_of_files(backgrounds[name], path, name) for name, path in objects.items() if name in backgrounds]
     if not paired:

@@ -68,6 +68,7 @@ def predict(
     """
     refuse_unwritable(out, "--out", is_directory=True)
     _check_source(source, bg, fg_bg, split)
+    _check_apart(fg_bg, out)
 
     from trainable.evaluation.predict import check_threshold
     from trainable.evaluation.predictor import Predictor
@@ -95,6 +96,16 @@ def _check_source(source: str | None, bg: Path | None, fg_bg: Path | None, split
         raise InputError(f"The photographs are given twice, by '{source}' and by --bg or --fg-bg; leave one out.")
     if split and (source is None or _is_csv(source)):
         raise InputError(f"The option '--split {split}' is only for a data set; leave it out.")
+    if bg is not None and fg_bg is not None and bg.is_dir() and not fg_bg.exists():
+        raise InputError(f"The folder '{fg_bg}' does not exist; give --fg-bg a folder, as --bg is one.")
+
+
+def _check_apart(fg_bg: Path | None, out: Path) -> None:
+    """Refuse to write predictions where photographs are looked for, by the same command again."""
+    if fg_bg is not None and fg_bg.is_dir() and out.resolve().is_relative_to(fg_bg.resolve()):
+        raise InputError(
+            f"The directory '{out}' lies in '{fg_bg}', whose photographs are predicted; give another --out."
+        )
 
 
 def _is_csv(source: str) -> bool:

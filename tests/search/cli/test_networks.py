@@ -287,6 +287,23 @@ def test_predict_goes_on_after_a_bad_image(twinhead: Command, network: Path, tmp
     assert [path.name for path in Path("out/mask").iterdir()] == ["1.png"]
 
 
+@pytest.mark.parametrize(
+    ("bg", "fg_bg", "out", "sentence"),
+    [
+        ("rooms", "nowhere", "out", "The folder 'nowhere' does not exist"),
+        ("rooms", "figures", "figures/out", "'figures/out' lies in 'figures', whose photographs are predicted"),
+        ("nowhere.png", "figures", "out", "'nowhere.png' cannot be read (No such file or directory)"),
+    ],
+)
+def test_predict_refuses_folders_it_cannot_use(
+    refused: Command, network: Path, tmp_path: Path, bg: str, fg_bg: str, out: str, sentence: str
+) -> None:
+    """A slip is one sentence, not a failure for each image."""
+    scene_files(tmp_path)
+    assert sentence in refused("predict", network, "--bg", bg, "--fg-bg", fg_bg, "--out", out)
+    assert not Path(out).exists()
+
+
 def test_predict_warns_of_swapped_folders(twinhead: Command, network: Path, tmp_path: Path) -> None:
     """Then all predictions are wrong, and none looks so."""
     rooms, figures = scene_files(tmp_path)

@@ -1,4 +1,4 @@
-"""Image file metadata that changes the pixels: orientation, palette, transparent grey level.
+"""Image file metadata: what changes the pixels (orientation, palette, transparent grey level), and notes in PNG files.
 
 Shapes: H and W are height and width in pixels, after the orientation is applied.
 """
@@ -36,6 +36,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 TIFF, BIG_TIFF = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _GREY, _PALETTE = 0, 3
 """Colour types in a PNG header."""
+_HEADER_BYTES = len(PNG) + 25
+"""Signature and header of a PNG file."""
+NOTE = b"Twinhead\0"
+"""Keyword of the text chunk with a note."""
 
 
 def decode_upright(encoded: bytes, where: str) -> tuple[NDArray[Any], bool]:
@@ -85,6 +89,29 @@ def palette_indices(encoded: bytes, where: str) -> Pixels | None:
     return np.asarray(decode_upright(_with_indices(encoded), where)[0][:, :, 0], np.uint8)
 
 
+def with_note(encoded: bytes, note: str) -> bytes:
+    """A PNG file with a note in a text chunk after its header.
+
+    Args:
+        encoded: the PNG file.
+        note: Latin-1 text.
+    """
+    return encoded[:_HEADER_BYTES] + _chunk(b"tEXt", NOTE + note.encode("latin-1")) + encoded[_HEADER_BYTES:]
+
+
+def note_of(start: bytes) -> str:
+    """The note that `with_note` put into a PNG file; '' if there is none.
+
+    Args:
+        start: the PNG file, or its first bytes, up to the note or more.
+    """
+    if start.startswith(PNG):
+        for kind, content in _chunks(start):
+            if kind == b"tEXt" and content.startswith(NOTE):
+                return content.removeprefix(NOTE).decode("latin-1")
+    return ""
+
+
 def _tiff_tag(block: bytes, tag: int) -> int | None:
     """First value of a tag in the first directory of a TIFF file or an EXIF block, which share one format."""
     block = block.removeprefix(b"Exif\0\0")
@@ -110,8 +137,13 @@ def _with_indices(encoded: bytes) -> bytes:
             continue
         if kind == b"PLTE":
             content = bytes(index for index in range(len(content) // 3) for _ in range(3))
-        parts += [len(content).to_bytes(4, "big"), kind, content, zlib.crc32(kind + content).to_bytes(4, "big")]
+        parts.append(_chunk(kind, content))
     return b"".join(parts)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
 
 
 def _has_colour_type(encoded: bytes, colour_type: int) -> bool:

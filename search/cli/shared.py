@@ -55,6 +55,9 @@ storage_option = click.option(
     help=f"Directory or address, such as s3://bucket/searches, of the searches; ${STORAGE_VARIABLE}, else artifacts, "
     "when left out.",
 )
+device_option = click.option(
+    "--device", metavar="NAME", help="Such as cpu or cuda:0; the GPU, if there is one, when left out."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
 
 

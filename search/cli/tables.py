@@ -24,14 +24,34 @@ from trainable.metrics.objective import SCORE, Objective
 
 
 def show_metrics(
-    console: Console, title: str, columns: Mapping[str, Mapping[str, float]], objective: Objective = SCORE
+    console: Console,
+    title: str,
+    columns: Mapping[str, Mapping[str, float]],
+    *,
+    objective: Objective = SCORE,
+    intervals: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> None:
-    """Print a table with a row for each metric and a column for each of `columns`."""
+    """Print a table with a row for each metric and a column for each of `columns`.
+
+    Args:
+        console: where it is printed.
+        title: above the table.
+        columns: values by metric.
+        objective: whose row comes first.
+        intervals: `low` and `high` by metric, of the last column.
+    """
     rows = [
         {"": row} | {name: f"{values[row]:.4f}" if row in values else "–" for name, values in columns.items()}
         for row in table_metrics(objective)
     ]
+    if intervals is not None:
+        rows = [row | {"95 % interval": _interval(intervals.get(row[""], {}))} for row in rows]
     print_table(console, rows, left=[""], title=title)
+
+
+def _interval(found: Mapping[str, float | None]) -> str:
+    low, high = found.get("low"), found.get("high")
+    return "–" if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
 
 def show_summary(console: Console, experiment: Experiment, summary: Summary) -> None:
@@ -219,8 +239,7 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
         "bytes": f"{sum(part.bytes for part in info.parts):,} in {len(info.parts)} parts",
         "fingerprint": info.fingerprint,
     }
-    if sheet is not None:
-        lines["sheet"] = str(sheet)
+    lines |= {"sheet": str(sheet)} if sheet is not None else {}
     for name, value in lines.items():
         print_line(console, f"{name:<12}{value}")
     channels = {name: getattr(statistics, name) for name in ("bg", "fg_bg", "mask", "depth")}
@@ -249,7 +268,7 @@ def _show_test(console: Console, experiment: Experiment, summary: Summary) -> No
     if summary.recipe is not None:
         columns = {f"recipe {summary.recipe.recipe}": summary.recipe.test} | columns
     console.print()
-    show_metrics(console, "on the test images", columns, objective)
+    show_metrics(console, "on the test images", columns, objective=objective)
     for sentence in _gain_over_recipe(summary):
         print_line(console, sentence)
     show_verdict(console, retrained.metrics, baselines, objective)

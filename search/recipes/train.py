@@ -13,8 +13,10 @@ from data.dataset.dataset import Dataset
 from data.errors import UnfinishedError
 from search.recipes.trainings import FixedConfigs, train_all, training_steps, with_overrides
 from search.results.export import export_checkpoint
+from search.results.model_card import Facts
 from search.results.summary import find_best, versions
 from search.run.cluster import start_task
+from search.run.prepare import split_counts
 from search.study.experiment import Experiment
 from search.study.running import running
 from search.study.summary import StepCounts, TrainingSummary
@@ -104,6 +106,11 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
             title=f"{name}{', faithful' if fixed.faithful else ''}, after epoch {best.epoch.epoch}",
             pictures=grid,
             source={"search": experiment.name, "trial": best.trial.number},
+            facts=Facts(
+                data=fixed.data,
+                samples=split_counts(dataset, config.data),
+                recipe=f"is the recipe {name}{', faithful' if fixed.faithful else ''}",
+            ),
         )
         summary = TrainingSummary(
             name=experiment.name,

@@ -12,6 +12,7 @@ from typing import Any
 from data.dataset.partial import partial_directory, replace_directory, unwritable
 from data.disk import disk_error
 from data.errors import InputError
+from search.results.model_card import INTENDED_USE, LIMITS, Facts, data_section, training_section
 from trainable.loop.checkpoint import (
     CHECKSUMS,
     CONFIG,
@@ -40,18 +41,19 @@ def export_checkpoint(
     title: str,
     pictures: Path | None = None,
     source: Mapping[str, object] | None = None,
-    objective: Objective = SCORE,
+    facts: Facts | None = None,
 ) -> None:
     """Export a checkpoint with its metrics and a model card; atomically replaces an earlier export.
 
     Args:
         checkpoint: directory with weights and configuration.
         destination: directory to create.
-        metrics: by split ('val', 'test'), and those of the baselines under 'baselines'.
+        metrics: by split ('val', 'test'), those of the baselines under 'baselines', and under 'intervals' those of the
+            test metrics, with `low` and `high`.
         title: heading of the card.
         pictures: a PNG file with predictions; default: that of the checkpoint.
         source: the `search` and the `trial` of the checkpoint, as JSON values.
-        objective: of the search.
+        facts: what the card says beyond the checkpoint.
 
     Raises:
         InputError: if the destination has other files or cannot be written, or the checkpoint is damaged.
@@ -65,7 +67,7 @@ def export_checkpoint(
         if pictures.is_file():
             shutil.copy2(pictures, beside / PICTURES)
         (beside / METRICS).write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
-        card = model_card(load_origin(checkpoint), metrics, title, beside / PICTURES, objective)
+        card = model_card(load_origin(checkpoint), metrics, title, beside / PICTURES, facts or Facts())
         (beside / CARD).write_text(card, encoding="utf-8")
         seal(beside, source)
 
@@ -128,13 +130,27 @@ def table_metrics(objective: Objective = SCORE) -> tuple[str, ...]:
     return tuple(dict.fromkeys((objective.key, *TABLE_METRICS)))
 
 
-def metrics_table(columns: Mapping[str, Mapping[str, float]], objective: Objective = SCORE) -> str:
-    """A Markdown table: a row per metric of `table_metrics`, a column per entry of `columns`; '–' for no value."""
+def metrics_table(
+    columns: Mapping[str, Mapping[str, float]],
+    objective: Objective = SCORE,
+    intervals: Mapping[str, Mapping[str, Mapping[str, float | None]]] | None = None,
+) -> str:
+    """A Markdown table: a row per metric of `table_metrics`, a column per entry of `columns`; '–' for no value.
+
+    Args:
+        columns: values by metric, by heading.
+        objective: of the search.
+        intervals: `low` and `high` by metric, by heading, for those with intervals.
+    """
+
+    def cell(heading: str, name: str) -> str:
+        values, interval = columns[heading], (intervals or {}).get(heading, {}).get(name, {})
+        low, high = interval.get("low"), interval.get("high")
+        between = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
+        return f"{values[name]:.4f}{between}" if name in values else "–"
+
     rows = [
-        f"| {name} | "
-        + " | ".join(f"{values[name]:.4f}" if name in values else "–" for values in columns.values())
-        + " |"
-        for name in table_metrics(objective)
+        f"| {name} | {' | '.join(cell(heading, name) for heading in columns)} |" for name in table_metrics(objective)
     ]
     return "\n".join((f"| metric | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *rows))
 
@@ -167,17 +183,16 @@ def _is_better(name: str, value: float, baseline: float) -> bool:
     return value < baseline if name in ERRORS else value > baseline
 
 
-def model_card(
-    origin: Origin, metrics: Mapping[str, Any], title: str, pictures: Path, objective: Objective = SCORE
-) -> str:
-    """The model card as Markdown: usage, metrics, origin and limits."""
-    config, model, size = origin.config, origin.config.model, origin.config.data.image_size
+def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures: Path, facts: Facts) -> str:
+    """The model card as Markdown: intended use, usage, metrics, data, training and limits."""
+    size, objective = origin.config.data.image_size, facts.objective
     columns: dict[str, Mapping[str, float]] = {}
     if "baselines" in metrics:
         columns["without a network"] = baseline_metrics(metrics["baselines"], objective)
     for part, heading in (("val", "this network, validation"), ("test", "this network, test")):
         if part in metrics:
             columns[heading] = metrics[part]
+    intervals = {"this network, test": metrics["intervals"]} if "intervals" in metrics else {}
     shown = f"\n![Predictions on images it was not trained on]({PICTURES})\n" if pictures.is_file() else ""
     without = notes = picked = ""
     if objective != SCORE:
@@ -197,31 +212,27 @@ def model_card(
 A dual-head network. Its inputs are an image of a background and an image of the same background with a foreground. It
 predicts the mask of the foreground and the depth of the scene.
 {shown}
+{INTENDED_USE}
 ## Use
 
     twinhead predict . --bg bg.jpg --fg-bg fg_bg.jpg --out out/
+    twinhead export . --format onnx --out model.onnx
 
 Images are resized to {size} × {size} pixels for the network, and predictions are resized back. The mask is a
 probability. Depth is relative within an image; far is bright.
 
 ## Metrics
 
-{metrics_table(columns, objective)}
+{metrics_table(columns, objective, intervals)}
 
 {picked}{without}`mask_iou` is the mean over images, `depth_delta1` the share
-of pixels within a factor of 1.25, and `score` the mean of the two.
+of pixels within a factor of 1.25, and `score` the mean of the two.{
+        " In brackets are 95 % intervals over backgrounds." if intervals else ""
+    }
 {notes}
-
-## Training
-
-Family `{model.family}`, width {model.width}, {model.precision}; {origin.epoch} of {config.epochs} epochs on the data
-set with fingerprint `{origin.data_fingerprint}`. `{CONFIG}` has the whole configuration, `{METRICS}` every metric.
-
-## Limits
-
-The network is valid only for scenes like those in its training data, and its depth has no unit. Check its predictions
-on your own images before you rely on them.
-"""
+{data_section(origin, facts)}
+{training_section(origin, facts)}
+{LIMITS}"""
 
 
 @contextmanager

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from data.atomic import replace_file
+from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.commands import cited, shell_command
 from search.results.damaged import naming_alternatives
 from search.results.export import copy_export, export_checkpoint, refuse_other_files, refuse_other_source
-from search.results.summary import find_trial
-from search.run.prepare import open_data
+from search.results.model_card import facts_of_trial
+from search.results.summary import Best, find_trial
+from search.run.prepare import data_config, open_data, split_counts
+from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.terminal import Screen
 from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
+from trainable.evaluation.worst import measure_images
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model, source_of, verify
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device
 from trainable.threads import use_fastest_threads
+
+EVALUATION = "evaluation.json"
+"""File for the result of an evaluation, as `twinhead evaluate --json` prints it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,8 @@ class Evaluated:
     """Whether the network was trained on this data set."""
     verified: bool
     """Whether the checkpoint has checksums."""
+    intervals: Mapping[str, Mapping[str, float | None]] | None = None
+    """95 % intervals over backgrounds, by metric, with `value`, `low` and `high`; None without an output directory."""
 
 
 def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
@@ -54,7 +66,7 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
     Raises:
         InputError: if the search or trial has no network, or `out` holds other files or another network.
     """
-    experiment.spec()
+    spec = experiment.spec()
     refuse_other_files(out)
     if trial is None:
         if not experiment.checkpoints.exists(experiment.retrained):
@@ -77,18 +89,64 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
         metrics={"val": dict(found.epoch.metrics)},
         title=f"{experiment.name}: trial {trial} after epoch {found.epoch.epoch}",
         source=source,
-        objective=experiment.objective,
+        facts=facts_of_trial(spec, experiment.name, found.trial, samples={}),
     )
     return f"trial {trial} of '{experiment.name}', epoch {found.epoch.epoch}"
 
 
-def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen: Screen) -> Evaluated:
+def export_best(experiment: Experiment, spec: SearchSpec, best: Best, dataset: Dataset, **on_test: Any) -> None:
+    """Export the best trial's network with its validation metrics and those in `on_test`; see `export_checkpoint`."""
+    samples = split_counts(dataset, data_config(spec), samples=spec.subject.samples, seed=spec.plan.search.seed)
+    export_checkpoint(
+        best.checkpoint,
+        experiment.best,
+        metrics={"val": dict(best.epoch.metrics), **on_test},
+        title=f"{experiment.name}: trial {best.trial.number} after epoch {best.epoch.epoch}",
+        source={"search": experiment.name, "trial": best.trial.number},
+        facts=facts_of_trial(spec, experiment.name, best.trial, samples=samples),
+    )
+
+
+def export_retrained(
+    experiment: Experiment, spec: SearchSpec, best: Best, dataset: Dataset, checkpoint: Path, **on_test: Any
+) -> None:
+    """Export a network that was trained with the best configuration on train + validation; see `export_best`."""
+    samples = split_counts(dataset, data_config(spec))
+    export_checkpoint(
+        checkpoint,
+        experiment.retrained,
+        metrics=on_test,
+        title=f"{experiment.name}: the best configuration, retrained",
+        pictures=experiment.test_grid,
+        source={"search": experiment.name, "trial": None},
+        facts=facts_of_trial(spec, experiment.name, best.trial, samples=samples, trained_on="train+val"),
+    )
+
+
+def evaluate_with_baselines(
+    checkpoint: Path,
+    data_path: str,
+    part: str,
+    screen: Screen,
+    *,
+    device: torch.device | None = None,
+    out: Path | None = None,
+) -> Evaluated:
     """Metrics of an exported network on a part of a data set, and of the baselines on the same images.
 
     The split is that of the network's configuration, so that 'test' holds images that it was not trained on.
 
+    Args:
+        checkpoint: a directory exported by `twinhead best`.
+        data_path: the data set.
+        part: as in `data.splits.splits.rows`.
+        screen: shows progress and warnings.
+        device: of the computation; the GPU if there is one when left out.
+        out: directory for `EVALUATION`, and the files of `measure_images`; None to write none and compute no intervals.
+
     Raises:
-        InputError: if the checkpoint or the data set cannot be used, or the part has no samples.
+        InputError: if the checkpoint or the data set cannot be used, the part has no samples, or `out` cannot be
+            written.
     """
     with naming_alternatives():
         _, origin = load_model(checkpoint)
@@ -102,11 +160,11 @@ def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen:
             f"{origin.data_fingerprint[:12]}…)"
         )
     data = TrialData(path=str(dataset.path.absolute()), fingerprint=fingerprint)
-    device = default_device()
+    device = device or default_device()
     config = as_recorded(origin.config)
     samples = sample_count(config.data, data, part)
     use_fastest_threads(config, device, limit=torch.get_num_threads(), samples=samples)
-    return Evaluated(
+    evaluated = Evaluated(
         checkpoint=str(checkpoint),
         data=data_path,
         split=part,
@@ -115,6 +173,15 @@ def evaluate_with_baselines(checkpoint: Path, data_path: str, part: str, screen:
         same_data=fingerprint == origin.data_fingerprint,
         verified=verified,
     )
+    if out is None:
+        return evaluated
+    try:
+        found = measure_images(checkpoint, data, part, out, device=device)
+        evaluated = replace(evaluated, intervals={name: interval.as_plain() for name, interval in found.items()})
+        replace_file(out / EVALUATION, json.dumps(asdict(evaluated), indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"Nothing can be written to '{out}' ({error.strerror}); give another --out.") from None
+    return evaluated
 
 
 def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -> dict[str, dict[str, float]] | None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -21,10 +20,10 @@ from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
 from search.driver import InterruptedSearchError
-from search.results.export import export_checkpoint
 from search.results.summary import Best
 from search.run.cluster import start_task
 from search.run.failures import Failures
+from search.run.networks import export_best, export_retrained
 from search.run.outages import Outages
 from search.run.prepare import each_uses, job_on_cluster
 from search.run.progress import EpochProgress, MachineChange
@@ -41,7 +40,7 @@ from trainable.loop.checkpoint import DamagedCheckpointError, load_metrics, load
 from trainable.loop.fetch import local_copy, output_file
 from trainable.loop.loaders import sample_count, with_scaled_batches
 from trainable.loop.precision import as_recorded, with_precision
-from trainable.metrics.bootstrap import Interval, difference
+from trainable.metrics.bootstrap import Interval, difference, intervals
 from trainable.metrics.names import DIVERGED
 from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import ImageFigures, figures
@@ -77,7 +76,10 @@ class _TestMetrics:
     """Metrics on the test part."""
 
     retrained: dict[str, float]
+    retrained_intervals: dict[str, dict[str, float | None]]
+    """95 % bootstrap intervals over backgrounds, by metric."""
     best: dict[str, float]
+    best_intervals: dict[str, dict[str, float | None]]
     recipe: dict[str, float] | None
     """Of the best recipe's weights, which trained for all epochs of a trial."""
     beyond_recipe: dict[str, Interval] | None
@@ -118,16 +120,18 @@ def retrain_and_test(
     measure = partial(_measure, addresses, job.data, output, job.objective)
     measured = run.outages.outlast(lambda: ray.get(start_task(job.workers, measure, threads=threads)))
     run.outages.outlast(lambda: experiment.pull(grid))
-    export_checkpoint(
+    export_retrained(
+        experiment,
+        spec,
+        best,
+        run.dataset,
         checkpoint,
-        experiment.retrained,
-        metrics={"test": measured.retrained, "baselines": measured.baselines},
-        title=f"{experiment.name}: the best configuration, retrained",
-        pictures=grid,
-        source={"search": experiment.name, "trial": None},
-        objective=job.objective,
+        test=measured.retrained,
+        baselines=measured.baselines,
+        intervals=measured.retrained_intervals,
     )
-    export_best(experiment, best, test=measured.best, baselines=measured.baselines)
+    on_test = {"test": measured.best, "baselines": measured.baselines, "intervals": measured.best_intervals}
+    export_best(experiment, spec, best, run.dataset, **on_test)
     beyond, earlier = measured.beyond_recipe, summary.recipe if recipe else None
     return summary.model_copy(
         update={
@@ -143,18 +147,6 @@ def retrain_and_test(
             ),
             "baselines": measured.baselines,
         }
-    )
-
-
-def export_best(experiment: Experiment, best: Best, **on_test: Any) -> None:
-    """Export the best trial's network with its validation metrics and those in `on_test`."""
-    export_checkpoint(
-        best.checkpoint,
-        experiment.best,
-        metrics={"val": dict(best.epoch.metrics), **on_test},
-        title=f"{experiment.name}: trial {best.trial.number} after epoch {best.epoch.epoch}",
-        source={"search": experiment.name, "trial": best.trial.number},
-        objective=best.epoch.objective,
     )
 
 
@@ -238,7 +230,9 @@ def _measure(
         of_recipe = evaluate_images(recipe[0], data, "test", device=device) if recipe else None
         return _TestMetrics(
             retrained=objective.with_value(evaluate_checkpoint(retrained, data, "test", device=device, grid=pictures)),
+            retrained_intervals=_plain_intervals(evaluate_images(retrained, data, "test", device=device)),
             best=objective.with_value(figures(of_best)),
+            best_intervals=_plain_intervals(of_best),
             recipe=objective.with_value(figures(of_recipe)) if of_recipe else None,
             beyond_recipe=_differences(of_best, of_recipe, objective) if of_recipe else None,
             baselines=evaluate_baselines_on(load_origin(retrained).config.data, data, "test"),
@@ -248,6 +242,10 @@ def _measure(
 def _differences(best: ImageFigures, recipe: ImageFigures, objective: Objective) -> dict[str, Interval]:
     compared = {objective.key: objective} | {name: Objective.of(name) for name in COMPARED}
     return {key: difference(best, recipe, each) for key, each in compared.items()}
+
+
+def _plain_intervals(images: ImageFigures) -> dict[str, dict[str, float | None]]:
+    return {name: interval.as_plain() for name, interval in intervals(images).items()}
 
 
 def _replay(best: Best, epochs: int) -> tuple[float, ...]:

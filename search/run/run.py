@@ -29,6 +29,7 @@ from search.results.summary import (
 from search.run.budget import BUDGET_REASONS, Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
 from search.run.metrics import SearchMetrics
+from search.run.networks import export_best
 from search.run.outages import Outages, outage_limit
 from search.run.prepare import (
     BESIDE_TRIALS,
@@ -45,7 +46,7 @@ from search.run.prepare import (
 )
 from search.run.progress import JobNote, MachineChange, SearchProgress, TrialLogs, best_note
 from search.run.recorder import TensorBoard
-from search.run.retrain import SearchRun, export_best, retrain_and_test
+from search.run.retrain import SearchRun, retrain_and_test
 from search.run.steps import Steps, steps_of_search
 from search.run.trackers.of_spec import trackers
 from search.run.tuner import Stopper, tune_spec
@@ -134,7 +135,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
             raise InterruptedSearchError
         if best is None:
             raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
-        export_best(experiment, best)
+        export_best(experiment, spec, best, dataset)
         if spec.plan.retrain.enabled:
             summary = retrain_and_test(search.run, summary, best, recipe)
         summary = summary.model_copy(update={"complete": True, "seconds": round(search.seconds(), 1)})

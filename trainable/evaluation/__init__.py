@@ -1,1 +1,1 @@
-"""Use of trained networks: evaluation, prediction, image grids, latency and profiles."""
+"""Use of trained networks: evaluation, prediction, export, image grids, latency and profiles."""

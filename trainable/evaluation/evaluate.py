@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from data.grids import save_png
 from trainable.config import Augmentation, DataConfig, TrialConfig
-from trainable.evaluation.grid import predict, prediction_grid
+from trainable.evaluation.grid import grid_of, predict, prediction_grid
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loaders import background_ids, evaluation_loader
@@ -80,6 +82,36 @@ def evaluate_images(
     return ImageFigures(
         bg_ids=background_ids(config.data, data, part), states=columns[:, : len(STATES)], published=published
     )
+
+
+def save_grid_of(
+    directory: Path,
+    data: TrialData,
+    part: str,
+    chosen: NDArray[np.int64],
+    file: Path,
+    *,
+    device: torch.device,
+    row_titles: Sequence[str] | None = None,
+) -> None:
+    """Save a grid of predictions of chosen images of `part`, not augmented, as a PNG file.
+
+    Args:
+        directory: a checkpoint.
+        data: the data set.
+        part: as in `data.splits.splits.rows`.
+        chosen: positions in the order of `evaluate_images`.
+        file: the PNG file.
+        device: device of the computation.
+        row_titles: one for each image, left of its row.
+
+    Raises:
+        InputError: if the checkpoint cannot be loaded, or the part has no samples.
+        OSError: if the file cannot be written.
+    """
+    with _network(directory, device) as (model, config):
+        loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
+        save_png(grid_of(model, loader, config.model, chosen, row_titles=row_titles), file)
 
 
 def evaluate_published(

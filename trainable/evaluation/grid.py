@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from data.grids import image_grid
@@ -49,10 +52,32 @@ def prediction_grid(
     Each image is `cell` pixels wide.
     """
     chosen = np.unique(np.linspace(0, len(loader.split) - 1, images).round().astype(np.int64))
+    return grid_of(model, loader, config, chosen, cell=cell)
+
+
+def grid_of(
+    model: nn.Module,
+    loader: Loader,
+    config: ModelConfig,
+    chosen: NDArray[np.int64],
+    *,
+    row_titles: Sequence[str] | None = None,
+    cell: int = 128,
+) -> Pixels:
+    """Render a grid (H, W, 3) with the columns `COLUMNS` and a row for each chosen sample.
+
+    Args:
+        model: the network.
+        loader: of a split.
+        config: of the network.
+        chosen: positions in the split, in any order.
+        row_titles: one for each, left of the row.
+        cell: width of each image in pixels.
+    """
     batch = loader.batch(chosen)
     mask, depth = as_pixels(predict(model, batch, config))
     photos = (stack.permute(0, 2, 3, 1).cpu().numpy() for stack in (batch.bg, batch.fg_bg))
     truth = (stack.squeeze(1).cpu().numpy() for stack in (batch.mask, batch.depth))
     (bg, fg_bg), (true_mask, true_depth) = photos, truth
     columns = (bg, fg_bg, true_mask, mask, true_depth, depth)
-    return image_grid(list(zip(*columns, strict=True)), COLUMNS, cell=cell)
+    return image_grid(list(zip(*columns, strict=True)), COLUMNS, row_titles=row_titles, cell=cell)

@@ -151,6 +151,12 @@ def background_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str,
     return tuple(ids[row] for entry in _rows(config, data, part) for row in entry)
 
 
+def sample_ids(config: DataConfig, data: TrialData, part: str) -> tuple[str, ...]:
+    """The id of each sample of `part`, in the order of `read_part`."""
+    ids = _ids(data.path, data.fingerprint).sample_id
+    return tuple(ids[row] for entry in _rows(config, data, part) for row in entry)
+
+
 def sample_count(config: DataConfig, data: TrialData, part: str) -> int:
     """The number of samples of `part`, without decoding them."""
     return sum(len(entry) for entry in _rows(config, data, part))

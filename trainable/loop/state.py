@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from data.errors import InputError
 from trainable.config import PolicyConfig, TrialConfig
 from trainable.loop import checkpoint
 from trainable.loss.dual_loss import DualLoss
@@ -24,6 +25,25 @@ T = TypeVar("T")
 def default_device() -> torch.device:
     """The GPU of this process; the CPU if there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_named(name: str | None) -> torch.device:
+    """The device of a name such as 'cpu' or 'cuda:1'; the default one for None.
+
+    Raises:
+        InputError: if this machine has no such device.
+    """
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        has = "cpu" if default_device().type == "cpu" else f"cpu and cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+        raise InputError(
+            f"The value of '--device' is '{name}', but this machine has {has}; give one of them, or leave it out."
+        ) from None
+    return device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -238,3 +239,161 @@ def test_unusable_images_are_named(refused: Command, network: Path, bg: str, sen
 
     assert sentence in refused(*given)
     assert not Path("out").exists()
+
+
+def scene_files(directory: Path, count: int = 3) -> tuple[Path, Path]:
+    """Folders of backgrounds and of photographs with figures, whose files have the same names."""
+    folders = directory / "rooms", directory / "figures"
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for number, scene in enumerate(SceneSet(seed=3, backgrounds=count, per_background=1, size=64)):
+        for folder, pixels in zip(folders, (scene.bg, scene.fg_bg), strict=True):
+            (folder / f"{number}.png").write_bytes(encode_png(pixels))
+    return folders
+
+
+def test_predict_folders_and_continue(twinhead: Command, network: Path, tmp_path: Path) -> None:
+    """The same command again predicts nothing twice."""
+    rooms, figures = scene_files(tmp_path)
+    command = ("predict", network, "--bg", rooms, "--fg-bg", figures, "--out", "out", "--device", "cpu")
+
+    first = twinhead(*command, "--json")
+    Path("out/mask/1.png").unlink()
+    again = twinhead(*command)
+
+    counts = {"made": 3, "replaced": 0, "kept": 0}
+    assert (first.code, again.code) == (0, 0)
+    assert json.loads(first.out) == {"out": "out", **counts, "failed": {}, "looks_swapped": []}
+    assert again.out == (
+        "1 pair predicted, 1 of them in place of earlier predictions, 2 kept: out/mask/, out/depth/, out/overlay/\n"
+    )
+    assert sorted(path.name for path in Path("out/overlay").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_predict_goes_on_after_a_bad_image(twinhead: Command, network: Path, tmp_path: Path) -> None:
+    """The exit code tells, and the output says which, so that a script can correct them."""
+    rooms, figures = scene_files(tmp_path)
+    (rooms / "0.png").write_text("text")
+    (rooms / "2.png").unlink()
+
+    said = twinhead("predict", network, "--bg", rooms, "--fg-bg", figures, "--out", "out", "--json")
+
+    values = json.loads(said.out)
+    assert said.code == 2
+    assert values["made"] == 1
+    assert "0.png' is not an image" in values["failed"]["0"]
+    assert "2.png' has no background" in values["failed"]["2"]
+    assert "twinhead: There is no prediction of 2 pairs of 3, such as '2'; correct" in said.err
+    assert [path.name for path in Path("out/mask").iterdir()] == ["1.png"]
+
+
+@pytest.mark.parametrize(
+    ("bg", "fg_bg", "out", "sentence"),
+    [
+        ("rooms", "nowhere", "out", "The folder 'nowhere' does not exist"),
+        ("rooms", "figures", "figures/out", "'figures/out' lies in 'figures', whose photographs are predicted"),
+        ("nowhere.png", "figures", "out", "'nowhere.png' cannot be read (No such file or directory)"),
+    ],
+)
+def test_predict_refuses_folders_it_cannot_use(
+    refused: Command, network: Path, tmp_path: Path, bg: str, fg_bg: str, out: str, sentence: str
+) -> None:
+    """A slip is one sentence, not a failure for each image."""
+    scene_files(tmp_path)
+    assert sentence in refused("predict", network, "--bg", bg, "--fg-bg", fg_bg, "--out", out)
+    assert not Path(out).exists()
+
+
+def test_predict_warns_of_swapped_folders(twinhead: Command, network: Path, tmp_path: Path) -> None:
+    """Then all predictions are wrong, and none looks so."""
+    rooms, figures = scene_files(tmp_path)
+    said = twinhead("predict", network, "--bg", figures, "--fg-bg", rooms, "--out", "out", "--json")
+
+    assert json.loads(said.out)["looks_swapped"] == ["0", "1", "2"]
+    assert "in 3 pairs, the object seems to be in the background (0, 1, 2)" in said.err
+
+
+def test_predict_a_csv_file_and_a_data_set(twinhead: Command, network: Path, scenes: Path, tmp_path: Path) -> None:
+    """Lists and data sets are predicted as folders are."""
+    scene_files(tmp_path)
+    Path("pairs.csv").write_text("bg,fg_bg\nrooms/1.png,figures/1.png\n")
+    listed = twinhead("predict", network, "pairs.csv", "--out", "listed", "--json")
+    of_set = twinhead("predict", network, scenes, "--split", "val", "--out", "of-set", "--threshold", 0.5, "--json")
+
+    assert json.loads(listed.out)["made"] == 1
+    assert Path("listed/mask/1.png").is_file()
+    assert json.loads(of_set.out)["made"] == 3
+    assert len(list(Path("of-set/mask").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "The photographs are needed; give --bg and --fg-bg, a CSV file, or a data set"),
+        (["--bg", "a.png"], "The photographs are needed"),
+        (["pairs.csv", "--bg", "a.png"], "given twice, by 'pairs.csv' and by --bg or --fg-bg"),
+        (["pairs.csv", "--split", "val"], "'--split val' is only for a data set"),
+        (["nowhere"], "The data set 'nowhere' does not exist"),
+        (["nowhere.csv"], "The file 'nowhere.csv' cannot be read"),
+        (["nowhere.csv", "--device", "tpu"], "'--device' is 'tpu', but this machine has cpu"),
+        (["nowhere.csv", "--out", "raw/config.json"], "Nothing can be written to 'raw/config.json'"),
+    ],
+)
+def test_predict_refuses_what_it_cannot_use(
+    refused: Command, network: Path, arguments: list[str], sentence: str
+) -> None:
+    """One sentence, before the work."""
+    assert sentence in refused("predict", network, *arguments)
+
+
+def test_evaluate_writes_intervals_images_and_the_worst(twinhead: Command, network: Path, scenes: Path) -> None:
+    """The mean hides where a network fails."""
+    said = twinhead("evaluate", network, scenes, "--split", "all", "--out", "evaluation", "--json")
+    values = json.loads(said.out)
+    rows = list(csv.DictReader(Path("evaluation/images.csv").read_text().splitlines()))
+    shown = twinhead("evaluate", network, scenes, "--split", "all", "--out", "evaluation").out
+
+    assert values == json.loads(Path("evaluation/evaluation.json").read_text())
+    for name in ("score", "mask_iou", "depth_rmse"):
+        interval = values["intervals"][name]
+        assert interval["low"] <= interval["value"] <= interval["high"]
+        assert interval["value"] == pytest.approx(values["metrics"][name], abs=1e-9)
+    assert len(rows) == 30
+    for name in ("score", "mask_iou", "depth_delta1"):  # the others are no means over images
+        assert np.mean([float(row[name]) for row in rows]) == pytest.approx(values["metrics"][name], abs=1e-5)
+    assert cv2.imread("evaluation/worst.png").shape[0] > 16 * 128
+    assert f"{values['intervals']['score']['low']:.4f} to {values['intervals']['score']['high']:.4f}" in shown
+    assert "evaluation/worst.png" in shown
+
+
+def test_evaluate_refuses_an_output_that_cannot_be_written(refused: Command, network: Path, scenes: Path) -> None:
+    """Before the evaluation, which may take minutes."""
+    Path("file").write_text("")
+    assert "Nothing can be written to 'file'" in refused("evaluate", network, scenes, "--out", "file")
+
+
+def test_export_writes_and_describes_a_file(twinhead: Command, network: Path) -> None:
+    """The numbers of the comparison are printed, not promised."""
+    said = twinhead("export", network, "--format", "torch", "--json")
+    values = json.loads(said.out)
+
+    assert said.code == 0
+    assert values["file"] == "model.pt2"
+    assert Path("model.pt2").stat().st_size == values["bytes"]
+    assert values["difference"] <= 1e-4
+    assert len(values["checked"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["raw", "--out", "model.txt"], "'model.txt' must end in .onnx for the format 'onnx'"),
+        (["artifacts"], "'artifacts' holds no readable config.json; give a directory made by 'twinhead best'"),
+        (["raw", "--out", "raw/config.json/model.onnx"], "Nothing can be written to 'raw/config.json/model.onnx'"),
+    ],
+)
+def test_export_refuses_what_it_cannot_use(
+    refused: Command, network: Path, arguments: list[str], sentence: str
+) -> None:
+    """One sentence, and no file."""
+    assert sentence in refused("export", *arguments)

@@ -10,6 +10,7 @@ import torch
 
 from data.errors import InputError
 from search.results.export import baseline_metrics, copy_export, export_checkpoint, metrics_table, verdict
+from search.results.model_card import Facts
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.loop.checkpoint import DamagedCheckpointError, Origin, load_model, save
 from trainable.metrics.objective import Objective
@@ -72,6 +73,40 @@ def test_model_card_describes_the_network(checkpoint: Path, tmp_path: Path) -> N
     assert "32 × 32" in card
     assert "7 of 9 epochs" in card
     assert "pictures.png" not in card
+
+
+def test_model_card_names_data_recipe_and_seeds(checkpoint: Path, tmp_path: Path) -> None:
+    """What a reader must know to judge the metrics, and to repeat them."""
+    facts = Facts(
+        data="classroom",
+        samples={"train": 1200, "val": 30, "test": 40},
+        trained_on="train+val",
+        recipe="is the recipe birender-cnn in trial 3 of the search `first`",
+        seeds={"search": 5},
+    )
+    export_checkpoint(checkpoint, tmp_path / "out", metrics={"test": METRICS}, title="first", facts=facts)
+    card = " ".join((tmp_path / "out/README.md").read_text().split())
+
+    assert "Data set `classroom`, with the fingerprint `abc`" in card
+    assert "by the hash of the background id" in card
+    assert "0.7, 0.15, 0.15 (1,200 train, 30 val, 40 test images)" in card
+    assert "trained on the training + validation images, at 32 × 32 pixels" in card
+    assert "Recipe: debug of width 2; " in card
+    assert "The configuration is the recipe birender-cnn in trial 3 of the search `first`." in card
+    assert "Seeds: training 0, search 5; the split is a hash" in card
+    assert card.index("## Intended use") < card.index("## Metrics") < card.index("## Limits")
+
+
+def test_model_card_shows_intervals(checkpoint: Path, tmp_path: Path) -> None:
+    """A metric of few rooms alone says too much; a single room has no interval."""
+    intervals = {"score": {"value": 0.5, "low": 0.45, "high": 0.56}, "mask_iou": {"low": None, "high": None}}
+    metrics = {"test": METRICS, "baselines": BASELINES, "intervals": intervals}
+    export_checkpoint(checkpoint, tmp_path / "out", metrics=metrics, title="first")
+    card = (tmp_path / "out/README.md").read_text()
+
+    assert "| 0.5000 (0.4500 to 0.5600) |" in card
+    assert "| mask_iou | 0.2500 | 0.4000 |" in card
+    assert "In brackets are 95 % intervals over backgrounds." in card
 
 
 def test_model_card_without_baselines_does_not_describe_them(checkpoint: Path, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from data.images import decode_photo, encode_jpeg, encode_png
 from data.schema import Pixels
 from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import as_pixels, predict
-from trainable.evaluation.predict import predict_files, predict_pixels
+from trainable.evaluation.pairs import Pair, pair_of_files
+from trainable.evaluation.predict import count_made, predict_files, predict_pairs, predict_pixels
+from trainable.evaluation.predictor import Predictor
 from trainable.job import TrialData
 from trainable.loop import checkpoint
 from trainable.loop.loaders import evaluation_loader, read_part
@@ -174,3 +176,177 @@ def test_a_directory_without_a_checkpoint_is_refused(pair: tuple[Path, Path], tm
     """Users may pass a parent or child directory instead."""
     with pytest.raises(InputError, match="give a directory made by 'twinhead best'"):
         predict_files(tmp_path, *pair, tmp_path / "out")
+
+
+def listed(directory: Path, count: int = 5) -> list[Pair]:
+    """Pairs of files named 0, 1, …, of two sizes."""
+    directory.mkdir(exist_ok=True)
+    pairs = []
+    for number in range(count):
+        paths = [directory / f"{number}-{kind}.png" for kind in ("bg", "fg_bg")]
+        for path, seed in zip(paths, (number, 100 + number), strict=True):
+            path.write_bytes(encode_png(photo(seed, height=40 + number % 2)))
+        pairs.append(pair_of_files(*paths, name=f"room/{number}"))
+    return pairs
+
+
+def written(out: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of each file."""
+    paths = [path for path in out.rglob("*") if path.is_file()]
+    return {str(path.relative_to(out)): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
+def test_several_pairs_are_predicted_as_each_alone(saved: Path, tmp_path: Path) -> None:
+    """Batches change nothing but the speed: names, sizes and pixels are those of single pairs."""
+    pairs, out = listed(tmp_path / "in"), tmp_path / "out"
+    found = list(predict_pairs(Predictor(saved), pairs, out))
+
+    assert [(predicted.pair, predicted.state) for predicted in found] == [(pair, "made") for pair in pairs]
+    assert set(written(out)) == {
+        f"{kind}/room/{number}.png" for kind in ("mask", "depth", "overlay") for number in range(5)
+    }
+    for predicted, pair in zip(found, pairs, strict=True):
+        alone = predict_files(saved, Path(pair.bg), Path(pair.fg_bg), tmp_path / pair.name)
+        for path, expected in zip(predicted.written, alone, strict=True):
+            pixels, wanted = (cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in (path, expected))
+            np.testing.assert_allclose(pixels.astype(int), wanted.astype(int), atol=2)
+
+
+def test_an_interrupted_prediction_continues(saved: Path, tmp_path: Path) -> None:
+    """What is complete is kept; what is missing, also of a single pair, is made."""
+    pairs, out, predictor = listed(tmp_path / "in"), tmp_path / "out", Predictor(saved)
+    names = [pair.name for pair in pairs]
+    whole = tmp_path / "whole"
+    list(predict_pairs(predictor, pairs, whole))
+    interrupted = predict_pairs(predictor, pairs, out)
+    next(interrupted)
+    interrupted.close()
+    for number in (1, 2, 3, 4):
+        for kind in ("overlay", "mask", "depth")[: number - 1]:
+            (out / kind / "room" / f"{number}.png").unlink(missing_ok=True)
+    before = written(out)
+    assert count_made(predictor, names, out) < 5
+
+    states = [predicted.state for predicted in predict_pairs(predictor, pairs, out)]
+
+    assert states[0] == "kept"
+    assert "kept" not in states[2:]
+    after = written(out)
+    assert {name: content for name, (content, _) in after.items()} == {
+        name: content for name, (content, _) in written(whole).items()
+    }
+    assert all(after[name] == before[name] for name in before if name.endswith("/0.png"))
+    assert count_made(predictor, names, out) == 5
+    assert {predicted.state for predicted in predict_pairs(predictor, pairs, out)} == {"kept"}
+    assert written(out) == after
+
+
+def test_another_threshold_replaces_the_predictions(saved: Path, tmp_path: Path) -> None:
+    """It is the same network and the same images: the masks are made again, and the depth stays as it is."""
+    pairs, out, predictor = listed(tmp_path / "in", 2), tmp_path / "out", Predictor(saved)
+    list(predict_pairs(predictor, pairs, out))
+    depth = (out / "depth/room/0.png").read_bytes()
+
+    assert count_made(predictor, ["room/0", "room/1"], out, threshold=0.5) == 0
+    assert {found.state for found in predict_pairs(predictor, pairs, out, threshold=0.5)} == {"replaced"}
+    assert {found.state for found in predict_pairs(predictor, pairs, out, threshold=0.5)} == {"kept"}
+    assert set(np.unique(cv2.imread(str(out / "mask/room/0.png"), cv2.IMREAD_UNCHANGED))) <= {0, 255}
+    assert (out / "depth/room/0.png").read_bytes() == depth
+
+
+def test_predictions_of_other_networks_and_images_are_not_replaced(
+    saved: Path, save_warmed: Callable[[TrialConfig], Path], tmp_path: Path
+) -> None:
+    """They have the same names, and nothing else would tell them apart."""
+    pairs, out = listed(tmp_path / "in", 2), tmp_path / "out"
+    list(predict_pairs(Predictor(saved), pairs, out))
+    before = written(out)
+    values = CONFIG.model_dump() | {"model": {"width": 8, "precision": "fp32"}}
+    other = Predictor(save_warmed(build(TrialConfig, values, source="the test")))
+
+    with pytest.raises(InputError, match=r"mask/room/0\.png' is not of this network and these images"):
+        list(predict_pairs(other, pairs, out))
+    Path(pairs[1].bg).write_bytes(encode_png(photo(7, height=41)))
+    with pytest.raises(InputError, match=r"mask/room/1\.png' is not of this network and these images"):
+        list(predict_pairs(Predictor(saved), pairs, out))
+    (out / "mask/room/0.png").write_bytes(encode_png(photo(0)))
+    with pytest.raises(InputError, match=r"mask/room/0\.png' is not of this network and these images"):
+        list(predict_pairs(Predictor(saved), pairs[:1], out))
+    assert {name: content for name, content in written(out).items() if name != "mask/room/0.png"} == {
+        name: content for name, content in before.items() if name != "mask/room/0.png"
+    }
+
+
+def test_pairs_that_fail_are_named_and_the_others_go_on(saved: Path, tmp_path: Path) -> None:
+    """One bad file of a thousand does not cost the others."""
+    pairs, out = listed(tmp_path / "in"), tmp_path / "out"
+    Path(pairs[0].bg).write_bytes(b"no image")
+    Path(pairs[2].fg_bg).unlink()
+    Path(pairs[3].bg).write_bytes(encode_png(photo(0, height=30)))
+
+    found = list(predict_pairs(Predictor(saved), pairs, out))
+
+    assert [predicted.state for predicted in found] == ["failed", "made", "failed", "failed", "made"]
+    assert f"'{pairs[0].bg}' is not an image" in found[0].reason
+    assert f"'{pairs[2].fg_bg}' cannot be read (No such file or directory)" in found[2].reason
+    assert "are 70 × 30 and 70 × 41 pixels" in found[3].reason
+    assert sorted(path.name for path in (out / "mask/room").iterdir()) == ["1.png", "4.png"]
+
+
+def test_large_photographs_are_predicted_in_smaller_batches(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of photographs of 12 megapixels would take gigabytes of memory."""
+    monkeypatch.setattr("trainable.evaluation.predict.MAX_BATCH_BYTES", 10_000)
+    sizes = []
+
+    class Counting(Predictor):
+        def predict_small(self, bg: Pixels, fg_bg: Pixels) -> list[tuple[Pixels, Pixels]]:
+            sizes.append(len(bg))
+            return super().predict_small(bg, fg_bg)
+
+    predictor = Counting(saved)
+    assert len(list(predict_pairs(predictor, listed(tmp_path / "in", 5), tmp_path / "out"))) == 5
+    assert sizes == [2, 2, 1]
+
+
+def test_predictions_note_what_they_are_of(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """Any program that reads PNG text sees it."""
+    mask, depth, _ = predict_files(saved, *pair, tmp_path / "out", threshold=0.5)
+    with Image.open(mask) as image, Image.open(depth) as other:
+        note, of_depth = image.text["Twinhead"], other.text["Twinhead"]
+    assert note == f"{of_depth} threshold=0.5"
+    assert of_depth.startswith(f"network={Predictor(saved).identity} images=")
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("L", None),
+        ("P", None),
+        ("1", None),
+        ("RGBA", None),
+        ("transparent", "fg_bg.png' is transparent in"),
+        ("I;16", "fg_bg.png' is stored as uint16, but must have 8 bits a channel"),
+    ],
+)
+def test_photographs_of_other_modes(saved: Path, tmp_path: Path, mode: str, sentence: str | None) -> None:
+    """Grey, palette, black and white, opaque alpha: as Pillow shows them; the others are refused by name."""
+    bg, fg_bg = tmp_path / "bg.png", tmp_path / "fg_bg.png"
+    Image.fromarray(photo(0)).save(bg)
+    if mode == "I;16":
+        Image.fromarray(photo(1)[:, :, 0].astype(np.uint16) * 257).save(fg_bg)
+    elif mode == "transparent":
+        Image.fromarray(np.dstack([photo(1), photo(2)[:, :, 0]])).save(fg_bg)
+    else:
+        Image.fromarray(photo(1)).convert(mode).save(fg_bg)
+    if sentence:
+        with pytest.raises(InputError, match=sentence):
+            predict_files(saved, bg, fg_bg, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        return
+    mask, *_ = predict_files(saved, bg, fg_bg, tmp_path / "out")
+    shown = np.array(Image.open(fg_bg).convert("RGB"))
+    np.testing.assert_array_equal(
+        cv2.imread(str(mask), cv2.IMREAD_UNCHANGED), predict_pixels(saved, photo(0), shown)[0]
+    )

@@ -1,0 +1,1 @@
+"""The commands that use a trained network: `best`, `export`, `evaluate` and `predict`."""

@@ -1,0 +1,278 @@
+"""A network as one file that runs without Twinhead: ONNX, or a program of torch.export.
+
+The exported model takes photographs as decoders return them, and contains everything from the scaling of its inputs to
+the activations of its heads. Its outputs are compared with PyTorch's before the file appears.
+
+Shapes: B pairs, H and W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from data.atomic import replacing
+from data.errors import InputError, UnfinishedError
+from trainable.loop.checkpoint import Origin, load_model
+from trainable.loop.loaders import SIZE_MULTIPLE
+from trainable.models import Network, parameter_count
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch.export import ExportedProgram
+
+Format = Literal["onnx", "torch"]
+Runs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+METADATA_FILE = "twinhead.json"
+"""The metadata in a file of torch.export."""
+MIN_SIDE = SIZE_MULTIPLE + 1
+"""Minimum height and width of the images in pixels."""
+TOLERANCE = 1e-4
+"""Maximum difference of an output from PyTorch's; outputs are in 0..1."""
+INPUTS = {
+    "bg": "photograph of the background: RGB, 0 to 255",
+    "fg_bg": "the same with an object in front of it: RGB, 0 to 255",
+}
+OUTPUTS = {
+    "mask": "probability of the object, 0 to 1",
+    "depth": "relative depth of the scene with the object, 0 to 1, far is 1",
+}
+AXES = ("batch", "height", "width")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file that was written, and how far its outputs are from PyTorch's."""
+
+    file: str
+    format: Format
+    bytes: int
+    checked: tuple[tuple[int, int, int], ...]
+    """Batch size, height and width of the images that were compared."""
+    difference: float
+    """Largest difference of an output."""
+    note: str
+    """How the exported network differs from the one that was evaluated; '' if it does not."""
+
+
+class Portable(nn.Module):
+    """A network for photographs of any size: scales them to 0..1, and pads them to sides that every family supports.
+
+    Args:
+        network: in evaluation mode.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, bg: Tensor, fg_bg: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict mask and depth, (B, H, W) float32 in 0..1 each, from two stacks (B, H, W, 3) uint8, RGB."""
+        height, width = bg.shape[1:3]
+        rows, columns = _padded(height, bg), _padded(width, bg)
+
+        def scaled(photos: Tensor) -> Tensor:
+            padded = photos.index_select(1, rows).index_select(2, columns)
+            return padded.permute(0, 3, 1, 2).contiguous().float() / 255
+
+        prediction = self.network(scaled(bg), scaled(fg_bg))
+        # Not slices, for which torch.export would need a proof that they lie within the padded planes.
+        rows, columns = (torch.arange(length, device=bg.device) for length in (height, width))
+        planes = (
+            plane.squeeze(1).index_select(1, rows).index_select(2, columns).clamp(0, 1)
+            for plane in (prediction.mask, prediction.depth)
+        )
+        mask, depth = planes
+        return mask, depth
+
+
+def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
+    """Write a network as one file, once its outputs at three sizes were compared with PyTorch's.
+
+    It computes in float32, whatever the precision of its training.
+
+    Args:
+        checkpoint: directory exported by `twinhead best`.
+        out: the file, which is replaced.
+        form: 'onnx', or 'torch' for a program that `torch.export.load` reads.
+
+    Raises:
+        InputError: if the checkpoint cannot be loaded, a package is missing, or `out` has another suffix or cannot be
+            written.
+        UnfinishedError: if the outputs differ; `out` is unchanged.
+    """
+    if out.suffix != SUFFIXES[form]:
+        raise InputError(f"The file '{out}' must end in {SUFFIXES[form]} for the format '{form}'; give another --out.")
+    missing = [name for name in ONNX_PACKAGES if form == "onnx" and importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"The format 'onnx' needs the package {missing[0]}, which is not installed; install it with pip install "
+            "'twinhead[onnx]'."
+        )
+    network, origin = load_model(checkpoint)
+    portable = Portable(network).eval().requires_grad_(False)
+    nn.Module.train(network, False)  # `network.eval()` keeps the layers of `eval_mode` in training mode
+    sizes = _sizes(origin.config.data.image_size)
+    with _quiet(), torch.no_grad():
+        program = _traced(portable, sizes[1])
+        try:
+            with replacing(out) as partial:
+                runs = _WRITERS[form](program, partial, _metadata(origin, network))
+                difference = max(_difference(runs, portable, size, seed) for seed, size in enumerate(sizes))
+                if not difference <= TOLERANCE:
+                    raise UnfinishedError(
+                        f"The outputs of the exported network differ from PyTorch's by {difference:.2g}, more than "
+                        f"{TOLERANCE:g}; nothing was written to '{out}'."
+                    )
+        except OSError as error:
+            raise InputError(f"The file '{out}' cannot be written ({error.strerror}); give another --out.") from None
+    return Exported(
+        file=str(out),
+        format=form,
+        bytes=out.stat().st_size,
+        checked=sizes,
+        difference=difference,
+        note=_note(origin),
+    )
+
+
+def _padded(length: int, like: Tensor) -> Tensor:
+    """The indices of `length` rows, the last one repeated up to a multiple of `SIZE_MULTIPLE`."""
+    whole = (length + SIZE_MULTIPLE - 1) // SIZE_MULTIPLE * SIZE_MULTIPLE
+    return torch.arange(whole, device=like.device).clamp(max=length - 1)
+
+
+def _sizes(side: int) -> tuple[tuple[int, int, int], ...]:
+    """Batch size, height and width of the comparisons: the network's own size, a wider one, and one that is padded."""
+    side = max(side, 2 * SIZE_MULTIPLE)
+    return (1, side, side), (2, side, side + 2 * SIZE_MULTIPLE), (3, side + 7, side // 2 + 19)
+
+
+def _traced(portable: Portable, size: tuple[int, int, int]) -> ExportedProgram:
+    """The program of `portable` for images of any size and number; no example is stored with it."""
+    batch, height, width = (torch.export.Dim(name, min=1 if name == "batch" else MIN_SIDE) for name in AXES)
+    shape = {0: batch, 1: height, 2: width}
+    program = torch.export.export(portable, _photos(size, seed=0), dynamic_shapes=(shape, shape))
+    program.example_inputs = None  # it would be stored as a pickle
+    return program
+
+
+def _photos(size: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    bg, fg_bg = (torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for _ in INPUTS)
+    return bg, fg_bg
+
+
+def _difference(runs: Runs, portable: Portable, size: tuple[int, int, int], seed: int) -> float:
+    """Largest difference of an output from PyTorch's. The network itself is the reference unless images are padded."""
+    photos = _photos(size, seed)
+    if any(side % SIZE_MULTIPLE for side in size[1:]):
+        expected: tuple[Tensor, ...] = portable(*photos)
+    else:
+        prediction = portable.network(*(photo.permute(0, 3, 1, 2) / 255 for photo in photos))
+        expected = tuple(plane.squeeze(1).clamp(0, 1) for plane in (prediction.mask, prediction.depth))
+    return max(float((found - plane).abs().max()) for found, plane in zip(runs(*photos), expected, strict=True))
+
+
+def _write_onnx(program: ExportedProgram, file: Path, metadata: dict[str, str]) -> Runs:
+    shape = dict(enumerate(AXES))
+    exported: Any = torch.onnx.export(
+        program,
+        (),
+        input_names=list(INPUTS),
+        output_names=list(OUTPUTS),
+        dynamic_shapes=(shape, shape),
+        external_data=False,
+        verbose=False,
+    )
+    exported.model.metadata_props.update(metadata)
+    for value, text in zip((*exported.model.graph.inputs, *exported.model.graph.outputs), _texts(), strict=True):
+        value.doc_string = text
+    exported.save(file, external_data=False)
+
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def runs(bg: Tensor, fg_bg: Tensor) -> tuple[Tensor, Tensor]:
+        found: list[NDArray[np.float32]] = session.run(list(OUTPUTS), {"bg": bg.numpy(), "fg_bg": fg_bg.numpy()})
+        mask, depth = (torch.from_numpy(plane) for plane in found)
+        return mask, depth
+
+    return runs
+
+
+def _write_torch(program: ExportedProgram, file: Path, metadata: dict[str, str]) -> Runs:
+    with file.open("wb") as opened:
+        torch.export.save(program, opened, extra_files={METADATA_FILE: json.dumps(metadata, indent=2)})
+    with file.open("rb") as opened:
+        loaded: Any = torch.export.load(opened).module()
+    return loaded  # type: ignore[no-any-return]
+
+
+_WRITERS = {"onnx": _write_onnx, "torch": _write_torch}
+
+
+def _texts() -> list[str]:
+    return [*INPUTS.values(), *OUTPUTS.values()]
+
+
+def _metadata(origin: Origin, network: Network) -> dict[str, str]:
+    """What a user of the file needs to know, as texts; mappings are JSON."""
+    model, side = origin.config.model, str(origin.config.data.image_size)
+    inputs = {name: {"type": "uint8", "shape": [*AXES, 3], "meaning": text} for name, text in INPUTS.items()}
+    outputs = {name: {"type": "float32", "shape": AXES, "meaning": text} for name, text in OUTPUTS.items()}
+    return {
+        "producer": "Twinhead",
+        "inputs": json.dumps(inputs),
+        "outputs": json.dumps(outputs),
+        "image_size": side,
+        "sizes": f"Resize the photographs to {side} x {side} pixels, as in training, for the measured quality. Any "
+        f"height and width from {MIN_SIDE} on is accepted: sides are padded to multiples of {SIZE_MULTIPLE} inside.",
+        "resize": origin.config.data.resize,
+        "family": model.family,
+        "width": str(model.width),
+        "parameters": str(parameter_count(network)),
+        "epoch": str(origin.epoch),
+        "data_fingerprint": origin.data_fingerprint,
+        "note": _note(origin),
+    }
+
+
+def _note(origin: Origin) -> str:
+    if (mode := origin.config.model.eval_mode) == "eval":
+        return ""
+    layers = "dropout" if mode == "dropout" else "all layers"
+    return (
+        f"the network was evaluated with {layers} in training mode (model.eval_mode is '{mode}'), which is random or "
+        "depends on the other images of a batch; the exported one is in evaluation mode, so its predictions differ"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of torch's exporter, which are about its own code."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

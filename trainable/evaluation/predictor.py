@@ -1,0 +1,116 @@
+"""An exported network, ready to predict mask and depth of photographs of any size.
+
+Shapes: B pairs, H and W height and width of a photograph in pixels, S the image size of the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from data.images import resize
+from data.schema import Batch, Pixels
+from trainable.evaluation.grid import as_pixels, predict
+from trainable.loop.checkpoint import WEIGHTS, checksums, load_model
+from trainable.loop.precision import as_recorded, preserving_random_state
+from trainable.loop.state import default_device
+
+MAX_BATCH_SIZE = 32
+
+
+class Predictor:
+    """A network on a device.
+
+    Args:
+        checkpoint: directory exported by `twinhead best`.
+        device: of the computation; the GPU if there is one when left out.
+
+    Raises:
+        InputError: if the checkpoint cannot be loaded; the subclass DamagedCheckpointError if a file is damaged.
+    """
+
+    def __init__(self, checkpoint: Path, device: torch.device | None = None) -> None:
+        self.device = device or default_device()
+        model, origin = load_model(checkpoint)
+        self.config = as_recorded(origin.config)
+        self.batch_size = MAX_BATCH_SIZE if self.config.model.eval_mode == "eval" else 1
+        """Pairs per forward pass; one if the network's layers in training mode mix the images of a batch."""
+        self._data = self.config.data
+        self.identity = _identity(
+            checkpoint, (self.config.model.model_dump_json(), self._data.image_size, self._data.resize)
+        )
+        """Equal for networks that make the same predictions, up to rounding."""
+        self._model = model.on(self.device)
+
+    def predict(self, bgs: Sequence[Pixels], fg_bgs: Sequence[Pixels]) -> list[tuple[Pixels, Pixels]]:
+        """Predict mask and depth of pairs of photographs.
+
+        Args:
+            bgs: (H, W, 3) RGB each, backgrounds of any sizes.
+            fg_bgs: (H, W, 3) RGB each, the same with a foreground object.
+
+        Returns:
+            Mask (probability, 0..255 for 0..1) and depth (far is bright), (H, W) uint8 each, by pair.
+
+        Raises:
+            ValueError: if the two photographs of a pair differ in shape, or are not (H, W, 3) uint8.
+        """
+        for bg, fg_bg in zip(bgs, fg_bgs, strict=True):
+            if not (bg.shape == fg_bg.shape and bg.shape[2:] == (3,) and bg.dtype == fg_bg.dtype == np.uint8):
+                raise ValueError(
+                    f"The photographs of a pair are {bg.dtype} of shape {bg.shape} and {fg_bg.dtype} of shape "
+                    f"{fg_bg.shape}, but must be uint8 of one shape (height, width, 3)."
+                )
+        found: list[tuple[Pixels, Pixels]] = []
+        for first in range(0, len(bgs), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            small = ([self.shrink(photo) for photo in photos[part]] for photos in (bgs, fg_bgs))
+            planes = self.predict_small(*(np.stack(photos) for photos in small))
+            for (mask, depth), photo in zip(planes, bgs[part], strict=True):
+                found.append((enlarge_to(mask, photo), enlarge_to(depth, photo)))
+        return found
+
+    def shrink(self, photo: Pixels) -> Pixels:
+        """Resize a photograph (H, W, 3) to the size of the network, (S, S, 3)."""
+        return resize(photo, self._data.image_size, self._data.resize)
+
+    def predict_small(self, bg: Pixels, fg_bg: Pixels) -> list[tuple[Pixels, Pixels]]:
+        """Predict mask and depth, (S, S) uint8 each by pair, of two stacks of photographs (B, S, S, 3).
+
+        On an out-of-memory error, the stacks are predicted in halves.
+
+        Raises:
+            torch.OutOfMemoryError: if a single pair does not fit.
+        """
+        stacks = [torch.from_numpy(stack.copy()).permute(0, 3, 1, 2) for stack in (bg, fg_bg)]
+        unused = torch.zeros(len(bg), 1, 1, 1, dtype=torch.uint8)
+        batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=unused, depth=unused).to(self.device)
+        try:
+            with preserving_random_state(self.device):
+                torch.manual_seed(self.config.seed)  # for dropout in evaluation
+                masks, depths = as_pixels(predict(self._model, batch, self.config.model))
+        except torch.OutOfMemoryError:
+            if len(bg) == 1:
+                raise
+        else:
+            return list(zip(masks, depths, strict=True))
+        half = len(bg) // 2
+        return self.predict_small(bg[:half], fg_bg[:half]) + self.predict_small(bg[half:], fg_bg[half:])
+
+
+def enlarge_to(plane: Pixels, photo: Pixels) -> Pixels:
+    """Resize a plane (S, S) to the size of a photograph (H, W, 3)."""
+    height, width = photo.shape[:2]
+    return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _identity(checkpoint: Path, settings: Sequence[object]) -> str:
+    weights = checksums(checkpoint).get(WEIGHTS)
+    if weights is None:  # written by an early version
+        weights = hashlib.sha256((checkpoint / WEIGHTS).read_bytes()).hexdigest()
+    return hashlib.sha256(repr((weights, *settings)).encode()).hexdigest()[:16]

@@ -1,0 +1,56 @@
+"""Metrics of each image of a part, with intervals over its backgrounds, and its worst predictions."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.atomic import replacing
+from trainable.evaluation.evaluate import evaluate_images, save_grid_of
+from trainable.job import TrialData
+from trainable.loop.checkpoint import load_origin
+from trainable.loop.loaders import sample_ids
+from trainable.metrics.bootstrap import Interval, intervals
+from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.per_image import metrics_of
+
+IMAGES, WORST = "images.csv", "worst.png"
+"""Files of `measure_images`: a row for each image, and a grid of the worst."""
+WORST_IMAGES = 16
+
+
+def measure_images(
+    directory: Path, data: TrialData, part: str, out: Path, *, device: torch.device
+) -> dict[str, Interval]:
+    """Measure each image of `part`, and write `IMAGES` and `WORST` to `out`, each atomically.
+
+    Args:
+        directory: a checkpoint.
+        data: the data set.
+        part: as in `data.splits.splits.rows`.
+        out: directory, created if it is missing.
+        device: device of the computation.
+
+    Returns:
+        An interval over backgrounds for each metric.
+
+    Raises:
+        InputError: if the checkpoint cannot be loaded, or the part has no samples.
+        OSError: if a file cannot be written.
+    """
+    table = evaluate_images(directory, data, part, device=device)
+    ids = sample_ids(load_origin(directory).config.data, data, part)
+    metrics = metrics_of(table.columns())
+    with replacing(out / IMAGES) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("sample_id", "bg_id", *metrics))
+        for row, values in enumerate(np.column_stack(list(metrics.values())).tolist()):
+            writer.writerow((ids[row], table.bg_ids[row], *(f"{value:.6g}" for value in values)))
+    scores = metrics[OBJECTIVE]
+    worst = np.argsort(scores, kind="stable")[:WORST_IMAGES]
+    titles = [f"{scores[row]:.3f}  {ids[row]}" for row in worst]
+    save_grid_of(directory, data, part, worst, out / WORST, device=device, row_titles=titles)
+    return intervals(table)

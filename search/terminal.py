@@ -30,7 +30,7 @@ from data.errors import InputError, UnfinishedError
 
 STAMP = "%Y-%m-%d %H:%M:%SZ"
 """Form of a time in a log, in UTC."""
-_LINE_SECONDS = 10.0
+LINE_SECONDS = 10.0
 """Interval of the progress lines without a terminal."""
 WIDE = 100
 """Columns of a terminal that shows everything beside a progress bar."""
@@ -154,7 +154,7 @@ class _Log:
     def move(self, steps: int, note: str) -> None:
         self._done += steps
         now = time.monotonic()
-        if now - self._written < _LINE_SECONDS:
+        if now - self._written < LINE_SECONDS:
             return
         self._written = now
         elapsed = now - self._started

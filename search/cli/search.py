@@ -34,7 +34,7 @@ def demo(storage: Path | Location, as_json: bool) -> None:
     from search.recipes.demo import run_demo
 
     with contextlib.redirect_stdout(sys.stderr):  # keep Ray's output apart from the result
-        experiment, summary = run_demo(storage, screen())
+        experiment, summary = run_demo(storage, screen(runs=True))
     _show_summary(experiment, summary, as_json)
 
 
@@ -84,7 +84,7 @@ def search(
         if os.environ.get(JOB_VARIABLE):
             from search.cluster.entry import prepare_driver
 
-            resumable(experiment, experiment.resume_command, lambda: prepare_driver(experiment, screen()))
+            resumable(experiment, experiment.resume_command, lambda: prepare_driver(experiment, screen(runs=True)))
         checked = experiment.extend(pairs) if pairs else experiment.spec()
     else:
         checked = checked_spec(spec, pairs, data)
@@ -101,7 +101,7 @@ def search(
     from search.run.run import create_search, run_search
     from search.spec.locate import with_locations
 
-    shown = screen()
+    shown = screen(runs=True)
     dataset = open_data(checked.data_path, shown)
     if not resume:
         try:
@@ -133,7 +133,7 @@ def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path | Loc
     from search.run.prepare import open_data
     from search.run.run import retrain_again
 
-    shown = screen()
+    shown = screen(runs=True)
     dataset = open_data(spec.data_path, shown)
     given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
     command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)

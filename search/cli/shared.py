@@ -145,11 +145,15 @@ def console() -> Console:
     return shown
 
 
-def screen() -> Screen:
-    """Standard error, for progress; in a job, each line has its time."""
+def screen(*, runs: bool = False) -> Screen:
+    """Standard error, for progress; in a job, each line has its time.
+
+    Args:
+        runs: whether the command runs trials: without a terminal, its lines have their time too.
+    """
     from search.terminal import Screen
 
-    return Screen(stamped=bool(os.environ.get(JOB_VARIABLE)))
+    return Screen(stamped=bool(os.environ.get(JOB_VARIABLE)) or (runs and not sys.stderr.isatty()))
 
 
 def counted(number: int, noun: str) -> str:

@@ -171,9 +171,9 @@ def _start(experiment: Experiment, fixed: FixedConfigs, work: Work[T]) -> T:
     from search.run.prepare import open_data
 
     experiment.refuse_existing()
-    dataset = open_data(fixed.data, screen())
+    dataset = open_data(fixed.data, screen(runs=True))
     create_training(experiment, fixed, dataset)
-    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen()))
+    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen(runs=True)))
 
 
 def _resume(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
@@ -184,8 +184,8 @@ def _resume(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
     if fixed.kind != kind:
         command = cited(experiment.resume_command)
         raise InputError(f"'{experiment.name}' was not started by '{kind}'; continue with {command}.")
-    dataset = open_data(fixed.data, screen())
-    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen()))
+    dataset = open_data(fixed.data, screen(runs=True))
+    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen(runs=True)))
 
 
 def _refuse_with_resume(resume: str, *others: object) -> None:

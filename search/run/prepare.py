@@ -81,10 +81,13 @@ class Slots:
             self._note()
         return number
 
+    @property
+    def now(self) -> dict[str, float]:
+        """The number last returned, and the CPUs and GPUs of each trial."""
+        return uses(self._session.workers) | {"concurrent": self._last}
+
     def _note(self) -> None:
-        workers = self._session.workers
-        found = {"concurrent": self._last, "cpus": workers.count * workers.cpus, "gpus": workers.count * workers.gpus}
-        self._session.study.set_user_attr(SLOTS, found)
+        self._session.study.set_user_attr(SLOTS, self.now)
 
 
 @contextmanager
@@ -263,6 +266,11 @@ def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, scree
         for config in configs:
             for part in PARTS:
                 splits.append(read_part(config, job.data, part, lambda count: move(count, "")))  # noqa: PERF401
+
+
+def uses(workers: Workers) -> dict[str, float]:
+    """The CPUs and GPUs of a trial."""
+    return {"cpus": workers.count * workers.cpus, "gpus": workers.count * workers.gpus}
 
 
 def each_uses(workers: Workers) -> str:

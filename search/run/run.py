@@ -14,11 +14,11 @@ from data.dataset.dataset import Dataset
 from data.dataset.storage import UnavailableError
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
+from search.dashboard import JobNote
 from search.driver import InterruptedSearchError
 from search.results.front import front_rows
 from search.results.summary import (
     Best,
-    best_score,
     find_best,
     find_best_recipe,
     is_complete,
@@ -26,6 +26,7 @@ from search.results.summary import (
     summarise,
     why_no_result,
 )
+from search.results.tally import RunPlan, Tally, records_by_end
 from search.run.budget import BUDGET_REASONS, Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
 from search.run.metrics import SearchMetrics
@@ -43,8 +44,8 @@ from search.run.prepare import (
     open_session,
     split_counts,
 )
-from search.run.progress import JobNote, MachineChange, SearchProgress, TrialLogs, best_note
-from search.run.recorder import TensorBoard
+from search.run.progress import MachineChange, show_trials
+from search.run.recorder import TensorBoard, TrialLogs
 from search.run.retrain import SearchRun, export_best, retrain_and_test
 from search.run.steps import Steps, steps_of_search
 from search.run.tuner import Stopper, tune_spec
@@ -65,17 +66,10 @@ class _Search:
     """A search that is prepared for its trials."""
 
     run: SearchRun
-    study: optuna.Study
     budget: Budget
     slots: Slots
     steps: Steps
     """Of a whole trial."""
-    started: float
-    """By `time.monotonic`, and earlier by the seconds of earlier runs."""
-
-    def seconds(self) -> float:
-        """Seconds of all runs, except those in which they waited for the environment."""
-        return time.monotonic() - self.started - self.run.outages.seconds
 
 
 def create_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
@@ -135,7 +129,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         export_best(experiment, best)
         if spec.plan.retrain.enabled:
             summary = retrain_and_test(search.run, summary, best, recipe)
-        summary = summary.model_copy(update={"complete": True, "seconds": round(search.seconds(), 1)})
+        summary = summary.model_copy(update={"complete": True, "seconds": round(search.run.seconds(), 1)})
         session.study.set_user_attr("seconds", summary.seconds)
         experiment.write_summary(summary)
     return summary
@@ -159,7 +153,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         UnfinishedError: if the retraining failed, or what it uses was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
-    summary = experiment.summary()
+    started, summary = time.monotonic(), experiment.summary()
     if dataset.info.fingerprint != summary.data_fingerprint:
         raise InputError(f"The search '{experiment.name}' used another data set than '{spec.data_path}'; restore it.")
     best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
@@ -168,7 +162,11 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster():
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
-        run = _make_run(experiment, spec, dataset, screen, Stopper(), workers, concurrent, command=command)
+        study = open_study(experiment)
+        started -= float(study.user_attrs.get("seconds", 0.0))
+        run = _make_run(
+            experiment, spec, dataset, screen, Stopper(), workers, concurrent, study, started, command=command
+        )
         summary = retrain_and_test(run, summary, best, recipe, again=True)
         summary = summary.model_copy(update={"complete": True})
         experiment.write_summary(summary)
@@ -194,10 +192,11 @@ def _prepare(
     hours = spec.plan.budget.hours
     budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
     stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
-    run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent)
+    started -= before
+    run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent, study, started)
     decode([config], run.job, dataset, screen)
     slots = Slots(session, spec.plan.resources, screen)
-    return _Search(run=run, study=study, budget=budget, slots=slots, steps=steps, started=started - before)
+    return _Search(run=run, budget=budget, slots=slots, steps=steps)
 
 
 def _make_run(
@@ -208,6 +207,8 @@ def _make_run(
     stopper: Stopper,
     workers: Workers,
     concurrent: int,
+    study: optuna.Study,
+    started: float,
     *,
     command: str = "",
 ) -> SearchRun:
@@ -218,6 +219,7 @@ def _make_run(
         ms_per_picture=spec.plan.constraints.ms_per_picture,
         timed=any(Objective.of(text).name == MILLISECONDS for text in spec.plan.objectives),
     )
+    outages = Outages(experiment, job.data, screen, stopper, command=command)
     return SearchRun(
         experiment=experiment,
         spec=spec,
@@ -226,29 +228,30 @@ def _make_run(
         concurrent=concurrent,
         screen=screen,
         stopper=stopper,
-        outages=Outages(experiment, job.data, screen, stopper, command=command),
+        outages=outages,
+        study=study,
+        seconds=lambda: time.monotonic() - started - outages.seconds,
     )
 
 
 def _run_trials(search: _Search) -> list[TrialRecord]:
     """Run the remaining trials, until the budget is spent; return all trials of the search."""
-    run, study, stopper = search.run, search.study, search.run.stopper
+    run, study, stopper = search.run, search.run.study, search.run.stopper
     experiment, spec, screen = run.experiment, run.spec, run.screen
     earlier = trial_records(study)
-    total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
-    max_epochs, best = spec.plan.scheduler.max_epochs, best_score(earlier)
     if earlier:
-        screen.say(progress_line(earlier, total, max_epochs))
-    with screen.bar("searching", max(total, done), "trials", done=done, note=best_note(best)) as move:
-        progress = SearchProgress(screen, move, max_epochs=max_epochs, earlier=earlier)
-        callbacks = [TensorBoard(experiment), progress, search.budget, MachineChange(screen, earlier)]
-        callbacks += [TrialLogs(experiment), JobNote(total, earlier)]
-        callbacks.append(SearchMetrics(experiment.name, spec, earlier, search.budget, search.seconds))
+        screen.say(progress_line(earlier, spec.plan.budget.trials, spec.plan.scheduler.max_epochs))
+    tally = Tally(RunPlan.of_search(experiment.name, spec), records_by_end(study))
+    used = (run.seconds, lambda: search.slots.now, lambda: search.budget.gpu_seconds)
+    with show_trials(screen, study, tally, run.job.workers, stopper, *used) as progress:
+        callbacks = [TensorBoard(experiment), *progress, search.budget, MachineChange(screen, earlier)]
+        callbacks += [TrialLogs(experiment), JobNote(tally)]
+        callbacks.append(SearchMetrics(experiment.name, spec, earlier, search.budget, run.seconds))
         trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
         run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))
     if stopper.reason:
         screen.say(
-            f"the search ended before its {total} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
+            f"the search ended before its {tally.plan.trials} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
             f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
         )
     return keep_best_of_finished(experiment, study)
@@ -256,7 +259,7 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
 
 def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best | None, Best | None]:
     """Write the summary of all trials so far; return it with the best trial and the best recipe."""
-    run, study, seconds = search.run, search.study, search.seconds()
+    run, study, seconds = search.run, search.run.study, search.run.seconds()
     experiment, spec = run.experiment, run.spec
     best, recipe = _find_best(experiment, spec, trials, run.screen)
     study.set_user_attr("seconds", seconds)

@@ -46,11 +46,13 @@ class Screen:
     Args:
         console: in place of standard error.
         stamped: whether each line begins with its time, as in the log of a job.
+        verbose: whether Ray's own output is wanted too.
     """
 
-    def __init__(self, console: Console | None = None, *, stamped: bool = False) -> None:
+    def __init__(self, console: Console | None = None, *, stamped: bool = False, verbose: bool = False) -> None:
         self.console = console or Console(stderr=True, highlight=False, emoji=False)
         self._stamped = stamped
+        self.verbose = verbose
         self._file: Path | None = None
 
     def say(self, line: str) -> None:

@@ -171,7 +171,8 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
         InterruptedSearchError: after Ctrl-C.
     """
     configs = list(fixed.trials.values())
-    with open_session(experiment, dataset, ResourcesConfig(workers=fixed.workers)) as session:
+    resources = ResourcesConfig(workers=fixed.workers)
+    with open_session(experiment, dataset, resources, verbose=screen.verbose) as session:
         study, fits = session.study, session.concurrent
         if not study.get_trials(deepcopy=False):
             for name in fixed.trials:

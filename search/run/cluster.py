@@ -63,8 +63,11 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def cluster() -> Iterator[str]:
+def cluster(*, verbose: bool = False) -> Iterator[str]:
     """Join the cluster that $RAY_ADDRESS names, or start one on this machine and stop it at the end.
+
+    Args:
+        verbose: whether Ray's own output is shown, and that of its processes.
 
     Yields:
         The dashboard's address, or an empty string.
@@ -78,7 +81,8 @@ def cluster() -> Iterator[str]:
     with _address() as address:
         try:
             _check_reachable(address)
-            context = ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+            level = logging.INFO if verbose else logging.ERROR
+            context = ray.init(address, logging_level=level, log_to_driver=verbose)
         except (OSError, RuntimeError, ValueError) as error:
             if fault := disk_error(error, Path.home()):
                 raise fault from None
@@ -94,7 +98,7 @@ def cluster() -> Iterator[str]:
             ) from None
         for name in ("ray.tune", "ray.train"):
             # They log tracebacks of trials, which the trial's error.txt holds too.
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+            logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
         try:
             yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
         finally:

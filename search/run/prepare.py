@@ -91,8 +91,10 @@ class Slots:
 
 
 @contextmanager
-def open_session(experiment: Experiment, dataset: Dataset, resources: ResourcesConfig) -> Iterator[Session]:
-    """Open the study of a running experiment and join or start the cluster, until the context ends.
+def open_session(
+    experiment: Experiment, dataset: Dataset, resources: ResourcesConfig, *, verbose: bool = False
+) -> Iterator[Session]:
+    """Open the study of a running experiment and join or start the cluster (see `cluster`), until the context ends.
 
     An error removes an experiment none of whose trials started, so that its name is free again.
 
@@ -109,7 +111,7 @@ def open_session(experiment: Experiment, dataset: Dataset, resources: ResourcesC
     with (
         held_study(experiment) as study,
         removing_if_unstarted(experiment, study),
-        cluster() as dashboard,
+        cluster(verbose=verbose) as dashboard,
     ):
         _check_same_data(experiment, study, dataset)
         workers, concurrent = plan(resources, cluster_resources())

@@ -112,7 +112,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     with (
         running(experiment, screen.say),
         screen.logging_to(experiment.driver_log),
-        open_session(experiment, dataset, spec.plan.resources) as session,
+        open_session(experiment, dataset, spec.plan.resources, verbose=screen.verbose) as session,
     ):
         search = _prepare(experiment, spec, dataset, screen, session, started)
         try:
@@ -159,7 +159,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
-    with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster():
+    with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster(verbose=screen.verbose):
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         study = open_study(experiment)

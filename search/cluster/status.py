@@ -5,14 +5,12 @@ A search whose driver ended unexpectedly, as with its machine, is lost: it is re
 
 from __future__ import annotations
 
-import time
-
 from data.dataset.storage import AnyPath, Location
 from data.errors import InputError
 from search.cluster.client import Cluster, Job
 from search.cluster.submission import job_prefix
 from search.commands import shell_command
-from search.results.status import ACTIVE, LIVE, Budget, Retraining, SearchStatus, State
+from search.results.status import LIVE, Budget, Retraining, SearchStatus, State
 from search.results.summary import is_complete
 from search.results.tally import RunPlan, Tally, records_by_end
 from search.spec.spec import SearchSpec
@@ -77,7 +75,7 @@ def _status(experiment: Experiment, job: Job | None, address: str | None = None)
     return tally.status(
         state=state,
         reason=reason,
-        seconds=float(attributes.get("seconds", 0.0)) + _present_seconds(heartbeat, state),
+        seconds=float(attributes.get("seconds", 0.0)) + (heartbeat.seconds() if heartbeat else 0.0),
         gpu_seconds=float(attributes.get(GPU_SECONDS, 0.0)),
         slots=attributes.get(SLOTS),
         retraining=Retraining(**retraining) if retraining else None,
@@ -87,13 +85,6 @@ def _status(experiment: Experiment, job: Job | None, address: str | None = None)
         host=heartbeat.host if heartbeat else "",
         command=_command(experiment, state, job, heartbeat, address),
     )
-
-
-def _present_seconds(heartbeat: Heartbeat | None, state: State) -> float:
-    """Seconds of a run whose driver has not stored them: it runs, or was lost after its last heartbeat."""
-    if heartbeat is None or state not in (*ACTIVE, "lost"):
-        return 0.0
-    return max(0.0, (heartbeat.written if state == "lost" else time.time()) - heartbeat.started)
 
 
 def _state(experiment: Experiment, spec: SearchSpec, heartbeat: Heartbeat | None, job: Job | None) -> tuple[State, str]:

@@ -35,11 +35,9 @@ from search.run.prepare import (
     BESIDE_TRIALS,
     Session,
     Slots,
-    announce_dashboard,
     check_disk,
     data_config,
     decode,
-    each_uses,
     make_job,
     open_session,
     split_counts,
@@ -47,7 +45,7 @@ from search.run.prepare import (
 from search.run.progress import MachineChange, show_trials
 from search.run.recorder import TensorBoard, TrialLogs
 from search.run.retrain import SearchRun, export_best, retrain_and_test
-from search.run.steps import Steps, steps_of_search
+from search.run.steps import Steps, announce, steps_of_search
 from search.run.tuner import Stopper, tune_spec
 from search.spec.objectives import MILLISECONDS, Objective
 from search.spec.spec import SearchSpec
@@ -110,28 +108,18 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
     with (
-        running(experiment, screen.say),
+        running(experiment, screen.say) as lost,
         screen.logging_to(experiment.driver_log),
         open_session(experiment, dataset, spec.plan.resources, verbose=screen.verbose) as session,
     ):
-        search = _prepare(experiment, spec, dataset, screen, session, started)
+        search = _prepare(experiment, spec, dataset, screen, session, started, lost)
         try:
-            trials = _run_trials(search)
+            summary = _run(search)
         except (InterruptedSearchError, UnfinishedError):
             with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
-                _sum_up(search, trial_records(session.study))
+                session.study.set_user_attr("seconds", search.run.seconds())
             raise
-        summary, best, recipe = search.run.outages.outlast(lambda: _sum_up(search, trials))
-        if search.run.stopper.interrupted:
-            raise InterruptedSearchError
-        if best is None:
-            raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
-        export_best(experiment, best)
-        if spec.plan.retrain.enabled:
-            summary = retrain_and_test(search.run, summary, best, recipe)
-        summary = summary.model_copy(update={"complete": True, "seconds": round(search.run.seconds(), 1)})
         session.study.set_user_attr("seconds", summary.seconds)
-        experiment.write_summary(summary)
     return summary
 
 
@@ -156,7 +144,9 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     started, summary = time.monotonic(), experiment.summary()
     if dataset.info.fingerprint != summary.data_fingerprint:
         raise InputError(f"The search '{experiment.name}' used another data set than '{spec.data_path}'; restore it.")
-    best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
+    trials = trial_records(open_study(experiment))
+    best = find_best(experiment, trials, say=screen.say)
+    recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
     with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster(verbose=screen.verbose):
@@ -173,10 +163,39 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     return summary
 
 
+def _run(search: _Search) -> Summary:
+    """Run the trials, and retrain and measure the best configuration."""
+    run, spec = search.run, search.run.spec
+    experiment = run.experiment
+    try:
+        trials = _run_trials(search)
+    except (InterruptedSearchError, UnfinishedError):
+        with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
+            _sum_up(search, trial_records(run.study))
+        raise
+    summary, best, recipe = run.outages.outlast(lambda: _sum_up(search, trials))
+    if run.stopper.interrupted:
+        raise InterruptedSearchError
+    if best is None:
+        raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
+    export_best(experiment, best)
+    if spec.plan.retrain.enabled:
+        summary = retrain_and_test(run, summary, best, recipe)
+    summary = summary.model_copy(update={"complete": True, "seconds": round(run.seconds(), 1)})
+    experiment.write_summary(summary)
+    return summary
+
+
 def _prepare(
-    experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, session: Session, started: float
+    experiment: Experiment,
+    spec: SearchSpec,
+    dataset: Dataset,
+    screen: Screen,
+    session: Session,
+    started: float,
+    lost: float,
 ) -> _Search:
-    """Check what the trials need, enqueue the first ones, and decode the images."""
+    """Check what the trials need, enqueue the first ones, and decode the images; `lost` are seconds of a lost run."""
     study, workers, config = session.study, session.workers, data_config(spec)
     counts = split_counts(dataset, config, samples=spec.subject.samples, seed=spec.plan.search.seed)
     check_budget(spec.plan.budget, workers)
@@ -187,8 +206,10 @@ def _prepare(
     check_disk(experiment, dataset, [config.image_size], models, kept=kept, concurrent=session.concurrent)
     start(study, spec, experiment.storage, screen)
     steps = steps_of_search(spec, counts["train"], workers.count)
-    _announce(screen, experiment, spec, counts, steps, session)
-    before = float(study.user_attrs.get("seconds", 0.0))
+    announce(screen, experiment, spec, counts, steps, session)
+    before = float(study.user_attrs.get("seconds", 0.0)) + lost
+    if lost:
+        study.set_user_attr("seconds", before)
     hours = spec.plan.budget.hours
     budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus)
     stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
@@ -261,8 +282,8 @@ def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best |
     """Write the summary of all trials so far; return it with the best trial and the best recipe."""
     run, study, seconds = search.run, search.run.study, search.run.seconds()
     experiment, spec = run.experiment, run.spec
-    best, recipe = _find_best(experiment, spec, trials, run.screen)
-    study.set_user_attr("seconds", seconds)
+    best = find_best(experiment, trials, say=run.screen.say)
+    recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
     summary = summarise(
         experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=run.dataset.info.fingerprint
     )
@@ -277,24 +298,3 @@ def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best |
     )
     experiment.write_summary(summary)
     return summary, best, recipe
-
-
-def _find_best(
-    experiment: Experiment, spec: SearchSpec, trials: list[TrialRecord], screen: Screen
-) -> tuple[Best | None, Best | None]:
-    """The best trial, and the best recipe that ran for all epochs."""
-    best = find_best(experiment, trials, say=screen.say)
-    return best, find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
-
-
-def _announce(
-    screen: Screen, experiment: Experiment, spec: SearchSpec, counts: dict[str, int], steps: Steps, session: Session
-) -> None:
-    parts = ", ".join(f"{count} {part}" for part, count in counts.items())
-    screen.say(
-        f"search '{experiment.name}': {spec.plan.budget.trials} trials of up to {spec.plan.scheduler.max_epochs} "
-        f"epochs on {parts} samples; {session.concurrent} at a time with {each_uses(session.workers)} each; a whole "
-        f"trial takes {steps}"
-    )
-    screen.warn(steps.warning)
-    announce_dashboard(screen, session.dashboard)

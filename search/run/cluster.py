@@ -119,8 +119,13 @@ def _address() -> Iterator[str]:
     The processes of a new cluster inherit its address. Otherwise those that look it up, such as the cleaner of worker
     groups, fail if a second Ray runs on this machine, and the resources of a worker group are never released.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        yield os.environ["RAY_ADDRESS"]
+    if address := os.environ.get("RAY_ADDRESS"):
+        if "://" in address:
+            raise InputError(
+                f"The value of RAY_ADDRESS is '{address}', but this command joins the cluster itself and needs the "
+                "address of its head, such as HEAD:6379; 'twinhead submit' takes that of the dashboard."
+            )
+        yield address
         return
     from ray.util import get_node_ip_address
 

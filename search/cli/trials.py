@@ -42,10 +42,10 @@ def trials(
     from search.results.trials_table import parse_condition, trial_rows
     from search.study.experiment import Experiment
 
-    rows = trial_rows(
-        Experiment(storage=storage, name=name), sort=sort, keep=[parse_condition(text) for text in where]
-    )[:top]
-    print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort))
+    experiment = Experiment(storage=storage, name=name)
+    rows = trial_rows(experiment, sort=sort, keep=[parse_condition(text) for text in where])[:top]
+    whole = experiment.spec().plan.scheduler.max_epochs
+    print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort, whole))
 
 
 @click.command(epilog="\b\nExamples:\n  twinhead importance first\n  twinhead importance first --json")
@@ -61,21 +61,25 @@ def importance(name: str, storage: Path | Location, as_json: bool) -> None:
     print_result(asdict(analysis), as_json, lambda: _show_importance(analysis))
 
 
-def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:
+def _show_trials(rows: Sequence[TrialRow], sort: str, whole: int) -> None:
     from search.terminal import print_table
 
     if not rows:
         click.echo("there is no such trial")
         return
     columns = dict.fromkeys(["number", "outcome", "epochs", sort, "score", "mask_iou", "depth_delta1", "seconds"])
-    table = [{column: _value(row, column) for column in columns} | {"what it tried": _tried(row)} for row in rows]
+    table = [
+        {column: _value(row, column, whole) for column in columns} | {"what it tried": _tried(row)} for row in rows
+    ]
     optional = [column for column in OPTIONAL if column != sort]
     print_table(console(), table, left=["outcome"], wrapped="what it tried", optional=optional)
 
 
-def _value(row: TrialRow, column: str) -> str:
-    # A running trial may also be one that was interrupted.
-    return "unfinished" if column == "outcome" and row.state == "running" else _cell(row.value(column))
+def _value(row: TrialRow, column: str, whole: int) -> str:
+    """A cell; the outcome in the words of the summary. A running trial may also be one that was interrupted."""
+    if column != "outcome" or row.outcome != "trained" or row.state != "complete":
+        return "unfinished" if column == "outcome" and row.state == "running" else _cell(row.value(column))
+    return "finished" if row.epochs >= whole else "stopped"
 
 
 def _tried(row: TrialRow) -> str:

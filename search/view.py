@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -24,13 +25,29 @@ STYLES = {"failed": "red", "damaged": "red", "lost": "red", "waiting": "yellow",
 
 
 def view(status: SearchStatus, width: int) -> RenderableType:
-    """The state as a table of titles and texts, at most `width` columns wide."""
+    """The state as titles and texts, at most `width` columns wide."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(width=TITLE_COLUMNS - 2, style="dim")
     table.add_column(overflow="fold")
     for name, text in rows(status, width - TITLE_COLUMNS).items():
         table.add_row(name, text)
-    return table
+    return _Ragged(table)
+
+
+class _Ragged:
+    """A table without the spaces at the ends of its lines: a terminal that becomes narrower would wrap them."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for shown in console.render_lines(self._table, options, pad=False):
+            while shown and not shown[-1].text.strip():
+                shown.pop()
+            if shown:
+                yield from shown[:-1]
+                yield Segment(shown[-1].text.rstrip(), shown[-1].style)
+            yield Segment.line()
 
 
 def rows(status: SearchStatus, width: int) -> Mapping[str, Text]:

@@ -37,7 +37,7 @@ STATUS = SearchStatus(
 def shown(status: SearchStatus, width: int = 100) -> list[str]:
     file = io.StringIO()
     Console(file=file, width=width, color_system=None).print(view(status, width))
-    return [text.rstrip() for text in file.getvalue().splitlines()]
+    return file.getvalue().splitlines()
 
 
 def test_what_a_running_search_shows() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from data.errors import InputError
 from search.cli.cluster.common import address_option, end_with, existing, follow_log, follow_option, reachable
 from search.cli.shared import console, json_option, print_result, storage_option
 
@@ -28,6 +29,8 @@ def list_(storage: Path | Location, address: str | None, as_json: bool) -> None:
     """List the searches of a storage with their states."""
     from search.cluster.status import list_searches
 
+    if isinstance(storage, Path) and not storage.exists():
+        raise InputError(f"The directory '{storage}' does not exist; give --storage that of the searches.")
     found = list_searches(storage, reachable(address))
     print_result([each.as_plain() for each in found], as_json, lambda: _show_list(storage, found))
 
@@ -69,20 +72,21 @@ def logs(
     """Show the log of a search, or of one of its trials."""
     experiment = existing(storage, name)
 
+    from search.cli.tables import show_summary
     from search.cluster.logs import clean, driver_log, lines_since, seconds_of, trial_log
     from search.cluster.submission import latest_job
 
     seconds = None if since is None else seconds_of(since)
     cluster = reachable(address)
-    if trial is not None:
-        log = trial_log(experiment, trial, cluster)
-    else:
-        log = driver_log(experiment, cluster, latest_job(cluster, experiment) if cluster else None)
+    job = latest_job(cluster, experiment) if cluster else None
+    log = driver_log(experiment, cluster, job) if trial is None else trial_log(experiment, trial, cluster)
     if follow:
-        end_with(follow_log(experiment, log, address, since=seconds))
-        return
-    code, text = log.exit_code(), clean(log.read())
-    click.echo(text if seconds is None else lines_since(text, time.time() - seconds), nl=False)
+        code = follow_log(experiment, log, address, since=seconds)
+    else:
+        code, text = log.exit_code(), clean(log.read())
+        click.echo(text if seconds is None else lines_since(text, time.time() - seconds), nl=False)
+    if trial is None and job is None and code == 0:
+        show_summary(console(), experiment, experiment.summary())  # which the log of a job ends with
     end_with(code)
 
 
@@ -121,9 +125,13 @@ def _watch(found: SearchStatus, read: Callable[[], SearchStatus]) -> SearchStatu
     with live(Screen(out, stamped=not out.is_terminal), lambda: found) as changed:
         while found.state in LIVE:
             changed()
-            time.sleep(WATCH_SECONDS)
+            _pause()
             found = read()
     return found
+
+
+def _pause() -> None:
+    time.sleep(WATCH_SECONDS)
 
 
 def _show_status(found: SearchStatus) -> None:

@@ -57,7 +57,7 @@ def rows(status: SearchStatus, width: int) -> Mapping[str, Text]:
     found: dict[str, Text] = {status.kind: Text.assemble(f"{status.name}: ", (doing(status), style))}
     retraining, budget = status.retraining, status.budget
     if status.state in ACTIVE:
-        found["time"] = Text(f"{clock(3600 * budget.hours)} · {left(status)}")
+        found["time"] = Text(" · ".join(filter(None, (clock(3600 * budget.hours), left(status)))))
     if retraining is not None:
         found["epochs"] = _bar(retraining.epoch, retraining.epochs, columns)
         if retraining.losses:
@@ -99,7 +99,8 @@ def line(status: SearchStatus) -> str:
     if status.state in ACTIVE:
         parts += [f"{status.samples_per_second:,.0f} samples/s"] if status.samples_per_second else []
         parts.append(f"{clock(3600 * budget.hours)} so far")
-        parts += [f"about {clock(status.seconds_left)} left"] if status.seconds_left is not None else []
+        is_known = status.seconds_left is not None and not is_measuring(status)
+        parts += [f"about {clock(status.seconds_left or 0.0)} left"] if is_known else []
     return f"{doing(status)}: {', '.join(parts)}"
 
 
@@ -108,8 +109,7 @@ def doing(status: SearchStatus) -> str:
     words: str = status.state
     if status.state == "running":
         words = "retraining" if status.retraining is not None else DOING[status.kind]
-        if status.retraining is not None and status.retraining.epoch >= status.retraining.epochs:
-            words = "measuring on the test images"
+        words = "measuring on the test images" if is_measuring(status) else words
     elif status.state == "waiting":
         words = "waits for room on the cluster"
     return f"{words} ({status.reason})" if status.reason else words
@@ -140,13 +140,22 @@ def sparkline(values: Sequence[float], columns: int = SPARK_COLUMNS) -> str:
 
 
 def left(status: SearchStatus) -> str:
-    """The time left, or why it is not known."""
+    """The time left, or why it is not known; '' while only the measurement on test is left."""
+    if is_measuring(status):
+        return ""
     if status.seconds_left is not None:
         return f"about {clock(status.seconds_left)} left"
     if status.retraining is None and status.budget.trials >= status.budget.max_trials:
         return "its trials have ended; the retraining and the test remain"
     first = "an epoch" if status.retraining is not None or status.max_epochs is not None else "a trial"
     return f"time left unknown before {first} ended"
+
+
+def is_measuring(status: SearchStatus) -> bool:
+    """Whether all trainings are complete, and their networks are measured on the test images."""
+    if status.retraining is not None:
+        return status.retraining.epoch >= status.retraining.epochs
+    return status.max_epochs is not None and status.budget.trials >= status.budget.max_trials
 
 
 def _bar(done: float, total: float, columns: int) -> Text:

@@ -13,21 +13,20 @@ from search.commands import shell_command
 from search.results.status import LIVE, Budget, Retraining, SearchStatus, State
 from search.results.summary import is_complete
 from search.results.tally import RunPlan, Tally, records_by_end
-from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
 from search.study.names import search_names
-from search.study.study import open_existing_study
+from search.study.study import open_study
 from search.study.trials import GPU_SECONDS, RETRAINING, SLOTS, WAITING
 
 
 def search_status(
     experiment: Experiment, cluster: Cluster | None = None, *, address: str | None = None
 ) -> SearchStatus:
-    """The present state of a search.
+    """The present state of a search, a comparison or a training.
 
     Args:
-        experiment: the search; its storage is read anew.
+        experiment: its storage is read anew.
         cluster: whose jobs are looked at too.
         address: of the cluster, if the next command needs it as an option.
 
@@ -59,14 +58,15 @@ def list_searches(storage: AnyPath, cluster: Cluster | None = None) -> list[Sear
 
 
 def _status(experiment: Experiment, job: Job | None, address: str | None = None) -> SearchStatus:
-    spec, heartbeat = experiment.spec(), Heartbeat.read(experiment)
-    study = open_existing_study(experiment)
+    heartbeat = Heartbeat.read(experiment)
+    plan, is_done = _plan(experiment, heartbeat)
+    study = open_study(experiment)
     records, attributes = records_by_end(study), study.user_attrs
-    state, reason = _state(experiment, spec, heartbeat, job)
+    state, reason = _state(is_done, heartbeat, job)
     retraining = attributes.get(RETRAINING) if state == "running" else None
     if state == "running" and (waits := attributes.get(WAITING)):
         state, reason = "waiting", waits
-    tally = Tally(RunPlan.of_search(experiment.name, spec), records)
+    tally = Tally(plan, records)
     unfinished = [trial.number for trial in records if not trial.state.is_finished()]
     if state == "running":
         for number in unfinished:
@@ -87,8 +87,19 @@ def _status(experiment: Experiment, job: Job | None, address: str | None = None)
     )
 
 
-def _state(experiment: Experiment, spec: SearchSpec, heartbeat: Heartbeat | None, job: Job | None) -> tuple[State, str]:
-    """The state of a search, and why it failed."""
+def _plan(experiment: Experiment, heartbeat: Heartbeat | None) -> tuple[RunPlan, bool]:
+    """What an experiment consists of, and whether it has its results."""
+    if experiment.fixed_file.is_file():
+        fixed = experiment.fixed()
+        epochs = [int(config["epochs"]) for config in fixed["trials"].values()]
+        is_done = heartbeat is not None and heartbeat.state == "ended"
+        return RunPlan.of_trainings(experiment.name, fixed["kind"], epochs), is_done
+    spec = experiment.spec()
+    return RunPlan.of_search(experiment.name, spec), is_complete(experiment, spec)
+
+
+def _state(is_done: bool, heartbeat: Heartbeat | None, job: Job | None) -> tuple[State, str]:
+    """The state of an experiment, and why it failed."""
     has_beaten = job is not None and heartbeat is not None and heartbeat.job == job.id
     # The cluster knows of its jobs at once: a heartbeat stays fresh for a while, and may be late.
     is_alive = job.is_live if job is not None and has_beaten else heartbeat is not None and heartbeat.is_alive()
@@ -96,7 +107,7 @@ def _state(experiment: Experiment, spec: SearchSpec, heartbeat: Heartbeat | None
         return "running", ""
     if job is not None and job.is_live and not has_beaten:
         return "queued", ""
-    if is_complete(experiment, spec):
+    if is_done:
         return "finished", ""
     if job is not None and job.state == "failed" and not has_beaten:
         return "failed", job.reason
@@ -111,6 +122,9 @@ def _command(
     experiment: Experiment, state: State, job: Job | None, heartbeat: Heartbeat | None, address: str | None
 ) -> str:
     name, storage = experiment.name, experiment.storage
+    if experiment.fixed_file.is_file():
+        watch = shell_command("twinhead", "status", name, "--watch", "--storage", storage)
+        return watch if state in LIVE else "" if state == "finished" else experiment.resume_command
     if state == "finished":
         return shell_command("twinhead", "best", name, "--out", f"{name}-best", "--storage", storage)
     is_job = job is not None or (heartbeat is not None and heartbeat.job.startswith("twinhead-"))

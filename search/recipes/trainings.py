@@ -40,7 +40,7 @@ from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_trials
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
-from search.study.trials import RECIPE, TrialRecord, keep_best_of_finished, trial_records
+from search.study.trials import RECIPE, SLOTS, TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
@@ -220,13 +220,9 @@ def _train(
     unfinished = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
     values = {name: config.model_dump() for name, config in fixed.trials.items()}
     epochs = {config.epochs for config in fixed.trials.values()}
-    plan = RunPlan(
-        name=experiment.name,
-        kind=fixed.kind,
-        trials=len(fixed.trials),
-        epochs=max(epochs),
-        max_epochs=sum(config.epochs for config in fixed.trials.values()),
-    )
+    plan = RunPlan.of_trainings(experiment.name, fixed.kind, [config.epochs for config in fixed.trials.values()])
+    slots = uses(job.workers) | {"concurrent": concurrent}
+    study.set_user_attr(SLOTS, slots)
     for trial in unfinished:
         if trial.last_step:
             screen.say(f"{trial.user_attrs[RECIPE]} resumes after epoch {trial.last_step}")
@@ -238,7 +234,7 @@ def _train(
         job.workers,
         stopper,
         lambda: time.monotonic() - started,
-        lambda: uses(job.workers) | {"concurrent": concurrent},
+        lambda: slots,
     )
     with shown as progress:
         callbacks = [TensorBoard(experiment), *progress, MachineChange(screen, earlier)]

@@ -97,7 +97,7 @@ class SearchStatus:
     host: str
     """Of its driver; '' before the first run."""
     command: str
-    """What to do next: how to follow, resume or use it."""
+    """What to do next: how to follow, resume or use it; '' for a comparison or training that is complete."""
     objective: str = OBJECTIVE
     """Name of the metric that is maximised."""
     epochs: int = 0

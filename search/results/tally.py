@@ -56,6 +56,11 @@ class RunPlan:
             gpu_hours=budget.gpu_hours,
         )
 
+    @classmethod
+    def of_trainings(cls, name: str, kind: Kind, epochs: Sequence[int]) -> RunPlan:
+        """The plan of a comparison or a training, with the epochs of each configuration."""
+        return cls(name=name, kind=kind, trials=len(epochs), epochs=max(epochs), max_epochs=sum(epochs))
+
 
 @dataclass
 class Counted:

@@ -91,8 +91,8 @@ def test_a_retraining_shows_its_epochs() -> None:
     assert "loss        training 0.5000 █▁" in found
     assert found[-1] == "speed       4 CPU in use"
     assert not any(text.startswith("rungs") for text in found)
-    whole = replace(STATUS, retraining=replace(retraining, epoch=8))
-    assert shown(whole)[0] == "search      first: measuring on the test images"
+    whole = replace(STATUS, retraining=replace(retraining, epoch=8), seconds_left=0.0)
+    assert shown(whole)[:2] == ["search      first: measuring on the test images", "time        30 min 00 s"]
 
 
 def test_the_line_for_logs() -> None:

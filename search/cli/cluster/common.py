@@ -31,8 +31,13 @@ env_option = click.option(
 follow_option = click.option("--follow", is_flag=True, help="Show the progress until the search ends.")
 
 
-def existing(storage: Path | Location, name: str) -> Experiment:
+def existing(storage: Path | Location, name: str, *, or_training: bool = False) -> Experiment:
     """A search in a storage.
+
+    Args:
+        storage: of the search.
+        name: of the search.
+        or_training: whether it may be a comparison or a training.
 
     Raises:
         InputError: if there is none of this name.
@@ -40,7 +45,8 @@ def existing(storage: Path | Location, name: str) -> Experiment:
     from search.study.experiment import Experiment
 
     experiment = Experiment(storage=storage, name=name)
-    experiment.spec()
+    if not or_training or not experiment.fixed_file.is_file():
+        experiment.spec()
     return experiment
 
 

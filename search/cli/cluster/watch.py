@@ -44,8 +44,8 @@ def list_(storage: Path | Location, address: str | None, as_json: bool) -> None:
 @address_option
 @json_option
 def status(name: str, watch: bool, storage: Path | Location, address: str | None, as_json: bool) -> None:
-    """Show a search: state, trials, the best so far, budget."""
-    experiment = existing(storage, name)
+    """Show a search, comparison or training: state, trials, best."""
+    experiment = existing(storage, name, or_training=True)
 
     from search.cluster.status import search_status
 
@@ -150,7 +150,8 @@ def _show_status(found: SearchStatus) -> None:
     lines |= {"job": found.job} if found.job else {}
     for name, text in lines.items():
         print_line(out, f"{name:<{TITLE_COLUMNS}}{text}")
-    print_line(out, found.command, title=f"{'next':<{TITLE_COLUMNS}}")
+    if found.command:
+        print_line(out, found.command, title=f"{'next':<{TITLE_COLUMNS}}")
 
 
 def _ago(at: float | None) -> str:

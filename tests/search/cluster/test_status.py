@@ -16,7 +16,8 @@ from search.study.experiment import Experiment
 from search.study.heartbeat import FRESH_SECONDS, Heartbeat
 from search.study.study import open_study
 from search.study.summary import Summary
-from search.study.trials import RETRAINING, SLOTS, WAITING, note_epoch, note_start
+from search.study.trials import RECIPE, RETRAINING, SLOTS, WAITING, note_epoch, note_start
+from tests.search.conftest import CONFIGURATION
 from trainable.report import TrialReport
 
 
@@ -164,6 +165,33 @@ def test_a_retraining(experiment: Experiment) -> None:
     beat(experiment, "interrupted")
     stopped = search_status(experiment)
     assert (stopped.retraining, stopped.cpus_busy) == (None, 0)
+
+
+def test_a_comparison(tmp_path: Path) -> None:
+    """By epochs: nothing stops its trainings early."""
+    experiment = Experiment(storage=tmp_path / "artifacts", name="compare")
+    configs = {name: {"epochs": 3} for name in ("narrow", "wide")}
+    experiment.create_fixed({"kind": "compare", "data": "set", "faithful": False, "trials": configs})
+    assert search_status(experiment).state == "new"
+
+    study = open_study(experiment)
+    trial = study.ask()
+    trial.set_user_attr(RECIPE, "narrow")
+    note_start(trial, CONFIGURATION.model_dump())
+    note_epoch(trial, TrialReport(epoch=1, metrics={"score": 0.5, "seconds": 2.0}))
+    study.set_user_attr(SLOTS, {"concurrent": 1, "cpus": 1, "gpus": 0})
+    beat(experiment)
+    found = search_status(experiment)
+    assert (found.kind, found.state, found.epochs, found.max_epochs) == ("compare", "running", 1, 6)
+    assert (found.seconds_left, found.budget.max_trials, found.rungs) == (10.0, 2, {})
+    assert found.best is not None
+    assert found.best.recipe == "narrow"
+    assert found.command == f"twinhead status compare --watch --storage {experiment.storage}"
+
+    beat(experiment, "interrupted")
+    assert search_status(experiment).command == f"twinhead compare --resume compare --storage {experiment.storage}"
+    beat(experiment, "ended")
+    assert search_status(experiment).state == "finished"
 
 
 def test_a_lost_run_counts_until_its_last_heartbeat(experiment: Experiment) -> None:

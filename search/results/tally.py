@@ -139,21 +139,22 @@ class Tally:
             metrics: of the epoch.
             counts: whether its score may be the best: not that of a trial outside the limits.
         """
-        trial, score, seconds = self.trial(number), float(metrics[self.plan.objective]), metrics.get("seconds")
-        for rung in self._rungs:
-            self._rungs[rung] += trial.epoch < rung <= epoch
-        trial.epoch = max(trial.epoch, epoch)
+        trial, score = self.trial(number), float(metrics[self.plan.objective])
         trial.samples_per_second = float(metrics.get("samples_per_second", 0.0))
-        if seconds is not None:  # an epoch that was completed
-            self._epochs += 1
-            trial.seconds += float(seconds)
-            self._seconds += float(seconds)
+        if epoch > trial.epoch:  # else it is repeated, after a crash
+            for rung in self._rungs:
+                self._rungs[rung] += trial.epoch < rung <= epoch
+            trial.epoch = epoch
+            if "seconds" in metrics:  # an epoch that was completed
+                self._epochs += 1
+                trial.seconds += float(metrics["seconds"])
+                self._seconds += float(metrics["seconds"])
+            if self.plan.trials == 1:
+                self._scores.append(score)
         if trial.best is None or score > trial.best:
             trial.best, trial.best_epoch = score, epoch
         if counts and (self._best is None or score > self._best[0]):
             self._best = score, epoch, trial
-        if self.plan.trials == 1:
-            self._scores.append(score)
 
     def end(self, number: int, outcome: str) -> None:
         """Count a trial that ended, or is interrupted, by its outcome."""

@@ -10,7 +10,7 @@ import click
 
 from data.errors import InputError
 from search.cli.cluster.common import address_option, end_with, existing, follow_log, follow_option, reachable
-from search.cli.shared import console, json_option, print_result, storage_option
+from search.cli.shared import INTERRUPTED, console, json_option, print_result, storage_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,7 +52,11 @@ def status(name: str, watch: bool, storage: Path | Location, address: str | None
     cluster = reachable(address)
     found = search_status(experiment, cluster, address=address)
     if watch and not as_json:
-        found = _watch(found, lambda: search_status(experiment, cluster, address=address))
+        try:
+            found = _watch(found, lambda: search_status(experiment, cluster, address=address))
+        except KeyboardInterrupt:
+            click.echo(f"'{name}' goes on", err=True)
+            end_with(INTERRUPTED)
     print_result(found.as_plain(), as_json, lambda: _show_status(found))
 
 

@@ -74,6 +74,19 @@ def test_watching_into_a_pipe_writes_lines(
     assert lines[1] == "search      first: stopped"
 
 
+def test_ctrl_c_ends_the_display_alone(twinhead: Command, stopped: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search runs somewhere else."""
+
+    def press() -> None:
+        raise KeyboardInterrupt
+
+    Heartbeat.of_this_process().write(stopped)
+    monkeypatch.setattr(watch, "_pause", press)
+    said = twinhead("status", "first", "--watch", "--storage", stopped.storage)
+
+    assert (said.code, said.err) == (130, "'first' goes on\n")
+
+
 def test_status_keeps_the_address_in_the_next_command(
     twinhead: Command, stopped: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_the_study_and_the_reports_give_the_same_state(study: optuna.Study) -> N
     told.end(2, "constraint")
     for epoch, score in enumerate((0.1, 0.3, 0.6), start=1):
         told.report(0, epoch, metrics(score))
+    told.report(0, 3, metrics(0.6))  # repeated after a crash
     told.end(0, "finished")
     told.start(3)
     told.end(3, "failed")

@@ -99,8 +99,7 @@ def line(status: SearchStatus) -> str:
     if status.state in ACTIVE:
         parts += [f"{status.samples_per_second:,.0f} samples/s"] if status.samples_per_second else []
         parts.append(f"{clock(3600 * budget.hours)} so far")
-        is_known = status.seconds_left is not None and not is_measuring(status)
-        parts += [f"about {clock(status.seconds_left or 0.0)} left"] if is_known else []
+        parts += [left(status)] if status.seconds_left is not None and not is_measuring(status) else []
     return f"{doing(status)}: {', '.join(parts)}"
 
 
@@ -144,7 +143,9 @@ def left(status: SearchStatus) -> str:
     if is_measuring(status):
         return ""
     if status.seconds_left is not None:
-        return f"about {clock(status.seconds_left)} left"
+        about = f"about {clock(status.seconds_left)}"
+        is_of_trials = status.kind == "search" and status.retraining is None
+        return f"its trials end in {about}" if is_of_trials else f"{about} left"
     if status.retraining is None and status.budget.trials >= status.budget.max_trials:
         return "its trials have ended; the retraining and the test remain"
     first = "an epoch" if status.retraining is not None or status.max_epochs is not None else "a trial"

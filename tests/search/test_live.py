@@ -128,5 +128,5 @@ def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         for now[0] in (0.0, 5.0, 9.0, 11.0):
             changed()
 
-    pattern = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ searching: 3 of 8 trials ended, [^\n]* left\n"
+    pattern = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ searching: 3 of 8 trials ended, [^\n]* 13 s\n"
     assert re.fullmatch(pattern * 2, file.getvalue())

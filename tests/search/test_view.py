@@ -44,7 +44,7 @@ def test_what_a_running_search_shows() -> None:
     """Everything at a glance."""
     assert shown(STATUS) == [
         "search      first: searching",
-        "time        30 min 00 s · about 1 min 13 s left",
+        "time        30 min 00 s · its trials end in about 1 min 13 s",
         "trials      ━━━━━━━━──────────────  3 of 8 · 2 running · 1 finished · 2 stopped",
         "best        score 0.6123 ▁▄█ trial 4, epoch 9",
         "            resunet of width 16; bce mask, ssim depth; adamw 0.003",
@@ -99,11 +99,11 @@ def test_the_line_for_logs() -> None:
     """The same figures, as text to search in."""
     assert line(STATUS) == (
         "searching: 3 of 8 trials ended, 2 running, best score 0.6123 of trial 4, 1,312 samples/s, "
-        "30 min 00 s so far, about 1 min 13 s left"
+        "30 min 00 s so far, its trials end in about 1 min 13 s"
     )
-    assert line(replace(STATUS, kind="train", trials={"running": 1}, epochs=3, max_epochs=9)).startswith(
-        "training: epoch 3 of 9, "
-    )
+    training = line(replace(STATUS, kind="train", trials={"running": 1}, epochs=3, max_epochs=9))
+    assert training.startswith("training: epoch 3 of 9, ")
+    assert training.endswith(", about 1 min 13 s left")
     assert line(replace(STATUS, state="lost", trials={})) == "lost: 3 of 8 trials ended, best score 0.6123 of trial 4"
 
 

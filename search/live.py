@@ -71,7 +71,7 @@ class _Drawn:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # Rich has moved the cursor up by the lines that it drew, and erased them; the terminal has wrapped them since.
         yield Control(*(_UP * self._wrapped(options.max_width)))
-        lines = console.render_lines(view(self._status(), options.max_width), options, pad=False)
+        lines = [[], *console.render_lines(view(self._status(), options.max_width), options, pad=False)]
         self._width = options.max_width
         self._lengths = [Segment.get_line_length(segments) for segments in lines]
         for number, segments in enumerate(lines):

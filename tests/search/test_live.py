@@ -89,8 +89,8 @@ def test_the_view_stays_below_the_lines() -> None:
         until(lambda: any("7 samples/s" in row for row in terminal.rows()))
         screen.say("trial 1: score 0.6")
         rows = terminal.rows()
-        assert rows[:3] == ["trial 0: score 0.5", "trial 1: score 0.6", "search      first: searching"]
-        assert len(rows) == 2 + 8
+        assert rows[:4] == ["trial 0: score 0.5", "trial 1: score 0.6", "", "search      first: searching"]
+        assert len(rows) == 2 + 1 + 8
 
     assert [row for row in terminal.rows() if row] == ["trial 0: score 0.5", "trial 1: score 0.6"]
 
@@ -101,11 +101,11 @@ def test_a_narrower_window_leaves_nothing_behind() -> None:
     screen = Screen(terminal.console)
     with live(screen, lambda: status):
         screen.say("a line")
-        until(lambda: len(terminal.rows()) == 1 + 8)
+        until(lambda: len(terminal.rows()) == 1 + 1 + 8)
         terminal.resize(40)
         status = replace(STATUS, samples_per_second=7.0)
         until(lambda: any("7 samples/s" in row for row in terminal.rows()))
-        until(lambda: terminal.rows()[:2] == ["a line", "search      first: searching"])
+        until(lambda: terminal.rows()[:3] == ["a line", "", "search      first: searching"])
         until(lambda: sum("searching" in row for row in terminal.rows()) == 1)
 
 

@@ -262,8 +262,11 @@ class Tally:
         if not self.ended:
             return None
         mean = self._ended_seconds / self.ended
-        done = sum(min(mean, trial.seconds) for trial in [*self._running.values()])
-        left = max(0.0, (budget.max_trials - budget.trials) * mean - done) / concurrent
+        running = [*self._running.values()]
+        # A trial that has run for longer than others has at least another epoch to go.
+        rest = [max(mean - trial.seconds, trial.seconds / max(1, trial.epoch)) for trial in running]
+        waiting = max(0, budget.max_trials - budget.trials - len(running)) * mean
+        left = max((waiting + sum(rest)) / concurrent, *rest, 0.0)
         if budget.max_hours is not None:
             left = min(left, max(0.0, 3600 * (budget.max_hours - budget.hours)))
         return round(float(left), 1)

@@ -94,8 +94,8 @@ def test_what_a_state_tells(study: optuna.Study) -> None:
     assert found.scores == (0.2, 0.2, 0.6, 0.6, 0.6)
     assert found.rungs == {1: 4, 3: 1}
     assert (found.cpus_busy, found.gpus_busy, found.samples_per_second) == (2, 0.5, 50.0)
-    # Trials took 30, 10, 10 and 0 s. One of two is left, and the running one is beyond the mean of 12.5 s.
-    assert found.seconds_left == pytest.approx((2 * 12.5 - 12.5) / 2, abs=0.1)
+    # Trials took 30, 10, 10 and 0 s. One waits; the running one took 20 s, more than their mean, for two epochs.
+    assert found.seconds_left == pytest.approx((12.5 + 10) / 2, abs=0.1)
 
 
 def test_the_time_left_ends_with_the_hours() -> None:

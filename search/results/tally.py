@@ -139,7 +139,7 @@ class Tally:
             metrics: of the epoch.
             counts: whether its score may be the best: not that of a trial outside the limits.
         """
-        trial, score = self.trial(number), float(metrics[self.plan.objective])
+        trial, value = self.trial(number), float(metrics[self.plan.objective])
         trial.samples_per_second = float(metrics.get("samples_per_second", 0.0))
         if epoch > trial.epoch:  # else it is repeated, after a crash
             for rung in self._rungs:
@@ -150,11 +150,11 @@ class Tally:
                 trial.seconds += float(metrics["seconds"])
                 self._seconds += float(metrics["seconds"])
             if self.plan.trials == 1:
-                self._scores.append(score)
-        if trial.best is None or score > trial.best:
-            trial.best, trial.best_epoch = score, epoch
-        if counts and (self._best is None or score > self._best[0]):
-            self._best = score, epoch, trial
+                self._scores.append(value)
+        if trial.best is None or self._is_better(value, trial.best):
+            trial.best, trial.best_epoch = value, epoch
+        if counts and (self._best is None or self._is_better(value, self._best[0])):
+            self._best = value, epoch, trial
 
     def end(self, number: int, outcome: str) -> None:
         """Count a trial that ended, or is interrupted, by its outcome."""
@@ -245,6 +245,10 @@ class Tally:
             self.report(record.number, epoch.epoch, epoch.metrics, counts=record.outcome != CONSTRAINT)
         self.end(record.number, outcome_of(record, self.plan.epochs))
         self._restarts += record.retries + max(0, record.attempt)
+
+    def _is_better(self, value: float, other: float) -> bool:
+        """Whether a value of the objective is better than another one."""
+        return value > other
 
     def _move(self, trial: Counted, state: str) -> None:
         self._counts[trial.state] -= 1

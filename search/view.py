@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -131,7 +132,7 @@ def sparkline(values: Sequence[float], columns: int = SPARK_COLUMNS) -> str:
     """Values as a line of blocks from the smallest to the largest; each block is the last value of its share."""
     columns = min(columns, SPARK_COLUMNS, len(values))
     shown = [values[(number + 1) * len(values) // columns - 1] for number in range(columns)]
-    shown = [value for value in shown if value == value]  # a loss may be NaN
+    shown = [value for value in shown if math.isfinite(value)]
     if not shown:
         return ""
     low, span = min(shown), max(shown) - min(shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -135,7 +136,7 @@ class SearchProgress(TrialCallback):
             counted = self._tally.trial(_number(trial))
             is_whole = report.epoch >= whole
             ended = "" if is_whole else f", stopped after epoch {report.epoch}"
-            score = float("nan") if counted.best is None else counted.best
+            score = math.nan if counted.best is None else counted.best
             line = f"{self._tally.plan.objective} {score:.4f} at epoch {counted.best_epoch}{ended}"
             self._end(trial, "finished" if is_whole else "stopped", line)
 
@@ -206,12 +207,13 @@ class RetrainingProgress(TrialCallback):
         """Count the epoch."""
         if report.note:
             self._screen.say(report.note)
+        loss = float(report.metrics.get("train_loss", math.nan))
         self.now = replace(
             self.now,
             epoch=report.epoch,
             seconds=float(report.metrics.get("seconds", 0.0)),
             samples_per_second=float(report.metrics.get("samples_per_second", 0.0)),
-            losses=(*self.now.losses, float(report.metrics.get("train_loss", float("nan")))),
+            losses=(*self.now.losses, *([loss] if math.isfinite(loss) else [])),
         )
         self._study.set_user_attr(RETRAINING, asdict(self.now))
         self.changed()

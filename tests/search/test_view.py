@@ -115,7 +115,7 @@ def test_the_line_for_logs() -> None:
         ([0.5, 0.5], 8, "▁▁"),
         ([0.0, 0.5, 1.0], 8, "▁▅█"),
         ([float(value) for value in range(100)], 4, "▁▃▆█"),
-        ([1.0, float("nan"), 0.0], 8, "█▁"),
+        ([1.0, float("nan"), float("inf"), 0.0], 8, "█▁"),
     ],
 )
 def test_sparklines(values: list[float], columns: int, expected: str) -> None:

@@ -43,7 +43,9 @@ def existing(storage: Path | Location, name: str, *, or_training: bool = False) 
         InputError: if there is none of this name.
     """
     from search.study.experiment import Experiment
+    from search.study.names import check_name
 
+    check_name(name)
     experiment = Experiment(storage=storage, name=name)
     if not or_training or not experiment.fixed_file.is_file():
         experiment.spec()

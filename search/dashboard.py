@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,9 +12,15 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import setproctitle  # type: ignore[attr-defined]
 from ray.dashboard.modules.job.common import JobInfoStorageClient
+from ray.tune.experiment import Trial
 from ray.tune.trainable.function_trainable import wrap_function
 
+from search.commands import JOB_VARIABLE
+from search.driver import TrialCallback
+from search.results.tally import Tally
 from trainable.job import TrialRequest, trial_title
+from trainable.metrics.objective import SCORE
+from trainable.report import TrialReport
 
 
 def named_trainable(function: Callable[[dict[str, Any]], None], search: str, *, is_warm: bool) -> type[Any]:
@@ -28,7 +36,7 @@ def named_trainable(function: Callable[[dict[str, Any]], None], search: str, *, 
     """
     function_class: Any = wrap_function(function)
 
-    class Trial(function_class):  # type: ignore[misc]
+    class NamedTrial(function_class):  # type: ignore[misc]
         def setup(self, config: dict[str, Any], **parameters: Any) -> None:
             super().setup(config, **parameters)
             _set_title(self, search, config)
@@ -47,8 +55,8 @@ def named_trainable(function: Callable[[dict[str, Any]], None], search: str, *, 
         def __repr__(self) -> str:
             return f"{type(self).__name__}{'+' if is_warm else ''}"
 
-    Trial.__name__ = Trial.__qualname__ = "twinhead"
-    return Trial
+    NamedTrial.__name__ = NamedTrial.__qualname__ = "twinhead"
+    return NamedTrial
 
 
 def update_job(submission_id: str, changes: Mapping[str, str]) -> None:
@@ -65,6 +73,43 @@ def update_job(submission_id: str, changes: Mapping[str, str]) -> None:
     values = json.loads(record)
     values["metadata"] = (values["metadata"] or {}) | dict(changes)
     client.internal_kv_put(key, json.dumps(values).encode(), True, namespace, timeout=5)
+
+
+class JobNote(TrialCallback):
+    """Keeps the best trial and the number of ended trials in the metadata of the job, for the Ray dashboard.
+
+    Args:
+        tally: of the search; a callback before this one updates it.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        self._job = os.environ.get(JOB_VARIABLE, "")
+        self._tally = tally
+        self._noted: dict[str, str] = {}
+
+    def reported(self, trial: Trial, report: TrialReport) -> None:
+        """Note a better score."""
+        self._update()
+
+    def completed(self, trial: Trial) -> None:
+        """Note the number of trials."""
+        self._update()
+
+    failed = completed
+
+    def _update(self) -> None:
+        if not self._job:
+            return
+        best = self._tally.best
+        objective = self._tally.plan.objective
+        named = "" if objective == SCORE else f"{objective.name} "
+        value = "none yet" if best is None else f"{named}{best.value:.4f}, trial {best.trial}"
+        found = {"best": value, "trials": f"{self._tally.ended} of {self._tally.plan.trials}"}
+        if found == self._noted:
+            return
+        self._noted = found
+        with contextlib.suppress(Exception):  # the dashboard's record is a convenience; the study has the results
+            update_job(self._job, found)
 
 
 def _set_title(actor: object, search: str, config: Mapping[str, Any]) -> None:

@@ -48,6 +48,13 @@ class TrialCallback(DriverOnly, tune.Callback):
     def ended(self, trials: list[Trial]) -> None:
         """The run ended; some of its trials may be interrupted."""
 
+    def stepped(self) -> None:
+        """Tune looked for events, as it does all the time."""
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Call `stepped`."""
+        self.stepped()
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Call `started`."""
         self.started(trial)

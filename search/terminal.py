@@ -30,7 +30,7 @@ from data.errors import InputError, UnfinishedError
 
 STAMP = "%Y-%m-%d %H:%M:%SZ"
 """Form of a time in a log, in UTC."""
-_LINE_SECONDS = 10.0
+LINE_SECONDS = 10.0
 """Interval of the progress lines without a terminal."""
 WIDE = 100
 """Columns of a terminal that shows everything beside a progress bar."""
@@ -46,11 +46,13 @@ class Screen:
     Args:
         console: in place of standard error.
         stamped: whether each line begins with its time, as in the log of a job.
+        verbose: whether Ray's own output is wanted too.
     """
 
-    def __init__(self, console: Console | None = None, *, stamped: bool = False) -> None:
+    def __init__(self, console: Console | None = None, *, stamped: bool = False, verbose: bool = False) -> None:
         self.console = console or Console(stderr=True, highlight=False, emoji=False)
         self._stamped = stamped
+        self.verbose = verbose
         self._file: Path | None = None
 
     def say(self, line: str) -> None:
@@ -154,7 +156,7 @@ class _Log:
     def move(self, steps: int, note: str) -> None:
         self._done += steps
         now = time.monotonic()
-        if now - self._written < _LINE_SECONDS:
+        if now - self._written < LINE_SECONDS:
             return
         self._written = now
         elapsed = now - self._started

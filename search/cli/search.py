@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
-from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
+from search.cli.shared import (
+    console,
+    json_option,
+    pair,
+    print_result,
+    resumable,
+    screen,
+    storage_option,
+    verbose_option,
+)
 from search.commands import JOB_VARIABLE, cited, shell_command
 
 if TYPE_CHECKING:
@@ -28,13 +37,14 @@ if TYPE_CHECKING:
 
 @click.command(epilog="\b\nExample:\n  twinhead demo --storage artifacts")
 @storage_option
+@verbose_option
 @json_option
-def demo(storage: Path | Location, as_json: bool) -> None:
+def demo(storage: Path | Location, verbose: bool, as_json: bool) -> None:
     """Run a small search end to end on rendered scenes."""
     from search.recipes.demo import run_demo
 
     with contextlib.redirect_stdout(sys.stderr):  # keep Ray's output apart from the result
-        experiment, summary = run_demo(storage, screen())
+        experiment, summary = run_demo(storage, screen(runs=True, verbose=verbose))
     _show_summary(experiment, summary, as_json)
 
 
@@ -54,6 +64,7 @@ def demo(storage: Path | Location, as_json: bool) -> None:
 @click.option("--resume", metavar="NAME", help="Resume an interrupted search.")
 @click.option("--dry-run", is_flag=True, help="Only estimate the cost and show the first configurations.")
 @storage_option
+@verbose_option
 @json_option
 def search(
     spec: Path | None,
@@ -65,6 +76,7 @@ def search(
     resume: str | None,
     dry_run: bool,
     storage: Path | Location,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Search for the best configuration, then retrain and test it.
@@ -85,7 +97,11 @@ def search(
         if os.environ.get(JOB_VARIABLE):
             from search.cluster.entry import prepare_driver
 
-            resumable(experiment, experiment.resume_command, lambda: prepare_driver(experiment, screen()))
+            resumable(
+                experiment,
+                experiment.resume_command,
+                lambda: prepare_driver(experiment, screen(runs=True, verbose=verbose)),
+            )
         checked = experiment.extend(pairs) if pairs else experiment.spec()
     else:
         checked = checked_spec(spec, pairs, data)
@@ -103,7 +119,7 @@ def search(
     from search.run.run import create_search, run_search
     from search.spec.locate import with_locations
 
-    shown = screen()
+    shown = screen(runs=True, verbose=verbose)
     dataset = open_data(checked.data_path, shown)
     if not resume:
         try:
@@ -119,8 +135,11 @@ def search(
 @click.option("--epochs", type=int, help="Epochs of the retraining; those of a whole trial when left out.")
 @click.option("--cpus", type=int, help="CPUs of the retraining; the fastest measured number when left out.")
 @storage_option
+@verbose_option
 @json_option
-def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path | Location, as_json: bool) -> None:
+def retrain(
+    name: str, epochs: int | None, cpus: int | None, storage: Path | Location, verbose: bool, as_json: bool
+) -> None:
     """Retrain the best configuration of a search, and test it.
 
     It trains on train + validation, so that no images are left to choose between two retrained networks: the new one
@@ -135,7 +154,7 @@ def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path | Loc
     from search.run.prepare import open_data
     from search.run.run import retrain_again
 
-    shown, objective = screen(), spec.plan.objective
+    shown, objective = screen(runs=True, verbose=verbose), spec.plan.objective
     dataset = open_data(spec.data_path, shown)
     given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
     command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)

@@ -58,6 +58,7 @@ storage_option = click.option(
 device_option = click.option(
     "--device", metavar="NAME", help="Such as cpu or cuda:0; the GPU, if there is one, when left out."
 )
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show Ray's own output too.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
 
 
@@ -148,11 +149,17 @@ def console() -> Console:
     return shown
 
 
-def screen() -> Screen:
-    """Standard error, for progress; in a job, each line has its time."""
+def screen(*, runs: bool = False, verbose: bool = False) -> Screen:
+    """Standard error, for progress; in a job, each line has its time.
+
+    Args:
+        runs: whether the command runs trials: without a terminal, its lines have their time too.
+        verbose: whether Ray's own output is wanted too.
+    """
     from search.terminal import Screen
 
-    return Screen(stamped=bool(os.environ.get(JOB_VARIABLE)))
+    stamped = bool(os.environ.get(JOB_VARIABLE)) or (runs and not sys.stderr.isatty())
+    return Screen(stamped=stamped, verbose=verbose)
 
 
 def counted(number: int, noun: str) -> str:

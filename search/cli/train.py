@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from data.errors import InputError
-from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
+from search.cli.shared import (
+    console,
+    json_option,
+    pair,
+    print_result,
+    resumable,
+    screen,
+    storage_option,
+    verbose_option,
+)
 from search.commands import cited
 
 T = TypeVar("T")
@@ -74,6 +83,7 @@ def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
 @click.option("--name", help="Name of the training; the recipe's when left out.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted training.")
 @storage_option
+@verbose_option
 @json_option
 def train(
     recipe: str | None,
@@ -85,6 +95,7 @@ def train(
     name: str | None,
     resume: str | None,
     storage: Path | Location,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Train one recipe on a data set, without a search.
@@ -99,14 +110,14 @@ def train(
 
     if resume:
         _refuse_with_resume(resume, recipe, data, name, overrides, epochs, faithful)
-        summary = _resume("train", Experiment(storage=storage, name=resume), run_training)
+        summary = _resume("train", Experiment(storage=storage, name=resume), run_training, verbose)
     elif recipe is None or data is None:
         raise InputError("The recipe and the data set are needed; write 'twinhead train RECIPE DATA'.")
     else:
         pairs = [pair(text) for text in overrides]
         fixed = make_training(recipe, data, epochs=epochs, overrides=pairs, faithful=faithful, workers=workers)
         experiment = Experiment(storage=storage, name=name or free_name(storage, next(iter(fixed.trials))))
-        summary = _start(experiment, fixed, run_training)
+        summary = _start(experiment, fixed, run_training, verbose)
     print_result(summary.as_plain(), as_json, lambda: show_training(console(), storage, summary))
 
 
@@ -123,6 +134,7 @@ def train(
 @click.option("--name", help="Name of the comparison; 'compare' when left out.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted comparison.")
 @storage_option
+@verbose_option
 @json_option
 def compare(
     data: str | None,
@@ -133,6 +145,7 @@ def compare(
     name: str | None,
     resume: str | None,
     storage: Path | Location,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Train recipes on equal terms and compare their test metrics.
@@ -149,7 +162,7 @@ def compare(
     if resume:
         _refuse_with_resume(resume, data, name, overrides, faithful)
         experiment = Experiment(storage=storage, name=resume)
-        comparison = _resume("compare", experiment, run_comparison)
+        comparison = _resume("compare", experiment, run_comparison, verbose)
     elif data is None:
         raise InputError("The data set is needed; write 'twinhead compare DATA'.")
     else:
@@ -157,7 +170,7 @@ def compare(
         pairs = [pair(text) for text in overrides]
         fixed = make_comparison(data, names, epochs=epochs, overrides=pairs, faithful=faithful)
         experiment = Experiment(storage=storage, name=name or free_name(storage, "compare"))
-        comparison = _start(experiment, fixed, run_comparison)
+        comparison = _start(experiment, fixed, run_comparison, verbose)
 
     def show() -> None:
         show_comparison(console(), comparison)
@@ -166,17 +179,18 @@ def compare(
     print_result(comparison.as_plain(), as_json, show)
 
 
-def _start(experiment: Experiment, fixed: FixedConfigs, work: Work[T]) -> T:
+def _start(experiment: Experiment, fixed: FixedConfigs, work: Work[T], verbose: bool) -> T:
     from search.recipes.trainings import create_training
     from search.run.prepare import open_data
 
     experiment.refuse_existing()
-    dataset = open_data(fixed.data, screen())
+    shown = screen(runs=True, verbose=verbose)
+    dataset = open_data(fixed.data, shown)
     create_training(experiment, fixed, dataset)
-    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen()))
+    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, shown))
 
 
-def _resume(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
+def _resume(kind: Kind, experiment: Experiment, work: Work[T], verbose: bool) -> T:
     from search.recipes.trainings import load_fixed_configs
     from search.run.prepare import open_data
 
@@ -184,8 +198,9 @@ def _resume(kind: Kind, experiment: Experiment, work: Work[T]) -> T:
     if fixed.kind != kind:
         command = cited(experiment.resume_command)
         raise InputError(f"'{experiment.name}' was not started by '{kind}'; continue with {command}.")
-    dataset = open_data(fixed.data, screen())
-    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, screen()))
+    shown = screen(runs=True, verbose=verbose)
+    dataset = open_data(fixed.data, shown)
+    return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, shown))
 
 
 def _refuse_with_resume(resume: str, *others: object) -> None:

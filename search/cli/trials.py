@@ -79,7 +79,8 @@ def trials(
     if csv_file is not None:
         _write_csv(experiment, rows, csv_file)
         return
-    print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort))
+    whole = experiment.spec().plan.scheduler.max_epochs
+    print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort, whole))
 
 
 @click.command(epilog="\b\nExamples:\n  twinhead importance first\n  twinhead importance first --json")
@@ -133,21 +134,25 @@ def _write_csv(experiment: Experiment, rows: Sequence[TrialRow], file: str) -> N
     click.echo(f"{file}: {counted(len(rows), 'trial')}", err=True)
 
 
-def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:
+def _show_trials(rows: Sequence[TrialRow], sort: str, whole: int) -> None:
     from search.terminal import print_table
 
     if not rows:
         click.echo("there is no such trial")
         return
     columns = dict.fromkeys(["number", "outcome", "epochs", sort, "score", "mask_iou", "depth_delta1", "seconds"])
-    table = [{column: _value(row, column) for column in columns} | {"what it tried": _tried(row)} for row in rows]
+    table = [
+        {column: _value(row, column, whole) for column in columns} | {"what it tried": _tried(row)} for row in rows
+    ]
     optional = [column for column in OPTIONAL if column != sort]
     print_table(console(), table, left=["outcome"], wrapped="what it tried", optional=optional)
 
 
-def _value(row: TrialRow, column: str) -> str:
-    # A running trial may also be one that was interrupted.
-    return "unfinished" if column == "outcome" and row.state == "running" else _cell(row.value(column))
+def _value(row: TrialRow, column: str, whole: int) -> str:
+    """A cell; the outcome in the words of the summary. A running trial may also be one that was interrupted."""
+    if column != "outcome" or row.outcome != "trained" or row.state != "complete":
+        return "unfinished" if column == "outcome" and row.state == "running" else _cell(row.value(column))
+    return "finished" if row.epochs >= whole else "stopped"
 
 
 def _tried(row: TrialRow) -> str:

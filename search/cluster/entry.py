@@ -11,8 +11,9 @@ from data.dataset.storage import UnavailableError
 from data.dataset.transfer import stored
 from data.errors import InputError
 from search.cluster.client import Cluster, UnreachableError
-from search.cluster.status import LIVE, search_status
+from search.cluster.status import search_status
 from search.cluster.submission import AFTER, VERSIONS
+from search.results.status import LIVE
 from search.study.experiment import Experiment
 from search.study.names import SPEC_NAME
 from search.terminal import Screen

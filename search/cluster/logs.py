@@ -12,7 +12,8 @@ from pathlib import Path
 from data.dataset.transfer import read_whole
 from data.errors import InputError
 from search.cluster.client import Cluster, Job, UnreachableError
-from search.cluster.status import LIVE, search_status
+from search.cluster.status import search_status
+from search.results.status import LIVE
 from search.study.experiment import Experiment
 from search.terminal import STAMP
 

@@ -5,113 +5,37 @@ A search whose driver ended unexpectedly, as with its machine, is lost: it is re
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-from optuna.trial import TrialState
-
 from data.dataset.storage import AnyPath, Location
 from data.errors import InputError
 from search.cluster.client import Cluster, Job
 from search.cluster.submission import job_prefix
 from search.commands import shell_command
-from search.results.summary import best_score, is_complete, outcomes
-from search.spec.describe import describe
-from search.spec.spec import SearchSpec
+from search.results.status import LIVE, Budget, Retraining, SearchStatus, State
+from search.results.summary import is_complete
+from search.results.tally import RunPlan, Tally, records_by_end
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
 from search.study.names import search_names
-from search.study.study import open_existing_study
-from search.study.trials import GPU_SECONDS, SLOTS, TrialRecord, trial_records
-from trainable.config import TrialConfig, build
-
-State = Literal["new", "queued", "running", "stopped", "failed", "lost", "finished", "damaged"]
-"""'new': created, and never run; 'queued': its job waits or starts; 'damaged': its files cannot be read."""
-LIVE: tuple[State, ...] = ("queued", "running")
+from search.study.study import open_study
+from search.study.trials import GPU_SECONDS, RETRAINING, SLOTS, WAITING
 
 
-@dataclass(frozen=True, kw_only=True)
-class BestTrial:
-    """The best trial so far."""
-
-    trial: int
-    epoch: int
-    score: float
-    """The metric of this name, whatever the objective is."""
-    objective: str
-    """Name of the objective."""
-    value: float
-    """Of the objective."""
-    settings: str
-    """Its main settings in one line."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a search has used, and what it may use; None where there is no limit."""
-
-    trials: int
-    """Trials that ended."""
-    max_trials: int
-    hours: float
-    max_hours: float | None
-    gpu_hours: float
-    max_gpu_hours: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchStatus:
-    """The state of a search."""
-
-    name: str
-    state: State
-    reason: str
-    """Why it failed or is damaged, in a sentence; '' otherwise."""
-    trials: Mapping[str, int]
-    """Number of trials by outcome; 'running' ones are 'interrupted' while no driver runs."""
-    recoveries: int
-    """Retries after a crash, and trials that were resumed after an interruption."""
-    best: BestTrial | None
-    rungs: Mapping[int, int]
-    """Number of trials that reached each rung, by its epoch."""
-    budget: Budget
-    seconds_left: float | None
-    """Estimate, from the mean time of the trials so far; None before the first one ended, or if nothing runs."""
-    concurrent: int | None
-    """Trials that may run at a time; None before the first run."""
-    cpus_busy: float
-    gpus_busy: float
-    started: float | None
-    """Unix time of the first trial's start; None before it."""
-    reported: float | None
-    """Unix time at which the driver last wrote; None before the first run."""
-    job: str
-    """Submission ID of its last job; '' if it ran outside of a job."""
-    host: str
-    """Of its driver; '' before the first run."""
-    command: str
-    """What to do next: how to follow, resume or use it."""
-
-    def as_plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
-
-
-def search_status(experiment: Experiment, cluster: Cluster | None = None) -> SearchStatus:
-    """The present state of a search.
+def search_status(
+    experiment: Experiment, cluster: Cluster | None = None, *, address: str | None = None
+) -> SearchStatus:
+    """The present state of a search, a comparison or a training.
 
     Args:
-        experiment: the search; its storage is read anew.
+        experiment: its storage is read anew.
         cluster: whose jobs are looked at too.
+        address: of the cluster, if the next command needs it as an option.
 
     Raises:
         InputError: if there is no such search, or its storage cannot be read.
     """
     experiment = Experiment(storage=experiment.storage, name=experiment.name)
     jobs = cluster.jobs(job_prefix(experiment)) if cluster else []
-    return _status(experiment, jobs[-1] if jobs else None)
+    return _status(experiment, jobs[-1] if jobs else None, address)
 
 
 def list_searches(storage: AnyPath, cluster: Cluster | None = None) -> list[SearchStatus]:
@@ -133,48 +57,49 @@ def list_searches(storage: AnyPath, cluster: Cluster | None = None) -> list[Sear
     return found
 
 
-def _status(experiment: Experiment, job: Job | None, *, now: float | None = None) -> SearchStatus:
-    now = time.time() if now is None else now
-    spec, heartbeat = experiment.spec(), Heartbeat.read(experiment)
-    study = open_existing_study(experiment)
-    records, slots = trial_records(study, spec.plan.objective), study.user_attrs.get(SLOTS)
-    state, reason = _state(experiment, spec, heartbeat, job)
-    running = [trial for trial in records if not trial.state.is_finished()] if state == "running" else []
-    since = heartbeat.started if heartbeat and state == "running" else now
-    seconds = float(study.user_attrs.get("seconds", 0.0)) + max(0.0, now - since)
-    limits = spec.plan.budget
-    budget = Budget(
-        trials=sum(trial.state.is_finished() for trial in records),
-        max_trials=limits.trials,
-        hours=round(seconds / 3600, 4),
-        max_hours=limits.hours,
-        gpu_hours=round(float(study.user_attrs.get(GPU_SECONDS, 0.0)) / 3600, 4),
-        max_gpu_hours=limits.gpu_hours,
-    )
+def _status(experiment: Experiment, job: Job | None, address: str | None = None) -> SearchStatus:
+    heartbeat = Heartbeat.read(experiment)
+    plan, is_done = _plan(experiment, heartbeat)
+    study = open_study(experiment)
+    records, attributes = records_by_end(study), study.user_attrs
+    state, reason = _state(is_done, heartbeat, job)
+    retraining = attributes.get(RETRAINING) if state == "running" else None
+    if state == "running" and (waits := attributes.get(WAITING)):
+        state, reason = "waiting", waits
+    tally = Tally(plan, records)
+    unfinished = [trial.number for trial in records if not trial.state.is_finished()]
+    if state == "running":
+        for number in unfinished:
+            tally.start(number)
     starts = [trial.datetime_start.timestamp() for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
-    return SearchStatus(
-        name=experiment.name,
+    return tally.status(
         state=state,
         reason=reason,
-        trials=_counts(records, spec, is_running=state == "running"),
-        recoveries=sum(trial.retries + max(0, trial.attempt) for trial in records),
-        best=_best(records),
-        rungs={rung: sum(trial.last_epoch >= rung for trial in records) for rung in spec.plan.scheduler.rungs},
-        budget=budget,
-        seconds_left=_seconds_left(records, running, budget, slots) if state == "running" else None,
-        concurrent=slots["concurrent"] if slots else None,
-        cpus_busy=len(running) * slots["cpus"] if slots else 0,
-        gpus_busy=len(running) * slots["gpus"] if slots else 0,
+        seconds=float(attributes.get("seconds", 0.0)) + (heartbeat.seconds() if heartbeat else 0.0),
+        gpu_seconds=float(attributes.get(GPU_SECONDS, 0.0)),
+        slots=attributes.get(SLOTS),
+        retraining=Retraining(**retraining) if retraining else None,
         started=min(starts, default=None),
         reported=heartbeat.written if heartbeat else None,
         job=job.id if job else (heartbeat.job if heartbeat else ""),
         host=heartbeat.host if heartbeat else "",
-        command=_command(experiment, state, job, heartbeat),
+        command=_command(experiment, state, job, heartbeat, address),
     )
 
 
-def _state(experiment: Experiment, spec: SearchSpec, heartbeat: Heartbeat | None, job: Job | None) -> tuple[State, str]:
-    """The state of a search, and why it failed."""
+def _plan(experiment: Experiment, heartbeat: Heartbeat | None) -> tuple[RunPlan, bool]:
+    """What an experiment consists of, and whether it has its results."""
+    if experiment.fixed_file.is_file():
+        fixed = experiment.fixed()
+        epochs = [int(config["epochs"]) for config in fixed["trials"].values()]
+        is_done = heartbeat is not None and heartbeat.state == "ended"
+        return RunPlan.of_trainings(experiment.name, fixed["kind"], epochs), is_done
+    spec = experiment.spec()
+    return RunPlan.of_search(experiment.name, spec), is_complete(experiment, spec)
+
+
+def _state(is_done: bool, heartbeat: Heartbeat | None, job: Job | None) -> tuple[State, str]:
+    """The state of an experiment, and why it failed."""
     has_beaten = job is not None and heartbeat is not None and heartbeat.job == job.id
     # The cluster knows of its jobs at once: a heartbeat stays fresh for a while, and may be late.
     is_alive = job.is_live if job is not None and has_beaten else heartbeat is not None and heartbeat.is_alive()
@@ -182,67 +107,33 @@ def _state(experiment: Experiment, spec: SearchSpec, heartbeat: Heartbeat | None
         return "running", ""
     if job is not None and job.is_live and not has_beaten:
         return "queued", ""
-    if is_complete(experiment, spec):
+    if is_done:
         return "finished", ""
     if job is not None and job.state == "failed" and not has_beaten:
         return "failed", job.reason
     if heartbeat is None:
-        return "new", ""
+        return ("stopped" if job is not None and job.state == "stopped" else "new"), ""
     if heartbeat.state == "failed":
         return "failed", heartbeat.reason
     return ("lost", "") if heartbeat.state == "running" else ("stopped", "")
 
 
-def _counts(records: Sequence[TrialRecord], spec: SearchSpec, *, is_running: bool) -> dict[str, int]:
-    counts = outcomes(records, spec.plan.scheduler.max_epochs)
-    return {("running" if is_running and name == "interrupted" else name): count for name, count in counts.items()}
-
-
-def _best(records: Iterable[TrialRecord]) -> BestTrial | None:
-    records = list(records)
-    value = best_score(records)
-    for trial in records:
-        best = trial.best_epoch
-        if best is not None and best.value == value and trial.config:
-            return BestTrial(
-                trial=trial.number,
-                epoch=best.epoch,
-                score=best.score,
-                objective=best.objective.key,
-                value=best.value,
-                settings=str(describe(build(TrialConfig, trial.config, source="the study"))),
-            )
-    return None
-
-
-def _seconds_left(
-    records: Sequence[TrialRecord], running: Sequence[TrialRecord], budget: Budget, slots: Mapping[str, Any] | None
-) -> float | None:
-    ended = [_seconds(trial) for trial in records if trial.state in (TrialState.COMPLETE, TrialState.FAIL)]
-    if not ended or not slots:
-        return None
-    mean = sum(ended) / len(ended)
-    done = sum(min(mean, _seconds(trial)) for trial in running)
-    left = max(0.0, (budget.max_trials - budget.trials) * mean - done) / slots["concurrent"]
-    if budget.max_hours is not None:
-        left = min(left, max(0.0, 3600 * (budget.max_hours - budget.hours)))
-    return round(float(left), 1)
-
-
-def _seconds(trial: TrialRecord) -> float:
-    return sum(float(record.metrics.get("seconds", 0.0)) for record in trial.epochs)
-
-
-def _command(experiment: Experiment, state: State, job: Job | None, heartbeat: Heartbeat | None) -> str:
+def _command(
+    experiment: Experiment, state: State, job: Job | None, heartbeat: Heartbeat | None, address: str | None
+) -> str:
     name, storage = experiment.name, experiment.storage
+    if experiment.fixed_file.is_file():
+        watch = shell_command("twinhead", "status", name, "--watch", "--storage", storage)
+        return watch if state in LIVE else "" if state == "finished" else experiment.resume_command
     if state == "finished":
         return shell_command("twinhead", "best", name, "--out", f"{name}-best", "--storage", storage)
     is_job = job is not None or (heartbeat is not None and heartbeat.job.startswith("twinhead-"))
-    if not is_job:
+    if not is_job and state not in LIVE:
         return experiment.resume_command
     word = "logs" if state in LIVE else "resume"
     follow = ("--follow",) if state in LIVE else ()
-    return shell_command("twinhead", word, name, *follow, "--storage", storage)
+    where = ("--address", address) if address else ()
+    return shell_command("twinhead", word, name, *follow, "--storage", storage, *where)
 
 
 def _damaged(experiment: Experiment, reason: str) -> SearchStatus:

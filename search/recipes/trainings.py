@@ -6,6 +6,7 @@ given.yaml, so that a resumed run does not depend on later changes of the recipe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +15,13 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict
-from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
 from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError, did_you_mean
 from search.driver import InterruptedSearchError
-from search.results.summary import best_score
+from search.results.tally import RunPlan, Tally, records_by_end
 from search.run.outages import Outages
 from search.run.prepare import (
     alone,
@@ -32,14 +32,15 @@ from search.run.prepare import (
     make_job,
     open_session,
     split_counts,
+    uses,
 )
-from search.run.progress import MachineChange, SearchProgress, best_note
+from search.run.progress import MachineChange, show_trials
 from search.run.recorder import TensorBoard
 from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_trials
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
-from search.study.trials import RECIPE, TrialRecord, keep_best_of_finished, trial_records
+from search.study.trials import RECIPE, SLOTS, TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
@@ -170,7 +171,8 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
         InterruptedSearchError: after Ctrl-C.
     """
     configs = list(fixed.trials.values())
-    with open_session(experiment, dataset, ResourcesConfig(workers=fixed.workers)) as session:
+    resources = ResourcesConfig(workers=fixed.workers)
+    with open_session(experiment, dataset, resources, verbose=screen.verbose) as session:
         study, fits = session.study, session.concurrent
         if not study.get_trials(deepcopy=False):
             for name in fixed.trials:
@@ -218,21 +220,24 @@ def _train(
     unfinished = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
     values = {name: config.model_dump() for name, config in fixed.trials.items()}
     epochs = {config.epochs for config in fixed.trials.values()}
-    total = sum(config.epochs for config in fixed.trials.values())
-    remaining = 0
+    plan = RunPlan.of_trainings(experiment.name, fixed.kind, [config.epochs for config in fixed.trials.values()])
+    slots = uses(job.workers) | {"concurrent": concurrent}
+    study.set_user_attr(SLOTS, slots)
     for trial in unfinished:
-        name, done = trial.user_attrs[RECIPE], trial.last_step or 0
-        remaining += fixed.trials[name].epochs - done
-        if done:
-            screen.say(f"{name} resumes after epoch {done}")
-    earlier = trial_records(study)
-    note = best_note(best_score(earlier))
-    with screen.bar("training", total, "epochs", done=total - remaining, note=note) as move:
-        callbacks: list[tune.Callback] = [
-            TensorBoard(experiment),
-            SearchProgress(screen, move, max_epochs=max(epochs), earlier=earlier, by_epoch=True),
-            MachineChange(screen, earlier),
-        ]
+        if trial.last_step:
+            screen.say(f"{trial.user_attrs[RECIPE]} resumes after epoch {trial.last_step}")
+    earlier, started = trial_records(study), time.monotonic() - float(study.user_attrs.get("seconds", 0.0))
+    shown = show_trials(
+        screen,
+        study,
+        Tally(plan, records_by_end(study)),
+        job.workers,
+        stopper,
+        lambda: time.monotonic() - started,
+        lambda: slots,
+    )
+    with shown as progress:
+        callbacks = [TensorBoard(experiment), *progress, MachineChange(screen, earlier)]
         run_trials(
             experiment,
             job,

@@ -1,4 +1,4 @@
-"""The budget that a search has used: GPU hours, and trials without an improvement."""
+"""What a search uses: its budget of GPU hours and of trials without an improvement, and room on the cluster."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Callable
 from datetime import datetime
 
 import optuna
+import ray
 from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 
 from data.errors import InputError
 from search.driver import TrialCallback, last_report
+from search.run.prepare import each_uses
 from search.spec.sections import BudgetConfig
-from search.study.trials import GPU_SECONDS, TrialRecord
+from search.study.trials import GPU_SECONDS, WAITING, TrialRecord
+from search.terminal import Screen
 from trainable.job import Workers
 from trainable.metrics.names import CONSTRAINT
 from trainable.metrics.objective import SCORE, Objective
@@ -26,6 +29,9 @@ BUDGET_REASONS = {
     "patience": "its trials have stopped improving (budget.patience)",
 }
 """Why a search ended, by the key of the budget."""
+
+ROOM_SECONDS = 15.0
+"""Time without a running trial after which the cluster is asked for its room, and between two such questions."""
 
 
 def check_budget(budget: BudgetConfig, workers: Workers) -> None:
@@ -123,3 +129,80 @@ class Budget(TrialCallback):
             self._best, self._without_gain = rank, 0
         else:
             self._without_gain += 1
+
+
+class Room(TrialCallback):
+    """Says when nothing runs because the cluster has no room, and keeps the reason in the study.
+
+    Args:
+        screen: where it is said.
+        study: of the search.
+        workers: of a trial, or of the retraining.
+        shortage: returns the reason; '' if there is room, or a process is starting.
+        clock: returns seconds.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        study: optuna.Study,
+        workers: Workers,
+        *,
+        shortage: Callable[[Workers], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._screen, self._study, self._workers = screen, study, workers
+        self._shortage, self._clock = shortage or find_shortage, clock
+        self._running: set[str] = set()
+        self._next = clock() + ROOM_SECONDS
+        self.reason = ""
+        """Why nothing runs; '' if something does."""
+        if study.user_attrs.get(WAITING):
+            study.set_user_attr(WAITING, "")
+
+    def stepped(self) -> None:
+        """Look for room, if nothing has run for a while."""
+        if self._running or self._clock() < self._next:
+            return
+        self._next = self._clock() + ROOM_SECONDS
+        self._set(self._shortage(self._workers))
+
+    def started(self, trial: Trial) -> None:
+        """Note that there is room."""
+        self._running.add(trial.trial_id)
+        self._set("")
+
+    def completed(self, trial: Trial) -> None:
+        """Note that the trial does not run any more."""
+        self._running.discard(trial.trial_id)
+        self._next = self._clock() + ROOM_SECONDS
+
+    failed = recovered = completed
+
+    def ended(self, trials: list[Trial]) -> None:
+        """Note that nothing waits any more."""
+        self._running.clear()
+        self._set("")
+
+    def _set(self, reason: str) -> None:
+        if reason and not self.reason:
+            self._screen.say(f"waits for room on the cluster: {reason}")
+        if bool(reason) != bool(self.reason):
+            self._study.set_user_attr(WAITING, reason)
+        self.reason = reason
+
+
+def find_shortage(workers: Workers) -> str:
+    """Why the cluster has no room for a trial, as a clause; '' if it has, or its process is starting.
+
+    Args:
+        workers: of the trial.
+    """
+    groups = ray.util.placement_group_table().values()
+    if not any(group["state"] == "PENDING" for group in groups):
+        return ""
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    names = [name for name in ("CPU", "GPU") if name in total or (name == "GPU" and workers.gpus)]
+    found = " and ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}" for name in names)
+    return f"it needs {each_uses(workers)}, and {found} are free"

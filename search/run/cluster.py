@@ -63,8 +63,11 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def cluster() -> Iterator[str]:
+def cluster(*, verbose: bool = False) -> Iterator[str]:
     """Join the cluster that $RAY_ADDRESS names, or start one on this machine and stop it at the end.
+
+    Args:
+        verbose: whether Ray's own output is shown, and that of its processes.
 
     Yields:
         The dashboard's address, or an empty string.
@@ -78,7 +81,8 @@ def cluster() -> Iterator[str]:
     with _address() as address:
         try:
             _check_reachable(address)
-            context = ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+            level = logging.INFO if verbose else logging.ERROR
+            context = ray.init(address, logging_level=level, log_to_driver=verbose)
         except (OSError, RuntimeError, ValueError) as error:
             if fault := disk_error(error, Path.home()):
                 raise fault from None
@@ -94,7 +98,7 @@ def cluster() -> Iterator[str]:
             ) from None
         for name in ("ray.tune", "ray.train"):
             # They log tracebacks of trials, which the trial's error.txt holds too.
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+            logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
         try:
             yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
         finally:
@@ -115,8 +119,13 @@ def _address() -> Iterator[str]:
     The processes of a new cluster inherit its address. Otherwise those that look it up, such as the cleaner of worker
     groups, fail if a second Ray runs on this machine, and the resources of a worker group are never released.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        yield os.environ["RAY_ADDRESS"]
+    if address := os.environ.get("RAY_ADDRESS"):
+        if "://" in address:
+            raise InputError(
+                f"The value of RAY_ADDRESS is '{address}', but this command joins the cluster itself and needs the "
+                "address of its head, such as HEAD:6379; 'twinhead submit' takes that of the dashboard."
+            )
+        yield address
         return
     from ray.util import get_node_ip_address
 

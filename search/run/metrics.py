@@ -5,6 +5,7 @@ Ray adds the prefix `ray_` and, to counters, the suffix `_total`. `docs/grafana.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -12,10 +13,9 @@ from ray.tune.experiment import Trial
 from ray.util import metrics
 
 from search.driver import TrialCallback, last_report, request_of
-from search.results.summary import outcome_of
+from search.results.summary import best_score, outcome_of
 from search.run.budget import Budget
 from search.run.failures import find_fault, last_error
-from search.run.progress import BestSoFar
 from search.spec.spec import SearchSpec
 from search.study.trials import TrialRecord
 from trainable.metrics.names import CONSTRAINT, DIVERGED
@@ -51,7 +51,7 @@ class SearchMetrics(TrialCallback):
         self._figures = _Figures(name)
         self._states: dict[int | None, str] = {trial.number: outcome_of(trial, self._max_epochs) for trial in earlier}
         self._counts = Counter(self._states.values())
-        self._best = BestSoFar(spec.plan.objective, earlier)
+        self._objective, self._best = spec.plan.objective, best_score(earlier)
         self._last: dict[int | None, TrialReport] = {}
         """The last report of each running trial."""
         self._update_trials()
@@ -63,7 +63,9 @@ class SearchMetrics(TrialCallback):
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
         """Count the epoch, and update what the running trials do."""
-        self._best.add(trial, report)
+        rank, best = self._objective.rank(report.metrics), self._best
+        if report.outcome != CONSTRAINT and rank > (-math.inf if best is None else self._objective.oriented(best)):
+            self._best = self._objective.value(report.metrics)
         if "seconds" in report.metrics:  # an epoch that was completed
             self._last[request_of(trial).number] = report
             self._figures.epochs.inc()
@@ -112,8 +114,8 @@ class SearchMetrics(TrialCallback):
     def _update_reports(self) -> None:
         """Update what changes with a report: sums over the last reports of the running trials."""
         figures, last = self._figures, [report.metrics for report in self._last.values()]
-        if self._best.value is not None:
-            figures.best_score.set(self._best.value)
+        if self._best is not None:
+            figures.best_score.set(self._best)
         seconds = sum(epoch["seconds"] for epoch in last)
         waiting = sum(epoch["seconds"] * epoch["time_data"] for epoch in last)
         figures.data_wait.set(waiting / seconds if seconds else 0.0)

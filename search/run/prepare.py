@@ -81,15 +81,20 @@ class Slots:
             self._note()
         return number
 
+    @property
+    def now(self) -> dict[str, float]:
+        """The number last returned, and the CPUs and GPUs of each trial."""
+        return uses(self._session.workers) | {"concurrent": self._last}
+
     def _note(self) -> None:
-        workers = self._session.workers
-        found = {"concurrent": self._last, "cpus": workers.count * workers.cpus, "gpus": workers.count * workers.gpus}
-        self._session.study.set_user_attr(SLOTS, found)
+        self._session.study.set_user_attr(SLOTS, self.now)
 
 
 @contextmanager
-def open_session(experiment: Experiment, dataset: Dataset, resources: ResourcesConfig) -> Iterator[Session]:
-    """Open the study of a running experiment and join or start the cluster, until the context ends.
+def open_session(
+    experiment: Experiment, dataset: Dataset, resources: ResourcesConfig, *, verbose: bool = False
+) -> Iterator[Session]:
+    """Open the study of a running experiment and join or start the cluster (see `cluster`), until the context ends.
 
     An error removes an experiment none of whose trials started, so that its name is free again.
 
@@ -106,7 +111,7 @@ def open_session(experiment: Experiment, dataset: Dataset, resources: ResourcesC
     with (
         held_study(experiment) as study,
         removing_if_unstarted(experiment, study),
-        cluster() as dashboard,
+        cluster(verbose=verbose) as dashboard,
     ):
         _check_same_data(experiment, study, dataset)
         workers, concurrent = plan(resources, cluster_resources())
@@ -263,6 +268,11 @@ def decode(configs: Sequence[DataConfig], job: TrialJob, dataset: Dataset, scree
         for config in configs:
             for part in PARTS:
                 splits.append(read_part(config, job.data, part, lambda count: move(count, "")))  # noqa: PERF401
+
+
+def uses(workers: Workers) -> dict[str, float]:
+    """The CPUs and GPUs of a trial."""
+    return {"cpus": workers.count * workers.cpus, "gpus": workers.count * workers.gpus}
 
 
 def each_uses(workers: Workers) -> str:

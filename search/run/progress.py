@@ -2,144 +2,160 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 
+import optuna
 from ray.tune.experiment import Trial
 
-from search.commands import JOB_VARIABLE
-from search.dashboard import update_job
 from search.driver import TrialCallback, last_report, request_of
-from search.results.summary import best_score, best_trial
-from search.run.failures import error_text, find_fault, is_drained, last_error, reason_of
-from search.study.experiment import Experiment
-from search.study.trials import TrialRecord
-from search.terminal import Screen, append_line
-from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE
-from trainable.metrics.objective import SCORE, Objective
+from search.live import live
+from search.results.status import Retraining, SearchStatus, State
+from search.results.tally import INTERRUPTED, RunPlan, Tally, records_by_end
+from search.run.budget import Room
+from search.run.failures import find_fault, is_drained, last_error, reason_of
+from search.run.prepare import uses
+from search.run.tuner import Stopper
+from search.study.trials import RETRAINING, TrialRecord
+from search.terminal import Screen
+from trainable.job import Workers
+from trainable.metrics.names import CONSTRAINT, DIVERGED
 from trainable.report import TrialReport
 
 _ON_ANOTHER_MACHINE = (
     "a trial that starts there measures model.precision 'auto' there, one that continues keeps its own"
 )
-LOGGED = (OBJECTIVE, "mask_iou", "depth_delta1", "train_loss", "val_loss", "lr", "seconds", "samples_per_second")
-"""Metrics in a line of a trial's log."""
-
 MOVES = "its node is drained"
 
 
-class BestSoFar:
-    """The best value of the objective of all trials.
-
-    Args:
-        objective: of the search.
-        earlier: trials of earlier runs.
-    """
-
-    def __init__(self, objective: Objective, earlier: Sequence[TrialRecord]) -> None:
-        self._objective = objective
-        self.value = best_score(earlier)
-        """None before the first report."""
-        self.trial = found.number if (found := best_trial(earlier)) else None
-        """Number of the trial; None before the first report."""
-
-    def add(self, trial: Trial, report: TrialReport) -> bool:
-        """Add a report; whether it is the best one. Trials that are not trained do not count."""
-        rank = self._objective.rank(report.metrics)
-        best = -math.inf if self.value is None else self._objective.oriented(self.value)
-        if report.outcome == CONSTRAINT or not rank > best:
-            return False
-        self.value, self.trial = self._objective.value(report.metrics), request_of(trial).number
-        return True
-
-
-class SearchProgress(TrialCallback):
-    """A progress bar over the trials or over all epochs, and a line for each trial that ended.
+@contextmanager
+def show_trials(
+    screen: Screen,
+    study: optuna.Study,
+    tally: Tally,
+    workers: Workers,
+    stopper: Stopper,
+    seconds: Callable[[], float],
+    slots: Callable[[], Mapping[str, float]],
+    gpu_seconds: Callable[[], float] = lambda: 0.0,
+) -> Iterator[list[TrialCallback]]:
+    """Show the trials of a run in a live view within the context.
 
     Args:
         screen: where they are shown.
-        move: advances the bar.
-        max_epochs: of a trial.
-        earlier: trials of earlier runs; interrupted ones among them may be resumed.
-        by_epoch: whether the bar counts epochs, not trials.
-        objective: of the search.
+        study: of the run.
+        tally: has the trials of earlier runs.
+        workers: of a trial.
+        stopper: of the run.
+        seconds: returns those of the run.
+        slots: returns the number of concurrent trials, and the CPUs and GPUs of each.
+        gpu_seconds: returns those of all trials.
+
+    Yields:
+        The callbacks of Tune that update the view.
+    """
+    room = Room(screen, study, workers)
+    if study.user_attrs.get(RETRAINING):
+        study.set_user_attr(RETRAINING, None)  # of a run that was interrupted
+
+    def status() -> SearchStatus:
+        state, reason = _state(room, stopper)
+        return tally.status(state=state, reason=reason, seconds=seconds(), gpu_seconds=gpu_seconds(), slots=slots())
+
+    with live(screen, status) as changed:
+        yield [SearchProgress(screen, tally, changed), room]
+
+
+@contextmanager
+def show_retraining(
+    screen: Screen,
+    study: optuna.Study,
+    plan: RunPlan,
+    workers: Workers,
+    stopper: Stopper,
+    seconds: Callable[[], float],
+    *,
+    done: int,
+    epochs: int,
+) -> Iterator[list[TrialCallback]]:
+    """Show a retraining of `epochs`, of which `done` are complete, in a live view; see `show_trials`."""
+    room, tally, used = Room(screen, study, workers), Tally(plan, records_by_end(study)), uses(workers)
+    progress = RetrainingProgress(
+        screen, study, Retraining(epoch=done, epochs=epochs, cpus=used["cpus"], gpus=used["gpus"])
+    )
+
+    def status() -> SearchStatus:
+        state, reason = _state(room, stopper)
+        return tally.status(state=state, reason=reason, seconds=seconds(), retraining=progress.now)
+
+    with live(screen, status) as progress.changed:
+        yield [progress, room]
+
+
+class SearchProgress(TrialCallback):
+    """Counts what trials do, and prints a line for each trial that ended.
+
+    Args:
+        screen: where the lines are shown.
+        tally: counts the trials; has those of earlier runs.
+        changed: called after each change.
     """
 
-    def __init__(
-        self,
-        screen: Screen,
-        move: Callable[[int, str], None],
-        *,
-        max_epochs: int,
-        earlier: Sequence[TrialRecord] = (),
-        by_epoch: bool = False,
-        objective: Objective = SCORE,
-    ) -> None:
+    def __init__(self, screen: Screen, tally: Tally, changed: Callable[[], None] = lambda: None) -> None:
         self._screen = screen
-        self._move = move
-        self._max_epochs = max_epochs
-        self._by_epoch = by_epoch
-        self._objective = objective
-        self._best = BestSoFar(objective, earlier)
-        self._earlier = {trial.number: best for trial in earlier if (best := trial.best_epoch) is not None}
-        self._best_of: dict[str, tuple[float, int]] = {}
-        self._running: set[str] = set()
+        self._tally = tally
+        self._changed = changed
 
     def started(self, trial: Trial) -> None:
-        """Count the trial as running, with the epochs that it ran before an interruption."""
-        self._running.add(trial.trial_id)
-        number = request_of(trial).number
-        if number is not None and (before := self._earlier.get(number)) is not None:
-            self._best_of.setdefault(trial.trial_id, (before.value, before.epoch))
+        """Count the trial as running."""
+        request = request_of(trial)
+        self._tally.start(_number(trial), recipe=request.recipe, config=request.trial)
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
-        """Update the best values of the objective, and show the best."""
+        """Count the epoch."""
         if report.note:
-            self._screen.say(f"trial {request_of(trial).number}: {report.note}")
-        before, _ = self._best_of.get(trial.trial_id, (math.nan, 0))
-        if self._objective.rank(report.metrics) > self._objective.oriented(before):
-            self._best_of[trial.trial_id] = (self._objective.value(report.metrics), report.epoch)
-        self._best.add(trial, report)
-        self._move(int(self._by_epoch), self._note())
+            self._screen.say(f"trial {_number(trial)}: {report.note}")
+        self._tally.report(_number(trial), report.epoch, report.metrics, counts=report.outcome != CONSTRAINT)
+        self._changed()
 
     def recovered(self, trial: Trial) -> None:
         """Say that a trial moves to another node."""
         if is_drained(last_error(trial)):
-            self._screen.say(f"trial {request_of(trial).number} moves after epoch {last_report(trial).epoch}: {MOVES}")
+            self._screen.say(f"trial {_number(trial)} moves after epoch {last_report(trial).epoch}: {MOVES}")
 
     def completed(self, trial: Trial) -> None:
         """Print the trial's line."""
-        report = last_report(trial)
+        report, whole = last_report(trial), self._tally.plan.epochs
         if report.outcome == DIVERGED:
-            line = f"diverged in epoch {report.epoch}"
+            self._end(trial, DIVERGED, f"diverged in epoch {report.epoch}")
         elif report.outcome == CONSTRAINT:
-            line = f"not trained: {report.reason}"
+            self._end(trial, CONSTRAINT, f"not trained: {report.reason}")
         else:
-            best, best_epoch = self._best_of.get(trial.trial_id, (math.nan, 0))
-            ended = "" if report.epoch >= self._max_epochs else f", stopped after epoch {report.epoch}"
-            line = f"{self._objective.key} {best:.4f} at epoch {best_epoch}{ended}"
-        self._end(trial, line)
+            counted = self._tally.trial(_number(trial))
+            is_whole = report.epoch >= whole
+            ended = "" if is_whole else f", stopped after epoch {report.epoch}"
+            score = math.nan if counted.best is None else counted.best
+            line = f"{self._tally.plan.objective.key} {score:.4f} at epoch {counted.best_epoch}{ended}"
+            self._end(trial, "finished" if is_whole else "stopped", line)
 
     def failed(self, trial: Trial) -> None:
-        """Print the trial's line if the failure is its own."""
+        """Print the trial's line if the failure is its own; otherwise it is resumed later."""
         if find_fault(last_error(trial)) is None:
-            self._end(trial, f"failed: {reason_of(trial)}")
+            self._end(trial, "failed", f"failed: {reason_of(trial)}")
+        else:
+            self._tally.end(_number(trial), INTERRUPTED)
 
     def ended(self, trials: list[Trial]) -> None:
-        """Drop interrupted trials."""
-        self._running.clear()
+        """Count the trials that still run as interrupted."""
+        self._tally.interrupt()
 
-    def _end(self, trial: Trial, line: str) -> None:
-        self._running.discard(trial.trial_id)
+    def _end(self, trial: Trial, outcome: str, line: str) -> None:
         request = request_of(trial)
+        self._tally.end(_number(trial), outcome)
         self._screen.say(f"trial {request.number}{f' ({request.recipe})' if request.recipe else ''}: {line}")
-        self._move(int(not self._by_epoch), self._note())
-
-    def _note(self) -> str:
-        best = best_note(self._best.value, self._objective)
-        return f"{len(self._running)} running{f', {best}' if best else ''}"
+        self._changed()
 
 
 class MachineChange(TrialCallback):
@@ -170,18 +186,37 @@ class MachineChange(TrialCallback):
         self._known.add(report.machine)
 
 
-class EpochProgress(TrialCallback):
-    """A progress bar over the epochs of a single trial."""
+class RetrainingProgress(TrialCallback):
+    """Counts the epochs of a retraining, and keeps the count in the study.
 
-    def __init__(self, screen: Screen, move: Callable[[int, str], None]) -> None:
-        self._screen = screen
-        self._move = move
+    Args:
+        screen: where lines are shown.
+        study: of the search.
+        start: the retraining before its first epoch.
+    """
+
+    def __init__(self, screen: Screen, study: optuna.Study, start: Retraining) -> None:
+        self._screen, self._study = screen, study
+        self.changed: Callable[[], None] = lambda: None
+        """Called after each epoch."""
+        self.now = start
+        """How far it is."""
+        study.set_user_attr(RETRAINING, asdict(start))
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
-        """Advance by one epoch."""
+        """Count the epoch."""
         if report.note:
             self._screen.say(report.note)
-        self._move(1, f"training loss {report.metrics.get('train_loss', float('nan')):.4f}")
+        loss = float(report.metrics.get("train_loss", math.nan))
+        self.now = replace(
+            self.now,
+            epoch=report.epoch,
+            seconds=float(report.metrics.get("seconds", 0.0)),
+            samples_per_second=float(report.metrics.get("samples_per_second", 0.0)),
+            losses=(*self.now.losses, *([loss] if math.isfinite(loss) else [])),
+        )
+        self._study.set_user_attr(RETRAINING, asdict(self.now))
+        self.changed()
 
     def recovered(self, trial: Trial) -> None:
         """Say that the training moves to another node."""
@@ -189,82 +224,14 @@ class EpochProgress(TrialCallback):
             self._screen.say(f"the training moves after epoch {last_report(trial).epoch}: {MOVES}")
 
 
-class TrialLogs(TrialCallback):
-    """Writes what each trial reports, and its errors with their tracebacks, to a file of its own."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        self._experiment = experiment
-        self._logged = dict.fromkeys([experiment.objective.key, *LOGGED])
-        experiment.logs.mkdir(exist_ok=True)
-
-    def started(self, trial: Trial) -> None:
-        """Write where the trial starts."""
-        self._append(trial, f"starts as {request_of(trial).name}")
-
-    def reported(self, trial: Trial, report: TrialReport) -> None:
-        """Write a line for the epoch."""
-        for sentence in (report.note, report.reason):
-            if sentence:
-                self._append(trial, sentence)
-        figures = (f"{name} {report.metrics[name]:.4g}" for name in self._logged if name in report.metrics)
-        host = (trial.last_result or {}).get("hostname", "its node")
-        self._append(trial, f"epoch {report.epoch}: {', '.join(figures)}; on {host}")
-
-    def recovered(self, trial: Trial) -> None:
-        """Write the error after which the trial is retried."""
-        self._append(trial, f"is retried after:\n{error_text(trial)}")
-
-    def completed(self, trial: Trial) -> None:
-        """Write that the trial ended."""
-        self._append(trial, "ended")
-
-    def failed(self, trial: Trial) -> None:
-        """Write the error."""
-        self._append(trial, f"failed:\n{error_text(trial)}")
-
-    def _append(self, trial: Trial, line: str) -> None:
-        number = request_of(trial).number
-        if number is not None:
-            append_line(self._experiment.trial_log(number), line)
+def _state(room: Room, stopper: Stopper) -> tuple[State, str]:
+    """The state of a run, with a clause on what holds it up or ends it."""
+    if stopper.interrupted:
+        return "running", "it stops after Ctrl-C, and writes its checkpoints"
+    return ("waiting", room.reason) if room.reason else ("running", "")
 
 
-class JobNote(TrialCallback):
-    """Keeps the best trial and the number of ended trials in the metadata of the job, for the Ray dashboard.
-
-    Args:
-        total: trials in the budget.
-        earlier: trials of earlier runs.
-        objective: of the search.
-    """
-
-    def __init__(self, total: int, earlier: Sequence[TrialRecord], objective: Objective = SCORE) -> None:
-        self._job = os.environ.get(JOB_VARIABLE, "")
-        self._total = total
-        self._ended = sum(trial.state.is_finished() for trial in earlier)
-        self._best = BestSoFar(objective, earlier)
-        self._named = "" if objective == SCORE else f"{objective.name} "
-
-    def reported(self, trial: Trial, report: TrialReport) -> None:
-        """Note a better trial."""
-        if self._best.add(trial, report):
-            self._update()
-
-    def completed(self, trial: Trial) -> None:
-        """Count the trial."""
-        self._ended += 1
-        self._update()
-
-    failed = completed
-
-    def _update(self) -> None:
-        if not self._job:
-            return
-        found = self._best
-        best = "none yet" if found.value is None else f"{self._named}{found.value:.4f}, trial {found.trial}"
-        with contextlib.suppress(Exception):  # the dashboard's record is a convenience; the study has the results
-            update_job(self._job, {"best": best, "trials": f"{self._ended} of {self._total}"})
-
-
-def best_note(value: float | None, objective: Objective = SCORE) -> str:
-    """The best value of the objective so far, as a note beside a bar; '' if there is none."""
-    return f"best {objective.key} {value:.4f}" if value is not None else ""
+def _number(trial: Trial) -> int:
+    """The number of a trial in the study."""
+    number = request_of(trial).number
+    return -1 if number is None else number

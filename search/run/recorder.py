@@ -1,4 +1,4 @@
-"""Callbacks that store what trials report: reports and checkpoints in the study, curves for TensorBoard."""
+"""Callbacks that store what trials report: in the study, as curves for TensorBoard, and in the logs of the trials."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from data.images import decode_photo, encode_jpeg
 from search.driver import TrialCallback, last_report, request_of
-from search.run.failures import Failures, reason_of
+from search.run.failures import Failures, error_text, reason_of
 from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
 from search.study.trials import EpochRecord, TrialRecord, best_epoch, keep_best, note_epoch, note_failure, note_retry
+from search.terminal import append_line
 from trainable.loop.checkpoint import PICTURES
+from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.objective import SCORE, Objective
 from trainable.report import GROUPS, TrialReport
 
 PICTURES_GROWTH = 1.5
 """An image grid is written at a best epoch that is this many times as late as that of the grid before."""
+LOGGED = (OBJECTIVE, "mask_iou", "depth_delta1", "train_loss", "val_loss", "lr", "seconds", "samples_per_second")
+"""Metrics in a line of a trial's log."""
 PICTURES_SECONDS = 60.0
 """One is also written after this time. The last one is written at the end of the trial."""
 
@@ -205,6 +209,45 @@ class TensorBoard(TrialCallback):
             )
             events.add(Summary(value=[Summary.Value(tag="pictures", image=image)]), epoch)
         events.waiting, events.shown, events.shown_epoch = None, time.monotonic(), epoch
+
+
+class TrialLogs(TrialCallback):
+    """Writes what each trial reports, and its errors with their tracebacks, to a file of its own."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._logged = dict.fromkeys([experiment.objective.key, *LOGGED])
+        experiment.logs.mkdir(exist_ok=True)
+
+    def started(self, trial: Trial) -> None:
+        """Write where the trial starts."""
+        self._append(trial, f"starts as {request_of(trial).name}")
+
+    def reported(self, trial: Trial, report: TrialReport) -> None:
+        """Write a line for the epoch."""
+        for sentence in (report.note, report.reason):
+            if sentence:
+                self._append(trial, sentence)
+        figures = (f"{name} {report.metrics[name]:.4g}" for name in self._logged if name in report.metrics)
+        host = (trial.last_result or {}).get("hostname", "its node")
+        self._append(trial, f"epoch {report.epoch}: {', '.join(figures)}; on {host}")
+
+    def recovered(self, trial: Trial) -> None:
+        """Write the error after which the trial is retried."""
+        self._append(trial, f"is retried after:\n{error_text(trial)}")
+
+    def completed(self, trial: Trial) -> None:
+        """Write that the trial ended."""
+        self._append(trial, "ended")
+
+    def failed(self, trial: Trial) -> None:
+        """Write the error."""
+        self._append(trial, f"failed:\n{error_text(trial)}")
+
+    def _append(self, trial: Trial, line: str) -> None:
+        number = request_of(trial).number
+        if number is not None:
+            append_line(self._experiment.trial_log(number), line)
 
 
 def _tag(name: str) -> str:

@@ -7,11 +7,12 @@ best recipe and the baselines, all on the same images.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import optuna
 import ray
 import torch
 from ray import tune
@@ -21,17 +22,19 @@ from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
 from search.driver import InterruptedSearchError
 from search.results.summary import Best
+from search.results.tally import RunPlan
 from search.run.cluster import start_task
 from search.run.failures import Failures
 from search.run.networks import export_best, export_retrained
 from search.run.outages import Outages
 from search.run.prepare import each_uses, job_on_cluster
-from search.run.progress import EpochProgress, MachineChange
+from search.run.progress import MachineChange, show_retraining
 from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.summary import Difference, Retrained, StepCounts, Summary
+from search.study.trials import RETRAINING
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_images
@@ -64,6 +67,9 @@ class SearchRun:
     screen: Screen
     stopper: Stopper
     outages: Outages
+    study: optuna.Study
+    seconds: Callable[[], float]
+    """Returns those of all runs, except those in which they waited for the environment."""
 
     def retraining_job(self, batch_size: int) -> TrialJob:
         """The job of the retraining: all samples, no latency limit, and what it may use of the cluster."""
@@ -120,6 +126,7 @@ def retrain_and_test(
     measure = partial(_measure, addresses, job.data, output, job.objective)
     measured = run.outages.outlast(lambda: ray.get(start_task(job.workers, measure, threads=threads)))
     run.outages.outlast(lambda: experiment.pull(grid))
+    run.study.set_user_attr(RETRAINING, None)
     export_retrained(
         experiment,
         spec,
@@ -189,9 +196,11 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
     steps = _retraining_steps(config, job)
     screen.say(f"retraining: {epochs} epochs, {steps}, with {each_uses(job.workers)}")
     screen.warn(steps.warning)
-    with screen.bar("retraining", epochs, "epochs", done=done) as move, stopper.on_ctrl_c():
+    plan = RunPlan.of_search(experiment.name, spec)
+    shown = show_retraining(screen, run.study, plan, job.workers, stopper, run.seconds, done=done, epochs=epochs)
+    with shown as progress, stopper.on_ctrl_c():
         changes = MachineChange(screen, [best.trial], "it keeps the precision of its trial")
-        callbacks: list[tune.Callback] = [EpochProgress(screen, move), changes, Failures(stopper.pause)]
+        callbacks: list[tune.Callback] = [*progress, changes, Failures(stopper.pause)]
         results = tune.Tuner(
             trainable(job),
             param_space=request.as_plain(),

@@ -14,11 +14,11 @@ from data.dataset.dataset import Dataset
 from data.dataset.storage import UnavailableError
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
+from search.dashboard import JobNote
 from search.driver import InterruptedSearchError
 from search.results.front import front_rows
 from search.results.summary import (
     Best,
-    best_score,
     find_best,
     find_best_recipe,
     is_complete,
@@ -26,6 +26,7 @@ from search.results.summary import (
     summarise,
     why_no_result,
 )
+from search.results.tally import RunPlan, Tally, records_by_end
 from search.run.budget import BUDGET_REASONS, Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
 from search.run.metrics import SearchMetrics
@@ -35,19 +36,17 @@ from search.run.prepare import (
     BESIDE_TRIALS,
     Session,
     Slots,
-    announce_dashboard,
     check_disk,
     data_config,
     decode,
-    each_uses,
     make_job,
     open_session,
     split_counts,
 )
-from search.run.progress import JobNote, MachineChange, SearchProgress, TrialLogs, best_note
-from search.run.recorder import TensorBoard
+from search.run.progress import MachineChange, show_trials
+from search.run.recorder import TensorBoard, TrialLogs
 from search.run.retrain import SearchRun, retrain_and_test
-from search.run.steps import Steps, steps_of_search
+from search.run.steps import Steps, announce, steps_of_search
 from search.run.trackers.of_spec import trackers
 from search.run.tuner import Stopper, tune_spec
 from search.spec.objectives import MILLISECONDS
@@ -68,17 +67,10 @@ class _Search:
     """A search that is prepared for its trials."""
 
     run: SearchRun
-    study: optuna.Study
     budget: Budget
     slots: Slots
     steps: Steps
     """Of a whole trial."""
-    started: float
-    """By `time.monotonic`, and earlier by the seconds of earlier runs."""
-
-    def seconds(self) -> float:
-        """Seconds of all runs, except those in which they waited for the environment."""
-        return time.monotonic() - self.started - self.run.outages.seconds
 
 
 def create_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset) -> None:
@@ -119,28 +111,18 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
     with (
-        running(experiment, screen.say),
+        running(experiment, screen.say) as lost,
         screen.logging_to(experiment.driver_log),
-        open_session(experiment, dataset, spec.plan.resources) as session,
+        open_session(experiment, dataset, spec.plan.resources, verbose=screen.verbose) as session,
     ):
-        search = _prepare(experiment, spec, dataset, screen, session, started)
+        search = _prepare(experiment, spec, dataset, screen, session, started, lost)
         try:
-            trials = _run_trials(search)
+            summary = _run(search)
         except (InterruptedSearchError, UnfinishedError):
             with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
-                _sum_up(search, trial_records(session.study, spec.plan.objective))
+                session.study.set_user_attr("seconds", search.run.seconds())
             raise
-        summary, best, recipe = search.run.outages.outlast(lambda: _sum_up(search, trials))
-        if search.run.stopper.interrupted:
-            raise InterruptedSearchError
-        if best is None:
-            raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
-        export_best(experiment, spec, best, dataset)
-        if spec.plan.retrain.enabled:
-            summary = retrain_and_test(search.run, summary, best, recipe)
-        summary = summary.model_copy(update={"complete": True, "seconds": round(search.seconds(), 1)})
         session.study.set_user_attr("seconds", summary.seconds)
-        experiment.write_summary(summary)
     return summary
 
 
@@ -162,26 +144,61 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         UnfinishedError: if the retraining failed, or what it uses was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
-    summary = experiment.summary()
+    started, summary = time.monotonic(), experiment.summary()
     if dataset.info.fingerprint != summary.data_fingerprint:
         raise InputError(f"The search '{experiment.name}' used another data set than '{spec.data_path}'; restore it.")
-    best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment), spec.plan.objective), screen)
+    trials = trial_records(open_study(experiment), spec.plan.objective)
+    best = find_best(experiment, trials, say=screen.say)
+    recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
-    with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster():
+    with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster(verbose=screen.verbose):
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
-        run = _make_run(experiment, spec, dataset, screen, Stopper(), workers, concurrent, command=command)
+        study = open_study(experiment)
+        started -= float(study.user_attrs.get("seconds", 0.0))
+        run = _make_run(
+            experiment, spec, dataset, screen, Stopper(), workers, concurrent, study, started, command=command
+        )
         summary = retrain_and_test(run, summary, best, recipe, again=True)
         summary = summary.model_copy(update={"complete": True})
         experiment.write_summary(summary)
     return summary
 
 
+def _run(search: _Search) -> Summary:
+    """Run the trials, and retrain and measure the best configuration."""
+    run, spec = search.run, search.run.spec
+    experiment = run.experiment
+    try:
+        trials = _run_trials(search)
+    except (InterruptedSearchError, UnfinishedError):
+        with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
+            _sum_up(search, trial_records(run.study, spec.plan.objective))
+        raise
+    summary, best, recipe = run.outages.outlast(lambda: _sum_up(search, trials))
+    if run.stopper.interrupted:
+        raise InterruptedSearchError
+    if best is None:
+        raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
+    export_best(experiment, spec, best, run.dataset)
+    if spec.plan.retrain.enabled:
+        summary = retrain_and_test(run, summary, best, recipe)
+    summary = summary.model_copy(update={"complete": True, "seconds": round(run.seconds(), 1)})
+    experiment.write_summary(summary)
+    return summary
+
+
 def _prepare(
-    experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, session: Session, started: float
+    experiment: Experiment,
+    spec: SearchSpec,
+    dataset: Dataset,
+    screen: Screen,
+    session: Session,
+    started: float,
+    lost: float,
 ) -> _Search:
-    """Check what the trials need, enqueue the first ones, and decode the images."""
+    """Check what the trials need, enqueue the first ones, and decode the images; `lost` are seconds of a lost run."""
     study, workers, config = session.study, session.workers, data_config(spec)
     counts = split_counts(dataset, config, samples=spec.subject.samples, seed=spec.plan.search.seed)
     check_budget(spec.plan.budget, workers)
@@ -192,15 +209,18 @@ def _prepare(
     check_disk(experiment, dataset, [config.image_size], models, kept=kept, concurrent=session.concurrent)
     start(study, spec, experiment.storage, screen)
     steps = steps_of_search(spec, counts["train"], workers.count)
-    _announce(screen, experiment, spec, counts, steps, session)
-    before = float(study.user_attrs.get("seconds", 0.0))
+    announce(screen, experiment, spec, counts, steps, session)
+    before = float(study.user_attrs.get("seconds", 0.0)) + lost
+    if lost:
+        study.set_user_attr("seconds", before)
     hours = spec.plan.budget.hours
     budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus, objective=spec.plan.objective)
     stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
-    run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent)
+    started -= before
+    run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent, study, started)
     decode([config], run.job, dataset, screen)
     slots = Slots(session, spec.plan.resources, screen)
-    return _Search(run=run, study=study, budget=budget, slots=slots, steps=steps, started=started - before)
+    return _Search(run=run, budget=budget, slots=slots, steps=steps)
 
 
 def _make_run(
@@ -211,6 +231,8 @@ def _make_run(
     stopper: Stopper,
     workers: Workers,
     concurrent: int,
+    study: optuna.Study,
+    started: float,
     *,
     command: str = "",
 ) -> SearchRun:
@@ -222,6 +244,7 @@ def _make_run(
         timed=any(Objective.of(each).name == MILLISECONDS for each in spec.plan.objectives),
         objective=spec.plan.objective,
     )
+    outages = Outages(experiment, job.data, screen, stopper, command=command)
     return SearchRun(
         experiment=experiment,
         spec=spec,
@@ -230,42 +253,42 @@ def _make_run(
         concurrent=concurrent,
         screen=screen,
         stopper=stopper,
-        outages=Outages(experiment, job.data, screen, stopper, command=command),
+        outages=outages,
+        study=study,
+        seconds=lambda: time.monotonic() - started - outages.seconds,
     )
 
 
 def _run_trials(search: _Search) -> list[TrialRecord]:
     """Run the remaining trials, until the budget is spent; return all trials of the search."""
-    run, study, stopper = search.run, search.study, search.run.stopper
+    run, study, stopper = search.run, search.run.study, search.run.stopper
     experiment, spec, screen = run.experiment, run.spec, run.screen
-    objective = spec.plan.objective
-    earlier = trial_records(study, objective)
-    total, done = spec.plan.budget.trials, sum(trial.state.is_finished() for trial in earlier)
-    max_epochs, note = spec.plan.scheduler.max_epochs, best_note(best_score(earlier), objective)
+    earlier = trial_records(study, spec.plan.objective)
     if earlier:
-        screen.say(progress_line(earlier, total, max_epochs))
-    with screen.bar("searching", max(total, done), "trials", done=done, note=note) as move:
-        progress = SearchProgress(screen, move, max_epochs=max_epochs, earlier=earlier, objective=objective)
-        callbacks = [TensorBoard(experiment), progress, search.budget, MachineChange(screen, earlier)]
-        callbacks += [TrialLogs(experiment), JobNote(total, earlier, objective)]
-        callbacks.append(SearchMetrics(experiment.name, spec, earlier, search.budget, search.seconds))
+        screen.say(progress_line(earlier, spec.plan.budget.trials, spec.plan.scheduler.max_epochs))
+    tally = Tally(RunPlan.of_search(experiment.name, spec), records_by_end(study))
+    used = (run.seconds, lambda: search.slots.now, lambda: search.budget.gpu_seconds)
+    with show_trials(screen, study, tally, run.job.workers, stopper, *used) as progress:
+        callbacks = [TensorBoard(experiment), *progress, search.budget, MachineChange(screen, earlier)]
+        callbacks += [TrialLogs(experiment), JobNote(tally)]
+        callbacks.append(SearchMetrics(experiment.name, spec, earlier, search.budget, run.seconds))
         callbacks += trackers(experiment, spec, study, screen)
         trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
         run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))
     if stopper.reason:
         screen.say(
-            f"the search ended before its {total} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
+            f"the search ended before its {tally.plan.trials} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
             f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
         )
-    return keep_best_of_finished(experiment, study, objective)
+    return keep_best_of_finished(experiment, study, spec.plan.objective)
 
 
 def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best | None, Best | None]:
     """Write the summary of all trials so far; return it with the best trial and the best recipe."""
-    run, study, seconds = search.run, search.study, search.seconds()
+    run, study, seconds = search.run, search.run.study, search.run.seconds()
     experiment, spec = run.experiment, run.spec
-    best, recipe = _find_best(experiment, spec, trials, run.screen)
-    study.set_user_attr("seconds", seconds)
+    best = find_best(experiment, trials, say=run.screen.say)
+    recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
     summary = summarise(
         experiment, spec, trials, best, recipe, seconds=seconds, data_fingerprint=run.dataset.info.fingerprint
     )
@@ -280,24 +303,3 @@ def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best |
     )
     experiment.write_summary(summary)
     return summary, best, recipe
-
-
-def _find_best(
-    experiment: Experiment, spec: SearchSpec, trials: list[TrialRecord], screen: Screen
-) -> tuple[Best | None, Best | None]:
-    """The best trial, and the best recipe that ran for all epochs."""
-    best = find_best(experiment, trials, say=screen.say)
-    return best, find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
-
-
-def _announce(
-    screen: Screen, experiment: Experiment, spec: SearchSpec, counts: dict[str, int], steps: Steps, session: Session
-) -> None:
-    parts = ", ".join(f"{count} {part}" for part, count in counts.items())
-    screen.say(
-        f"search '{experiment.name}': {spec.plan.budget.trials} trials of up to {spec.plan.scheduler.max_epochs} "
-        f"epochs on {parts} samples; {session.concurrent} at a time with {each_uses(session.workers)} each; a whole "
-        f"trial takes {steps}"
-    )
-    screen.warn(steps.warning)
-    announce_dashboard(screen, session.dashboard)

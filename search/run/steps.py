@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from search.run.prepare import Session, announce_dashboard, each_uses
 from search.spec.domains import representatives
 from search.spec.spec import SearchSpec
+from search.study.experiment import Experiment
+from search.terminal import Screen
 from trainable.config import TrialConfig
 from trainable.config.settings import Value
 from trainable.loop.loaders import optimizer_steps
@@ -78,6 +82,29 @@ def steps_of(config: TrialConfig, samples: int, workers: int = 1, *, setting: st
         epochs = max(epochs + 1, math.ceil(epochs * MIN_STEPS / found))
         found = optimizer_steps(config.model_copy(update={"epochs": epochs}), samples, workers)
     return Steps(fewest=steps, most=steps, enough_epochs=epochs, setting=setting)
+
+
+def announce(
+    screen: Screen, experiment: Experiment, spec: SearchSpec, counts: Mapping[str, int], steps: Steps, session: Session
+) -> None:
+    """Print what a search will do, with a warning if its trials are too short.
+
+    Args:
+        screen: where it is shown.
+        experiment: the search.
+        spec: of the search.
+        counts: number of samples in each part.
+        steps: of a whole trial.
+        session: of the search.
+    """
+    parts = ", ".join(f"{count} {part}" for part, count in counts.items())
+    screen.say(
+        f"search '{experiment.name}': {spec.plan.budget.trials} trials of up to {spec.plan.scheduler.max_epochs} "
+        f"epochs on {parts} samples; {session.concurrent} at a time with {each_uses(session.workers)} each; a whole "
+        f"trial takes {steps}"
+    )
+    screen.warn(steps.warning)
+    announce_dashboard(screen, session.dashboard)
 
 
 def _ends(spec: SearchSpec, key: str) -> tuple[int, int]:

@@ -89,8 +89,10 @@ def start(study: optuna.Study, spec: SearchSpec, storage: Path | Location, scree
         screen.say(f"the first trials are recipes, with their policies scaled to {epochs} epochs: {', '.join(recipes)}")
     if earlier:
         screen.say(f"the first trials repeat trials of earlier searches (SEARCH:TRIAL): {', '.join(earlier)}")
-    for name, reason in outside.items():
-        screen.say(f"the {'trial' if is_earlier(name) else 'recipe'} {name} is outside the space: {reason}")
+    if outside:
+        screen.say(
+            f"outside the search space, and therefore not tried: {', '.join(outside)}; --dry-run gives the reasons"
+        )
 
 
 def outside_of(study: optuna.Study) -> dict[str, dict[str, str]]:

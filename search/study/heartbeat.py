@@ -137,6 +137,12 @@ class Heartbeat:
         """Whether the driver ended without saying so, as after `kill -9` or with its machine."""
         return self.state == "running" and not self.is_alive(now=now)
 
+    def seconds(self, *, now: Callable[[], float] = time.time) -> float:
+        """Seconds of a run that its driver has not stored, as it does at its end: it runs, or was lost."""
+        if self.state != "running":
+            return 0.0
+        return max(0.0, (self.written if self.is_lost(now=now) else now()) - self.started)
+
     def is_of_same_process(self, other: Heartbeat) -> bool:
         """Whether both are of one process, which ran one driver after the other."""
         return (self.host, self.processes, self.pid) == (other.host, other.processes, other.pid)

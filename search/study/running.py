@@ -36,18 +36,21 @@ FLUSH_SECONDS = 60.0
 
 
 @contextmanager
-def running(experiment: Experiment, say: Say) -> Iterator[None]:
+def running(experiment: Experiment, say: Say) -> Iterator[float]:
     """Run an experiment within the context: hold its lock, write its heartbeat, publish its files.
 
     Args:
         experiment: exists in its storage.
         say: callback for messages about the storage.
 
+    Yields:
+        Seconds of the last run that are stored nowhere, because its driver was lost; 0 otherwise.
+
     Raises:
         InputError: if another driver runs it, or a remote storage cannot be used.
     """
     with experiment.lock():
-        beat = Heartbeat.of_this_process()
+        beat, last = Heartbeat.of_this_process(), Heartbeat.read(experiment)
         if experiment.mirror:
             _claim(experiment, beat)
             experiment.mirror.refresh(as_driver=True)
@@ -56,7 +59,7 @@ def running(experiment: Experiment, say: Say) -> Iterator[None]:
         state: State = "ended"
         reason = ""
         try:
-            yield
+            yield last.seconds() if last is not None and last.is_lost() else 0.0
         except (InterruptedSearchError, KeyboardInterrupt):
             state = "interrupted"
             raise

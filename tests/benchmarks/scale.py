@@ -39,11 +39,14 @@ from tune_loop import CHECKPOINT, Result, Search, run
 
 from data.dataset.storage import Location
 from data.dataset.transfer import write_whole
+from search.dashboard import JobNote
+from search.live import live
+from search.results.tally import RunPlan, Tally
 from search.run.budget import Budget
 from search.run.failures import Failures
 from search.run.metrics import SearchMetrics
-from search.run.progress import JobNote, MachineChange, SearchProgress, TrialLogs
-from search.run.recorder import Recorder, TensorBoard
+from search.run.progress import MachineChange, SearchProgress
+from search.run.recorder import Recorder, TensorBoard, TrialLogs
 from search.run.tuner import Stopper, build_searcher
 from search.spec.sections import BudgetConfig
 from search.spec.spec import SearchSpec, check_spec
@@ -126,21 +129,21 @@ def driver(experiment: Experiment, spec: SearchSpec, trials: int, *callbacks: tu
     """All that Tune calls in a search of so many trials, as `search.run` connects it, and further callbacks."""
     study, screen, begun = open_study(experiment), Screen(Console(file=io.StringIO())), time.monotonic()
     earlier = trial_records(study)
-    rungs, epochs = spec.plan.scheduler.rungs, spec.plan.scheduler.max_epochs
-    searcher = build_searcher(experiment, study, define_space(spec), rungs=rungs, seed=0)
+    searcher = build_searcher(experiment, study, define_space(spec), rungs=spec.plan.scheduler.rungs, seed=0)
     budget = Budget(BudgetConfig(patience=10**9, gpu_hours=1e9), study, gpus=1)
-    with screen.bar("searching", trials, "trials") as move:
+    tally = Tally(RunPlan.of_search(experiment.name, spec), earlier)
+    with live(screen, lambda: tally.status(seconds=time.monotonic() - begun)) as changed:
         yield Search(
             searcher=searcher,
             scheduler=build_scheduler(**spec.plan.scheduler.model_dump()),
             callbacks=[
                 Recorder(experiment, searcher, Failures(lambda _: None)),
                 TensorBoard(experiment),
-                SearchProgress(screen, move, max_epochs=epochs, earlier=earlier),
+                SearchProgress(screen, tally, changed),
                 budget,
                 MachineChange(screen, earlier),
                 TrialLogs(experiment),
-                JobNote(trials, earlier),
+                JobNote(tally),
                 SearchMetrics(experiment.name, spec, earlier, budget, lambda: time.monotonic() - begun),
                 *callbacks,
             ],

@@ -45,6 +45,8 @@ from wait import dataset
 from data.dataset.dataset import Dataset
 from data.loader import Loader
 from search.driver import DriverOnly
+from search.live import live
+from search.results.tally import RunPlan, Tally
 from search.run import tuner
 from search.run.budget import Budget
 from search.run.prepare import decode, make_job
@@ -175,9 +177,10 @@ def search(
     study = open_study(experiment)
     job = make_job(experiment, opened, Workers(), range(1, SCHEDULE["max_epochs"] + 1))
     decode([build(TrialConfig, {"data": {"image_size": SIZE}}, source="this benchmark").data], job, opened, screen)
-    with screen.bar("searching", trials, "trials") as move:
+    tally = Tally(RunPlan.of_search(experiment.name, spec))
+    with live(screen, lambda: tally.status(seconds=0.0)) as changed:
         watch = Watch()
-        progress = SearchProgress(screen, move, max_epochs=SCHEDULE["max_epochs"])
+        progress = SearchProgress(screen, tally, changed)
         callbacks = [TensorBoard(experiment), progress, Budget(spec.plan.budget, study, gpus=0), watch]
         tune_spec(experiment, spec, job, study, concurrent=SLOTS, stopper=Stopper(), callbacks=callbacks)
     watch.returned = time.time()

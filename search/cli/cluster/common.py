@@ -31,16 +31,24 @@ env_option = click.option(
 follow_option = click.option("--follow", is_flag=True, help="Show the progress until the search ends.")
 
 
-def existing(storage: Path | Location, name: str) -> Experiment:
+def existing(storage: Path | Location, name: str, *, or_training: bool = False) -> Experiment:
     """A search in a storage.
+
+    Args:
+        storage: of the search.
+        name: of the search.
+        or_training: whether it may be a comparison or a training.
 
     Raises:
         InputError: if there is none of this name.
     """
     from search.study.experiment import Experiment
+    from search.study.names import check_name
 
+    check_name(name)
     experiment = Experiment(storage=storage, name=name)
-    experiment.spec()
+    if not or_training or not experiment.fixed_file.is_file():
+        experiment.spec()
     return experiment
 
 

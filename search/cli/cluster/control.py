@@ -32,12 +32,13 @@ def stop(name: str, storage: Path | Location, address: str | None, insecure: boo
     from search.cluster.client import Cluster
     from search.cluster.status import search_status
     from search.cluster.submission import STOP_SECONDS, latest_job
+    from search.results.status import ACTIVE
 
     cluster = Cluster.connect(address, insecure=insecure)
     job = latest_job(cluster, experiment)
     if job is None or not job.is_live:
         found = search_status(experiment, cluster)
-        if found.state == "running":
+        if found.state in ACTIVE:
             raise InputError(
                 f"The search '{name}' runs outside of a job, on '{found.host}'; stop it with Ctrl-C there."
             )
@@ -64,7 +65,8 @@ def rm(name: str, storage: Path | Location, address: str | None, yes: bool) -> N
     """Remove a search with its trials and networks from the storage."""
     experiment = existing(storage, name)
 
-    from search.cluster.status import LIVE, search_status
+    from search.cluster.status import search_status
+    from search.results.status import LIVE
     from search.study.study import remove_search
 
     found = search_status(experiment, reachable(address))

@@ -142,8 +142,9 @@ def resume(
 
     from data.dataset.dataset import Dataset
     from search.cluster.client import Cluster
-    from search.cluster.status import LIVE, search_status
+    from search.cluster.status import search_status
     from search.cluster.submission import code_archive
+    from search.results.status import LIVE
 
     dataset = Dataset.open(spec.data_path)
     cluster = Cluster.connect(address, insecure=insecure)
@@ -182,8 +183,9 @@ def _is_to_submit(experiment: Experiment, checked: SearchSpec, cluster: Cluster,
     Raises:
         InputError: if its name belongs to another search, or it ran before.
     """
-    from search.cluster.status import LIVE, search_status
+    from search.cluster.status import search_status
     from search.cluster.submission import spec_digest
+    from search.results.status import LIVE
 
     state = search_status(experiment, cluster).state
     if spec_digest(experiment.spec()) != spec_digest(checked):

@@ -18,6 +18,7 @@ from click import Group
 from data.dataset.dataset import Dataset
 from search.cli import main as command_line
 from search.study.experiment import Experiment
+from search.study.study import open_study
 from tests.data.importers.test_importers import birender
 
 Command = Callable[..., Any]
@@ -331,3 +332,13 @@ def test_a_sheet_that_cannot_be_written_is_named(refused: Command, scenes: Path)
     Path("file").write_text("")
 
     assert "sheet.png" in refused("inspect", scenes, "--out", "file/sheet.png")
+
+
+def test_outcomes_have_the_same_words_everywhere(twinhead: Command, experiment: Experiment) -> None:
+    """A trial that the summary calls stopped is not called otherwise in the table of trials."""
+    open_study(experiment).tell(0, 0.5)
+    shown = twinhead("trials", "first", "--storage", experiment.storage)
+    counted = json.loads(twinhead("status", "first", "--storage", experiment.storage, "--json").out)["trials"]
+
+    assert (shown.code, counted["stopped"]) == (0, 1)
+    assert shown.out.splitlines()[1].split()[:2] == ["0", "stopped"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from search.cli.cluster import watch
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
+from search.study.summary import Summary
 from search.terminal import append_line
 from tests.search.conftest import Said
 
@@ -50,6 +52,41 @@ def test_list_says_that_a_storage_is_empty(twinhead: Command, tmp_path: Path) ->
     assert json.loads(twinhead("list", "--storage", tmp_path, "--json").out) == []
 
 
+def test_a_storage_that_does_not_exist_is_named(refused: Refused, tmp_path: Path) -> None:
+    """A mistyped path has no searches either, but that is not what is wrong."""
+    said = refused("list", "--storage", tmp_path / "artefacts")
+
+    assert f"The directory '{tmp_path / 'artefacts'}' does not exist" in said
+
+
+def test_watching_into_a_pipe_writes_lines(
+    twinhead: Command, stopped: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their times, for as long as the search runs; then its state."""
+    Heartbeat.of_this_process().write(stopped)
+    monkeypatch.setattr(
+        watch, "_pause", lambda: replace(Heartbeat.of_this_process(), state="interrupted").write(stopped)
+    )
+    said = twinhead("status", "first", "--watch", "--storage", stopped.storage)
+
+    lines = said.out.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ searching: 0 of 20 trials ended, .*", lines[0])
+    assert lines[1] == "search      first: stopped"
+
+
+def test_ctrl_c_ends_the_display_alone(twinhead: Command, stopped: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search runs somewhere else."""
+
+    def press() -> None:
+        raise KeyboardInterrupt
+
+    Heartbeat.of_this_process().write(stopped)
+    monkeypatch.setattr(watch, "_pause", press)
+    said = twinhead("status", "first", "--watch", "--storage", stopped.storage)
+
+    assert (said.code, said.err) == (130, "'first' goes on\n")
+
+
 def test_status_keeps_the_address_in_the_next_command(
     twinhead: Command, stopped: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +117,21 @@ def test_logs_have_the_exit_code_of_the_search(twinhead: Command, stopped: Exper
     assert (whole.code, followed.code, trial.code) == (130, 130, 130)
     assert whole.out == followed.out == stopped.driver_log.read_text()
     assert trial.out.endswith("Z epoch 1: score 0.5\n")
+
+
+def test_the_log_of_a_finished_search_ends_with_its_summary(twinhead: Command, stopped: Experiment) -> None:
+    """As that of its job does, which the cluster forgets."""
+    trials = stopped.spec().plan.budget.trials
+    summary = Summary(name="first", complete=True, trials=trials, epochs=7, outcomes={"finished": trials})
+    stopped.write_summary(summary)
+    replace(Heartbeat.of_this_process(), state="ended").write(stopped)
+    for options in ((), ("--follow",)):
+        said = twinhead("logs", "first", "--storage", stopped.storage, *options)
+
+        assert said.code == 0
+        log, found, rest = said.out.partition(f"\nfirst: {trials} trials ({trials} finished), 7 epochs")
+        assert (log, bool(found)) == (stopped.driver_log.read_text(), True)
+        assert str(stopped.summary_file) in rest
 
 
 def test_a_trial_without_a_log_is_named(refused: Refused, stopped: Experiment) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,13 @@ import pytest
 from search.cluster.client import Job, JobState
 from search.cluster.status import list_searches, search_status
 from search.cluster.submission import job_prefix, spec_digest
+from search.results.status import Retraining
 from search.study.experiment import Experiment
 from search.study.heartbeat import FRESH_SECONDS, Heartbeat
 from search.study.study import open_study
 from search.study.summary import Summary
-from search.study.trials import SLOTS, note_epoch, note_start
+from search.study.trials import RECIPE, RETRAINING, SLOTS, WAITING, note_epoch, note_start
+from tests.search.conftest import CONFIGURATION
 from trainable.report import TrialReport
 
 
@@ -124,6 +126,95 @@ def test_how_a_driver_ended(experiment: Experiment, ended: str, state: str) -> N
 
     assert found.state == state
     assert found.reason == ("No trial reached a result." if state == "failed" else "")
+
+
+def test_a_job_that_was_stopped_before_its_driver_ran(experiment: Experiment) -> None:
+    """It was stopped, and is not as new as before its submission."""
+    assert search_status(experiment, _Jobs(job(experiment, "stopped"))).state == "stopped"
+
+
+def test_a_search_that_waits_for_room(experiment: Experiment) -> None:
+    """It runs, but nothing of it does: other searches use the cluster."""
+    study = open_study(experiment)
+    study.set_user_attr(SLOTS, {"concurrent": 2, "cpus": 1, "gpus": 0})
+    study.set_user_attr(WAITING, "it needs 1 CPU, and 0 of 2 CPU are free")
+    beat(experiment)
+    found = search_status(experiment)
+
+    assert (found.state, found.reason) == ("waiting", "it needs 1 CPU, and 0 of 2 CPU are free")
+    assert (found.cpus_busy, found.trials["running"]) == (0, 0)
+    assert found.command == f"twinhead logs first --follow --storage {experiment.storage}"
+
+    beat(experiment, "interrupted")
+    assert search_status(experiment).state == "stopped"
+
+
+def test_a_retraining(experiment: Experiment) -> None:
+    """What it uses and how far it is; nothing of it is left after its driver."""
+    study = open_study(experiment)
+    study.tell(0, 0.5)
+    retraining = Retraining(epoch=2, epochs=6, cpus=4, gpus=1, seconds=3.0, samples_per_second=80.0)
+    study.set_user_attr(RETRAINING, asdict(retraining))
+    beat(experiment)
+    found = search_status(experiment)
+
+    assert found.retraining is not None
+    assert (found.retraining.epoch, found.retraining.epochs, found.seconds_left) == (2, 6, 12.0)
+    assert (found.cpus_busy, found.gpus_busy, found.samples_per_second) == (4, 1, 80.0)
+
+    beat(experiment, "interrupted")
+    stopped = search_status(experiment)
+    assert (stopped.retraining, stopped.cpus_busy) == (None, 0)
+
+
+def test_a_comparison(tmp_path: Path) -> None:
+    """By epochs: nothing stops its trainings early."""
+    experiment = Experiment(storage=tmp_path / "artifacts", name="compare")
+    configs = {name: {"epochs": 3} for name in ("narrow", "wide")}
+    experiment.create_fixed({"kind": "compare", "data": "set", "faithful": False, "trials": configs})
+    assert search_status(experiment).state == "new"
+
+    study = open_study(experiment)
+    trial = study.ask()
+    trial.set_user_attr(RECIPE, "narrow")
+    note_start(trial, CONFIGURATION.model_dump())
+    note_epoch(trial, TrialReport(epoch=1, metrics={"score": 0.5, "seconds": 2.0}))
+    study.set_user_attr(SLOTS, {"concurrent": 1, "cpus": 1, "gpus": 0})
+    beat(experiment)
+    found = search_status(experiment)
+    assert (found.kind, found.state, found.epochs, found.max_epochs) == ("compare", "running", 1, 6)
+    assert (found.seconds_left, found.budget.max_trials, found.rungs) == (10.0, 2, {})
+    assert found.best is not None
+    assert found.best.recipe == "narrow"
+    assert found.command == f"twinhead status compare --watch --storage {experiment.storage}"
+
+    beat(experiment, "interrupted")
+    assert search_status(experiment).command == f"twinhead compare --resume compare --storage {experiment.storage}"
+    beat(experiment, "ended")
+    assert search_status(experiment).state == "finished"
+
+
+def test_a_lost_run_counts_until_its_last_heartbeat(experiment: Experiment) -> None:
+    """A run that ended in another way has stored its time itself."""
+    open_study(experiment).set_user_attr("seconds", 1800.0)
+    beat(experiment, age=FRESH_SECONDS + 60)
+
+    assert search_status(experiment).budget.hours == pytest.approx((1800 + 3600 - FRESH_SECONDS - 60) / 3600, abs=1e-3)
+
+    beat(experiment, "interrupted")
+    assert search_status(experiment).budget.hours == 0.5
+
+
+def test_the_next_command_has_the_address_of_the_cluster(experiment: Experiment) -> None:
+    """Without it, it would go to another one; what needs no cluster does without."""
+    beat(experiment, "interrupted", job=f"{job_prefix(experiment)}1")
+    address = "http://head:8265"
+    where = f"--storage {experiment.storage} --address {address}"
+    assert search_status(experiment, address=address).command == f"twinhead resume first {where}"
+
+    beat(experiment, "interrupted")
+    command = f"twinhead search --resume first --storage {experiment.storage}"
+    assert search_status(experiment, address=address).command == command
 
 
 def test_a_finished_search(experiment: Experiment) -> None:

@@ -167,3 +167,13 @@ def test_unreachable_cluster_is_an_input_error(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(InputError, match=rf"'{address}' cannot be joined .*RAY_ADDRESS"), cluster():
         pytest.fail("there is no cluster to join")
+
+
+def test_the_address_of_a_dashboard_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is right for other commands; Ray's own sentence does not say which address is needed."""
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with (
+        pytest.raises(InputError, match=r"RAY_ADDRESS is 'http://127.0.0.1:8265', but .* such as HEAD:6379"),
+        cluster(),
+    ):
+        pass

@@ -124,8 +124,8 @@ def test_values_outside_the_new_space_are_named(tmp_path: Path) -> None:
     """After narrowing the space, users must see what it leaves out, and why; the summary shows it, too."""
     widths = [config.model.width for config in searched(tmp_path, [[0.1 * number] * 9 for number in range(5)])]
     spec = from_first(model={"family": "debug", "width": {"choices": [2, 4]}})
-    study = optuna.create_study()
-    start(study, spec, tmp_path, Screen())
+    study, said = optuna.create_study(), io.StringIO()
+    start(study, spec, tmp_path, Screen(Console(file=said, width=500)))
     within = [trial.user_attrs[EARLIER] for trial in study.trials]
 
     assert 8 in widths
@@ -138,6 +138,9 @@ def test_values_outside_the_new_space_are_named(tmp_path: Path) -> None:
             if widths[number] == 8
         },
     }
+    [line] = [line for line in said.getvalue().splitlines() if "outside" in line]
+    names = ", ".join(f"first:{number}" for number in (4, 3, 2, 1, 0) if widths[number] == 8)
+    assert line == f"outside the search space, and therefore not tried: {names}; --dry-run gives the reasons"
 
 
 def test_resumed_search_adds_no_first_trials(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,15 @@ def test_the_heartbeat_does_not_wait_for_a_publication(tmp_path: Path, monkeypat
                 time.sleep(0.01)
         finally:
             ended.set()
+
+
+def test_the_time_of_a_lost_run_is_known_to_the_next(tmp_path: Path) -> None:
+    """Its driver could not store it; one that ended did."""
+    experiment = created(tmp_path)
+    now = time.time()
+    first = replace(Heartbeat.of_this_process(), host="another", started=now - 500, written=now - 100)
+    first.write(experiment)
+    with running(experiment, lambda _: None) as lost:
+        assert lost == pytest.approx(400)
+    with running(experiment, lambda _: None) as lost:
+        assert lost == 0

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainable.plugins.active import PluginSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,8 @@ class TrialJob:
     the actual number. None to use them as they are."""
     measurements: str | None = None
     """File, or its address, of the measurements that all trials share; see `trainable.measurements`."""
+    plugins: tuple[PluginSource, ...] = ()
+    """The plugins of the search."""
 
     def batch_scale(self, workers: int) -> float:
         """Factor of batch size and learning rate for a number of workers."""

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import console, json_option, print_result, refuse_unwritable, screen, storage_option
+from search.cli.shared import (
+    console,
+    json_option,
+    plugins_option,
+    print_result,
+    refuse_unwritable,
+    screen,
+    storage_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +53,7 @@ def best(name: str, out: Path | None, trial: int | None, storage: Path | Locatio
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("data")
 @click.option("--split", type=click.Choice(["train", "val", "test", "all"]), default="test", show_default=True)
+@plugins_option
 @json_option
 def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
     """Evaluate a network on a data set, with baselines."""
@@ -79,6 +88,7 @@ def evaluate(checkpoint: Path, data: str, split: str, as_json: bool) -> None:
 @click.option("--fg-bg", type=click.Path(path_type=Path), required=True, help="The same with an object in front of it.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Directory.")
 @click.option("--threshold", type=float, help="Make mask.png binary: 255 from this probability (0 to 1) on, else 0.")
+@plugins_option
 @json_option
 def predict(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, threshold: float | None, as_json: bool) -> None:
     """Predict mask and depth of a pair of photographs.

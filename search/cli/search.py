@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
-from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
+from search.cli.shared import (
+    console,
+    json_option,
+    pair,
+    plugins_option,
+    print_result,
+    resumable,
+    screen,
+    storage_option,
+)
 from search.commands import JOB_VARIABLE, cited, shell_command
 from trainable.metrics.names import OBJECTIVE
 
@@ -53,6 +62,7 @@ def demo(storage: Path | Location, as_json: bool) -> None:
 @click.option("--study", metavar="URL", help="Database for the study, in place of a file beside the spec.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted search.")
 @click.option("--dry-run", is_flag=True, help="Only estimate the cost and show the first configurations.")
+@plugins_option
 @storage_option
 @json_option
 def search(
@@ -116,6 +126,7 @@ def search(
 @click.argument("name")
 @click.option("--epochs", type=int, help="Epochs of the retraining; those of a whole trial when left out.")
 @click.option("--cpus", type=int, help="CPUs of the retraining; the fastest measured number when left out.")
+@plugins_option
 @storage_option
 @json_option
 def retrain(name: str, epochs: int | None, cpus: int | None, storage: Path | Location, as_json: bool) -> None:

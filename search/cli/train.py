@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from data.errors import InputError
-from search.cli.shared import console, json_option, pair, print_result, resumable, screen, storage_option
+from search.cli.shared import (
+    console,
+    json_option,
+    pair,
+    plugins_option,
+    print_result,
+    resumable,
+    screen,
+    storage_option,
+)
 from search.commands import cited
 
 T = TypeVar("T")
@@ -39,6 +48,7 @@ faithful_option = click.option(
 )
 @click.argument("name", required=False)
 @click.option("--faithful", is_flag=True, help="As published, with the errors that are corrected by default.")
+@plugins_option
 @json_option
 def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
     """List the published recipes, or print one as YAML.
@@ -73,6 +83,7 @@ def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes per training.")
 @click.option("--name", help="Name of the training; the recipe's when left out.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted training.")
+@plugins_option
 @storage_option
 @json_option
 def train(
@@ -122,6 +133,7 @@ def train(
 @faithful_option
 @click.option("--name", help="Name of the comparison; 'compare' when left out.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted comparison.")
+@plugins_option
 @storage_option
 @json_option
 def compare(

@@ -58,6 +58,7 @@ from search.study.summary import StepCounts, Summary
 from search.study.trials import TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.job import Workers
+from trainable.plugins.active import sources_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     if is_complete(experiment, spec):
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
+    sources_of(spec.plan.plugins)  # raises before a cluster starts
     with (
         running(experiment, screen.say),
         screen.logging_to(experiment.driver_log),
@@ -160,6 +162,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         InterruptedSearchError: after Ctrl-C.
     """
     summary = experiment.summary()
+    sources_of(spec.plan.plugins)
     if dataset.info.fingerprint != summary.data_fingerprint:
         raise InputError(f"The search '{experiment.name}' used another data set than '{spec.data_path}'; restore it.")
     best, recipe = _find_best(experiment, spec, trial_records(open_study(experiment)), screen)
@@ -211,7 +214,7 @@ def _make_run(
     *,
     command: str = "",
 ) -> SearchRun:
-    job = make_job(experiment, dataset, workers, spec.plan.scheduler.rungs)
+    job = make_job(experiment, dataset, workers, spec.plan.scheduler.rungs, spec.plan.plugins)
     job = replace(
         job,
         data=replace(job.data, samples=spec.subject.samples, samples_seed=spec.plan.search.seed),

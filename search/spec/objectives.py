@@ -6,7 +6,7 @@ losses, so that any two trials can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data.errors import InputError
@@ -42,20 +42,25 @@ class Objective:
         return self.sign * value
 
 
-def known_objectives() -> dict[str, str]:
-    """All objectives: the notation of a spec, such as '-macs', by name."""
+def known_objectives(own: Iterable[str] = ()) -> dict[str, str]:
+    """All objectives: the notation of a spec, such as '-macs', by name.
+
+    Args:
+        own: notations of the metrics of plugins.
+    """
     costs = (*COSTS, MILLISECONDS)
     fewer = {name for name in (*METRICS, *costs) if name in costs or name.endswith(("_rmse", "_mae"))}
-    return {name: f"-{name}" if name in fewer else name for name in (*METRICS, *costs)}
+    built_in = {name: f"-{name}" if name in fewer else name for name in (*METRICS, *costs)}
+    return built_in | {text.removeprefix("-"): text for text in own}
 
 
-def check_objective(text: str) -> str:
-    """Return `text` if it is an objective.
+def check_objective(text: str, own: Iterable[str] = ()) -> str:
+    """Return `text` if it is an objective; `own` as for `known_objectives`.
 
     Raises:
         ValueError: if not, with a message that continues "must", such as "be one of ...".
     """
-    known = known_objectives()
+    known = known_objectives(own)
     objective = Objective.of(text)
     if objective.name not in known:
         raise ValueError(f"be one of {', '.join(known.values())}")
@@ -90,8 +95,8 @@ def known_costs(objectives: Sequence[str], settings: Settings) -> dict[str, floa
     return {name: float(cost(name, settings)) for name in names if name in COSTS}
 
 
-def parse_objectives(text: str) -> list[str]:
-    """Parse the objectives of a command line, such as 'score,-macs'.
+def parse_objectives(text: str, own: Iterable[str] = ()) -> list[str]:
+    """Parse the objectives of a command line, such as 'score,-macs'; `own` as for `known_objectives`.
 
     Raises:
         InputError: if one is unknown, or they cannot be combined.
@@ -100,7 +105,7 @@ def parse_objectives(text: str) -> list[str]:
     wrong = text
     try:
         for wrong in texts:
-            check_objective(wrong)
+            check_objective(wrong, own)
         wrong = text
         check_objectives(texts)
     except ValueError as error:

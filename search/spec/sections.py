@@ -7,14 +7,20 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, field_validator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from search.spec.objectives import check_objective, check_objectives
 from trainable.config import Section
+from trainable.plugins.active import PluginRecord
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """A valid name of a search, which is also the name of its directory."""
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _objective(text: str, info: ValidationInfo) -> str:
+    """An objective of a `Plan`, which may be a metric of its plugins."""
+    return check_objective(text, [notation for record in info.data.get("plugins", ()) for notation in record.metrics])
 
 
 def _share_or_auto(value: object) -> float | Literal["auto"]:
@@ -174,7 +180,10 @@ class RetrainConfig(Section):
 class Plan(Section):
     """The sections that are never searched."""
 
-    objectives: list[Annotated[str, AfterValidator(check_objective)]] = Field(default=["score"])
+    plugins: list[PluginRecord] = Field(default=[])
+    """Python files with model families, losses and metrics of your own: paths relative to this file, such as [own.py].
+    A search stores their SHA-256 and the names that they define."""
+    objectives: list[Annotated[str, AfterValidator(_objective)]] = Field(default=["score"])
     """The objectives of the search: up to three metrics or costs, with '-' where smaller is better, such as
     [score, -macs]. With several, the search looks for the Pareto front, which `twinhead front` shows. Trials are
     stopped, and the best is picked, by the first one, which is the score."""

@@ -11,10 +11,12 @@ import torch
 from data.dataset.dataset import Dataset, write_dataset
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
+from tests.examples import PLUGIN, plugin_text
 from trainable.config import TrialConfig
 from trainable.job import TrialData
 from trainable.loop import checkpoint
 from trainable.models import build_model
+from trainable.plugins.load import use_plugins
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,3 +85,11 @@ def save_warmed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrialConf
         return directory
 
     return save
+
+
+@pytest.fixture
+def own_plugin(tmp_path: Path) -> Iterator[Path]:
+    """The plugin of docs/python.md: the loss log_l1, the metric mask_f1 and the family tiny. Not loaded yet."""
+    (tmp_path / PLUGIN).write_text(plugin_text())
+    yield tmp_path / PLUGIN
+    use_plugins([])

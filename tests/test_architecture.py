@@ -215,7 +215,7 @@ def test_there_are_no_import_cycles() -> None:
     assert cycles(import_graph()) == []
 
 
-FLOORS = ("cli", "recipes", "cluster", "run", "results", "strategy", "study", "spec")
+FLOORS = ("cli", "api", "recipes", "cluster", "run", "results", "strategy", "study", "spec")
 """The packages of `search`, from the top down."""
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainable.plugins.active import PluginSource
 
 from trainable.metrics.objective import SCORE, Objective
 
@@ -115,6 +118,8 @@ class TrialJob:
     """What picks the best epoch of a trial, and what a plateau policy watches as 'score'."""
     measurements: str | None = None
     """File, or its address, of the measurements that all trials share; see `trainable.measurements`."""
+    plugins: tuple[PluginSource, ...] = ()
+    """The plugins of the search."""
 
     def batch_scale(self, workers: int) -> float:
         """Factor of batch size and learning rate for a number of workers."""

@@ -44,6 +44,7 @@ from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training
 from trainable.measurements import machine_kind
 from trainable.metrics.names import CONSTRAINT, DIVERGED, TRAINED
+from trainable.plugins.load import use_plugins
 from trainable.report import TrialReport
 from trainable.threads import use_fastest_threads
 
@@ -153,6 +154,7 @@ def _train(settings: Mapping[str, _Task]) -> None:
 def _train_from(task: _Task, checkpoints: Sequence[Path], damaged: Sequence[str]) -> None:
     """Train, from the first intact one of the checkpoints; see `trial.run`."""
     job = task.job
+    use_plugins(job.plugins)
     config = build(TrialConfig, task.request.trial, source="the searcher's suggestion")
     context = _distributed_context(job.workers)
     if _is_drained(context):  # a reused process gets trials also on a node that gets no new processes

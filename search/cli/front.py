@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import console, json_option, print_result, refuse_unwritable, storage_option
+from search.cli.shared import console, json_option, plugins_option, print_result, refuse_unwritable, storage_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.option("--objectives", metavar="NAMES", help="Objectives, such as score,-macs; the search's own when left out.")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the trials and the front to a file.")
+@plugins_option
 @storage_option
 @json_option
 def front(name: str, objectives: str | None, svg: Path | None, storage: Path | Location, as_json: bool) -> None:
@@ -43,7 +44,8 @@ def front(name: str, objectives: str | None, svg: Path | None, storage: Path | L
 
     experiment = Experiment(storage=storage, name=name)
     spec = experiment.spec()
-    compared = parse_objectives(objectives) if objectives is not None else spec.plan.objectives
+    own = [notation for record in spec.plan.plugins for notation in record.metrics]
+    compared = parse_objectives(objectives, own) if objectives is not None else spec.plan.objectives
     points = front_of(experiment, compared)
     if svg is not None:
         _draw(points, compared, name, svg)

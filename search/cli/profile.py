@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data.byte_size import byte_size
-from search.cli.shared import console, json_option, pair, print_result, refuse_unwritable, screen
+from search.cli.shared import console, json_option, pair, plugins_option, print_result, refuse_unwritable, screen
 from search.cli.train import faithful_option, set_option
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ QUIET = "99"
 )
 @set_option
 @faithful_option
+@plugins_option
 @json_option
 def profile(
     recipe: str, data: str, steps: int, out: Path, overrides: tuple[str, ...], faithful: bool, as_json: bool

@@ -16,6 +16,7 @@ from search.cli.shared import (
     console,
     json_option,
     pair,
+    plugins_option,
     print_result,
     resumable,
     screen,
@@ -63,6 +64,7 @@ def demo(storage: Path | Location, verbose: bool, as_json: bool) -> None:
 @click.option("--study", metavar="URL", help="Database for the study, in place of a file beside the spec.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted search.")
 @click.option("--dry-run", is_flag=True, help="Only estimate the cost and show the first configurations.")
+@plugins_option
 @storage_option
 @verbose_option
 @json_option
@@ -134,6 +136,7 @@ def search(
 @click.argument("name")
 @click.option("--epochs", type=int, help="Epochs of the retraining; those of a whole trial when left out.")
 @click.option("--cpus", type=int, help="CPUs of the retraining; the fastest measured number when left out.")
+@plugins_option
 @storage_option
 @verbose_option
 @json_option

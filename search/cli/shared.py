@@ -59,6 +59,28 @@ device_option = click.option(
     "--device", metavar="NAME", help="Such as cpu or cuda:0; the GPU, if there is one, when left out."
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show Ray's own output too.")
+
+
+def _load_plugins(_: click.Context, __: click.Parameter, paths: tuple[Path, ...]) -> None:
+    """Make the files the plugins of this process, in place of those of an earlier command in it."""
+    from trainable.plugins.active import active_plugins
+
+    if paths or active_plugins():
+        from trainable.plugins.load import check_plugins, read_source, use_plugins  # imports torch
+
+        use_plugins(map(read_source, paths))
+        check_plugins()
+
+
+plugins_option = click.option(
+    "--plugins",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    expose_value=False,
+    callback=_load_plugins,
+    help="Python file with model families, losses and metrics of your own; may be repeated.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone on standard output.")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
-from search.cli.shared import BAD_INPUT, json_option, pair, print_result
+from search.cli.shared import BAD_INPUT, json_option, pair, plugins_option, print_result
 
 if TYPE_CHECKING:
     from trainable.config import Problem
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--check", "file", type=click.Path(path_type=Path), metavar="FILE", help="Check this spec; print none.")
 @click.option("--data", help="The data set.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the spec; may be repeated.")
+@plugins_option
 @json_option
 def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a commented spec with all defaults, or check a spec.

@@ -13,6 +13,7 @@ from search.cli.shared import (
     console,
     json_option,
     pair,
+    plugins_option,
     print_result,
     resumable,
     screen,
@@ -48,6 +49,7 @@ faithful_option = click.option(
 )
 @click.argument("name", required=False)
 @click.option("--faithful", is_flag=True, help="As published, with the errors that are corrected by default.")
+@plugins_option
 @json_option
 def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
     """List the published recipes, or print one as YAML.
@@ -82,6 +84,7 @@ def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes per training.")
 @click.option("--name", help="Name of the training; the recipe's when left out.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted training.")
+@plugins_option
 @storage_option
 @verbose_option
 @json_option
@@ -133,6 +136,7 @@ def train(
 @faithful_option
 @click.option("--name", help="Name of the comparison; 'compare' when left out.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted comparison.")
+@plugins_option
 @storage_option
 @verbose_option
 @json_option

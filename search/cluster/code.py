@@ -1,19 +1,25 @@
 """The code that a submitted search runs: this installation's packages in an archive, without data, results or history.
 
-The archive has the same bytes for the same code, so that Ray uploads it once.
+The plugins of the search are in it too: a job runs the files of the user who submits it, not those in the storage. The
+archive has the same bytes for the same code, so that Ray uploads it once.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import search
+from trainable.plugins.active import PluginSource
 
 PACKAGES = ("data", "trainable", "search")
+MODULES = ("twinhead.py",)
+"""Modules beside the packages."""
+PLUGINS = "plugins"
+"""Directory of the plugins in the archive."""
 SKIPPED = ("__pycache__",)
 MAX_BYTES = 50 * 2**20
 """Of the archive. The code takes one; more means that something else lies in its directories."""
@@ -50,16 +56,17 @@ def version() -> str:
     return metadata.version("twinhead")
 
 
-def write_archive(directory: Path) -> Archive:
+def write_archive(directory: Path, plugins: Iterable[PluginSource] = ()) -> Archive:
     """Write the archive of the code into a directory.
 
-    It has the three packages, the script `ENTRY`, and the metadata of the distribution, by which Python finds the
-    version.
+    It has the three packages, `MODULES`, the plugins, the script `ENTRY`, and the metadata of the distribution, by
+    which Python finds the version.
     """
     root = Path(search.__file__).parent.parent
     contents = {str(path.relative_to(root)): path.read_bytes() for path in _files(root)}
     about = f"Metadata-Version: 2.1\nName: twinhead\nVersion: {version()}\n"
     contents |= {ENTRY: _SCRIPT.encode(), f"twinhead-{version()}.dist-info/METADATA": about.encode()}
+    contents |= {f"{PLUGINS}/{plugin.file}": plugin.text.encode() for plugin in plugins}
     path = directory / "twinhead.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(contents):
@@ -69,7 +76,8 @@ def write_archive(directory: Path) -> Archive:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """The files of the packages, without caches and hidden files."""
+    """The files of the packages, without caches and hidden files, and the modules beside them."""
+    yield from (root / module for module in MODULES)
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
             parts = path.relative_to(root).parts

@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,11 +18,12 @@ from pathlib import Path
 from data.dataset.storage import Location
 from data.errors import InputError
 from search.cluster.client import Cluster, Job
-from search.cluster.code import ENTRY, MAX_BYTES, Archive, version, write_archive
+from search.cluster.code import ENTRY, MAX_BYTES, PLUGINS, Archive, version, write_archive
 from search.commands import JOB_VARIABLE, shell_command
 from search.run.cluster import ENVIRONMENT
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
+from trainable.plugins.active import PluginRecord, sources_of
 
 STOP_SECONDS = 60
 """Time that a stopped search has to write its checkpoints and summary; Ray kills it after that."""
@@ -90,12 +91,9 @@ def submit(
         return Submitted(job=jobs[-1], is_new=False)
     number = max((int(job.id.removeprefix(prefix)) for job in jobs), default=0) + 1
     submission_id = f"{prefix}{number}"
-    command = shell_command(
-        "exec", "sh", ENTRY, "search", "--resume", experiment.name, "--storage", _storage(experiment)
-    )
     is_new = cluster.submit(
         submission_id,
-        command,
+        job_command(experiment),
         code=archive.path,
         env=_environment(cluster, submission_id, env, after),
         metadata={
@@ -107,6 +105,15 @@ def submit(
         },
     )
     return Submitted(job=cluster.job(submission_id), is_new=is_new)
+
+
+def job_command(experiment: Experiment) -> str:
+    """The shell command of a job, which starts in the directory of the unpacked code."""
+    command = shell_command(
+        "exec", "sh", ENTRY, "search", "--resume", experiment.name, "--storage", _storage(experiment)
+    )
+    # Absolute, because the script leaves the directory.
+    return command + "".join(f' --plugins "$PWD/{PLUGINS}/{each.file}"' for each in experiment.spec().plan.plugins)
 
 
 def check_env(pairs: Mapping[str, str]) -> dict[str, str]:
@@ -152,13 +159,17 @@ def submitted_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in COMPARED}
 
 
-def code_archive(directory: Path | None = None) -> Archive:
+def code_archive(directory: Path | None = None, plugins: Iterable[PluginRecord] = ()) -> Archive:
     """The archive of the code, in a directory or in a temporary one.
 
+    Args:
+        directory: of the archive; default: a temporary one.
+        plugins: of the search; each is a plugin of this process.
+
     Raises:
-        InputError: if it is far larger than the code can be.
+        InputError: if it is far larger than the code can be, or a plugin is not loaded or has changed.
     """
-    archive = write_archive(directory or Path(tempfile.mkdtemp(prefix="twinhead-code-")))
+    archive = write_archive(directory or Path(tempfile.mkdtemp(prefix="twinhead-code-")), sources_of(plugins))
     if archive.bytes > MAX_BYTES:
         name, size = archive.largest[0]
         raise InputError(

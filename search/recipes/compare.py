@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import ray
@@ -34,6 +34,7 @@ from trainable.loop.loaders import optimizer_steps
 from trainable.metrics.bootstrap import intervals
 from trainable.metrics.per_image import ImageFigures
 from trainable.models import build_on_meta, multiply_adds, parameter_count
+from trainable.plugins.active import active_records
 from trainable.recipes import RECIPES, load_recipe
 
 _OURS = "on the test images"
@@ -96,6 +97,7 @@ def make_comparison(
         faithful=faithful,
         origins=origins,
         notes=[note for note in notes if note],
+        plugins=active_records(),
     )
 
 
@@ -139,7 +141,7 @@ def _measure_all(experiment: Experiment, trained: Trained, screen: Screen) -> No
             measure = partial(_measure, checkpoint, measured, grid, trained.job.data)
             written += files
             threads = int(best.epoch.metrics.get("threads", workers.cpus))
-            tasks.append(start_task(workers, measure, threads=threads))
+            tasks.append(start_task(trained.job, measure, threads=threads))
     ray.get(tasks)
     experiment.pull(*written)
 
@@ -154,8 +156,8 @@ def _measure(checkpoint: str, measured: str, grid: str, data: TrialData, device:
 
 
 def _measure_baselines(fixed: FixedConfigs, trained: Trained) -> dict[str, dict[str, float]]:
-    config, data = next(iter(fixed.trials.values())), trained.job.data
-    return ray.get(start_task(Workers(), lambda _: evaluate_baselines_on(config.data, data, "test"), threads=1))
+    config, job = next(iter(fixed.trials.values())), replace(trained.job, workers=Workers())
+    return ray.get(start_task(job, lambda _: evaluate_baselines_on(config.data, job.data, "test"), threads=1))
 
 
 def _comparison(

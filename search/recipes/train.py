@@ -25,6 +25,7 @@ from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkp
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_origin
 from trainable.loop.fetch import local_copy, output_file
+from trainable.plugins.active import active_records
 from trainable.recipes import Evaluation, load_recipe
 
 
@@ -62,6 +63,7 @@ def make_training(
         evaluation=found.evaluation,
         workers=workers,
         notes=[f"{key} is {text}" for key, text in overrides],
+        plugins=active_records(),
     )
 
 
@@ -94,7 +96,7 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
             checkpoint, output = (str(experiment.in_storage(path).explicit()) for path in (best.checkpoint, grid))
             measure = partial(_measure, checkpoint, output, trained.job.data, fixed.metric, fixed.evaluation)
             metrics, published, baselines = trained.outages.outlast(
-                lambda: ray.get(start_task(workers, measure, threads=threads))
+                lambda: ray.get(start_task(trained.job, measure, threads=threads))
             )
             trained.outages.outlast(lambda: experiment.pull(grid))
             seconds = round(before + time.monotonic() - started, 1)

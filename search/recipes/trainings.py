@@ -46,6 +46,7 @@ from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
 from trainable.job import TrialJob, Workers
 from trainable.models import check_model
+from trainable.plugins.active import PluginRecord, own_losses, sources_of
 from trainable.recipes import Evaluation
 
 Kind = Literal["compare", "train"]
@@ -80,6 +81,8 @@ class FixedConfigs(BaseModel):
     """By recipe name."""
     notes: list[str] = []
     """Changes to the recipes, as clauses."""
+    plugins: list[PluginRecord] = []
+    """Plugins with families, losses and metrics that are not built in."""
     trials: dict[str, TrialConfig]
     """By recipe name."""
 
@@ -106,6 +109,8 @@ def with_overrides(config: TrialConfig, overrides: Sequence[tuple[str, str]], fi
         InputError: if a key is not known, or a value does not fit.
     """
     values = config.model_dump()
+    for weights in (values["loss"]["mask"], values["loss"]["depth"]):
+        weights |= {name: 0.0 for name in own_losses() if name not in weights}
     source = f"--set, or in {file}" if overrides else file
     for key, text in overrides:
         *sections, leaf = key.split(".")
@@ -140,7 +145,7 @@ def create_training(experiment: Experiment, fixed: FixedConfigs, dataset: Datase
     open_cache()
     for config in fixed.trials.values():
         split_counts(dataset, config.data)
-    experiment.create_fixed(fixed.model_dump(mode="json"))
+    experiment.create_fixed(fixed.model_dump(mode="json"), plugins=fixed.plugins)
 
 
 def load_fixed_configs(experiment: Experiment) -> FixedConfigs:
@@ -171,6 +176,7 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
         InterruptedSearchError: after Ctrl-C.
     """
     configs = list(fixed.trials.values())
+    sources_of(fixed.plugins)  # raises before a cluster starts
     resources = ResourcesConfig(workers=fixed.workers)
     with open_session(experiment, dataset, resources, verbose=screen.verbose) as session:
         study, fits = session.study, session.concurrent
@@ -188,7 +194,8 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
             concurrent=concurrent,
         )
         announce_dashboard(screen, session.dashboard)
-        job = make_job(experiment, dataset, session.workers, range(1, max(config.epochs for config in configs) + 1))
+        epochs = range(1, max(config.epochs for config in configs) + 1)
+        job = make_job(experiment, dataset, session.workers, epochs, fixed.plugins)
         if len(configs) == 1:
             job = alone(job, fits)
         screen.say(f"{fixed.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")

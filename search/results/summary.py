@@ -235,6 +235,6 @@ def _candidates(experiment: Experiment, trials: Iterable[TrialRecord]) -> list[B
 
 def _load(experiment: Experiment, checkpoint: Path) -> None:
     """Fetch a checkpoint that is in a remote storage, and load it for its errors."""
-    from trainable.loop.checkpoint import load_model  # imports torch
+    from trainable.loop.checkpoint import check_loads  # imports torch
 
-    load_model(experiment.checkpoints.fetch(checkpoint))
+    check_loads(experiment.checkpoints.fetch(checkpoint))

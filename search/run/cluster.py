@@ -18,19 +18,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from data.disk import disk_error
 from data.errors import InputError
 from search.autoscaler import startable_nodes
-from trainable.job import Workers
+from trainable.job import TrialJob, Workers
 
 if TYPE_CHECKING:
     import torch
     from ray import ObjectRef
 
     from search.spec.sections import ResourcesConfig, RetrainConfig
+    from trainable.plugins.active import PluginSource
 
 T = TypeVar("T")
-
 MIN_SAMPLES = 8
 """Samples of a batch that each worker of a retraining has at least, by default: batch norm is of these alone."""
-
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
@@ -78,6 +77,9 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
     """
     import ray
 
+    if ray.is_initialized():  # by the program that calls; it stays as it is
+        yield ""
+        return
     with _address() as address:
         try:
             _check_reachable(address)
@@ -156,27 +158,29 @@ def has_one_node() -> bool:
     return len(nodes) == 1 and not startable_nodes([nodes[0]["Resources"]])
 
 
-def start_task(workers: Workers, task: Callable[[torch.device], T], *, threads: int) -> ObjectRef[T]:
-    """Start `task` in a process of the cluster with the resources of one worker of a trial.
+def start_task(job: TrialJob, task: Callable[[torch.device], T], *, threads: int) -> ObjectRef[T]:
+    """Start `task` in a process of the cluster with the resources of one worker of a trial, and its plugins.
 
     Args:
-        workers: of the trial.
+        job: of the trial.
         task: called with the device of the process; its result is that of the reference.
         threads: torch's number of threads.
     """
     import ray
 
-    remote: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus)(_run_task)
-    reference: ObjectRef[T] = remote.remote(task, threads)
+    remote: Any = ray.remote(num_cpus=job.workers.cpus, num_gpus=job.workers.gpus)(_run_task)
+    reference: ObjectRef[T] = remote.remote(task, threads, job.plugins)
     return reference
 
 
-def _run_task(task: Callable[[torch.device], T], threads: int) -> T:
+def _run_task(task: Callable[[torch.device], T], threads: int, plugins: tuple[PluginSource, ...]) -> T:
     import torch
 
     from trainable.loop.state import default_device
+    from trainable.plugins.load import use_plugins
 
     torch.set_num_threads(threads)
+    use_plugins(plugins)
     return task(default_device())
 
 

@@ -27,7 +27,7 @@ from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
 from trainable.evaluation.worst import measure_images
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_model, source_of, verify
+from trainable.loop.checkpoint import check_loads, load_model, source_of, verify
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device
@@ -75,7 +75,7 @@ def export_network(experiment: Experiment, out: Path, trial: int | None) -> str:
                 "--trial for a trial's own weights."
             )
         with naming_alternatives():
-            load_model(experiment.checkpoints.fetch(experiment.retrained))
+            check_loads(experiment.checkpoints.fetch(experiment.retrained))
         refuse_other_source(out, source_of(experiment.retrained))
         copy_export(experiment.retrained, out)
         return f"the retrained network of '{experiment.name}'"

@@ -35,6 +35,7 @@ from trainable.config import DataConfig, ModelConfig
 from trainable.job import TrialData, TrialJob, Workers
 from trainable.loop.loaders import read_part
 from trainable.models import build_on_meta, parameter_count
+from trainable.plugins.active import PluginRecord, sources_of
 
 PARTS = ("train", "val", "test")
 OPTIMIZER_COPIES = 3
@@ -203,7 +204,13 @@ def checkpoint_bytes(parameters: int, kept: int, concurrent: int) -> int:
     return 4 * parameters * (kept + concurrent * 2 * OPTIMIZER_COPIES)
 
 
-def make_job(experiment: Experiment, dataset: Dataset, workers: Workers, checkpoint_epochs: Iterable[int]) -> TrialJob:
+def make_job(
+    experiment: Experiment,
+    dataset: Dataset,
+    workers: Workers,
+    checkpoint_epochs: Iterable[int],
+    plugins: Iterable[PluginRecord] = (),
+) -> TrialJob:
     """The job that an experiment's trials share, on all samples and without a limit of the latency.
 
     Args:
@@ -211,6 +218,7 @@ def make_job(experiment: Experiment, dataset: Dataset, workers: Workers, checkpo
         dataset: what they read.
         workers: resources of each trial.
         checkpoint_epochs: epochs after which a checkpoint is saved, in addition to the best ones.
+        plugins: that they use; each is a plugin of this process.
     """
     return TrialJob(
         data=TrialData(path=str(dataset.path.absolute().explicit()), fingerprint=dataset.info.fingerprint),
@@ -220,6 +228,7 @@ def make_job(experiment: Experiment, dataset: Dataset, workers: Workers, checkpo
         search=experiment.name,
         storage=str(experiment.location.explicit()),
         measurements=str(experiment.in_storage(experiment.measurements).explicit()),
+        plugins=sources_of(plugins),
     )
 
 

@@ -124,7 +124,7 @@ def retrain_and_test(
     grid, networks = experiment.test_grid, [checkpoint, best.checkpoint, *([recipe.checkpoint] if recipe else [])]
     *addresses, output = (str(experiment.in_storage(path).explicit()) for path in (*networks, grid))
     measure = partial(_measure, addresses, job.data, output, job.objective)
-    measured = run.outages.outlast(lambda: ray.get(start_task(job.workers, measure, threads=threads)))
+    measured = run.outages.outlast(lambda: ray.get(start_task(job, measure, threads=threads)))
     run.outages.outlast(lambda: experiment.pull(grid))
     run.study.set_user_attr(RETRAINING, None)
     export_retrained(

@@ -60,6 +60,7 @@ from search.study.trials import TrialRecord, keep_best_of_finished, trial_record
 from search.terminal import Screen
 from trainable.job import Workers
 from trainable.metrics.objective import Objective
+from trainable.plugins.active import sources_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     if is_complete(experiment, spec):
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
+    sources_of(spec.plan.plugins)  # raises before a cluster starts
     with (
         running(experiment, screen.say) as lost,
         screen.logging_to(experiment.driver_log),
@@ -145,6 +147,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         InterruptedSearchError: after Ctrl-C.
     """
     started, summary = time.monotonic(), experiment.summary()
+    sources_of(spec.plan.plugins)
     if dataset.info.fingerprint != summary.data_fingerprint:
         raise InputError(f"The search '{experiment.name}' used another data set than '{spec.data_path}'; restore it.")
     trials = trial_records(open_study(experiment), spec.plan.objective)
@@ -236,7 +239,7 @@ def _make_run(
     *,
     command: str = "",
 ) -> SearchRun:
-    job = make_job(experiment, dataset, workers, spec.plan.scheduler.rungs)
+    job = make_job(experiment, dataset, workers, spec.plan.scheduler.rungs, spec.plan.plugins)
     job = replace(
         job,
         data=replace(job.data, samples=spec.subject.samples, samples_seed=spec.plan.search.seed),

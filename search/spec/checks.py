@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from search.spec.domains import Choices, Domain, Leaf, Leaves, Per, Range, representatives
 from trainable.config import ConfigError, Problem, TrialConfig, build
 from trainable.config.settings import Settings, Value, nest
+from trainable.plugins.active import PluginRecord
 
 _NOT_SEARCHABLE = ("data.image_size", "data.split")
 """Beginnings of keys that must not be searched, since scores on different images cannot be compared."""
 
 
-def problems_of_values(space: Leaves, defaults: Settings, source: str) -> Iterator[Problem]:
+def problems_of_values(
+    space: Leaves, defaults: Settings, own: Sequence[PluginRecord], source: str
+) -> Iterator[Problem]:
     """Problems of single leaves: values that trials do not accept, and keys that must not be searched.
 
     Args:
         space: a leaf for each key of `TrialConfig`.
         defaults: of `TrialConfig`, by the same keys.
+        own: the plugins of the spec.
         source: origin of the space, for error messages.
     """
     for key, leaf in space.items():
@@ -30,13 +34,13 @@ def problems_of_values(space: Leaves, defaults: Settings, source: str) -> Iterat
             yield Problem(key=key, sentence=f"{sentence}images cannot be compared; correct it in {source}.")
     seen = set()
     for settings in _trials(space):
-        for problem in _problems_of_trial(settings, source):
+        for problem in _problems_of_trial(settings, own, source):
             if problem.sentence not in seen:
                 seen.add(problem.sentence)
                 yield problem
 
 
-def problems_of_conditions(space: Leaves, source: str) -> Iterator[Problem]:
+def problems_of_conditions(space: Leaves, own: Sequence[PluginRecord], source: str) -> Iterator[Problem]:
     """Problems of `per` leaves: the other leaf must be valid, and each of its values must have a domain."""
     for key, leaf in space.items():
         if not isinstance(leaf, Per):
@@ -48,7 +52,7 @@ def problems_of_conditions(space: Leaves, source: str) -> Iterator[Problem]:
             sentence = f"The value of '{key}' has no domain for {leaf.key}: {', '.join(missing)}; add it in {source}."
             yield Problem(key=key, sentence=sentence)
     left_out = {key: 0.0 for key, leaf in space.items() if key.startswith("loss.") and _may_be_zero(leaf)}
-    yield from _problems_of_trial(largest_settings(space, left_out), source)
+    yield from _problems_of_trial(largest_settings(space, left_out), own, source)
 
 
 def largest_settings(space: Leaves, chosen: Settings) -> dict[str, Value]:
@@ -73,10 +77,11 @@ def _trials(space: Leaves) -> Iterator[dict[str, Value]]:
                 yield largest_settings(space, {key: value})
 
 
-def _problems_of_trial(settings: Settings, source: str) -> Iterator[Problem]:
+def _problems_of_trial(settings: Settings, own: Sequence[PluginRecord], source: str) -> Iterator[Problem]:
     from trainable.models import check_model  # imports torch, which nothing else here needs
 
     values = nest(settings)
+    families = {name: name in plugin.with_dropout for plugin in own for name in plugin.families}
     found: list[Problem] = []
     try:
         build(TrialConfig, values, source=source)
@@ -84,7 +89,7 @@ def _problems_of_trial(settings: Settings, source: str) -> Iterator[Problem]:
         found += error.problems
     if not any(problem.key.startswith("model") for problem in found):
         try:
-            check_model(build(TrialConfig, {"model": values["model"]}, source=source).model, source)
+            check_model(build(TrialConfig, {"model": values["model"]}, source=source).model, source, families)
         except ConfigError as error:
             found += error.problems
     yield from found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from trainable.config import ModelConfig, build
 from trainable.config.settings import Settings
+from trainable.plugins.active import active_records
 
 if TYPE_CHECKING:
     from trainable.models import Network
@@ -27,19 +28,21 @@ def cost(name: str, settings: Settings) -> int:
     shared = settings.get("model.shared_decoder", False)
     model = {"family": settings["model.family"], "width": settings["model.width"], "shared_decoder": shared}
     config, image_size = build(ModelConfig, model, source="the spec"), settings["data.image_size"]
-    network = (config.family, config.width, config.shared_decoder)
+    # The versions of the plugins are in the key of the caches, since a user may change a family and search again.
+    versions = tuple(record.sha256 for record in active_records())
+    network = (config.family, config.width, config.shared_decoder, versions)
     return _parameters(*network) if name == "parameters" else _macs(*network, cast("int", image_size))
 
 
 @functools.lru_cache(maxsize=4096)
-def _parameters(family: str, width: int, shared_decoder: bool) -> int:
+def _parameters(family: str, width: int, shared_decoder: bool, _versions: tuple[str, ...]) -> int:
     from trainable.models import parameter_count
 
     return parameter_count(_network(family, width, shared_decoder))
 
 
 @functools.lru_cache(maxsize=4096)
-def _macs(family: str, width: int, shared_decoder: bool, image_size: int) -> int:
+def _macs(family: str, width: int, shared_decoder: bool, _versions: tuple[str, ...], image_size: int) -> int:
     from trainable.models import multiply_adds
 
     return multiply_adds(_network(family, width, shared_decoder), image_size)

@@ -1,9 +1,19 @@
-"""The default search space: all published families, and the hyperparameters in which their authors differ."""
+"""The default search space: all published families, and the hyperparameters in which their authors differ.
+
+Also the defaults of all leaves, with those of plugins.
+"""
 
 from __future__ import annotations
 
-from search.spec.domains import Choices, Leaves, Per, Range
+from collections.abc import Iterable, Mapping
 
+from search.spec.domains import Choices, Leaves, Per, Range
+from trainable.config import TrialConfig
+from trainable.config.settings import Settings, flatten
+from trainable.plugins.active import PluginRecord
+
+BUILT_IN: Settings = {key: value for key, value in flatten(TrialConfig().model_dump()).items() if "." in key}
+"""The default of each leaf that needs no plugin; epochs, seed and `depth_policy` of `TrialConfig` are not leaves."""
 _WEIGHT = Range(0.0, 2.0)
 """Weight of a head's first loss."""
 _OPTIONAL_WEIGHT = Range(0.1, 2.0, log=True, or_zero=True)
@@ -22,6 +32,9 @@ _FAMILIES: dict[str, tuple[Choices, Range | Choices]] = {
     "debug": (Choices((2, 4)), _NO_DROPOUT),
 }
 """Width and dropout of each family; 'debug' is searched only if a spec names it."""
+
+_OWN_WIDTH = Choices((8, 16, 32))
+"""Width of a family of a plugin."""
 
 DEFAULT_SPACE: Leaves = {
     "data.batch_size": Choices((8, 16, 32)),
@@ -65,3 +78,38 @@ DEFAULT_SPACE: Leaves = {
     "policy.cosine.floor": Range(0.0, 0.1),
 }
 """Leaves that are searched by default; the others are fixed at the default of `TrialConfig`."""
+
+
+def default_space(own: Mapping[str, bool]) -> Leaves:
+    """`DEFAULT_SPACE` with width and dropout of the families of plugins, which are searched only if a spec names them.
+
+    Args:
+        own: their names, and whether each supports dropout.
+    """
+    if not own:
+        return DEFAULT_SPACE
+    families = _FAMILIES | {
+        name: (_OWN_WIDTH, _DROPOUT if has_dropout else _NO_DROPOUT) for name, has_dropout in own.items()
+    }
+    return {
+        **DEFAULT_SPACE,
+        "model.width": Per("model.family", {family: width for family, (width, _) in families.items()}),
+        "model.dropout": Per("model.family", {family: dropout for family, (_, dropout) in families.items()}),
+    }
+
+
+def defaults_with(plugins: Iterable[PluginRecord]) -> Settings:
+    """The default of each leaf: `BUILT_IN`, and 0 for the weights of the losses of plugins."""
+    own = [name for plugin in plugins for name in plugin.losses]
+    return {**BUILT_IN, **{f"loss.{head}.{name}": 0.0 for head in ("mask", "depth") for name in own}}
+
+
+def names_of_sections(defaults: Settings) -> dict[str, list[str]]:
+    """The names in each section of a space, by its dotted key; '' is the whole."""
+    names: dict[str, list[str]] = {"": []}
+    for key in defaults:
+        parts = key.split(".")
+        for depth, name in enumerate(parts):
+            known = names.setdefault(".".join(parts[:depth]), [])
+            known += [name] if name not in known else []
+    return names

@@ -7,7 +7,7 @@ losses, so that any two trials can be compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from data.errors import InputError, did_you_mean
 from search.spec.costs import COSTS, cost
@@ -22,21 +22,26 @@ MILLISECONDS = "ms_per_picture"
 MAX_OBJECTIVES = 3
 
 
-def known_objectives() -> dict[str, str]:
-    """All objectives but weighted means: the notation of a spec, such as '-macs', by name."""
+def known_objectives(own: Iterable[str] = ()) -> dict[str, str]:
+    """All objectives but weighted means: the notation of a spec, such as '-macs', by name.
+
+    Args:
+        own: notations of the metrics of plugins.
+    """
     costs = (*COSTS, MILLISECONDS)
-    return {name: f"-{name}" if name in (*ERRORS, *costs) else name for name in (*METRICS, *costs)}
+    built_in = {name: f"-{name}" if name in (*ERRORS, *costs) else name for name in (*METRICS, *costs)}
+    return built_in | {notation.removeprefix("-"): notation for notation in own}
 
 
-def check_objective(notation: object) -> Notation:
-    """Return `notation` if it is an objective.
+def check_objective(notation: object, own: Iterable[str] = ()) -> Notation:
+    """Return `notation` if it is an objective; `own` as for `known_objectives`.
 
     Raises:
         ValueError: if not, with a message that continues "must", such as "be one of ...".
     """
     if isinstance(notation, Mapping):
         return _check_weights(notation)
-    known = known_objectives()
+    known = known_objectives(own)
     if not isinstance(notation, str):
         choices = f"one of {', '.join(known.values())}"
         raise ValueError(f"be {choices}, or weights such as {{mask_iou: 0.7, depth_delta1: 0.3}}")  # noqa: TRY004
@@ -88,8 +93,8 @@ def split_objectives(text: str) -> list[Value]:
     return found
 
 
-def parse_objectives(text: str) -> list[Notation]:
-    """Parse the objectives of a command line; see `split_objectives`.
+def parse_objectives(text: str, own: Iterable[str] = ()) -> list[Notation]:
+    """Parse the objectives of a command line; see `split_objectives`, and `known_objectives` for `own`.
 
     Raises:
         InputError: if one is unknown, or they cannot be combined.
@@ -99,7 +104,7 @@ def parse_objectives(text: str) -> list[Notation]:
     checked: list[Notation] = []
     try:
         for wrong in notations:
-            checked += [check_objective(wrong)]
+            checked += [check_objective(wrong, own)]
         wrong = text
         check_objectives(checked)
     except ValueError as error:

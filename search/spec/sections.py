@@ -7,16 +7,22 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from data.errors import InputError
 from search.spec.objectives import check_objective, check_objectives, split_objectives
 from trainable.config import Section
 from trainable.metrics.objective import Notation, Objective
+from trainable.plugins.active import PluginRecord
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """A valid name of a search, which is also the name of its directory."""
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _objective(notation: object, info: ValidationInfo) -> Notation:
+    """An objective of a `Plan`, which may be a metric of its plugins."""
+    return check_objective(notation, [own for record in info.data.get("plugins", ()) for own in record.metrics])
 
 
 def _share_or_auto(value: object) -> float | Literal["auto"]:
@@ -189,7 +195,10 @@ class LoggingConfig(Section):
 class Plan(Section):
     """The sections that are never searched."""
 
-    objectives: list[Annotated[Notation, PlainValidator(check_objective)]] = Field(default=["score"])
+    plugins: list[PluginRecord] = Field(default=[])
+    """Python files with model families, losses and metrics of your own: paths relative to this file, such as [own.py].
+    A search stores their SHA-256 and the names that they define."""
+    objectives: list[Annotated[Notation, PlainValidator(_objective)]] = Field(default=["score"])
     """The objectives of the search: up to three metrics or costs, with '-' where smaller is better, such as
     [score, -macs]. The first one, a metric or weights of metrics such as {mask_iou: 0.7, depth_delta1: 0.3}, decides
     which trials are stopped and which is the best; objective: -depth_rmse is short for objectives: [-depth_rmse]. With

@@ -19,15 +19,17 @@ from data.dataset.storage import Location
 from data.errors import InputError, did_you_mean
 from search.spec.checks import largest_settings, problems_of_conditions, problems_of_values
 from search.spec.constraints import problems_of_limits
-from search.spec.default_space import DEFAULT_SPACE
+from search.spec.default_space import default_space, defaults_with, names_of_sections
 from search.spec.domains import Leaf, Leaves, as_floats, as_plain, parse_leaf, representatives
 from search.spec.locate import with_locations
+from search.spec.plugins import load_plugins_of, records_in
 from search.spec.sections import NAME, Plan
 from search.spec.study_url import problems_of_study
 from search.spec.trackers import problems_of_logging
 from trainable.config import ConfigError, Problem, Section, TrialConfig, build
-from trainable.config.settings import Settings, Value, flatten, nest
-from trainable.config.text import parse_yaml, read_yaml
+from trainable.config.settings import Settings, Value, nest
+from trainable.config.text import as_json, parse_yaml, read_yaml
+from trainable.plugins.active import are_active
 
 
 def _directory_name(name: str) -> str:
@@ -52,10 +54,8 @@ DATA_KEYS = ("path", "samples")
 """Keys of the section `data` that are not in `TrialConfig`."""
 OBJECTIVE_KEYS = ("objective", "objectives")
 """The first one is short for a list of one."""
-PLAIN_KEYS = ("name", *OBJECTIVE_KEYS)
+PLAIN_KEYS = ("name", *OBJECTIVE_KEYS, "plugins")
 """Top-level keys that are not sections."""
-DEFAULTS: Settings = {key: value for key, value in flatten(TrialConfig().model_dump()).items() if "." in key}
-"""The default of each leaf; epochs, seed and `depth_policy` of `TrialConfig` are not leaves of a space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,18 @@ class SearchSpec:
 
     subject: Subject
     space: Leaves
-    """A plain value or a `Domain` for each key of `DEFAULTS`."""
+    """A plain value or a `Domain` for each key of `defaults`."""
     plan: Plan
 
     @property
     def data_path(self) -> str:
         """Directory or URL of the data set."""
         return self.subject.path
+
+    @property
+    def defaults(self) -> Settings:
+        """The default of each leaf, of built-in parts and of those of plugins."""
+        return defaults_with(self.plan.plugins)
 
     def with_absolute_path(self) -> SearchSpec:
         """A copy with an absolute path of the data set, which is valid in every working directory."""
@@ -111,33 +116,39 @@ class SearchSpec:
 
 
 def load_spec(
-    path: Path | None = None,
+    path: Path | Mapping[str, Value] | None = None,
     overrides: Sequence[tuple[str, str]] = (),
     *,
     data_path: str | None = None,
     name: str | None = None,
+    is_stored: bool = False,
 ) -> SearchSpec:
     """Read and check a spec.
 
     Args:
-        path: a YAML file; None for the defaults.
+        path: a YAML file, or its values; None for the defaults.
         overrides: (dotted key, YAML text) pairs, which override the file.
         data_path: the data set; overrides `data.path`.
         name: of the search; overrides `name`.
+        is_stored: whether it is that of an experiment, whose plugins are not run; those of others are loaded.
 
     Raises:
         InputError: if the file cannot be read; ConfigError with all wrong keys and values. Problems in the file have
             their location, FILE:LINE:COLUMN.
     """
-    sources = [f"'{path}'"] if path else []
-    source = " or ".join([*sources, "the command line"] if overrides else sources) or "the spec"
+    file = path if isinstance(path, Path) else None
+    sources = [f"'{file}'"] if file else []
+    source = " or ".join([*sources, "the command line"] if overrides and not isinstance(path, Mapping) else sources)
+    source = source or "the spec"
     try:
-        plain = read_yaml(path, "spec") if path else {}
+        plain = read_yaml(file, "spec") if file else as_json(path or {})
         for key, text in overrides:
             _insert(plain, key, text)
+        if not is_stored:
+            plain = load_plugins_of(plain, file.parent if file else Path(), source)
         return check_spec(plain, source=source, data_path=data_path, name=name)
     except InputError as error:
-        raise with_locations(error, path, overridden=[key for key, _ in overrides]) from None
+        raise with_locations(error, file, overridden=[key for key, _ in overrides]) from None
 
 
 def check_spec(
@@ -154,35 +165,27 @@ def check_spec(
     Raises:
         ConfigError: with all wrong keys and values that can be found at once.
     """
-    names = _names_of_sections()
     problems: list[Problem] = []
+    own = records_in(plain, source)
+    defaults = defaults_with(own)
+    names = names_of_sections(defaults)
     values = _sections(plain, [*names[""], *Plan.model_fields], source, problems)
     subject = _subject(values, source, data_path, name, problems)
     plan = _plan(values, source, problems)
     problems += problems_of_study(plan.search.study, source)
     problems += problems_of_logging(plan.logging, source)
-    leaves = {**DEFAULTS, **DEFAULT_SPACE, **_leaves(values, "", names, source, problems)}
+    searched = default_space({name: name in each.with_dropout for each in own for name in each.families})
+    leaves = {**defaults, **searched, **_leaves(values, "", names, defaults, source, problems)}
     # {0, 1} is a continuous range where the field is a float.
-    space = {key: as_floats(leaf) if isinstance(DEFAULTS[key], float) else leaf for key, leaf in leaves.items()}
-    problems += problems_of_values(space, DEFAULTS, source)
+    space = {key: as_floats(leaf) if isinstance(defaults[key], float) else leaf for key, leaf in leaves.items()}
+    problems += problems_of_values(space, defaults, own, source)
     if not problems:
-        problems += problems_of_conditions(space, source)
+        problems += problems_of_conditions(space, own, source)
     if not problems:
-        problems += problems_of_limits(space, plan.constraints, source)
+        problems += problems_of_limits(space, plan.constraints, source) if are_active(own) else []
     if problems or subject is None:
         raise ConfigError(problems)
     return SearchSpec(subject=subject, space=space, plan=plan)
-
-
-def _names_of_sections() -> dict[str, list[str]]:
-    """The names in each section of a space, by its dotted key; '' is the whole."""
-    names: dict[str, list[str]] = {"": []}
-    for key in DEFAULTS:
-        parts = key.split(".")
-        for depth, name in enumerate(parts):
-            known = names.setdefault(".".join(parts[:depth]), [])
-            known += [name] if name not in known else []
-    return names
 
 
 def _sections(
@@ -260,7 +263,12 @@ def _subject(
 
 
 def _leaves(
-    section: Mapping[str, Value], prefix: str, names: Mapping[str, Sequence[str]], source: str, problems: list[Problem]
+    section: Mapping[str, Value],
+    prefix: str,
+    names: Mapping[str, Sequence[str]],
+    defaults: Settings,
+    source: str,
+    problems: list[Problem],
 ) -> dict[str, Leaf]:
     """The leaves in a section of a spec by dotted key; keys that are not in `names` are problems."""
     leaves: dict[str, Leaf] = {}
@@ -271,13 +279,13 @@ def _leaves(
             meant = did_you_mean(str(name), known)
             sentence = f"The key '{key}' is not known; use one of {', '.join(known)} in {source}{meant}."
             problems.append(Problem(key=key, sentence=sentence, is_key=True))
-        elif key in DEFAULTS:
+        elif key in defaults:
             try:
                 leaves[key] = parse_leaf(key, value, source=source)
             except ConfigError as error:
                 problems += error.problems
         elif isinstance(value, Mapping):
-            leaves |= _leaves(value, key, names, source, problems)
+            leaves |= _leaves(value, key, names, defaults, source, problems)
         else:
             wanted = f"must have keys such as '{names[key][0]}'"
             sentence = f"The value of '{key}' is {value!r}, but {wanted}; correct it in {source}."

@@ -22,6 +22,7 @@ from search.spec.study_url import masked
 from trainable.config import Section, TrialConfig
 from trainable.config.settings import Settings, Value, flatten
 from trainable.metrics.objective import Objective
+from trainable.plugins.active import SHOWN
 
 WIDTH = 100
 """Columns of a line with a comment."""
@@ -60,6 +61,7 @@ def describe(spec: SearchSpec) -> dict[str, Value]:
             "split_by": as_plain(spec.space["data.split_by"]),
         },
         "objectives": plan.objectives,
+        "plugins": {record.file: record.sha256 for record in plan.plugins},
         "searched": _searched(spec),
         "rungs": plan.scheduler.rungs,
         "budget": _set_values(plan.budget),
@@ -81,6 +83,8 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     used = f"{subject.samples} training samples" if subject.samples else "all training samples"
     yield f"data: {spec.data_path} at {image_size} px, split by {split_by}; trials use {used}"
     yield f"objectives: {', '.join(str(Objective.of(each)) for each in plan.objectives)}"
+    if plan.plugins:
+        yield f"plugins: {', '.join(f'{record.file} (SHA-256 {record.sha256[:SHOWN]}…)' for record in plan.plugins)}"
     yield f"trials: up to {rungs[-1]} epochs each, compared after epoch {', '.join(str(epoch) for epoch in rungs)}"
     yield f"budget, until the first limit: {_listed(_set_values(plan.budget))}"
     yield f"each trial: {_listed(plan.resources.model_dump())}"
@@ -107,6 +111,11 @@ def _section(fields: Mapping[str, FieldInfo], prefix: str, values: Settings, ind
             yield from _section(section.model_fields, f"{prefix}{name}.", values, f"{indent}  ")
         else:
             yield from _field(name, field, values[f"{prefix}{name}"], indent)
+    own = (key.removeprefix(prefix) for key in values if key.startswith(prefix))
+    for name in [name for name in own if "." not in name and name not in fields]:
+        yield from _field(
+            name, FieldInfo(annotation=float, description="Of a plugin."), values[f"{prefix}{name}"], indent
+        )
 
 
 def _subsection(field: FieldInfo) -> type[Section] | None:

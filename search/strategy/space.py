@@ -13,8 +13,7 @@ from search.spec.objectives import known_costs
 from search.spec.sections import Plan
 from search.spec.spec import SearchSpec
 from search.strategy.proposer import KNOWN
-from trainable.config import TrialConfig
-from trainable.config.settings import Settings, Value, flatten, nest
+from trainable.config.settings import Settings, Value, nest
 
 if TYPE_CHECKING:
     import optuna
@@ -72,7 +71,7 @@ def default_parameters(spec: SearchSpec) -> dict[str, Value]:
 
     Parameters whose choices do not include the default are left out, so that the searcher samples them.
     """
-    defaults = flatten(TrialConfig().model_dump())
+    defaults = spec.defaults
     parameters: dict[str, Value] = {}
     for key, leaf in spec.space.items():
         value, (name, domain) = defaults[key], resolve(key, leaf, defaults)

@@ -149,7 +149,8 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
     Raises:
         InputError: as `check_starts`.
     """
-    by_default = check_spec({}, source="the defaults", data_path=spec.data_path).space
+    own: dict[str, Value] = {"plugins": spec.plan.model_dump()["plugins"]}
+    by_default = check_spec(own, source="the defaults", data_path=spec.data_path).space
     starts: list[Start] = []
     outside = {}
     for name, found in _named(names, storage, spec.plan.objective).items():
@@ -198,7 +199,8 @@ def _fit(start: Start, config: TrialConfig, spec: SearchSpec, by_default: Leaves
     Raises:
         OutsideError: if the start is outside the space.
     """
-    settings, defaults = flatten(config.model_dump(), leaves=spec.space), flatten(TrialConfig().model_dump())
+    defaults = spec.defaults
+    settings = {**defaults, **flatten(config.model_dump(), leaves=spec.space)}
     if wrong := broken_limits(_with_image_size(settings, spec), spec.plan.constraints):
         raise OutsideError(wrong)
     decisive = per_keys(spec)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from data.dataset.storage import check_path
 from data.disk import disk_error
 from data.errors import InputError
 from search.commands import JOB_VARIABLE, cited, shell_command
+from search.spec.plugins import records_in
 from search.spec.spec import OBJECTIVE_KEYS, SearchSpec, load_spec
 from search.spec.study_url import masked
 from search.study.names import FIXED_NAME, check_name, names_with, search_names
@@ -28,6 +30,7 @@ from search.study.paths import ExperimentPaths
 from search.study.summary import Summary, TrainingSummary
 from trainable.config.text import read_yaml
 from trainable.metrics.objective import SCORE, Objective
+from trainable.plugins.active import PluginRecord, sources_of
 
 READ_SECONDS = 3.0
 """Longest time for which a command that reads a mirror holds the lock of its driver."""
@@ -72,10 +75,20 @@ class Experiment(ExperimentPaths):
     @property
     def resume_command(self) -> str:
         """The command that resumes the experiment; within a submitted job, the one that submits it again."""
+        stored = self.fixed() if self.fixed_file.is_file() else self._stored_spec()
+        command = stored.get("kind", "search")
+        needed: list[str] = []
+        with contextlib.suppress(InputError):  # of a damaged file, which is reported where it is read
+            needed = [word for record in records_in(stored) for word in ("--plugins", record.file)]
         if os.environ.get(JOB_VARIABLE):
-            return shell_command("twinhead", "resume", self.name, "--storage", self.storage)
-        command = self.fixed()["kind"] if self.fixed_file.is_file() else "search"
-        return shell_command("twinhead", command, "--resume", self.name, "--storage", self.storage)
+            return shell_command("twinhead", "resume", self.name, *needed, "--storage", self.storage)
+        return shell_command("twinhead", command, "--resume", self.name, *needed, "--storage", self.storage)
+
+    def _stored_spec(self) -> dict[str, Any]:
+        """The values of the spec as stored; empty if there is none that can be read."""
+        with contextlib.suppress(InputError):
+            return dict(read_yaml(self.spec_file, "spec")) if self.spec_file.is_file() else {}
+        return {}
 
     def lock(self) -> FileLock:
         """Acquire the lock of the process that runs the search.
@@ -123,12 +136,20 @@ class Experiment(ExperimentPaths):
             DiskError: for a fault of the disk.
         """
         url = spec.plan.search.study
+        copies = self._copies(spec.plan.plugins)
         study_id = {self._study_id_file: uuid.uuid4().hex} if url else {}
-        self._create({self.spec_file: _as_yaml(spec), **study_id}, secret=url is not None and masked(url) != url)
+        self._create(
+            {self.spec_file: _as_yaml(spec), **study_id, **copies}, secret=url is not None and masked(url) != url
+        )
 
-    def create_fixed(self, configurations: Mapping[str, Any]) -> None:
+    def create_fixed(self, configurations: Mapping[str, Any], plugins: Iterable[PluginRecord] = ()) -> None:
         """Create the directory of a comparison or training with its fixed configurations; raises as `create`."""
-        self._create({self.fixed_file: yaml.safe_dump(dict(configurations), sort_keys=False)})
+        copies = self._copies(plugins)
+        self._create({self.fixed_file: yaml.safe_dump(dict(configurations), sort_keys=False), **copies})
+
+    def _copies(self, plugins: Iterable[PluginRecord]) -> dict[Path, str]:
+        """The copies of plugins that are kept for the reader. Nothing runs them, as others may write to a storage."""
+        return {self.root / source.file: source.text for source in sources_of(plugins)}
 
     def fixed(self) -> dict[str, Any]:
         """The fixed configurations, as `create_fixed` wrote them.
@@ -182,7 +203,7 @@ class Experiment(ExperimentPaths):
         try:
             content = self.spec_file.read_bytes()
         except OSError:
-            return load_spec(self.spec_file)  # raises, with the reason
+            return load_spec(self.spec_file, is_stored=True)  # raises, with the reason
         return _load_spec(self.spec_file, content)
 
     def extend(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
@@ -210,7 +231,7 @@ class Experiment(ExperimentPaths):
                     f"The key '{key}' cannot be changed after the start of '{self.name}'; change only its budget, with "
                     "--trials or --set budget.KEY=VALUE, or start a new search."
                 )
-        spec = load_spec(self.spec_file, changes)
+        spec = load_spec(self.spec_file, changes, is_stored=True)
         trials, wanted = self.summary().trials if self.summary_file.is_file() else 0, spec.plan.budget.trials
         if wanted < trials and "budget.trials" in dict(changes):
             raise InputError(
@@ -258,7 +279,7 @@ class Experiment(ExperimentPaths):
 @functools.lru_cache(maxsize=8)
 def _load_spec(path: Path, _content: bytes) -> SearchSpec:
     """The spec at `path`. A command reads it several times, and it is checked again only if its content changed."""
-    return load_spec(path)
+    return load_spec(path, is_stored=True)
 
 
 def _as_yaml(spec: SearchSpec) -> str:

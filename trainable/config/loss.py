@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from trainable.config.section import Positive, Section, Share, Weight
+from data.errors import did_you_mean
+from trainable.config.section import ConfigError, Positive, Problem, Section, Share, Weight
 
 
 class HeadLoss(Section):
-    """Weights of the losses of a head, named as in `trainable.loss.losses.LOSSES`; 0 for none."""
+    """Weights of the losses of a head, named as in `trainable.loss.losses.LOSSES`; 0 for none.
+
+    Other names are those of losses of plugins. They are checked by `check_losses` where a loss is needed, so that the
+    results of a search can be read without its plugins.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Weight]
 
     bce: Weight = 0.0
     weighted_bce: Weight = 0.0
@@ -85,3 +94,34 @@ class LossConfig(Section):
             if not any(weights.model_dump().values()):
                 raise ValueError(f"give the {head} head at least one loss with a weight above 0")
         return self
+
+
+def check_losses(config: LossConfig, own: Collection[str], source: str) -> None:
+    """Check the names of the losses that are not built in.
+
+    Args:
+        config: of the training loss.
+        own: names of the losses of plugins; built-in ones may be among them.
+        source: origin of the configuration, for error messages.
+
+    Raises:
+        ConfigError: for each loss that has a weight and an unknown name.
+    """
+    known = [*HeadLoss.model_fields, *(name for name in own if name not in HeadLoss.model_fields)]
+    unknown = [
+        (f"loss.{head}.{name}", name)
+        for head, weights in (("mask", config.mask), ("depth", config.depth))
+        for name, weight in (weights.model_extra or {}).items()
+        if weight and name not in own
+    ]
+    problems = [
+        Problem(
+            key=key,
+            sentence=f"The key '{key}' is not known; remove it from {source}, or use one of {', '.join(known)}"
+            f"{did_you_mean(name, known)}.",
+            is_key=True,
+        )
+        for key, name in unknown
+    ]
+    if problems:
+        raise ConfigError(problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +58,21 @@ def read_yaml(path: Path, what: str) -> dict[str, Value]:
     if not isinstance(values, dict):
         raise InputError(f"The {what} '{path}' must hold sections such as 'data:'; correct it.")
     return values
+
+
+def as_json(values: object) -> Any:
+    """Copy values as JSON has them, so that those of a program are like those of a file: a tuple becomes a list.
+
+    Raises:
+        InputError: if JSON has no such value.
+    """
+    try:
+        return json.loads(json.dumps(values))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The values {values!r:.200} are not those of a YAML file ({error}); use dicts, lists, strings, numbers, "
+            "True, False and None."
+        ) from None
 
 
 def parse_yaml(text: str, source: str) -> Any:

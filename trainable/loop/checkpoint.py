@@ -23,15 +23,11 @@ from data.dataset.storage import Location
 from data.errors import InputError
 from trainable.config import TrialConfig, build
 from trainable.models import Network, build_model
+from trainable.plugins.active import PluginRecord, active_records, are_active, sources_of
 
 FORMAT = 1
-WEIGHTS, CONFIG, METRICS, STATE, PICTURES = (
-    "model.safetensors",
-    "config.json",
-    "metrics.json",
-    "state.pt",
-    "pictures.png",
-)
+WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
+STATE, PICTURES = "state.pt", "pictures.png"
 CHECKSUMS = "checksums.json"
 FILES = (WEIGHTS, CONFIG, METRICS, STATE, PICTURES)
 """The files with a checksum. A model card has none, because users may edit it."""
@@ -63,6 +59,8 @@ class Origin:
     """Fingerprint of the data set that the weights were trained on."""
     epoch: int
     """Number of epochs that the weights were trained for."""
+    plugin: PluginRecord | None = None
+    """The plugin with the family of the network, which `load_model` needs; None for a built-in family."""
 
 
 def save(
@@ -94,6 +92,8 @@ def save(
         "epoch": origin.epoch,
         "checksums": CHECKSUMS,
     }
+    if own := [each for each in active_records() if origin.config.model.family in each.families]:
+        described["plugin"] = own[0].model_dump()
     (directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     (directory / METRICS).write_text(json.dumps(dict(metrics), indent=2) + "\n", encoding="utf-8")
     if state is not None:
@@ -209,6 +209,7 @@ def load_origin(directory: Path) -> Origin:
             config=build(TrialConfig, described["trial"], source=str(path)),
             data_fingerprint=str(described["data_fingerprint"]),
             epoch=int(described["epoch"]),
+            plugin=build(PluginRecord, found, source=str(path)) if (found := described.get("plugin")) else None,
         )
     except InputError:
         raise
@@ -232,14 +233,28 @@ def load_model(directory: Path) -> tuple[Network, Origin]:
     """Load the network in `directory`, in evaluation mode on the CPU, and its origin.
 
     Raises:
-        InputError: if a file is missing or the weights do not match the configuration; the subclass
-            DamagedCheckpointError if a file is damaged.
+        InputError: if a file is missing, the weights do not match the configuration, or the plugin of the family is not
+            a plugin of this process; the subclass DamagedCheckpointError if a file is damaged.
     """
     origin = load_origin(directory)
     verify(directory, (PICTURES,))
+    sources_of([origin.plugin] if origin.plugin else [])
     model = build_model(origin.config.model)
     load_weights(model, directory)
     return model.eval(), origin
+
+
+def check_loads(directory: Path) -> None:
+    """Load the network in `directory` for its errors; if its plugin is missing, verify the files alone.
+
+    Raises:
+        InputError: as `load_model`, except for a missing plugin.
+    """
+    origin = load_origin(directory)
+    if origin.plugin is None or are_active([origin.plugin]):
+        load_model(directory)
+    else:
+        verify(directory)
 
 
 def load_weights(model: nn.Module, directory: Path) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from trainable.loss.losses import LOSSES, ON_LOGITS
+from trainable.config.loss import check_losses
+from trainable.loss.losses import all_losses, all_on_logits
 
 if TYPE_CHECKING:
     from trainable.config import LossConfig
@@ -24,12 +25,17 @@ class DualLoss(nn.Module):
 
     With 'uncertainty' it has two trainable parameters, the logarithms s of the variances of the heads; the loss L of a
     head becomes exp(-s) L + s (Kendall et al. 2018).
+
+    Raises:
+        ConfigError: if a loss with a weight is neither built in nor of a plugin of this process.
     """
 
     def __init__(self, config: LossConfig) -> None:
         super().__init__()
         self._config = config
         self._weights = {head: _above_zero(getattr(config, head).model_dump()) for head in HEADS}
+        self._losses, self._on_logits = all_losses(), all_on_logits()
+        check_losses(config, self._losses, "the configuration")
         if config.combine == "uncertainty":
             self.log_variance = nn.Parameter(torch.zeros(len(HEADS)))
 
@@ -49,8 +55,8 @@ class DualLoss(nn.Module):
         ):
             total = torch.zeros((), device=target.device)
             for name, weight in self._weights[head].items():
-                output = logits if name in ON_LOGITS else activated
-                parts[f"{head}_{name}"] = part = LOSSES[name](output, target, self._config)
+                output = logits if name in self._on_logits else activated
+                parts[f"{head}_{name}"] = part = self._losses[name](output, target, self._config)
                 total = total + weight * part
             totals.append(total)
         return self._combined(torch.stack(totals)), {name: part.detach() for name, part in parts.items()}

@@ -14,13 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.errors import InputError
 from trainable.config import LossConfig
 from trainable.models.prediction import stretch
+from trainable.plugins.active import own_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trainable.config import SsimConfig
+    from trainable.plugins import parts
 
     class Loss(Protocol):
         """A loss with its options."""
@@ -199,3 +202,24 @@ LOSSES: dict[str, Loss] = {
 
 ON_LOGITS = frozenset({"bce", "weighted_bce", "dice", "tversky"})
 """Losses that apply the sigmoid themselves; the others use the output after the activation."""
+
+
+def all_losses() -> dict[str, Loss]:
+    """`LOSSES`, and the losses of the plugins of this process."""
+    return LOSSES | {name: _own(loss) for name, loss in own_losses().items()}
+
+
+def all_on_logits() -> frozenset[str]:
+    """`ON_LOGITS`, and the names of such losses of the plugins of this process."""
+    return ON_LOGITS | {name for name, loss in own_losses().items() if loss.on_logits}
+
+
+def _own(loss: parts.Loss) -> Loss:
+    @_in_float32
+    def computed(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+        value = loss.function(prediction, target)
+        if not isinstance(value, Tensor) or value.ndim:
+            raise InputError(f"The loss '{loss.name}' of a plugin returns {value!r}, but must return a scalar tensor.")
+        return value
+
+    return computed

@@ -14,9 +14,11 @@ from torch import Tensor
 from data.errors import InputError
 from trainable.metrics.names import METRICS, MODE, OBJECTIVE, WORST
 from trainable.metrics.per_image import STATES, metrics_of
+from trainable.plugins.active import own_metrics
 
 if TYPE_CHECKING:
     from trainable.models.prediction import Prediction
+    from trainable.plugins.parts import Metric
 
 __all__ = ["METRICS", "MODE", "OBJECTIVE", "WORST", "MetricSums"]
 
@@ -36,12 +38,15 @@ class MetricSums:
       prediction and truth clamped to [0.1, 1] first; the mask's truth is 0 or 1 here too.
     - score: (mask_iou + depth_delta1) / 2.
 
+    - metrics of plugins: the mean over images.
+
     A prediction that is not finite is wrong in IoU and deltas, and makes RMSE and MAE NaN. The sums are float64 on the
     device; only `compute` waits for the device.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        self._sums = torch.zeros(len(STATES), dtype=torch.float64, device=device)
+        self._own = own_metrics()
+        self._sums = torch.zeros(len(STATES) + len(self._own), dtype=torch.float64, device=device)
 
     def update(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> None:
         """Add a batch of predictions of a model.
@@ -55,10 +60,17 @@ class MetricSums:
 
     def update_values(self, probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> None:
         """Add a batch with mask probabilities in 0..1; all tensors are (B, 1, H, W)."""
-        self._sums += image_states(probability, depth, mask_truth, depth_truth).sum(dim=0)
+        states = image_states(probability, depth, mask_truth, depth_truth)
+        if self._own:
+            planes = probability.float(), depth.float(), as_unit(mask_truth), as_unit(depth_truth)
+            states = torch.column_stack([states, *(_values(metric, *planes) for metric in self._own.values())])
+        self._sums += states.sum(dim=0)
 
     def state(self) -> Tensor:
-        """A copy of the sums, (13,) float64. Those of several workers can be added."""
+        """A copy of the sums, (13,) float64, followed by one for each metric of plugins.
+
+        Those of several workers can be added.
+        """
         return self._sums.clone()
 
     def merge(self, state: Tensor) -> None:
@@ -70,7 +82,7 @@ class MetricSums:
         self._sums.copy_(state)
 
     def compute(self) -> dict[str, float]:
-        """Compute the metrics of all added batches, with the keys `METRICS`.
+        """Compute the metrics of all added batches, with the keys `METRICS` and the names of metrics of plugins.
 
         Raises:
             InputError: if nothing was added.
@@ -78,7 +90,23 @@ class MetricSums:
         sums = self._sums.cpu().numpy()
         if not sums[0]:
             raise no_images_error()
-        return {name: float(value) for name, value in metrics_of(sums).items()}
+        built_in, own = sums[: len(STATES)], sums[len(STATES) :]
+        return {name: float(value) for name, value in metrics_of(built_in).items()} | {
+            name: float(total / sums[0]) for name, total in zip(self._own, own, strict=True)
+        }
+
+
+@torch.no_grad()
+def _values(metric: Metric, mask: Tensor, depth: Tensor, true_mask: Tensor, true_depth: Tensor) -> Tensor:
+    """The values of a metric of a plugin, (B,) float64; all other tensors are (B, 1, H, W)."""
+    values = metric.function(mask, depth, true_mask, true_depth)
+    if not isinstance(values, Tensor) or values.shape != (len(mask),):
+        shown = tuple(values.shape) if isinstance(values, Tensor) else values
+        raise InputError(
+            f"The metric '{metric.name}' of a plugin returns {shown} for {len(mask)} images, but must return a tensor "
+            "with a value for each; correct it."
+        )
+    return values.double()
 
 
 def no_images_error() -> InputError:

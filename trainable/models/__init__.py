@@ -20,13 +20,15 @@ from trainable.models.prediction import Prediction
 from trainable.models.resnet_dual import ResNetDual
 from trainable.models.resunet import ResUNet, ResUNetLite
 from trainable.models.sepunet import SepUNet
+from trainable.plugins.active import own_families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
     from trainable.config import ModelConfig
+    from trainable.plugins.parts import Family
 
 __all__ = [
     "MODELS",
@@ -63,7 +65,8 @@ def build_model(config: ModelConfig) -> Network:
         ConfigError: as `check_model` does.
     """
     check_model(config)
-    return Network(MODELS[config.family](config), config)
+    own = own_families().get(config.family)
+    return Network(_build_own(own, config) if own else MODELS[config.family](config), config)
 
 
 def build_on_meta(config: ModelConfig) -> Network:
@@ -76,20 +79,28 @@ def build_on_meta(config: ModelConfig) -> Network:
         return build_model(config)
 
 
-def check_model(config: ModelConfig, source: str = "the spec") -> None:
-    """Check that the network can be built, without building it; `source` is the origin of the configuration.
+def check_model(config: ModelConfig, source: str = "the spec", own: Mapping[str, bool] | None = None) -> None:
+    """Check that the network can be built, without building it.
+
+    Args:
+        config: of the network.
+        source: origin of the configuration, for error messages.
+        own: families of plugins, and whether each supports dropout; default: those of this process.
 
     Raises:
-        ConfigError: if the family is not a key of `MODELS`, or does not support its dropout or shared decoder.
+        ConfigError: if the family is neither a key of `MODELS` nor in `own`, or does not support its dropout or shared
+            decoder.
     """
-    if config.family not in MODELS:
+    if own is None:
+        own = {name: family.has_dropout for name, family in own_families().items()}
+    if config.family not in MODELS and config.family not in own:
         raise ConfigError.about(
             "model.family",
-            f"The value of 'model.family' is '{config.family}', but must be one of {', '.join(sorted(MODELS))}; "
-            f"correct it in {source}.",
+            f"The value of 'model.family' is '{config.family}', but must be one of {', '.join(sorted({*MODELS, *own}))}"
+            f"; give the plugin of another family with --plugins, or correct it in {source}.",
             value=config.family,
         )
-    if config.dropout and config.family not in WITH_DROPOUT:
+    if config.dropout and config.family not in WITH_DROPOUT and not own.get(config.family):
         raise ConfigError.about(
             "model.dropout",
             f"The value of 'model.dropout' is {config.dropout:g}, but must be 0 for the model family "
@@ -103,3 +114,7 @@ def check_model(config: ModelConfig, source: str = "the spec") -> None:
             f"because only 'sepunet' was published with one; correct it in {source}.",
             value=True,
         )
+
+
+def _build_own(family: Family, config: ModelConfig) -> nn.Module:
+    return family.build(config.width, config.dropout) if family.has_dropout else family.build(config.width)

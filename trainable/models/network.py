@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from trainable.models.prediction import Prediction
+from trainable.models.prediction import Heads, Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainable.config import ModelConfig
-    from trainable.models.prediction import Heads
 
 
 class Network(nn.Module):
@@ -51,7 +50,7 @@ class Network(nn.Module):
         if self._normalises:
             bg = (bg - self.bg_mean) / self.bg_std
             fg_bg = (fg_bg - self.fg_bg_mean) / self.fg_bg_std
-        heads: Heads = self.body(bg, fg_bg)
+        heads = Heads(*self.body(bg, fg_bg))
         return Prediction.of(
             heads.mask,
             heads.depth,

@@ -16,8 +16,10 @@ from pydantic import field_validator, model_validator
 
 from data.errors import InputError
 from trainable.config import Section, TrialConfig, build
+from trainable.config.loss import check_losses
 from trainable.config.settings import flatten, nest
 from trainable.config.text import parse_yaml
+from trainable.plugins.active import own_losses
 
 RECIPES = (
     "raguram-resunet",
@@ -125,6 +127,7 @@ def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
     trial = {str(key): value for key, value in values.items() if key not in _File.model_fields}
     file = build(_File, about, source=source)
     config = build(TrialConfig, trial, source=source)
+    check_losses(config.loss, own_losses(), source)
     published, evaluation = _published(config, file, source)
     is_faithful = file.faithful if faithful is None else faithful
     return Recipe(

@@ -22,7 +22,7 @@ from search.cli.cluster.common import (
     yes_option,
 )
 from search.cli.search import checked_spec, default_name, overridden
-from search.cli.shared import storage_option
+from search.cli.shared import plugins_option, storage_option
 from search.commands import cited
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--after", metavar="NAME", help="Wait until this search of the same storage ended.")
 @click.option("--share", type=float, help="Share of the cluster that the search may take, such as 0.5.")
 @env_option
+@plugins_option
 @follow_option
 @storage_option
 @address_option
@@ -95,7 +96,7 @@ def submit(
             _follow(experiment, cluster, address)
         return
     _check_after(experiment, after)
-    archive = code_archive()
+    archive = code_archive(plugins=checked.plan.plugins)
     _show_plan(cluster, experiment, checked, dataset.info.counts.samples, archive, after)
     confirm(f"Submit '{experiment.name}'?", yes=yes)
     if is_new:
@@ -118,6 +119,7 @@ def submit(
 @click.option("--set", "overrides", multiple=True, metavar="budget.KEY=VALUE", help="Change the budget.")
 @click.option("--after", metavar="NAME", help="Wait until this search of the same storage ended.")
 @env_option
+@plugins_option
 @follow_option
 @storage_option
 @address_option
@@ -157,7 +159,7 @@ def resume(
     elif state == "finished":
         raise InputError(f"The search '{name}' is finished; give --trials or --set budget.KEY=VALUE for a larger one.")
     _check_after(experiment, after)
-    archive = code_archive()
+    archive = code_archive(plugins=spec.plan.plugins)
     _show_plan(cluster, experiment, spec, dataset.info.counts.samples, archive, after)
     confirm(f"Continue '{name}'?", yes=yes)
     _submit(experiment, cluster, archive, variables, address, after=after, follow=follow)

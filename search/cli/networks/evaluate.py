@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import console, device_option, json_option, print_result, refuse_unwritable, screen
+from search.cli.shared import (
+    console,
+    device_option,
+    json_option,
+    plugins_option,
+    print_result,
+    refuse_unwritable,
+    screen,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="Directory for intervals, the values of each image, and a grid."
 )
 @device_option
+@plugins_option
 @json_option
 def evaluate(checkpoint: Path, data: str, split: str, out: Path | None, device: str | None, as_json: bool) -> None:
     """Evaluate a network on a data set, with baselines."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import json_option, print_result, refuse_unwritable, screen
+from search.cli.shared import json_option, plugins_option, print_result, refuse_unwritable, screen
 
 if TYPE_CHECKING:
     from trainable.evaluation.portable import Exported, Format
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="File; when left out, model.onnx or model.pt2.")
+@plugins_option
 @json_option
 def export(checkpoint: Path, form: Format, out: Path | None, as_json: bool) -> None:
     """Export a network to ONNX or to torch.export.

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
-from search.cli.shared import INTERRUPTED, counted, device_option, json_option, print_result, refuse_unwritable, screen
+from search.cli.shared import (
+    INTERRUPTED,
+    counted,
+    device_option,
+    json_option,
+    plugins_option,
+    print_result,
+    refuse_unwritable,
+    screen,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +57,7 @@ NAMED = 10
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True, help="Directory.")
 @click.option("--threshold", type=float, help="Make mask.png binary: 255 from this probability (0 to 1) on, else 0.")
 @device_option
+@plugins_option
 @json_option
 def predict(
     checkpoint: Path,

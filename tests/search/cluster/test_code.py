@@ -7,7 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from search.cluster.code import PACKAGES, write_archive
+from search.cluster.code import MODULES, PACKAGES, PLUGINS, write_archive
+from trainable.plugins.active import PluginSource
 
 
 def test_the_archive_is_the_code_and_nothing_else(tmp_path: Path) -> None:
@@ -17,7 +18,7 @@ def test_the_archive_is_the_code_and_nothing_else(tmp_path: Path) -> None:
         names = opened.namelist()
     tops = {name.split("/")[0] for name in names}
 
-    assert tops - {name for name in tops if name.endswith(".dist-info")} == {*PACKAGES, "twinhead"}
+    assert tops - {name for name in tops if name.endswith(".dist-info")} == {*PACKAGES, *MODULES, "twinhead"}
     assert {"search/results/templates/comparison.html.j2", "trainable/recipes/raguram-resunet.yaml"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     assert archive.files == len(names)
@@ -30,6 +31,13 @@ def test_the_same_code_is_the_same_archive(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
 
     assert write_archive(tmp_path / "a").path.read_bytes() == write_archive(tmp_path / "b").path.read_bytes()
+
+
+def test_plugins_travel_with_the_code(tmp_path: Path) -> None:
+    """A job runs the file of the user who submits it, not the copy in a storage that others may write to."""
+    archive = write_archive(tmp_path, [PluginSource("own.py", "PLUGINS = []\n")])
+    with zipfile.ZipFile(archive.path) as opened:
+        assert opened.read(f"{PLUGINS}/own.py") == b"PLUGINS = []\n"
 
 
 def test_the_command_runs_from_the_archive_alone(tmp_path: Path) -> None:

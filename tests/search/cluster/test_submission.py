@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from search.cluster.submission import MIN_PYTHON, check_env, check_python, version_notes
+from search.cluster.code import ENTRY
+from search.cluster.submission import MIN_PYTHON, check_env, check_python, job_command, version_notes
+from search.spec.spec import load_spec
+from search.study.experiment import Experiment
 
 RAY, PYTHON = metadata.version("ray"), platform.python_version()
 
@@ -45,3 +49,19 @@ def test_a_token_is_not_put_on_the_dashboard(name: str) -> None:
     assert check_env({"A": "1"}) == {"A": "1"}
     with pytest.raises(InputError, match=rf"The variable '{name}' cannot be given with --env"):
         check_env({name: "secret"})
+
+
+def test_a_job_gets_the_plugins_that_were_submitted_with_it(own_plugin: Path, tmp_path: Path) -> None:
+    """By an absolute path, in whatever directory Ray unpacked the code."""
+    experiment = Experiment(storage=tmp_path / "my storage", name="first")
+    experiment.create(load_spec({"plugins": [str(own_plugin)]}, data_path="set"))
+    code = tmp_path / "un packed"
+    code.mkdir()
+    (code / ENTRY).write_text("cd / && printf '%s\\n' \"$@\"")
+
+    words = subprocess.run(
+        ["sh", "-c", job_command(experiment)], cwd=code, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+    assert words[:3] == ["search", "--resume", "first"]
+    assert words[-2:] == ["--plugins", str(code / "plugins" / "own.py")]

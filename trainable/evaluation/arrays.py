@@ -1,0 +1,110 @@
+"""Prediction of images that a program has in memory.
+
+Shapes: H and W are height and width in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from data.errors import InputError
+from data.images import resize
+from data.schema import Batch, Pixels
+from data.source_images import source_photo
+from trainable.config import TrialConfig
+from trainable.evaluation.grid import predict
+from trainable.loop.precision import preserving_random_state
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+Image: TypeAlias = "NDArray[np.uint8] | PIL.Image.Image"
+"""An image in memory: an array (H, W, 3) of RGB or (H, W), or a PIL image."""
+CHANNELS = (1, 3, 4)
+
+
+class Planes(NamedTuple):
+    """A prediction at the size of its images, (H, W) float32 each."""
+
+    mask: NDArray[np.float32]
+    """Probability of foreground, in 0..1."""
+    depth: NDArray[np.float32]
+    """Depth of the image with the foreground in 0..1, far is 1."""
+
+
+def predict_arrays(model: nn.Module, config: TrialConfig, bg: Image, fg_bg: Image) -> Planes:
+    """Predict mask and depth of two images of the same size.
+
+    Args:
+        model: a network, on its device.
+        config: its configuration, with its precision.
+        bg: image of the background.
+        fg_bg: image of the same background with a foreground object.
+
+    Raises:
+        InputError: if an image has another type, size or depth of colour, or transparent pixels.
+    """
+    photos = [as_photo(image, name) for image, name in ((bg, "bg"), (fg_bg, "fg_bg"))]
+    if photos[0].shape != photos[1].shape:
+        sizes = " and ".join(f"{photo.shape[1]} × {photo.shape[0]}" for photo in photos)
+        raise InputError(f"The images 'bg' and 'fg_bg' are {sizes} pixels; give two of the same size.")
+    size, (height, width) = config.data.image_size, photos[0].shape[:2]
+    stacks = [
+        torch.from_numpy(resize(photo, size, config.data.resize).copy()).permute(2, 0, 1)[None] for photo in photos
+    ]
+    unused = torch.zeros(1, 1, size, size, dtype=torch.uint8)
+    device = next(model.parameters()).device
+    batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=unused, depth=unused).to(device)
+    with preserving_random_state(device):
+        torch.manual_seed(config.seed)  # for dropout in evaluation
+        prediction = predict(model, batch, config.model)
+    mask, depth = (
+        np.asarray(cv2.resize(plane[0, 0].cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        for plane in (prediction.mask.clamp(0, 1), prediction.depth.clamp(0, 1))
+    )
+    return Planes(mask, depth)
+
+
+def as_photo(image: Image, name: str) -> Pixels:
+    """An image in memory as (H, W, 3) RGB, uint8.
+
+    Args:
+        image: a PIL image, whose EXIF orientation is applied, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        name: of the argument, for error messages.
+
+    Raises:
+        InputError: if it is neither, does not have 8 bits per channel, or has transparent pixels.
+    """
+    if hasattr(image, "getexif"):
+        return source_photo(_png(image), name)[0]
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"The image '{name}' is a {type(image).__name__}; give a numpy array or a PIL image.")
+    has_channels = image.ndim == 3 and image.shape[2] in CHANNELS
+    if image.dtype != np.uint8 or not (image.ndim == 2 or has_channels) or not image.size:
+        raise InputError(
+            f"The image '{name}' is {image.dtype} of shape {image.shape}, but must be uint8 of shape (H, W, 3) or "
+            "(H, W), in 0 to 255; convert it."
+        )
+    if image.ndim == 3 and image.shape[2] == 4:
+        # As a file, so that its pixels are checked, and a refusal reads, like those of the command.
+        return source_photo(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA))[1].tobytes(), name)[0]
+    return image if image.shape[2:] == (3,) else np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+
+
+def _png(image: Any) -> bytes:
+    """A PIL image as the content of a PNG file, upright."""
+    from PIL import ImageOps
+
+    file = io.BytesIO()
+    try:
+        ImageOps.exif_transpose(image).save(file, "PNG", compress_level=1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"The image of mode {image.mode} cannot be used ({error}); convert it to RGB.") from None
+    return file.getvalue()

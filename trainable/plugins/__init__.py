@@ -1,0 +1,1 @@
+"""Model families, losses and metrics of the user, in Python files that a spec or a command names."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from data.dataset.dataset import Dataset, write_dataset
 from data.scenes.render import render
@@ -17,6 +18,9 @@ from trainable.job import TrialData
 from trainable.loop import checkpoint
 from trainable.models import build_model
 from trainable.plugins.load import use_plugins
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

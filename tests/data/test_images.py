@@ -39,7 +39,7 @@ def sample_of(bg: Pixels) -> Sample:
     return Sample(sample_id="s", bg_id="b", fg_id="f", bg=bg, fg_bg=bg[::-1].copy(), mask=plane, depth=255 - plane)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.tuples(st.integers(1, 20), st.integers(1, 20)).flatmap(lambda size: arrays(np.uint8, (*size, 3))),
 )
@@ -48,7 +48,7 @@ def test_png_photo_round_trip(pixels: Pixels) -> None:
     np.testing.assert_array_equal(decode_photo(encode_png(pixels), "photo"), pixels)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.tuples(st.integers(1, 20), st.integers(1, 20)).flatmap(lambda size: arrays(np.uint8, size)))
 def test_png_plane_round_trip(pixels: Pixels) -> None:
     """Masks and depths are targets, so they must come back unchanged."""
@@ -229,7 +229,7 @@ def test_lanczos_is_the_windowed_sinc_of_eight_pixels(size: int) -> None:
     assert np.abs(resize(row.repeat(40, axis=0), size, "lanczos") - expected).max() <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(0, 255),
     st.sampled_from(["area", "bilinear", "lanczos"]),

@@ -69,7 +69,7 @@ def epoch_numbers(loader: Loader, epoch: int = 0) -> list[list[int]]:
     return [numbers(batch) for batch in loader.epoch(epoch)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, COUNT), st.integers(1, 50), st.integers(1, 6), st.booleans(), st.integers(0, 3))
 def test_all_ranks_together_see_every_sample_once(
     split_of: SplitOf, count: int, batch_size: int, world_size: int, shuffle: bool, epoch: int
@@ -86,7 +86,7 @@ def test_all_ranks_together_see_every_sample_once(
         assert all(batch for batches in seen for batch in batches)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, COUNT), st.integers(1, 50), st.integers(1, 6))
 def test_batches_are_of_even_size(split_of: SplitOf, count: int, batch_size: int, world_size: int) -> None:
     """A small last batch would disturb batch norm; more batches than needed would change the training."""

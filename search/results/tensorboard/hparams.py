@@ -20,6 +20,7 @@ from search.spec.domains import Choices, Domain, Leaf, Leaves, Per, Range, repre
 from search.study.trials import EpochRecord, TrialRecord
 from trainable.config.settings import Value, flatten
 from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.objective import Objective
 
 RESULTS = "result"
 """Group of the scalars with a trial's best epoch so far, which are the results in the table."""
@@ -96,17 +97,19 @@ def start_event(name: str, trial: FrozenTrial, dimensions: Sequence[Dimension]) 
     return _event(hp.hparams_pb(present, trial_id=name, start_time_secs=started), started)
 
 
-def result_events(trial: FrozenTrial, after: int) -> list[Event]:
+def result_events(trial: FrozenTrial, after: int, objective: Objective) -> list[Event]:
     """The results of a trial after each epoch that is later than the epoch `after`: those of its best one so far."""
     best: EpochRecord | None = None
     now, events = _started(trial), []
-    for record in TrialRecord.of(trial).epochs:
+    for record in TrialRecord.of(trial, objective).epochs:
         now += record.metrics.get("seconds", 0.0)
-        best = record if best is None or record.score > best.score else best
+        best = record if best is None or record.rank > best.rank else best
         if record.epoch > after:
+            metrics = objective.with_value(best.metrics)
             values = [
-                Summary.Value(tag=f"{RESULTS}/{name}", simple_value=best.metrics[name])
-                for name in result_names(best.metrics)
+                Summary.Value(tag=f"{RESULTS}/{name}", simple_value=metrics[name])
+                for name in result_names(metrics, objective)
+                if name in metrics
             ]
             events.append(_event(Summary(value=values), now, step=record.epoch))
     return events
@@ -122,9 +125,10 @@ def end_event(trial: FrozenTrial) -> Event:
     return _event(_summary(metadata.SESSION_END_INFO_TAG, data), ended)
 
 
-def result_names(metrics: Iterable[str]) -> list[str]:
+def result_names(metrics: Iterable[str], objective: Objective) -> list[str]:
     """The metrics that are results, the objective first."""
-    return [OBJECTIVE, *(name for name in metrics if name.partition("_")[0] in RESULT_GROUPS)]
+    names = (objective.key, OBJECTIVE, *(name for name in metrics if name.partition("_")[0] in RESULT_GROUPS))
+    return list(dict.fromkeys(names))
 
 
 def _is_free(leaf: Leaf) -> bool:

@@ -51,7 +51,7 @@ class LogDirectory:
         if not experiment.fixed_file.is_file():
             experiment.spec()  # raises if there is neither
         self._experiment, self._directory = experiment, directory
-        self._study = open_study(experiment)
+        self._study, self._objective = open_study(experiment), experiment.objective
         self._dimensions: Sequence[Dimension] | None = None
         self._epochs: dict[int, int] = {}
         """The last epoch in the table, by trial."""
@@ -93,7 +93,7 @@ class LogDirectory:
         else:
             self._dimensions = searched_dimensions(self._experiment.spec().space)
         created = min((trial.datetime_start.timestamp() for trial in trials if trial.datetime_start), default=0.0)
-        event = table_event(self._dimensions, result_names(metrics), created)
+        event = table_event(self._dimensions, result_names(metrics, self._objective), created)
         self._write(self._run(trials[0].number), [event])  # a directory of its own would be listed as a run
 
     def _write_trial(self, trial: FrozenTrial) -> None:
@@ -104,7 +104,7 @@ class LogDirectory:
         if trial.number not in self._epochs:
             self._epochs[trial.number] = 0
             events.append(start_event(run.name, trial, self._dimensions))
-        events += result_events(trial, self._epochs[trial.number])
+        events += result_events(trial, self._epochs[trial.number], self._objective)
         self._epochs[trial.number] = record.last_epoch
         if trial.state.is_finished():
             self._ended.add(trial.number)

@@ -22,7 +22,6 @@ from search.spec.constraints import problems_of_limits
 from search.spec.default_space import default_space, defaults_with, names_of_sections
 from search.spec.domains import Leaf, Leaves, as_floats, as_plain, parse_leaf, representatives
 from search.spec.locate import with_locations
-from search.spec.plugins import load_plugins_of, records_in
 from search.spec.sections import NAME, Plan
 from search.spec.study_url import problems_of_study
 from search.spec.trackers import problems_of_logging
@@ -30,6 +29,7 @@ from trainable.config import ConfigError, Problem, Section, TrialConfig, build
 from trainable.config.settings import Settings, Value, nest
 from trainable.config.text import as_json, parse_yaml, read_yaml
 from trainable.plugins.active import are_active
+from trainable.plugins.listed import load_plugins_of, records_in
 
 
 def _directory_name(name: str) -> str:

@@ -22,7 +22,6 @@ from data.dataset.storage import check_path
 from data.disk import disk_error
 from data.errors import InputError
 from search.commands import JOB_VARIABLE, cited, shell_command
-from search.spec.plugins import records_in
 from search.spec.spec import OBJECTIVE_KEYS, SearchSpec, load_spec
 from search.spec.study_url import masked
 from search.study.names import FIXED_NAME, check_name, names_with, search_names
@@ -31,6 +30,7 @@ from search.study.summary import Summary, TrainingSummary
 from trainable.config.text import read_yaml
 from trainable.metrics.objective import SCORE, Objective
 from trainable.plugins.active import PluginRecord, sources_of
+from trainable.plugins.listed import records_in
 
 READ_SECONDS = 3.0
 """Longest time for which a command that reads a mirror holds the lock of its driver."""

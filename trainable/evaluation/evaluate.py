@@ -23,8 +23,9 @@ from trainable.loop.precision import as_recorded, preserving_random_state
 from trainable.loop.state import DistributedContext
 from trainable.metrics.baselines import evaluate_baselines, fit_baselines
 from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures
-from trainable.metrics.pooled import finite_mask
+from trainable.metrics.pooled import finite_mask, own_columns
 from trainable.metrics.published import PUBLISHED_METRICS, PublishedMetrics, image_columns
+from trainable.plugins.active import own_metrics
 from trainable.recipes import Evaluation
 
 
@@ -71,16 +72,20 @@ def evaluate_images(
     """
     with _network(directory, device) as (model, config):
         loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
-        measured = []
+        measured, own = [], own_metrics()
         for batch in loader.epoch(0):
             prediction = predict(model, batch, config.model)
-            measured.append(image_columns(finite_mask(prediction), prediction.depth, batch.mask, batch.depth).cpu())
+            planes = finite_mask(prediction), prediction.depth, batch.mask, batch.depth
+            measured.append(torch.cat([image_columns(*planes), own_columns(own, *planes)], dim=1).cpu())
         if grid is not None:
             save_png(prediction_grid(model, loader, config.model), grid)
     columns = torch.cat(measured).numpy()
-    published = dict(zip(PUBLISHED, columns[:, len(STATES) :].T, strict=True))
+    by_name = dict(zip([*PUBLISHED, *own], columns[:, len(STATES) :].T, strict=True))
     return ImageFigures(
-        bg_ids=background_ids(config.data, data, part), states=columns[:, : len(STATES)], published=published
+        bg_ids=background_ids(config.data, data, part),
+        states=columns[:, : len(STATES)],
+        published={name: by_name[name] for name in PUBLISHED},
+        own={name: by_name[name] for name in own},
     )
 
 

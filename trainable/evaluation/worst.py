@@ -43,7 +43,7 @@ def measure_images(
     """
     table = evaluate_images(directory, data, part, device=device)
     ids = sample_ids(load_origin(directory).config.data, data, part)
-    metrics = metrics_of(table.columns())
+    metrics = metrics_of(table.columns(), tuple(table.own))
     with replacing(out / IMAGES) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("sample_id", "bg_id", *metrics))

@@ -54,7 +54,7 @@ def intervals(
         ValueError: if `level` or `draws` is out of range.
     """
     sums = _by_background(table.columns(), table.bg_ids)
-    resampled = [metrics_of(part) for part in _resampled(sums, draws, seed)]
+    resampled = [metrics_of(part, tuple(table.own)) for part in _resampled(sums, draws, seed)]
     return {
         name: _interval(value, [metrics[name] for metrics in resampled], level)
         for name, value in figures(table).items()
@@ -88,12 +88,15 @@ def difference(
     pixels = STATES.index("pixels")
     if a.bg_ids != b.bg_ids or not np.array_equal(a.states[:, pixels], b.states[:, pixels]):
         raise ValueError("The two tables must be of the same images in the same order, at one size.")
+    if tuple(a.own) != tuple(b.own):
+        raise ValueError("The two tables must have the same metrics of plugins.")
     figures_a, figures_b = figures(a), figures(b)
     objective = Objective.of(metric) if isinstance(metric, str) else metric
     if not objective.is_in(figures_a):
         raise ValueError(f"The metric '{objective.name}' is not known; give one of {', '.join(figures_a)}.")
     sums = _by_background(np.stack([a.columns(), b.columns()], axis=1), a.bg_ids)
-    resampled = [_mean_of(metrics_of(part), objective) for part in _resampled(sums, draws, seed)]  # (draws, 2) each
+    parts = (metrics_of(part, tuple(a.own)) for part in _resampled(sums, draws, seed))
+    resampled = [_mean_of(part, objective) for part in parts]  # (draws, 2) each
     value = objective.value(figures_a) - objective.value(figures_b)
     return _interval(value, [both[:, 0] - both[:, 1] for both in resampled], level)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +33,9 @@ PUBLISHED = (
 )  # fmt: skip
 """Columns of sums for the metrics of published projects; `trainable.metrics.published` defines the metrics."""
 
+_OWN = "own:"
+"""Prefix of the names of metrics of plugins in a file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFigures:
@@ -48,25 +51,33 @@ class ImageFigures:
     """(N, 13), with the columns `STATES`."""
     published: Mapping[str, Floats]
     """(N,) each, with the keys `PUBLISHED`."""
+    own: Mapping[str, Floats] = field(default_factory=dict)
+    """(N,) each: the values of metrics of plugins, by name."""
 
     def __post_init__(self) -> None:
         images = len(self.bg_ids)
         if not images or self.states.shape != (images, len(STATES)):
             raise ValueError(f"The states are {self.states.shape}, but must be ({images}, {len(STATES)}), not empty.")
+        if any(column.shape != (images,) for column in self.own.values()):
+            raise ValueError(f"The columns of metrics of plugins must be of {images} images each.")
         if set(self.published) != set(PUBLISHED) or any(
             column.shape != (images,) for column in self.published.values()
         ):
             raise ValueError(f"The published columns must be {', '.join(PUBLISHED)}, each of {images} images.")
 
     def columns(self) -> Floats:
-        """The states and the published columns side by side, (N, 20). `metrics_of` takes their sum over images."""
-        return np.column_stack([self.states, *(self.published[name] for name in PUBLISHED)])
+        """The states, the published and the own columns side by side, (N, 20 + K), K metrics of plugins.
+
+        `metrics_of` takes their sum over images.
+        """
+        return np.column_stack([self.states, *(self.published[name] for name in PUBLISHED), *self.own.values()])
 
     def save(self, path: Path) -> None:
         """Write an npz file of plain arrays, atomically."""
         bg_ids = np.asarray(self.bg_ids, dtype=np.str_)
         with replacing(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, bg_ids=bg_ids, states=self.states, **self.published)
+            own = {f"{_OWN}{name}": column for name, column in self.own.items()}
+            np.savez_compressed(file, allow_pickle=False, bg_ids=bg_ids, states=self.states, **self.published, **own)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -78,7 +89,8 @@ class ImageFigures:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 bg_ids, states = tuple(arrays["bg_ids"].tolist()), arrays["states"]
-                return cls(bg_ids=bg_ids, states=states, published={name: arrays[name] for name in PUBLISHED})
+                own = {name.removeprefix(_OWN): arrays[name] for name in arrays.files if name.startswith(_OWN)}
+                return cls(bg_ids=bg_ids, states=states, published={name: arrays[name] for name in PUBLISHED}, own=own)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
@@ -88,16 +100,17 @@ class ImageFigures:
 
 
 def figures(table: ImageFigures) -> dict[str, float]:
-    """All metrics over the images of a table: those of `METRICS`, and those of published projects."""
-    return {name: float(value) for name, value in metrics_of(table.columns().sum(axis=0)).items()}
+    """All metrics over the images of a table: those of `METRICS`, of published projects, and of plugins."""
+    return {name: float(value) for name, value in metrics_of(table.columns().sum(axis=0), tuple(table.own)).items()}
 
 
-def metrics_of(sums: Floats) -> dict[str, Floats]:
+def metrics_of(sums: Floats, own: Sequence[str] = ()) -> dict[str, Floats]:
     """Compute metrics from sums over images, each (...,).
 
     Args:
         sums: (..., 20) with the columns of `ImageFigures.columns`, or (..., 13) with `STATES` only, for the
             metrics that every trial reports.
+        own: names of the metrics of plugins, whose columns follow the 20.
     """
     by_name = dict(zip(STATES + PUBLISHED, np.moveaxis(sums, -1, 0), strict=False))
     images, pixels = by_name["images"], by_name["pixels"]
@@ -111,4 +124,6 @@ def metrics_of(sums: Floats) -> dict[str, Floats]:
         return metrics
     metrics |= {name: by_name[name] / images for name in ("ssim90_mask", "ssim50_depth", "iou75_mask")}
     metrics["soft_mask_rmse"] = np.sqrt(by_name["soft_mask_squares"] / pixels)
-    return metrics | {f"soft_mask_delta{k}": by_name[f"soft_mask_within{k}"] / pixels for k in (1, 2, 3)}
+    metrics |= {f"soft_mask_delta{k}": by_name[f"soft_mask_within{k}"] / pixels for k in (1, 2, 3)}
+    of_plugins = np.moveaxis(sums, -1, 0)[len(STATES + PUBLISHED) :]
+    return metrics | {name: column / images for name, column in zip(own, of_plugins, strict=True)}

@@ -17,6 +17,8 @@ from trainable.metrics.per_image import STATES, metrics_of
 from trainable.plugins.active import own_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trainable.models.prediction import Prediction
     from trainable.plugins.parts import Metric
 
@@ -62,8 +64,7 @@ class MetricSums:
         """Add a batch with mask probabilities in 0..1; all tensors are (B, 1, H, W)."""
         states = image_states(probability, depth, mask_truth, depth_truth)
         if self._own:
-            planes = probability.float(), depth.float(), as_unit(mask_truth), as_unit(depth_truth)
-            states = torch.column_stack([states, *(_values(metric, *planes) for metric in self._own.values())])
+            states = torch.cat([states, own_columns(self._own, probability, depth, mask_truth, depth_truth)], dim=1)
         self._sums += states.sum(dim=0)
 
     def state(self) -> Tensor:
@@ -94,6 +95,19 @@ class MetricSums:
         return {name: float(value) for name, value in metrics_of(built_in).items()} | {
             name: float(total / sums[0]) for name, total in zip(self._own, own, strict=True)
         }
+
+
+def own_columns(
+    own: Mapping[str, Metric], probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor
+) -> Tensor:
+    """The values of K metrics of plugins for each image, (B, K) float64; all other tensors are (B, 1, H, W).
+
+    Raises:
+        InputError: if a metric does not return a value for each image.
+    """
+    planes = probability.float(), depth.float(), as_unit(mask_truth), as_unit(depth_truth)
+    found = [_values(metric, *planes) for metric in own.values()]
+    return torch.stack(found, dim=1) if found else torch.zeros(len(depth), 0, dtype=torch.float64, device=depth.device)
 
 
 @torch.no_grad()

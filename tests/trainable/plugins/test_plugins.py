@@ -13,11 +13,14 @@ from data.loader import Loader
 from trainable import trial
 from trainable.config import ConfigError, DataConfig, LossConfig, ModelConfig, TrialConfig
 from trainable.config.loss import DepthLoss
+from trainable.evaluation.evaluate import evaluate_checkpoint, evaluate_images
 from trainable.job import TrialData
 from trainable.loop.checkpoint import Origin, load_model, load_origin, save
 from trainable.loop.loop import EpochEnd
 from trainable.loop.state import DistributedContext, Training
 from trainable.loss.dual_loss import DualLoss
+from trainable.metrics.bootstrap import difference, intervals
+from trainable.metrics.per_image import ImageFigures, figures
 from trainable.metrics.pooled import MetricSums
 from trainable.models import build_model, parameter_count
 from trainable.models.prediction import Prediction
@@ -93,6 +96,28 @@ def test_the_metric_of_a_plugin_is_the_mean_over_images() -> None:
     assert one.compute()["depth_top"] == pytest.approx(depth.amax((1, 2, 3)).mean().item())
     assert active_records()[0].metrics == ["-depth_top"]
     use_plugins([])
+
+
+def test_the_metric_of_a_plugin_is_measured_for_each_image(
+    own_plugin: Path, trial_data: TrialData, tmp_path: Path
+) -> None:
+    """So that it has an interval, and a difference of two networks one; also from a file."""
+    use_plugins([read_source(own_plugin)])
+    device = torch.device("cpu")
+    torch.manual_seed(1)
+    save(tmp_path / "best", build_model(CONFIG.model), Origin(config=CONFIG, data_fingerprint="ab", epoch=1), {})
+
+    table = evaluate_images(tmp_path / "best", trial_data, "train", device=device)
+    pooled = evaluate_checkpoint(tmp_path / "best", trial_data, "train", device=device)
+    table.save(tmp_path / "images.npz")
+    use_plugins([])
+    loaded = ImageFigures.load(tmp_path / "images.npz")
+
+    assert table.own["mask_f1"].shape == (24,)
+    assert figures(loaded)["mask_f1"] == pytest.approx(pooled["mask_f1"], rel=1e-12)
+    interval = intervals(loaded)["mask_f1"]
+    assert interval.low <= interval.value <= interval.high
+    assert difference(loaded, loaded, "mask_f1").value == 0
 
 
 def test_a_plugin_is_one_of_a_process() -> None:

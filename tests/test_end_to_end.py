@@ -18,6 +18,7 @@ from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loop import EpochEnd
 from trainable.loop.state import DistributedContext
+from trainable.metrics.per_image import ImageFigures, figures
 from trainable.trial import run as run_alone
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_cluster")]
@@ -51,6 +52,9 @@ def test_search_stores_its_summary_and_files(searched: tuple[Experiment, dict[st
     assert 0 < summary["optimizer_steps"]["fewest"] <= summary["optimizer_steps"]["most"]
     assert "set scheduler.max_epochs to" in summary["optimizer_steps"]["warning"]
     assert summary["retrained"]["optimizer_steps"]["fewest"] >= summary["optimizer_steps"]["fewest"]
+    tables = {name: figures(ImageFigures.load(experiment.measured(name))) for name in ("retrained", "best")}
+    assert tables["retrained"]["score"] == pytest.approx(summary["retrained"]["metrics"]["score"], abs=1e-6)
+    assert tables["best"]["score"] == summary["best"]["test"]["score"]
 
 
 def test_best_trial_is_the_best_reported_score_with_that_epochs_weights(

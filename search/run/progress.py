@@ -176,8 +176,7 @@ class TrialLogs(TrialCallback):
             if sentence:
                 self._append(trial, sentence)
         figures = (f"{name} {report.metrics[name]:.4g}" for name in LOGGED if name in report.metrics)
-        host = (trial.last_result or {}).get("hostname", "its node")
-        self._append(trial, f"epoch {report.epoch}: {', '.join(figures)}; on {host}")
+        self._append(trial, f"epoch {report.epoch}: {', '.join(figures)}; on {report.host or 'its node'}")
 
     def recovered(self, trial: Trial) -> None:
         """Write the error after which the trial is retried."""

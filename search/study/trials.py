@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ class EpochRecord:
     """Metrics on the validation split, training losses, learning rate and seconds."""
     checkpoint: str | None
     """Directory relative to the experiment; it may have been removed."""
+    time: float | None = field(default=None, compare=False)
+    """Unix time at which the driver recorded it; None in a study of an earlier version."""
 
     @property
     def score(self) -> float:
@@ -70,6 +74,12 @@ class TrialRecord:
     """Precision of the run, if the configuration has 'auto'; '' before the first report."""
     machine: str = ""
     """Kind of the machine of the last run; '' before the first report."""
+    host: str = ""
+    """Name of the host of the last run; '' before the first report, and in a study of an earlier version."""
+    started: datetime | None = None
+    """Time of the first start, with its time zone; None if it is unknown."""
+    ended: datetime | None = None
+    """Time of the end, with its time zone; None for an unfinished trial."""
 
     @property
     def config_as_run(self) -> dict[str, object]:
@@ -96,6 +106,9 @@ class TrialRecord:
             epochs=[EpochRecord(epoch=number, **attributes[f"{_EPOCH}{number}"]) for number in numbers],
             precision=attributes.get("precision", ""),
             machine=attributes.get("machine", ""),
+            host=attributes.get("host", ""),
+            started=_with_zone(trial.datetime_start),
+            ended=_with_zone(trial.datetime_complete) if isinstance(trial, FrozenTrial) else None,
         )
 
     @property
@@ -134,6 +147,11 @@ class TrialRecord:
         return None
 
 
+def _with_zone(moment: datetime | None) -> datetime | None:
+    """Optuna's times are local times of the process that reads them."""
+    return moment.astimezone() if moment is not None else None
+
+
 def best_epoch(records: Iterable[EpochRecord]) -> EpochRecord | None:
     """The epoch with the best score, the earliest of equal ones; None if there are no records."""
     return max(records, key=lambda record: (record.score, -record.epoch), default=None)
@@ -161,11 +179,13 @@ def note_epoch(trial: optuna.Trial, report: TrialReport, checkpoint: str | None 
         report: what it reported. Its violations are the searcher's constraints.
         checkpoint: directory of its checkpoint, relative to the experiment.
     """
-    record = EpochRecord(epoch=report.epoch, metrics=dict(report.metrics), checkpoint=checkpoint)
-    trial.set_user_attr(f"{_EPOCH}{report.epoch}", {"metrics": record.metrics, "checkpoint": checkpoint})
+    now = round(time.time(), 3)
+    record = EpochRecord(epoch=report.epoch, metrics=dict(report.metrics), checkpoint=checkpoint, time=now)
+    attribute = {"metrics": record.metrics, "checkpoint": checkpoint, "time": now}
+    trial.set_user_attr(f"{_EPOCH}{report.epoch}", attribute)
     attributes = {"outcome": report.outcome, "reason": report.reason, "lr_factors": list(report.lr_factors)}
     # The others repeat those of the first report.
-    once = {"precision": report.precision, "machine": report.machine}
+    once = {"precision": report.precision, "machine": report.machine, "host": report.host}
     attributes |= {name: value for name, value in once.items() if trial.user_attrs.get(name) != value}
     for name, value in attributes.items():
         if value:

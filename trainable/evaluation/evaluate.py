@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.grids import save_png
+from data.loader import Loader
 from trainable.config import Augmentation, DataConfig, TrialConfig
 from trainable.evaluation.grid import predict, prediction_grid
 from trainable.job import TrialData
@@ -19,7 +20,7 @@ from trainable.loop.loaders import background_ids, evaluation_loader
 from trainable.loop.loop import evaluate
 from trainable.loop.precision import as_recorded, preserving_random_state
 from trainable.loop.state import DistributedContext
-from trainable.metrics.baselines import evaluate_baselines, fit_baselines
+from trainable.metrics.baselines import Baselines, evaluate_baselines, fit_baselines
 from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures
 from trainable.metrics.pooled import finite_mask
 from trainable.metrics.published import PUBLISHED_METRICS, PublishedMetrics, image_columns
@@ -75,11 +76,7 @@ def evaluate_images(
             measured.append(image_columns(finite_mask(prediction), prediction.depth, batch.mask, batch.depth).cpu())
         if grid is not None:
             save_png(prediction_grid(model, loader, config.model), grid)
-    columns = torch.cat(measured).numpy()
-    published = dict(zip(PUBLISHED, columns[:, len(STATES) :].T, strict=True))
-    return ImageFigures(
-        bg_ids=background_ids(config.data, data, part), states=columns[:, : len(STATES)], published=published
-    )
+    return _table(measured, config.data, data, part)
 
 
 def evaluate_published(
@@ -111,8 +108,16 @@ def evaluate_published(
     return {name: computed[name] for name in PUBLISHED_METRICS[metric]}
 
 
-def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dict[str, dict[str, float]]:
+def evaluate_baselines_on(
+    config: DataConfig, data: TrialData, part: str, fitted: Baselines | None = None
+) -> dict[str, dict[str, float]]:
     """Evaluate the baselines on `part`, fitted to the training split, both without augmentation.
+
+    Args:
+        config: size and split of the images.
+        data: the data set.
+        part: as in `data.splits.splits.rows`.
+        fitted: as `fit_baselines_on` returns them; fitted here if they are None.
 
     Returns:
         The metrics of the baselines `mask_threshold` and `depth_mean`.
@@ -120,10 +125,35 @@ def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dic
     Raises:
         InputError: if the training split or the part has no samples.
     """
-    context = DistributedContext(device=torch.device("cpu"))
+    return evaluate_baselines(fitted or fit_baselines_on(config, data), _unchanged(config, data, part).epoch(0))
+
+
+def fit_baselines_on(config: DataConfig, data: TrialData) -> Baselines:
+    """Fit the baselines to the training split; raises as `evaluate_baselines_on`."""
+    return fit_baselines(_unchanged(config, data, "train").epoch(0))
+
+
+def baseline_images(config: DataConfig, data: TrialData, part: str, fitted: Baselines) -> ImageFigures:
+    """Measure both baselines together on each image, as `evaluate_images` does a network; raises as that."""
+    measured = []
+    for batch in _unchanged(config, data, part).epoch(0):
+        probability, depth = fitted.predict(batch)
+        measured.append(image_columns(probability, depth, batch.mask, batch.depth))
+    return _table(measured, config, data, part)
+
+
+def _unchanged(config: DataConfig, data: TrialData, part: str) -> Loader:
+    """The images of a part on the CPU, without augmentation."""
     unchanged = TrialConfig(data=config.model_copy(update={"augment": Augmentation()}))
-    fitted = fit_baselines(evaluation_loader(unchanged, data, "train", context).epoch(0))
-    return evaluate_baselines(fitted, evaluation_loader(unchanged, data, part, context).epoch(0))
+    return evaluation_loader(unchanged, data, part, DistributedContext(device=torch.device("cpu")))
+
+
+def _table(measured: list[Tensor], config: DataConfig, data: TrialData, part: str) -> ImageFigures:
+    columns = torch.cat(measured).numpy()
+    published = dict(zip(PUBLISHED, columns[:, len(STATES) :].T, strict=True))
+    return ImageFigures(
+        bg_ids=background_ids(config, data, part), states=columns[:, : len(STATES)], published=published
+    )
 
 
 @contextmanager

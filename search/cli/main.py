@@ -15,9 +15,10 @@ from search.cli.cluster.submit import resume, submit
 from search.cli.cluster.watch import list_, logs, status
 from search.cli.compose import compose
 from search.cli.data import import_, inspect, render, verify
-from search.cli.front import front
 from search.cli.networks import best, evaluate, predict
 from search.cli.profile import profile
+from search.cli.results.front import front
+from search.cli.results.report import report
 from search.cli.search import demo, retrain, search
 from search.cli.shared import BAD_INPUT, INTERRUPTED, written_directories
 from search.cli.spec import spec
@@ -41,7 +42,7 @@ SECTIONS = {
     "Data": ("render", "compose", "import", "inspect", "verify"),
     "Search": ("demo", "spec", "search", "retrain"),
     "Cluster": ("submit", "list", "status", "logs", "stop", "resume", "rm"),
-    "Results": ("trials", "importance", "front", "best", "evaluate", "predict"),
+    "Results": ("report", "trials", "importance", "front", "best", "evaluate", "predict"),
     "Recipes": ("recipes", "train", "compare", "profile"),
 }
 """Headings of `twinhead --help`, with their commands."""
@@ -71,7 +72,7 @@ for command in (
     *(render, compose, import_, inspect, verify),
     *(demo, spec, search, retrain),
     *(submit, list_, status, logs, stop, resume, rm),
-    *(trials, importance, front, best, evaluate, predict),
+    *(report, trials, importance, front, best, evaluate, predict),
     *(recipes, train, compare, profile),
 ):
     cli.add_command(command)

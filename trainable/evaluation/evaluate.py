@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data.grids import save_png
 from data.loader import Loader
+from data.schema import Pixels
 from trainable.config import Augmentation, DataConfig, TrialConfig
-from trainable.evaluation.grid import predict, prediction_grid
+from trainable.evaluation.grid import predict, prediction_grid, prediction_rows
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loaders import background_ids, evaluation_loader
@@ -77,6 +79,22 @@ def evaluate_images(
         if grid is not None:
             save_png(prediction_grid(model, loader, config.model), grid)
     return _table(measured, config.data, data, part)
+
+
+def predict_images(
+    directory: Path, data: TrialData, part: str, rows: Sequence[int], *, device: torch.device
+) -> list[tuple[Pixels, ...]]:
+    """Predict some images of `part`, given by their positions in the table of `evaluate_images`.
+
+    Returns:
+        The images of each, in the order of `trainable.evaluation.grid.COLUMNS`.
+
+    Raises:
+        InputError: as `evaluate_images`.
+    """
+    with _network(directory, device) as (model, config):
+        loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
+        return prediction_rows(model, loader.batch(np.asarray(rows, np.int64)), config.model)
 
 
 def evaluate_published(

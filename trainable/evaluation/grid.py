@@ -49,10 +49,13 @@ def prediction_grid(
     Each image is `cell` pixels wide.
     """
     chosen = np.unique(np.linspace(0, len(loader.split) - 1, images).round().astype(np.int64))
-    batch = loader.batch(chosen)
+    return image_grid(prediction_rows(model, loader.batch(chosen), config), COLUMNS, cell=cell)
+
+
+def prediction_rows(model: nn.Module, batch: Batch, config: ModelConfig) -> list[tuple[Pixels, ...]]:
+    """For each sample of a batch, its images and predictions as pixels, in the order of `COLUMNS`."""
     mask, depth = as_pixels(predict(model, batch, config))
     photos = (stack.permute(0, 2, 3, 1).cpu().numpy() for stack in (batch.bg, batch.fg_bg))
     truth = (stack.squeeze(1).cpu().numpy() for stack in (batch.mask, batch.depth))
     (bg, fg_bg), (true_mask, true_depth) = photos, truth
-    columns = (bg, fg_bg, true_mask, mask, true_depth, depth)
-    return image_grid(list(zip(*columns, strict=True)), COLUMNS, cell=cell)
+    return list(zip(bg, fg_bg, true_mask, mask, true_depth, depth, strict=True))

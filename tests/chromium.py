@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 30.0
 """After which an answer of the browser, or a condition of a page, will not come."""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -112,27 +112,35 @@ class Page:
 
     def hover(self, selector: str) -> None:
         """Move the mouse to the middle of an element, which is scrolled into view."""
-        x, y = self.evaluate(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            "e.scrollIntoView({block: 'center', behavior: 'instant'}); const r = e.getBoundingClientRect();"
-            "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-        )
+        x, y = self._middle(selector)
         for shift in (3, 0):
             self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x + shift, y=y)
 
-    def press(self, key: str, code: int) -> None:
-        """Press and release a key, such as 'Tab' with the code 9."""
+    def wheel(self, selector: str, down: int, *, with_control: bool = False) -> None:
+        """Turn the wheel over the middle of an element, by pixels."""
+        x, y = self._middle(selector)
+        control = 2 if with_control else 0
+        self._call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=down, modifiers=control)
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press and release a key, such as 'Tab' with the code 9; `text` is what it types."""
         for kind in ("keyDown", "keyUp"):
-            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            typed = {"text": text} if text and kind == "keyDown" else {}
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **typed)
 
     def screenshot(self, picture: Path, *, whole: bool = False) -> None:
         """Write a PNG file of the window, or of the whole page."""
         content = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
         picture.write_bytes(base64.b64decode(content["data"]))
 
-    def pdf(self, file: Path) -> None:
-        """Print the page to a file."""
-        file.write_bytes(base64.b64decode(self._call("Page.printToPDF", printBackground=True)["data"]))
+    def _middle(self, selector: str) -> tuple[float, float]:
+        """The middle of an element, which is scrolled into view."""
+        x, y = self.evaluate(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center', behavior: 'instant'}); const r = e.getBoundingClientRect();"
+            "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+        )
+        return x, y
 
     def _clip(self, whole: bool) -> dict[str, Any]:
         if not whole:

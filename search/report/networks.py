@@ -22,7 +22,8 @@ from search.results.export import baseline_metrics
 from search.study.paths import MEASURED
 from trainable.evaluation.evaluate import baseline_images, evaluate_images, fit_baselines_on
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_origin
+from trainable.loop.checkpoint import load_model, load_origin
+from trainable.loop.loaders import background_ids
 from trainable.metrics.bootstrap import Interval, difference, intervals
 from trainable.metrics.per_image import ImageFigures
 
@@ -112,8 +113,13 @@ def answer_of(findings: Findings, say: Callable[[str], None]) -> Answer:
                 tables[key] = ImageFigures.load(file)
             except InputError as error:
                 problems.append(str(error))
-    checkpoints = _checkpoints(findings, part)
+    checkpoints = _checkpoints(findings, part, problems)
     data = _data(findings, problems)
+    if data is not None and checkpoints and tables:
+        expected = background_ids(load_origin(next(iter(checkpoints.values()))).config.data, data, part)
+        for key in [key for key, table in tables.items() if table.bg_ids != expected]:
+            del tables[key]
+            problems.append(f"The file '{findings.experiment.measured(key)}' is of other images, and is not used.")
     missing = [key for key in ("baselines", *checkpoints) if key not in tables]
     if missing and data is not None and checkpoints:
         say(f"measuring {', '.join(map(_noun, missing))} on the {_words(part)} images")
@@ -137,17 +143,21 @@ def labels(findings: Findings) -> dict[str, str]:
     }
 
 
-def _checkpoints(findings: Findings, part: Part) -> dict[str, Path]:
-    """The checkpoints of the networks that exist, by key, the result first."""
+def _checkpoints(findings: Findings, part: Part, problems: list[str]) -> dict[str, Path]:
+    """The checkpoints of the networks that load, by key, the result first."""
     best, recipe = findings.best, findings.recipe
     experiment, found = findings.experiment, {}
-    if part == "test" and experiment.checkpoints.exists(experiment.retrained):
-        found["retrained"] = experiment.retrained
+    if part == "test":
+        try:
+            load_model(experiment.checkpoints.fetch(experiment.retrained))
+            found["retrained"] = experiment.retrained
+        except InputError as error:
+            problems.append(str(error))
     if best is not None:
         found["best"] = best.checkpoint
     if recipe is not None and best is not None and recipe.trial.number != best.trial.number:
         found["recipe"] = recipe.checkpoint
-    return {key: experiment.checkpoints.fetch(path) for key, path in found.items()}
+    return found
 
 
 def _data(findings: Findings, problems: list[str]) -> TrialData | None:
@@ -206,7 +216,8 @@ def _known_metrics(key: str, findings: Findings, part: Part) -> dict[str, float]
 
 
 def _noun(key: str) -> str:
-    return {"baselines": "the baselines", "retrained": "the retrained network"}.get(key, f"the {key} trial")
+    nouns = {"baselines": "the baselines", "retrained": "the retrained network", "recipe": "the best recipe"}
+    return nouns.get(key, "the best trial")
 
 
 def _words(part: Part) -> str:

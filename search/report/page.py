@@ -17,7 +17,7 @@ from search.report.vega import Chart
 
 VEGA_LITE = "6.4"
 """Version of Vega-Lite, of those that vl-convert brings."""
-_EXPORTS = "window.vegaEmbed = vegaEmbed; window.vega = vega;"
+_EXPORTS = "window.vegaEmbed = vegaEmbed;"
 """What `report.js` uses."""
 
 

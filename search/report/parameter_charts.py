@@ -16,6 +16,7 @@ from search.report.vega import (
     Cell,
     Chart,
     Json,
+    line_opacity,
     outcome_colours,
     sheet,
     tooltip,
@@ -32,6 +33,7 @@ MAX_BARS = 20
 MIN_POINTS = 3
 MAX_LETTERS = 30
 """Of the choices of a parameter, beside one another."""
+FIFTHS = 5
 UNSET = -0.12
 """Position of a parameter that a trial does not have, below the axis of 0 to 1."""
 _WITHOUT_SECTION = "indexof(datum.label, '.') < 0 ? datum.label : slice(datum.label, indexof(datum.label, '.') + 1)"
@@ -43,20 +45,20 @@ def coordinates(findings: Findings, prefix: str) -> Chart | None:
     names = findings.parameters()[:MAX_COORDINATES]
     if not names:
         return None
-    scored = [trial for trial in findings.trials if trial.best_epoch and math.isfinite(trial.best_epoch.score)]
-    scores = [trial.best_epoch.score for trial in scored if trial.best_epoch]
-    low, high = min(scores), max(scores)
+    best = {trial.number: trial.best_epoch.score for trial in findings.trials if trial.best_epoch}
+    scored = sorted((number for number, score in best.items() if math.isfinite(score)), key=best.__getitem__)
+    scores = [best[number] for number in scored]
+    low, high = scores[0], scores[-1]
     rows: list[list[Cell]] = []
-    for trial in scored:
-        params = findings.params[trial.number]
-        score = trial.best_epoch.score if trial.best_epoch else math.nan
-        level = min(5, 1 + sum(other < score for other in scores) * 5 // len(scores))
+    for rank, number in enumerate(scored):  # the best are drawn last
+        params, score = findings.params[number], scores[rank]
+        level = 1 + rank * FIFTHS // len(scored)
         for name in names:
             value = params.get(name)
             at = UNSET if name not in params else _position(findings.distributions[name], value)
-            rows.append([trial.number, name, at, "not set" if name not in params else _text(value), level])
+            rows.append([number, name, at, "not set" if name not in params else _text(value), level])
         at = (score - low) / (high - low) if high > low else 0.5
-        rows.append([trial.number, "score", at, f"{score:.4f}", level])
+        rows.append([number, "score", at, f"{score:.4f}", level])
     labels = {"labelAngle": -30, "labelLimit": 170, "labelPadding": 14, "labelExpr": _WITHOUT_SECTION}
     x = {
         "field": "parameter",
@@ -95,7 +97,7 @@ def coordinates(findings: Findings, prefix: str) -> Chart | None:
                 "scale": steps,
                 "legend": {"title": "fifth of the trials by score", "labelExpr": _FIFTHS},
             },
-            "opacity": {"condition": {"param": "hover", "value": 0.9}, "value": 0.07},
+            "opacity": line_opacity(len(scored)),
             "tooltip": [
                 *tooltip(trial="trial", parameter="parameter", value="value"),
                 *tooltip(score="best score|.4f", source="from"),

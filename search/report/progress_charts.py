@@ -14,6 +14,7 @@ from search.report.vega import (
     Cell,
     Chart,
     Json,
+    line_opacity,
     ordinal_colours,
     outcome_colours,
     sheet,
@@ -85,14 +86,13 @@ def curves(findings: Findings, prefix: str) -> Chart:
     """The learning curve of each trial."""
     rows: list[list[Cell]] = [
         [trial.number, epoch.epoch, epoch.score]
-        for trial in findings.trials
+        for trial in sorted(findings.trials, key=lambda trial: trial.last_epoch)  # the longest are drawn last
         for epoch in trial.epochs
         if math.isfinite(epoch.score)
     ]
     reached = sorted({rung_reached(findings, trial) for trial in findings.trials})
     last = max((trial.last_epoch for trial in findings.trials), default=1)
     whole = {"tickMinStep": 1, "format": "d"}
-    fade = {"condition": {"param": "hover", "value": 1}, "value": 0.12}
     line = {
         "mark": {"type": "line", "strokeWidth": 1.8, "point": {"size": 14, "filled": True}},
         "encoding": {
@@ -100,7 +100,7 @@ def curves(findings: Findings, prefix: str) -> Chart:
             "y": Axis(field="at", title="validation score").encoding(),
             "detail": {"field": "trial"},
             "color": ordinal_colours("rung", reached, "rung reached (epoch)"),
-            "opacity": fade,
+            "opacity": line_opacity(len(findings.trials)),
             "tooltip": [*tooltip(trial="trial", epoch="epoch", at="score|.4f"), *TRIAL_TOOLTIP[1:3]],
         },
         "params": [HOVER],

@@ -126,8 +126,12 @@ def _difference(best: SearchPage, first: Network | None, page: SearchPage, other
 
 def _same_data(one: SearchPage, other: SearchPage) -> bool:
     """Whether two searches used the same data set; IDs of backgrounds of different ones may be equal."""
-    a, b = one.findings.summary, other.findings.summary
-    return a is not None and b is not None and a.data_fingerprint == b.data_fingerprint
+    return _fingerprint(one) == _fingerprint(other) != ""
+
+
+def _fingerprint(page: SearchPage) -> str:
+    summary, data = page.findings.summary, page.answer.data
+    return summary.data_fingerprint if summary else data.fingerprint if data else ""
 
 
 def _over_time(pages: Sequence[SearchPage]) -> Chart:

@@ -71,7 +71,8 @@ class SearchPage:
     rare: Sequence[str]
     """Parameters of too few trials for a chart."""
     parameters: Sequence[str]
-    failures: Sequence[tuple[int, str, str]]
+    failures: Sequence[tuple[str, str, str]]
+    """Numbers of trials, their outcome and the reason."""
     commands: str
     provenance: Sequence[tuple[str, str]]
     spec: str
@@ -145,11 +146,7 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
         families=sorted(families),
         rare=[name for name in findings.parameters() if findings.counts()[name] < MIN_POINTS],
         parameters=findings.parameters(),
-        failures=[
-            (trial.number, findings.outcome(trial), trial.reason or "it did not end, or was not resumed")
-            for trial in findings.trials
-            if findings.outcome(trial) in FAILED
-        ],
+        failures=_failures(findings),
         commands=_commands(findings),
         provenance=_provenance(findings),
         spec=_yaml(findings.spec.as_plain()),
@@ -243,6 +240,18 @@ def _described(findings: Findings) -> str:
     made = f"the recipe {trial.recipe}" if trial.recipe else "proposed by the search"
     described = describe(build(TrialConfig, trial.config, source="the study"))
     return f"Trial {trial.number}, {made}: {described}."
+
+
+def _failures(findings: Findings) -> list[tuple[str, str, str]]:
+    """Trials without a result, those of one reason together, the most frequent first."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for trial in findings.trials:
+        outcome = findings.outcome(trial)
+        if outcome in FAILED:
+            reason = trial.reason or ("it has not ended" if outcome == "interrupted" else "no reason was recorded")
+            found.setdefault((outcome, reason), []).append(trial.number)
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    return [(", ".join(map(str, numbers)), outcome, reason) for (outcome, reason), numbers in ordered]
 
 
 def _commands(findings: Findings) -> str:

@@ -65,7 +65,7 @@ def scores_chart(key: str, scores: Mapping[str, Interval], baseline: str, text: 
     Args:
         key: of the chart.
         scores: by label, in the order of the rows.
-        baseline: a label.
+        baseline: a label; '' for none.
         text: of the chart.
     """
     rows = [
@@ -87,6 +87,7 @@ def scores_chart(key: str, scores: Mapping[str, Interval], baseline: str, text: 
         "encoding": {"x": x},
     }
     interval: Json = {
+        "transform": [{"filter": "isValid(datum.low)"}],
         "mark": {"type": "rule", "strokeWidth": 2.5, "color": "var(--mark)"},
         "encoding": {"y": y, "x": x | {"field": "low"}, "x2": {"field": "high"}, "tooltip": tip},
     }
@@ -94,12 +95,17 @@ def scores_chart(key: str, scores: Mapping[str, Interval], baseline: str, text: 
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1, "color": "var(--mark)"},
         "encoding": {"y": y, "x": x, "tooltip": tip},
     }
+    layers = [
+        *([line] if baseline in labels else []),
+        *([interval] if any(row[2] is not None for row in rows) else []),
+        dot,
+    ]
     return Chart(
         key=key,
         title="Scores and their intervals",
         text=text,
         columns=["network", "score", "low", "high"],
         rows=rows,
-        views={"": sheet(30 * len(rows) + 10, layers=[line, interval, dot])},
+        views={"": sheet(30 * len(rows) + 10, layers=layers)},
         zooms=False,
     )

@@ -33,6 +33,8 @@ HOVER: Json = {
 OUTCOMES = ("finished", "stopped", "diverged", "constraint", "failed", "interrupted")
 EDGE = 8
 """Pixels between the outermost points and the edge."""
+MANY_LINES = 40
+"""Trials from which on their lines are translucent."""
 MAX_RUNGS = 6
 """Steps of the ordered colours."""
 
@@ -111,6 +113,11 @@ def tooltip(**titles: str) -> list[Json]:
         title, _, form = text.partition("|")
         found.append({"field": name, "title": title, **({"format": form, "type": "quantitative"} if form else {})})
     return found
+
+
+def line_opacity(lines: int) -> Json:
+    """The line under the mouse stands out."""
+    return {"condition": {"param": "hover", "value": 0.95 if lines < MANY_LINES else 0.6}, "value": 0.08}
 
 
 def outcome_colours(outcomes: Iterable[str], *, legend: bool = True) -> Json:

@@ -65,8 +65,8 @@ def _sentences(findings: Findings, answer: Answer) -> Iterator[str]:
         )
     else:
         yield f"Of {count} trials, {number} is the best. Retrained, it scores {score} on the test images."
-    yield from _against_own_weights(answer, number)
     yield from _against_baselines(answer, result)
+    yield from _against_own_weights(answer, number)
     yield from _against_recipe(findings, answer, number)
 
 
@@ -125,14 +125,15 @@ def _from_summary(findings: Findings, answer: Answer) -> Interval | None:
 def _basis(answer: Answer) -> Iterator[str]:
     if not answer.images:
         return
+    if answer.backgrounds == 1:
+        yield f"All {answer.images} images have one background, so that there are no intervals."
+        return
     yield (
         f"Intervals are 95 % of a bootstrap over the {answer.backgrounds} backgrounds of {answer.images} images, and "
         "differences are paired by image. Each network was trained once: another seed is not covered."
     )
-    if 1 < answer.backgrounds < FEW_BACKGROUNDS:
+    if answer.backgrounds < FEW_BACKGROUNDS:
         yield "With so few backgrounds, the intervals are too narrow."
-    if answer.backgrounds == 1:
-        yield "With a single background, there are no intervals."
 
 
 def _finish(findings: Findings) -> str:

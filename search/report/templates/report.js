@@ -29,7 +29,12 @@ function visible(chart) {
   return set ? chart.objects.filter((row) => set.has(row.trial)) : chart.objects;
 }
 
-function apply(form) {
+// Vega adds a key of its own to each row.
+function copies(chart) {
+  return visible(chart).map((row) => ({ ...row }));
+}
+
+async function apply(form) {
   const name = form.dataset.filter;
   const { params } = page.filters[name];
   const value = (field) => (form.elements[field] ? form.elements[field].value : "");
@@ -51,9 +56,9 @@ function apply(form) {
     ) shown[name].add(trial.trial);
   }
   form.elements.count.value = `${shown[name].size} of ${trials[name].size} trials`;
-  return Promise.all(
-    Object.values(page.charts).filter((chart) => chart.filtered === name).map(refresh),
-  );
+  form.setAttribute("aria-busy", "true");
+  await Promise.all(Object.values(page.charts).filter((chart) => chart.filtered === name).map(refresh));
+  form.setAttribute("aria-busy", "false");
 }
 
 function prepareParameter(form) {
@@ -81,10 +86,7 @@ for (const form of document.querySelectorAll("form.filter")) {
 }
 
 async function refresh(chart) {
-  if (chart.view) {
-    const changes = vega.changeset().remove(() => true).insert(visible(chart).map((row) => ({ ...row })));
-    await chart.view.change(ROWS, changes).runAsync();
-  }
+  if (chart.view) await chart.view.data(ROWS, copies(chart)).runAsync();
   if (chart.details && chart.details.open) fill(chart);
 }
 
@@ -99,14 +101,14 @@ function config() {
     view: { stroke: null },
     axisX: { grid: false, tickCount: narrow() ? 4 : 8 },
     axis: { ...text, gridColor: "var(--line)", domainColor: "var(--line)", tickColor: "var(--line)", titlePadding: 8, labelOverlap: "greedy", labelSeparation: 6 },
-    legend: { ...text, orient: "top", direction: "horizontal", columns: narrow() ? 3 : 0, offset: 6, symbolStrokeWidth: 2, titleLimit: 300 },
+    legend: { ...text, orient: "top", direction: "horizontal", columns: narrow() ? 3 : 0, offset: 6, symbolStrokeWidth: 2, symbolOpacity: 1, titleLimit: 300 },
   };
 }
 
 async function draw(figure, chart) {
   const choice = figure.querySelector(".choice select");
   const spec = structuredClone(chart.views[choice ? choice.value : ""]);
-  spec.data = { name: ROWS, values: visible(chart).map((row) => ({ ...row })) };
+  spec.data = { name: ROWS, values: copies(chart) };
   spec.description = `${chart.title}. ${chart.text}`;
   if (chart.view) chart.view.finalize();
   const options = {
@@ -116,27 +118,17 @@ async function draw(figure, chart) {
   chart.view = (await vegaEmbed(figure.querySelector(".drawing"), spec, options)).view;
 }
 
-// The zoom of an interval bound to scales is in signals named by the fields, such as zoom_epoch.
+// An interval bound to scales keeps the domain of each field in a signal, such as zoom_epoch.
 function zoom(chart, how) {
-  const { signals } = chart.view.getState({ signals: () => true, data: () => false });
-  for (const channel of ["x", "y"]) {
-    const field = signals[`zoom_${channel}`] !== undefined && zoomField(chart, channel);
-    if (!field || !(`zoom_${field}` in signals)) continue;
+  for (const { field, channel } of chart.view.signal("zoom_tuple_fields")) {
     const scale = chart.view.scale(channel);
-    if (how === "reset") { chart.view.signal(`zoom_${field}`, null); continue; }
-    const factor = how === "in" ? 0.7 : 1 / 0.7;
     const isLog = scale.type === "log";
-    const [low, high] = scale.domain().map((end) => (isLog ? Math.log(end) : Number(end)));
-    const [middle, half] = [(low + high) / 2, ((high - low) / 2) * factor];
-    const ends = [middle - half, middle + half];
-    chart.view.signal(`zoom_${field}`, isLog ? ends.map(Math.exp) : ends);
+    const [low, high] = scale.domain().map((end) => (isLog ? Math.log(end) : end));
+    const half = ((high - low) / 2) * (how === "in" ? 0.7 : 1 / 0.7);
+    const ends = [(low + high) / 2 - half, (low + high) / 2 + half];
+    chart.view.signal(`zoom_${field}`, how === "reset" ? null : isLog ? ends.map(Math.exp) : ends);
   }
   return chart.view.runAsync();
-}
-
-function zoomField(chart, channel) {
-  const spec = Object.values(chart.views)[chart.chosen || 0];
-  return ((spec.layer ? spec.layer[0] : spec).encoding[channel] || {}).field;
 }
 
 // --- tables --------------------------------------------------------------------------------------------------------
@@ -200,7 +192,7 @@ for (const figure of figures) {
   chart.details = figure.querySelector("details.table");
   chart.details.addEventListener("toggle", () => chart.details.open && fill(chart));
   const choice = figure.querySelector(".choice select");
-  if (choice) choice.addEventListener("change", () => { chart.chosen = choice.selectedIndex; draw(figure, chart); });
+  if (choice) choice.addEventListener("change", () => draw(figure, chart));
   for (const button of figure.querySelectorAll("[data-zoom]")) {
     button.addEventListener("click", () => zoom(chart, button.dataset.zoom));
   }

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from search.recipes.compare import COLUMNS
 from search.report.comparison import write_comparison
 from search.results.comparison import Comparison, HeldOut, Row
 from search.results.comparison_report import show_comparison
+from tests.search.report.page import Page
 from trainable.metrics.bootstrap import Interval
 
 ROOT = Path(__file__).parents[3]
@@ -91,37 +91,6 @@ def on_screen(given: Comparison, width: int = 120) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
     show_comparison(console, given)
     return console.export_text()
-
-
-class Page(HTMLParser):
-    """What a page shows, and which tags it has."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.text, self.tags, self.open, self.data = "", [], [], ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in {"style", "script"}:
-            self.text += data
-        if self.tags and self.tags[-1] == ("script", {"type": "application/json", "id": "data"}):
-            self.data += data
-
-    def scores(self) -> list[list[Any]]:
-        """The rows of the chart: label, score and the bounds of its interval."""
-        rows: list[list[Any]] = json.loads(self.data)["charts"]["scores"]["rows"]
-        return rows
 
 
 def test_best_row_is_first_and_failed_rows_are_last(tmp_path: Path) -> None:
@@ -296,7 +265,7 @@ def test_chart_has_every_score_and_that_without_a_network(tmp_path: Path) -> Non
     given = comparison(row("a", 0.31), row("b", 0.52), row("bad", None), without("intervals", row("c", 0.4)))
     page = Page(write_comparison(given, tmp_path)["html"].read_text())
 
-    assert page.scores() == [
+    assert page.rows("scores") == [
         ["b", 0.52, 0.5, 0.55],
         ["c", 0.4, None, None],
         ["a", 0.31, 0.29, 0.34],
@@ -307,7 +276,7 @@ def test_chart_has_every_score_and_that_without_a_network(tmp_path: Path) -> Non
 def test_the_chart_has_room_for_a_long_name(tmp_path: Path) -> None:
     """It leaves out the middle, and keeps how the training ended."""
     given = comparison(row("n" * 100, 0.5, outcome="diverged", reason="The loss became nan"))
-    name = Page(write_comparison(given, tmp_path)["html"].read_text()).scores()[0][0]
+    name = Page(write_comparison(given, tmp_path)["html"].read_text()).rows("scores")[0][0]
     assert len(name) <= 32
     assert name.endswith("(diverged)")
 
@@ -318,7 +287,7 @@ def test_a_name_cannot_become_a_script(tmp_path: Path) -> None:
     html = write_comparison(given, tmp_path)["html"].read_text()
 
     assert "<script>alert" not in html
-    assert Page(html).scores()[0][0] == "</script><script>alert(1)"
+    assert Page(html).rows("scores")[0][0] == "</script><script>alert(1)"
 
 
 def test_images_have_width_and_height(tmp_path: Path) -> None:

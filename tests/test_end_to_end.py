@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,19 @@ def test_best_exports_the_weights_of_any_trial(searched: tuple[Experiment, dict[
 
     validation = json.loads((out / "metrics.json").read_text())["val"]
     assert validation["score"] == max(record.score for record in records(experiment)[3].epochs)
+
+
+def test_report_uses_what_the_retraining_measured(searched: tuple[Experiment, dict[str, Any]], tmp_path: Path) -> None:
+    """Nothing is measured again, and the file has the scores of the summary, where and when each trial ran."""
+    experiment, summary = searched
+    done = run("report", "first", "--storage", str(experiment.storage), "--out", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+
+    assert done.returncode == 0
+    assert "measuring" not in done.stderr
+    assert f"Retrained, it scores {summary['retrained']['metrics']['score']:.3f}" in page
+    assert "note:" not in done.stderr
+    assert socket.gethostname() in page
 
 
 def test_retrain_replaces_the_retrained_network(searched: tuple[Experiment, dict[str, Any]]) -> None:

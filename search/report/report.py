@@ -121,7 +121,7 @@ def _difference(best: SearchPage, first: Network | None, page: SearchPage, other
     found = paired(first.table if first else None, other.table if other else None).get(OBJECTIVE)
     if found is None or not _same_data(best, page):
         return f"Its difference from {page.name} is not known: the two were not measured on the same images."
-    return f"Less {page.name}, it is {with_interval(found, signed=True)}, {verdict_on(found)}."
+    return f"Compared with {page.name}, that is {with_interval(found, signed=True)}: {verdict_on(found)}."
 
 
 def _same_data(one: SearchPage, other: SearchPage) -> bool:

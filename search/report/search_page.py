@@ -209,7 +209,9 @@ def _metrics(answer: Answer, subject: str) -> MetricTable:
         )
         for each in answer.networks
     ]
-    size = f" ({answer.images} of {answer.backgrounds} backgrounds), with 95 % intervals" if answer.images else ""
+    rooms = f"{answer.backgrounds} background{'' if answer.backgrounds == 1 else 's'}"
+    with_intervals = ", with 95 % intervals" if answer.backgrounds > 1 else ""
+    size = f" ({answer.images} of {rooms}){with_intervals}" if answer.images else ""
     return MetricTable(title=f"On the {subject}{size}", columns=list(TITLES.values()), rows=rows)
 
 

@@ -133,7 +133,7 @@ def test_searches_are_compared_on_the_same_images(tmp_path: Path) -> None:
     page = page_of(*searches)
 
     assert "first delivers the network with the highest score" in page.text
-    assert "Less second, it is +0.12" in page.text
+    assert "Compared with second, that is +0.12" in page.text
     assert "a real gain" in page.text
     assert "search.seed" in page.text
     assert {row[0] for row in page.rows("compared-budget")} == {"first", "second"}
@@ -148,7 +148,7 @@ def test_measurements_of_other_images_are_not_used(search: Experiment) -> None:
     text = page_of(search, problems=problems).text
 
     assert len([problem for problem in problems if "is of other images, and is not used" in problem]) == 3
-    assert "On the test images (3 of 1 backgrounds)" in text
+    assert "On the test images (3 of 1 background)" in text
 
 
 def test_searches_on_other_data_are_not_compared(scenes: Path, drawn: Path, tmp_path: Path) -> None:

@@ -82,8 +82,9 @@ class Findings:
         return Counter(name for params in self.params.values() for name in params)
 
     def outcome(self, trial: TrialRecord) -> str:
-        """As in `search.results.summary.outcomes`."""
-        return outcome_of(trial, self.max_epochs)
+        """As in `search.results.summary.outcomes`; a trial without an end, which may be running, is 'unfinished'."""
+        outcome = outcome_of(trial, self.max_epochs)
+        return "unfinished" if outcome == "interrupted" else outcome
 
     def parameters(self) -> list[str]:
         """The searched parameters with several values, the most important first, then by the number of trials."""

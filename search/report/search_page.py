@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from data.errors import InputError
 from search.commands import shell_command
 from search.report.findings import Findings, findings_of
 from search.report.networks import COMPARED, Answer, answer_of
@@ -25,7 +26,7 @@ from search.study.trials import TrialRecord
 from trainable.config import TrialConfig, build
 from trainable.config.settings import Scalar
 
-FAILED = ("diverged", "constraint", "failed", "interrupted")
+FAILED = ("diverged", "constraint", "failed", "unfinished")
 """Outcomes that the table of failures lists."""
 SUBJECTS = {"test": "test images", "val": "validation images"}
 
@@ -119,7 +120,7 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
     samples = sample_rows(answer, answer.problems)
     subject = SUBJECTS[answer.part]
     counts = Counter(map(findings.outcome, findings.trials))
-    families = {str(trial.config["model"]["family"]) for trial in findings.trials if "model" in trial.config}
+    families = {str(trial.config.get("model", {}).get("family", "")) for trial in findings.trials} - {""}
     found = (f(findings, prefix) for f in (over_budget, curves, rungs, coordinates, importance))
     costs = (f(findings, prefix) for f in (front, timeline, spent))
     return SearchPage(
@@ -240,7 +241,10 @@ def _described(findings: Findings) -> str:
         return "No checkpoint of a trial loads."
     trial = findings.best.trial
     made = f"the recipe {trial.recipe}" if trial.recipe else "proposed by the search"
-    described = describe(build(TrialConfig, trial.config, source="the study"))
+    try:
+        described = describe(build(TrialConfig, trial.config, source="the study"))
+    except InputError:  # of another version
+        return f"Trial {trial.number}, {made}."
     return f"Trial {trial.number}, {made}: {described}."
 
 
@@ -250,7 +254,7 @@ def _failures(findings: Findings) -> list[tuple[str, str, str]]:
     for trial in findings.trials:
         outcome = findings.outcome(trial)
         if outcome in FAILED:
-            reason = trial.reason or ("it has not ended" if outcome == "interrupted" else "no reason was recorded")
+            reason = trial.reason or ("it has not ended" if outcome == "unfinished" else "no reason was recorded")
             found.setdefault((outcome, reason), []).append(trial.number)
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
     return [(", ".join(map(str, numbers)), outcome, reason) for (outcome, reason), numbers in ordered]

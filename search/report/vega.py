@@ -30,7 +30,7 @@ HOVER: Json = {
     "name": "hover",
     "select": {"type": "point", "fields": ["trial"], "on": "pointerover", "clear": "pointerout"},
 }
-OUTCOMES = ("finished", "stopped", "diverged", "constraint", "failed", "interrupted")
+OUTCOMES = ("finished", "stopped", "diverged", "constraint", "failed", "unfinished")
 EDGE = 8
 """Pixels between the outermost points and the edge."""
 MANY_LINES = 40

@@ -168,7 +168,7 @@ def test_running_and_missing_values_do_not_stop_the_report(scenes: Path, tmp_pat
     study.tell(trial, state=TrialState.FAIL)
     page = page_of(search)
 
-    assert "1 interrupted" in page.text
+    assert "1 unfinished" in page.text
     assert "NaN" not in page.data
 
 

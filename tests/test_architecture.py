@@ -215,7 +215,7 @@ def test_there_are_no_import_cycles() -> None:
     assert cycles(import_graph()) == []
 
 
-FLOORS = ("cli", "api", "recipes", "cluster", "run", "results", "strategy", "study", "spec")
+FLOORS = ("cli", "api", "recipes", "cluster", "run", "report", "results", "strategy", "study", "spec")
 """The packages of `search`, from the top down."""
 
 
@@ -258,7 +258,14 @@ def test_help_imports_no_heavy_library(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["search", "--resume", "nowhere"], ["retrain", "nowhere"], ["best", "nowhere"], ["trials", "nowhere"]]
+    "arguments",
+    [
+        ["search", "--resume", "nowhere"],
+        ["retrain", "nowhere"],
+        ["best", "nowhere"],
+        ["trials", "nowhere"],
+        ["report", "nowhere"],
+    ],
 )
 def test_unknown_name_is_reported_before_heavy_imports(arguments: list[str]) -> None:
     """An error that needs neither torch nor Ray must not wait for them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loop import EpochEnd
 from trainable.loop.state import DistributedContext
+from trainable.metrics.per_image import ImageFigures, figures
 from trainable.trial import run as run_alone
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_cluster")]
@@ -59,6 +61,9 @@ def test_search_stores_its_summary_and_files(searched: tuple[Experiment, dict[st
     assert 0 < summary["optimizer_steps"]["fewest"] <= summary["optimizer_steps"]["most"]
     assert "set scheduler.max_epochs to" in summary["optimizer_steps"]["warning"]
     assert summary["retrained"]["optimizer_steps"]["fewest"] >= summary["optimizer_steps"]["fewest"]
+    tables = {name: figures(ImageFigures.load(experiment.measured(name))) for name in ("retrained", "best")}
+    assert tables["retrained"]["score"] == pytest.approx(summary["retrained"]["metrics"]["score"], abs=1e-6)
+    assert tables["best"]["score"] == summary["best"]["test"]["score"]
 
 
 def test_best_trial_is_the_best_reported_score_with_that_epochs_weights(
@@ -191,6 +196,19 @@ def test_best_exports_the_weights_of_any_trial(searched: tuple[Experiment, dict[
 
     validation = json.loads((out / "metrics.json").read_text())["val"]
     assert validation["score"] == max(record.score for record in records(experiment)[3].epochs)
+
+
+def test_report_uses_what_the_retraining_measured(searched: tuple[Experiment, dict[str, Any]], tmp_path: Path) -> None:
+    """Nothing is measured again, and the file has the scores of the summary, where and when each trial ran."""
+    experiment, summary = searched
+    done = run("report", "first", "--storage", str(experiment.storage), "--out", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+
+    assert done.returncode == 0
+    assert "measuring" not in done.stderr
+    assert f"Retrained, it scores {summary['retrained']['metrics']['score']:.3f}" in page
+    assert "note:" not in done.stderr
+    assert socket.gethostname() in page
 
 
 def test_retrain_replaces_the_retrained_network(searched: tuple[Experiment, dict[str, Any]]) -> None:

@@ -42,6 +42,8 @@ class TrialReport:
     """Precision of the run."""
     machine: str = ""
     """Kind of the machine, as in `trainable.measurements.machine_kind`."""
+    host: str = ""
+    """Name of the host, added by Ray Tune; '' if unknown."""
     lr_factors: Sequence[float] = ()
     """Learning-rate factor at the end of each epoch so far."""
     violations: Mapping[str, float] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class TrialReport:
             note=result.get("note", ""),
             precision=result.get("precision", ""),
             machine=result.get("machine", ""),
+            host=result.get("hostname", ""),
             lr_factors=result.get("lr_factors", ()),
             violations=result.get("violations", {}),
             checkpoint_path=result.get("checkpoint_path") or "",

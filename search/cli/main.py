@@ -15,12 +15,13 @@ from search.cli.cluster.submit import resume, submit
 from search.cli.cluster.watch import list_, logs, status
 from search.cli.compose import compose
 from search.cli.data import import_, inspect, render, verify
-from search.cli.front import front
 from search.cli.networks.best import best
 from search.cli.networks.evaluate import evaluate
 from search.cli.networks.export import export
 from search.cli.networks.predict import predict
 from search.cli.profile import profile
+from search.cli.results.front import front
+from search.cli.results.report import report
 from search.cli.search import demo, retrain, search
 from search.cli.shared import BAD_INPUT, INTERRUPTED, written_directories
 from search.cli.spec import spec
@@ -44,7 +45,7 @@ SECTIONS = {
     "Data": ("render", "compose", "import", "inspect", "verify"),
     "Search": ("demo", "spec", "search", "retrain"),
     "Cluster": ("submit", "list", "status", "logs", "stop", "resume", "rm"),
-    "Results": ("trials", "importance", "front", "tensorboard", "best", "evaluate", "predict", "export"),
+    "Results": ("report", "trials", "importance", "front", "tensorboard", "best", "evaluate", "predict", "export"),
     "Recipes": ("recipes", "train", "compare", "profile"),
 }
 """Headings of `twinhead --help`, with their commands."""
@@ -74,7 +75,7 @@ for command in (
     *(render, compose, import_, inspect, verify),
     *(demo, spec, search, retrain),
     *(submit, list_, status, logs, stop, resume, rm),
-    *(trials, importance, front, tensorboard, best, evaluate, predict, export),
+    *(report, trials, importance, front, tensorboard, best, evaluate, predict, export),
     *(recipes, train, compare, profile),
 ):
     cli.add_command(command)

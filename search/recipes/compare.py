@@ -16,8 +16,8 @@ import torch
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.recipes.trainings import FixedConfigs, RecipeOrigin, Trained, train_all, with_overrides
+from search.report.comparison import write_comparison
 from search.results.comparison import Column, Comparison, HeldOut, Row
-from search.results.comparison_report import write_report
 from search.results.summary import find_best, outcome_of, versions
 from search.run.cluster import start_task
 from search.run.prepare import split_counts
@@ -119,7 +119,7 @@ def run_comparison(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset
             seconds = round(before + time.monotonic() - started, 1)
             trained.study.set_user_attr("seconds", seconds)
         comparison = _comparison(experiment, fixed, trained.trials, dataset, baselines, seconds)
-        write_report(comparison, experiment.root)
+        write_comparison(comparison, experiment.root)
     return comparison
 
 

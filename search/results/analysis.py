@@ -149,10 +149,10 @@ def _gap(name: str, one: FrozenTrial, other: FrozenTrial) -> float:
     distribution = one.distributions[name]
     if isinstance(distribution, CategoricalDistribution) or distribution.single():
         return float(one.params[name] != other.params[name])
-    return abs(_normalised(distribution, one.params[name]) - _normalised(distribution, other.params[name]))
+    return abs(normalised(distribution, one.params[name]) - normalised(distribution, other.params[name]))
 
 
-def _normalised(distribution: BaseDistribution, value: float) -> float:
+def normalised(distribution: BaseDistribution, value: float) -> float:
     """The position of a number in its range, 0 to 1."""
     if not isinstance(distribution, FloatDistribution | IntDistribution):
         raise TypeError(f"{distribution} is not a range")

@@ -1,14 +1,11 @@
-"""Reports of a comparison: a table for the terminal, Markdown, one self-contained HTML file, and JSON."""
+"""A comparison as text: a table for the terminal, and Markdown."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.atomic import replace_file
 from search.results.comparison import (
     BASELINES,
     Column,
@@ -19,7 +16,6 @@ from search.results.comparison import (
     summary_of,
     unfinished,
 )
-from search.results.comparison_page import page
 from search.results.export import baseline_metrics
 from search.terminal import print_line, print_table
 
@@ -27,28 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCREEN_COLUMNS = ("score", "mask_iou", "depth_delta1")
-
-
-def write_report(comparison: Comparison, directory: Path) -> dict[str, Path]:
-    """Write comparison.json, comparison.md and comparison.html, each atomically.
-
-    Args:
-        comparison: as `run_comparison` returns it.
-        directory: the directory of the experiment, with the images of the rows.
-
-    Returns:
-        The files by suffix, without the dot.
-    """
-    texts = {
-        "json": json.dumps(comparison.as_plain(), indent=2) + "\n",
-        "md": as_markdown(comparison),
-        "html": page(comparison, directory),
-    }
-    written = {}
-    for suffix, text in texts.items():
-        written[suffix] = directory / f"comparison.{suffix}"
-        replace_file(written[suffix], text)
-    return written
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:

@@ -1,7 +1,6 @@
 """Retraining of the best configuration on train + validation, and the evaluation on test.
 
-The test part of a search is evaluated here only, in one step: the retrained network, the best trial's own weights, the
-best recipe and the baselines, all on the same images.
+The retrained network, the best trial's weights, the best recipe and the baselines are measured on the same images.
 """
 
 from __future__ import annotations
@@ -33,11 +32,18 @@ from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_config, trainable, trial_directory
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
+from search.study.paths import MEASURED
 from search.study.summary import Difference, Retrained, StepCounts, Summary
 from search.study.trials import RETRAINING
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
-from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_images
+from trainable.evaluation.evaluate import (
+    baseline_images,
+    evaluate_baselines_on,
+    evaluate_checkpoint,
+    evaluate_images,
+    fit_baselines_on,
+)
 from trainable.job import TrialData, TrialJob, TrialRequest
 from trainable.loop.checkpoint import DamagedCheckpointError, load_metrics, load_origin, verify
 from trainable.loop.fetch import local_copy, output_file
@@ -100,13 +106,10 @@ def retrain_and_test(
 
     Args:
         run: the search.
-        summary: of its trials.
+        summary: of its trials; the result adds the test metrics.
         best: the best trial.
         recipe: the best recipe that ran for all epochs, if there is one.
         again: whether to repeat a retraining that is complete.
-
-    Returns:
-        The summary, extended by the test metrics.
 
     Raises:
         UnfinishedError: if the retraining failed or diverged, or what it uses was lost and did not come back.
@@ -121,11 +124,12 @@ def retrain_and_test(
     run.screen.say("measuring the retrained network, the best trial and the baselines on the test images")
     # The retraining measured the fastest number; checkpoints of earlier versions lack it.
     threads = int(load_metrics(checkpoint).get("threads", job.workers.cpus))
-    grid, networks = experiment.test_grid, [checkpoint, best.checkpoint, *([recipe.checkpoint] if recipe else [])]
-    *addresses, output = (str(experiment.in_storage(path).explicit()) for path in (*networks, grid))
-    measure = partial(_measure, addresses, job.data, output, job.objective)
+    networks = [checkpoint, best.checkpoint, *([recipe.checkpoint] if recipe else [])]
+    outputs = [experiment.test_grid, *(experiment.measured(name) for name in MEASURED[: len(networks) + 1])]
+    addresses = [str(experiment.in_storage(path).explicit()) for path in (*networks, *outputs)]
+    measure = partial(_measure, addresses[: len(networks)], job.data, addresses[len(networks) :], job.objective)
     measured = run.outages.outlast(lambda: ray.get(start_task(job, measure, threads=threads)))
-    run.outages.outlast(lambda: experiment.pull(grid))
+    run.outages.outlast(lambda: experiment.pull(*outputs))
     run.study.set_user_attr(RETRAINING, None)
     export_retrained(
         experiment,
@@ -161,10 +165,7 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
     """Train the best configuration on train + validation for all epochs; the last epoch's weights count.
 
     It uses the trial's precision. A plateau policy has no validation split here: it replays the learning rates of the
-    best trial. An interrupted retraining is resumed; a complete one is repeated only if `again`.
-
-    Returns:
-        The checkpoint; None after Ctrl-C.
+    best trial. An interrupted retraining is resumed; a complete one is repeated only if `again`. None after Ctrl-C.
 
     Raises:
         EnvironmentFaultError: if what it uses is unavailable now; the next call resumes from the checkpoint.
@@ -214,38 +215,54 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
 
 def _retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
     """Optimizer steps of the retraining."""
-    samples = sample_count(config.data, job.data, PARTS)
-    workers = job.workers.count
+    samples, workers = sample_count(config.data, job.data, PARTS), job.workers.count
     scaled = with_scaled_batches(config, job.batch_scale(workers))
     return steps_of(scaled, samples, workers, setting="retrain.epochs")
 
 
 def _measure(
-    networks: Sequence[str], data: TrialData, grid: str, objective: Objective, device: torch.device
+    networks: Sequence[str], data: TrialData, outputs: Sequence[str], objective: Objective, device: torch.device
 ) -> _TestMetrics:
     """Evaluate the retrained network, the best trial, the best recipe, if there is one, and the baselines on test.
 
     Args:
         networks: paths or addresses of their checkpoints, in this order.
         data: the data set.
-        grid: path or address of a PNG file for predictions of the retrained network.
+        outputs: paths or addresses of a PNG file for predictions of the retrained network, then of the tables of images
+            of `MEASURED`, without that of a missing recipe.
         objective: of the search.
         device: of the evaluation.
     """
     with contextlib.ExitStack() as stack:
-        retrained, best, *recipe = (stack.enter_context(local_copy(network)) for network in networks)
-        pictures = stack.enter_context(output_file(grid))
-        of_best = evaluate_images(best, data, "test", device=device)
-        of_recipe = evaluate_images(recipe[0], data, "test", device=device) if recipe else None
-        return _TestMetrics(
-            retrained=objective.with_value(evaluate_checkpoint(retrained, data, "test", device=device, grid=pictures)),
-            retrained_intervals=_plain_intervals(evaluate_images(retrained, data, "test", device=device)),
-            best=objective.with_value(figures(of_best)),
-            best_intervals=_plain_intervals(of_best),
-            recipe=objective.with_value(figures(of_recipe)) if of_recipe else None,
-            beyond_recipe=_differences(of_best, of_recipe, objective) if of_recipe else None,
-            baselines=evaluate_baselines_on(load_origin(retrained).config.data, data, "test"),
-        )
+        copies = [stack.enter_context(local_copy(network)) for network in networks]
+        grid, *files = (stack.enter_context(output_file(output)) for output in outputs)
+        return _measure_copies(copies, data, grid, files, objective, device)
+
+
+def _measure_copies(
+    networks: Sequence[Path],
+    data: TrialData,
+    grid: Path,
+    files: Sequence[Path],
+    objective: Objective,
+    device: torch.device,
+) -> _TestMetrics:
+    config = load_origin(networks[0]).config.data
+    fitted = fit_baselines_on(config, data)
+    without = baseline_images(config, data, "test", fitted)
+    of_retrained, of_best, *others = (evaluate_images(network, data, "test", device=device) for network in networks)
+    of_recipe = others[0] if others else None
+    for table, file in zip((without, of_retrained, of_best, *others), files, strict=True):
+        table.save(file)
+    return _TestMetrics(
+        retrained=objective.with_value(evaluate_checkpoint(networks[0], data, "test", device=device, grid=grid)),
+        retrained_intervals=_plain_intervals(of_retrained),
+        best=objective.with_value(figures(of_best)),
+        best_intervals=_plain_intervals(of_best),
+        recipe=objective.with_value(figures(of_recipe)) if of_recipe else None,
+        beyond_recipe=_differences(of_best, of_recipe, objective) if of_recipe else None,
+        baselines=evaluate_baselines_on(config, data, "test", fitted),
+    )
 
 
 def _differences(best: ImageFigures, recipe: ImageFigures, objective: Objective) -> dict[str, Interval]:

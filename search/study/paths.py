@@ -12,7 +12,8 @@ STORAGE/NAME/
     heartbeat.json   the last sign of life of the driver
     driver.log       the progress of all runs, each line with its time
     logs/            the reports and errors of each trial
-    comparison.*     the results of a comparison as tables, with measured/ and pictures/ of each network
+    measured/        the metrics of networks on each test image
+    comparison.*     the results of a comparison as tables, with pictures/ of each network
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from data.dataset.storage import Location
 from search.study.checkpoints import Checkpoints
 from search.study.mirror import HEARTBEAT_NAME, JOURNAL_NAME, LOCK_NAME, LOGS_NAME, Mirror
 from search.study.names import FIXED_NAME, SPEC_NAME, check_name
+
+MEASURED = ("baselines", "retrained", "best", "recipe")
+"""Names of what a search measures on each test image: the baselines, the retrained network, the best trial, and the
+best recipe, if there is one. A comparison measures each of its recipes, by their names."""
 
 
 class _Path:
@@ -124,9 +129,9 @@ class ExperimentPaths:
         if self.mirror:
             self.mirror.pull(*paths)
 
-    def measured(self, trial: str) -> Path:
-        """Metrics of a trial's network on each test image."""
-        return self.root / "measured" / f"{trial}.npz"
+    def measured(self, name: str) -> Path:
+        """Metrics of a network on each test image: one of `MEASURED`, or a recipe of a comparison."""
+        return self.root / "measured" / f"{name}.npz"
 
     def grid(self, trial: str) -> Path:
         """A grid of a trial's predictions on test images."""

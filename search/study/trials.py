@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ class EpochRecord:
     """Directory relative to the experiment; it may have been removed."""
     objective: Objective = SCORE
     """Of the search."""
+    time: float | None = field(default=None, compare=False)
+    """Unix time at which the driver recorded it; None in a study of an earlier version."""
 
     @property
     def score(self) -> float:
@@ -89,6 +93,12 @@ class TrialRecord:
     """Precision of the run, if the configuration has 'auto'; '' before the first report."""
     machine: str = ""
     """Kind of the machine of the last run; '' before the first report."""
+    host: str = ""
+    """Name of the host of the last run; '' before the first report, and in a study of an earlier version."""
+    started: datetime | None = None
+    """Time of the first start, with its time zone; None if it is unknown."""
+    ended: datetime | None = None
+    """Time of the end, with its time zone; None for an unfinished trial."""
 
     @property
     def config_as_run(self) -> dict[str, object]:
@@ -117,6 +127,9 @@ class TrialRecord:
             ],
             precision=attributes.get("precision", ""),
             machine=attributes.get("machine", ""),
+            host=attributes.get("host", ""),
+            started=_with_zone(trial.datetime_start),
+            ended=_with_zone(trial.datetime_complete) if isinstance(trial, FrozenTrial) else None,
         )
 
     @property
@@ -153,6 +166,11 @@ class TrialRecord:
             if record.checkpoint and experiment.checkpoints.is_resumable(record.checkpoint):
                 return experiment.root / record.checkpoint
         return None
+
+
+def _with_zone(moment: datetime | None) -> datetime | None:
+    """Optuna's times are local times of the process that reads them."""
+    return moment.astimezone() if moment is not None else None
 
 
 def best_epoch(records: Iterable[EpochRecord]) -> EpochRecord | None:
@@ -192,12 +210,14 @@ def note_epoch(
         checkpoint: directory of its checkpoint, relative to the experiment.
         objective: of the search.
     """
+    now = round(time.time(), 3)
     metrics = dict(report.metrics)
-    record = EpochRecord(epoch=report.epoch, metrics=metrics, checkpoint=checkpoint, objective=objective)
-    trial.set_user_attr(f"{_EPOCH}{report.epoch}", {"metrics": record.metrics, "checkpoint": checkpoint})
+    record = EpochRecord(epoch=report.epoch, metrics=metrics, checkpoint=checkpoint, objective=objective, time=now)
+    attribute = {"metrics": record.metrics, "checkpoint": checkpoint, "time": now}
+    trial.set_user_attr(f"{_EPOCH}{report.epoch}", attribute)
     attributes = {"outcome": report.outcome, "reason": report.reason, "lr_factors": list(report.lr_factors)}
     # The others repeat those of the first report.
-    once = {"precision": report.precision, "machine": report.machine}
+    once = {"precision": report.precision, "machine": report.machine, "host": report.host}
     attributes |= {name: value for name, value in once.items() if trial.user_attrs.get(name) != value}
     for name, value in attributes.items():
         if value:

@@ -28,6 +28,7 @@ def test_report_survives_plain_values_among_the_keys_of_ray() -> None:
         outcome="trained",
         precision="bf16",
         machine="EPYC",
+        host="node",
         lr_factors=[1.0, 0.5, 0.25],
         violations={"ms_per_picture": -0.5},
         note="the trial starts over",

@@ -10,18 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from data.grids import save_png
+from data.loader import Loader
+from data.schema import Batch, Pixels
 from trainable.config import Augmentation, DataConfig, TrialConfig
-from trainable.evaluation.grid import grid_of, predict, prediction_grid
+from trainable.evaluation.grid import grid_of, predict, prediction_grid, prediction_rows
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loaders import background_ids, evaluation_loader
 from trainable.loop.loop import evaluate
 from trainable.loop.precision import as_recorded, preserving_random_state
 from trainable.loop.state import DistributedContext
-from trainable.metrics.baselines import evaluate_baselines, fit_baselines
+from trainable.metrics.baselines import Baselines, evaluate_baselines, fit_baselines
 from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures
 from trainable.metrics.pooled import finite_mask, own_columns
 from trainable.metrics.published import PUBLISHED_METRICS, PublishedMetrics, image_columns
@@ -72,21 +74,29 @@ def evaluate_images(
     """
     with _network(directory, device) as (model, config):
         loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
-        measured, own = [], own_metrics()
+        measured = []
         for batch in loader.epoch(0):
             prediction = predict(model, batch, config.model)
-            planes = finite_mask(prediction), prediction.depth, batch.mask, batch.depth
-            measured.append(torch.cat([image_columns(*planes), own_columns(own, *planes)], dim=1).cpu())
+            measured.append(_columns(finite_mask(prediction), prediction.depth, batch))
         if grid is not None:
             save_png(prediction_grid(model, loader, config.model), grid)
-    columns = torch.cat(measured).numpy()
-    by_name = dict(zip([*PUBLISHED, *own], columns[:, len(STATES) :].T, strict=True))
-    return ImageFigures(
-        bg_ids=background_ids(config.data, data, part),
-        states=columns[:, : len(STATES)],
-        published={name: by_name[name] for name in PUBLISHED},
-        own={name: by_name[name] for name in own},
-    )
+    return _table(measured, config.data, data, part)
+
+
+def predict_images(
+    directory: Path, data: TrialData, part: str, rows: Sequence[int], *, device: torch.device
+) -> list[tuple[Pixels, ...]]:
+    """Predict some images of `part`, given by their positions in the table of `evaluate_images`.
+
+    Returns:
+        The images of each, in the order of `trainable.evaluation.grid.COLUMNS`.
+
+    Raises:
+        InputError: as `evaluate_images`.
+    """
+    with _network(directory, device) as (model, config):
+        loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
+        return prediction_rows(model, loader.batch(np.asarray(rows, np.int64)), config.model)
 
 
 def save_grid_of(
@@ -148,8 +158,16 @@ def evaluate_published(
     return {name: computed[name] for name in PUBLISHED_METRICS[metric]}
 
 
-def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dict[str, dict[str, float]]:
+def evaluate_baselines_on(
+    config: DataConfig, data: TrialData, part: str, fitted: Baselines | None = None
+) -> dict[str, dict[str, float]]:
     """Evaluate the baselines on `part`, fitted to the training split, both without augmentation.
+
+    Args:
+        config: size and split of the images.
+        data: the data set.
+        part: as in `data.splits.splits.rows`.
+        fitted: as `fit_baselines_on` returns them; fitted here if they are None.
 
     Returns:
         The metrics of the baselines `mask_threshold` and `depth_mean`.
@@ -157,10 +175,44 @@ def evaluate_baselines_on(config: DataConfig, data: TrialData, part: str) -> dic
     Raises:
         InputError: if the training split or the part has no samples.
     """
-    context = DistributedContext(device=torch.device("cpu"))
+    return evaluate_baselines(fitted or fit_baselines_on(config, data), _unchanged(config, data, part).epoch(0))
+
+
+def fit_baselines_on(config: DataConfig, data: TrialData) -> Baselines:
+    """Fit the baselines to the training split; raises as `evaluate_baselines_on`."""
+    return fit_baselines(_unchanged(config, data, "train").epoch(0))
+
+
+def baseline_images(config: DataConfig, data: TrialData, part: str, fitted: Baselines) -> ImageFigures:
+    """Measure both baselines together on each image, as `evaluate_images` does a network; raises as that."""
+    measured = []
+    for batch in _unchanged(config, data, part).epoch(0):
+        probability, depth = fitted.predict(batch)
+        measured.append(_columns(probability, depth, batch))
+    return _table(measured, config, data, part)
+
+
+def _unchanged(config: DataConfig, data: TrialData, part: str) -> Loader:
+    """The images of a part on the CPU, without augmentation."""
     unchanged = TrialConfig(data=config.model_copy(update={"augment": Augmentation()}))
-    fitted = fit_baselines(evaluation_loader(unchanged, data, "train", context).epoch(0))
-    return evaluate_baselines(fitted, evaluation_loader(unchanged, data, part, context).epoch(0))
+    return evaluation_loader(unchanged, data, part, DistributedContext(device=torch.device("cpu")))
+
+
+def _columns(mask: Tensor, depth: Tensor, batch: Batch) -> Tensor:
+    """All measurements of each image of a batch, on the CPU, with the columns of `ImageFigures`."""
+    planes = mask, depth, batch.mask, batch.depth
+    return torch.cat([image_columns(*planes), own_columns(own_metrics(), *planes)], dim=1).cpu()
+
+
+def _table(measured: list[Tensor], config: DataConfig, data: TrialData, part: str) -> ImageFigures:
+    columns = torch.cat(measured).numpy()
+    by_name = dict(zip([*PUBLISHED, *own_metrics()], columns[:, len(STATES) :].T, strict=True))
+    return ImageFigures(
+        bg_ids=background_ids(config, data, part),
+        states=columns[:, : len(STATES)],
+        published={name: by_name[name] for name in PUBLISHED},
+        own={name: by_name[name] for name in own_metrics()},
+    )
 
 
 @contextmanager

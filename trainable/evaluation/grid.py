@@ -74,10 +74,14 @@ def grid_of(
         row_titles: one for each, left of the row.
         cell: width of each image in pixels.
     """
-    batch = loader.batch(chosen)
+    rows = prediction_rows(model, loader.batch(chosen), config)
+    return image_grid(rows, COLUMNS, row_titles=row_titles, cell=cell)
+
+
+def prediction_rows(model: nn.Module, batch: Batch, config: ModelConfig) -> list[tuple[Pixels, ...]]:
+    """For each sample of a batch, its images and predictions as pixels, in the order of `COLUMNS`."""
     mask, depth = as_pixels(predict(model, batch, config))
     photos = (stack.permute(0, 2, 3, 1).cpu().numpy() for stack in (batch.bg, batch.fg_bg))
     truth = (stack.squeeze(1).cpu().numpy() for stack in (batch.mask, batch.depth))
     (bg, fg_bg), (true_mask, true_depth) = photos, truth
-    columns = (bg, fg_bg, true_mask, mask, true_depth, depth)
-    return image_grid(list(zip(*columns, strict=True)), COLUMNS, row_titles=row_titles, cell=cell)
+    return list(zip(bg, fg_bg, true_mask, mask, true_depth, depth, strict=True))

@@ -19,7 +19,7 @@ def test_the_archive_is_the_code_and_nothing_else(tmp_path: Path) -> None:
     tops = {name.split("/")[0] for name in names}
 
     assert tops - {name for name in tops if name.endswith(".dist-info")} == {*PACKAGES, *MODULES, "twinhead"}
-    assert {"search/results/templates/comparison.html.j2", "trainable/recipes/raguram-resunet.yaml"} <= set(names)
+    assert {"search/report/templates/comparison.html.j2", "trainable/recipes/raguram-resunet.yaml"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     assert archive.files == len(names)
     assert archive.bytes < 2**20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def trial_of(
 
 
 def test_trial_record_round_trip(experiment: Experiment) -> None:
-    """Another process reads the same later: epochs in order, configuration, learning rates."""
+    """Another process reads the same later: epochs in order, configuration, learning rates, when and where."""
+    before = time.time() - 0.001  # recorded in milliseconds
     trial = open_study(experiment).ask()
     assert note_start(trial, CONFIGURATION.model_dump()) == 0
     for epoch in (1, 2, 10):
@@ -85,6 +87,7 @@ def test_trial_record_round_trip(experiment: Experiment) -> None:
             lr_factors=[1.0] * epoch,
             precision="bf16",
             machine="EPYC",
+            host="node-2",
         )
         note_epoch(trial, report, f"c{epoch}")
 
@@ -93,7 +96,12 @@ def test_trial_record_round_trip(experiment: Experiment) -> None:
     assert record.epochs[2] == EpochRecord(epoch=10, metrics={"score": 1.0, "mask_iou": 0.5}, checkpoint="c10")
     assert record.config == CONFIGURATION.model_dump()
     assert (record.outcome, record.reason, record.lr_factors) == ("trained", "", [1.0] * 10)
-    assert (record.precision, record.machine) == ("bf16", "EPYC")
+    assert (record.precision, record.machine, record.host) == ("bf16", "EPYC", "node-2")
+    times = [epoch.time or 0.0 for epoch in record.epochs]
+    assert before <= times[0] <= times[1] <= times[2] <= time.time() + 0.001
+    assert record.started is not None
+    assert before - 1 <= record.started.timestamp() <= times[0] + 1
+    assert record.ended is None
     assert note_start(trial, CONFIGURATION.model_dump()) == 1
 
 

@@ -17,13 +17,16 @@ from data.schema import Sample
 from data.splits.splits import rows
 from trainable.config import TrialConfig, build
 from trainable.evaluation.evaluate import (
+    baseline_images,
     evaluate_baselines_on,
     evaluate_checkpoint,
     evaluate_images,
     evaluate_published,
+    fit_baselines_on,
 )
 from trainable.job import TrialData
 from trainable.loop import checkpoint
+from trainable.loop.loaders import background_ids
 from trainable.metrics.names import METRICS
 from trainable.metrics.per_image import figures
 from trainable.metrics.published import PUBLISHED_METRICS
@@ -201,3 +204,15 @@ def test_baselines_are_fitted_on_train_and_measured_on_the_part(trial_data: Tria
     threshold = measured["mask_threshold"]["threshold"]
     assert measured["mask_threshold"]["mask_iou"] == pytest.approx(ious(test, threshold), rel=1e-5)
     assert ious(train, threshold) == pytest.approx(max(ious(train, cut / 3) for cut in range(300)), rel=1e-5)
+
+
+def test_both_baselines_are_measured_on_each_image(trial_data: TrialData) -> None:
+    """Over all images, the metrics are those of the two baselines; networks are compared with them image by image."""
+    fitted = fit_baselines_on(CONFIG.data, trial_data)
+    table = baseline_images(CONFIG.data, trial_data, "test", fitted)
+    known = evaluate_baselines_on(CONFIG.data, trial_data, "test", fitted)
+    both = {**known["mask_threshold"], **known["depth_mean"]}
+    both.pop("threshold")
+
+    assert table.bg_ids == background_ids(CONFIG.data, trial_data, "test")
+    assert {name: figures(table)[name] for name in both} == pytest.approx(both)

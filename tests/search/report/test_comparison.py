@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,10 @@ from rich.console import Console
 
 from data.grids import save_png
 from search.recipes.compare import COLUMNS
+from search.report.comparison import write_comparison
 from search.results.comparison import Comparison, HeldOut, Row
-from search.results.comparison_report import show_comparison, write_report
+from search.results.comparison_report import show_comparison
+from tests.search.report.page import Page
 from trainable.metrics.bootstrap import Interval
 
 ROOT = Path(__file__).parents[3]
@@ -92,35 +93,9 @@ def on_screen(given: Comparison, width: int = 120) -> str:
     return console.export_text()
 
 
-class Page(HTMLParser):
-    """What a page shows, and which tags it has."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.text, self.tags, self.open, self.drawn = "", [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img", "line", "circle"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += data
-        if self.open and self.open[-1] == "text":
-            self.drawn.append((data, self.tags[-1][1]))
-
-
 def test_best_row_is_first_and_failed_rows_are_last(tmp_path: Path) -> None:
     """Readers start at the top; the bottom shows what is missing and why."""
-    files = write_report(comparison(row("low", 0.3), row("broken", None), row("high", 0.6)), tmp_path)
+    files = write_comparison(comparison(row("low", 0.3), row("broken", None), row("high", 0.6)), tmp_path)
     markdown = files["md"].read_text()
 
     table = [line for line in markdown.splitlines() if line.startswith(("| high", "| low", "| broken"))][:3]
@@ -132,7 +107,7 @@ def test_best_row_is_first_and_failed_rows_are_last(tmp_path: Path) -> None:
 
 def test_baselines_are_rows_of_the_table(tmp_path: Path) -> None:
     """A network that loses to a threshold on the difference of two images is no network."""
-    files = write_report(comparison(row("a", 0.5)), tmp_path)
+    files = write_comparison(comparison(row("a", 0.5)), tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
         assert "a threshold on the difference" in text
         assert ".875" in text
@@ -140,7 +115,7 @@ def test_baselines_are_rows_of_the_table(tmp_path: Path) -> None:
 
 def test_every_column_is_shown(tmp_path: Path) -> None:
     """Our metrics, and each project's own."""
-    files = write_report(comparison(row("a", 0.5)), tmp_path)
+    files = write_comparison(comparison(row("a", 0.5)), tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
         for column in COLUMNS:
             assert column.title in text
@@ -149,7 +124,7 @@ def test_every_column_is_shown(tmp_path: Path) -> None:
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     """They come from files that anybody may have written."""
-    files = write_report(comparison(row(NASTY, 0.5), row("bad", None, reason=NASTY)), tmp_path)
+    files = write_comparison(comparison(row(NASTY, 0.5), row("bad", None, reason=NASTY)), tmp_path)
     page = Page(files["html"].read_text())
 
     assert page.text.count(NASTY) >= 3
@@ -158,17 +133,20 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_page_is_valid_and_self_contained(tmp_path: Path) -> None:
-    """It is sent around by itself: images inside, no script, no address."""
+    """It is sent around by itself: images and scripts inside, and a policy that lets nothing else in."""
     save_png(np.zeros((4, 6, 3), np.uint8), tmp_path / "a.png")
-    html = write_report(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text()
+    html = write_comparison(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text()
     page = Page(html)
 
     assert page.open == []
-    assert "script" not in [tag for tag, _ in page.tags]
+    [policy] = [attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes]
+    assert str(policy).startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-")
+    assert not [
+        attributes for tag, attributes in page.tags if tag in {"script", "link"} and {"src", "href"} & {*attributes}
+    ]
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     assert len(sources) == 1
     assert str(sources[0]).startswith("data:image/png;base64,")
-    assert "http" not in html
     assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
     assert all(attributes.get("scope") in {"col", "row"} for tag, attributes in page.tags if tag == "th")
 
@@ -176,13 +154,13 @@ def test_page_is_valid_and_self_contained(tmp_path: Path) -> None:
 def test_json_equals_the_comparison(tmp_path: Path) -> None:
     """Programs read what people read."""
     given = comparison(row("a", 0.5))
-    assert json.loads(write_report(given, tmp_path)["json"].read_text()) == json.loads(json.dumps(given.as_plain()))
+    assert json.loads(write_comparison(given, tmp_path)["json"].read_text()) == json.loads(json.dumps(given.as_plain()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "comparison.json", "comparison.md"]
 
 
 def test_figures_without_an_interval_are_shown(tmp_path: Path) -> None:
     """A single background says nothing of how much others would differ."""
-    files = write_report(comparison(without("intervals", row("a", 0.5))), tmp_path)
+    files = write_comparison(comparison(without("intervals", row("a", 0.5))), tmp_path)
     assert json.loads(files["json"].read_text())["rows"][0]["figures"]["score"] == {
         "value": 0.5,
         "low": None,
@@ -194,8 +172,9 @@ def test_figures_without_an_interval_are_shown(tmp_path: Path) -> None:
 
 def test_report_of_failures_only(tmp_path: Path) -> None:
     """Somebody waited hours for it."""
-    page = Page(write_report(comparison(row("a", None)), tmp_path)["html"].read_text())
+    page = Page(write_comparison(comparison(row("a", None)), tmp_path)["html"].read_text())
     assert "No recipe has a score." in page.text
+    assert "script" not in [tag for tag, _ in page.tags]
 
 
 @pytest.mark.parametrize("width", [120, 100, 80])
@@ -210,14 +189,14 @@ def test_table_fits_the_screen(width: int) -> None:
 
 def test_recipes_below_the_baselines_are_named(tmp_path: Path) -> None:
     """A network that is no better than none must not look like a result."""
-    files = write_report(comparison(row("good", 0.9), row("poor", 0.3)), tmp_path)
+    files = write_comparison(comparison(row("good", 0.9), row("poor", 0.3)), tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
         assert "Not better than without a network (score 0.562): poor." in text
 
 
 def test_tied_value_is_not_marked_best(tmp_path: Path) -> None:
     """Three zeros are no winners."""
-    assert "**" not in write_report(comparison(row("a", 0.5), row("b", 0.5)), tmp_path)["md"].read_text()
+    assert "**" not in write_comparison(comparison(row("a", 0.5), row("b", 0.5)), tmp_path)["md"].read_text()
 
 
 def test_long_name_does_not_truncate_numbers(tmp_path: Path) -> None:
@@ -237,7 +216,7 @@ def test_brackets_are_printed_literally() -> None:
 def test_interrupted_training_is_marked(tmp_path: Path) -> None:
     """The weights from before it diverged are measured, and must not pass for a whole training."""
     given = comparison(row("broken", 0.6, outcome="diverged", reason="The loss became nan", epoch=3), row("a", 0.5))
-    files = write_report(given, tmp_path)
+    files = write_comparison(given, tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text, on_screen(given)):
         plain = text.replace("\\", "")
         assert "broken diverged: The loss became nan (its metrics are of epoch 3)" in plain
@@ -247,7 +226,7 @@ def test_interrupted_training_is_marked(tmp_path: Path) -> None:
 
 def test_recipe_that_did_not_start_is_marked(tmp_path: Path) -> None:
     """It has no reason, and a sentence must not end in a colon."""
-    markdown = write_report(comparison(row("a", None, outcome="missing", reason="")), tmp_path)["md"].read_text()
+    markdown = write_comparison(comparison(row("a", None, outcome="missing", reason="")), tmp_path)["md"].read_text()
     assert "- a missing\n" in markdown
 
 
@@ -256,15 +235,15 @@ def test_published_errors_are_listed(tmp_path: Path) -> None:
     corrected, faithful = comparison(row("a", 0.5)), comparison(row("a", 0.5, faithful=True))
     said = "Published errors are reproduced in every recipe."
     for suffix in ("md", "html"):
-        assert said not in write_report(corrected, tmp_path)[suffix].read_text()
-        assert said in write_report(faithful, tmp_path)[suffix].read_text()
+        assert said not in write_comparison(corrected, tmp_path)[suffix].read_text()
+        assert said in write_comparison(faithful, tmp_path)[suffix].read_text()
     assert said in on_screen(faithful)
 
 
 def test_report_names_its_data_and_budget(tmp_path: Path) -> None:
     """Whoever gets the file has neither the data nor the program beside it."""
     given = comparison(row("a", 0.5, source="somebody's project"), versions={"torch": "9.9"})
-    files = write_report(given, tmp_path)
+    files = write_comparison(given, tmp_path)
     for text in (files["md"].read_text(), Page(files["html"].read_text()).text):
         assert all(part in text for part in ("fingerprint ab, seed 0; torch 9.9", "somebody's project"))
 
@@ -272,38 +251,49 @@ def test_report_names_its_data_and_budget(tmp_path: Path) -> None:
 def test_nan_score_is_last_and_unmarked(tmp_path: Path) -> None:
     """One network that answers with NaN must not cost the others their report."""
     bad = without("values", row("bad", 0.5))
-    lines = write_report(comparison(bad, row("a", 0.5)), tmp_path)["md"].read_text().splitlines()
+    lines = write_comparison(comparison(bad, row("a", 0.5)), tmp_path)["md"].read_text().splitlines()
     table = [line.split()[1] for line in lines if line.startswith(("| a |", "| bad |"))]
     assert table[:2] == ["a", "bad"]
 
-    alone = write_report(comparison(bad), tmp_path)
+    alone = write_comparison(comparison(bad), tmp_path)
     assert "**–**" not in alone["md"].read_text()
     assert "No recipe has a score." in Page(alone["html"].read_text()).text
 
 
-def test_the_chart_has_a_scale(tmp_path: Path) -> None:
-    """A distance between two dots says nothing without one."""
-    page = Page(write_report(comparison(row("a", 0.31), row("b", 0.52)), tmp_path)["html"].read_text())
-    places = {text: float(str(attributes["x"])) for text, attributes in page.drawn if attributes.get("class") == "tick"}
-    assert list(places) == ["0.3", "0.4", "0.5"]
-    circles = [float(str(attributes["cx"])) for tag, attributes in page.tags if tag == "circle"]
-    step = places["0.5"] - places["0.4"]
-    assert (circles[0] - circles[1]) / step == pytest.approx(2.1, abs=0.01)
+def test_chart_has_every_score_and_that_without_a_network(tmp_path: Path) -> None:
+    """What it draws is in the file as numbers, the best first."""
+    given = comparison(row("a", 0.31), row("b", 0.52), row("bad", None), without("intervals", row("c", 0.4)))
+    page = Page(write_comparison(given, tmp_path)["html"].read_text())
+
+    assert page.rows("scores") == [
+        ["b", 0.52, 0.5, 0.55],
+        ["c", 0.4, None, None],
+        ["a", 0.31, 0.29, 0.34],
+        ["without a network", 0.5625, None, None],
+    ]
 
 
 def test_the_chart_has_room_for_a_long_name(tmp_path: Path) -> None:
     """It leaves out the middle, and keeps how the training ended."""
     given = comparison(row("n" * 100, 0.5, outcome="diverged", reason="The loss became nan"))
-    page = Page(write_report(given, tmp_path)["html"].read_text())
-    (name,) = [text for text, attributes in page.drawn if attributes.get("text-anchor") == "end"]
+    name = Page(write_comparison(given, tmp_path)["html"].read_text()).rows("scores")[0][0]
     assert len(name) <= 32
     assert name.endswith("(diverged)")
+
+
+def test_a_name_cannot_become_a_script(tmp_path: Path) -> None:
+    """The data of the chart is JSON within the page, which a closing tag would end."""
+    given = comparison(row("</script><script>alert(1)", 0.5))
+    html = write_comparison(given, tmp_path)["html"].read_text()
+
+    assert "<script>alert" not in html
+    assert Page(html).rows("scores")[0][0] == "</script><script>alert(1)"
 
 
 def test_images_have_width_and_height(tmp_path: Path) -> None:
     """The page keeps their room, and does not jump."""
     save_png(np.zeros((4, 6, 3), np.uint8), tmp_path / "a.png")
-    page = Page(write_report(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text())
+    page = Page(write_comparison(comparison(row("a", 0.5, pictures="a.png")), tmp_path)["html"].read_text())
     (image,) = [attributes for tag, attributes in page.tags if tag == "img"]
     assert (image["width"], image["height"]) == ("6", "4")
 
@@ -312,8 +302,8 @@ def test_images_have_width_and_height(tmp_path: Path) -> None:
 def test_report_is_written_in_an_ascii_locale(tmp_path: Path) -> None:
     """The report comes after hours of training, and has a δ in it."""
     program = (
-        "import pathlib, sys; from tests.search.results.test_comparison_report import comparison, row, write_report; "
-        "write_report(comparison(row('a', 0.5)), pathlib.Path(sys.argv[1]))"
+        "import pathlib, sys; from tests.search.report.test_comparison import comparison, row, write_comparison; "
+        "write_comparison(comparison(row('a', 0.5)), pathlib.Path(sys.argv[1]))"
     )
     ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run(

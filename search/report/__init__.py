@@ -1,0 +1,1 @@
+"""HTML reports of searches and comparisons: one self-contained file each."""

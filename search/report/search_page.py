@@ -1,0 +1,302 @@
+"""The part of a report about one search: what the template `search.html.j2` shows."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from data.errors import InputError
+from search.commands import shell_command
+from search.report.findings import Findings, findings_of
+from search.report.networks import COMPARED, Answer, answer_of
+from search.report.parameter_charts import MIN_POINTS, coordinates, dimensions, front, importance
+from search.report.progress_charts import curves, over_budget, rung_reached, rungs, spent, time_unit, timeline
+from search.report.samples import Picture, SampleRow, sample_rows, stored_grid
+from search.report.tables import TITLES, MetricCell, MetricRow, MetricTable, scores_chart
+from search.report.vega import OUTCOMES, Cell, Chart, table_of
+from search.report.words import answer_in_words, basis_in_words, short_verdict, with_interval
+from search.spec.describe import describe
+from search.study.experiment import Experiment
+from search.study.trials import TrialRecord
+from trainable.config import TrialConfig, build
+from trainable.config.settings import Scalar
+
+FAILED = ("diverged", "constraint", "failed", "unfinished")
+"""Outcomes that the table of failures lists."""
+SUBJECTS = {"test": "test images", "val": "validation images"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceRow:
+    """The paired differences of two networks."""
+
+    label: str
+    cells: Sequence[str]
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPage:
+    """What a page shows of a search."""
+
+    prefix: str
+    """Of the IDs on the page; the name of the filter."""
+    findings: Findings
+    answer: Answer
+    words: str
+    basis: str
+    facts: Sequence[tuple[str, str, str]]
+    """Name, value and a remark."""
+    metrics: MetricTable
+    answer_charts: Sequence[Chart]
+    differences: Sequence[DifferenceRow]
+    difference_columns: Sequence[str]
+    described: str
+    config: str
+    """As YAML; '' if it is not known."""
+    samples_title: str
+    samples: Sequence[SampleRow]
+    grid: Picture | None
+    charts: Sequence[Chart]
+    dimensions: Sequence[Chart]
+    costs: Sequence[Chart]
+    no_importance: str
+    """Why there is no importance; '' if there is."""
+    outcomes: Sequence[tuple[str, int]]
+    families: Sequence[str]
+    rare: Sequence[str]
+    """Parameters of too few trials for a chart."""
+    parameters: Sequence[str]
+    failures: Sequence[tuple[str, str, str]]
+    """Numbers of trials, their outcome and the reason."""
+    commands: str
+    provenance: Sequence[tuple[str, str]]
+    spec: str
+    """As YAML."""
+
+    @property
+    def name(self) -> str:
+        """Of the search."""
+        return self.findings.name
+
+    @property
+    def problems(self) -> list[str]:
+        """What is damaged or missing, once each."""
+        return list(dict.fromkeys([*self.findings.problems, *self.answer.problems]))
+
+    @property
+    def all_charts(self) -> list[Chart]:
+        """Of the search."""
+        return [*self.answer_charts, *self.charts, *self.dimensions, *self.costs]
+
+    def filter(self) -> dict[str, object]:
+        """What the script filters the trials by."""
+        params = self.findings.params
+        rows = [
+            [trial.number, *(_value(params[trial.number].get(name)) for name in self.parameters)]
+            for trial in self.findings.trials
+        ]
+        return {"trials": table_of(*_trials(self.findings)), "params": table_of(["trial", *self.parameters], rows)}
+
+
+def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None]) -> SearchPage:
+    """Read a search and compute what its page shows.
+
+    Args:
+        experiment: of the search.
+        prefix: of the IDs on the page.
+        say: callback for a message about work that takes time.
+
+    Raises:
+        InputError: as `findings_of`.
+    """
+    findings = findings_of(experiment)
+    answer = answer_of(findings, say)
+    samples = sample_rows(answer, answer.problems)
+    subject = SUBJECTS[answer.part]
+    counts = Counter(map(findings.outcome, findings.trials))
+    families = {str(trial.config.get("model", {}).get("family", "")) for trial in findings.trials} - {""}
+    found = (f(findings, prefix) for f in (over_budget, curves, rungs, coordinates, importance))
+    costs = (f(findings, prefix) for f in (front, timeline, spent))
+    return SearchPage(
+        prefix=prefix,
+        findings=findings,
+        answer=answer,
+        words=answer_in_words(findings, answer),
+        basis=basis_in_words(answer),
+        facts=_facts(findings, counts),
+        metrics=_metrics(answer, subject),
+        answer_charts=_answer_charts(answer, prefix, subject),
+        differences=_differences(answer),
+        difference_columns=[TITLES[name] for name in COMPARED],
+        described=_described(findings),
+        config=_yaml(findings.best.trial.config_as_run) if findings.best else "",
+        samples_title=f"Best, median and worst {subject}" if samples else "Images",
+        samples=samples,
+        grid=None if samples else stored_grid(findings),
+        charts=[chart for chart in found if chart is not None],
+        dimensions=list(dimensions(findings, prefix)),
+        costs=[chart for chart in costs if chart is not None],
+        no_importance=findings.analysis if isinstance(findings.analysis, str) else "",
+        outcomes=[(name, counts[name]) for name in OUTCOMES if counts[name]],
+        families=sorted(families),
+        rare=[name for name in findings.parameters() if findings.counts()[name] < MIN_POINTS],
+        parameters=findings.parameters(),
+        failures=_failures(findings),
+        commands=_commands(findings),
+        provenance=_provenance(findings),
+        spec=_yaml(findings.spec.as_plain()),
+    )
+
+
+def _trials(findings: Findings) -> tuple[list[str], list[list[Cell]]]:
+    """The attributes of the trials that the filter, the tooltips and the tables use: columns and rows."""
+    columns = ["trial", "outcome", "source", "family", "width", "score", "epochs", "rung", "host"]
+    return columns, [_trial(findings, trial) for trial in findings.trials]
+
+
+def _trial(findings: Findings, trial: TrialRecord) -> list[Cell]:
+    best, model = trial.best_epoch, trial.config.get("model", {})
+    return [
+        trial.number,
+        findings.outcome(trial),
+        f"recipe {trial.recipe}" if trial.recipe else "proposed",
+        model.get("family"),
+        model.get("width"),
+        best.score if best and best.score == best.score else None,
+        trial.last_epoch,
+        rung_reached(findings, trial),
+        trial.host,
+    ]
+
+
+def _facts(findings: Findings, counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
+    epochs = sum(len(trial.epochs) for trial in findings.trials)
+    detail = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])
+    facts = [("trials", str(len(findings.trials)), detail), ("epochs", f"{epochs:,}", "of all trials")]
+    summary, best = findings.summary, findings.best
+    if summary is not None and summary.seconds:
+        facts.append(("time", _duration(summary.seconds), "with the retraining" if summary.retrained else ""))
+    if findings.gpu_seconds:
+        facts.append(("GPU time", _duration(findings.gpu_seconds), "of all trials"))
+    if best is not None:
+        facts.append(
+            ("validation score", f"{best.epoch.score:.3f}", f"trial {best.trial.number}, epoch {best.epoch.epoch}")
+        )
+    return facts
+
+
+def _metrics(answer: Answer, subject: str) -> MetricTable:
+    networks = [each for each in answer.networks if each.key != "baselines"]
+    better = {name: max if name in COMPARED else min for name in TITLES}
+    known = {name: [each.metrics[name].value for each in networks if name in each.metrics] for name in TITLES}
+    best = {name: better[name](values) for name, values in known.items() if len(set(values)) > 1}
+    rows = [
+        MetricRow(
+            label=each.label,
+            cells=[
+                MetricCell.of(
+                    each.metrics.get(name),
+                    is_best=name in each.metrics and each.metrics[name].value == best.get(name) and each in networks,
+                )
+                for name in TITLES
+            ],
+            is_baseline=each.key == "baselines",
+        )
+        for each in answer.networks
+    ]
+    rooms = f"{answer.backgrounds} background{'' if answer.backgrounds == 1 else 's'}"
+    with_intervals = ", with 95 % intervals" if answer.backgrounds > 1 else ""
+    size = f" ({answer.images} of {rooms}){with_intervals}" if answer.images else ""
+    return MetricTable(title=f"On the {subject}{size}", columns=list(TITLES.values()), rows=rows)
+
+
+def _answer_charts(answer: Answer, prefix: str, subject: str) -> list[Chart]:
+    scores = {each.label: each.metrics["score"] for each in answer.networks if "score" in each.metrics}
+    without = next((each.label for each in answer.networks if each.key == "baselines"), "")
+    text = f"On the {subject}; the dashed line is what needs no network: a threshold on the difference of the two "
+    chart = scores_chart(f"{prefix}-scores", scores, without, f"{text}images, and the mean depth.")
+    return [chart] if chart else []
+
+
+def _differences(answer: Answer) -> list[DifferenceRow]:
+    labels = {each.key: each.label for each in answer.networks}
+    pairs = [("retrained", "baselines"), ("best", "baselines"), ("best", "recipe"), ("retrained", "best")]
+    rows = []
+    for one, other in pairs:
+        if found := answer.differences(one, other):
+            cells = [with_interval(found[name], signed=True) for name in COMPARED]
+            label = f"{labels[one]} less {labels[other]}"
+            rows.append(DifferenceRow(label=label, cells=cells, verdict=short_verdict(found["score"])))
+    return rows
+
+
+def _described(findings: Findings) -> str:
+    if findings.best is None:
+        return "No checkpoint of a trial loads."
+    trial = findings.best.trial
+    made = f"the recipe {trial.recipe}" if trial.recipe else "proposed by the search"
+    try:
+        described = describe(build(TrialConfig, trial.config, source="the study"))
+    except InputError:  # of another version
+        return f"Trial {trial.number}, {made}."
+    return f"Trial {trial.number}, {made}: {described}."
+
+
+def _failures(findings: Findings) -> list[tuple[str, str, str]]:
+    """Trials without a result, those of one reason together, the most frequent first."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for trial in findings.trials:
+        outcome = findings.outcome(trial)
+        if outcome in FAILED:
+            reason = trial.reason or ("it has not ended" if outcome == "unfinished" else "no reason was recorded")
+            found.setdefault((outcome, reason), []).append(trial.number)
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    return [(", ".join(map(str, numbers)), outcome, reason) for (outcome, reason), numbers in ordered]
+
+
+def _commands(findings: Findings) -> str:
+    storage, name = findings.experiment.storage, findings.name
+    commands = [
+        shell_command("twinhead", "search", "spec.yaml", "--name", f"{name}-again", "--storage", storage),
+        shell_command("twinhead", "best", name, "--out", "best", "--storage", storage),
+        shell_command("twinhead", "evaluate", "best", findings.spec.data_path, "--split", "test"),
+        shell_command("twinhead", "report", name, "--out", "report.html", "--storage", storage),
+    ]
+    return "\n".join(commands)
+
+
+def _provenance(findings: Findings) -> list[tuple[str, str]]:
+    summary, seed = findings.summary, findings.spec.plan.search.seed
+    machines = {trial.machine for trial in findings.trials if trial.machine}
+    hosts = {trial.host for trial in findings.trials if trial.host}
+    versions = summary.versions if summary else {"python": platform.python_version()}
+    rows = {
+        "data set": findings.spec.data_path,
+        "fingerprint": summary.data_fingerprint if summary else "",
+        "seeds": f"search {seed}, trials {seed}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) if summary else "",
+        "machines": "; ".join(sorted(machines)),
+        "hosts": ", ".join(sorted(hosts)),
+        "ended by": f"budget.{summary.ended_by}" if summary and summary.ended_by else "",
+    }
+    return [(name, value) for name, value in rows.items() if value]
+
+
+def _duration(seconds: float) -> str:
+    unit, second = time_unit(seconds)
+    return f"{seconds * second:.1f} {unit}"
+
+
+def _value(value: Scalar) -> Cell:
+    """Booleans as text, which the filter offers as choices."""
+    return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)

@@ -243,8 +243,9 @@ def front(findings: Findings, prefix: str) -> Chart | None:
     return Chart(
         key=f"{prefix}-front",
         title="Pareto front",
-        text=f"No other trial beats the {on_front} on the front in every one of {', '.join(str(Objective.of(each)) for each in findings.objectives)}. Each "
-        "trial is shown at the epoch whose checkpoint is kept.",
+        text=f"No other trial beats the {on_front} on the front in every one of "
+        f"{', '.join(str(Objective.of(each)) for each in findings.objectives)}. Each trial is shown "
+        "at the epoch whose checkpoint is kept.",
         columns=["trial", "x", "y", "front"],
         rows=rows,
         views={"": sheet(300, layers=layers, params=[ZOOM])},

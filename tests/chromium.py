@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 120.0
 """After which an answer of the browser, or a condition of a page, will not come."""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (

@@ -49,12 +49,30 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The trials that are measured: those of the summary after a retraining, else those of the study."""
+
+    trial: int | None
+    """Number of the best one."""
+    recipe_trial: int | None
+    """Number of the best recipe that ran for all epochs."""
+    recipe: str
+    """Its name; '' without one."""
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether the best trial is the best recipe."""
+        return self.trial is not None and self.trial == self.recipe_trial
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """The networks of a search on the same images."""
 
     part: Part
     networks: list[Network]
     """In the order `ORDER`; those that exist."""
+    chosen: Chosen
     data: TrialData | None
     """The data set; None if it cannot be read."""
     problems: list[str]
@@ -105,6 +123,7 @@ def answer_of(findings: Findings, say: Callable[[str], None]) -> Answer:
     """
     summary, problems = findings.summary, []
     part: Part = "test" if summary is not None and summary.retrained is not None else "val"
+    chosen = _chosen(findings, part)
     tables: dict[str, ImageFigures] = {}
     for key in MEASURED if part == "test" else ():
         file = findings.experiment.measured(key)
@@ -113,7 +132,7 @@ def answer_of(findings: Findings, say: Callable[[str], None]) -> Answer:
                 tables[key] = ImageFigures.load(file)
             except InputError as error:
                 problems.append(str(error))
-    checkpoints = _checkpoints(findings, part, problems)
+    checkpoints = _checkpoints(findings, part, chosen, problems)
     data = _data(findings, problems)
     if data is not None and checkpoints and tables:
         expected = background_ids(load_origin(next(iter(checkpoints.values()))).config.data, data, part)
@@ -128,22 +147,37 @@ def answer_of(findings: Findings, say: Callable[[str], None]) -> Answer:
                 tables[key] = _measure(key, checkpoints, data, part)
             except InputError as error:
                 problems.append(str(error))
-    networks = [_network(key, findings, part, tables.get(key), checkpoints.get(key)) for key in ORDER]
-    return Answer(part=part, networks=[each for each in networks if each], data=data, problems=problems)
-
-
-def labels(findings: Findings) -> dict[str, str]:
-    """The names of the rows."""
-    best, recipe = findings.best, findings.recipe
-    return {
+    labels = {
         "retrained": "retrained network",
-        "best": f"best trial ({best.trial.number})" if best else "best trial",
-        "recipe": f"best recipe ({recipe.trial.recipe})" if recipe else "best recipe",
+        "best": f"best trial ({chosen.trial})",
+        "recipe": f"best recipe ({chosen.recipe})",
         "baselines": "without a network",
     }
+    networks = [
+        Network(key=key, label=labels[key], metrics=metrics, table=tables.get(key), checkpoint=checkpoints.get(key))
+        for key in ORDER
+        if not (key == "recipe" and chosen.is_recipe) and (metrics := _metrics(key, findings, part, tables.get(key)))
+    ]
+    return Answer(part=part, networks=networks, chosen=chosen, data=data, problems=problems)
 
 
-def _checkpoints(findings: Findings, part: Part, problems: list[str]) -> dict[str, Path]:
+def _chosen(findings: Findings, part: Part) -> Chosen:
+    best, recipe, summary = findings.best, findings.recipe, findings.summary
+    if part == "test" and summary is not None:
+        measured = summary.recipe
+        return Chosen(
+            trial=summary.best.trial if summary.best else None,
+            recipe_trial=measured.trial if measured else None,
+            recipe=(measured.recipe if measured else None) or "",
+        )
+    return Chosen(
+        trial=best.trial.number if best else None,
+        recipe_trial=recipe.trial.number if recipe else None,
+        recipe=recipe.trial.recipe if recipe else "",
+    )
+
+
+def _checkpoints(findings: Findings, part: Part, chosen: Chosen, problems: list[str]) -> dict[str, Path]:
     """The checkpoints of the networks that load, by key, the result first."""
     best, recipe = findings.best, findings.recipe
     experiment, found = findings.experiment, {}
@@ -153,9 +187,9 @@ def _checkpoints(findings: Findings, part: Part, problems: list[str]) -> dict[st
             found["retrained"] = experiment.retrained
         except InputError as error:
             problems.append(str(error))
-    if best is not None:
+    if best is not None and best.trial.number == chosen.trial:
         found["best"] = best.checkpoint
-    if recipe is not None and best is not None and recipe.trial.number != best.trial.number:
+    if recipe is not None and recipe.trial.number == chosen.recipe_trial and not chosen.is_recipe:
         found["recipe"] = recipe.checkpoint
     return found
 
@@ -184,27 +218,20 @@ def _measure(key: str, checkpoints: Mapping[str, Path], data: TrialData, part: P
     return baseline_images(config, data, part, fit_baselines_on(config, data))
 
 
-def _network(
-    key: str, findings: Findings, part: Part, table: ImageFigures | None, checkpoint: Path | None
-) -> Network | None:
-    """A row; None if there is no such network, or nothing is known of it."""
+def _metrics(key: str, findings: Findings, part: Part, table: ImageFigures | None) -> dict[str, Interval]:
+    """The metrics of a row; empty if there is no such network, or nothing is known of it."""
     if table is not None:
-        metrics = intervals(table)
-    else:
-        known = _known_metrics(key, findings, part)
-        metrics = {name: Interval(value=value, low=math.nan, high=math.nan) for name, value in known.items()}
-    if not metrics:
-        return None
-    return Network(key=key, label=labels(findings)[key], metrics=metrics, table=table, checkpoint=checkpoint)
+        return intervals(table)
+    known = _known_metrics(key, findings, part)
+    return {name: Interval(value=value, low=math.nan, high=math.nan) for name, value in known.items()}
 
 
 def _known_metrics(key: str, findings: Findings, part: Part) -> dict[str, float]:
     """The values in the summary, or in the study."""
-    summary, best, recipe = findings.summary, findings.best, findings.recipe
+    summary = findings.summary
     if part == "val":
-        trial = {"best": best, "recipe": recipe}.get(key)
-        is_same = key == "recipe" and best is not None and recipe is not None and best.trial is recipe.trial
-        return dict(trial.epoch.metrics) if trial and not is_same else {}
+        trial = {"best": findings.best, "recipe": findings.recipe}.get(key)
+        return dict(trial.epoch.metrics) if trial else {}
     if summary is None:
         return {}
     if key == "baselines":

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import yaml
-
-from data.errors import InputError
-from search.commands import shell_command
 from search.report.findings import Findings, findings_of
 from search.report.networks import COMPARED, Answer, answer_of
 from search.report.parameter_charts import MIN_POINTS, coordinates, dimensions, front, importance
 from search.report.progress_charts import curves, over_budget, rung_reached, rungs, spent, time_unit, timeline
+from search.report.repeat import as_yaml, commands, described, failures, provenance
 from search.report.samples import Picture, SampleRow, sample_rows, stored_grid
 from search.report.tables import TITLES, MetricCell, MetricRow, MetricTable, scores_chart
 from search.report.vega import OUTCOMES, Cell, Chart, table_of
 from search.report.words import answer_in_words, basis_in_words, short_verdict, with_interval
-from search.spec.describe import describe
 from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
-from trainable.config import TrialConfig, build
 from trainable.config.settings import Scalar
 
-FAILED = ("diverged", "constraint", "failed", "unfinished")
-"""Outcomes that the table of failures lists."""
 SUBJECTS = {"test": "test images", "val": "validation images"}
 
 
@@ -120,6 +111,7 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
     samples = sample_rows(answer, answer.problems)
     subject = SUBJECTS[answer.part]
     counts = Counter(map(findings.outcome, findings.trials))
+    best = next((trial for trial in findings.trials if trial.number == answer.chosen.trial), None)
     families = {str(trial.config.get("model", {}).get("family", "")) for trial in findings.trials} - {""}
     found = (f(findings, prefix) for f in (over_budget, curves, rungs, coordinates, importance))
     costs = (f(findings, prefix) for f in (front, timeline, spent))
@@ -129,13 +121,13 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
         answer=answer,
         words=answer_in_words(findings, answer),
         basis=basis_in_words(answer),
-        facts=_facts(findings, counts),
+        facts=_facts(findings, counts, best),
         metrics=_metrics(answer, subject),
         answer_charts=_answer_charts(answer, prefix, subject),
         differences=_differences(answer),
         difference_columns=[TITLES[name] for name in COMPARED],
-        described=_described(findings),
-        config=_yaml(findings.best.trial.config_as_run) if findings.best else "",
+        described=described(best),
+        config=as_yaml(best.config_as_run) if best else "",
         samples_title=f"Best, median and worst {subject}" if samples else "Images",
         samples=samples,
         grid=None if samples else stored_grid(findings),
@@ -147,10 +139,10 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
         families=sorted(families),
         rare=[name for name in findings.parameters() if findings.counts()[name] < MIN_POINTS],
         parameters=findings.parameters(),
-        failures=_failures(findings),
-        commands=_commands(findings),
-        provenance=_provenance(findings),
-        spec=_yaml(findings.spec.as_plain()),
+        failures=failures(findings),
+        commands=commands(findings),
+        provenance=provenance(findings),
+        spec=as_yaml(findings.spec.as_plain()),
     )
 
 
@@ -175,19 +167,18 @@ def _trial(findings: Findings, trial: TrialRecord) -> list[Cell]:
     ]
 
 
-def _facts(findings: Findings, counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
+def _facts(findings: Findings, counts: Mapping[str, int], best: TrialRecord | None) -> list[tuple[str, str, str]]:
     epochs = sum(len(trial.epochs) for trial in findings.trials)
     detail = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])
     facts = [("trials", str(len(findings.trials)), detail), ("epochs", f"{epochs:,}", "of all trials")]
-    summary, best = findings.summary, findings.best
+    summary = findings.summary
     if summary is not None and summary.seconds:
         facts.append(("time", _duration(summary.seconds), "with the retraining" if summary.retrained else ""))
     if findings.gpu_seconds:
         facts.append(("GPU time", _duration(findings.gpu_seconds), "of all trials"))
-    if best is not None:
-        facts.append(
-            ("validation score", f"{best.epoch.score:.3f}", f"trial {best.trial.number}, epoch {best.epoch.epoch}")
-        )
+    if best is not None and best.best_epoch is not None:
+        where = f"trial {best.number}, epoch {best.best_epoch.epoch}"
+        facts.append(("validation score", f"{best.best_epoch.score:.3f}", where))
     return facts
 
 
@@ -236,58 +227,6 @@ def _differences(answer: Answer) -> list[DifferenceRow]:
     return rows
 
 
-def _described(findings: Findings) -> str:
-    if findings.best is None:
-        return "No checkpoint of a trial loads."
-    trial = findings.best.trial
-    made = f"the recipe {trial.recipe}" if trial.recipe else "proposed by the search"
-    try:
-        described = describe(build(TrialConfig, trial.config, source="the study"))
-    except InputError:  # of another version
-        return f"Trial {trial.number}, {made}."
-    return f"Trial {trial.number}, {made}: {described}."
-
-
-def _failures(findings: Findings) -> list[tuple[str, str, str]]:
-    """Trials without a result, those of one reason together, the most frequent first."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for trial in findings.trials:
-        outcome = findings.outcome(trial)
-        if outcome in FAILED:
-            reason = trial.reason or ("it has not ended" if outcome == "unfinished" else "no reason was recorded")
-            found.setdefault((outcome, reason), []).append(trial.number)
-    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
-    return [(", ".join(map(str, numbers)), outcome, reason) for (outcome, reason), numbers in ordered]
-
-
-def _commands(findings: Findings) -> str:
-    storage, name = findings.experiment.storage, findings.name
-    commands = [
-        shell_command("twinhead", "search", "spec.yaml", "--name", f"{name}-again", "--storage", storage),
-        shell_command("twinhead", "best", name, "--out", "best", "--storage", storage),
-        shell_command("twinhead", "evaluate", "best", findings.spec.data_path, "--split", "test"),
-        shell_command("twinhead", "report", name, "--out", "report.html", "--storage", storage),
-    ]
-    return "\n".join(commands)
-
-
-def _provenance(findings: Findings) -> list[tuple[str, str]]:
-    summary, seed = findings.summary, findings.spec.plan.search.seed
-    machines = {trial.machine for trial in findings.trials if trial.machine}
-    hosts = {trial.host for trial in findings.trials if trial.host}
-    versions = summary.versions if summary else {"python": platform.python_version()}
-    rows = {
-        "data set": findings.spec.data_path,
-        "fingerprint": summary.data_fingerprint if summary else "",
-        "seeds": f"search {seed}, trials {seed}",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) if summary else "",
-        "machines": "; ".join(sorted(machines)),
-        "hosts": ", ".join(sorted(hosts)),
-        "ended by": f"budget.{summary.ended_by}" if summary and summary.ended_by else "",
-    }
-    return [(name, value) for name, value in rows.items() if value]
-
-
 def _duration(seconds: float) -> str:
     unit, second = time_unit(seconds)
     return f"{seconds * second:.1f} {unit}"
@@ -296,7 +235,3 @@ def _duration(seconds: float) -> str:
 def _value(value: Scalar) -> Cell:
     """Booleans as text, which the filter offers as choices."""
     return ("yes" if value else "no") if isinstance(value, bool) else value
-
-
-def _yaml(values: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)

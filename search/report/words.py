@@ -55,7 +55,7 @@ def _sentences(findings: Findings, answer: Answer) -> Iterator[str]:
     if result is None:
         yield f"None of the {count} trials has a network that loads, so that nothing can be compared."
         return
-    number = f"trial {findings.best.trial.number}" if findings.best else "the best trial"
+    number = f"trial {answer.chosen.trial}"
     score = with_interval(result.metrics[OBJECTIVE])
     if answer.part == "val":
         yield f"Of {count} trials, {number} is the best, with a score of {score} on the validation images."
@@ -94,12 +94,11 @@ def _against_baselines(answer: Answer, result: Network) -> Iterator[str]:
 
 
 def _against_recipe(findings: Findings, answer: Answer, number: str) -> Iterator[str]:
-    best, recipe = findings.best, findings.recipe
-    if best is None or recipe is None:
+    name = answer.chosen.recipe
+    if not name:
         yield "No recipe ran for all epochs, so that the search is not compared with one."
         return
-    name = recipe.trial.recipe
-    if best.trial.number == recipe.trial.number:
+    if answer.chosen.is_recipe:
         yield f"That trial is the recipe {name}: the search found nothing better."
         return
     found = answer.differences("best", "recipe").get(OBJECTIVE) or _from_summary(findings, answer)

@@ -254,6 +254,29 @@ def test_missing_data_set_and_measurements_leave_the_values_of_the_summary(scene
     assert all(problem.removeprefix("first: ") in text for problem in problems)
 
 
+def test_lost_weights_of_the_best_trial_do_not_pass_its_figures_to_another_one(elsewhere: Experiment) -> None:
+    """The test images were measured with the trial that the summary names."""
+    best = best_of(elsewhere)
+    retrained(elsewhere, {name: table(BETTER) for name in ("baselines", "retrained", "best")})
+    shutil.rmtree(best.checkpoint)
+    text = page_of(elsewhere).text
+
+    assert best_of(elsewhere).trial.number != best.trial.number
+    assert f"trial {best.trial.number} is the best. Retrained, it scores 0.650" in text
+    assert f"best trial ({best.trial.number})" in text
+
+
+def test_best_trial_that_is_a_recipe_is_shown_once(elsewhere: Experiment) -> None:
+    """The search then found nothing better, and says so."""
+    retrained(elsewhere, {name: table(BETTER) for name in ("baselines", "retrained", "best", "recipe")})
+    summary = elsewhere.summary()
+    elsewhere.write_summary(summary.model_copy(update={"best": summary.recipe}))
+    text = page_of(elsewhere).text
+
+    assert "That trial is the recipe birender-cnn: the search found nothing better." in text
+    assert "best recipe (birender-cnn)" not in text
+
+
 def test_search_whose_networks_are_lost_shows_how_it_ran(search: Experiment) -> None:
     """The study alone is worth a report."""
     shutil.rmtree(search.trials)

@@ -25,6 +25,8 @@ from search.study.study import open_study
 from trainable.job import TrialData, TrialJob
 
 CPUS, TRIALS = 6, 8
+LIMIT_SECONDS = 120
+"""After which no further trial will start."""
 CASES = {
     "a quarter of a GPU": ResourcesConfig(gpus_per_trial=0.25),
     "a quarter, two at a time": ResourcesConfig(gpus_per_trial=0.25, concurrent=2),
@@ -44,7 +46,10 @@ def most_at_once(experiment: Experiment, config: ResourcesConfig) -> tuple[int, 
     )
     experiment.create(load_spec(data_path="set"))
     study = open_study(experiment)
-    tuner.trainable = lambda job: tune.with_resources(_timed, job.resources())
+    present = experiment.root / "present"
+    present.mkdir()
+    held = tune.with_parameters(_held, present=present, count=concurrent)
+    tuner.trainable = lambda job: tune.with_resources(held, job.resources())
     run_trials(
         experiment,
         job,
@@ -67,9 +72,15 @@ def most_at_once(experiment: Experiment, config: ResourcesConfig) -> tuple[int, 
     return most, [report["train_gpus"] for report in reports]
 
 
-def _timed(config: dict[str, Any]) -> None:
-    started = time.time()
+def _held(config: dict[str, Any], present: Path, count: int) -> None:
+    """A trial that lasts until `count` run at once, or the last one runs, and for another second."""
+    started, own = time.time(), present / f"{config['name']}.runs"
+    own.touch()
+    while len([*present.glob("*.runs")]) < count and len([*present.iterdir()]) < TRIALS:
+        assert time.time() < started + LIMIT_SECONDS
+        time.sleep(0.05)
     time.sleep(1.0)
+    own.rename(own.with_suffix(".ran"))
     gpus = len(ray.get_gpu_ids())
     tune.report({"score": 0.5, "epoch": 1, "train_start": started, "train_end": time.time(), "train_gpus": gpus})
 

@@ -135,8 +135,8 @@ def _on_objectives(pages: Sequence[SearchPage], objective: Objective) -> Iterato
     """By what the searches are compared, if it is not the default."""
     own = {page.name: page.findings.objective for page in pages}
     if set(own.values()) != {objective}:
-        listed = ", ".join(f"{each} of {name}" for name, each in own.items())
-        yield f"The searches have different objectives, {listed}, so that they are compared by the score."
+        listed = ", ".join(f"that of {name} is {each}" for name, each in own.items())
+        yield f"The searches have different objectives ({listed}), so that they are compared by the score."
     elif objective != SCORE:
         yield meaning_of(objective, "searches")
 
@@ -205,6 +205,10 @@ def _over_time(pages: Sequence[SearchPage], objective: Objective) -> Chart:
 
 
 def _differing(pages: Sequence[SearchPage]) -> list[tuple[str, list[str]]]:
-    specs = [{key: str(value) for key, value in flatten(page.findings.spec.as_plain()).items()} for page in pages]
+    specs = []
+    for page in pages:
+        plain = flatten(page.findings.spec.as_plain())
+        listed = ", ".join(str(Objective.of(each)) for each in page.findings.spec.plan.objectives)
+        specs.append({key: listed if key == "objectives" else str(value) for key, value in plain.items()})
     keys = dict.fromkeys(key for spec in specs for key in spec if key != "name")
     return [(key, [spec.get(key, "–") for spec in specs]) for key in keys if len({spec.get(key) for spec in specs}) > 1]

@@ -137,6 +137,11 @@ def answer_of(findings: Findings, say: Callable[[str], None]) -> Answer:
                 tables[key] = _measure(key, checkpoints, data, part)
             except InputError as error:
                 problems.append(str(error))
+    if any(not findings.objective.is_in(figures(table)) for table in tables.values()):
+        problems.append(
+            f"The objective {findings.objective.name} was not measured on the {_words(part)} images; give the file of "
+            "its plugin by --plugins."
+        )
     networks = [_network(key, findings, part, tables.get(key), checkpoints.get(key)) for key in ORDER]
     return Answer(
         part=part,

@@ -53,9 +53,11 @@ def short_verdict(found: Interval, objective: Objective) -> str:
     return "gain" if (found.low > 0) == (objective.sign > 0) else "loss"
 
 
-def with_article(objective: Objective) -> str:
-    """Its key, such as 'a score' or 'an objective'."""
-    return f"{'an' if objective.key[0] in 'aeiou' else 'a'} {objective.key}"
+def amount_of(objective: Objective, found: Interval) -> str:
+    """A value of an objective as a noun, such as 'a score of 0.612 (0.580 to 0.640)'."""
+    if math.isnan(found.value):
+        return f"an unknown {objective.key}"
+    return f"{'an' if objective.key[0] in 'aeiou' else 'a'} {objective.key} of {with_interval(found)}"
 
 
 def meaning_of(objective: Objective, of: str = "search") -> str:
@@ -70,14 +72,12 @@ def _sentences(findings: Findings, answer: Answer) -> Iterator[str]:
         yield f"None of the {count} trials has a network that loads, so that nothing can be compared."
         return
     number = f"trial {findings.best.trial.number}" if findings.best else "the best trial"
-    value = with_interval(result.metrics[objective.key])
+    value = result.metrics[objective.key]
     if objective != SCORE:
         yield meaning_of(objective)
     if answer.part == "val":
-        yield (
-            f"Of {count} trials, {number} is the best, with {with_article(objective)} of {value} on the "
-            "validation images."
-        )
+        amount = amount_of(objective, value)
+        yield f"Of {count} trials, {number} is the best, with {amount} on the validation images."
         yield (
             "These images picked it, so that the figure is optimistic. The test images are not measured yet: "
             f"{_finish(findings)} retrains the best configuration and measures them."
@@ -99,14 +99,14 @@ def _against_own_weights(answer: Answer, number: str) -> Iterator[str]:
         return
     found = answer.differences("retrained", "best").get(objective.key)
     compared = f"; retrained, it is {_difference(found, objective)}" if found else ""
-    yield f"The weights of {number} itself {_reaches(objective, with_interval(before), several=True)}{compared}."
+    yield f"The weights of {number} itself {_reaches(objective, before, several=True)}{compared}."
 
 
-def _reaches(objective: Objective, value: str, *, several: bool = False) -> str:
+def _reaches(objective: Objective, value: Interval, *, several: bool = False) -> str:
     """The predicate on the value of one network, or on that of several weights."""
     if objective == SCORE:
-        return f"score{'' if several else 's'} {value}"
-    return f"{'have' if several else 'has'} {with_article(objective)} of {value}"
+        return f"score{'' if several else 's'} {with_interval(value)}"
+    return f"{'have' if several else 'has'} {amount_of(objective, value)}"
 
 
 def _difference(found: Interval, objective: Objective) -> str:

@@ -43,7 +43,14 @@ CHECKPOINTS = 3
 
 
 def search_of(
-    storage: Path, data: Path | str, count: int, *, name: str = "first", seed: int = 0, objective: str = "score"
+    storage: Path,
+    data: Path | str,
+    count: int,
+    *,
+    name: str = "first",
+    seed: int = 0,
+    objective: str = "score",
+    plugins: str = "[]",
 ) -> Experiment:
     """A search without a retraining whose trials have learning curves, times on two hosts, and some failures.
 
@@ -51,7 +58,8 @@ def search_of(
     others reach epoch 3, 9 or 27. The best learning rate is 0.01 for the score, and 0.001 for the error of the depth.
     """
     experiment = Experiment(storage=storage, name=name)
-    overrides = [("scheduler.max_epochs", str(MAX_EPOCHS)), ("search.seed", str(seed)), ("objective", objective)]
+    settings = {"scheduler.max_epochs": MAX_EPOCHS, "search.seed": seed, "objective": objective, "plugins": plugins}
+    overrides = [(key, str(value)) for key, value in settings.items()]
     experiment.create(load_spec(data_path=str(data), overrides=overrides))
     study = open_study(experiment)
     rng = np.random.default_rng(seed)
@@ -128,7 +136,7 @@ def _trial(number: int, rng: np.random.Generator, objective: Objective) -> Froze
         f"epoch:{epoch}": {
             "metrics": objective.with_value(
                 {
-                    **dict.fromkeys(("mask_iou", "depth_delta1"), goal * (1 - 0.7**epoch)),
+                    **dict.fromkeys(("mask_iou", "depth_delta1", *objective.names), goal * (1 - 0.7**epoch)),
                     "score": goal * (1 - 0.7**epoch) + 0.02 * rng.normal(),
                     "depth_rmse": error + 0.5 * 0.7**epoch,
                     "seconds": 6.0,

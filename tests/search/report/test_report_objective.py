@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from search.report.findings import findings_of
 from search.report.history import rankings
 from search.report.report import write_report
 from search.study.experiment import Experiment
+from tests.search.conftest import Said
 from tests.search.report.page import Page
 from tests.search.report.studies import best_of, retrained, search_of, table
 from trainable.metrics.bootstrap import difference
 from trainable.metrics.objective import Objective
+from trainable.plugins.load import use_plugins
 
 RMSE, WEIGHTED = "-depth_rmse", "{mask_iou: 3, depth_delta1: 1}"
 IOUS = [0.5 + 0.3 * math.sin(number) for number in range(24)]
@@ -149,3 +152,28 @@ def test_searches_with_different_objectives_are_compared_by_the_score(tmp_path: 
     assert "Best score over the budget spent" in page.text
     assert "objectives-depth_rmse{mask_iou: 3, depth_delta1: 1}" in page.text
     assert "The objective of the search is depth_rmse" in page.text
+
+
+def test_metric_of_a_plugin_is_measured_with_its_file(
+    scenes: Path, tmp_path: Path, own_plugin: Path, twinhead: Callable[..., Said]
+) -> None:
+    """Without it, the page has everything else, and says what is missing and what to do."""
+    search = search_of(tmp_path / "artifacts", scenes, 12, objective="mask_f1", plugins=f"[{own_plugin}]")
+    use_plugins([])
+    without = twinhead("report", "first", "--out", "without.html")
+    page = Page(Path("without.html").read_text())
+    said = twinhead("report", "first", "--plugins", own_plugin, "--out", "with.html")
+    measured = Page(Path("with.html").read_text())
+
+    problem = (
+        "The objective mask_f1 was not measured on the validation images; give the file of its plugin by --plugins."
+    )
+    assert (without.code, said.code) == (0, 0)
+    assert problem in without.err
+    assert problem in page.text
+    assert f"trial {best_of(search).trial.number} is the best, with an unknown mask_f1 on the validation" in page.text
+    assert "best: score" in page.text
+    assert problem not in said.err + measured.text
+    assert "is the best, with a mask_f1 of 0." in measured.text
+    assert "best: mask_f1 0." in measured.text
+    assert page.rows("s0-curves") == measured.rows("s0-curves") != []

@@ -24,12 +24,12 @@ from search.study.study import open_existing_study
 from search.study.summary import Summary
 from search.study.trials import GPU_SECONDS, SLOTS, TrialRecord, trial_records
 from trainable.config.settings import Scalar
-from trainable.metrics.objective import Notation
+from trainable.metrics.objective import Notation, Objective
 
 T = TypeVar("T")
 
-TRADE_OFF = ("score", "-macs")
-"""The objectives of the front of a search that has one objective."""
+TRADE_OFF = "-macs"
+"""The second objective of the front of a search that has one objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,11 @@ class Findings:
     def name(self) -> str:
         """Of the search."""
         return self.experiment.name
+
+    @property
+    def objective(self) -> Objective:
+        """By which trials and networks are compared."""
+        return self.spec.plan.objective
 
     @property
     def max_epochs(self) -> int:
@@ -108,7 +113,7 @@ def findings_of(experiment: Experiment) -> Findings:
     """
     spec = experiment.spec()
     study = open_existing_study(experiment)
-    trials = trial_records(study)
+    trials = trial_records(study, spec.plan.objective)
     _refuse_unfinished(experiment, spec, trials)
     problems: list[str] = _journal_problems(experiment)
     frozen = study.get_trials(deepcopy=False)
@@ -121,7 +126,7 @@ def findings_of(experiment: Experiment) -> Findings:
             return fallback
 
     summary = attempt(experiment.summary, None) if experiment.summary_file.is_file() else None
-    objectives = spec.plan.objectives if len(spec.plan.objectives) > 1 else list(TRADE_OFF)
+    objectives = spec.plan.objectives if len(spec.plan.objectives) > 1 else [*spec.plan.objectives, TRADE_OFF]
     found = Findings(
         experiment=experiment,
         spec=spec,
@@ -147,7 +152,7 @@ def _refuse_unfinished(experiment: Experiment, spec: SearchSpec, trials: Sequenc
     finished = [
         trial
         for trial in trials
-        if trial.state == TrialState.COMPLETE and any(math.isfinite(epoch.score) for epoch in trial.epochs)
+        if trial.state == TrialState.COMPLETE and any(math.isfinite(epoch.value) for epoch in trial.epochs)
     ]
     if finished:
         return

@@ -42,7 +42,7 @@ class RungRanking:
     trials: int
     """Number of trials that reached both."""
     correlation: float | None
-    """Spearman's, -1..1; None with too few trials or without different scores."""
+    """Spearman's, -1..1; None with too few trials or without different values."""
     low: float | None
     high: float | None
     """Bounds of the 95 % interval over resampled trials."""
@@ -96,10 +96,10 @@ def spans(trials: Iterable[TrialRecord]) -> list[Span]:
 
 
 def rankings(findings: Findings) -> list[RungRanking]:
-    """For each rung before the last one, the rank correlation of its scores with the last one's."""
+    """For each rung before the last one, the rank correlation of its values of the objective with the last one's."""
     *rungs, last = findings.rungs
-    scores = {trial.number: {epoch.epoch: epoch.score for epoch in trial.epochs} for trial in findings.trials}
-    complete = [curve for curve in scores.values() if last in curve]
+    ranks = ({epoch.epoch: epoch.rank for epoch in trial.epochs} for trial in findings.trials)
+    complete = [curve for curve in ranks if last in curve]
     return [_ranking(rung, [(curve[rung], curve[last]) for curve in complete if rung in curve]) for rung in rungs]
 
 

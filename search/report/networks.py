@@ -25,13 +25,15 @@ from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model, load_origin
 from trainable.loop.loaders import background_ids
 from trainable.metrics.bootstrap import Interval, difference, intervals
-from trainable.metrics.per_image import ImageFigures
+from trainable.metrics.objective import Objective
+from trainable.metrics.per_image import ImageFigures, figures
 
 Part = Literal["test", "val"]
 ORDER = ("retrained", "best", "recipe", "baselines")
 """Of the rows: the result first."""
 COMPARED = ("score", "mask_iou", "depth_delta1")
-"""Metrics of the paired differences."""
+"""Metrics of the paired differences, besides the objective."""
+UNKNOWN = Interval(value=math.nan, low=math.nan, high=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Network:
     """One of `MEASURED`."""
     label: str
     metrics: Mapping[str, Interval]
-    """The bounds are NaN where only the values are known."""
+    """The bounds are NaN where only the values are known, as is the objective if it was not measured."""
     table: ImageFigures | None
     """By image; None if it could not be measured."""
     checkpoint: Path | None
@@ -70,6 +72,8 @@ class Answer:
     """The networks of a search on the same images."""
 
     part: Part
+    objective: Objective
+    """Of the search."""
     networks: list[Network]
     """In the order `ORDER`; those that exist."""
     chosen: Chosen
@@ -101,15 +105,20 @@ class Answer:
     def differences(self, one: str, other: str) -> dict[str, Interval]:
         """Paired differences of two networks by metric; empty if one of them was not measured by image."""
         a, b = self.network(one), self.network(other)
-        return paired(a.table if a else None, b.table if b else None)
+        return paired(a.table if a else None, b.table if b else None, self.objective)
 
 
-def paired(one: ImageFigures | None, other: ImageFigures | None) -> dict[str, Interval]:
-    """The differences of two tables of the same images, with 95 % intervals; empty if there are no such tables."""
+def paired(one: ImageFigures | None, other: ImageFigures | None, objective: Objective) -> dict[str, Interval]:
+    """The differences of two tables of the same images, with 95 % intervals; empty if there are no such tables.
+
+    They are those of the objective, first and by its key, if it was measured, and of `COMPARED`.
+    """
     if one is None or other is None:
         return {}
+    compared = {objective.key: objective, **{name: Objective.of(name) for name in COMPARED}}
+    known = figures(one)
     try:
-        return {name: difference(one, other, name) for name in COMPARED}
+        return {key: difference(one, other, each) for key, each in compared.items() if each.is_in(known)}
     except ValueError:  # other images
         return {}
 
@@ -147,6 +156,11 @@ def answer_of(findings: Findings, say: Callable[[str], None]) -> Answer:
                 tables[key] = _measure(key, checkpoints, data, part)
             except InputError as error:
                 problems.append(str(error))
+    if any(not findings.objective.is_in(figures(table)) for table in tables.values()):
+        problems.append(
+            f"The objective {findings.objective.name} was not measured on the {_words(part)} images; give the file of "
+            "its plugin by --plugins."
+        )
     labels = {
         "retrained": "retrained network",
         "best": f"best trial ({chosen.trial})",
@@ -158,7 +172,14 @@ def answer_of(findings: Findings, say: Callable[[str], None]) -> Answer:
         for key in ORDER
         if not (key == "recipe" and chosen.is_recipe) and (metrics := _metrics(key, findings, part, tables.get(key)))
     ]
-    return Answer(part=part, networks=networks, chosen=chosen, data=data, problems=problems)
+    return Answer(
+        part=part,
+        objective=findings.objective,
+        networks=networks,
+        chosen=chosen,
+        data=data,
+        problems=problems,
+    )
 
 
 def _chosen(findings: Findings, part: Part) -> Chosen:
@@ -221,9 +242,13 @@ def _measure(key: str, checkpoints: Mapping[str, Path], data: TrialData, part: P
 def _metrics(key: str, findings: Findings, part: Part, table: ImageFigures | None) -> dict[str, Interval]:
     """The metrics of a row; empty if there is no such network, or nothing is known of it."""
     if table is not None:
-        return intervals(table)
-    known = _known_metrics(key, findings, part)
-    return {name: Interval(value=value, low=math.nan, high=math.nan) for name, value in known.items()}
+        metrics = intervals(table, findings.objective)
+    else:
+        known = findings.objective.with_value(_known_metrics(key, findings, part))
+        metrics = {name: Interval(value=value, low=math.nan, high=math.nan) for name, value in known.items()}
+    if metrics:
+        metrics.setdefault(findings.objective.key, UNKNOWN)
+    return metrics
 
 
 def _known_metrics(key: str, findings: Findings, part: Part) -> dict[str, float]:
@@ -235,7 +260,7 @@ def _known_metrics(key: str, findings: Findings, part: Part) -> dict[str, float]
     if summary is None:
         return {}
     if key == "baselines":
-        return baseline_metrics(summary.baselines) if summary.baselines else {}
+        return baseline_metrics(summary.baselines, findings.objective) if summary.baselines else {}
     if key == "retrained":
         return dict(summary.retrained.metrics) if summary.retrained else {}
     found = summary.best if key == "best" else summary.recipe

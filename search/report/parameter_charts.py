@@ -1,4 +1,4 @@
-"""The charts of the parameters of a search: parallel coordinates, importance, each against the score, Pareto front."""
+"""The charts of parameters: parallel coordinates, importance, each against the objective, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from search.report.findings import Findings
 from search.report.vega import (
     HOVER,
-    TRIAL_TOOLTIP,
     ZOOM,
     Axis,
     Cell,
@@ -20,6 +19,7 @@ from search.report.vega import (
     outcome_colours,
     sheet,
     tooltip,
+    trial_tooltip,
 )
 from search.results.analysis import normalised
 from search.results.front_chart import COST_NAMES
@@ -37,33 +37,35 @@ FIFTHS = 5
 UNSET = -0.12
 """Position of a parameter that a trial does not have, below the axis of 0 to 1."""
 _WITHOUT_SECTION = "indexof(datum.label, '.') < 0 ? datum.label : slice(datum.label, indexof(datum.label, '.') + 1)"
-_FIFTHS = "{'1': 'lowest', '2': '2nd', '3': '3rd', '4': '4th', '5': 'highest'}[datum.label]"
 
 
 def coordinates(findings: Findings, prefix: str) -> Chart | None:
-    """The most important parameters and the score as parallel axes; None without parameters."""
+    """The most important parameters and the objective as parallel axes; None without parameters."""
     names = findings.parameters()[:MAX_COORDINATES]
     if not names:
         return None
-    best = {trial.number: trial.best_epoch.score for trial in findings.trials if trial.best_epoch}
-    scored = sorted((number for number, score in best.items() if math.isfinite(score)), key=best.__getitem__)
-    scores = [best[number] for number in scored]
-    low, high = scores[0], scores[-1]
+    objective, key = findings.objective, findings.objective.key
+    best = {trial.number: trial.best_epoch for trial in findings.trials if trial.best_epoch}
+    measured = sorted(
+        (number for number, epoch in best.items() if math.isfinite(epoch.value)), key=lambda number: best[number].rank
+    )
+    values = [best[number].value for number in measured]
+    worst, top = values[0], values[-1]
     rows: list[list[Cell]] = []
-    for rank, number in enumerate(scored):  # the best are drawn last
-        params, score = findings.params[number], scores[rank]
-        level = 1 + rank * FIFTHS // len(scored)
+    for rank, number in enumerate(measured):  # the best are drawn last
+        params, reached = findings.params[number], values[rank]
+        level = 1 + rank * FIFTHS // len(measured)
         for name in names:
             value = params.get(name)
             at = UNSET if name not in params else _position(findings.distributions[name], value)
             rows.append([number, name, at, "not set" if name not in params else _text(value), level])
-        at = (score - low) / (high - low) if high > low else 0.5
-        rows.append([number, "score", at, f"{score:.4f}", level])
+        at = (reached - worst) / (top - worst) if top != worst else 0.5
+        rows.append([number, key, at, f"{reached:.4f}", level])
     labels = {"labelAngle": -30, "labelLimit": 170, "labelPadding": 14, "labelExpr": _WITHOUT_SECTION}
     x = {
         "field": "parameter",
         "type": "nominal",
-        "sort": [*names, "score"],
+        "sort": [*names, key],
         "axis": {"title": None, "domain": False, "ticks": False, "grid": True, "orient": "top", **labels},
     }
     y = {
@@ -73,12 +75,12 @@ def coordinates(findings: Findings, prefix: str) -> Chart | None:
         "scale": {"domain": [UNSET - 0.06, 1.08], "zero": False, "nice": False},
     }
     ends = [
-        {"parameter": "score", "at": 1, "text": f"{high:.3f}"},
-        {"parameter": "score", "at": 0, "text": f"{low:.3f}"},
+        {"parameter": key, "at": 1, "text": f"{top:.3f}"},
+        {"parameter": key, "at": 0, "text": f"{worst:.3f}"},
     ]
     for name in names:
-        bottom, top = _ends(findings.distributions[name])
-        ends += [{"parameter": name, "at": 1, "text": top}, {"parameter": name, "at": 0, "text": bottom}]
+        bottom, highest = _ends(findings.distributions[name])
+        ends += [{"parameter": name, "at": 1, "text": highest}, {"parameter": name, "at": 0, "text": bottom}]
     end = {
         "data": {"values": ends},
         "mark": {"type": "text", "color": "var(--soft)", "fontSize": 11, "dy": {"expr": "datum.at ? -9 : 11"}},
@@ -95,22 +97,23 @@ def coordinates(findings: Findings, prefix: str) -> Chart | None:
                 "field": "level",
                 "type": "ordinal",
                 "scale": steps,
-                "legend": {"title": "fifth of the trials by score", "labelExpr": _FIFTHS},
+                "legend": {"title": f"fifth of the trials by {key}", "labelExpr": _fifths(objective)},
             },
-            "opacity": line_opacity(len(scored)),
+            "opacity": line_opacity(len(measured)),
             "tooltip": [
                 *tooltip(trial="trial", parameter="parameter", value="value"),
-                *tooltip(score="best score|.4f", source="from"),
+                *tooltip(**{key: f"best {key}|.4f"}, source="from"),
             ],
         },
         "params": [HOVER],
     }
     more = len(findings.parameters()) - len(names)
+    smallest = f" ({key}: the smallest at the top)" if objective.sign < 0 else ""
     return Chart(
         key=f"{prefix}-coordinates",
         title="Parallel coordinates",
-        text=f"One line per trial through its parameters, {_order(findings)}, to its score; each axis goes from the "
-        f"lowest value to the highest{f'; {more} more parameters are in the charts below' if more else ''}.",
+        text=f"One line per trial through its parameters, {_order(findings)}, to its {key}; each axis goes from the "
+        f"lowest value to the highest{smallest}{f'; {more} more parameters are in the charts below' if more else ''}.",
         columns=["trial", "parameter", "at", "value", "level"],
         rows=rows,
         views={"": sheet(360, layers=[line, end])},
@@ -158,7 +161,8 @@ def importance(findings: Findings, prefix: str) -> Chart | None:
 
 
 def dimensions(findings: Findings, prefix: str) -> Iterator[Chart]:
-    """Each parameter of at least `MIN_POINTS` trials against the score."""
+    """Each parameter of at least `MIN_POINTS` trials against the objective."""
+    objective = findings.objective
     colours = outcome_colours((findings.outcome(trial) for trial in findings.trials), legend=False)
     counts = findings.counts()
     for number, name in enumerate(findings.parameters()):
@@ -183,16 +187,16 @@ def dimensions(findings: Findings, prefix: str) -> Iterator[Chart]:
             "mark": {"type": "point", "filled": True, "size": 34, "opacity": 0.7},
             "encoding": {
                 "x": x,
-                "y": Axis(field="score", title=None, extra={"tickCount": 4}).encoding(),
+                "y": Axis(field=objective.key, title=None, extra={"tickCount": 4}).encoding(),
                 "color": colours,
-                "tooltip": [*TRIAL_TOOLTIP, *tooltip(value=name.replace("|", "/"))],
+                "tooltip": [*trial_tooltip(objective), *tooltip(value=name.replace("|", "/"))],
             },
         }
         zooms = not isinstance(distribution, CategoricalDistribution)
         yield Chart(
             key=f"{prefix}-dimension{number}",
             title=name,
-            text=f"Best score of each trial against {name}.",
+            text=f"Best {objective.key} of each trial against {name}.",
             columns=["trial", "value"],
             rows=rows,
             views={"": sheet(150, layers=[point], params=[ZOOM] if zooms else [])},
@@ -215,7 +219,7 @@ def front(findings: Findings, prefix: str) -> Chart | None:
     x = Axis(field="x", title=_objective_title(across), log=across.name in COST_NAMES, extra={"format": "~s"})
     y = Axis(field="y", title=_objective_title(up), log=up.name in COST_NAMES)
     yes_no = {"domain": ["yes", "no"], "range": ["var(--mark)", "var(--stopped)"]}
-    tip = [*tooltip(trial="trial", x=f"{across.name}|.4s", y=f"{up.name}|.4f"), *TRIAL_TOOLTIP[1:3]]
+    tip = [*tooltip(trial="trial", x=f"{across.name}|.4s", y=f"{up.name}|.4f"), *trial_tooltip(findings.objective)[1:3]]
     layers: list[Json] = [
         {
             "mark": {"type": "point", "filled": True, "size": 55, "opacity": 0.9},
@@ -269,6 +273,12 @@ def _ends(distribution: BaseDistribution) -> tuple[str, str]:
     if isinstance(distribution, CategoricalDistribution):
         return _text(distribution.choices[0]), _text(distribution.choices[-1])
     return _text(getattr(distribution, "low", "")), _text(getattr(distribution, "high", ""))
+
+
+def _fifths(objective: Objective) -> str:
+    """Labels of the fifths, the best one last."""
+    first, last = ("lowest", "highest") if objective.sign > 0 else ("highest", "lowest")
+    return f"{{'1': '{first}', '2': '2nd', '3': '3rd', '4': '4th', '5': '{last}'}}[datum.label]"
 
 
 def _order(findings: Findings) -> str:

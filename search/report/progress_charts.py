@@ -1,4 +1,4 @@
-"""The charts of how a search ran: its score over the budget, learning curves, rungs, timeline and time spent."""
+"""The charts of how a search ran: its best value over the budget, learning curves, rungs, timeline and time spent."""
 
 from __future__ import annotations
 
@@ -6,43 +6,45 @@ import math
 
 from search.report.findings import Findings
 from search.report.history import epoch_times, rankings, seconds_of, spans, spending
+from search.report.tables import plural
 from search.report.vega import (
     HOVER,
-    TRIAL_TOOLTIP,
     ZOOM,
     Axis,
     Cell,
     Chart,
     Json,
     line_opacity,
+    objective_title,
     ordinal_colours,
     outcome_colours,
     sheet,
     tooltip,
+    trial_tooltip,
 )
 from search.study.trials import TrialRecord
+from trainable.metrics.objective import SCORE, Objective
 
 UNITS = {"days": 86400.0, "hours": 3600.0, "minutes": 60.0}
 SHOWN_FROM = 2.0
 """Least amount that a unit of time is used for."""
-SCORE = Axis(field="score", title="validation score")
 
 
 def over_budget(findings: Findings, prefix: str) -> Chart:
-    """The score of each trial at its end, and the best one so far."""
-    ended = []
+    """The objective of each trial at its end, and the best value so far."""
+    ended, key = [], findings.objective.key
     for trial in findings.trials:
         times, best = epoch_times(trial), trial.best_epoch
-        if times and best is not None and math.isfinite(best.score):
-            ended.append((times[-1], trial, best.score))
+        if times and best is not None and math.isfinite(best.value):
+            ended.append((times[-1], trial))
     ended.sort(key=lambda item: item[0])
     every_epoch = sorted(time for trial in findings.trials for time in epoch_times(trial))
     starts = [trial.started.timestamp() for trial in findings.trials if trial.started is not None]
     begin = min([*starts, *every_epoch[:1]], default=0.0)
-    unit, second = time_unit(max((time - begin for time, *_ in ended), default=0.0))
+    unit, second = time_unit(max((time - begin for time, _ in ended), default=0.0))
     rows: list[list[Cell]] = []
     gpu_hours = 0.0
-    for number, (time, trial, _) in enumerate(ended, start=1):
+    for number, (time, trial) in enumerate(ended, start=1):
         gpu_hours += findings.gpus * seconds_of(trial) / UNITS["hours"]
         epochs = sum(other <= time for other in every_epoch)
         rows.append([trial.number, (time - begin) * second, epochs, number, gpu_hours])
@@ -52,27 +54,28 @@ def over_budget(findings: Findings, prefix: str) -> Chart:
     colours = outcome_colours(findings.outcome(trial) for trial in findings.trials)
     return Chart(
         key=f"{prefix}-budget",
-        title="Best score over the budget spent",
-        text="Each point is a trial at its end, at the score of its best epoch. The line is the best score so far.",
+        title=f"Best {key} over the budget spent",
+        text=f"Each point is a trial at its end, at the {key} of its best epoch. The line is the best {key} so far.",
         columns=["trial", "time", "trained", "ended", "gpu_hours"],
         rows=rows,
-        views={name: _budget_view(field, name, colours) for name, field in units.items()},
+        views={name: _budget_view(field, name, colours, findings.objective) for name, field in units.items()},
         choice="Budget in",
         filtered=prefix,
     )
 
 
-def _budget_view(field: str, title: str, colours: Json) -> Json:
+def _budget_view(field: str, title: str, colours: Json, objective: Objective) -> Json:
     x = Axis(field=field, title=title, zero=True).encoding()
+    y = Axis(field=objective.key, title=objective_title(objective, "validation")).encoding()
     points = {
         "mark": {"type": "point", "filled": True, "size": 55, "opacity": 0.85},
-        "encoding": {"x": x, "y": SCORE.encoding(), "color": colours, "tooltip": TRIAL_TOOLTIP},
+        "encoding": {"x": x, "y": y, "color": colours, "tooltip": trial_tooltip(objective)},
     }
     line = {
         "transform": [
             {
                 "sort": [{"field": field}],
-                "window": [{"op": "max", "field": "score", "as": "best so far"}],
+                "window": [{"op": objective.mode, "field": objective.key, "as": "best so far"}],
                 "frame": [None, 0],
             }
         ],
@@ -85,10 +88,10 @@ def _budget_view(field: str, title: str, colours: Json) -> Json:
 def curves(findings: Findings, prefix: str) -> Chart:
     """The learning curve of each trial."""
     rows: list[list[Cell]] = [
-        [trial.number, epoch.epoch, epoch.score]
+        [trial.number, epoch.epoch, epoch.value]
         for trial in sorted(findings.trials, key=lambda trial: trial.last_epoch)  # the longest are drawn last
         for epoch in trial.epochs
-        if math.isfinite(epoch.score)
+        if math.isfinite(epoch.value)
     ]
     reached = sorted({rung_reached(findings, trial) for trial in findings.trials})
     last = max((trial.last_epoch for trial in findings.trials), default=1)
@@ -97,11 +100,14 @@ def curves(findings: Findings, prefix: str) -> Chart:
         "mark": {"type": "line", "strokeWidth": 1.8, "point": {"size": 14, "filled": True}},
         "encoding": {
             "x": Axis(field="epoch", title="epoch", domain=(1, max(2, last)), extra=whole).encoding(),
-            "y": Axis(field="at", title="validation score").encoding(),
+            "y": Axis(field="at", title=objective_title(findings.objective, "validation")).encoding(),
             "detail": {"field": "trial"},
             "color": ordinal_colours("rung", reached, "rung reached (epoch)"),
             "opacity": line_opacity(len(findings.trials)),
-            "tooltip": [*tooltip(trial="trial", epoch="epoch", at="score|.4f"), *TRIAL_TOOLTIP[1:3]],
+            "tooltip": [
+                *tooltip(trial="trial", epoch="epoch", at=f"{findings.objective.key}|.4f"),
+                *trial_tooltip(findings.objective)[1:3],
+            ],
         },
         "params": [HOVER],
     }
@@ -122,7 +128,8 @@ def rungs(findings: Findings, prefix: str) -> Chart | None:
     found = rankings(findings)
     if not any(ranking.correlation is not None for ranking in found):
         return None
-    last = findings.rungs[-1]
+    last, compared = findings.rungs[-1], plural(findings.objective)
+    noun = "score" if findings.objective == SCORE else "value"
     y = {"field": "rung", "type": "ordinal", "title": "rung (epoch)"}
     x = Axis(field="correlation", title=f"rank correlation with epoch {last}", domain=(-1, 1))
     shown = tooltip(rung="rung", trials="trials", correlation="correlation|.2f", low="from|.2f", high="to|.2f")
@@ -139,9 +146,9 @@ def rungs(findings: Findings, prefix: str) -> Chart | None:
     return Chart(
         key=f"{prefix}-rungs",
         title="How well each rung predicts the last one",
-        text=f"Spearman's correlation of the scores at a rung with those at epoch {last}, over the trials that reached "
-        "both, with 95 % intervals over resampled trials. Stopped trials have no last score: among the better trials "
-        "that are left, the correlation is lower than among all.",
+        text=f"Spearman's correlation of the {compared} at a rung with those at epoch {last}, over the "
+        "trials that reached both, with 95 % intervals over resampled trials. Stopped trials have no last "
+        f"{noun}: among the better trials that are left, the correlation is lower than among all.",
         columns=["rung", "trials", "correlation", "low", "high"],
         rows=[[each.rung, each.trials, each.correlation, each.low, each.high] for each in found],
         views={"": sheet(34 * len(found) + 20, layers=layers)},
@@ -175,7 +182,7 @@ def timeline(findings: Findings, prefix: str) -> Chart | None:
             "x2": {"field": "end"},
             "y": {"field": "worker", "type": "nominal", "sort": lanes, "axis": {"title": None, "labelLimit": 150}},
             "color": outcome_colours(findings.outcome(trial) for trial in findings.trials),
-            "tooltip": [*TRIAL_TOOLTIP, *tooltip(worker="worker", took=f"{unit}|.2f")],
+            "tooltip": [*trial_tooltip(findings.objective), *tooltip(worker="worker", took=f"{unit}|.2f")],
         },
     }
     along_x = ZOOM | {"select": ZOOM["select"] | {"encodings": ["x"]}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +15,12 @@ from search.report.networks import Network, paired
 from search.report.page import render
 from search.report.progress_charts import UNITS
 from search.report.search_page import SearchPage, search_page
-from search.report.tables import TITLES, MetricCell, MetricRow, MetricTable, scores_chart
-from search.report.vega import ZOOM, Axis, Cell, Chart, sheet, tooltip
-from search.report.words import verdict_on, with_interval
+from search.report.tables import MetricCell, MetricRow, MetricTable, scores_chart, titles
+from search.report.vega import ZOOM, Axis, Cell, Chart, objective_title, sheet, tooltip
+from search.report.words import meaning_of, verdict_on, with_interval
 from search.study.experiment import Experiment
 from trainable.config.settings import flatten
-from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.objective import SCORE, Objective
 
 MAX_COLOURS = 6
 
@@ -77,18 +77,22 @@ def _subtitle(pages: Sequence[SearchPage]) -> str:
 
 
 def _overview(pages: Sequence[SearchPage]) -> Overview:
+    objective = _common_objective(pages)
+    columns = titles(objective)
     results = {page.name: page.answer.result for page in pages}
     cells = {
-        name: [MetricCell.of(found.metrics.get(key)) if found else None for key in TITLES]
+        name: [MetricCell.of(found.metrics.get(key)) if found else None for key in columns]
         for name, found in results.items()
     }
     rows = [MetricRow(label=f"{page.name} ({_what(page)})", cells=cells[page.name]) for page in pages]
-    scores = {name: found.metrics[OBJECTIVE] for name, found in results.items() if found is not None}
-    chart = scores_chart("compared-scores", scores, "", "The network that each search delivers, with its interval.")
+    values = {name: found.metrics[objective.key] for name, found in results.items() if found is not None}
+    chart = scores_chart(
+        "compared-scores", values, "", "The network that each search delivers, with its interval.", objective
+    )
     return Overview(
-        words=_words(pages),
-        table=MetricTable(title="The networks that the searches deliver", columns=list(TITLES.values()), rows=rows),
-        charts=[*([chart] if chart else []), _over_time(pages)],
+        words=_words(pages, objective),
+        table=MetricTable(title="The networks that the searches deliver", columns=list(columns.values()), rows=rows),
+        charts=[*([chart] if chart else []), _over_time(pages, objective)],
         differing=_differing(pages),
     )
 
@@ -98,7 +102,13 @@ def _what(page: SearchPage) -> str:
     return f"{count} trials, on {'test' if page.answer.part == 'test' else 'validation'}"
 
 
-def _words(pages: Sequence[SearchPage]) -> str:
+def _common_objective(pages: Sequence[SearchPage]) -> Objective:
+    """By which searches are compared: their objective, or the score if they have several."""
+    objectives = {page.findings.objective for page in pages}
+    return objectives.pop() if len(objectives) == 1 else SCORE
+
+
+def _words(pages: Sequence[SearchPage], objective: Objective) -> str:
     """Which search delivers the best network, and whether the difference from each other one is real."""
     known = [(page, page.answer.result) for page in pages if page.answer.result is not None]
     parts = {page.answer.part for page in pages}
@@ -109,19 +119,35 @@ def _words(pages: Sequence[SearchPage]) -> str:
             if len(parts) > 1
             else "Fewer than two of the searches have a network, so that nothing is compared."
         )
-    known.sort(key=lambda item: -item[1].metrics[OBJECTIVE].value)
+    known.sort(key=lambda item: -objective.oriented(item[1].metrics[objective.key].value))
     (best, first), *others = known
-    sentences = [f"{best.name} delivers the network with the highest score, {with_interval(first.metrics[OBJECTIVE])}."]
-    sentences += [_difference(best, first, page, other) for page, other in others]
+    most = f"{'highest' if objective.sign > 0 else 'lowest'} {objective.key}"
+    sentences = [*_on_objectives(pages, objective)]
+    sentences.append(
+        f"{best.name} delivers the network with the {most}, {with_interval(first.metrics[objective.key])}."
+    )
+    sentences += [_difference(best, first, page, other, objective) for page, other in others]
     sentences.append("The budgets may differ; the table and the charts below show them.")
     return " ".join(sentences)
 
 
-def _difference(best: SearchPage, first: Network | None, page: SearchPage, other: Network | None) -> str:
-    found = paired(first.table if first else None, other.table if other else None).get(OBJECTIVE)
+def _on_objectives(pages: Sequence[SearchPage], objective: Objective) -> Iterator[str]:
+    """By what the searches are compared, if it is not the default."""
+    own = {page.name: page.findings.objective for page in pages}
+    if set(own.values()) != {objective}:
+        listed = ", ".join(f"that of {name} is {each}" for name, each in own.items())
+        yield f"The searches have different objectives ({listed}), so that they are compared by the score."
+    elif objective != SCORE:
+        yield meaning_of(objective, "searches")
+
+
+def _difference(
+    best: SearchPage, first: Network | None, page: SearchPage, other: Network | None, objective: Objective
+) -> str:
+    found = paired(first.table if first else None, other.table if other else None, objective).get(objective.key)
     if found is None or not _same_data(best, page):
         return f"Its difference from {page.name} is not known: the two were not measured on the same images."
-    return f"Compared with {page.name}, that is {with_interval(found, signed=True)}: {verdict_on(found)}."
+    return f"Compared with {page.name}, that is {with_interval(found, signed=True)}: {verdict_on(found, objective)}."
 
 
 def _same_data(one: SearchPage, other: SearchPage) -> bool:
@@ -134,21 +160,22 @@ def _fingerprint(page: SearchPage) -> str:
     return summary.data_fingerprint if summary else data.fingerprint if data else ""
 
 
-def _over_time(pages: Sequence[SearchPage]) -> Chart:
+def _over_time(pages: Sequence[SearchPage], objective: Objective) -> Chart:
     rows: list[list[Cell]] = []
     for page in pages:
         begins = [trial.started.timestamp() for trial in page.findings.trials if trial.started]
         reports = sorted(
-            (time, epoch.score)
+            (time, objective.value(epoch.metrics))
             for trial in page.findings.trials
             for time, epoch in zip(epoch_times(trial), trial.epochs, strict=True)
-            if math.isfinite(epoch.score)
+            if math.isfinite(objective.value(epoch.metrics))
         )
         begin = min([*begins, *(time for time, _ in reports[:1])], default=0.0)
-        best = -math.inf
-        for count, (time, score) in enumerate(reports, start=1):
-            if score > best or count == len(reports):
-                best = max(best, score)
+        best = math.nan
+        for count, (time, value) in enumerate(reports, start=1):
+            is_better = objective.oriented(value) > objective.oriented(best)
+            if is_better or count == len(reports):
+                best = value if is_better else best
                 rows.append([page.name, (time - begin) / UNITS["hours"], count, best])
     names = [page.name for page in pages]
     colours = [f"var(--search{1 + number % MAX_COLOURS})" for number in range(len(names))]
@@ -158,16 +185,18 @@ def _over_time(pages: Sequence[SearchPage]) -> Chart:
             "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2, "point": {"size": 24}},
             "encoding": {
                 "x": Axis(field=field, title=title, zero=True).encoding(),
-                "y": Axis(field="best", title="best validation score").encoding(),
+                "y": Axis(field="best", title=objective_title(objective, "best validation")).encoding(),
                 "color": {"field": "search", "type": "nominal", "scale": {"domain": names, "range": colours}},
-                "tooltip": tooltip(search="search", hours="hours|.3f", epochs="epochs", best="best score|.4f"),
+                "tooltip": tooltip(
+                    search="search", hours="hours|.3f", epochs="epochs", best=f"best {objective.key}|.4f"
+                ),
             },
         }
         views[title] = sheet(300, layers=[line], params=[ZOOM])
     return Chart(
         key="compared-budget",
-        title="Best score over the budget spent",
-        text="The best validation score so far of each search.",
+        title=f"Best {objective.key} over the budget spent",
+        text=f"The best validation {objective.key} so far of each search.",
         columns=["search", "hours", "epochs", "best"],
         rows=rows,
         views=views,
@@ -176,6 +205,10 @@ def _over_time(pages: Sequence[SearchPage]) -> Chart:
 
 
 def _differing(pages: Sequence[SearchPage]) -> list[tuple[str, list[str]]]:
-    specs = [{key: str(value) for key, value in flatten(page.findings.spec.as_plain()).items()} for page in pages]
+    specs = []
+    for page in pages:
+        plain = flatten(page.findings.spec.as_plain())
+        listed = ", ".join(str(Objective.of(each)) for each in page.findings.spec.plan.objectives)
+        specs.append({key: listed if key == "objectives" else str(value) for key, value in plain.items()})
     keys = dict.fromkeys(key for spec in specs for key in spec if key != "name")
     return [(key, [spec.get(key, "–") for spec in specs]) for key in keys if len({spec.get(key) for spec in specs}) > 1]

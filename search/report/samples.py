@@ -16,7 +16,8 @@ from search.report.findings import Findings
 from search.report.networks import Answer
 from trainable.evaluation.evaluate import predict_images
 from trainable.evaluation.grid import COLUMNS
-from trainable.metrics.per_image import ImageFigures, metrics_of
+from trainable.metrics.objective import SCORE
+from trainable.metrics.per_image import Floats, metrics_of, values_of
 
 EACH = 2
 """Images of each kind."""
@@ -24,6 +25,8 @@ MAX_SIDE = 192
 """Longer side of an image on the page, in pixels."""
 QUALITY = 85
 KINDS = ("best", "median", "worst")
+SHORT_TITLES = {"score": "score", "mask_iou": "mask IoU", "depth_delta1": "depth δ"}
+"""Metrics of each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +47,10 @@ class SampleRow:
 
     kind: str
     """'best', 'median' or 'worst'."""
-    score: float
-    mask_iou: float
-    depth_delta1: float
+    value: str
+    """Name and value of the objective."""
+    others: str
+    """Names and values of the metrics in `SHORT_TITLES`."""
     background: str
     pictures: Sequence[Picture]
 
@@ -56,7 +60,10 @@ def sample_rows(answer: Answer, problems: list[str]) -> list[SampleRow]:
     result = answer.result
     if result is None or result.table is None or result.checkpoint is None or answer.data is None:
         return []
-    chosen = _chosen(result.table)
+    metrics = metrics_of(result.table.columns(), tuple(result.table.own))
+    objective = answer.objective if answer.objective.is_in(metrics) else SCORE
+    metrics[objective.key] = values_of(metrics, objective)
+    chosen = _chosen(objective.sign * metrics[objective.key])
     try:
         predicted = predict_images(
             result.checkpoint,
@@ -68,13 +75,12 @@ def sample_rows(answer: Answer, problems: list[str]) -> list[SampleRow]:
     except InputError as error:
         problems.append(str(error))
         return []
-    metrics = metrics_of(result.table.states)
+    others = {name: title for name, title in SHORT_TITLES.items() if name != objective.key}
     return [
         SampleRow(
             kind=kind,
-            score=float(metrics["score"][row]),
-            mask_iou=float(metrics["mask_iou"][row]),
-            depth_delta1=float(metrics["depth_delta1"][row]),
+            value=f"{objective.key} {metrics[objective.key][row]:.3f}",
+            others=", ".join(f"{title} {metrics[name][row]:.3f}" for name, title in others.items()),
             background=result.table.bg_ids[row],
             pictures=[
                 _picture(pixels, f"{column} of the {kind} image of background {result.table.bg_ids[row]}", column)
@@ -100,9 +106,9 @@ def png_picture(png: bytes, alt: str, caption: str = "") -> Picture:
     return Picture(source=_data_uri(png, "png"), alt=alt, width=width, height=height, caption=caption)
 
 
-def _chosen(table: ImageFigures) -> list[tuple[str, int]]:
-    """The kind and the row of each image, without repetition in a small table."""
-    order = np.argsort(-metrics_of(table.states)["score"], kind="stable")
+def _chosen(ranks: Floats) -> list[tuple[str, int]]:
+    """The kind and the row of each image, (N,), without repetition if they are few; larger ranks are better."""
+    order = np.argsort(-ranks, kind="stable")
     each = min(EACH, max(1, len(order) // len(KINDS)))
     middle = (len(order) - each) // 2
     begins = dict(zip(KINDS, (0, middle, len(order) - each), strict=True))

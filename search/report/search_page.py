@@ -12,23 +12,16 @@ from search.report.parameter_charts import MIN_POINTS, coordinates, dimensions, 
 from search.report.progress_charts import curves, over_budget, rung_reached, rungs, spent, time_unit, timeline
 from search.report.repeat import as_yaml, commands, described, failures, provenance
 from search.report.samples import Picture, SampleRow, sample_rows, stored_grid
-from search.report.tables import TITLES, MetricCell, MetricRow, MetricTable, scores_chart
+from search.report.tables import DifferenceRow, MetricTable, answer_charts, answer_table, difference_rows, titles
 from search.report.vega import OUTCOMES, Cell, Chart, table_of
-from search.report.words import answer_in_words, basis_in_words, short_verdict, with_interval
+from search.report.words import answer_in_words, basis_in_words
 from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
 from trainable.config.settings import Scalar
+from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.objective import Objective
 
 SUBJECTS = {"test": "test images", "val": "validation images"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DifferenceRow:
-    """The paired differences of two networks."""
-
-    label: str
-    cells: Sequence[str]
-    verdict: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +55,8 @@ class SearchPage:
     families: Sequence[str]
     rare: Sequence[str]
     """Parameters of too few trials for a chart."""
+    trial_metrics: Sequence[str]
+    """Among the attributes of a trial: the objective first, and the score."""
     parameters: Sequence[str]
     failures: Sequence[tuple[str, str, str]]
     """Numbers of trials, their outcome and the reason."""
@@ -86,13 +81,19 @@ class SearchPage:
         return [*self.answer_charts, *self.charts, *self.dimensions, *self.costs]
 
     def filter(self) -> dict[str, object]:
-        """What the script filters the trials by."""
+        """What the script filters the trials by: their score, or a value in `params`."""
+        trials = table_of(*_trials(self.findings))
+        others = [name for name in self.trial_metrics if name != OBJECTIVE]
         params = self.findings.params
         rows = [
-            [trial.number, *(_value(params[trial.number].get(name)) for name in self.parameters)]
+            [
+                trial.number,
+                *(_metrics_of(trial).get(name) for name in others),
+                *(_value(params[trial.number].get(name)) for name in self.parameters),
+            ]
             for trial in self.findings.trials
         ]
-        return {"trials": table_of(*_trials(self.findings)), "params": table_of(["trial", *self.parameters], rows)}
+        return {"trials": trials, "params": table_of(["trial", *others, *self.parameters], rows)}
 
 
 def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None]) -> SearchPage:
@@ -122,10 +123,10 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
         words=answer_in_words(findings, answer),
         basis=basis_in_words(answer),
         facts=_facts(findings, counts, best),
-        metrics=_metrics(answer, subject),
-        answer_charts=_answer_charts(answer, prefix, subject),
-        differences=_differences(answer),
-        difference_columns=[TITLES[name] for name in COMPARED],
+        metrics=answer_table(answer, subject),
+        answer_charts=answer_charts(answer, prefix, subject),
+        differences=difference_rows(answer),
+        difference_columns=list(titles(findings.objective, COMPARED).values()),
         described=described(best),
         config=as_yaml(best.config_as_run) if best else "",
         samples_title=f"Best, median and worst {subject}" if samples else "Images",
@@ -138,6 +139,7 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
         outcomes=[(name, counts[name]) for name in OUTCOMES if counts[name]],
         families=sorted(families),
         rare=[name for name in findings.parameters() if findings.counts()[name] < MIN_POINTS],
+        trial_metrics=_trial_metrics(findings.objective),
         parameters=findings.parameters(),
         failures=failures(findings),
         commands=commands(findings),
@@ -146,21 +148,32 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
     )
 
 
+def _trial_metrics(objective: Objective) -> list[str]:
+    return list(dict.fromkeys([objective.key, OBJECTIVE]))
+
+
 def _trials(findings: Findings) -> tuple[list[str], list[list[Cell]]]:
     """The attributes of the trials that the filter, the tooltips and the tables use: columns and rows."""
-    columns = ["trial", "outcome", "source", "family", "width", "score", "epochs", "rung", "host"]
-    return columns, [_trial(findings, trial) for trial in findings.trials]
+    metrics = _trial_metrics(findings.objective)
+    columns = ["trial", "outcome", "source", "family", "width", *metrics, "epochs", "rung", "host"]
+    return columns, [_trial(findings, trial, metrics) for trial in findings.trials]
 
 
-def _trial(findings: Findings, trial: TrialRecord) -> list[Cell]:
-    best, model = trial.best_epoch, trial.config.get("model", {})
+def _metrics_of(trial: TrialRecord) -> dict[str, float]:
+    """Those of its best epoch with the objective; empty before the first report."""
+    best = trial.best_epoch
+    return best.objective.with_value(best.metrics) if best else {}
+
+
+def _trial(findings: Findings, trial: TrialRecord, metrics: Sequence[str]) -> list[Cell]:
+    model, measured = trial.config.get("model", {}), _metrics_of(trial)
     return [
         trial.number,
         findings.outcome(trial),
         f"recipe {trial.recipe}" if trial.recipe else "proposed",
         model.get("family"),
         model.get("width"),
-        best.score if best and best.score == best.score else None,
+        *(measured.get(name) for name in metrics),
         trial.last_epoch,
         rung_reached(findings, trial),
         trial.host,
@@ -178,53 +191,8 @@ def _facts(findings: Findings, counts: Mapping[str, int], best: TrialRecord | No
         facts.append(("GPU time", _duration(findings.gpu_seconds), "of all trials"))
     if best is not None and best.best_epoch is not None:
         where = f"trial {best.number}, epoch {best.best_epoch.epoch}"
-        facts.append(("validation score", f"{best.best_epoch.score:.3f}", where))
+        facts.append((f"validation {findings.objective.key}", f"{best.best_epoch.value:.3f}", where))
     return facts
-
-
-def _metrics(answer: Answer, subject: str) -> MetricTable:
-    networks = [each for each in answer.networks if each.key != "baselines"]
-    better = {name: max if name in COMPARED else min for name in TITLES}
-    known = {name: [each.metrics[name].value for each in networks if name in each.metrics] for name in TITLES}
-    best = {name: better[name](values) for name, values in known.items() if len(set(values)) > 1}
-    rows = [
-        MetricRow(
-            label=each.label,
-            cells=[
-                MetricCell.of(
-                    each.metrics.get(name),
-                    is_best=name in each.metrics and each.metrics[name].value == best.get(name) and each in networks,
-                )
-                for name in TITLES
-            ],
-            is_baseline=each.key == "baselines",
-        )
-        for each in answer.networks
-    ]
-    rooms = f"{answer.backgrounds} background{'' if answer.backgrounds == 1 else 's'}"
-    with_intervals = ", with 95 % intervals" if answer.backgrounds > 1 else ""
-    size = f" ({answer.images} of {rooms}){with_intervals}" if answer.images else ""
-    return MetricTable(title=f"On the {subject}{size}", columns=list(TITLES.values()), rows=rows)
-
-
-def _answer_charts(answer: Answer, prefix: str, subject: str) -> list[Chart]:
-    scores = {each.label: each.metrics["score"] for each in answer.networks if "score" in each.metrics}
-    without = next((each.label for each in answer.networks if each.key == "baselines"), "")
-    text = f"On the {subject}; the dashed line is what needs no network: a threshold on the difference of the two "
-    chart = scores_chart(f"{prefix}-scores", scores, without, f"{text}images, and the mean depth.")
-    return [chart] if chart else []
-
-
-def _differences(answer: Answer) -> list[DifferenceRow]:
-    labels = {each.key: each.label for each in answer.networks}
-    pairs = [("retrained", "baselines"), ("best", "baselines"), ("best", "recipe"), ("retrained", "best")]
-    rows = []
-    for one, other in pairs:
-        if found := answer.differences(one, other):
-            cells = [with_interval(found[name], signed=True) for name in COMPARED]
-            label = f"{labels[one]} less {labels[other]}"
-            rows.append(DifferenceRow(label=label, cells=cells, verdict=short_verdict(found["score"])))
-    return rows
 
 
 def _duration(seconds: float) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from search.report.vega import Axis, Chart, Json, sheet, tooltip
+from search.report.networks import COMPARED, UNKNOWN, Answer
+from search.report.vega import Axis, Chart, Json, objective_title, sheet, tooltip
+from search.report.words import short_verdict, with_interval
 from trainable.metrics.bootstrap import Interval
+from trainable.metrics.names import ERRORS
+from trainable.metrics.objective import SCORE, Objective
 
 TITLES = {
     "score": "score",
@@ -59,14 +63,38 @@ class MetricTable:
     rows: Sequence[MetricRow]
 
 
-def scores_chart(key: str, scores: Mapping[str, Interval], baseline: str, text: str) -> Chart | None:
-    """A dot and an interval for each row, and a line through the baseline; None without scores.
+@dataclass(frozen=True, kw_only=True)
+class DifferenceRow:
+    """The paired differences of two networks."""
+
+    label: str
+    cells: Sequence[str]
+    verdict: str
+
+
+def titles(objective: Objective, names: Iterable[str] = tuple(TITLES)) -> dict[str, str]:
+    """The titles of metrics by name, with the objective first."""
+    return {name: TITLES.get(name, name) for name in (objective.key, *names)}
+
+
+def plural(objective: Objective) -> str:
+    """Several values of an objective, such as 'scores' or 'values of depth_rmse'."""
+    if objective == SCORE:
+        return "scores"
+    return f"values of {objective.key if objective.key == objective.name else 'the objective'}"
+
+
+def scores_chart(
+    key: str, scores: Mapping[str, Interval], baseline: str, text: str, objective: Objective = SCORE
+) -> Chart | None:
+    """A dot and an interval for each row, and a line through the baseline; None without values.
 
     Args:
         key: of the chart.
-        scores: by label, in the order of the rows.
+        scores: values of the objective by label, in the order of the rows.
         baseline: a label; '' for none.
         text: of the chart.
+        objective: by which the networks are compared.
     """
     rows = [
         [label, found.value, *(None if math.isnan(end) else end for end in (found.low, found.high))]
@@ -79,8 +107,9 @@ def scores_chart(key: str, scores: Mapping[str, Interval], baseline: str, text: 
     room = min(MAX_LABELS, max(MIN_LABELS, LETTER * max(map(len, labels))))
     axis = {"title": None, "labelLimit": room, "ticks": False, "domain": False, "grid": True}
     y: Json = {"field": "network", "type": "nominal", "sort": labels, "axis": axis}
-    x = Axis(field="score", title="score", extra={"grid": True}).encoding()
-    tip = tooltip(network="network", score="score|.4f", low="from|.4f", high="to|.4f")
+    name = objective.key
+    x = Axis(field=name, title=objective_title(objective), extra={"grid": True}).encoding()
+    tip = tooltip(network="network", **{name: f"{name}|.4f"}, low="from|.4f", high="to|.4f")
     line: Json = {
         "transform": [{"filter": {"field": "network", "equal": baseline}}],
         "mark": {"type": "rule", "strokeDash": [4, 4], "color": "var(--soft)"},
@@ -102,10 +131,62 @@ def scores_chart(key: str, scores: Mapping[str, Interval], baseline: str, text: 
     ]
     return Chart(
         key=key,
-        title="Scores and their intervals",
+        title=f"{plural(objective).capitalize()} and their intervals",
         text=text,
-        columns=["network", "score", "low", "high"],
+        columns=["network", name, "low", "high"],
         rows=rows,
         views={"": sheet(30 * len(rows) + 10, layers=layers)},
         zooms=False,
     )
+
+
+def answer_table(answer: Answer, subject: str) -> MetricTable:
+    """The metrics of the networks of a search on images such as 'test images', the objective first."""
+    networks = [each for each in answer.networks if each.key != "baselines"]
+    objective = answer.objective
+    columns = titles(objective)
+    smaller = {*ERRORS, *([objective.key] if objective.sign < 0 else [])}
+    known = {name: [each.metrics[name].value for each in networks if name in each.metrics] for name in columns}
+    best = {name: (min if name in smaller else max)(values) for name, values in known.items() if len(set(values)) > 1}
+    rows = [
+        MetricRow(
+            label=each.label,
+            cells=[
+                MetricCell.of(
+                    each.metrics.get(name),
+                    is_best=name in each.metrics and each.metrics[name].value == best.get(name) and each in networks,
+                )
+                for name in columns
+            ],
+            is_baseline=each.key == "baselines",
+        )
+        for each in answer.networks
+    ]
+    rooms = f"{answer.backgrounds} background{'' if answer.backgrounds == 1 else 's'}"
+    with_intervals = ", with 95 % intervals" if answer.backgrounds > 1 else ""
+    size = f" ({answer.images} of {rooms}){with_intervals}" if answer.images else ""
+    return MetricTable(title=f"On the {subject}{size}", columns=list(columns.values()), rows=rows)
+
+
+def answer_charts(answer: Answer, prefix: str, subject: str) -> list[Chart]:
+    """The values of the objective of these networks."""
+    values = {each.label: each.metrics[answer.objective.key] for each in answer.networks}
+    without = next((each.label for each in answer.networks if each.key == "baselines"), "")
+    text = f"On the {subject}; the dashed line is what needs no network: a threshold on the difference of the two "
+    text += "images, and the mean depth."
+    chart = scores_chart(f"{prefix}-scores", values, without, text, answer.objective)
+    return [chart] if chart else []
+
+
+def difference_rows(answer: Answer) -> list[DifferenceRow]:
+    """The paired differences of these networks, the objective first."""
+    objective, labels = answer.objective, {each.key: each.label for each in answer.networks}
+    pairs = [("retrained", "baselines"), ("best", "baselines"), ("best", "recipe"), ("retrained", "best")]
+    rows = []
+    for one, other in pairs:
+        if found := answer.differences(one, other):
+            cells = [with_interval(found.get(name, UNKNOWN), signed=True) for name in titles(objective, COMPARED)]
+            label = f"{labels[one]} less {labels[other]}"
+            verdict = short_verdict(found.get(objective.key, UNKNOWN), objective)
+            rows.append(DifferenceRow(label=label, cells=cells, verdict=verdict))
+    return rows

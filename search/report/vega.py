@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainable.metrics.objective import Objective
+
 Cell = str | int | float | bool | None
 Json = dict[str, Any]
 
@@ -136,8 +138,19 @@ def ordinal_colours(name: str, values: Sequence[int], title: str) -> Json:
     return {"field": name, "type": "ordinal", "scale": scale, "legend": {"title": title}}
 
 
-TRIAL_TOOLTIP = tooltip(trial="trial", source="from", outcome="outcome", score="best score|.4f", epochs="epochs")
-"""Of the attributes of a trial, which the script joins to the rows of a chart."""
+def trial_tooltip(objective: Objective) -> list[Json]:
+    """Of the attributes of a trial, which the script joins to the rows of a chart; the second and third say what it is.
+
+    The value of its best epoch has the key of the objective.
+    """
+    best = {objective.key: f"best {objective.key}|.4f"}
+    return tooltip(trial="trial", source="from", outcome="outcome", **best, epochs="epochs")
+
+
+def objective_title(objective: Objective, of: str = "") -> str:
+    """The title of an axis: the key of the objective, after a word such as 'validation'."""
+    title = f"{of} {objective.key}".lstrip()
+    return title if objective.sign > 0 else f"{title} (smaller is better)"
 
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Json:

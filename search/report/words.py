@@ -9,7 +9,7 @@ from search.commands import cited, shell_command
 from search.report.findings import Findings
 from search.report.networks import Answer, Network
 from trainable.metrics.bootstrap import Interval
-from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.objective import SCORE, Objective
 
 FEW_BACKGROUNDS = 10
 """With fewer, a bootstrap interval is clearly too narrow."""
@@ -27,68 +27,102 @@ def basis_in_words(answer: Answer) -> str:
 
 def with_interval(found: Interval, *, signed: bool = False) -> str:
     """A value with its interval, such as '0.612 (0.580 to 0.640)'."""
+    if math.isnan(found.value):
+        return "unknown"
     form = "+.3f" if signed else ".3f"
     value, low, high = (f"{end:{form}}".replace("-", "\N{MINUS SIGN}") for end in (found.value, found.low, found.high))
     return value if math.isnan(found.low) else f"{value} ({low} to {high})"
 
 
-def verdict_on(found: Interval) -> str:
-    """What the interval of a difference says about it, as a clause."""
-    if math.isnan(found.low):
+def verdict_on(found: Interval, objective: Objective) -> str:
+    """What the interval of a difference of the objective says about it, as a clause."""
+    verdict = short_verdict(found, objective)
+    if verdict == "unknown":
         return "without an interval, it is not known whether the difference is real"
-    if found.low > 0:
-        return "a real gain on images of this kind, as the interval excludes 0"
-    if found.high < 0:
-        return "a real loss on images of this kind, as the interval excludes 0"
+    if verdict in ("gain", "loss"):
+        return f"a real {verdict} on images of this kind, as the interval excludes 0"
     return "these images show no difference, as the interval contains 0"
 
 
-def short_verdict(found: Interval) -> str:
+def short_verdict(found: Interval, objective: Objective) -> str:
     """The same in a word or two."""
     if math.isnan(found.low):
         return "unknown"
-    return "gain" if found.low > 0 else "loss" if found.high < 0 else "not shown"
+    if found.low <= 0 <= found.high:
+        return "not shown"
+    return "gain" if (found.low > 0) == (objective.sign > 0) else "loss"
+
+
+def amount_of(objective: Objective, found: Interval) -> str:
+    """A value of an objective as a noun, such as 'a score of 0.612 (0.580 to 0.640)'."""
+    if math.isnan(found.value):
+        return f"an unknown {objective.key}"
+    return f"{'an' if objective.key[0] in 'aeiou' else 'a'} {objective.key} of {with_interval(found)}"
+
+
+def meaning_of(objective: Objective, of: str = "search") -> str:
+    """A sentence on an objective: its formula, and which values are better."""
+    better = "larger" if objective.sign > 0 else "smaller"
+    return f"The objective of the {of} is {objective.name}; {better} is better."
 
 
 def _sentences(findings: Findings, answer: Answer) -> Iterator[str]:
-    result, count = answer.result, len(findings.trials)
+    result, count, objective = answer.result, len(findings.trials), findings.objective
     if result is None:
         yield f"None of the {count} trials has a network that loads, so that nothing can be compared."
         return
     number = f"trial {answer.chosen.trial}"
-    score = with_interval(result.metrics[OBJECTIVE])
+    value = result.metrics[objective.key]
+    if objective != SCORE:
+        yield meaning_of(objective)
     if answer.part == "val":
-        yield f"Of {count} trials, {number} is the best, with a score of {score} on the validation images."
+        amount = amount_of(objective, value)
+        yield f"Of {count} trials, {number} is the best, with {amount} on the validation images."
         yield (
             "These images picked it, so that the figure is optimistic. The test images are not measured yet: "
             f"{_finish(findings)} retrains the best configuration and measures them."
         )
     else:
-        yield f"Of {count} trials, {number} is the best. Retrained, it scores {score} on the test images."
+        yield f"Of {count} trials, {number} is the best. Retrained, it {_reaches(objective, value)} on the test images."
     yield from _against_baselines(answer, result)
     yield from _against_own_weights(answer, number)
     yield from _against_recipe(findings, answer, number)
 
 
 def _against_own_weights(answer: Answer, number: str) -> Iterator[str]:
-    """Whether the retraining cost something, if its score is lower than that of the trial's weights."""
-    retrained, best = answer.network("retrained"), answer.network("best")
-    if retrained is None or best is None or retrained.metrics[OBJECTIVE].value >= best.metrics[OBJECTIVE].value:
+    """Whether the retraining cost something, if it is worse by the objective than the trial's weights."""
+    retrained, best, objective = answer.network("retrained"), answer.network("best"), answer.objective
+    if retrained is None or best is None:
         return
-    found = answer.differences("retrained", "best").get(OBJECTIVE)
-    compared = f"; retrained, it is {with_interval(found, signed=True)}: {verdict_on(found)}" if found else ""
-    yield f"The weights of {number} itself score {with_interval(best.metrics[OBJECTIVE])}{compared}."
+    now, before = (network.metrics[objective.key] for network in (retrained, best))
+    if objective.oriented(now.value) >= objective.oriented(before.value):
+        return
+    found = answer.differences("retrained", "best").get(objective.key)
+    compared = f"; retrained, it is {_difference(found, objective)}" if found else ""
+    yield f"The weights of {number} itself {_reaches(objective, before, several=True)}{compared}."
+
+
+def _reaches(objective: Objective, value: Interval, *, several: bool = False) -> str:
+    """The predicate on the value of one network, or on that of several weights."""
+    if objective == SCORE:
+        return f"score{'' if several else 's'} {with_interval(value)}"
+    return f"{'have' if several else 'has'} {amount_of(objective, value)}"
+
+
+def _difference(found: Interval, objective: Objective) -> str:
+    return f"{with_interval(found, signed=True)}: {verdict_on(found, objective)}"
 
 
 def _against_baselines(answer: Answer, result: Network) -> Iterator[str]:
-    found = answer.differences(result.key, "baselines").get(OBJECTIVE)
+    key = answer.objective.key
+    found = answer.differences(result.key, "baselines").get(key)
     if found is not None:
-        yield f"Compared with no network at all, that is {with_interval(found, signed=True)}: {verdict_on(found)}."
+        yield f"Compared with no network at all, that is {_difference(found, answer.objective)}."
         return
     known = answer.network("baselines")
-    if known is not None:
+    if known is not None and not math.isnan(known.metrics[key].value):
         yield (
-            f"Without a network, the score is {known.metrics[OBJECTIVE].value:.3f}; without the figures of each image, "
+            f"Without a network, the {key} is {known.metrics[key].value:.3f}; without the figures of each image, "
             "it is not known whether the difference is real."
         )
 
@@ -101,20 +135,20 @@ def _against_recipe(findings: Findings, answer: Answer, number: str) -> Iterator
     if answer.chosen.is_recipe:
         yield f"That trial is the recipe {name}: the search found nothing better."
         return
-    found = answer.differences("best", "recipe").get(OBJECTIVE) or _from_summary(findings, answer)
+    found = answer.differences("best", "recipe").get(findings.objective.key) or _from_summary(findings, answer)
     if found is None:
         yield f"It was not compared with the best recipe, {name}, image by image."
         return
     yield (
         f"Trained on the same samples for as many epochs at most, {number} compared with the best recipe, {name}, is "
-        f"{with_interval(found, signed=True)}: {verdict_on(found)}."
+        f"{_difference(found, findings.objective)}."
     )
 
 
 def _from_summary(findings: Findings, answer: Answer) -> Interval | None:
     """The difference from the recipe that the retraining measured."""
     beyond = (findings.summary.beyond_recipe if findings.summary else None) or {}
-    found = beyond.get(OBJECTIVE) if answer.part == "test" else None
+    found = beyond.get(findings.objective.key) if answer.part == "test" else None
     if found is None or found.value is None:
         return None
     low, high = (math.nan if end is None else end for end in (found.low, found.high))

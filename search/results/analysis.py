@@ -81,9 +81,10 @@ def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
         more = max(budget.trials, MIN_TRIALS + len(ended) - len(done))
         limits = [key for key in ("hours", "gpu_hours", "patience") if getattr(budget, key) is not None]
         also = f", and with a larger {' and '.join(f'budget.{key}' for key in limits)}" if limits else ""
+        value = "a score" if objective == SCORE else f"a value of {objective.name}"
         raise InputError(
-            f"The search '{experiment.name}' has {len(done)} trials with a score, but must have {MIN_TRIALS}; continue "
-            f"it with {cited(f'{experiment.resume_command} --trials {more}')}{also}."
+            f"The search '{experiment.name}' has {len(done)} trials with {value}, but must have {MIN_TRIALS}; "
+            f"continue it with {cited(f'{experiment.resume_command} --trials {more}')}{also}."
         )
     diverged = [trial for trial in ended if _diverged_without_value(trial)]
     compared = sorted([*done, *diverged], key=lambda trial: trial.number)

@@ -236,6 +236,12 @@ def test_importance_is_that_of_the_objective(tmp_path: Path) -> None:
     ]
 
 
+def test_too_few_trials_for_importance_are_counted_by_the_objective(searched: Experiment) -> None:
+    """The sentence names what they must have, also on the page of a report."""
+    with pytest.raises(InputError, match="has 0 trials with a value of depth_rmse, but must have 10; continue it with"):
+        analyse(searched)
+
+
 def test_weighted_objective_is_followed_too(tmp_path: Path) -> None:
     """Its value stands beside the metrics it is made of, under the key `objective`."""
     experiment = search_of(tmp_path, "{mask_iou: 3, depth_delta1: 1}")

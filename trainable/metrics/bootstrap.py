@@ -7,13 +7,13 @@ N images, G backgrounds, K columns; numpy only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from trainable.metrics.objective import Objective
-from trainable.metrics.per_image import STATES, Floats, ImageFigures, figures, metrics_of
+from trainable.metrics.objective import SCORE, Objective
+from trainable.metrics.per_image import STATES, Floats, ImageFigures, figures, metrics_of, values_of
 
 DEFAULT_LEVEL = 0.95
 DEFAULT_DRAWS = 2000
@@ -40,12 +40,18 @@ class Interval:
 
 
 def intervals(
-    table: ImageFigures, *, level: float = DEFAULT_LEVEL, draws: int = DEFAULT_DRAWS, seed: int = 0
+    table: ImageFigures,
+    objective: Objective = SCORE,
+    *,
+    level: float = DEFAULT_LEVEL,
+    draws: int = DEFAULT_DRAWS,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Compute an interval for each metric of `figures(table)`.
+    """Compute an interval for each metric of `figures(table)`, and for a weighted mean under its key.
 
     Args:
         table: the measured images.
+        objective: a weighted mean, if all its metrics were measured; a single metric has its interval anyway.
         level: confidence level in (0, 1).
         draws: number of resamples.
         seed: random seed of the resampling; equal tables get equal intervals.
@@ -55,10 +61,10 @@ def intervals(
     """
     sums = _by_background(table.columns(), table.bg_ids)
     resampled = [metrics_of(part, tuple(table.own)) for part in _resampled(sums, draws, seed)]
-    return {
-        name: _interval(value, [metrics[name] for metrics in resampled], level)
-        for name, value in figures(table).items()
-    }
+    values = objective.with_value(figures(table))
+    if objective.key in values:
+        resampled = [{**metrics, objective.key: values_of(metrics, objective)} for metrics in resampled]
+    return {name: _interval(value, [metrics[name] for metrics in resampled], level) for name, value in values.items()}
 
 
 def difference(
@@ -96,16 +102,9 @@ def difference(
         raise ValueError(f"The metric '{objective.name}' is not known; give one of {', '.join(figures_a)}.")
     sums = _by_background(np.stack([a.columns(), b.columns()], axis=1), a.bg_ids)
     parts = (metrics_of(part, tuple(a.own)) for part in _resampled(sums, draws, seed))
-    resampled = [_mean_of(part, objective) for part in parts]  # (draws, 2) each
+    resampled = [values_of(part, objective) for part in parts]  # (draws, 2) each
     value = objective.value(figures_a) - objective.value(figures_b)
     return _interval(value, [both[:, 0] - both[:, 1] for both in resampled], level)
-
-
-def _mean_of(metrics: Mapping[str, Floats], objective: Objective) -> Floats:
-    """The values of an objective for resampled metrics, of their shape."""
-    if len(objective.names) == 1:
-        return metrics[objective.key]
-    return np.asarray(np.sum([share * metrics[name] for name, share in objective.shares.items()], axis=0))
 
 
 def _by_background(columns: Floats, bg_ids: tuple[str, ...]) -> Floats:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data.atomic import replacing
 from data.errors import InputError
+from trainable.metrics.objective import Objective
 
 Floats = NDArray[np.float64]
 
@@ -127,3 +128,14 @@ def metrics_of(sums: Floats, own: Sequence[str] = ()) -> dict[str, Floats]:
     metrics |= {f"soft_mask_delta{k}": by_name[f"soft_mask_within{k}"] / pixels for k in (1, 2, 3)}
     of_plugins = np.moveaxis(sums, -1, 0)[len(STATES + PUBLISHED) :]
     return metrics | {name: column / images for name, column in zip(own, of_plugins, strict=True)}
+
+
+def values_of(metrics: Mapping[str, Floats], objective: Objective) -> Floats:
+    """The values of an objective for the result of `metrics_of`, in its shape (...,).
+
+    Raises:
+        KeyError: if one of its metrics is missing.
+    """
+    if len(objective.names) == 1:
+        return metrics[objective.key]
+    return np.asarray(np.sum([share * metrics[name] for name, share in objective.shares.items()], axis=0))

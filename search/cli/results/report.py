@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.shared import json_option, print_result, refuse_unwritable, screen, storage_option
+from search.cli.shared import json_option, plugins_option, print_result, refuse_unwritable, screen, storage_option
 
 if TYPE_CHECKING:
     from data.dataset.storage import Location
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     help="HTML file; an existing one is replaced.",
 )
 @storage_option
+@plugins_option
 @json_option
 def report(names: tuple[str, ...], out: Path, storage: Path | Location, as_json: bool) -> None:
     """Write what a search found, and how, as one HTML file.

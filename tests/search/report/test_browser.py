@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from search.report.comparison import write_comparison
+from search.report.findings import findings_of
 from search.report.report import write_report
 from tests.chromium import Page, browser
 from tests.search.report.studies import retrained, search_of, table
@@ -165,6 +166,29 @@ def test_axis_of_the_budget_can_be_chosen(page: Page) -> None:
     assert marks(page, "s0-budget") == TRIALS
     page.evaluate(choose("hours since the start"))
     page.wait(f"{title} === 'hours since the start'")
+
+
+def test_trials_are_filtered_by_the_objective(chromium: Page, tmp_path: Path) -> None:
+    """Whatever it is; its name is the first of the choices, and the charts draw its values."""
+    search = search_of(tmp_path, "nowhere", 24, objective="-depth_rmse")
+    write_report([search], tmp_path / "report.html", lambda _: None)
+    chromium.open(tmp_path / "report.html", width=820)
+    chromium.wait(READY)
+    values = [float(trial.best_epoch.value) for trial in findings_of(search).trials if trial.best_epoch]
+    below = sum(value < 0.2 for value in values)
+    before = marks(chromium, "s0-budget")
+    chromium.evaluate(
+        "(box => { box.value = '0.2'; box.dispatchEvent(new Event('input', { bubbles: true })); })"
+        "(document.querySelector('form.filter').elements.high)"
+    )
+    chromium.wait(filtered(f"document.querySelector('output').value === '{below} of 24 trials'"))
+
+    assert 0 < below == marks(chromium, "s0-budget") < before == 24
+    assert chromium.evaluate("document.querySelector('form.filter').elements.parameter.value") == "depth_rmse"
+    assert "validation depth_rmse (smaller is better)" in chromium.evaluate(
+        "document.querySelector('#s0-budget .drawing').textContent"
+    )
+    assert chromium.console == []
 
 
 def test_table_behind_a_chart_is_shown_and_saved(page: Page) -> None:

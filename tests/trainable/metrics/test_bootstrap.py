@@ -174,3 +174,13 @@ def test_difference_of_a_weighted_mean_is_the_mean_of_the_differences() -> None:
 
     assert (found.value, found.low, found.high) == pytest.approx((score.value, score.low, score.high))
     assert found.low < found.value < found.high
+
+
+def test_interval_of_a_weighted_mean_is_that_of_its_resamples() -> None:
+    """The score is the mean of these two metrics; a single metric adds nothing."""
+    found = intervals(table(7), Objective.of({"mask_iou": 1, "depth_delta1": 1}))
+    alone = intervals(table(7))
+
+    assert found["objective"].value == pytest.approx(alone["score"].value)
+    assert (found["objective"].low, found["objective"].high) == pytest.approx((alone["score"].low, alone["score"].high))
+    assert {name: found[name] for name in alone} == alone == intervals(table(7), Objective.of("-depth_rmse"))

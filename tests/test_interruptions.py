@@ -175,7 +175,9 @@ def test_search_survives_an_unavailable_data_set(drawn: Path, tmp_path: Path, mo
 def check_outage(said: str, sentence: str) -> None:
     """A command names what is missing once when it waits, and once when it ends, without a traceback."""
     lines = said.splitlines()
-    assert [line for line in lines if line.startswith(sentence)] == [next(line for line in lines if "waiting" in line)]
+    [waits] = [line for line in lines if "; waiting since" in line]
+    assert re.fullmatch(rf"\S+ \S+Z {re.escape(sentence)}; .*", waits)
+    assert [line for line in lines if sentence in line] == [waits, lines[-1]]
     assert lines[-1].startswith(f"twinhead: {sentence}, since")
     assert "Traceback" not in said
     assert len(lines) < 20

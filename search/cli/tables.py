@@ -279,8 +279,8 @@ def _show_test(console: Console, experiment: Experiment, summary: Summary) -> No
         )
         print_line(
             console,
-            f" the retrained network loses to trial {best.trial}: {objective.key} {ours:.4f} against {its:.4f}; "
-            f"{cited(command)} exports that one",
+            f" the retrained network is below trial {best.trial} on these images: {objective.key} {ours:.4f} against "
+            f"{its:.4f}; 'twinhead report' says whether that is real, and {cited(command)} exports that one",
             title="note:",
         )
 
@@ -289,6 +289,7 @@ def _paths(experiment: Experiment, summary: Summary) -> dict[str, str]:
     paths = {
         "summary": str(experiment.in_storage(experiment.summary_file)),
         "best trial": str(experiment.in_storage(experiment.best)),
+        "report": shell_command("twinhead", "report", experiment.name, "--storage", experiment.storage),
         "curves": shell_command("twinhead", "tensorboard", experiment.name, "--storage", experiment.storage),
     }
     if "://" in summary.study:

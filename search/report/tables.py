@@ -164,7 +164,7 @@ def answer_table(answer: Answer, subject: str) -> MetricTable:
     ]
     rooms = f"{answer.backgrounds} background{'' if answer.backgrounds == 1 else 's'}"
     with_intervals = ", with 95 % intervals" if answer.backgrounds > 1 else ""
-    size = f" ({answer.images} of {rooms}){with_intervals}" if answer.images else ""
+    size = f" ({answer.images} images of {rooms}){with_intervals}" if answer.images else ""
     return MetricTable(title=f"On the {subject}{size}", columns=list(columns.values()), rows=rows)
 
 

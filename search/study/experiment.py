@@ -198,7 +198,9 @@ class Experiment(ExperimentPaths):
         check_name(self.name)
         if not self.spec_file.is_file():
             names = search_names(self.storage)
-            hint = f"there are {', '.join(names)}" if names else "start one with 'twinhead search --name'"
+            hint = (
+                f"there are {', '.join(names)}" if names else "start one with 'twinhead search --data DATA --name NAME'"
+            )
             raise InputError(f"There is no search '{self.name}' in '{self.storage}'; {hint}.")
         try:
             content = self.spec_file.read_bytes()
@@ -207,13 +209,16 @@ class Experiment(ExperimentPaths):
         return _load_spec(self.spec_file, content)
 
     def extend(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
-        """Change the budget of the spec, and write the spec.
+        """Change the budget of the spec, and write the spec; see `extended`."""
+        spec = self.extended(changes)
+        replace_file(self.spec_file, _as_yaml(spec))
+        return spec
+
+    def extended(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
+        """The spec with another budget, which is not written.
 
         Args:
             changes: (dotted key, YAML text) pairs of `budget`, such as ('budget.trials', '24').
-
-        Returns:
-            The changed spec.
 
         Raises:
             InputError: if there is no such search, a key is not in `budget`, or a value is invalid.
@@ -238,7 +243,6 @@ class Experiment(ExperimentPaths):
                 f"The value of 'budget.trials' is {wanted}, but '{self.name}' already has {trials} trials, which are "
                 f"included; give at least {trials}."
             )
-        replace_file(self.spec_file, _as_yaml(spec))
         return spec
 
     def remove(self) -> None:

@@ -151,17 +151,24 @@ def resume(
     dataset = Dataset.open(spec.data_path)
     cluster = Cluster.connect(address, insecure=insecure)
     state = search_status(experiment, cluster).state
+    if state in LIVE and pairs:
+        raise InputError(
+            f"The search '{name}' is {state}, and its budget cannot be changed now; stop it first, with "
+            f"{cited(command('stop', experiment, address))}, or wait for its end."
+        )
     if state in LIVE:
         _say_live(experiment, cluster, address)
         return
     if pairs:
-        spec = experiment.extend(pairs)
+        spec = experiment.extended(pairs)
     elif state == "finished":
         raise InputError(f"The search '{name}' is finished; give --trials or --set budget.KEY=VALUE for a larger one.")
     _check_after(experiment, after)
     archive = code_archive(plugins=spec.plan.plugins)
     _show_plan(cluster, experiment, spec, dataset.info.counts.samples, archive, after)
     confirm(f"Continue '{name}'?", yes=yes)
+    if pairs:
+        experiment.extend(pairs)
     _submit(experiment, cluster, archive, variables, address, after=after, follow=follow)
 
 

@@ -191,6 +191,7 @@ def test_a_search_is_stopped_and_resumed(
     assert "The search 'second' goes on." in said
     assert status(twinhead, experiment)["state"] == "running"
     assert twinhead("logs", "second", *where, code=3).stdout
+    assert "its budget cannot be changed now" in twinhead("resume", "second", *where, "--trials", "8", code=2).stderr
     assert "is running; stop it first" in twinhead("rm", "second", *where, "-y", code=2).stderr
 
     stopped = twinhead("stop", "second", *where).stdout
@@ -200,6 +201,8 @@ def test_a_search_is_stopped_and_resumed(
     assert json.loads(experiment.summary_file.read_text())["outcomes"]["interrupted"] == 1
     before = records(experiment)[0]
 
+    assert "give -y to confirm" in twinhead("resume", "second", *where, "--trials", "8", code=2).stderr
+    assert experiment.spec().plan.budget.trials == 2
     assert "-2\n" in twinhead("resume", "second", *where, "-y").stdout
     wait_for(twinhead, experiment, lambda _: records(experiment)[0].last_epoch > before.last_epoch + 1)
     after = records(experiment)[0]

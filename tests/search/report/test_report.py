@@ -148,7 +148,7 @@ def test_measurements_of_other_images_are_not_used(search: Experiment) -> None:
     text = page_of(search, problems=problems).text
 
     assert len([problem for problem in problems if "is of other images, and is not used" in problem]) == 3
-    assert "On the test images (3 of 1 background)" in text
+    assert "On the test images (3 images of 1 background)" in text
 
 
 def test_searches_on_other_data_are_not_compared(scenes: Path, drawn: Path, tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_missing_search_is_named_with_existing_ones(tmp_path: Path) -> None:
     """The commonest slip is a name or a --storage."""
-    with pytest.raises(InputError, match=r"no search 'third' in '.*'; start one with 'twinhead search --name'"):
+    with pytest.raises(
+        InputError, match=r"no search 'third' in '.*'; start one with 'twinhead search --data DATA --name NAME'"
+    ):
         Experiment(storage=tmp_path, name="third").spec()
     created(tmp_path)
     created(tmp_path, "second")

@@ -215,9 +215,8 @@ def load_origin(directory: Path) -> Origin:
         raise
     except (OSError, ValueError, KeyError, TypeError):
         verify(directory, (CONFIG,))
-        raise InputError(
-            f"'{directory}' holds no readable {CONFIG}; give a directory made by 'twinhead best'."
-        ) from None
+        fault = f"holds no readable {CONFIG}" if directory.is_dir() else "is not a directory"
+        raise InputError(f"'{directory}' {fault}; give a directory made by 'twinhead best'.") from None
 
 
 def load_metrics(directory: Path) -> dict[str, float]:

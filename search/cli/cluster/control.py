@@ -42,7 +42,7 @@ def stop(name: str, storage: Path | Location, address: str | None, insecure: boo
             raise InputError(
                 f"The search '{name}' runs outside of a job, on '{found.host}'; stop it with Ctrl-C there."
             )
-        raise InputError(f"The search '{name}' does not run, so that nothing is stopped; it is {found.state}.")
+        raise InputError(f"The search '{name}' does not run: it is {found.state}.")
     cluster.stop(job.id)
     click.echo(f"stopping '{name}': it has {STOP_SECONDS} s to write what it has", err=True)
     end = time.monotonic() + STOP_SECONDS + KILL_SECONDS

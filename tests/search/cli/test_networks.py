@@ -140,7 +140,7 @@ def _renew(network: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (shutil.rmtree, "holds no readable config.json; give a directory made by 'twinhead best'"),
+        (shutil.rmtree, "is not a directory; give a directory made by 'twinhead best'"),
         (lambda network: (network / CONFIG).write_text("{"), "config.json' is truncated or altered"),
         (_lose_weights, "model.safetensors' is missing"),
         (_cut_weights, "model.safetensors' is truncated or altered"),
@@ -388,7 +388,7 @@ def test_export_writes_and_describes_a_file(twinhead: Command, network: Path) ->
     ("arguments", "sentence"),
     [
         (["raw", "--out", "model.txt"], "'model.txt' must end in .onnx for the format 'onnx'"),
-        (["artifacts"], "'artifacts' holds no readable config.json; give a directory made by 'twinhead best'"),
+        (["artifacts"], "'artifacts' is not a directory; give a directory made by 'twinhead best'"),
         (["raw", "--out", "raw/config.json/model.onnx"], "Nothing can be written to 'raw/config.json/model.onnx'"),
     ],
 )

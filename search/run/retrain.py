@@ -5,7 +5,6 @@ The retrained network, the best trial's weights, the best recipe and the baselin
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import optuna
 import ray
-import torch
 from ray import tune
 
 from data.dataset.dataset import Dataset
@@ -37,28 +35,16 @@ from search.study.summary import Difference, Retrained, StepCounts, Summary
 from search.study.trials import RETRAINING
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
-from trainable.evaluation.evaluate import (
-    baseline_images,
-    evaluate_baselines_on,
-    evaluate_checkpoint,
-    evaluate_images,
-    fit_baselines_on,
-)
-from trainable.job import TrialData, TrialJob, TrialRequest
+from trainable.evaluation.measured import measure_result
+from trainable.job import TrialJob, TrialRequest
 from trainable.loop.checkpoint import DamagedCheckpointError, load_metrics, load_origin, verify
-from trainable.loop.fetch import local_copy, output_file
 from trainable.loop.loaders import sample_count, with_scaled_batches
 from trainable.loop.precision import as_recorded, with_precision
-from trainable.metrics.bootstrap import Interval, difference, intervals
 from trainable.metrics.names import DIVERGED
-from trainable.metrics.objective import Objective
-from trainable.metrics.per_image import ImageFigures, figures
 from trainable.report import TrialReport
 
 PARTS = "train+val"
 """Parts of the data set that the retraining uses."""
-COMPARED = ("score", "mask_iou", "depth_delta1")
-"""Metrics in which the best trial is compared with the best recipe, beside the objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +67,6 @@ class SearchRun:
         """The job of the retraining: all samples, no latency limit, and what it may use of the cluster."""
         job = replace(self.job, data=replace(self.job.data, samples=None), ms_per_picture=None, timed=False)
         return job_on_cluster(job, self.concurrent, self.spec.plan.retrain, batch_size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TestMetrics:
-    """Metrics on the test part."""
-
-    retrained: dict[str, float]
-    retrained_intervals: dict[str, dict[str, float | None]]
-    """95 % bootstrap intervals over backgrounds, by metric."""
-    best: dict[str, float]
-    best_intervals: dict[str, dict[str, float | None]]
-    recipe: dict[str, float] | None
-    """Of the best recipe's weights, which trained for all epochs of a trial."""
-    beyond_recipe: dict[str, Interval] | None
-    """The best trial's metrics less the recipe's, by key, with 95 % bootstrap intervals over backgrounds."""
-    baselines: dict[str, dict[str, float]]
 
 
 def retrain_and_test(
@@ -127,7 +97,7 @@ def retrain_and_test(
     networks = [checkpoint, best.checkpoint, *([recipe.checkpoint] if recipe else [])]
     outputs = [experiment.test_grid, *(experiment.measured(name) for name in MEASURED[: len(networks) + 1])]
     addresses = [str(experiment.in_storage(path).explicit()) for path in (*networks, *outputs)]
-    measure = partial(_measure, addresses[: len(networks)], job.data, addresses[len(networks) :], job.objective)
+    measure = partial(measure_result, addresses[: len(networks)], job.data, addresses[len(networks) :], job.objective)
     measured = run.outages.outlast(lambda: ray.get(start_task(job, measure, threads=threads)))
     run.outages.outlast(lambda: experiment.pull(*outputs))
     run.study.set_user_attr(RETRAINING, None)
@@ -218,60 +188,6 @@ def _retraining_steps(config: TrialConfig, job: TrialJob) -> Steps:
     samples, workers = sample_count(config.data, job.data, PARTS), job.workers.count
     scaled = with_scaled_batches(config, job.batch_scale(workers))
     return steps_of(scaled, samples, workers, setting="retrain.epochs")
-
-
-def _measure(
-    networks: Sequence[str], data: TrialData, outputs: Sequence[str], objective: Objective, device: torch.device
-) -> _TestMetrics:
-    """Evaluate the retrained network, the best trial, the best recipe, if there is one, and the baselines on test.
-
-    Args:
-        networks: paths or addresses of their checkpoints, in this order.
-        data: the data set.
-        outputs: paths or addresses of a PNG file for predictions of the retrained network, then of the tables of images
-            of `MEASURED`, without that of a missing recipe.
-        objective: of the search.
-        device: of the evaluation.
-    """
-    with contextlib.ExitStack() as stack:
-        copies = [stack.enter_context(local_copy(network)) for network in networks]
-        grid, *files = (stack.enter_context(output_file(output)) for output in outputs)
-        return _measure_copies(copies, data, grid, files, objective, device)
-
-
-def _measure_copies(
-    networks: Sequence[Path],
-    data: TrialData,
-    grid: Path,
-    files: Sequence[Path],
-    objective: Objective,
-    device: torch.device,
-) -> _TestMetrics:
-    config = load_origin(networks[0]).config.data
-    fitted = fit_baselines_on(config, data)
-    without = baseline_images(config, data, "test", fitted)
-    of_retrained, of_best, *others = (evaluate_images(network, data, "test", device=device) for network in networks)
-    of_recipe = others[0] if others else None
-    for table, file in zip((without, of_retrained, of_best, *others), files, strict=True):
-        table.save(file)
-    return _TestMetrics(
-        retrained=objective.with_value(evaluate_checkpoint(networks[0], data, "test", device=device, grid=grid)),
-        retrained_intervals=_plain_intervals(of_retrained),
-        best=objective.with_value(figures(of_best)),
-        best_intervals=_plain_intervals(of_best),
-        recipe=objective.with_value(figures(of_recipe)) if of_recipe else None,
-        beyond_recipe=_differences(of_best, of_recipe, objective) if of_recipe else None,
-        baselines=evaluate_baselines_on(config, data, "test", fitted),
-    )
-
-
-def _differences(best: ImageFigures, recipe: ImageFigures, objective: Objective) -> dict[str, Interval]:
-    compared = {objective.key: objective} | {name: Objective.of(name) for name in COMPARED}
-    return {key: difference(best, recipe, each) for key, each in compared.items()}
-
-
-def _plain_intervals(images: ImageFigures) -> dict[str, dict[str, float | None]]:
-    return {name: interval.as_plain() for name, interval in intervals(images).items()}
 
 
 def _replay(best: Best, epochs: int) -> tuple[float, ...]:

@@ -137,7 +137,8 @@ def configuration(**sections: Any) -> dict[str, Any]:
 def command(sets: Path, directory: Path, *arguments: str) -> list[str]:
     """A run of the script on the CPU with the configurations in `directory`, where its table is, too."""
     options = {name: str(directory / file) for name, file in FILES.items()}
-    return [sys.executable, str(SCRIPT), str(sets), *itertools.chain(*options.items()), "--device", "cpu", *arguments]
+    options |= {"--device": "cpu", "--nice": "0"}
+    return [sys.executable, str(SCRIPT), str(sets), *itertools.chain(*options.items()), *arguments]
 
 
 def environment(directory: Path) -> dict[str, str]:

@@ -80,7 +80,7 @@ def main() -> int:
     if options.merge:
         _write(f"{merge(options.table, options.merge)} trainings added to {options.table}")
         return 0
-    os.nice(19 - os.nice(0))
+    os.nice(max(0, options.nice - os.nice(0)))
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     for mark in options.work.glob(f"*.{FAILED}"):
         mark.unlink()
@@ -106,6 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="'cpu', 'cuda', or 'auto' for the GPU if there is one")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time")
+    parser.add_argument("--nice", type=int, default=19, help="priority; 19 is the lowest, beside other work")
     parser.add_argument("--trainings", type=int, help="maximum number of trainings")
     parser.add_argument("--epochs", type=int, help="for a test of the script: other than in the configurations")
     parser.add_argument("--configurations", type=Path, default=CONFIGURATIONS)

@@ -26,6 +26,7 @@ HOSTS = "hosts"
 """Group of the tests that start hosts, of which this machine has one set."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With --dist=loadgroup, let one process run a module after the other, and all tests on hosts."""
     for item in items:

@@ -41,7 +41,7 @@ demo: setup  ## Render, search, retrain and test: the main job, small
 
 test: setup  ## Run all tests; those that start Ray or a database run last, two modules at a time
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not postgres"
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m "cluster or postgres"
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "cluster or postgres"
 
 test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about two seconds
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow and not postgres"

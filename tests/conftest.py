@@ -22,18 +22,6 @@ from trainable.plugins.load import use_plugins
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
-HOSTS = "hosts"
-"""Group of the tests that start hosts, of which this machine has one set."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With --dist=loadgroup, let one process run a module after the other, and all tests on hosts."""
-    for item in items:
-        names = vars(getattr(item, "module", None) or object)
-        group = HOSTS if {"host_cluster", "running_hosts"} & names.keys() else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _isolate_from_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

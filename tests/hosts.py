@@ -18,11 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 NETWORK = "10.79.0"
 """First three bytes of the addresses; this machine has .1, host K has .(10 + K)."""
 BRIDGE = "twinhead0"
 TOOLS = ("ip", "unshare", "mount", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd")
+LOCK = "/var/tmp/twinhead-hosts.lock"  # noqa: S108 - of all processes of this machine
 START_SECONDS = 20
 """After which a host that does not accept connections has failed to start."""
 
@@ -157,6 +159,11 @@ def running_hosts(count: int) -> Iterator[Hosts]:
     Args:
         count: of the hosts.
     """
+    with FileLock(LOCK):  # another test process may have hosts, of which a machine has one set
+        yield from _running(count)
+
+
+def _running(count: int) -> Iterator[Hosts]:
     _skip_where_impossible()
     # Not below /tmp, which each host has for itself.
     directory = Path(tempfile.mkdtemp(prefix="twinhead-hosts-", dir="/var/tmp"))

@@ -170,7 +170,7 @@ def search(
     storage: Path, name: str, network: tuple[str, int], data_path: str, run: Callable[..., None], trials: int
 ) -> Watch:
     """Our search, with `run` in the place of `tune_function`."""
-    tuner.trainable = lambda job: tune.with_resources(tune.with_parameters(run, job=job), job.resources())
+    tuner.tune_function = run  # which `tuner.trainable` wraps
     spec, opened = _spec(network, data_path, trials), Dataset.open(data_path)
     experiment, screen = Experiment(storage=storage, name=name), Screen(Console(file=io.StringIO()))
     experiment.create(spec)
@@ -230,7 +230,7 @@ def _asleep(config: dict[str, Any], *, job: TrialJob) -> None:
         time.sleep(EPOCH_SECONDS)
         return {"train_loss": 0.5, "lr": 0.1, "train_began": epochs[-1]}
 
-    def evaluate(_model: Any, _loader: Loader, trial: TrialConfig, _world: Any) -> dict[str, float]:
+    def evaluate(_model: Any, _loader: Loader, trial: TrialConfig, _context: Any, **_: Any) -> dict[str, float]:
         return dict.fromkeys(METRICS, 0.5) | {OBJECTIVE: _score(trial.optimizer.lr, len(epochs))}
 
     loop.train_epoch, loop.evaluate = train_epoch, evaluate

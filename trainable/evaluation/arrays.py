@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from data.errors import InputError
 from data.images import resize
-from data.schema import Batch, Pixels
+from data.schema import Pixels
 from data.source_images import source_photo
 from trainable.config import TrialConfig
-from trainable.evaluation.grid import predict
-from trainable.loop.precision import preserving_random_state
+from trainable.evaluation.grid import predict_photos
+from trainable.evaluation.predictor import enlarge_to, refuse_other_size
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -52,24 +51,11 @@ def predict_arrays(model: nn.Module, config: TrialConfig, bg: Image, fg_bg: Imag
         InputError: if an image has another type, size or depth of colour, or transparent pixels.
     """
     photos = [as_photo(image, name) for image, name in ((bg, "bg"), (fg_bg, "fg_bg"))]
-    if photos[0].shape != photos[1].shape:
-        sizes = " and ".join(f"{photo.shape[1]} × {photo.shape[0]}" for photo in photos)
-        raise InputError(f"The images 'bg' and 'fg_bg' are {sizes} pixels; give two of the same size.")
-    size, (height, width) = config.data.image_size, photos[0].shape[:2]
-    stacks = [
-        torch.from_numpy(resize(photo, size, config.data.resize).copy()).permute(2, 0, 1)[None] for photo in photos
-    ]
-    unused = torch.zeros(1, 1, size, size, dtype=torch.uint8)
-    device = next(model.parameters()).device
-    batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=unused, depth=unused).to(device)
-    with preserving_random_state(device):
-        torch.manual_seed(config.seed)  # for dropout in evaluation
-        prediction = predict(model, batch, config.model)
-    mask, depth = (
-        np.asarray(cv2.resize(plane[0, 0].cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-        for plane in (prediction.mask.clamp(0, 1), prediction.depth.clamp(0, 1))
-    )
-    return Planes(mask, depth)
+    refuse_other_size(photos[0], photos[1], ("bg", "fg_bg"))
+    small = [resize(photo, config.data.image_size, config.data.resize)[None] for photo in photos]
+    prediction = predict_photos(model, small[0], small[1], config)
+    planes = (plane[0, 0].clamp(0, 1).cpu().numpy() for plane in (prediction.mask, prediction.depth))
+    return Planes(*(enlarge_to(plane, photos[0]) for plane in planes))
 
 
 def as_photo(image: Image, name: str) -> Pixels:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.grids import save_png
 from data.loader import Loader
 from data.schema import Batch, Pixels
 from trainable.config import Augmentation, DataConfig, TrialConfig
-from trainable.evaluation.grid import grid_of, predict, prediction_grid, prediction_rows
+from trainable.evaluation.grid import predict, prediction_grid, prediction_rows
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loaders import background_ids, evaluation_loader
@@ -97,36 +96,6 @@ def predict_images(
     with _network(directory, device) as (model, config):
         loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
         return prediction_rows(model, loader.batch(np.asarray(rows, np.int64)), config.model)
-
-
-def save_grid_of(
-    directory: Path,
-    data: TrialData,
-    part: str,
-    chosen: NDArray[np.int64],
-    file: Path,
-    *,
-    device: torch.device,
-    row_titles: Sequence[str] | None = None,
-) -> None:
-    """Save a grid of predictions of chosen images of `part`, not augmented, as a PNG file.
-
-    Args:
-        directory: a checkpoint.
-        data: the data set.
-        part: as in `data.splits.splits.rows`.
-        chosen: positions in the order of `evaluate_images`.
-        file: the PNG file.
-        device: device of the computation.
-        row_titles: one for each image, left of its row.
-
-    Raises:
-        InputError: if the checkpoint cannot be loaded, or the part has no samples.
-        OSError: if the file cannot be written.
-    """
-    with _network(directory, device) as (model, config):
-        loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
-        save_png(grid_of(model, loader, config.model, chosen, row_titles=row_titles), file)
 
 
 def evaluate_published(

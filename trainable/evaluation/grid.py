@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from data.grids import image_grid
 from data.loader import Loader
 from data.schema import Batch, Pixels
 from trainable.config import ModelConfig, TrialConfig
-from trainable.loop.precision import autocast
+from trainable.loop.precision import autocast, preserving_random_state
 from trainable.models.prediction import Prediction
 
 COLUMNS = ("background", "with foreground", "mask", "predicted mask", "depth", "predicted depth")
@@ -28,6 +25,24 @@ def predict(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
     with autocast(config, batch.bg.device):
         prediction: Prediction = model(*batch.inputs())
     return prediction
+
+
+def predict_photos(model: nn.Module, bg: Pixels, fg_bg: Pixels, config: TrialConfig) -> Prediction:
+    """Predict mask and depth, (B, 1, S, S) float32 each, of photographs of the network's size.
+
+    Args:
+        model: on its device.
+        bg: (B, S, S, 3) RGB, backgrounds.
+        fg_bg: (B, S, S, 3) RGB, the same with a foreground object.
+        config: of the network, with its precision; the seed is for dropout in evaluation.
+    """
+    device = next(model.parameters()).device
+    stacks = [torch.from_numpy(stack.copy()).permute(0, 3, 1, 2) for stack in (bg, fg_bg)]
+    unused = torch.zeros(len(bg), 1, 1, 1, dtype=torch.uint8)
+    batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=unused, depth=unused).to(device)
+    with preserving_random_state(device):
+        torch.manual_seed(config.seed)
+        return predict(model, batch, config.model)
 
 
 def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
@@ -52,30 +67,7 @@ def prediction_grid(
     Each image is `cell` pixels wide.
     """
     chosen = np.unique(np.linspace(0, len(loader.split) - 1, images).round().astype(np.int64))
-    return grid_of(model, loader, config, chosen, cell=cell)
-
-
-def grid_of(
-    model: nn.Module,
-    loader: Loader,
-    config: ModelConfig,
-    chosen: NDArray[np.int64],
-    *,
-    row_titles: Sequence[str] | None = None,
-    cell: int = 128,
-) -> Pixels:
-    """Render a grid (H, W, 3) with the columns `COLUMNS` and a row for each chosen sample.
-
-    Args:
-        model: the network.
-        loader: of a split.
-        config: of the network.
-        chosen: positions in the split, in any order.
-        row_titles: one for each, left of the row.
-        cell: width of each image in pixels.
-    """
-    rows = prediction_rows(model, loader.batch(chosen), config)
-    return image_grid(rows, COLUMNS, row_titles=row_titles, cell=cell)
+    return image_grid(prediction_rows(model, loader.batch(chosen), config), COLUMNS, cell=cell)
 
 
 def prediction_rows(model: nn.Module, batch: Batch, config: ModelConfig) -> list[tuple[Pixels, ...]]:

@@ -21,7 +21,7 @@ from data.parallel import ahead
 from data.schema import Pixels
 from data.source_images import source_photo
 from trainable.evaluation.pairs import Pair, pair_of_files, read_photo
-from trainable.evaluation.predictor import Predictor, enlarge_to
+from trainable.evaluation.predictor import Predictor, enlarge_to, refuse_other_size
 from trainable.evaluation.swapped import look_swapped
 
 OUTPUTS = ("mask.png", "depth.png", "overlay.png")
@@ -203,9 +203,7 @@ def _load(predictor: Predictor, pair: Pair, out: Path, threshold: float | None) 
 
 def _decoded(pair: Pair, encoded: tuple[bytes, bytes]) -> tuple[Pixels, Pixels]:
     bg, fg_bg = (source_photo(image, where)[0] for image, where in zip(encoded, (pair.bg, pair.fg_bg), strict=True))
-    if bg.shape != fg_bg.shape:
-        sizes = " and ".join(f"{photo.shape[1]} × {photo.shape[0]}" for photo in (bg, fg_bg))
-        raise InputError(f"The images '{pair.bg}' and '{pair.fg_bg}' are {sizes} pixels; give two of the same size.")
+    refuse_other_size(bg, fg_bg, (pair.bg, pair.fg_bg))
     return bg, fg_bg
 
 

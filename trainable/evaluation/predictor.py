@@ -8,19 +8,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from data.errors import InputError
 from data.images import resize
-from data.schema import Batch, Pixels
-from trainable.evaluation.grid import as_pixels, predict
+from data.schema import Pixels
+from trainable.evaluation.grid import as_pixels, predict_photos
 from trainable.loop.checkpoint import WEIGHTS, checksums, load_model
-from trainable.loop.precision import as_recorded, preserving_random_state
+from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device
 
 MAX_BATCH_SIZE = 32
+Value = TypeVar("Value", np.uint8, np.float32)
 
 
 class Predictor:
@@ -87,13 +91,8 @@ class Predictor:
         Raises:
             torch.OutOfMemoryError: if a single pair does not fit.
         """
-        stacks = [torch.from_numpy(stack.copy()).permute(0, 3, 1, 2) for stack in (bg, fg_bg)]
-        unused = torch.zeros(len(bg), 1, 1, 1, dtype=torch.uint8)
-        batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=unused, depth=unused).to(self.device)
         try:
-            with preserving_random_state(self.device):
-                torch.manual_seed(self.config.seed)  # for dropout in evaluation
-                masks, depths = as_pixels(predict(self._model, batch, self.config.model))
+            masks, depths = as_pixels(predict_photos(self._model, bg, fg_bg, self.config))
         except torch.OutOfMemoryError:
             if len(bg) == 1:
                 raise
@@ -103,10 +102,21 @@ class Predictor:
         return self.predict_small(bg[:half], fg_bg[:half]) + self.predict_small(bg[half:], fg_bg[half:])
 
 
-def enlarge_to(plane: Pixels, photo: Pixels) -> Pixels:
+def enlarge_to(plane: NDArray[Value], photo: Pixels) -> NDArray[Value]:
     """Resize a plane (S, S) to the size of a photograph (H, W, 3)."""
     height, width = photo.shape[:2]
-    return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), plane.dtype)
+
+
+def refuse_other_size(bg: Pixels, fg_bg: Pixels, names: tuple[str, str]) -> None:
+    """Refuse a pair of photographs of different sizes; `names` are for the message.
+
+    Raises:
+        InputError: if they differ.
+    """
+    if bg.shape != fg_bg.shape:
+        sizes = " and ".join(f"{photo.shape[1]} × {photo.shape[0]}" for photo in (bg, fg_bg))
+        raise InputError(f"The images '{names[0]}' and '{names[1]}' are {sizes} pixels; give two of the same size.")
 
 
 def _identity(checkpoint: Path, settings: Sequence[object]) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from data.atomic import replacing
-from trainable.evaluation.evaluate import evaluate_images, save_grid_of
+from data.grids import image_grid, save_png
+from trainable.evaluation.evaluate import evaluate_images, predict_images
+from trainable.evaluation.grid import COLUMNS
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_origin
 from trainable.loop.loaders import sample_ids
@@ -52,5 +54,6 @@ def measure_images(
     scores = metrics[OBJECTIVE]
     worst = np.argsort(scores, kind="stable")[:WORST_IMAGES]
     titles = [f"{scores[row]:.3f}  {ids[row]}" for row in worst]
-    save_grid_of(directory, data, part, worst, out / WORST, device=device, row_titles=titles)
+    rows = predict_images(directory, data, part, worst.tolist(), device=device)
+    save_png(image_grid(rows, COLUMNS, row_titles=titles), out / WORST)
     return intervals(table)

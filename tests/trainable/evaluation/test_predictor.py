@@ -84,7 +84,7 @@ def test_out_of_memory_halves_the_batch(
             raise torch.OutOfMemoryError
         return predict(model, batch, config)
 
-    monkeypatch.setattr("trainable.evaluation.predictor.predict", limited)
+    monkeypatch.setattr("trainable.evaluation.grid.predict", limited)
     found = predictor.predict(bgs, fg_bgs)
 
     assert sizes == [3, 1, 2, 1, 1]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from data.grids import image_grid, save_png
 from data.images import decode_photo
 from trainable.config import TrialConfig, build
-from trainable.evaluation.evaluate import evaluate_images, save_grid_of
+from trainable.evaluation.evaluate import evaluate_images, predict_images
+from trainable.evaluation.grid import COLUMNS
 from trainable.evaluation.worst import IMAGES, WORST, WORST_IMAGES, measure_images
 from trainable.job import TrialData
 from trainable.loop.loaders import sample_ids
@@ -54,7 +56,8 @@ def test_grid_shows_the_lowest_scores(saved: Path, trial_data: TrialData, tmp_pa
     scores = np.array([float(row["score"]) for row in rows])
     lowest = np.argsort(scores, kind="stable")[:WORST_IMAGES]
     titles = [f"{scores[row]:.3f}  {rows[row]['sample_id']}" for row in lowest]
-    save_grid_of(saved, trial_data, "all", lowest, tmp_path / "own.png", device=CPU, row_titles=titles)
+    shown = predict_images(saved, trial_data, "all", lowest.tolist(), device=CPU)
+    save_png(image_grid(shown, COLUMNS, row_titles=titles), tmp_path / "own.png")
 
     grid, own = (decode_photo((tmp_path / name).read_bytes(), name) for name in (WORST, "own.png"))
     np.testing.assert_array_equal(grid, own)

@@ -12,12 +12,12 @@ from search.cluster.submission import job_prefix
 from search.commands import shell_command
 from search.results.status import LIVE, Budget, Retraining, SearchStatus, State
 from search.results.summary import is_complete
-from search.results.tally import RunPlan, Tally, records_by_end
+from search.results.tally import RunPlan, Tally
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
 from search.study.names import search_names
 from search.study.study import open_study
-from search.study.trials import GPU_SECONDS, RETRAINING, SLOTS, WAITING
+from search.study.trials import GPU_SECONDS, RETRAINING, SLOTS, WAITING, trial_records
 
 
 def search_status(
@@ -61,7 +61,7 @@ def _status(experiment: Experiment, job: Job | None, address: str | None = None)
     heartbeat = Heartbeat.read(experiment)
     plan, is_done = _plan(experiment, heartbeat)
     study = open_study(experiment)
-    records, attributes = records_by_end(study), study.user_attrs
+    records, attributes = trial_records(study, plan.objective), study.user_attrs
     state, reason = _state(is_done, heartbeat, job)
     retraining = attributes.get(RETRAINING) if state == "running" else None
     if state == "running" and (waits := attributes.get(WAITING)):

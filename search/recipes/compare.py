@@ -229,7 +229,7 @@ def _row(
         outcome=outcome_of(trial, config.epochs) if trial else "missing",
         reason=trial.reason if trial else "",
         epoch=best.epoch if best else None,
-        seconds=round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1) if trial else None,
+        seconds=round(trial.seconds, 1) if trial else None,
         figures=intervals(table) if table is not None else None,
         pictures=experiment.relative(experiment.grid(name)) if experiment.grid(name).is_file() else None,
         optimizer_steps=steps,

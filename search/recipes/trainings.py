@@ -21,7 +21,7 @@ from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError, did_you_mean
 from search.driver import InterruptedSearchError
-from search.results.tally import RunPlan, Tally, records_by_end
+from search.results.tally import RunPlan, Tally
 from search.run.outages import Outages
 from search.run.prepare import (
     alone,
@@ -237,7 +237,7 @@ def _train(
     shown = show_trials(
         screen,
         study,
-        Tally(plan, records_by_end(study)),
+        Tally(plan, earlier),
         job.workers,
         stopper,
         lambda: time.monotonic() - started,

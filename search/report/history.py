@@ -58,11 +58,6 @@ class Spending:
     """Of the stopped trials, if each had run for all epochs at its own pace."""
 
 
-def seconds_of(trial: TrialRecord) -> float:
-    """Time of all epochs of a trial."""
-    return float(sum(epoch.metrics.get("seconds", 0.0) for epoch in trial.epochs))
-
-
 def epoch_times(trial: TrialRecord) -> list[float]:
     """The Unix time of the end of each epoch; computed from the durations of the epochs where it was not recorded."""
     if not trial.epochs or all(epoch.time is not None for epoch in trial.epochs):
@@ -108,7 +103,7 @@ def spending(findings: Findings) -> Spending:
     trained: dict[str, float] = {}
     saved = 0.0
     for trial in findings.trials:
-        outcome, seconds = findings.outcome(trial), seconds_of(trial)
+        outcome, seconds = findings.outcome(trial), trial.seconds
         trained[outcome] = trained.get(outcome, 0.0) + seconds
         if outcome == "stopped" and trial.epochs:
             saved += seconds / len(trial.epochs) * max(0, findings.max_epochs - trial.last_epoch)

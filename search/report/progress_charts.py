@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from search.report.findings import Findings
-from search.report.history import epoch_times, rankings, seconds_of, spans, spending
+from search.report.history import epoch_times, rankings, spans, spending
 from search.report.tables import plural
 from search.report.vega import (
     HOVER,
@@ -45,7 +45,7 @@ def over_budget(findings: Findings, prefix: str) -> Chart:
     rows: list[list[Cell]] = []
     gpu_hours = 0.0
     for number, (time, trial) in enumerate(ended, start=1):
-        gpu_hours += findings.gpus * seconds_of(trial) / UNITS["hours"]
+        gpu_hours += findings.gpus * trial.seconds / UNITS["hours"]
         epochs = sum(other <= time for other in every_epoch)
         rows.append([trial.number, (time - begin) * second, epochs, number, gpu_hours])
     units = {f"{unit} since the start": "time", "epochs of all trials": "trained", "trials that ended": "ended"}

@@ -9,17 +9,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
-
-import optuna
-from optuna.trial import TrialState
 
 from search.results.status import BestTrial, Budget, Kind, Retraining, SearchStatus, State
 from search.results.summary import outcome_of
 from search.spec.describe import describe
 from search.spec.spec import SearchSpec
-from search.study.trials import TrialRecord
+from search.study.trials import TrialRecord, by_end
 from trainable.config import TrialConfig, build
 from trainable.metrics.names import CONSTRAINT, OBJECTIVE
 from trainable.metrics.objective import SCORE, Objective
@@ -89,7 +85,7 @@ class Tally:
 
     Args:
         plan: of the run.
-        earlier: trials so far, as `records_by_end` returns them.
+        earlier: trials so far.
     """
 
     def __init__(self, plan: RunPlan, earlier: Iterable[TrialRecord] = ()) -> None:
@@ -103,7 +99,7 @@ class Tally:
         self._settings: tuple[int, str] | None = None
         self._epochs = self._restarts = 0
         self._seconds = self._ended_seconds = 0.0
-        for record in earlier:
+        for record in by_end(earlier):
             self._add(record)
 
     @property
@@ -287,10 +283,3 @@ class Tally:
         if budget.max_hours is not None:
             left = min(left, max(0.0, 3600 * (budget.max_hours - budget.hours)))
         return round(float(left), 1)
-
-
-def records_by_end(study: optuna.Study) -> list[TrialRecord]:
-    """All started trials in the order in which they ended; those that have not ended come last."""
-    started = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
-    started = sorted(started, key=lambda trial: trial.datetime_complete or datetime.max)
-    return [TrialRecord.of(trial) for trial in started]

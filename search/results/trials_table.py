@@ -160,7 +160,7 @@ def _row(trial: TrialRecord, params: Mapping[str, Scalar]) -> TrialRow:
         outcome=trial.outcome,
         epochs=trial.last_epoch,
         metrics={name: value for name, value in metrics.items() if not name.startswith("time_")},
-        seconds=round(sum(record.metrics.get("seconds", 0.0) for record in trial.epochs), 1),
+        seconds=round(trial.seconds, 1),
         recipe=trial.recipe,
         params=params,
         reason=trial.reason,

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 import optuna
 import ray
-from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 
 from data.errors import InputError
 from search.driver import TrialCallback, last_report
 from search.run.prepare import each_uses
 from search.spec.sections import BudgetConfig
-from search.study.trials import GPU_SECONDS, WAITING, TrialRecord
+from search.study.trials import GPU_SECONDS, WAITING, by_end, trial_records
 from search.terminal import Screen
 from trainable.job import Workers
 from trainable.metrics.names import CONSTRAINT
@@ -77,9 +75,7 @@ class Budget(TrialCallback):
         self._best = -math.inf
         self._best_of: dict[str, float] = {}
         self._without_gain = 0
-        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-        for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.max):
-            record = TrialRecord.of(trial, objective)
+        for record in by_end(each for each in trial_records(study, objective) if each.state.is_finished()):
             self._end(record.best_epoch.rank if record.best_epoch else -math.inf, record.outcome)
 
     @property

@@ -13,12 +13,12 @@ from ray.tune.experiment import Trial
 from search.driver import TrialCallback, last_report, request_of
 from search.live import live
 from search.results.status import Retraining, SearchStatus, State
-from search.results.tally import INTERRUPTED, RunPlan, Tally, records_by_end
+from search.results.tally import INTERRUPTED, RunPlan, Tally
 from search.run.budget import Room
 from search.run.failures import find_fault, is_drained, last_error, reason_of
 from search.run.prepare import uses
 from search.run.tuner import Stopper
-from search.study.trials import RETRAINING, TrialRecord
+from search.study.trials import RETRAINING, TrialRecord, trial_records
 from search.terminal import Screen
 from trainable.job import Workers
 from trainable.metrics.names import CONSTRAINT, DIVERGED
@@ -81,7 +81,11 @@ def show_retraining(
     epochs: int,
 ) -> Iterator[list[TrialCallback]]:
     """Show a retraining of `epochs`, of which `done` are complete, in a live view; see `show_trials`."""
-    room, tally, used = Room(screen, study, workers), Tally(plan, records_by_end(study)), uses(workers)
+    room, tally, used = (
+        Room(screen, study, workers),
+        Tally(plan, trial_records(study, plan.objective)),
+        uses(workers),
+    )
     progress = RetrainingProgress(
         screen, study, Retraining(epoch=done, epochs=epochs, cpus=used["cpus"], gpus=used["gpus"])
     )

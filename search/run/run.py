@@ -26,7 +26,7 @@ from search.results.summary import (
     summarise,
     why_no_result,
 )
-from search.results.tally import RunPlan, Tally, records_by_end
+from search.results.tally import RunPlan, Tally
 from search.run.budget import BUDGET_REASONS, Budget, check_budget
 from search.run.cluster import check_retraining, cluster, cluster_resources, plan
 from search.run.metrics import SearchMetrics
@@ -269,7 +269,7 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
     earlier = trial_records(study, spec.plan.objective)
     if earlier:
         screen.say(progress_line(earlier, spec.plan.budget.trials, spec.plan.scheduler.max_epochs))
-    tally = Tally(RunPlan.of_search(experiment.name, spec), records_by_end(study))
+    tally = Tally(RunPlan.of_search(experiment.name, spec), earlier)
     used = (run.seconds, lambda: search.slots.now, lambda: search.budget.gpu_seconds)
     with show_trials(screen, study, tally, run.job.workers, stopper, *used) as progress:
         callbacks = [TensorBoard(experiment), *progress, search.budget, MachineChange(screen, earlier)]

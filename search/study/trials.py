@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 import warnings
@@ -101,6 +102,11 @@ class TrialRecord:
     """Time of the end, with its time zone; None for an unfinished trial."""
 
     @property
+    def seconds(self) -> float:
+        """Time of all its epochs."""
+        return float(sum(epoch.metrics.get("seconds", 0.0) for epoch in self.epochs))
+
+    @property
     def config_as_run(self) -> dict[str, object]:
         """The configuration with the precision of the run."""
         model = self.config.get("model")
@@ -182,6 +188,11 @@ def trial_records(study: optuna.Study, objective: Objective = SCORE) -> list[Tri
     """All started trials, by number; `objective` is what picks their best epochs."""
     started = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
     return [TrialRecord.of(trial, objective) for trial in started]
+
+
+def by_end(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials in the order in which they ended; those that have not ended come last."""
+    return sorted(records, key=lambda record: record.ended.timestamp() if record.ended else math.inf)
 
 
 def note_objective(study: optuna.Study, objective: Objective) -> None:

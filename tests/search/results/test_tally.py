@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import optuna
 import pytest
 
-from search.results.tally import RunPlan, Tally, records_by_end
-from search.study.trials import note_epoch, note_failure, note_start
+from search.results.tally import RunPlan, Tally
+from search.study.trials import note_epoch, note_failure, note_start, trial_records
 from tests.search.conftest import CONFIGURATION
 from trainable.metrics.names import CONSTRAINT, TRAINED
 from trainable.report import TrialReport
@@ -66,7 +66,7 @@ def test_the_study_and_the_reports_give_the_same_state(study: optuna.Study) -> N
     told.start(4)
     told.report(4, 1, metrics(0.5))
     told.report(4, 2, metrics(0.4))
-    read = Tally(PLAN, records_by_end(study))
+    read = Tally(PLAN, trial_records(study))
     read.start(4)
 
     assert told.status(seconds=60.0, slots=SLOTS) == read.status(seconds=60.0, slots=SLOTS)
@@ -74,7 +74,7 @@ def test_the_study_and_the_reports_give_the_same_state(study: optuna.Study) -> N
 
 def test_what_a_state_tells(study: optuna.Study) -> None:
     """A score outside the limits is not the best; the scores are in the order in which trials ended."""
-    tally = Tally(PLAN, records_by_end(study))
+    tally = Tally(PLAN, trial_records(study))
     tally.start(4)
     found = tally.status(seconds=1800.0, slots=SLOTS)
 

@@ -23,6 +23,8 @@ from trainable.metrics.objective import SCORE, Objective
 RUNNING, INTERRUPTED = "running", "interrupted"
 OUTCOMES = ("finished", "stopped", "diverged", "constraint", "failed")
 """Outcomes of trials that ended; see `search.results.summary.outcomes`."""
+STATES = (RUNNING, *OUTCOMES, INTERRUPTED)
+"""States of trials that were started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,11 @@ class Tally:
         self._seconds = self._ended_seconds = 0.0
         for record in by_end(earlier):
             self._add(record)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of trials by state: running, by outcome, and interrupted."""
+        return {name: self._counts[name] for name in STATES}
 
     @property
     def ended(self) -> int:
@@ -228,7 +235,7 @@ class Tally:
             kind=plan.kind,
             state=state,
             reason=reason,
-            trials={name: self._counts[name] for name in (RUNNING, *OUTCOMES, INTERRUPTED)},
+            trials=self.counts,
             recoveries=self._restarts,
             best=best,
             rungs=dict(self._rungs),

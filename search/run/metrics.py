@@ -5,25 +5,16 @@ Ray adds the prefix `ray_` and, to counters, the suffix `_total`. `docs/grafana.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ray.tune.experiment import Trial
 from ray.util import metrics
 
-from search.driver import TrialCallback, last_report, request_of
-from search.results.summary import best_score, outcome_of
+from search.driver import TrialCallback, request_of
+from search.results.tally import Tally
 from search.run.budget import Budget
-from search.run.failures import find_fault, last_error
 from search.spec.spec import SearchSpec
-from search.study.trials import TrialRecord
-from trainable.metrics.names import CONSTRAINT, DIVERGED
 from trainable.report import TrialReport
-
-RUNNING, INTERRUPTED = "running", "interrupted"
-STATES = (RUNNING, "finished", "stopped", DIVERGED, CONSTRAINT, "failed", INTERRUPTED)
-"""Values of the tag `state`; all but the first are outcomes of `search.results.summary`."""
 
 
 class SearchMetrics(TrialCallback):
@@ -32,7 +23,7 @@ class SearchMetrics(TrialCallback):
     Args:
         name: of the search.
         spec: of the search.
-        earlier: trials of earlier runs; interrupted ones among them may be resumed.
+        tally: of the search; a callback before this one updates it.
         budget: counts the GPU seconds.
         seconds: returns the seconds of the search, over all its runs.
     """
@@ -41,31 +32,25 @@ class SearchMetrics(TrialCallback):
         self,
         name: str,
         spec: SearchSpec,
-        earlier: Sequence[TrialRecord],
+        tally: Tally,
         budget: Budget,
         seconds: Callable[[], float],
     ) -> None:
-        self._max_epochs = spec.plan.scheduler.max_epochs
         self._limits = spec.plan.budget
-        self._budget, self._seconds = budget, seconds
+        self._tally, self._budget, self._seconds = tally, budget, seconds
         self._figures = _Figures(name)
-        self._states: dict[int | None, str] = {trial.number: outcome_of(trial, self._max_epochs) for trial in earlier}
-        self._counts = Counter(self._states.values())
-        self._objective, self._best = spec.plan.objective, best_score(earlier)
         self._last: dict[int | None, TrialReport] = {}
         """The last report of each running trial."""
         self._update_trials()
         self._update_reports()
 
     def started(self, trial: Trial) -> None:
-        """Count the trial as running."""
-        self._move(trial, RUNNING)
+        """Update the number of running trials."""
+        self._update_trials()
+        self._update_reports()
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
         """Count the epoch, and update what the running trials do."""
-        rank, best = self._objective.rank(report.metrics), self._best
-        if report.outcome != CONSTRAINT and rank > (-math.inf if best is None else self._objective.oriented(best)):
-            self._best = self._objective.value(report.metrics)
         if "seconds" in report.metrics:  # an epoch that was completed
             self._last[request_of(trial).number] = report
             self._figures.epochs.inc()
@@ -74,48 +59,28 @@ class SearchMetrics(TrialCallback):
         self._update_reports()
 
     def completed(self, trial: Trial) -> None:
-        """Count the trial by its outcome."""
-        report = last_report(trial)
-        if report.outcome in {DIVERGED, CONSTRAINT}:
-            self._move(trial, report.outcome)
-        else:
-            self._move(trial, "finished" if report.epoch >= self._max_epochs else "stopped")
+        """Update the numbers of trials, without the last report of this one."""
+        self._last.pop(request_of(trial).number, None)
+        self._update_trials()
+        self._update_reports()
 
-    def failed(self, trial: Trial) -> None:
-        """Count the trial as failed if the failure is its own; otherwise it is resumed later."""
-        self._move(trial, "failed" if find_fault(last_error(trial)) is None else INTERRUPTED)
+    failed = completed
 
     def ended(self, trials: list[Trial]) -> None:
-        """Count the trials that still run as interrupted."""
-        for number, state in self._states.items():
-            if state == RUNNING:
-                self._states[number] = INTERRUPTED
-        self._counts = Counter(self._states.values())
+        """Update the numbers of trials; none runs any more."""
         self._last.clear()
         self._update_trials()
         self._update_reports()
 
-    def _move(self, trial: Trial, state: str) -> None:
-        """Change the state of a trial."""
-        number = request_of(trial).number
-        if number in self._states:
-            self._counts[self._states[number]] -= 1
-        self._states[number] = state
-        self._counts[state] += 1
-        if state != RUNNING:
-            self._last.pop(number, None)
-        self._update_trials()
-        self._update_reports()
-
     def _update_trials(self) -> None:
-        for state in STATES:
-            self._figures.trials.set(self._counts[state], {"state": state})
+        for state, count in self._tally.counts.items():
+            self._figures.trials.set(count, {"state": state})
 
     def _update_reports(self) -> None:
         """Update what changes with a report: sums over the last reports of the running trials."""
         figures, last = self._figures, [report.metrics for report in self._last.values()]
-        if self._best is not None:
-            figures.best_score.set(self._best)
+        if best := self._tally.best:
+            figures.best_score.set(best.value)
         seconds = sum(epoch["seconds"] for epoch in last)
         waiting = sum(epoch["seconds"] * epoch["time_data"] for epoch in last)
         figures.data_wait.set(waiting / seconds if seconds else 0.0)
@@ -126,8 +91,7 @@ class SearchMetrics(TrialCallback):
         self._update_budget()
 
     def _update_budget(self) -> None:
-        ended = sum(self._counts[state] for state in STATES if state not in {RUNNING, INTERRUPTED})
-        shares = {"trials": ended / self._limits.trials}
+        shares = {"trials": self._tally.ended / self._limits.trials}
         if self._limits.hours is not None:
             shares["hours"] = self._seconds() / 3600 / self._limits.hours
         if self._limits.gpu_hours is not None:

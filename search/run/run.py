@@ -274,7 +274,7 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
     with show_trials(screen, study, tally, run.job.workers, stopper, *used) as progress:
         callbacks = [TensorBoard(experiment), *progress, search.budget, MachineChange(screen, earlier)]
         callbacks += [TrialLogs(experiment), JobNote(tally)]
-        callbacks.append(SearchMetrics(experiment.name, spec, earlier, search.budget, run.seconds))
+        callbacks.append(SearchMetrics(experiment.name, spec, tally, search.budget, run.seconds))
         callbacks += trackers(experiment, spec, study, screen)
         trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
         run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))

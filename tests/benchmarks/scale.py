@@ -144,7 +144,7 @@ def driver(experiment: Experiment, spec: SearchSpec, trials: int, *callbacks: tu
                 MachineChange(screen, earlier),
                 TrialLogs(experiment),
                 JobNote(tally),
-                SearchMetrics(experiment.name, spec, earlier, budget, lambda: time.monotonic() - begun),
+                SearchMetrics(experiment.name, spec, tally, budget, lambda: time.monotonic() - begun),
                 *callbacks,
             ],
             stopper=Stopper(budget=budget),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +17,17 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from ray.tune.experiment import Trial
 from ray.util import metrics
+from rich.console import Console
 
 from data.errors import EnvironmentFaultError
+from search.driver import TrialCallback
+from search.results.tally import STATES, RunPlan, Tally
 from search.run.budget import GPU_SECONDS, Budget
-from search.run.metrics import STATES, SearchMetrics
+from search.run.metrics import SearchMetrics
+from search.run.progress import SearchProgress
 from search.spec.spec import check_spec
 from search.study.trials import TrialRecord
+from search.terminal import Screen
 
 DOCS = Path(__file__).parents[3] / "docs"
 Exported = dict[tuple[str, str], float]
@@ -51,10 +57,24 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Exported:
     return values
 
 
+class Callbacks:
+    """Callbacks that Tune calls one after the other: the metrics read what the one before them counts."""
+
+    def __init__(self, *callbacks: TrialCallback) -> None:
+        self._callbacks = callbacks
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            for callback in self._callbacks:
+                getattr(callback, name)(*arguments)
+
+        return call
+
+
 def search(
     earlier: list[TrialRecord] | None = None, seconds: float = 0.0, objective: str = "score", **limits: float
-) -> SearchMetrics:
-    """The callback of a search with four trials of three epochs."""
+) -> Callbacks:
+    """The callbacks of a search with four trials of three epochs."""
     given = {
         "scheduler": {"max_epochs": 3, "grace_epochs": 1},
         "budget": {"trials": 4, **limits},
@@ -64,7 +84,9 @@ def search(
     study = optuna.create_study()
     study.set_user_attr(GPU_SECONDS, 1800.0)
     budget = Budget(spec.plan.budget, study, gpus=1.0, clock=lambda: 0.0)
-    return SearchMetrics("first", spec, earlier or [], budget, lambda: seconds)
+    tally = Tally(RunPlan.of_search("first", spec), earlier or [])
+    counted = SearchProgress(Screen(Console(file=io.StringIO())), tally)
+    return Callbacks(counted, SearchMetrics("first", spec, tally, budget, lambda: seconds))
 
 
 def trial(number: int) -> Trial:
@@ -72,7 +94,7 @@ def trial(number: int) -> Trial:
     return cast("Trial", stub)
 
 
-def report(callback: SearchMetrics, reported: Trial, epoch: int, **changed: Any) -> None:
+def report(callback: Callbacks, reported: Trial, epoch: int, **changed: Any) -> None:
     result = {
         "epoch": epoch,
         "score": 0.5,

@@ -24,15 +24,13 @@ from trainable.evaluation.evaluate import baseline_images, evaluate_images, fit_
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model, load_origin
 from trainable.loop.loaders import background_ids
-from trainable.metrics.bootstrap import Interval, difference, intervals
+from trainable.metrics.bootstrap import Interval, differences, intervals
 from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import ImageFigures, figures
 
 Part = Literal["test", "val"]
 ORDER = ("retrained", "best", "recipe", "baselines")
 """Of the rows: the result first."""
-COMPARED = ("score", "mask_iou", "depth_delta1")
-"""Metrics of the paired differences, besides the objective."""
 UNKNOWN = Interval(value=math.nan, low=math.nan, high=math.nan)
 
 
@@ -111,14 +109,12 @@ class Answer:
 def paired(one: ImageFigures | None, other: ImageFigures | None, objective: Objective) -> dict[str, Interval]:
     """The differences of two tables of the same images, with 95 % intervals; empty if there are no such tables.
 
-    They are those of the objective, first and by its key, if it was measured, and of `COMPARED`.
+    They are those of `trainable.metrics.bootstrap.differences`.
     """
     if one is None or other is None:
         return {}
-    compared = {objective.key: objective, **{name: Objective.of(name) for name in COMPARED}}
-    known = figures(one)
     try:
-        return {key: difference(one, other, each) for key, each in compared.items() if each.is_in(known)}
+        return differences(one, other, objective)
     except ValueError:  # other images
         return {}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.report.findings import Findings, findings_of
-from search.report.networks import COMPARED, Answer, answer_of
+from search.report.networks import Answer, answer_of
 from search.report.parameter_charts import MIN_POINTS, coordinates, dimensions, front, importance
 from search.report.progress_charts import curves, over_budget, rung_reached, rungs, spent, time_unit, timeline
 from search.report.repeat import as_yaml, commands, described, failures, provenance
@@ -18,6 +18,7 @@ from search.report.words import answer_in_words, basis_in_words
 from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
 from trainable.config.settings import Scalar
+from trainable.metrics.bootstrap import COMPARED
 from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.objective import Objective
 

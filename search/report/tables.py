@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from search.report.networks import COMPARED, UNKNOWN, Answer
+from search.report.networks import UNKNOWN, Answer
 from search.report.vega import Axis, Chart, Json, objective_title, sheet, tooltip
 from search.report.words import short_verdict, with_interval
-from trainable.metrics.bootstrap import Interval
+from trainable.metrics.bootstrap import COMPARED, Interval
 from trainable.metrics.names import ERRORS
 from trainable.metrics.objective import SCORE, Objective
 

@@ -19,12 +19,9 @@ from trainable.evaluation.evaluate import (
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_origin
 from trainable.loop.fetch import local_copy, output_file
-from trainable.metrics.bootstrap import Interval, difference, intervals
+from trainable.metrics.bootstrap import Interval, differences, intervals
 from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import ImageFigures, figures
-
-COMPARED = ("score", "mask_iou", "depth_delta1")
-"""Metrics in which the best trial is compared with the best recipe, beside the objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +80,9 @@ def _measure_copies(
         best=objective.with_value(figures(of_best)),
         best_intervals=_plain_intervals(of_best),
         recipe=objective.with_value(figures(of_recipe)) if of_recipe else None,
-        beyond_recipe=_differences(of_best, of_recipe, objective) if of_recipe else None,
+        beyond_recipe=differences(of_best, of_recipe, objective) if of_recipe else None,
         baselines=evaluate_baselines_on(config, data, "test", fitted),
     )
-
-
-def _differences(best: ImageFigures, recipe: ImageFigures, objective: Objective) -> dict[str, Interval]:
-    compared = {objective.key: objective} | {name: Objective.of(name) for name in COMPARED}
-    return {key: difference(best, recipe, each) for key, each in compared.items()}
 
 
 def _plain_intervals(images: ImageFigures) -> dict[str, dict[str, float | None]]:

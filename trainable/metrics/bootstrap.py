@@ -17,6 +17,8 @@ from trainable.metrics.per_image import STATES, Floats, ImageFigures, figures, m
 
 DEFAULT_LEVEL = 0.95
 DEFAULT_DRAWS = 2000
+COMPARED = ("score", "mask_iou", "depth_delta1")
+"""Metrics of `differences`, beside the objective."""
 MAX_WEIGHTS = 2**22
 """Maximum number of resampling weights in memory at a time, 8 bytes each."""
 
@@ -105,6 +107,17 @@ def difference(
     resampled = [values_of(part, objective) for part in parts]  # (draws, 2) each
     value = objective.value(figures_a) - objective.value(figures_b)
     return _interval(value, [both[:, 0] - both[:, 1] for both in resampled], level)
+
+
+def differences(a: ImageFigures, b: ImageFigures, objective: Objective) -> dict[str, Interval]:
+    """The differences of `difference` in the objective, first and by its key, if it was measured, and in `COMPARED`.
+
+    Raises:
+        ValueError: if the images differ.
+    """
+    compared = {objective.key: objective} | {name: Objective.of(name) for name in COMPARED}
+    known = figures(a)
+    return {key: difference(a, b, each) for key, each in compared.items() if each.is_in(known)}
 
 
 def _by_background(columns: Floats, bg_ids: tuple[str, ...]) -> Floats:

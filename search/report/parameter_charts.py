@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
@@ -44,23 +44,44 @@ def coordinates(findings: Findings, prefix: str) -> Chart | None:
     names = findings.parameters()[:MAX_COORDINATES]
     if not names:
         return None
-    objective, key = findings.objective, findings.objective.key
-    best = {trial.number: trial.best_epoch for trial in findings.trials if trial.best_epoch}
-    measured = sorted(
-        (number for number, epoch in best.items() if math.isfinite(epoch.value)), key=lambda number: best[number].rank
+    best = (trial.best_epoch and (trial.number, trial.best_epoch) for trial in findings.trials)
+    # The best are drawn last.
+    measured = sorted((each for each in best if each and math.isfinite(each[1].value)), key=lambda each: each[1].rank)
+    reached = {number: epoch.value for number, epoch in measured}
+    key, more = findings.objective.key, len(findings.parameters()) - len(names)
+    smallest = f" ({key}: the smallest at the top)" if findings.objective.sign < 0 else ""
+    return Chart(
+        key=f"{prefix}-coordinates",
+        title="Parallel coordinates",
+        text=f"One line per trial through its parameters, {_order(findings)}, to its {key}; each axis goes from the "
+        f"lowest value to the highest{smallest}{f'; {more} more parameters are in the charts below' if more else ''}.",
+        columns=["trial", "parameter", "at", "value", "level"],
+        rows=_points(findings, names, reached),
+        views={"": sheet(360, layers=_layers(findings, names, list(reached.values())))},
+        zooms=False,
+        min_width=70 * (len(names) + 1),
+        filtered=prefix,
     )
-    values = [best[number].value for number in measured]
+
+
+def _points(findings: Findings, names: Sequence[str], reached: Mapping[int, float]) -> list[list[Cell]]:
+    """A row for each trial and axis; `reached` has the objective by trial, the worst first."""
+    values = [*reached.values()]
     worst, top = values[0], values[-1]
     rows: list[list[Cell]] = []
-    for rank, number in enumerate(measured):  # the best are drawn last
-        params, reached = findings.params[number], values[rank]
-        level = 1 + rank * FIFTHS // len(measured)
+    for rank, (number, value) in enumerate(reached.items()):
+        params, level = findings.params[number], 1 + rank * FIFTHS // len(reached)
         for name in names:
-            value = params.get(name)
-            at = UNSET if name not in params else _position(findings.distributions[name], value)
-            rows.append([number, name, at, "not set" if name not in params else _text(value), level])
-        at = (reached - worst) / (top - worst) if top != worst else 0.5
-        rows.append([number, key, at, f"{reached:.4f}", level])
+            at = UNSET if name not in params else _position(findings.distributions[name], params[name])
+            rows.append([number, name, at, "not set" if name not in params else _text(params[name]), level])
+        at = (value - worst) / (top - worst) if top != worst else 0.5
+        rows.append([number, findings.objective.key, at, f"{value:.4f}", level])
+    return rows
+
+
+def _layers(findings: Findings, names: Sequence[str], values: Sequence[float]) -> list[Json]:
+    """The lines, and the ends of the axes; `values` are those of the objective, the worst first."""
+    key = findings.objective.key
     labels = {"labelAngle": -30, "labelLimit": 170, "labelPadding": 14, "labelExpr": _WITHOUT_SECTION}
     x = {
         "field": "parameter",
@@ -75,19 +96,19 @@ def coordinates(findings: Findings, prefix: str) -> Chart | None:
         "scale": {"domain": [UNSET - 0.06, 1.08], "zero": False, "nice": False},
     }
     ends = [
-        {"parameter": key, "at": 1, "text": f"{top:.3f}"},
-        {"parameter": key, "at": 0, "text": f"{worst:.3f}"},
+        {"parameter": key, "at": 1, "text": f"{values[-1]:.3f}"},
+        {"parameter": key, "at": 0, "text": f"{values[0]:.3f}"},
     ]
     for name in names:
         bottom, highest = _ends(findings.distributions[name])
         ends += [{"parameter": name, "at": 1, "text": highest}, {"parameter": name, "at": 0, "text": bottom}]
-    end = {
+    end: Json = {
         "data": {"values": ends},
         "mark": {"type": "text", "color": "var(--soft)", "fontSize": 11, "dy": {"expr": "datum.at ? -9 : 11"}},
         "encoding": {"x": x, "y": y, "text": {"field": "text"}},
     }
     steps = {"domain": [1, 2, 3, 4, 5], "range": [f"var(--step{step})" for step in (1, 3, 4, 5, 6)]}
-    line = {
+    line: Json = {
         "mark": {"type": "line", "strokeWidth": 1.6, "point": {"size": 26, "filled": True}},
         "encoding": {
             "x": x,
@@ -97,9 +118,9 @@ def coordinates(findings: Findings, prefix: str) -> Chart | None:
                 "field": "level",
                 "type": "ordinal",
                 "scale": steps,
-                "legend": {"title": f"fifth of the trials by {key}", "labelExpr": _fifths(objective)},
+                "legend": {"title": f"fifth of the trials by {key}", "labelExpr": _fifths(findings.objective)},
             },
-            "opacity": line_opacity(len(measured)),
+            "opacity": line_opacity(len(values)),
             "tooltip": [
                 *tooltip(trial="trial", parameter="parameter", value="value"),
                 *tooltip(**{key: f"best {key}|.4f"}, source="from"),
@@ -107,20 +128,7 @@ def coordinates(findings: Findings, prefix: str) -> Chart | None:
         },
         "params": [HOVER],
     }
-    more = len(findings.parameters()) - len(names)
-    smallest = f" ({key}: the smallest at the top)" if objective.sign < 0 else ""
-    return Chart(
-        key=f"{prefix}-coordinates",
-        title="Parallel coordinates",
-        text=f"One line per trial through its parameters, {_order(findings)}, to its {key}; each axis goes from the "
-        f"lowest value to the highest{smallest}{f'; {more} more parameters are in the charts below' if more else ''}.",
-        columns=["trial", "parameter", "at", "value", "level"],
-        rows=rows,
-        views={"": sheet(360, layers=[line, end])},
-        zooms=False,
-        min_width=70 * (len(names) + 1),
-        filtered=prefix,
-    )
+    return [line, end]
 
 
 def importance(findings: Findings, prefix: str) -> Chart | None:

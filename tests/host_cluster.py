@@ -78,14 +78,29 @@ class HostCluster:
         self.leave(host)
         self.join(host)
 
-    def announce_end(self, host: Host, *, seconds: int) -> None:
-        """Announce that a host will be taken away, as AWS does on a spot instance, which `spot_notice` looks for."""
+    @contextlib.contextmanager
+    def joined(self, host: Host) -> Iterator[None]:
+        """A host of the cluster for a while."""
+        self.join(host)
+        try:
+            yield
+        finally:
+            self.leave(host)
+
+    @contextlib.contextmanager
+    def ending(self, host: Host, *, seconds: int) -> Iterator[None]:
+        """A host that will be taken away, as AWS announces on a spot instance, for `spot_notice`; then it is back."""
         host.run("ip addr add 169.254.169.254/32 dev lo || true")
         log, words = f"{self.hosts.shared}/notice-{time.monotonic_ns()}.log", f"{sys.executable} -m"
         service = f"{words} tests.instance_metadata {seconds}"
         watcher = f"{words} search.cluster.spot_notice {self.head.address}:{PORT}"
         for command in (service, watcher):
-            host.run(self._in_environment(f"({command} > {log} 2>&1 < /dev/null &)"))
+            host.run(self._in_environment(f"({command} > {log} 2>&1 < /dev/null & echo $! >> /tmp/announcement)"))
+        try:
+            yield
+        finally:
+            host.run("kill $(cat /tmp/announcement); rm /tmp/announcement", check=False)
+            self.rejoin(host)
 
     @contextlib.contextmanager
     def running(self, *arguments: str, module: str = "search.cli.main") -> Iterator[Driver]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -14,13 +15,16 @@ from typing import Any
 import pytest
 
 from data.errors import InputError
-from tests.host_cluster import SMALL, Driver, HostCluster, host_cluster, wait_until
+from tests.host_cluster import LIMIT_SECONDS, SMALL, Driver, HostCluster, host_cluster, wait_until
 from tests.hosts import Host
 from trainable.loop.checkpoint import load_metrics, load_origin
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 TRIALS = 6
+"""Of a search whose results are compared."""
+MORE_TRIALS = 40
+"""Of one that lasts until something happens, however fast the machine is."""
 RETRAINING_EPOCHS = 50
 ORPHAN_SECONDS = 60
 """After which no process of a killed search may be left."""
@@ -79,6 +83,22 @@ def retraining(cluster: HostCluster, name: str) -> tuple[int, float]:
     return max(found)
 
 
+def interrupt_when_compared(cluster: HostCluster, name: str, driver: Driver) -> None:
+    """End a search of `MORE_TRIALS` when those that are compared have ended."""
+
+    def have_ended() -> bool:
+        return sum(trial.state.is_finished() for trial in cluster.records(name)[:TRIALS]) == TRIALS
+
+    wait_until(have_ended, "the end of the trials that are compared", driver)
+    driver.kill(signal.SIGINT)
+    driver.process.wait(LIMIT_SECONDS)
+
+
+def compared(cluster: HostCluster, name: str) -> Mapping[int, Any]:
+    """The results of the first trials of a search."""
+    return {number: result for number, result in results(cluster, name).items() if number < TRIALS}
+
+
 def wait_for_epochs(cluster: HostCluster, name: str, count: int, driver: Driver) -> None:
     wait_until(lambda: sum(len(trial.epochs) for trial in cluster.records(name)) >= count, "training", driver)
 
@@ -93,14 +113,14 @@ def processes(host: Host) -> list[str]:
 def test_trials_of_a_host_that_loses_its_power_resume_elsewhere(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
     """And the host gets trials again when it is back."""
     host = cluster.hosts[1]
-    with cluster.running(*search(cluster, "power")) as driver:
+    with cluster.running(*search(cluster, "power", trials=MORE_TRIALS)) as driver:
         wait_for_epochs(cluster, "power", 40, driver)
         host.power_off()
         host.power_on()
         cluster.join(host)
         wait_until(lambda: bool(processes(host)), "a trial on the host", driver)
-        driver.wait()
-    assert results(cluster, "power") == calm
+        interrupt_when_compared(cluster, "power", driver)
+    assert compared(cluster, "power") == calm
 
 
 def test_trials_of_a_host_that_loses_its_network_resume_elsewhere(
@@ -121,29 +141,27 @@ def test_trials_of_a_host_that_loses_its_network_resume_elsewhere(
 def test_a_host_that_joins_gets_trials(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
     """Also if the disk of its cache is full: then its trials decode the images themselves."""
     spare = cluster.hosts[3]
-    with cluster.running(*search(cluster, "joins", trials=2 * TRIALS)) as driver:  # so that enough is left for it
+    with cluster.running(*search(cluster, "joins", trials=MORE_TRIALS)) as driver:
         wait_for_epochs(cluster, "joins", 40, driver)
         spare.run("mkdir /tmp/cache && mount -t tmpfs -o size=300k tmpfs /tmp/cache")
         spare.run("cat /dev/zero > /tmp/cache/fill", check=False)
-        cluster.join(spare)
-        seconds = wait_until(lambda: bool(processes(spare)), "a trial on the host that joined", driver)
-        driver.wait()
-    cluster.leave(spare)
-    assert {number: result for number, result in results(cluster, "joins").items() if number < TRIALS} == calm
+        with cluster.joined(spare):
+            seconds = wait_until(lambda: bool(processes(spare)), "a trial on the host that joined", driver)
+            interrupt_when_compared(cluster, "joins", driver)
+    assert compared(cluster, "joins") == calm
     print(f"a trial ran {seconds:.1f} s after its host had joined")  # noqa: T201 - pytest shows it with -s
 
 
 def test_trials_of_a_spot_host_move_without_a_loss(cluster: HostCluster, calm: Mapping[int, Any]) -> None:
     """A spot notice costs neither an epoch nor a retry."""
     host = cluster.hosts[1]
-    with cluster.running(*search(cluster, "spot")) as driver:
+    with cluster.running(*search(cluster, "spot", trials=MORE_TRIALS)) as driver:
         wait_for_epochs(cluster, "spot", 40, driver)
-        cluster.announce_end(host, seconds=60)
-        wait_until(lambda: "its node is drained" in driver.output, "a move", driver)
-        wait_until(lambda: not processes(host), "the end of the host's processes", driver)
-        cluster.rejoin(host)
-        driver.wait()
-    assert results(cluster, "spot") == calm
+        with cluster.ending(host, seconds=60):
+            wait_until(lambda: "its node is drained" in driver.output, "a move", driver)
+            wait_until(lambda: not processes(host), "the end of the host's processes", driver)
+        interrupt_when_compared(cluster, "spot", driver)
+    assert compared(cluster, "spot") == calm
     assert repeated_epochs(cluster, "spot") == 0
 
 
@@ -172,10 +190,9 @@ def test_a_retraining_goes_on_as_hosts_leave_and_join(cluster: HostCluster) -> N
         wait_until(lambda: retraining(cluster, "elastic") >= (3, 2), "a retraining with two workers", driver)
         # Ray sets the title of a call while it runs.
         wait_until(lambda: "ray::twinhead: elastic retraining worker" in processes(host), "a title", driver)
-        cluster.announce_end(host, seconds=60)
-        wait_until(lambda: "the training moves after epoch" in driver.output, "a move", driver)
-        wait_until(lambda: retraining(cluster, "elastic")[1] == 1, "an epoch with one worker", driver)
-        cluster.rejoin(host)
+        with cluster.ending(host, seconds=60):
+            wait_until(lambda: "the training moves after epoch" in driver.output, "a move", driver)
+            wait_until(lambda: retraining(cluster, "elastic")[1] == 1, "an epoch with one worker", driver)
         wait_until(lambda: retraining(cluster, "elastic")[1] == 2, "a retraining with two workers again", driver)
         driver.wait()
     assert retraining(cluster, "elastic")[0] == RETRAINING_EPOCHS

@@ -109,6 +109,13 @@ class _Halving(FIFOScheduler):
         self._ahead: dict[str, list[int]] = {}
         self._recipes: dict[int, list[float]] = defaultdict(list)
 
+    def choose_trial_to_run(self, tune_controller: TuneController) -> None:
+        """Leave the order to Tune, which starts waiting trials as they come.
+
+        The choice of a trial whose process is being started would give it the process of a trial that ended, and end
+        the new one: where trials end often, a node that joins would never get one.
+        """
+
     def on_trial_result(
         self,
         tune_controller: TuneController,

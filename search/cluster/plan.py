@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data.byte_size import byte_size
+from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.cluster.client import Cluster
 from search.cluster.code import Archive
 from search.cluster.submission import check_python, version_notes
 from search.run.cluster import plan
-from search.run.prepare import each_uses
+from search.run.prepare import data_config, each_uses, split_counts
+from search.run.steps import steps_of_search
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 
@@ -22,11 +24,11 @@ class SubmissionPlan:
     lines: dict[str, str]
     """By their titles."""
     notes: list[str]
-    """Differences of versions, and what the cluster lacks now."""
+    """Differences of versions, what the cluster lacks now, and that trials are too short."""
 
 
 def submission_plan(
-    cluster: Cluster, experiment: Experiment, spec: SearchSpec, samples: int, archive: Archive
+    cluster: Cluster, experiment: Experiment, spec: SearchSpec, dataset: Dataset, archive: Archive
 ) -> SubmissionPlan:
     """Describe a submission.
 
@@ -34,7 +36,7 @@ def submission_plan(
         cluster: where it runs.
         experiment: the search; it need not exist yet.
         spec: of the search.
-        samples: in the training part of the data set.
+        dataset: its data set.
         archive: the code.
 
     Raises:
@@ -51,12 +53,17 @@ def submission_plan(
     except InputError as error:
         resources = f"the cluster has {there} now"
         notes.append(f"{str(error).partition('; ')[0]} now; the search fails unless an autoscaler may start nodes")
+    counts = split_counts(dataset, data_config(spec), samples=spec.subject.samples, seed=spec.plan.search.seed)
+    steps = steps_of_search(spec, counts["train"], spec.plan.resources.workers)
+    if steps.warning:
+        notes.append(steps.warning)
+    parts = ", ".join(f"{count:,} {part}" for part, count in counts.items())
     budget, scheduler = spec.plan.budget, spec.plan.scheduler
     largest = ", ".join(f"{name} {byte_size(size)}" for name, size in archive.largest)
     lines = {
         "search": f"{experiment.name}, in {experiment.storage}",
         "cluster": f"{cluster.address}, Ray {info.ray}, Python {info.python}",
-        "trials": f"{budget.trials} of up to {scheduler.max_epochs} epochs on {samples:,} samples",
+        "trials": f"{budget.trials} of up to {scheduler.max_epochs} epochs, {steps}, on {parts} samples",
         "resources": resources,
         "hours": _hours(spec),
         "upload": f"{byte_size(archive.bytes)} in {archive.files} files; the largest: {largest}",

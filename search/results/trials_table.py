@@ -23,6 +23,8 @@ class TrialRow:
     state: str
     """Optuna's, in lower case."""
     outcome: str
+    """'trained' (to its end, or until it was stopped), 'diverged', 'constraint' (it was not trained) or 'failed';
+    '' before the first report."""
     epochs: int
     metrics: Mapping[str, float]
     """Of the best epoch; empty before the first report."""

@@ -26,6 +26,7 @@ from search.cli.shared import plugins_option, storage_option
 from search.commands import cited
 
 if TYPE_CHECKING:
+    from data.dataset.dataset import Dataset
     from data.dataset.storage import Location
     from search.cluster.client import Cluster
     from search.cluster.code import Archive
@@ -97,7 +98,7 @@ def submit(
         return
     _check_after(experiment, after)
     archive = code_archive(plugins=checked.plan.plugins)
-    _show_plan(cluster, experiment, checked, dataset.info.counts.samples, archive, after)
+    _show_plan(cluster, experiment, checked, dataset, archive, after)
     confirm(f"Submit '{experiment.name}'?", yes=yes)
     if is_new:
         from search.run.run import create_search
@@ -165,7 +166,7 @@ def resume(
         raise InputError(f"The search '{name}' is finished; give --trials or --set budget.KEY=VALUE for a larger one.")
     _check_after(experiment, after)
     archive = code_archive(plugins=spec.plan.plugins)
-    _show_plan(cluster, experiment, spec, dataset.info.counts.samples, archive, after)
+    _show_plan(cluster, experiment, spec, dataset, archive, after)
     confirm(f"Continue '{name}'?", yes=yes)
     if pairs:
         experiment.extend(pairs)
@@ -232,11 +233,11 @@ def _check_after(experiment: Experiment, after: str | None) -> None:
 
 
 def _show_plan(
-    cluster: Cluster, experiment: Experiment, spec: SearchSpec, samples: int, archive: Archive, after: str | None
+    cluster: Cluster, experiment: Experiment, spec: SearchSpec, dataset: Dataset, archive: Archive, after: str | None
 ) -> None:
     from search.cluster.plan import submission_plan
 
-    found = submission_plan(cluster, experiment, spec, samples, archive)
+    found = submission_plan(cluster, experiment, spec, dataset, archive)
     lines = found.lines | ({"after": after} if after else {})
     for name, text in lines.items():
         click.echo(f"{name:<12}{text}", err=True)

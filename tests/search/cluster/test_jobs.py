@@ -122,7 +122,9 @@ def test_a_search_from_its_submission_to_its_removal(
     assert asked.stderr.splitlines()[-1].endswith(
         "Standard input is not a terminal, so nobody can answer; give -y to confirm."
     )
-    assert re.search(r"^trials +2 of up to 2 epochs on \d+ samples$", asked.stderr, re.MULTILINE)
+    trials = r"^trials +2 of up to 2 epochs, \d+ to \d+ optimizer steps, on \d+ train, \d+ val, \d+ test samples$"
+    assert re.search(trials, asked.stderr, re.MULTILINE)
+    assert "optimizer steps are too few to train a network" in asked.stderr
     assert re.search(r"^upload +[\d.]+ \S+ in \d+ files; the largest: ", asked.stderr, re.MULTILINE)
     assert not experiment.root.exists()
 

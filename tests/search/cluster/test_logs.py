@@ -69,6 +69,12 @@ def followed() -> Followed:
     return run
 
 
+def test_lines_of_rays_job_manager_are_left_out() -> None:
+    """They come before those of the search, and say nothing of it."""
+    line = "2026-11-26 20:25:45,123\tINFO job_manager.py:568 -- Runtime env is setting up.\n"
+    assert clean(f"{line}2026-11-26 20:25:51Z first\n") == "2026-11-26 20:25:51Z first\n"
+
+
 def test_each_line_is_shown_once_and_whole(followed: Followed) -> None:
     """A line that is half written waits for its other half, except at the end."""
     assert followed("one\ntw", "one\ntwo\n", "one\ntwo\nthr", code=4) == (4, "one\ntwo\nthr", [])

@@ -43,7 +43,7 @@ test: setup  ## Run all tests; those that start Ray or a database run last, two 
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not postgres"
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "cluster or postgres"
 
-test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about two seconds
+test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about a second
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow and not postgres"
 
 check: setup  ## Lint, formatting and types

@@ -123,6 +123,7 @@ def test_the_import_is_light() -> None:
     assert not {"torch", "ray", "optuna", "pandas", "numpy", "cv2", "pydantic"} & loaded
 
 
+@pytest.mark.slow
 def test_reading_data_loads_no_ray() -> None:
     """A program that trains its own network on the samples has its own cluster, or none."""
     assert "ray" not in loaded_after("import twinhead\ntwinhead.Samples\ntwinhead.Family")

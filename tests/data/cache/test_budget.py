@@ -181,6 +181,7 @@ def build_together(path: Path, root: Path, how: Resize) -> tuple[int, str]:
     return most, type(split).__name__
 
 
+@pytest.mark.slow
 def test_concurrent_builders_share_the_budget(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -308,6 +308,7 @@ def test_concurrent_processes_build_an_entry_once(dataset: Dataset, tmp_path: Pa
     assert sum(waited) == 20
 
 
+@pytest.mark.slow
 def test_waiting_process_shows_the_builders_progress(dataset: Dataset, tmp_path: Path) -> None:
     """To a trial's user, a bar that stands still while another process decodes is a search that hangs."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:

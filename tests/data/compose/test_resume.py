@@ -120,6 +120,7 @@ def test_killed_run_can_be_resumed(tmp_path: Path) -> None:
     assert contents(tmp_path / "set") == contents(tmp_path / "elsewhere/set")
 
 
+@pytest.mark.slow
 def test_interrupted_run_can_be_resumed(tmp_path: Path) -> None:
     """Ctrl-C leaves the finished pieces, and nothing at the destination."""
     given = options(tmp_path, 110)

@@ -85,6 +85,7 @@ def test_verifying_an_intact_data_set_reports_its_bytes(tmp_path: Path) -> None:
     assert compared == list(itertools.accumulate(part.bytes for part in dataset.info.parts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["samples", "backgrounds"])
 def test_damage_anywhere_in_a_part_is_an_input_error(tmp_path: Path, kind: str) -> None:
     """Unverified, damage shows when it is read: never as the library's own error, never as wrong pixels."""

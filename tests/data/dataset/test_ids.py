@@ -11,6 +11,7 @@ from data.dataset.ids import IdColumn, SeenIds
 LISTS = st.lists(st.text(max_size=5) | st.sampled_from(["bg0", "bg1"]), max_size=40)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(ids=LISTS, index=st.integers(-50, 50), stop=st.integers(-50, 50))
 def test_sample_ids_are_a_sequence(ids: list[str], index: int, stop: int) -> None:

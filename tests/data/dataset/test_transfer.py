@@ -74,6 +74,7 @@ def test_files_are_written_listed_and_removed(place: Location) -> None:
         read_whole(place / "a.txt")
 
 
+@pytest.mark.slow
 def test_a_broken_download_continues(store: Store, tmp_path: Path) -> None:
     """A checkpoint of a slow connection arrives in the end."""
     store.write("broken/file", CONTENT)

@@ -372,6 +372,7 @@ def test_evaluate_refuses_an_output_that_cannot_be_written(refused: Command, net
     assert "Nothing can be written to 'file'" in refused("evaluate", network, scenes, "--out", "file")
 
 
+@pytest.mark.slow
 def test_export_writes_and_describes_a_file(twinhead: Command, network: Path) -> None:
     """The numbers of the comparison are printed, not promised."""
     said = twinhead("export", network, "--format", "torch", "--json")

@@ -76,6 +76,7 @@ def test_a_network_is_exported_from_the_storage(twinhead: Command, searched: Exp
     assert load_model(Path("out"))[1].epoch == 1
 
 
+@pytest.mark.slow
 def test_an_altered_network_is_refused_with_another(
     refused: Callable[..., str], searched: Experiment, store: Store
 ) -> None:
@@ -156,6 +157,7 @@ def test_an_address_that_is_no_storage_is_refused(refused: Callable[..., str], t
     assert list(tmp_path.glob("s3*")) == list(tmp_path.glob("pigeon*")) == []
 
 
+@pytest.mark.slow
 def test_a_data_set_is_rendered_to_an_address(twinhead: Command, refused: Callable[..., str], store: Store) -> None:
     """And is not rendered over."""
     size = ("--backgrounds", 2, "--per-background", 1, "--size", 32, "--json")

@@ -115,6 +115,7 @@ def test_a_cluster_that_demands_the_token(dashboard: Callable[..., _Dashboard], 
     assert server.sent[-1] == f"Bearer {TOKEN}"
 
 
+@pytest.mark.slow
 def test_an_address_that_is_given_wins(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
     """Ray itself prefers $RAY_ADDRESS, and would submit a search to another cluster."""
     nowhere = "http://127.0.0.1:1"
@@ -123,12 +124,14 @@ def test_an_address_that_is_given_wins(dashboard: Callable[..., _Dashboard], con
     assert connected(None, RAY_ADDRESS=nowhere).startswith(f"UnreachableError No Ray cluster answers at '{nowhere}'")
 
 
+@pytest.mark.slow
 def test_an_address_without_a_scheme(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
     """As `ray start` prints that of the dashboard; Ray itself takes it for that of the GCS, and tries for a minute."""
     assert connected(dashboard().url.removeprefix("http://")).startswith("ClusterInfo(")
     assert connected("127.0.0.1:1").startswith("UnreachableError No Ray cluster answers at '127.0.0.1:1'")
 
 
+@pytest.mark.slow
 def test_a_wrong_token(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
     """The sentence names where the token is looked for, and not the token."""
     said = connected(dashboard().url, token="b" * 64)
@@ -137,6 +140,7 @@ def test_a_wrong_token(dashboard: Callable[..., _Dashboard], connected: Callable
     assert "refuses the token, or there is none; copy the cluster's token to ~/.ray/auth_token" in said
 
 
+@pytest.mark.slow
 def test_an_open_cluster_is_refused_and_is_not_sent_the_token(
     dashboard: Callable[..., _Dashboard], connected: Callable[..., str]
 ) -> None:

@@ -294,6 +294,7 @@ def remote_outages(
     return Outages(experiment, trial_data, screen, Stopper(), sleep=sleep)
 
 
+@pytest.mark.slow
 def test_a_remote_storage_that_refuses_is_waited_for(
     store: Store, trial_data: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +313,7 @@ def test_a_remote_storage_that_refuses_is_waited_for(
     assert re.match(r"A request to 's3://searches/runs/s/.probe-\d+\?.*' failed", fault.reason)
 
 
+@pytest.mark.slow
 def test_a_request_of_ray_that_was_refused_does_not_end_the_search(
     store: Store, trial_data: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

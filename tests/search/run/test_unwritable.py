@@ -103,6 +103,7 @@ def test_full_disk_error_shows_how_to_continue(tmp_path: Path, begun: bool, rais
     assert str(caught.value).endswith(then)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["render", "best", "inspect"])
 def test_a_full_disk_ends_a_command_with_a_sentence(
     twinhead: Command, experiment: Experiment, scenes: Path, tmp_path: Path, command: str

@@ -126,6 +126,7 @@ def test_objective_without_any_value_is_handled() -> None:
     assert mean(config["x"] for config in configs[12:]) > 0.6
 
 
+@pytest.mark.slow
 def test_infeasible_configurations_are_not_proposed() -> None:
     """A limit holds however good the trade-off is beyond it."""
 
@@ -138,6 +139,7 @@ def test_infeasible_configurations_are_not_proposed() -> None:
     assert all(config["x"] >= 0.4 for config in configs)
 
 
+@pytest.mark.slow
 def test_parameter_may_appear_late() -> None:
     """A condition may be met by few trials, when the models have long been without its parameter."""
 
@@ -170,6 +172,7 @@ def test_number_of_modelled_scores_is_bounded() -> None:
     assert mean(abs(config["y"] - 0.3) < 0.25 and abs(config["z"] - 0.6) < 0.25 for config in configs) > 0.6
 
 
+@pytest.mark.slow
 def test_same_seed_gives_same_proposals() -> None:
     """A search is to be repeated by its seed alone."""
     first, again = (run_trials(sized, 14, only_score, seed=3)[1] for _ in range(2))

@@ -39,6 +39,7 @@ def line(trial: optuna.Trial) -> None:
     trial.suggest_float("x", 0.0, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 def test_constraints_are_learned(resumed: bool) -> None:
     """The best allowed trial is wanted: the score alone would draw every proposal beyond the limit."""
@@ -54,6 +55,7 @@ def test_constraints_are_learned(resumed: bool) -> None:
     assert 0.3 < mean(x <= 0.4 for x in late) < 1
 
 
+@pytest.mark.slow
 def test_feasibility_is_searched_for_before_any_feasible_trial() -> None:
     """Before the first allowed trial there is no best one to improve on."""
     late: list[float] = []
@@ -64,6 +66,7 @@ def test_feasibility_is_searched_for_before_any_feasible_trial() -> None:
     assert mean(late) < 0.3  # the limit is nearest at 0
 
 
+@pytest.mark.slow
 def test_known_infeasible_configurations_are_not_proposed() -> None:
     """A network that is too large needs no trial to be known as such."""
 
@@ -97,6 +100,7 @@ def test_a_parameter_may_appear_among_infeasible_candidates() -> None:
         assert all(0 <= config["x"] <= 1 for config in configs)
 
 
+@pytest.mark.slow
 def test_small_space_is_exhausted() -> None:
     """A configuration is not proposed again while untried ones exist; then proposals repeat."""
 
@@ -142,6 +146,7 @@ def test_ranges_may_depend_on_other_parameters() -> None:
     assert max(config["x"] for config in configs) > 3.8
 
 
+@pytest.mark.slow
 def test_identical_scores_are_handled() -> None:
     """As of networks that all diverged to the same value: no division by their spread."""
     configs = run_trials(searcher_of(line), 3 * MIN_RESULTS, lambda _: 0.0)

@@ -358,6 +358,7 @@ def test_trial_lost_before_sampling_is_sampled_on_resume(tmp_path: Path) -> None
     assert len(searcher.study.trials) == 1
 
 
+@pytest.mark.slow
 def test_scale_of_the_objective_does_not_matter() -> None:
     """An error in millimetres is searched as one in metres is; a power of two changes no digit."""
     curve = lambda scale: lambda config, epoch: scale * misleading(config, epoch)  # noqa: E731
@@ -365,6 +366,7 @@ def test_scale_of_the_objective_does_not_matter() -> None:
     assert proposals(searcher_of(), 20, curve(1.0)) == proposals(searcher_of(), 20, curve(1024.0))
 
 
+@pytest.mark.slow
 def test_minimising_is_maximising_the_negative() -> None:
     """An objective of which smaller is better gets the same proposals."""
     negative = proposals(searcher_of(), 20, lambda config, epoch: -misleading(config, epoch))
@@ -372,6 +374,7 @@ def test_minimising_is_maximising_the_negative() -> None:
     assert proposals(searcher_of(mode="min"), 20, misleading) == negative
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 def test_region_of_infinite_errors_is_avoided(tmp_path: Path, resumed: bool) -> None:
     """A trial that diverges before the first rung has no finite error; its absence alone would draw the search back."""
@@ -401,6 +404,7 @@ def test_region_of_infinite_errors_is_avoided(tmp_path: Path, resumed: bool) -> 
     assert states == {TrialState.FAIL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 def test_trial_that_is_not_trained_says_nothing_about_the_objective(resumed: bool) -> None:
     """Its constraint is modelled; an infinite error as well would spoil the neighbourhood of the limit."""

@@ -292,6 +292,7 @@ def test_commands_on_a_copy_name_the_copy(twinhead: Command, experiment: Experim
     assert "first" not in listed.out + learned.err + given.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "version"),
     [(change, "this") for change in ("renamed", "moved", "copied", "copied elsewhere")]

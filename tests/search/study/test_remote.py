@@ -347,6 +347,7 @@ def test_a_driver_that_was_replaced_ends(storage: Location, store: Store, monkey
     assert beat.host == "elsewhere"
 
 
+@pytest.mark.slow
 def test_a_storage_that_refuses_for_a_while_is_waited_for(storage: Location, store: Store) -> None:
     """It is said once, and what changed meanwhile is published when it answers."""
     experiment, said = created(storage), list[str]()
@@ -396,6 +397,7 @@ def test_a_storage_that_refuses_is_a_sentence(storage: Location, store: Store, e
     assert Experiment(storage=storage, name="first").spec()
 
 
+@pytest.mark.slow
 def test_superseded_checkpoints_are_removed(storage: Location, store: Store, tmp_path: Path) -> None:
     """As on a disk: a finished trial keeps the weights of its best epoch."""
     experiment = created(storage)
@@ -417,6 +419,7 @@ def test_superseded_checkpoints_are_removed(storage: Location, store: Store, tmp
     assert record.newest(experiment) is None
 
 
+@pytest.mark.slow
 def test_a_removal_lists_the_storage_anew(
     storage: Location, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,6 +448,7 @@ def test_a_checkpoint_is_fetched_without_its_state(storage: Location, store: Sto
     assert (checkpoint / WEIGHTS).read_bytes() == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

@@ -36,6 +36,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
+@pytest.mark.slow
 def test_study_is_stored_where_the_spec_says(tmp_path: Path, url: str) -> None:
     """Whoever has the URL opens it with Optuna alone, by the name of the search; nothing lies beside the spec."""
     experiment = experiment_in(tmp_path / "storage", url)
@@ -49,6 +50,7 @@ def test_study_is_stored_where_the_spec_says(tmp_path: Path, url: str) -> None:
     assert study_location(experiment_in(tmp_path / "other", None)) == "study.journal"
 
 
+@pytest.mark.slow
 def test_reading_commands_find_the_study(tmp_path: Path, url: str) -> None:
     """`twinhead trials` and its like know the storage and the name alone."""
     experiment = experiment_in(tmp_path / "storage", url)
@@ -58,6 +60,7 @@ def test_reading_commands_find_the_study(tmp_path: Path, url: str) -> None:
     assert [row.number for row in rows] == [0]
 
 
+@pytest.mark.slow
 def test_study_of_another_search_is_refused(tmp_path: Path, url: str) -> None:
     """Two people who call their searches the same, in one database, must not mix their trials."""
     mine, other = experiment_in(tmp_path / "mine", url), Experiment(storage=tmp_path / "other", name="first")
@@ -71,6 +74,7 @@ def test_study_of_another_search_is_refused(tmp_path: Path, url: str) -> None:
     assert len(open_study(mine).trials) == 1
 
 
+@pytest.mark.slow
 def test_one_database_holds_many_searches(tmp_path: Path, url: str) -> None:
     """Each is found by its name."""
     for name in ("first", "second"):
@@ -102,6 +106,7 @@ def test_study_url_added_to_a_search_with_a_journal_is_refused(tmp_path: Path, u
         open_study(experiment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["file", "database"])
 def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kept: str) -> None:
     """What was wrong is corrected and the same command given again; a search that has trials is never removed."""
@@ -119,6 +124,7 @@ def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kep
     assert len(open_study(again).trials) == 1
 
 
+@pytest.mark.slow
 def test_a_submitted_search_that_cannot_start_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who submitted it is on another machine, and finds the reason in its log."""
     monkeypatch.setenv(JOB_VARIABLE, "twinhead-first-1")

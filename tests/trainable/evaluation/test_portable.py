@@ -124,6 +124,7 @@ def test_torch_export_runs_without_twinhead(save_warmed: Save, tmp_path: Path) -
     assert [name for name in pickled if "/weights/" not in name] == []
 
 
+@pytest.mark.slow
 def test_layers_that_were_in_training_mode_are_noted(save_warmed: Save, tmp_path: Path) -> None:
     """Random predictions, as published, cannot be exported; the file is in evaluation mode, and says so."""
     saved = save_warmed(config("dmnet-cnn", dropout=0.3, eval_mode="dropout", width=1))
@@ -135,6 +136,7 @@ def test_layers_that_were_in_training_mode_are_noted(save_warmed: Save, tmp_path
     assert all(torch.equal(a, b) for a, b in zip(program(*photos), program(*photos), strict=True))
 
 
+@pytest.mark.slow
 def test_a_file_with_other_outputs_is_not_written(
     save_warmed: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +163,7 @@ def test_missing_package_is_named(save_warmed: Save, tmp_path: Path, monkeypatch
         export_network(saved, tmp_path / "model.onnx", "onnx")
 
 
+@pytest.mark.slow
 def test_unusable_output_is_refused(save_warmed: Save, tmp_path: Path) -> None:
     """Before the work, or without anything half-written."""
     saved = save_warmed(config("debug"))

@@ -128,6 +128,7 @@ def test_a_local_checkpoint_is_not_copied(trained: Path, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_broken_download_of_a_checkpoint_continues(store: Store, trained: Path, tmp_path: Path) -> None:
     """In the same process, and after what another one left, whatever that was."""
     newest = uploaded(store, trained, "broken")

@@ -196,6 +196,7 @@ def test_a_checkpoint_is_due_after_every_epoch(trial_data: TrialData) -> None:
     assert all(end.save is not None for end in ends)
 
 
+@pytest.mark.slow
 def test_slow_checkpoints_are_due_at_rungs_new_bests_the_end_and_every_second_epoch(
     trial_data: TrialData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

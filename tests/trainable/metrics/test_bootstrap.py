@@ -41,6 +41,7 @@ def width(interval: Interval) -> float:
     return interval.high - interval.low
 
 
+@pytest.mark.slow
 def test_intervals_have_their_nominal_coverage() -> None:
     """Images of one room are correlated; an interval that ignores this is far too narrow."""
     tables = [table(seed) for seed in range(200)]

@@ -24,8 +24,10 @@ STOPPED = 130
 POLL_SECONDS = 1.0
 _STAMPED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_JOB_MANAGER = re.compile(r"^[\d-]+ [\d:,]+\s+INFO job_manager\.py:\d+ -- .*\n", re.MULTILINE)
-"""A line of Ray at the beginning of a job's log."""
+_JOB_MANAGER = re.compile(
+    r"^(?:[\d-]+ [\d:,]+\s+INFO job_manager\.py:\d+ -- |Running entrypoint for job ).*\n", re.MULTILINE
+)
+"""Lines of Ray at the beginning of a job's log."""
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 

@@ -71,8 +71,11 @@ def followed() -> Followed:
 
 def test_lines_of_rays_job_manager_are_left_out() -> None:
     """They come before those of the search, and say nothing of it."""
-    line = "2026-11-26 20:25:45,123\tINFO job_manager.py:568 -- Runtime env is setting up.\n"
-    assert clean(f"{line}2026-11-26 20:25:51Z first\n") == "2026-11-26 20:25:51Z first\n"
+    lines = (
+        "2026-11-26 20:25:45,123\tINFO job_manager.py:568 -- Runtime env is setting up.\n"
+        "Running entrypoint for job twinhead-first-aa8ef379-1: exec sh twinhead search --resume first\n"
+    )
+    assert clean(f"{lines}2026-11-26 20:25:51Z first\n") == "2026-11-26 20:25:51Z first\n"
 
 
 def test_each_line_is_shown_once_and_whole(followed: Followed) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 _COMMA = re.compile(r"[-+]?\d+(,\d+)+([eE][-+]?\d+)?")
 _AT_END = re.compile(r"([-+]?)(\d*),(\d*)([eE][-+]?\d+)?")
@@ -39,6 +40,30 @@ class NodeDrainedError(RuntimeError):
 
     It does not count as a failure of the trial.
     """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong with a key of a configuration, or with its value."""
+
+    key: str
+    """Dotted key below the value that is checked."""
+    said: str
+    """The predicate of a sentence about the key, if `is_key`, or about its value."""
+    advice: str = "correct it in"
+    """What to do, before the origin of the values."""
+    value: object = None
+    """Value of the key, if that is wrong."""
+    is_key: bool = False
+    """Whether the key itself is wrong."""
+
+
+class FaultsError(ValueError):
+    """A check found faults at keys below its value."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(faults[0].said)
+        self.faults = tuple(faults)
 
 
 class UnfinishedError(RuntimeError):

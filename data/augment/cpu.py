@@ -26,6 +26,7 @@ from data.augment.draws import (
     Strengths,
 )
 from data.augment.erase import Colour
+from data.augment.transforms import Transforms
 from data.schema import Pixels
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -45,6 +46,9 @@ class SampleImages(NamedTuple):
 class Augmenter(Strengths):
     """Augments batches in place."""
 
+    transforms: Transforms | None = None
+    """Applied after the built-in transforms."""
+
     def change(self, stacks: tuple[Pixels, Pixels, Pixels, Pixels], *key: int) -> None:
         """Augment a batch in place with the random numbers of `key`. Safe to call from several threads.
 
@@ -59,6 +63,8 @@ class Augmenter(Strengths):
             for old, new in zip(images, self._apply(images, changes, sample), strict=True):
                 if new is not old:
                     old[:] = new
+        if self.transforms:
+            self.transforms.change(dict(zip(SampleImages._fields, stacks, strict=True)), *key)
 
     def _apply(self, images: SampleImages, changes: Changes, sample: int) -> SampleImages:
         if changes.flips is not None:

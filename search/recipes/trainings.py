@@ -38,6 +38,7 @@ from search.run.progress import MachineChange, show_trials
 from search.run.recorder import TensorBoard
 from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_trials
+from search.spec.default_space import TRANSFORMS, is_argument
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
 from search.study.trials import RECIPE, SLOTS, TrialRecord, keep_best_of_finished, trial_records
@@ -115,17 +116,18 @@ def with_overrides(config: TrialConfig, overrides: Sequence[tuple[str, str]], fi
     for key, text in overrides:
         *sections, leaf = key.split(".")
         node: Any = values
+        is_open = key == TRANSFORMS or is_argument(key)
         for section in sections:
-            node = node.get(section)
+            node = node.setdefault(section, {}) if is_open else node.get(section)
             if not isinstance(node, dict):
                 meant = did_you_mean(section, values)
                 raise InputError(
                     f"The key '{key}' of --set is not known; use sections such as {', '.join(values)}{meant}."
                 )
-        if leaf not in node:
+        if leaf not in node and not is_open:
             meant = did_you_mean(leaf, node)
             raise InputError(f"The key '{key}' of --set is not known; use one of {', '.join(node)} there{meant}.")
-        if isinstance(node[leaf], dict):
+        if isinstance(node.get(leaf), dict) and not is_open:
             raise InputError(f"The key '{key}' of --set is a section; set one of {', '.join(node[leaf])} in it.")
         node[leaf] = parse_yaml(text, f"--set {key}")
     if any(key == "data.batch_size" for key, _ in overrides):

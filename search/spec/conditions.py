@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from search.spec.default_space import is_argument
 from trainable.config.settings import Scalar, Settings
 
 Condition = Callable[[Settings], bool]
@@ -66,6 +67,9 @@ def has_effect(settings: Settings, key: str) -> bool:
 
 def condition_of(key: str) -> Condition | None:
     """The condition of a leaf, or of a section that contains it; None if it always has an effect."""
+    if is_argument(key):
+        transform, _, argument = key.rpartition(".")
+        return None if argument == "p" else _above_0(f"{transform}.p")
     while key:
         if key in CONDITIONS:
             return CONDITIONS[key]

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from data.augment.catalog import default_of
 from search.spec.domains import Choices, Leaves, Per, Range
 from trainable.config import TrialConfig
-from trainable.config.settings import Settings, flatten
+from trainable.config.settings import Settings, Value, flatten
 from trainable.plugins.active import PluginRecord
 
 BUILT_IN: Settings = {key: value for key, value in flatten(TrialConfig().model_dump()).items() if "." in key}
 """The default of each leaf that needs no plugin; epochs, seed and `depth_policy` of `TrialConfig` are not leaves."""
+TRANSFORMS = "data.augment.transforms"
+"""The section of the transforms of albumentations, which has a section for each that a spec lists."""
 _WEIGHT = Range(0.0, 2.0)
 """Weight of a head's first loss."""
 _OPTIONAL_WEIGHT = Range(0.1, 2.0, log=True, or_zero=True)
@@ -98,16 +101,36 @@ def default_space(own: Mapping[str, bool]) -> Leaves:
     }
 
 
-def defaults_with(plugins: Iterable[PluginRecord]) -> Settings:
-    """The default of each leaf: `BUILT_IN`, and 0 for the weights of the losses of plugins."""
+def defaults_with(plugins: Iterable[PluginRecord], arguments: Iterable[str] = ()) -> Settings:
+    """The default of each leaf: `BUILT_IN`, and those of plugins and transforms.
+
+    Args:
+        plugins: the weights of their losses are 0 by default.
+        arguments: dotted keys of the arguments of transforms. A transform is left out by default: its `p` is 0.
+    """
     own = [name for plugin in plugins for name in plugin.losses]
-    return {**BUILT_IN, **{f"loss.{head}.{name}": 0.0 for head in ("mask", "depth") for name in own}}
+    return {
+        **BUILT_IN,
+        **{f"loss.{head}.{name}": 0.0 for head in ("mask", "depth") for name in own},
+        **{key: _default_argument(key) for key in arguments},
+    }
+
+
+def is_argument(key: str) -> bool:
+    """Whether a dotted key is an argument of a transform of albumentations."""
+    return key.startswith(f"{TRANSFORMS}.")
+
+
+def _default_argument(key: str) -> Value:
+    name, _, argument = key.removeprefix(f"{TRANSFORMS}.").partition(".")
+    value: Value = 0.0 if argument == "p" else default_of(name, argument)
+    return value
 
 
 def names_of_sections(defaults: Settings) -> dict[str, list[str]]:
     """The names in each section of a space, by its dotted key; '' is the whole."""
-    names: dict[str, list[str]] = {"": []}
-    for key in defaults:
+    names: dict[str, list[str]] = {"": [], TRANSFORMS: []}
+    for key in [*defaults, TRANSFORMS]:
         parts = key.split(".")
         for depth, name in enumerate(parts):
             known = names.setdefault(".".join(parts[:depth]), [])

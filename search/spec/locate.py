@@ -34,7 +34,7 @@ def with_locations(error: InputError, file: Path | None, *, overridden: Sequence
     if not isinstance(error, ConfigError):
         return error
     text = file.read_text(encoding="utf-8")
-    known, spec = places(text), parse_yaml(text, f"the spec '{file}'")
+    known, spec = _with_names_in_lists(places(text)), parse_yaml(text, f"the spec '{file}'")
     found = []
     for problem in error.problems:
         elsewhere = any(_is_within(key, problem.key) or _is_within(problem.key, key) for key in overridden)
@@ -42,6 +42,12 @@ def with_locations(error: InputError, file: Path | None, *, overridden: Sequence
         sentence = _with_comma_hint(problem.sentence, text, place) if place else problem.sentence
         found.append(replace(problem, sentence=sentence, file=str(file), place=place))
     return ConfigError(sorted(found, key=_order))
+
+
+def _with_names_in_lists(known: Places) -> Places:
+    """Also by paths without the indices of lists: the transforms of a list are checked by their names."""
+    by_name = {tuple(part for part in path if not part.isdigit()): places for path, places in known.items()}
+    return {**by_name, **known}
 
 
 def _with_comma_hint(sentence: str, text: str, place: Place) -> str:

@@ -9,17 +9,19 @@ of a loss only if the loss has a weight. Keys that are left out have the values 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from data.augment.catalog import by_name
 from data.dataset.storage import Location
 from data.errors import InputError, did_you_mean
 from search.spec.checks import largest_settings, problems_of_conditions, problems_of_values
 from search.spec.constraints import problems_of_limits
-from search.spec.default_space import default_space, defaults_with, names_of_sections
+from search.spec.default_space import TRANSFORMS, default_space, defaults_with, is_argument, names_of_sections
 from search.spec.domains import Leaf, Leaves, as_floats, as_plain, parse_leaf, representatives
 from search.spec.locate import with_locations
 from search.spec.sections import NAME, Plan
@@ -75,7 +77,7 @@ class SearchSpec:
     @property
     def defaults(self) -> Settings:
         """The default of each leaf, of built-in parts and of those of plugins."""
-        return defaults_with(self.plan.plugins)
+        return defaults_with(self.plan.plugins, filter(is_argument, self.space))
 
     def with_absolute_path(self) -> SearchSpec:
         """A copy with an absolute path of the data set, which is valid in every working directory."""
@@ -167,7 +169,8 @@ def check_spec(
     """
     problems: list[Problem] = []
     own = records_in(plain, source)
-    defaults = defaults_with(own)
+    plain, arguments = _with_transforms_by_name(plain, source, problems)
+    defaults = defaults_with(own, arguments)
     names = names_of_sections(defaults)
     values = _sections(plain, [*names[""], *Plan.model_fields], source, problems)
     subject = _subject(values, source, data_path, name, problems)
@@ -186,6 +189,25 @@ def check_spec(
     if problems or subject is None:
         raise ConfigError(problems)
     return SearchSpec(subject=subject, space=space, plan=plan)
+
+
+def _with_transforms_by_name(
+    plain: Mapping[str, Value], source: str, problems: list[Problem]
+) -> tuple[Mapping[str, Value], list[str]]:
+    """The values with the arguments of each transform of albumentations by its name, and the dotted keys of these."""
+    data = plain.get("data")
+    augment = data.get("augment") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(augment, Mapping) or "transforms" not in augment:
+        return plain, []
+    transforms: dict[str, dict[str, Value]] = {}
+    try:
+        transforms = by_name(augment["transforms"])
+    except ValueError as error:
+        said = f"is {augment['transforms']!r}, but must {error}"
+        sentence = f"The value of '{TRANSFORMS}' {said}; correct it in {source}."
+        problems.append(Problem(key=TRANSFORMS, sentence=sentence))
+    arguments = [f"{TRANSFORMS}.{name}.{argument}" for name, given in transforms.items() for argument in given]
+    return {**plain, "data": {**data, "augment": {**augment, "transforms": transforms}}}, arguments
 
 
 def _sections(
@@ -303,6 +325,9 @@ def _insert(values: dict[str, Value], key: str, text: str) -> None:
     node = values
     for section in sections:
         child = node.setdefault(section, {})
+        if section == "transforms" and is_argument(key):
+            with suppress(ValueError):  # it is reported when the spec is checked
+                child = node[section] = by_name(child)
         if not isinstance(child, dict):
             raise InputError(f"The key '{key}' of --set is below a plain value; remove that value from the spec.")
         node = child

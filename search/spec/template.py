@@ -15,12 +15,13 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from search.spec import spec as spec_module
+from search.spec.default_space import TRANSFORMS, is_argument
 from search.spec.domains import Domain, as_plain
 from search.spec.sections import Plan
 from search.spec.spec import DATA_KEYS, SearchSpec, Subject
 from search.spec.study_url import masked
 from trainable.config import Section, TrialConfig
-from trainable.config.settings import Settings, Value, flatten
+from trainable.config.settings import Settings, Value, at, flatten, nest
 from trainable.metrics.objective import Objective
 from trainable.plugins.active import SHOWN
 
@@ -109,6 +110,9 @@ def _section(fields: Mapping[str, FieldInfo], prefix: str, values: Settings, ind
             yield from _comment(field.description or _first_paragraph(section), indent)
             yield f"{indent}{name}:"
             yield from _section(section.model_fields, f"{prefix}{name}.", values, f"{indent}  ")
+        elif f"{prefix}{name}" == TRANSFORMS:
+            yield from _comment(field.description or "", indent)
+            yield from _transforms(name, values, indent)
         else:
             yield from _field(name, field, values[f"{prefix}{name}"], indent)
     own = (key.removeprefix(prefix) for key in values if key.startswith(prefix))
@@ -116,6 +120,16 @@ def _section(fields: Mapping[str, FieldInfo], prefix: str, values: Settings, ind
         yield from _field(
             name, FieldInfo(annotation=float, description="Of a plugin."), values[f"{prefix}{name}"], indent
         )
+
+
+def _transforms(name: str, values: Settings, indent: str) -> Iterator[str]:
+    """The transforms of albumentations, one a line."""
+    listed = at(nest({key: value for key, value in values.items() if is_argument(key)}), TRANSFORMS)
+    if not isinstance(listed, Mapping):
+        yield f"{indent}{name}: {{}}"
+        return
+    yield f"{indent}{name}:"
+    yield from (f"{indent}  {transform}: {_flow(arguments)}" for transform, arguments in listed.items())
 
 
 def _subsection(field: FieldInfo) -> type[Section] | None:

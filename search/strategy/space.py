@@ -46,6 +46,8 @@ def define_space(spec: SearchSpec) -> Space:
                 continue
             if condition is None or condition(settings):
                 settings[key] = _suggest(trial, key, leaf, settings)
+        # In the order of the spec, which is that of its transforms.
+        settings = {key: settings[key] for key in spec.space if key in settings} | settings
         settings |= trial.user_attrs.get(FIXED, {})
         _store_costs(trial, settings, plan)
         return nest(settings)

@@ -14,6 +14,7 @@ import optuna
 from data.dataset.storage import Location
 from search.spec.conditions import has_effect, is_present
 from search.spec.constraints import broken_limits
+from search.spec.default_space import is_argument
 from search.spec.domains import Choices, Leaves, Range, as_plain, representatives, resolve
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.earlier import KEYWORDS, EarlierTrial, best_trials, is_earlier
@@ -213,10 +214,11 @@ def _fit(start: Start, config: TrialConfig, spec: SearchSpec, by_default: Leaves
                 value = _nearest(domain, defaults[key]) if key in shared else value
                 start.parameters.update(_parameters(key, name, domain, value))
         elif key not in shared and value != domain:
-            if leaf == by_default[key]:
+            if leaf == by_default.get(key):
                 start.fixed[key] = value
             elif has_effect(settings, key):
                 raise OutsideError(f"its {key} is {value}, and the space has {domain}")
+    start.fixed.update({key: value for key, value in settings.items() if is_argument(key) and key not in spec.space})
     if config.depth_policy:
         start.fixed["depth_policy"] = config.depth_policy.model_dump()
     return start

@@ -43,3 +43,41 @@ def test_unknown_augmentation_device_is_refused() -> None:
     """A typo must not become the default."""
     with pytest.raises(InputError, match=r"data\.augment_on"):
         config(augment_on="gpu")
+
+
+def test_transforms_of_albumentations_run_on_the_cpu(trial_data: TrialData) -> None:
+    """Also where the built-in transforms alone would run on a GPU, so that the order is the same everywhere."""
+    augment = {"transforms": {"GridDistortion": {"p": 1.0}}, "hflip": 0.0}
+    (loader, *_) = training_loaders(config(augment=augment), trial_data, ALONE)
+    on_gpu = DistributedContext(device=torch.device("meta"))
+    (elsewhere, *_) = training_loaders(config(augment=augment), trial_data, on_gpu)
+    (plain, *_) = training_loaders(config(augment={"hflip": 0.0}), trial_data, ALONE)
+
+    assert isinstance(loader.augmenter, Augmenter)
+    assert isinstance(elsewhere.augmenter, Augmenter)
+    assert (next(loader.epoch(1)).depth != next(plain.epoch(1)).depth).any()
+    for first, again in zip(loader.epoch(1), loader.epoch(1), strict=True):
+        assert torch.equal(first.fg_bg, again.fg_bg)
+
+
+def test_transforms_of_albumentations_have_no_form_on_the_device() -> None:
+    """Half of an augmentation on each side would be another augmentation."""
+    with pytest.raises(InputError) as caught:
+        config(augment={"transforms": ["CLAHE"]}, augment_on="device")
+    assert str(caught.value) == (
+        "The value of 'data.augment_on' is 'device', but must be auto or cpu with data.augment.transforms, which run "
+        "on the CPU only; correct it in the test."
+    )
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_transforms_are_drawn_apart_on_request(apart: bool, trial_data: TrialData) -> None:
+    """Inverted are both photographs of a sample or none of them, unless they are drawn apart."""
+    augment = {"transforms": {"InvertImg": {"p": 0.5}}, "transforms_apart": apart, "hflip": 0.0}
+    (loader, *_) = training_loaders(config(augment=augment), trial_data, ALONE)
+    (plain, *_) = training_loaders(config(augment={"hflip": 0.0}), trial_data, ALONE)
+    differ = False
+    for new, old in zip(loader.epoch(1), plain.epoch(1), strict=True):
+        inverted = [(getattr(new, name) != getattr(old, name)).any(dim=(1, 2, 3)) for name in ("bg", "fg_bg")]
+        differ = differ or not torch.equal(*inverted)
+    assert differ == apart

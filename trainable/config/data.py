@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
+from data.augment.catalog import by_name
+from data.errors import Fault, FaultsError
 from data.splits.splits import SplitKey
 from trainable.config.section import Probability, Section, Share
+
+SIZE_MULTIPLE = 16
+"""Image sizes are multiples of it, so that every family can halve them."""
 
 
 class Split(Section):
@@ -85,12 +91,24 @@ class Augmentation(Section):
     noise_p: Probability = 0.5
     """Probability of noise in a photograph."""
     erase: Erasing = Erasing()
+    transforms: dict[str, dict[str, JsonValue]] = Field(default={})
+    """Transforms of albumentations, which follow those above in their order: arguments by name, such as
+    `{GridDistortion: {distort_limit: 0.2, p: 0.3}}`, or a list of names. `p` is 0.5 by default. Geometric ones change
+    the four images together."""
+    transforms_apart: bool = False
+    """Whether the other transforms of albumentations are drawn independently for `bg` and `fg_bg`, as jitter and noise
+    are."""
     flips_apart: bool = False
     """A published error: `bg` and `fg_bg` are flipped independently, mask and depth never."""
     targets_too: bool = False
     """A published error: colour changes and noise are applied to mask and depth too."""
     in_evaluation: bool = False
     """A published error: validation and test images are augmented too."""
+
+    @field_validator("transforms", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> dict[str, dict[str, Any]]:
+        return by_name(value)
 
     @model_validator(mode="after")
     def _noise_is_ordered(self) -> Self:
@@ -109,11 +127,15 @@ class Stage(Section):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Batch size of the stage; `data.batch_size` by default."""
 
+    def image_size(self, whole: int) -> int:
+        """The side of its images, for images of `whole` pixels in the last stage."""
+        return max(1, round(self.scale * whole / SIZE_MULTIPLE)) * SIZE_MULTIPLE
+
 
 class DataConfig(Section):
     """The data of a trial."""
 
-    image_size: Annotated[int, Field(ge=16, le=2048, multiple_of=16)] = 96
+    image_size: Annotated[int, Field(ge=SIZE_MULTIPLE, le=2048, multiple_of=SIZE_MULTIPLE)] = 96
     """Side in pixels of the square images for training and metrics; a multiple of 16."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Samples per optimizer step, over all workers."""
@@ -124,7 +146,8 @@ class DataConfig(Section):
     split: Split = Split()
     augment: Augmentation = Augmentation()
     augment_on: Literal["auto", "cpu", "device"] = "auto"
-    """Where to augment, which affects only rounding and noise; 'auto' is the CPU unless the device is a GPU."""
+    """Where to augment, which affects only rounding and noise; 'auto' is the CPU unless the device is a GPU. With
+    `augment.transforms`, it is always the CPU."""
     progression: list[Stage] = Field(default=[])
     """Progressive resizing: stages on smaller images before the rest of the run (Howard 2018); none by default."""
 
@@ -138,4 +161,21 @@ class DataConfig(Section):
         total = sum(stage.share for stage in self.progression)
         if total >= 1:
             raise ValueError(f"leave a share of the run after the stages of progression, which take {total:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _transforms_can_run(self) -> Self:
+        transforms = self.augment.transforms
+        if not transforms:
+            return self
+        from data.augment.faults import faults  # imports albumentations
+
+        if self.augment_on == "device":
+            said = "is 'device', but must be auto or cpu with data.augment.transforms, which run on the CPU only"
+            raise FaultsError([Fault(key="augment_on", said=said, value="device")])
+        sides = {self.image_size, *(stage.image_size(self.image_size) for stage in self.progression)}
+        # Sizes differ in few faults, which are listed once.
+        found = next(filter(None, (faults(transforms, side, side) for side in sorted(sides))), [])
+        if found:
+            raise FaultsError([replace(fault, key=f"augment.transforms.{fault.key}") for fault in found])
         return self

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from data.errors import InputError, did_you_mean, without_comma
+from data.errors import FaultsError, InputError, did_you_mean, without_comma
 from trainable.config.text import Place
 
 MAX_SHOWN = 100
@@ -82,8 +82,22 @@ def build(section: type[SectionT], values: Mapping[str, object], *, source: str)
     try:
         return section.model_validate(dict(values))
     except ValidationError as error:
-        problems = [_problem(found, section, source) for found in error.errors(include_url=False)]
+        problems: list[Problem] = []
+        for found in error.errors(include_url=False):
+            problems += _problems(found, section, source)
         raise ConfigError(problems) from None
+
+
+def _problems(found: ErrorDetails, section: type[BaseModel], source: str) -> Iterator[Problem]:
+    cause = found.get("ctx", {}).get("error")
+    if not isinstance(cause, FaultsError):
+        yield _problem(found, section, source)
+        return
+    for fault in cause.faults:
+        key = ".".join([*(str(part) for part in found["loc"]), fault.key])
+        subject = "key" if fault.is_key else "value of"
+        sentence = f"The {subject} '{key}' {fault.said}; {fault.advice} {source}."
+        yield Problem(key=key, sentence=sentence, value=fault.value, is_key=fault.is_key)
 
 
 def _problem(found: ErrorDetails, section: type[BaseModel], source: str) -> Problem:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from data.atomic import replacing
 from data.errors import InputError, UnfinishedError
+from trainable.config.data import SIZE_MULTIPLE
 from trainable.loop.checkpoint import Origin, load_model
-from trainable.loop.loaders import SIZE_MULTIPLE
 from trainable.models import Network, parameter_count
 
 if TYPE_CHECKING:

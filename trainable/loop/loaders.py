@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter, is_on_device
 from data.augment.erase import BLACK, Colour, Erase
+from data.augment.transforms import Transforms
 from data.cache.cache import DecodedSplit, cache_root, decoded
 from data.dataset.dataset import Dataset
 from data.dataset.manifest import SampleIds
@@ -23,8 +24,6 @@ from trainable.config import DataConfig, TrialConfig
 from trainable.job import TrialData
 from trainable.loop.state import DistributedContext
 
-SIZE_MULTIPLE = 16
-"""Image sizes are multiples of it, so that every family can halve them."""
 MID_GREY: Colour = (127.5, 127.5, 127.5)
 EVALUATION_BATCH_SIZE = 64
 """Samples of an evaluation batch over all workers. Without gradients, it can be larger than a training batch."""
@@ -77,7 +76,7 @@ def _stage_config(config: DataConfig, stage: int) -> DataConfig:
     if stage >= len(config.progression):
         return config
     early = config.progression[stage]
-    size = max(1, round(early.scale * config.image_size / SIZE_MULTIPLE)) * SIZE_MULTIPLE
+    size = early.image_size(config.image_size)
     return config.model_copy(update={"image_size": size, "batch_size": early.batch_size or config.batch_size})
 
 
@@ -109,8 +108,9 @@ def evaluation_loader(config: TrialConfig, data: TrialData, part: str, context: 
 
 
 def _augmenter(config: TrialConfig, device: torch.device) -> Augmenter | DeviceAugmenter:
-    options = config.data.augment.model_dump(exclude={"erase", "in_evaluation"})
-    erasing = config.data.augment.erase
+    augment = config.data.augment
+    options = augment.model_dump(exclude={"erase", "in_evaluation", "transforms", "transforms_apart"})
+    erasing = augment.erase
     bg_fill = fg_bg_fill = BLACK
     if erasing.fill == "mean":
         inputs = config.model.normalise
@@ -119,6 +119,9 @@ def _augmenter(config: TrialConfig, device: torch.device) -> Augmenter | DeviceA
             _colour(mean) if is_normalised else MID_GREY for mean in (inputs.bg_mean, inputs.fg_bg_mean)
         )
     erase = Erase(**erasing.model_dump(exclude={"fill"}), bg_fill=bg_fill, fg_bg_fill=fg_bg_fill)
+    if augment.transforms:
+        transforms = Transforms(augment.transforms, apart=augment.transforms_apart)
+        return Augmenter(**options, erase=erase, transforms=transforms)
     kind = DeviceAugmenter if is_on_device(config.data.augment_on, device) else Augmenter
     return kind(**options, erase=erase)
 

@@ -212,3 +212,14 @@ def test_earlier_trials_without_the_objective_keep_their_own_order(tmp_path: Pat
 
     assert [trial.user_attrs[EARLIER] for trial in study.get_trials()] == ["first:1", "first:0"]
     assert "the trials of 'first' did not measure depth_rmse: score picks them" in lines.getvalue()
+
+
+def test_transforms_of_an_earlier_trial_are_repeated(tmp_path: Path) -> None:
+    """They are its own, like other augmentation that the new search does not search."""
+    transforms = {"GridDistortion": {"distort_limit": {"low": 0.1, "high": 0.4}, "p": 0.5}, "CLAHE": {"p": 0.2}}
+    data = {**SPACE["data"], "augment": {"transforms": transforms}}
+    [earlier] = searched(tmp_path, [[0.5] * 9], spec_of(data=data))
+    [(_, config)] = first_trials(from_first(), tmp_path)
+
+    assert list(config.data.augment.transforms) == ["GridDistortion", "CLAHE"]
+    assert config.data.augment.transforms == earlier.data.augment.transforms

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from data.errors import InputError
-from trainable.config import DataConfig, OptimizerConfig, TrialConfig, build
+from trainable.config import ConfigError, DataConfig, OptimizerConfig, TrialConfig, build
 
 
 def nested(key: str, value: object) -> dict[str, Any]:
@@ -175,3 +177,47 @@ def test_json_round_trip() -> None:
     assert again == config
     assert again != TrialConfig()
     assert trial({}) == TrialConfig()
+
+
+def test_transforms_have_errors_with_key_value_and_advice() -> None:
+    """One sentence for each, all at once."""
+    transforms = {"CLAHE": {"clip": 1}, "Blur": {"p": 2}, "Resize": {}}
+    with pytest.raises(ConfigError) as caught:
+        trial({"data": {"augment": {"transforms": transforms}}})
+    assert [problem.sentence for problem in caught.value.problems] == [
+        "The key 'data.augment.transforms.CLAHE.clip' is no argument of CLAHE, which has clip_limit, tile_grid_size, "
+        "p; correct it in spec.yaml.",
+        "The value of 'data.augment.transforms.Blur.p' is 2, but must be less than or equal to 1; correct it in "
+        "spec.yaml.",
+        "The key 'data.augment.transforms.Resize' changes the size of the images, which data.image_size gives; remove "
+        "it from spec.yaml.",
+    ]
+
+
+def test_transforms_must_fit_the_smallest_stage() -> None:
+    """A run that stops at its second stage has lost the first."""
+    values = {"image_size": 64, "augment": {"transforms": {"CoarseDropout": {"hole_height_range": [20, 30]}}}}
+    assert "CoarseDropout" in trial({"data": values}).data.augment.transforms
+    with pytest.raises(ConfigError, match=r"'data\.augment\.transforms\.CoarseDropout'"):
+        trial({"data": {**values, "progression": [{"share": 0.5, "scale": 0.25}]}})
+
+
+def test_a_list_of_transforms_becomes_a_mapping() -> None:
+    """What is stored with a trial has one form."""
+    config = trial({"data": {"augment": {"transforms": ["CLAHE", {"Blur": {"p": 0.1}}]}}})
+    assert config.model_dump()["data"]["augment"]["transforms"] == {"CLAHE": {"p": 0.5}, "Blur": {"p": 0.1}}
+    assert TrialConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.slow
+def test_albumentations_is_imported_for_transforms_only() -> None:
+    """It takes longer to import than all the rest of a configuration."""
+    code = (
+        "import sys\n"
+        "from search.spec.spec import check_spec\n"
+        "for transforms in ({}, ['CLAHE']):\n"
+        "    check_spec({'data': {'augment': {'transforms': transforms}}}, source='the test', data_path='set')\n"
+        "    print('albumentations' in sys.modules)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert ran.stdout.split() == ["False", "True"]

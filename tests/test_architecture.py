@@ -361,10 +361,13 @@ def test_the_options_in_the_documents_exist() -> None:
 
 def test_spec_in_the_documents_is_valid(tmp_path: Path) -> None:
     """Users copy it."""
-    (example,) = re.findall(r"```yaml\n(.+?)```", prose(), flags=re.DOTALL)
-    (tmp_path / "spec.yaml").write_text(example)
+    whole, *parts = re.findall(r"```yaml\n(.+?)```", prose(), flags=re.DOTALL)
+    (tmp_path / "spec.yaml").write_text(whole)
 
     assert load_spec(tmp_path / "spec.yaml").plan.budget.trials == 40
+    for part in parts:
+        (tmp_path / "spec.yaml").write_text(part)
+        load_spec(tmp_path / "spec.yaml", data_path="set")
 
 
 def test_the_make_targets_in_the_documents_exist() -> None:

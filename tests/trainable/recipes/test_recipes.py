@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from data.augment.erase import Erase
 from data.errors import InputError
-from trainable.config import TrialConfig
+from trainable.config import TrialConfig, build
 from trainable.models import build_model, multiply_adds, parameter_count
 from trainable.recipes import RECIPES, load_recipe
 
@@ -283,3 +285,18 @@ def test_recipes_are_read_without_torch() -> None:
     root = Path(__file__).parents[3]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
+
+
+def test_the_transforms_that_a_project_rejected_can_be_tried() -> None:
+    """The recipe names them with their published strengths; by default it has none, as the final runs had."""
+    recipe = load_recipe("divyansh-pair")
+    (tried,) = [each for each in recipe.corrected if "GridDistortion" in each.what]
+    (listed,) = re.findall(r"data\.augment\.transforms (\{.+\})", tried.because or "")
+    values = recipe.config.model_dump()
+    values["data"]["augment"]["transforms"] = yaml.safe_load(listed)
+    transforms = build(TrialConfig, values, source="the test").data.augment.transforms
+
+    assert recipe.config.data.augment.transforms == {}
+    assert list(transforms) == ["CLAHE", "GridDistortion", "OpticalDistortion"]
+    assert transforms["CLAHE"]["clip_limit"] == 4.0
+    assert transforms["OpticalDistortion"]["distort_limit"] == 2.0

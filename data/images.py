@@ -21,6 +21,9 @@ Resized = TypeVar("Resized", Pixels, NDArray[np.float32])
 GREY_TOLERANCE = 2
 """Largest difference between the channels of a grey image stored as colour: JPEG rounds chroma."""
 
+VALID = 255
+"""Level of a validity mask where the depth was measured."""
+
 _EXIF = cv2.IMAGE_METADATA_EXIF
 _TO_RGB = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
 """OpenCV conversion code by number of channels."""
@@ -73,6 +76,29 @@ def decode_plane(encoded: bytes, where: str) -> Pixels:
             "channel; store it as grey."
         )
     return plane
+
+
+def decode_valid(encoded: bytes, where: str) -> Pixels:
+    """Decode a validity mask, which has only the levels 0 and 255.
+
+    Args:
+        encoded: bytes of a lossless 8-bit image file.
+        where: the part and sample, for error messages.
+
+    Returns:
+        (H, W): 255 where the depth was measured, 0 where it was not.
+
+    Raises:
+        InputError: as `decode_plane`, or if there are other levels.
+    """
+    pixels = decode_plane(encoded, where)
+    other = pixels[(pixels != 0) & (pixels != VALID)]
+    if other.size:
+        raise InputError(
+            f"The validity mask '{where}' has the level {other[0]}, but must have only 0 and {VALID}; store it as PNG, "
+            "black where the depth was not measured and white elsewhere."
+        )
+    return pixels
 
 
 def decode_any(encoded: bytes, where: str) -> tuple[NDArray[Any], bytes]:
@@ -128,7 +154,7 @@ def encode_jpeg(pixels: Pixels, quality: int = 95) -> bytes:
 
 
 def encode_sample(sample: Sample, *, lossless: bool = False) -> EncodedSample:
-    """Encode photos as JPEG of quality 95, or as PNG if `lossless`; mask and depth as PNG."""
+    """Encode photos as JPEG of quality 95, or as PNG if `lossless`; mask, depth and validity mask as PNG."""
     encode_photo = encode_png if lossless else encode_jpeg
     return EncodedSample(
         sample_id=sample.sample_id,
@@ -138,11 +164,12 @@ def encode_sample(sample: Sample, *, lossless: bool = False) -> EncodedSample:
         fg_bg=encode_photo(sample.fg_bg),
         mask=encode_png(sample.mask),
         depth=encode_png(sample.depth),
+        valid=None if sample.valid is None else encode_png(sample.valid),
     )
 
 
 def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: str = "the data set") -> Sample:
-    """Decode the four images of a sample.
+    """Decode the images of a sample.
 
     Args:
         encoded: the stored sample.
@@ -150,7 +177,7 @@ def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: st
         where: the part that contains the sample, for error messages.
 
     Raises:
-        InputError: if an image cannot be decoded, or the four differ in height or width.
+        InputError: if an image cannot be decoded, or they differ in height or width.
     """
     file = f"{{}} of sample {encoded.sample_id} in {where}"
     try:
@@ -162,6 +189,7 @@ def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: st
             fg_bg=decode_photo(encoded.fg_bg, file.format("fg_bg")),
             mask=decode_plane(encoded.mask, file.format("mask")),
             depth=decode_plane(encoded.depth, file.format("depth")),
+            valid=None if encoded.valid is None else decode_valid(encoded.valid, file.format("valid")),
         )
     except InputError:
         raise

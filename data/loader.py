@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -130,6 +130,5 @@ def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> 
     for batch, done in ahead([functools.partial(made, call) for call in calls], PREFETCHED_BATCHES):
         step = torch.cuda.current_stream(device)
         step.wait_event(done)
-        for field in fields(batch):
-            getattr(batch, field.name).record_stream(step)  # the step must end before the memory is reused
+        batch.record_stream(step)  # the step must end before the memory is reused
         yield batch

@@ -73,9 +73,17 @@ class DatasetInfo:
         """The parts of one kind, in storage order."""
         return [part for part in self.parts if part.kind == kind]
 
+    @property
+    def has_validity(self) -> bool:
+        """Whether any sample has a validity mask."""
+        return self.statistics.valid_fraction is not None
+
     def to_json(self) -> str:
         """Serialise to the text of `dataset.json`."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+        values = asdict(self)
+        if not self.has_validity:
+            del values["statistics"]["valid_fraction"]
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DatasetInfo:

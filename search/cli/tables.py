@@ -239,6 +239,11 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
         "bytes": f"{sum(part.bytes for part in info.parts):,} in {len(info.parts)} parts",
         "fingerprint": info.fingerprint,
     }
+    if valid := statistics.valid_fraction:
+        lines["depth"] += (
+            f", measured in {valid.mean:.1%} of an image on average ({valid.min:.1%} to {valid.max:.1%}); "
+            f"{valid.masks} of {counts.samples} samples have a validity mask"
+        )
     lines |= {"sheet": str(sheet)} if sheet is not None else {}
     for name, value in lines.items():
         print_line(console, f"{name:<12}{value}")

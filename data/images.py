@@ -23,6 +23,8 @@ GREY_TOLERANCE = 2
 
 VALID = 255
 """Level of a validity mask where the depth was measured."""
+HALF = 0.5 - 1e-5
+"""Share of a resized pixel from which on it is valid: a half, up to rounding."""
 
 _EXIF = cv2.IMAGE_METADATA_EXIF
 _TO_RGB = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
@@ -220,6 +222,31 @@ def resize_to(pixels: Resized, height: int, width: int, *, how: Resize = "area")
         "lanczos": cv2.INTER_LANCZOS4,
     }
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=methods[how]), pixels.dtype)
+
+
+def resize_depth(
+    depth: Pixels, valid: Pixels | None, height: int, width: int, *, how: Resize = "area"
+) -> tuple[Pixels, Pixels | None]:
+    """Resize a depth and its validity mask (H, W) to `height` by `width`, with the methods of `resize`.
+
+    With R the resizing and v the mask as 0 or 1, the share of a new pixel that was measured is R(v). The new pixel is
+    valid if that is at least half, and its depth is then R(v depth) / R(v): the level that is stored where nothing was
+    measured has no influence on valid pixels. Other pixels get R(depth).
+
+    Returns:
+        The depth, and the mask; None if `valid` is None.
+    """
+    if valid is None or depth.shape == (height, width):
+        return resize_to(depth, height, width, how=how), valid
+    resized = resize_to(depth, height, width, how=how)
+    is_measured = valid > 0
+    if is_measured.all():
+        return resized, np.full((height, width), VALID, np.uint8)
+    share = resize_to(is_measured.astype(np.float32), height, width, how=how)
+    measured = resize_to(np.where(is_measured, depth, 0).astype(np.float32), height, width, how=how)
+    is_valid = share >= HALF
+    levels = np.divide(measured, share, out=resized.astype(np.float32), where=is_valid)
+    return np.rint(levels.clip(0, 255)).astype(np.uint8), np.where(is_valid, VALID, 0).astype(np.uint8)
 
 
 def _decode(encoded: bytes, where: str) -> Pixels:

@@ -73,12 +73,13 @@ class Loader:
         with environment("The data set"):
             images = self.split.gather(rows)
         if isinstance(self.augmenter, Augmenter):
-            self.augmenter.change(images, *key)
+            self.augmenter.change(images[:4], *key, valid=images.valid)
         batch = Batch(
             bg=self._photos(images.bg),
             fg_bg=self._photos(images.fg_bg),
             mask=self._pinned(images.mask).unsqueeze(1),
             depth=self._pinned(images.depth).unsqueeze(1),
+            valid=None if images.valid is None else self._pinned(images.valid).unsqueeze(1),
         ).to(self.device)
         return self.augmenter(batch, *key) if isinstance(self.augmenter, DeviceAugmenter) else batch
 

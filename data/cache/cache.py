@@ -25,12 +25,7 @@ from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, lim
 from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import ENCODED_ARRAYS, CachedImages, StoredImages, build_encoded
 from data.cache.entry import Entry, progress
-from data.cache.mapped import (
-    DECODED_ARRAYS,
-    MappedSplit,
-    build_decoded,
-    decoded_bytes,
-)
+from data.cache.mapped import MappedSplit, build_decoded, decoded_arrays, decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
@@ -141,7 +136,9 @@ def _decoded_entry(
 ) -> Entry:
     key = hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
     path = root / entry_name(dataset.info.fingerprint, "decoded", f"{size}px", resize, key)
-    return _entry(path, DECODED_ARRAYS, partial(build_decoded, dataset, rows, size, resize), len(rows), on_ready)
+    return _entry(
+        path, decoded_arrays(dataset), partial(build_decoded, dataset, rows, size, resize), len(rows), on_ready
+    )
 
 
 def _encoded_entry(root: Path, dataset: Dataset, on_ready: _OnReady) -> Entry:

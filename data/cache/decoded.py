@@ -19,6 +19,10 @@ _MAX_BLOCKS = 4
 """Memory blocks of batches that are kept for the next batches."""
 
 
+IMAGES = ("bg", "fg_bg", "mask", "depth")
+"""The images of every sample."""
+
+
 class DecodedImages(NamedTuple):
     """Images of a batch, uint8, in the requested order."""
 
@@ -30,13 +34,26 @@ class DecodedImages(NamedTuple):
     """(B, S, S)"""
     depth: Pixels
     """(B, S, S)"""
+    valid: Pixels | None = None
+    """(B, S, S): 255 where the depth was measured, else 0; None if no sample of the data set has a validity mask."""
+
+    def arrays(self) -> tuple[Pixels, ...]:
+        """The arrays without None, in the order of `image_names`."""
+        return tuple(array for array in self if array is not None)
+
+
+def image_names(has_validity: bool) -> tuple[str, ...]:
+    """The images of a sample of a data set: `IMAGES`, and 'valid' if any sample has a validity mask."""
+    return DecodedImages._fields if has_validity else IMAGES
 
 
 class DecodedSplit(ABC):
     """The samples of a split at one size; safe to use from several threads."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, has_validity: bool = False) -> None:
         self.size = size
+        self.has_validity = has_validity
+        """Whether batches have validity masks."""
         self._blocks = _Blocks()
 
     @abstractmethod
@@ -57,10 +74,12 @@ class DecodedSplit(ABC):
     def _empty(self, count: int) -> DecodedImages:
         """Uninitialised images of `count` samples."""
         side, area = self.size, count * self.size**2
-        block = self._blocks.take(8 * area)
-        bg, fg_bg, mask, depth = np.split(block, (3 * area, 6 * area, 7 * area))
-        photos, planes = (count, side, side, 3), (count, side, side)
-        return DecodedImages(bg.reshape(photos), fg_bg.reshape(photos), mask.reshape(planes), depth.reshape(planes))
+        block = self._blocks.take((9 if self.has_validity else 8) * area)
+        bg, fg_bg, *planes = np.split(block, (3 * area, 6 * area, 7 * area, 8 * area)[: 3 + self.has_validity])
+        photos = (count, side, side, 3)
+        return DecodedImages(
+            bg.reshape(photos), fg_bg.reshape(photos), *(plane.reshape(count, side, side) for plane in planes)
+        )
 
 
 class _Blocks:

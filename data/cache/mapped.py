@@ -17,19 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cache.budget import INDEX
-from data.cache.decoded import DecodedImages, DecodedSplit
+from data.cache.decoded import DecodedImages, DecodedSplit, image_names
 from data.cache.entry import Entry, NewEntry, new_entry
 from data.dataset.dataset import Dataset
 from data.dataset.intake import DecodedBackgrounds
-from data.images import Resize, decode_sample, resize_to
+from data.images import VALID, Resize, decode_sample, resize_depth, resize_to
 from data.parallel import ahead
 from data.schema import EncodedSample, Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-DECODED_ARRAYS = (*DecodedImages._fields, INDEX)
-"""bg (M, S, S, 3), fg_bg (N, S, S, 3), mask and depth (N, S, S) uint8; index (N,) int64, the row in bg."""
 
 _EXTENT = 4 * 2**20
 """Bytes that are read from the disk at once."""
@@ -37,9 +34,18 @@ _IN_MEMORY = 0.5
 """Up to this share of the machine's memory, a split is expected to stay in the page cache."""
 
 
-def decoded_bytes(samples: int, backgrounds: int, size: int) -> int:
+def decoded_arrays(dataset: Dataset) -> tuple[str, ...]:
+    """The arrays of an entry.
+
+    bg (M, S, S, 3), fg_bg (N, S, S, 3), mask and depth (N, S, S) uint8; of a data set with validity masks also valid
+    (N, S, S) uint8; index (N,) int64, the row in bg.
+    """
+    return (*image_names(dataset.info.has_validity), INDEX)
+
+
+def decoded_bytes(samples: int, backgrounds: int, size: int, *, has_validity: bool = False) -> int:
     """Bytes that a split takes on disk when decoded, without the index and the headers."""
-    return size * size * (5 * samples + 3 * backgrounds)
+    return size * size * ((6 if has_validity else 5) * samples + 3 * backgrounds)
 
 
 def build_decoded(
@@ -76,12 +82,13 @@ def build_decoded(
         "fg_bg": ("u1", (count, *photo)),
         "mask": ("u1", (count, *plane)),
         "depth": ("u1", (count, *plane)),
+        "valid": ("u1", (count, *plane)),
         INDEX: ("i8", (count,)),
     }
-    resized = partial(resize_to, height=size, width=size, how=resize)
+    layout = {name: layout[name] for name in decoded_arrays(dataset)}
     with new_entry(entry, layout, on_ready) as new:
         new.write(INDEX, bg_of.data)
-        calls = _decoding(new, dataset, rows, bg_rows, resized)
+        calls = _decoding(new, dataset, rows, bg_rows, (size, resize))
         # Closed before the files are: its threads write to them.
         with closing(cast("Generator[None]", ahead(calls, len(os.sched_getaffinity(0))))) as done:
             for ready, _ in enumerate(done, start=1):
@@ -93,20 +100,26 @@ def _decoding(
     dataset: Dataset,
     rows: NDArray[np.int64],
     bg_rows: Mapping[str, int],
-    resized: Callable[[Pixels], Pixels],
+    resizing: tuple[int, Resize],
 ) -> Iterator[Callable[[], None]]:
     """For each of `rows`, a call that decodes, resizes and writes it, and its background if that is the first."""
+    size, how = resizing
+    resized = partial(resize_to, height=size, width=size, how=how)
 
     def write(name: str, row: int, pixels: Pixels) -> None:
-        image = np.ascontiguousarray(resized(pixels))
+        image = np.ascontiguousarray(pixels)
         new.write(name, image.data, row * image.nbytes)
 
     def decode(row: int, encoded: EncodedSample, bg: Pixels, bg_row: int | None) -> None:
         sample = decode_sample(encoded, bg=bg, where=str(dataset.path))
         if bg_row is not None:
-            write("bg", bg_row, bg)
-        for name in ("fg_bg", "mask", "depth"):
-            write(name, row, getattr(sample, name))
+            write("bg", bg_row, resized(bg))
+        write("fg_bg", row, resized(sample.fg_bg))
+        write("mask", row, resized(sample.mask))
+        depth, valid = resize_depth(sample.depth, sample.valid, size, size, how=how)
+        write("depth", row, depth)
+        if dataset.info.has_validity:
+            write("valid", row, np.full((size, size), VALID, np.uint8) if valid is None else valid)
 
     decoded = DecodedBackgrounds()
     missing = dict(bg_rows)
@@ -119,7 +132,7 @@ class MappedSplit(DecodedSplit):
     """One or more entries of the cache, read as one: train + validation is not decoded again."""
 
     def __init__(self, entries: Sequence[Entry], size: int) -> None:
-        super().__init__(size)
+        super().__init__(size, has_validity="valid" in entries[0].arrays)
         self._entries = entries  # in use as long as the split is
         first_bg = np.cumsum([0, *(len(entry.arrays["bg"]) for entry in entries)])
         self._bg_of = np.concatenate(
@@ -130,7 +143,7 @@ class MappedSplit(DecodedSplit):
         total = sum(array.nbytes for entry in entries for array in entry.arrays.values())
         fits = total <= _IN_MEMORY * os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
         self._columns = [
-            _Column([_Images(entry.arrays[name], fits) for entry in entries]) for name in DecodedImages._fields
+            _Column([_Images(entry.arrays[name], fits) for entry in entries]) for name in image_names(self.has_validity)
         ]
 
     def __len__(self) -> int:
@@ -141,7 +154,7 @@ class MappedSplit(DecodedSplit):
         rows = np.asarray(rows, np.int64)
         self.prefetch(rows)  # all at once: the copies would wait for one page after the other
         images = self._empty(len(rows))
-        for column, wanted, out in zip(self._columns, self._column_rows(rows), images, strict=True):
+        for column, wanted, out in zip(self._columns, self._column_rows(rows), images.arrays(), strict=True):
             column.take(wanted, out)
         return images
 
@@ -156,7 +169,7 @@ class MappedSplit(DecodedSplit):
         """The rows of each column."""
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"Rows must be in 0..{len(self) - 1}, not {rows.min()}..{rows.max()}.")
-        return self._bg_of[rows], rows, rows, rows
+        return self._bg_of[rows], *[rows] * (len(self._columns) - 1)
 
 
 class _Column:

@@ -181,8 +181,11 @@ def check_disk(
     parameters = max(parameter_count(build_on_meta(model)) for model in models)
     needed: float = checkpoint_bytes(parameters, kept, concurrent)
     if root.stat().st_dev == cache.stat().st_dev:
-        counts = dataset.info.counts
-        decoded = sum(decoded_bytes(counts.samples, counts.backgrounds, size) for size in set(image_sizes))
+        counts, has_validity = dataset.info.counts, dataset.info.has_validity
+        decoded = sum(
+            decoded_bytes(counts.samples, counts.backgrounds, size, has_validity=has_validity)
+            for size in set(image_sizes)
+        )
         needed += growth_bytes(cache, dataset.info.fingerprint, decoded)
     free = shutil.disk_usage(root).free
     if free < needed:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.grids import image_grid
+from data.grids import depth_image, image_grid
 from data.loader import Loader
 from data.schema import Batch, Pixels
 from trainable.config import ModelConfig, TrialConfig
@@ -76,4 +76,6 @@ def prediction_rows(model: nn.Module, batch: Batch, config: ModelConfig) -> list
     photos = (stack.permute(0, 2, 3, 1).cpu().numpy() for stack in (batch.bg, batch.fg_bg))
     truth = (stack.squeeze(1).cpu().numpy() for stack in (batch.mask, batch.depth))
     (bg, fg_bg), (true_mask, true_depth) = photos, truth
-    return list(zip(bg, fg_bg, true_mask, mask, true_depth, depth, strict=True))
+    valid = [None] * len(batch) if batch.valid is None else batch.valid.squeeze(1).cpu().numpy()
+    shown = [depth_image(*pair) for pair in zip(true_depth, valid, strict=True)]
+    return list(zip(bg, fg_bg, true_mask, mask, shown, depth, strict=True))

@@ -252,9 +252,9 @@ def evaluate(
             for batch in loader.epoch(0):
                 with autocast(config.model, batch.bg.device):
                     prediction: Prediction = model(*batch.inputs())
-                sums.update(prediction, batch.mask, batch.depth)
+                sums.update(prediction, batch.mask, batch.depth, batch.is_valid())
                 if loss is not None:
-                    total, _ = loss(prediction, *batch.targets())
+                    total, _ = loss(prediction, *batch.targets(), batch.is_valid())
                     losses += torch.stack([total.double() * len(batch), torch.full_like(losses[0], len(batch))])
             break
         except torch.OutOfMemoryError:

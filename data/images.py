@@ -6,6 +6,7 @@ Shapes: H and W are height and width in pixels. A photo is (H, W, 3) RGB, a plan
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError
+from data.fitting.sizes import sides_of
 from data.schema import EncodedSample, Pixels, Sample
 
 Resize = Literal["area", "bilinear", "lanczos"]
@@ -199,16 +201,16 @@ def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: st
         raise InputError(f"{error} Correct the sample in {where}.") from None
 
 
-def resize(pixels: Pixels, size: int, how: Resize = "area") -> Pixels:
-    """Resize (H, W) or (H, W, 3) to a square of `size` pixels a side.
+def resize(pixels: Pixels, size: int | Sequence[int], how: Resize = "area") -> Pixels:
+    """Resize (H, W) or (H, W, 3).
 
     Args:
         pixels: (H, W) or (H, W, 3).
-        size: side in pixels.
+        size: side of a square in pixels, or height and width.
         how: 'area' averages the covered area if both sides shrink, and is bilinear otherwise. 'bilinear' and 'lanczos'
             interpolate 2x2 or 8x8 pixels at any scale.
     """
-    return resize_to(pixels, size, size, how=how)
+    return resize_to(pixels, *sides_of(size), how=how)
 
 
 def resize_to(pixels: Resized, height: int, width: int, *, how: Resize = "area") -> Resized:

@@ -1,11 +1,11 @@
 """The samples of a data set as a torch `Dataset`, and in batches.
 
-Shapes: S is the side of the images in pixels, B the batch size.
+Shapes: H and W are height and width of the images in pixels, B the batch size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,17 +29,17 @@ from trainable.loop.state import default_device
 
 
 class Samples(torch_data.Dataset[dict[str, Tensor]]):
-    """A part of a data set, decoded and resized to square images, as a map-style dataset.
+    """A part of a data set, decoded and resized to one size, as a map-style dataset.
 
-    An item is a dict of uint8 tensors in 0..255: `bg` and `fg_bg`, (3, S, S) RGB; `mask` and `depth`, (1, S, S), with
-    255 for foreground and for the farthest point. In a data set with validity masks, it also has `valid`, (1, S, S),
+    An item is a dict of uint8 tensors in 0..255: `bg` and `fg_bg`, (3, H, W) RGB; `mask` and `depth`, (1, H, W), with
+    255 for foreground and for the farthest point. In a data set with validity masks, it also has `valid`, (1, H, W),
     with 255 where the depth was measured and 0 elsewhere. It works in a `torch.utils.data.DataLoader` with any number
     of workers, which read the node's cache of decoded images.
 
     Args:
         path: directory or address of the data set.
         split: 'train', 'val', 'test' or 'all', or several joined by '+'.
-        image_size: S, a multiple of 16.
+        image_size: side of square images, or (H, W); multiples of 16.
         split_by: the id that is never in two parts: 'background', 'foreground' or 'sample'; see `twinhead spec`.
 
     Raises:
@@ -47,9 +47,15 @@ class Samples(torch_data.Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, path: AnyPath, *, split: str = "train", image_size: int = 96, split_by: SplitKey = "background"
+        self,
+        path: AnyPath,
+        *,
+        split: str = "train",
+        image_size: int | Sequence[int] = 96,
+        split_by: SplitKey = "background",
     ) -> None:
-        values = {"image_size": image_size, "split_by": split_by}
+        size = list(image_size) if isinstance(image_size, Sequence) else image_size
+        values = {"image_size": size, "split_by": split_by}
         self._config = build(DataConfig, values, source="the arguments")
         self._split = split
         location = Location.parse(path).absolute()

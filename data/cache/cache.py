@@ -30,6 +30,7 @@ from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError
+from data.fitting.sizes import Sides, sides_of, size_text
 from data.images import Resize
 
 __all__ = ["DecodedImages", "DecodedSplit", "cache_root", "decoded", "decoded_bytes", "open_cache"]
@@ -45,13 +46,13 @@ _OnReady = Callable[[int], None]
 def decoded(
     dataset: Dataset,
     parts: Sequence[NDArray[np.int64]],
-    size: int,
+    size: int | Sequence[int],
     *,
     resize: Resize = "area",
     root: Path | None = None,
     on_samples: Callable[[int], None] | None = None,
 ) -> DecodedSplit:
-    """The samples of `parts`, decoded and resized to (`size`, `size`).
+    """The samples of `parts`, decoded and resized to `size`.
 
     They are mapped from the cache if $TWINHEAD_CACHE_GB, or a share of the disk, allows it; entries that no process
     uses are evicted for them, the least recently used first. If a part does not fit, a warning says so and all parts
@@ -61,7 +62,7 @@ def decoded(
     Args:
         dataset: an opened data set.
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
-        size: side in pixels.
+        size: side of a square in pixels, or height and width.
         resize: as in `data.images.resize`.
         root: the cache's directory; default: `cache_root()`.
         on_samples: progress callback, called with the number of samples that became ready since the last call.
@@ -69,21 +70,21 @@ def decoded(
     Raises:
         InputError: if an image cannot be decoded, the cache cannot be written, or $TWINHEAD_CACHE_GB is not a number.
     """
-    root = open_cache(root)
+    root, sides = open_cache(root), sides_of(size)
     limit_bytes()  # fails before anything is read
     sweep(root)
     counters = [_Progress(on_samples) for _ in parts]
     try:
         return MappedSplit(
             [
-                _decoded_entry(root, dataset, rows, size, resize, counter.update)
+                _decoded_entry(root, dataset, rows, sides, resize, counter.update)
                 for rows, counter in zip(parts, counters, strict=True)
             ],
-            size,
+            sides,
         )
     except NoRoomError as error:
         # Not the error: its traceback would keep all entries in use.
-        warning = _no_room(error, sum(map(len, parts)), size, root)
+        warning = _no_room(error, sum(map(len, parts)), sides, root)
     total = dataset.info.counts.samples
 
     def on_ready(copied: int) -> None:
@@ -98,7 +99,7 @@ def decoded(
         warning += f" The encoded images ({byte_size(error.needed)}) do not fit either and are read from the data set."
         on_ready(total)
     warnings.warn(warning, stacklevel=2)
-    return OnTheFlySplit(dataset, images, np.concatenate(parts), size, resize)
+    return OnTheFlySplit(dataset, images, np.concatenate(parts), sides, resize)
 
 
 def cache_root() -> Path:
@@ -132,10 +133,10 @@ def open_cache(root: Path | None = None) -> Path:
 
 
 def _decoded_entry(
-    root: Path, dataset: Dataset, rows: NDArray[np.int64], size: int, resize: Resize, on_ready: _OnReady
+    root: Path, dataset: Dataset, rows: NDArray[np.int64], size: Sides, resize: Resize, on_ready: _OnReady
 ) -> Entry:
     key = hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
-    path = root / entry_name(dataset.info.fingerprint, "decoded", f"{size}px", resize, key)
+    path = root / entry_name(dataset.info.fingerprint, "decoded", f"{size_text(size).replace(' ', '')}px", resize, key)
     return _entry(
         path, decoded_arrays(dataset), partial(build_decoded, dataset, rows, size, resize), len(rows), on_ready
     )
@@ -194,9 +195,9 @@ class _Progress:
             self._count = count
 
 
-def _no_room(error: NoRoomError, samples: int, size: int, root: Path) -> str:
+def _no_room(error: NoRoomError, samples: int, size: Sides, root: Path) -> str:
     return (
-        f"{samples} samples at {size} px are decoded anew for every batch, which takes longer: decoded, they need "
-        f"{byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for them; make room "
-        f"there, set {CACHE} to a larger disk or {CACHE_GB} to more, or lower data.image_size."
+        f"{samples} samples at {size_text(size)} px are decoded anew for every batch, which takes longer: decoded, "
+        f"they need {byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for "
+        f"them; make room there, set {CACHE} to a larger disk or {CACHE_GB} to more, or lower data.image_size."
     )

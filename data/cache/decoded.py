@@ -1,6 +1,6 @@
 """The interface of a split whose images are decoded: batches are gathered from it by index.
 
-Shapes: B samples of a batch, S side in pixels.
+Shapes: B samples of a batch, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.fitting.sizes import Sides, sides_of
 from data.schema import Pixels
 
 _MAX_BLOCKS = 4
@@ -27,15 +28,15 @@ class DecodedImages(NamedTuple):
     """Images of a batch, uint8, in the requested order."""
 
     bg: Pixels
-    """(B, S, S, 3)"""
+    """(B, H, W, 3)"""
     fg_bg: Pixels
-    """(B, S, S, 3)"""
+    """(B, H, W, 3)"""
     mask: Pixels
-    """(B, S, S)"""
+    """(B, H, W)"""
     depth: Pixels
-    """(B, S, S)"""
+    """(B, H, W)"""
     valid: Pixels | None = None
-    """(B, S, S): 255 where the depth was measured, else 0; None if no sample of the data set has a validity mask."""
+    """(B, H, W): 255 where the depth was measured, else 0; None if no sample of the data set has a validity mask."""
 
     def arrays(self) -> tuple[Pixels, ...]:
         """The arrays without None, in the order of `image_names`."""
@@ -50,8 +51,8 @@ def image_names(has_validity: bool) -> tuple[str, ...]:
 class DecodedSplit(ABC):
     """The samples of a split at one size; safe to use from several threads."""
 
-    def __init__(self, size: int, *, has_validity: bool = False) -> None:
-        self.size = size
+    def __init__(self, size: int | Sides, *, has_validity: bool = False) -> None:
+        self.sides = sides_of(size)
         self.has_validity = has_validity
         """Whether batches have validity masks."""
         self._blocks = _Blocks()
@@ -73,12 +74,13 @@ class DecodedSplit(ABC):
 
     def _empty(self, count: int) -> DecodedImages:
         """Uninitialised images of `count` samples."""
-        side, area = self.size, count * self.size**2
+        height, width = self.sides
+        area = count * height * width
         block = self._blocks.take((9 if self.has_validity else 8) * area)
         bg, fg_bg, *planes = np.split(block, (3 * area, 6 * area, 7 * area, 8 * area)[: 3 + self.has_validity])
-        photos = (count, side, side, 3)
+        photos = (count, height, width, 3)
         return DecodedImages(
-            bg.reshape(photos), fg_bg.reshape(photos), *(plane.reshape(count, side, side) for plane in planes)
+            bg.reshape(photos), fg_bg.reshape(photos), *(plane.reshape(count, height, width) for plane in planes)
         )
 
 

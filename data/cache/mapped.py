@@ -1,6 +1,6 @@
 """Decoded images in entries of the cache: built by all cores, memory-mapped by every process that reads them.
 
-Shapes: N samples and M backgrounds of an entry, B samples of a batch, S side in pixels.
+Shapes: N samples and M backgrounds of an entry, B samples of a batch, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +22,7 @@ from data.cache.decoded import DecodedImages, DecodedSplit, image_names
 from data.cache.entry import Entry, NewEntry, new_entry
 from data.dataset.dataset import Dataset
 from data.dataset.intake import DecodedBackgrounds
+from data.fitting.sizes import Sides, sides_of
 from data.images import VALID, Resize, decode_sample, resize_depth, resize_to
 from data.parallel import ahead
 from data.schema import EncodedSample, Pixels
@@ -37,21 +39,21 @@ _IN_MEMORY = 0.5
 def decoded_arrays(dataset: Dataset) -> tuple[str, ...]:
     """The arrays of an entry.
 
-    bg (M, S, S, 3), fg_bg (N, S, S, 3), mask and depth (N, S, S) uint8; of a data set with validity masks also valid
-    (N, S, S) uint8; index (N,) int64, the row in bg.
+    bg (M, H, W, 3), fg_bg (N, H, W, 3), mask and depth (N, H, W) uint8; of a data set with validity masks also valid
+    (N, H, W) uint8; index (N,) int64, the row in bg.
     """
     return (*image_names(dataset.info.has_validity), INDEX)
 
 
-def decoded_bytes(samples: int, backgrounds: int, size: int, *, has_validity: bool = False) -> int:
+def decoded_bytes(samples: int, backgrounds: int, size: int | Sequence[int], *, has_validity: bool = False) -> int:
     """Bytes that a split takes on disk when decoded, without the index and the headers."""
-    return size * size * ((6 if has_validity else 5) * samples + 3 * backgrounds)
+    return prod(sides_of(size)) * ((6 if has_validity else 5) * samples + 3 * backgrounds)
 
 
 def build_decoded(
     dataset: Dataset,
     rows: NDArray[np.int64],
-    size: int,
+    size: Sides,
     resize: Resize,
     entry: Path,
     on_ready: Callable[[int], None],
@@ -61,7 +63,7 @@ def build_decoded(
     Args:
         dataset: an opened data set.
         rows: (N,), ascending.
-        size: side in pixels.
+        size: height and width in pixels.
         resize: as in `data.images.resize`.
         entry: its path.
         on_ready: progress callback, called with the number of samples that are ready.
@@ -76,7 +78,7 @@ def build_decoded(
     bg_ids = dataset.ids.bg_id
     bg_rows: dict[str, int] = {}
     bg_of = np.array([bg_rows.setdefault(bg_ids[row], len(bg_rows)) for row in rows], np.int64)
-    photo, plane, count = (size, size, 3), (size, size), len(rows)
+    photo, plane, count = (*size, 3), size, len(rows)
     layout = {
         "bg": ("u1", (len(bg_rows), *photo)),
         "fg_bg": ("u1", (count, *photo)),
@@ -100,11 +102,11 @@ def _decoding(
     dataset: Dataset,
     rows: NDArray[np.int64],
     bg_rows: Mapping[str, int],
-    resizing: tuple[int, Resize],
+    resizing: tuple[Sides, Resize],
 ) -> Iterator[Callable[[], None]]:
     """For each of `rows`, a call that decodes, resizes and writes it, and its background if that is the first."""
-    size, how = resizing
-    resized = partial(resize_to, height=size, width=size, how=how)
+    (height, width), how = resizing
+    resized = partial(resize_to, height=height, width=width, how=how)
 
     def write(name: str, row: int, pixels: Pixels) -> None:
         image = np.ascontiguousarray(pixels)
@@ -116,10 +118,10 @@ def _decoding(
             write("bg", bg_row, resized(bg))
         write("fg_bg", row, resized(sample.fg_bg))
         write("mask", row, resized(sample.mask))
-        depth, valid = resize_depth(sample.depth, sample.valid, size, size, how=how)
+        depth, valid = resize_depth(sample.depth, sample.valid, height, width, how=how)
         write("depth", row, depth)
         if dataset.info.has_validity:
-            write("valid", row, np.full((size, size), VALID, np.uint8) if valid is None else valid)
+            write("valid", row, np.full((height, width), VALID, np.uint8) if valid is None else valid)
 
     decoded = DecodedBackgrounds()
     missing = dict(bg_rows)
@@ -131,7 +133,7 @@ def _decoding(
 class MappedSplit(DecodedSplit):
     """One or more entries of the cache, read as one: train + validation is not decoded again."""
 
-    def __init__(self, entries: Sequence[Entry], size: int) -> None:
+    def __init__(self, entries: Sequence[Entry], size: Sides) -> None:
         super().__init__(size, has_validity="valid" in entries[0].arrays)
         self._entries = entries  # in use as long as the split is
         first_bg = np.cumsum([0, *(len(entry.arrays["bg"]) for entry in entries)])

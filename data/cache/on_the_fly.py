@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from math import prod
 from threading import Lock
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import EncodedImages
 from data.dataset.dataset import Dataset
+from data.fitting.sizes import Sides
 from data.images import VALID, Resize, decode_photo, decode_plane, decode_valid, resize_depth, resize_to
 from data.lru import LruCache
 from data.schema import Pixels
@@ -27,14 +29,14 @@ _MAX_BACKGROUND_BYTES = 256 * 2**20
 """Decoded backgrounds that stay in memory: several samples share one."""
 
 _SampleImages = tuple[Pixels, ...]
-"""The bg and fg_bg (S, S, 3), mask and depth (S, S) of a sample, and with validity masks valid (S, S)."""
+"""The bg and fg_bg (H, W, 3), mask and depth (H, W) of a sample, and with validity masks valid (H, W)."""
 
 
 class OnTheFlySplit(DecodedSplit):
     """The samples `rows` of a data set, in that order; `images` are those of the whole data set."""
 
     def __init__(
-        self, dataset: Dataset, images: EncodedImages, rows: NDArray[np.int64], size: int, resize: Resize
+        self, dataset: Dataset, images: EncodedImages, rows: NDArray[np.int64], size: Sides, resize: Resize
     ) -> None:
         super().__init__(size, has_validity=dataset.info.has_validity)
         self._rows = rows
@@ -74,7 +76,7 @@ class OnTheFlySplit(DecodedSplit):
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Start to decode `rows` (B,); errors are raised when they are gathered."""
-        kept = _MAX_PREFETCHED_BYTES // ((9 if self.has_validity else 8) * self.size**2)
+        kept = _MAX_PREFETCHED_BYTES // ((9 if self.has_validity else 8) * prod(self.sides))
         with self._lock:
             for row in rows.tolist():
                 if row not in self._pending:
@@ -90,7 +92,7 @@ class OnTheFlySplit(DecodedSplit):
         if self.has_validity:
             encoded, where = self._encoded(stored, "valid")
             valid = decode_valid(encoded, where) if encoded else np.full(depth.shape, VALID, np.uint8)
-        depth, valid = resize_depth(depth, valid, self.size, self.size, how=self._resize)
+        depth, valid = resize_depth(depth, valid, *self.sides, how=self._resize)
         planes = (self._resized(mask), depth) if valid is None else (self._resized(mask), depth, valid)
         return bg, self._photo(stored, "fg_bg"), *planes
 
@@ -104,7 +106,7 @@ class OnTheFlySplit(DecodedSplit):
         return self._images.read(stored, name), where
 
     def _resized(self, pixels: Pixels) -> Pixels:
-        return resize_to(pixels, self.size, self.size, how=self._resize)
+        return resize_to(pixels, *self.sides, how=self._resize)
 
 
 def _threads() -> int:

@@ -86,7 +86,8 @@ def data_section(origin: Origin, facts: Facts) -> str:
         f"{name} fingerprint `{origin.data_fingerprint}`.",
         f"It is divided {by}; the shares of train, val and test are {', '.join(f'{share:g}' for share in shares)}"
         f"{f' ({counts} images)' if counts else ''}.",
-        f"The weights were trained on the {parts} images, at {data.image_size} × {data.image_size} pixels.",
+        f"The weights were trained on the {parts} images, at {' × '.join(map(str, data.sides))} pixels "
+        "(height × width).",
     )
 
 

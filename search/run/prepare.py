@@ -15,6 +15,7 @@ from data.cache.budget import growth_bytes
 from data.cache.cache import decoded_bytes, open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError
+from data.fitting.sizes import Sides
 from data.splits.splits import rows
 from data.splits.subset import subset
 from search.run.cluster import (
@@ -161,7 +162,7 @@ def split_counts(dataset: Dataset, config: DataConfig, *, samples: int | None = 
 def check_disk(
     experiment: Experiment,
     dataset: Dataset,
-    image_sizes: Iterable[int],
+    image_sizes: Iterable[Sides],
     models: Iterable[ModelConfig],
     *,
     kept: int,

@@ -28,12 +28,12 @@ def predict(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
 
 
 def predict_photos(model: nn.Module, bg: Pixels, fg_bg: Pixels, config: TrialConfig) -> Prediction:
-    """Predict mask and depth, (B, 1, S, S) float32 each, of photographs of the network's size.
+    """Predict mask and depth, (B, 1, H, W) float32 each, of photographs of the network's size.
 
     Args:
         model: on its device.
-        bg: (B, S, S, 3) RGB, backgrounds.
-        fg_bg: (B, S, S, 3) RGB, the same with a foreground object.
+        bg: (B, H, W, 3) RGB, backgrounds.
+        fg_bg: (B, H, W, 3) RGB, the same with a foreground object.
         config: of the network, with its precision; the seed is for dropout in evaluation.
     """
     device = next(model.parameters()).device
@@ -56,7 +56,7 @@ def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
 
 def grid_of_epoch(model: nn.Module, loader: Loader, config: TrialConfig) -> Pixels:
     """The prediction grid of an epoch. Its images are kept small, because every best epoch writes one."""
-    return prediction_grid(model, loader, config.model, cell=min(max(config.data.image_size, MIN_CELL), MAX_CELL))
+    return prediction_grid(model, loader, config.model, cell=min(max(*config.data.sides, MIN_CELL), MAX_CELL))
 
 
 def prediction_grid(

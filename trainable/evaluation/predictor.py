@@ -1,6 +1,6 @@
 """An exported network, ready to predict mask and depth of photographs of any size.
 
-Shapes: B pairs, H and W height and width of a photograph in pixels, S the image size of the network.
+Shapes: B pairs, H and W height and width of a photograph in pixels, h and w those of the network.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ class Predictor:
         return found
 
     def shrink(self, photo: Pixels) -> Pixels:
-        """Resize a photograph (H, W, 3) to the size of the network, (S, S, 3)."""
+        """Resize a photograph (H, W, 3) to the size of the network, (h, w, 3)."""
         return resize(photo, self._data.image_size, self._data.resize)
 
     def predict_small(self, bg: Pixels, fg_bg: Pixels) -> list[tuple[Pixels, Pixels]]:
-        """Predict mask and depth, (S, S) uint8 each by pair, of two stacks of photographs (B, S, S, 3).
+        """Predict mask and depth, (h, w) uint8 each by pair, of two stacks of photographs (B, h, w, 3).
 
         On an out-of-memory error, the stacks are predicted in halves.
 
@@ -103,7 +103,7 @@ class Predictor:
 
 
 def enlarge_to(plane: NDArray[Value], photo: Pixels) -> NDArray[Value]:
-    """Resize a plane (S, S) to the size of a photograph (H, W, 3)."""
+    """Resize a plane (h, w) to the size of a photograph (H, W, 3)."""
     height, width = photo.shape[:2]
     return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), plane.dtype)
 

@@ -111,7 +111,7 @@ def check(split: DecodedSplit, dataset: Dataset, rows: NDArray[np.int64]) -> Non
         sample = stored[row]
         full = np.full((HEIGHT, WIDTH), 255, np.uint8)
         given = full if sample.valid is None else sample.valid
-        depth, valid = resize_depth(sample.depth, given, split.size, split.size)
+        depth, valid = resize_depth(sample.depth, given, *split.sides)
         np.testing.assert_array_equal(found.depth[index], depth)
         np.testing.assert_array_equal(found.valid[index], valid)
 

@@ -105,7 +105,7 @@ def overlay(photo: Pixels, mask: Pixels, color: Colour = MASK_COLOUR) -> Pixels:
 
 
 def depth_image(depth: Pixels, valid: Pixels | None) -> Pixels:
-    """Show a depth (H, W), with `INVALID_COLOUR` where `valid` (H, W) says that it was not measured.
+    """Show a depth (H, W), with `INVALID_COLOUR` where `valid` (H, W) is 0: it was not measured.
 
     Returns:
         (H, W, 3) RGB, or `depth` itself if it was measured everywhere.

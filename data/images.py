@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.fitting.sizes import sides_of
-from data.schema import EncodedSample, Pixels, Sample
+from data.schema import VALID, EncodedSample, Pixels, Sample
 
 Resize = Literal["area", "bilinear", "lanczos"]
 Resized = TypeVar("Resized", Pixels, NDArray[np.float32])
@@ -23,8 +23,6 @@ Resized = TypeVar("Resized", Pixels, NDArray[np.float32])
 GREY_TOLERANCE = 2
 """Largest difference between the channels of a grey image stored as colour: JPEG rounds chroma."""
 
-VALID = 255
-"""Level of a validity mask where the depth was measured."""
 HALF = 0.5 - 1e-5
 """Share of a resized pixel from which on it is valid: a half, up to rounding."""
 

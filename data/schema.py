@@ -22,6 +22,12 @@ SCHEMA_VERSION = VALIDITY_SCHEMA_VERSION
 
 Pixels = NDArray[np.uint8]
 
+VALID, PADDING = 255, 64
+"""Levels of a validity mask: where the depth was measured, and in the border of a padded image; 0 where it was not.
+
+The border appears when an image is fitted to the size of a network, and is not stored in a data set.
+"""
+
 SAMPLE_COLUMNS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -120,7 +126,8 @@ class Batch:
     depth: torch.Tensor
     """(B, 1, H, W) uint8, far is bright."""
     valid: torch.Tensor | None = None
-    """(B, 1, H, W) uint8: 255 where the depth was measured, 0 where it was not; None if it was measured everywhere."""
+    """(B, 1, H, W) uint8: `VALID` where the depth was measured, 0 where it was not, `PADDING` in the border of a padded
+    image; None if it was measured everywhere and there is no border."""
 
     def __len__(self) -> int:
         return int(self.bg.shape[0])
@@ -135,7 +142,11 @@ class Batch:
 
     def is_valid(self) -> torch.Tensor | None:
         """Where the depth was measured: (B, 1, H, W) bool; None if everywhere."""
-        return None if self.valid is None else self.valid > 0
+        return None if self.valid is None else self.valid == VALID
+
+    def is_inside(self) -> torch.Tensor | None:
+        """Where the images are, without the border of padded ones: (B, 1, H, W) bool; None if everywhere."""
+        return None if self.valid is None else self.valid != PADDING
 
     def split(self, pieces: int) -> tuple[Batch, ...]:
         """Split into at most `pieces` batches of nearly equal size; views, nothing is copied."""

@@ -30,6 +30,7 @@ from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError
+from data.fitting.fit import Fit, Fitting
 from data.fitting.sizes import Sides, sides_of, size_text
 from data.images import Resize
 
@@ -49,10 +50,11 @@ def decoded(
     size: int | Sequence[int],
     *,
     resize: Resize = "area",
+    fit: Fit = "stretch",
     root: Path | None = None,
     on_samples: Callable[[int], None] | None = None,
 ) -> DecodedSplit:
-    """The samples of `parts`, decoded and resized to `size`.
+    """The samples of `parts`, decoded and fitted to `size`.
 
     They are mapped from the cache if $TWINHEAD_CACHE_GB, or a share of the disk, allows it; entries that no process
     uses are evicted for them, the least recently used first. If a part does not fit, a warning says so and all parts
@@ -64,27 +66,28 @@ def decoded(
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
         size: side of a square in pixels, or height and width.
         resize: as in `data.images.resize`.
+        fit: how images of another aspect ratio become those of `size`; as in `data.fitting.fit.Fitting`.
         root: the cache's directory; default: `cache_root()`.
         on_samples: progress callback, called with the number of samples that became ready since the last call.
 
     Raises:
         InputError: if an image cannot be decoded, the cache cannot be written, or $TWINHEAD_CACHE_GB is not a number.
     """
-    root, sides = open_cache(root), sides_of(size)
+    root, fitting = open_cache(root), Fitting(sides_of(size), resize, fit)
     limit_bytes()  # fails before anything is read
     sweep(root)
     counters = [_Progress(on_samples) for _ in parts]
     try:
         return MappedSplit(
             [
-                _decoded_entry(root, dataset, rows, sides, resize, counter.update)
+                _decoded_entry(root, dataset, rows, fitting, counter.update)
                 for rows, counter in zip(parts, counters, strict=True)
             ],
-            sides,
+            fitting.sides,
         )
     except NoRoomError as error:
         # Not the error: its traceback would keep all entries in use.
-        warning = _no_room(error, sum(map(len, parts)), sides, root)
+        warning = _no_room(error, sum(map(len, parts)), fitting.sides, root)
     total = dataset.info.counts.samples
 
     def on_ready(copied: int) -> None:
@@ -99,7 +102,7 @@ def decoded(
         warning += f" The encoded images ({byte_size(error.needed)}) do not fit either and are read from the data set."
         on_ready(total)
     warnings.warn(warning, stacklevel=2)
-    return OnTheFlySplit(dataset, images, np.concatenate(parts), sides, resize)
+    return OnTheFlySplit(dataset, images, np.concatenate(parts), fitting)
 
 
 def cache_root() -> Path:
@@ -133,13 +136,12 @@ def open_cache(root: Path | None = None) -> Path:
 
 
 def _decoded_entry(
-    root: Path, dataset: Dataset, rows: NDArray[np.int64], size: Sides, resize: Resize, on_ready: _OnReady
+    root: Path, dataset: Dataset, rows: NDArray[np.int64], fitting: Fitting, on_ready: _OnReady
 ) -> Entry:
     key = hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
-    path = root / entry_name(dataset.info.fingerprint, "decoded", f"{size_text(size).replace(' ', '')}px", resize, key)
-    return _entry(
-        path, decoded_arrays(dataset), partial(build_decoded, dataset, rows, size, resize), len(rows), on_ready
-    )
+    path = root / entry_name(dataset.info.fingerprint, "decoded", *fitting.key, key)
+    build = partial(build_decoded, dataset, rows, fitting)
+    return _entry(path, decoded_arrays(dataset, fitting), build, len(rows), on_ready)
 
 
 def _encoded_entry(root: Path, dataset: Dataset, on_ready: _OnReady) -> Entry:

@@ -36,7 +36,7 @@ class DecodedImages(NamedTuple):
     depth: Pixels
     """(B, H, W)"""
     valid: Pixels | None = None
-    """(B, H, W): 255 where the depth was measured, else 0; None if no sample of the data set has a validity mask."""
+    """(B, H, W), as in a `Batch`; None if no sample of the data set has a validity mask, and there is no border."""
 
     def arrays(self) -> tuple[Pixels, ...]:
         """The arrays without None, in the order of `image_names`."""
@@ -44,7 +44,7 @@ class DecodedImages(NamedTuple):
 
 
 def image_names(has_validity: bool) -> tuple[str, ...]:
-    """The images of a sample of a data set: `IMAGES`, and 'valid' if any sample has a validity mask."""
+    """The images of a sample: `IMAGES`, and 'valid' if any sample has a validity mask or a border."""
     return DecodedImages._fields if has_validity else IMAGES
 
 

@@ -22,10 +22,11 @@ from data.cache.decoded import DecodedImages, DecodedSplit, image_names
 from data.cache.entry import Entry, NewEntry, new_entry
 from data.dataset.dataset import Dataset
 from data.dataset.intake import DecodedBackgrounds
+from data.fitting.fit import Fitting
 from data.fitting.sizes import Sides, sides_of
-from data.images import VALID, Resize, decode_sample, resize_depth, resize_to
+from data.images import decode_sample
 from data.parallel import ahead
-from data.schema import EncodedSample, Pixels
+from data.schema import VALID, EncodedSample, Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -36,13 +37,13 @@ _IN_MEMORY = 0.5
 """Up to this share of the machine's memory, a split is expected to stay in the page cache."""
 
 
-def decoded_arrays(dataset: Dataset) -> tuple[str, ...]:
+def decoded_arrays(dataset: Dataset, fitting: Fitting) -> tuple[str, ...]:
     """The arrays of an entry.
 
-    bg (M, H, W, 3), fg_bg (N, H, W, 3), mask and depth (N, H, W) uint8; of a data set with validity masks also valid
+    bg (M, H, W, 3), fg_bg (N, H, W, 3), mask and depth (N, H, W) uint8; with validity masks or borders also valid
     (N, H, W) uint8; index (N,) int64, the row in bg.
     """
-    return (*image_names(dataset.info.has_validity), INDEX)
+    return (*image_names(dataset.info.has_validity or fitting.pads), INDEX)
 
 
 def decoded_bytes(samples: int, backgrounds: int, size: int | Sequence[int], *, has_validity: bool = False) -> int:
@@ -53,8 +54,7 @@ def decoded_bytes(samples: int, backgrounds: int, size: int | Sequence[int], *, 
 def build_decoded(
     dataset: Dataset,
     rows: NDArray[np.int64],
-    size: Sides,
-    resize: Resize,
+    fitting: Fitting,
     entry: Path,
     on_ready: Callable[[int], None],
 ) -> None:
@@ -63,8 +63,7 @@ def build_decoded(
     Args:
         dataset: an opened data set.
         rows: (N,), ascending.
-        size: height and width in pixels.
-        resize: as in `data.images.resize`.
+        fitting: the way to the size of a network.
         entry: its path.
         on_ready: progress callback, called with the number of samples that are ready.
 
@@ -78,7 +77,7 @@ def build_decoded(
     bg_ids = dataset.ids.bg_id
     bg_rows: dict[str, int] = {}
     bg_of = np.array([bg_rows.setdefault(bg_ids[row], len(bg_rows)) for row in rows], np.int64)
-    photo, plane, count = (*size, 3), size, len(rows)
+    photo, plane, count = (*fitting.sides, 3), fitting.sides, len(rows)
     layout = {
         "bg": ("u1", (len(bg_rows), *photo)),
         "fg_bg": ("u1", (count, *photo)),
@@ -87,10 +86,10 @@ def build_decoded(
         "valid": ("u1", (count, *plane)),
         INDEX: ("i8", (count,)),
     }
-    layout = {name: layout[name] for name in decoded_arrays(dataset)}
+    layout = {name: layout[name] for name in decoded_arrays(dataset, fitting)}
     with new_entry(entry, layout, on_ready) as new:
         new.write(INDEX, bg_of.data)
-        calls = _decoding(new, dataset, rows, bg_rows, (size, resize))
+        calls = _decoding(new, dataset, rows, bg_rows, fitting)
         # Closed before the files are: its threads write to them.
         with closing(cast("Generator[None]", ahead(calls, len(os.sched_getaffinity(0))))) as done:
             for ready, _ in enumerate(done, start=1):
@@ -102,11 +101,9 @@ def _decoding(
     dataset: Dataset,
     rows: NDArray[np.int64],
     bg_rows: Mapping[str, int],
-    resizing: tuple[Sides, Resize],
+    fitting: Fitting,
 ) -> Iterator[Callable[[], None]]:
     """For each of `rows`, a call that decodes, resizes and writes it, and its background if that is the first."""
-    (height, width), how = resizing
-    resized = partial(resize_to, height=height, width=width, how=how)
 
     def write(name: str, row: int, pixels: Pixels) -> None:
         image = np.ascontiguousarray(pixels)
@@ -115,13 +112,15 @@ def _decoding(
     def decode(row: int, encoded: EncodedSample, bg: Pixels, bg_row: int | None) -> None:
         sample = decode_sample(encoded, bg=bg, where=str(dataset.path))
         if bg_row is not None:
-            write("bg", bg_row, resized(bg))
-        write("fg_bg", row, resized(sample.fg_bg))
-        write("mask", row, resized(sample.mask))
-        depth, valid = resize_depth(sample.depth, sample.valid, height, width, how=how)
+            write("bg", bg_row, fitting.image(bg))
+        write("fg_bg", row, fitting.image(sample.fg_bg))
+        write("mask", row, fitting.image(sample.mask))
+        depth, valid = fitting.depth(sample.depth, sample.valid)
         write("depth", row, depth)
-        if dataset.info.has_validity:
-            write("valid", row, np.full((height, width), VALID, np.uint8) if valid is None else valid)
+        if valid is None and dataset.info.has_validity:
+            valid = np.full(fitting.sides, VALID, np.uint8)
+        if valid is not None:
+            write("valid", row, valid)
 
     decoded = DecodedBackgrounds()
     missing = dict(bg_rows)

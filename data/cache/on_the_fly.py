@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import EncodedImages
 from data.dataset.dataset import Dataset
-from data.fitting.sizes import Sides
-from data.images import VALID, Resize, decode_photo, decode_plane, decode_valid, resize_depth, resize_to
+from data.fitting.fit import Fitting
+from data.images import decode_photo, decode_plane, decode_valid
 from data.lru import LruCache
-from data.schema import Pixels
+from data.schema import VALID, Pixels
 
 _MAX_PREFETCHED_BYTES = 256 * 2**20
 """Images that were prefetched and not gathered yet; of more, the oldest are dropped."""
@@ -29,21 +29,20 @@ _MAX_BACKGROUND_BYTES = 256 * 2**20
 """Decoded backgrounds that stay in memory: several samples share one."""
 
 _SampleImages = tuple[Pixels, ...]
-"""The bg and fg_bg (H, W, 3), mask and depth (H, W) of a sample, and with validity masks valid (H, W)."""
+"""The bg and fg_bg (H, W, 3), mask and depth (H, W) of a sample, and with validity masks or borders valid (H, W)."""
 
 
 class OnTheFlySplit(DecodedSplit):
     """The samples `rows` of a data set, in that order; `images` are those of the whole data set."""
 
-    def __init__(
-        self, dataset: Dataset, images: EncodedImages, rows: NDArray[np.int64], size: Sides, resize: Resize
-    ) -> None:
-        super().__init__(size, has_validity=dataset.info.has_validity)
+    def __init__(self, dataset: Dataset, images: EncodedImages, rows: NDArray[np.int64], fitting: Fitting) -> None:
+        super().__init__(fitting.sides, has_validity=dataset.info.has_validity or fitting.pads)
+        self._has_masks = dataset.info.has_validity
         self._rows = rows
         self._ids = dataset.ids
         self._where = str(dataset.path)
         self._images = images
-        self._resize: Resize = resize
+        self._fitting = fitting
         self._backgrounds = LruCache[str, Pixels](_MAX_BACKGROUND_BYTES)
         self._pool = ThreadPoolExecutor(_threads(), thread_name_prefix="decoding")
         self._pending: OrderedDict[int, Future[_SampleImages]] = OrderedDict()
@@ -89,24 +88,21 @@ class OnTheFlySplit(DecodedSplit):
         bg = self._backgrounds.get(self._ids.bg_id[stored], partial(self._photo, stored, "bg"))
         mask = decode_plane(*self._encoded(stored, "mask"))
         depth, valid = decode_plane(*self._encoded(stored, "depth")), None
-        if self.has_validity:
+        if self._has_masks:
             encoded, where = self._encoded(stored, "valid")
             valid = decode_valid(encoded, where) if encoded else np.full(depth.shape, VALID, np.uint8)
-        depth, valid = resize_depth(depth, valid, *self.sides, how=self._resize)
-        planes = (self._resized(mask), depth) if valid is None else (self._resized(mask), depth, valid)
-        return bg, self._photo(stored, "fg_bg"), *planes
+        depth, valid = self._fitting.depth(depth, valid)
+        images = bg, self._photo(stored, "fg_bg"), self._fitting.image(mask), depth
+        return images if valid is None else (*images, valid)
 
     def _photo(self, stored: int, name: str) -> Pixels:
         """A photograph of the data set's row `stored`, at its final size."""
-        return self._resized(decode_photo(*self._encoded(stored, name)))
+        return self._fitting.image(decode_photo(*self._encoded(stored, name)))
 
     def _encoded(self, stored: int, name: str) -> tuple[bytes, str]:
         """An image of the data set's row `stored`, and where it is, for error messages."""
         where = f"{name} of sample {self._ids.sample_id[stored]} in {self._where}"
         return self._images.read(stored, name), where
-
-    def _resized(self, pixels: Pixels) -> Pixels:
-        return resize_to(pixels, *self.sides, how=self._resize)
 
 
 def _threads() -> int:

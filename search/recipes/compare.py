@@ -81,7 +81,7 @@ def make_comparison(
         if recipe.name in trials:
             raise InputError(f"The recipe '{recipe.name}' is given twice in --recipes; give each file its own 'name:'.")
         config = recipe.scaled(epochs)
-        same = {key: getattr(common, key) for key in ("image_size", "resize", "split_by", "split")}
+        same = {key: getattr(common, key) for key in ("image_size", "resize", "fit", "split_by", "split")}
         config = config.model_copy(update={"data": config.data.model_copy(update=same)})
         origins[recipe.name] = RecipeOrigin(source=recipe.source, faithful=recipe.faithful)
         trials[recipe.name] = with_overrides(config, overrides, recipe.file)

@@ -187,11 +187,11 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
             for name in fixed.trials:
                 study.enqueue_trial({}, user_attrs={RECIPE: name})
         concurrent = min(fits, len(configs))
-        sizes = {(config.data.sides, config.data.resize): config.data for config in configs}
+        sizes = {(config.data.sides, config.data.resize, config.data.fit): config.data for config in configs}
         check_disk(
             experiment,
             dataset,
-            [size for size, _ in sizes],
+            [size for size, *_ in sizes],
             [config.model for config in configs],
             kept=len(configs),
             concurrent=concurrent,

@@ -147,6 +147,9 @@ class DataConfig(Section):
     """Samples per optimizer step, over all workers."""
     resize: Literal["area", "bilinear", "lanczos"] = "area"
     """Interpolation to that size; 'area' averages when shrinking and is bilinear when enlarging."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """Images of another aspect ratio: 'stretch' changes it, 'crop' takes the largest centred rectangle, 'pad' adds a
+    grey border, which losses and metrics leave out. 'predict' needs the whole image, and pads it with 'crop' too."""
     split_by: SplitKey = "background"
     """The id whose hash decides the split; 'background' keeps each room in one part. The last five are published."""
     split: Split = Split()

@@ -253,6 +253,7 @@ def _metadata(origin: Origin, network: Network) -> dict[str, str]:
         f"measured quality. Any height and width from {MIN_SIDE} on is accepted: sides are padded to multiples of "
         f"{SIDE_MULTIPLE} inside.",
         "resize": origin.config.data.resize,
+        "fit": origin.config.data.fit,
         "family": model.family,
         "width": str(model.width),
         "parameters": str(parameter_count(network)),

@@ -40,7 +40,12 @@ class DualLoss(nn.Module):
             self.log_variance = nn.Parameter(torch.zeros(len(HEADS)))
 
     def forward(
-        self, prediction: Prediction, mask: Tensor, depth: Tensor, valid: Tensor | None = None
+        self,
+        prediction: Prediction,
+        mask: Tensor,
+        depth: Tensor,
+        valid: Tensor | None = None,
+        inside: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the total loss, and its unweighted parts with names like 'mask_bce' and 'depth_l1'.
 
@@ -50,11 +55,13 @@ class DualLoss(nn.Module):
             depth: (B, 1, H, W) float in 0..1.
             valid: (B, 1, H, W) bool, where the depth was measured; None for everywhere. The losses of the depth leave
                 the other pixels out.
+            inside: (B, 1, H, W) bool, False in the border of padded images, which the losses of the mask leave out;
+                None if there is none.
         """
         parts: dict[str, Tensor] = {}
         totals = []
         for head, logits, activated, target, pixels in (
-            ("mask", prediction.mask_logits, prediction.mask, mask, None),
+            ("mask", prediction.mask_logits, prediction.mask, mask, inside),
             ("depth", prediction.depth_logits, prediction.depth, depth, valid),
         ):
             total = torch.zeros((), device=target.device)

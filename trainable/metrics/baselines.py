@@ -100,7 +100,7 @@ def evaluate_baselines(baselines: Baselines, batches: Iterable[Batch]) -> dict[s
     sums = MetricSums()
     for batch in batches:
         probability, depth = baselines.predict(batch)
-        sums.update_values(probability, depth, batch.mask, batch.depth, batch.is_valid())
+        sums.update_values(probability, depth, batch.mask, batch.depth, batch.is_valid(), batch.is_inside())
     metrics = sums.compute()
     mask = {name: value for name, value in metrics.items() if name.startswith("mask_")}
     depth_metrics = {name: value for name, value in metrics.items() if name.startswith("depth_")}
@@ -113,12 +113,17 @@ def _difference(batch: Batch) -> Tensor:
 
 
 def _ious_of_every_cut(batch: Batch) -> Tensor:
-    """Intersection over union of each image at each cut, (B, 767) float64; 1 where both are empty."""
+    """Intersection over union of each image at each cut, (B, 767) float64; 1 where both are empty.
+
+    The border of padded images is left out.
+    """
     images = len(batch)
     is_foreground = (batch.mask > 127).flatten(1)  # (B, H W)
     # Count the pixels of each image, class and difference in one histogram.
     row = 2 * torch.arange(images, device=is_foreground.device).unsqueeze(1) + is_foreground
     bins = row * LEVELS + _difference(batch).flatten(1)
+    if (inside := batch.is_inside()) is not None:
+        bins = bins[inside.flatten(1)]
     counts = torch.bincount(bins.flatten(), minlength=images * 2 * LEVELS).view(images, 2, LEVELS)
     at_least = torch.zeros(images, 2, LEVELS + 1, dtype=torch.int64, device=counts.device)
     # at_least[..., cut]: pixels whose difference is at least the cut.

@@ -41,8 +41,8 @@ class MetricSums:
     - score: (mask_iou + depth_delta1) / 2.
     - metrics of plugins: the mean over images.
 
-    The metrics of the depth are over valid pixels, so that an image without one counts for the mask only. Metrics of
-    plugins get 0 as predicted and true depth of invalid pixels.
+    The metrics of the depth are over valid pixels, so that an image without one counts for the mask only, whose metrics
+    are over the pixels inside the border of padded images. Metrics of plugins get 0 as prediction and truth of others.
 
     A prediction that is not finite is wrong in IoU and deltas, and makes RMSE and MAE NaN. The sums are float64 on the
     device; only `compute` waits for the device.
@@ -52,7 +52,14 @@ class MetricSums:
         self._own = own_metrics()
         self._sums = torch.zeros(len(STATES) + len(self._own), dtype=torch.float64, device=device)
 
-    def update(self, prediction: Prediction, mask: Tensor, depth: Tensor, valid: Tensor | None = None) -> None:
+    def update(
+        self,
+        prediction: Prediction,
+        mask: Tensor,
+        depth: Tensor,
+        valid: Tensor | None = None,
+        inside: Tensor | None = None,
+    ) -> None:
         """Add a batch of predictions of a model.
 
         Args:
@@ -60,8 +67,9 @@ class MetricSums:
             mask: (B, 1, H, W), uint8 as in a `Batch` or float in 0..1.
             depth: (B, 1, H, W), likewise.
             valid: (B, 1, H, W) bool, where the depth was measured; None for everywhere.
+            inside: (B, 1, H, W) bool, False in the border of padded images; None if there is none.
         """
-        self.update_values(finite_mask(prediction), prediction.depth, mask, depth, valid)
+        self.update_values(finite_mask(prediction), prediction.depth, mask, depth, valid, inside)
 
     def update_values(
         self,
@@ -70,9 +78,10 @@ class MetricSums:
         mask_truth: Tensor,
         depth_truth: Tensor,
         valid: Tensor | None = None,
+        inside: Tensor | None = None,
     ) -> None:
         """Add a batch with mask probabilities in 0..1; all tensors are (B, 1, H, W)."""
-        planes = probability, depth, mask_truth, depth_truth, valid
+        planes = probability, depth, mask_truth, depth_truth, valid, inside
         states = image_states(*planes)
         if self._own:
             states = torch.cat([states, own_columns(self._own, *planes)], dim=1)
@@ -121,6 +130,7 @@ def own_columns(
     mask_truth: Tensor,
     depth_truth: Tensor,
     valid: Tensor | None = None,
+    inside: Tensor | None = None,
 ) -> Tensor:
     """The values of K metrics of plugins for each image, (B, K) float64; all other tensors are (B, 1, H, W).
 
@@ -128,7 +138,8 @@ def own_columns(
         InputError: if a metric does not return a value for each image.
     """
     depths = only_valid(depth.float(), valid), only_valid(as_unit(depth_truth), valid)
-    planes = probability.float(), depths[0], as_unit(mask_truth), depths[1]
+    masks = only_valid(probability.float(), inside), only_valid(as_unit(mask_truth), inside)
+    planes = masks[0], depths[0], masks[1], depths[1]
     found = [_values(metric, *planes) for metric in own.values()]
     return torch.stack(found, dim=1) if found else torch.zeros(len(depth), 0, dtype=torch.float64, device=depth.device)
 
@@ -170,19 +181,26 @@ def finite_mask(prediction: Prediction) -> Tensor:
 
 @torch.no_grad()
 def image_states(
-    probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor, valid: Tensor | None = None
+    probability: Tensor,
+    depth: Tensor,
+    mask_truth: Tensor,
+    depth_truth: Tensor,
+    valid: Tensor | None = None,
+    inside: Tensor | None = None,
 ) -> Tensor:
     """The row of `MetricSums` for each image, (B, 15) float64 with the columns `STATES`; inputs are (B, 1, H, W)."""
     probability, is_foreground = probability.float(), as_unit(mask_truth) > 0.5
     pixels = torch.full(
         (len(probability),), math.prod(probability.shape[1:]), dtype=torch.float64, device=probability.device
     )
+    if inside is not None:
+        pixels = inside.flatten(1).sum(dim=1).double()
     return torch.column_stack(
         [
             torch.ones_like(pixels),
-            image_ious(probability, is_foreground, above=0.5),
+            image_ious(probability, is_foreground, above=0.5, inside=inside),
             pixels,
-            image_errors(probability, is_foreground.float()),
+            image_errors(probability, is_foreground.float(), inside),
             image_errors(depth.float(), as_unit(depth_truth), valid),
             _left_out(pixels, valid),
         ]
@@ -190,18 +208,21 @@ def image_states(
 
 
 def _left_out(pixels: Tensor, valid: Tensor | None) -> Tensor:
-    """The invalid pixels of each image, and 1 if all `pixels` (B,) are, else 0: (B, 2) float64."""
+    """Of the `pixels` (B,) of each image, those that are invalid, and 1 if all are, else 0: (B, 2) float64."""
     if valid is None:
         return torch.zeros(len(pixels), 2, dtype=torch.float64, device=pixels.device)
-    invalid = (~valid).flatten(1).sum(dim=1).double()
+    invalid = pixels - valid.flatten(1).sum(dim=1).double()
     return torch.stack([invalid, (invalid == pixels).double()], dim=1)
 
 
-def image_ious(prediction: Tensor, is_foreground: Tensor, *, above: float) -> Tensor:
+def image_ious(prediction: Tensor, is_foreground: Tensor, *, above: float, inside: Tensor | None = None) -> Tensor:
     """Intersection over union of the pixels `above` a value and the foreground of each image, (B,) float64.
 
-    It is 1 where both are empty.
+    It is 1 where both are empty. Only pixels `inside` (bool) count; all tensors have the same shape.
     """
+    prediction = only_valid(prediction, inside)
+    if inside is not None:
+        is_foreground = is_foreground & inside
     is_finite = prediction.isfinite()
     is_predicted = (prediction > above) & is_finite
     intersection = (is_predicted & is_foreground).flatten(1).sum(dim=1)

@@ -62,8 +62,9 @@ class PublishedMetrics:
 
     A prediction that is not finite is wrong, and makes RMSE NaN. By default the metrics are corrected.
 
-    The metrics of the depth are over valid pixels. The similarity is over windows without an invalid pixel; images, and
-    with 'batches' batches, that have none are left out.
+    The metrics of the depth are over valid pixels, those of the mask over pixels inside the border of padded images.
+    The similarity is over windows without another pixel; images, and with 'batches' batches, whose depth has none are
+    left out.
 
     Args:
         on: whether to use outputs after their activations ('probability') or, as published, before ('logits').
@@ -76,7 +77,14 @@ class PublishedMetrics:
         self._batches: list[Tensor] = []  # (23,) each, on the device
 
     @torch.no_grad()
-    def update(self, prediction: Prediction, mask: Tensor, depth: Tensor, valid: Tensor | None = None) -> None:
+    def update(
+        self,
+        prediction: Prediction,
+        mask: Tensor,
+        depth: Tensor,
+        valid: Tensor | None = None,
+        inside: Tensor | None = None,
+    ) -> None:
         """Add a batch of predictions of a model.
 
         Args:
@@ -84,14 +92,16 @@ class PublishedMetrics:
             mask: (B, 1, H, W), uint8 as in a `Batch` or float in 0..1.
             depth: (B, 1, H, W), likewise.
             valid: (B, 1, H, W) bool, where the depth was measured; None for everywhere.
+            inside: (B, 1, H, W) bool, False in the border of padded images; None if there is none.
         """
         if self._on == "logits":
             predicted_mask, predicted_depth = prediction.mask_logits, prediction.depth_logits
         else:
             predicted_mask, predicted_depth = finite_mask(prediction), prediction.depth
-        sums = image_columns(predicted_mask, predicted_depth, mask, depth, valid).sum(dim=0)
+        sums = image_columns(predicted_mask, predicted_depth, mask, depth, valid, inside).sum(dim=0)
         if self._average == "batches":
-            of_batch = _ious75(predicted_mask.reshape(1, -1), mask.reshape(1, -1))
+            in_one = None if inside is None else inside.reshape(1, -1)
+            of_batch = _ious75(predicted_mask.reshape(1, -1), mask.reshape(1, -1), in_one)
             sums[len(STATES) + PUBLISHED.index("iou75_mask")] = len(mask) * of_batch[0]
         self._batches.append(sums)
 
@@ -123,7 +133,12 @@ class PublishedMetrics:
 
 @torch.no_grad()
 def image_columns(
-    mask: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor, valid: Tensor | None = None
+    mask: Tensor,
+    depth: Tensor,
+    mask_truth: Tensor,
+    depth_truth: Tensor,
+    valid: Tensor | None = None,
+    inside: Tensor | None = None,
 ) -> Tensor:
     """The sums of each image for all metrics, (B, 23) float64: `STATES`, then `PUBLISHED`.
 
@@ -131,13 +146,13 @@ def image_columns(
     """
     mask, depth = mask.float(), depth.float()
     published = [
-        similarities(mask, mask_truth) > SIMILAR_MASK,
+        similarities(mask, mask_truth, inside) > SIMILAR_MASK,
         similarities(depth, depth_truth, valid) > SIMILAR_DEPTH,
-        _ious75(mask, mask_truth),
-        image_errors(mask, as_unit(mask_truth))[:, [0, 2, 3, 4]],
+        _ious75(mask, mask_truth, inside),
+        image_errors(mask, as_unit(mask_truth), inside)[:, [0, 2, 3, 4]],
         torch.zeros(len(mask), device=mask.device) if valid is None else ~_windows(valid).flatten(1).any(dim=1),
     ]
-    return torch.column_stack([image_states(mask, depth, mask_truth, depth_truth, valid), *published])
+    return torch.column_stack([image_states(mask, depth, mask_truth, depth_truth, valid, inside), *published])
 
 
 def similarities(prediction: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -184,6 +199,6 @@ def _grey_levels(pixels: Tensor) -> Tensor:
     return (torch.where(pixels.isfinite(), pixels.float(), math.nan).clamp(0, 1) * 255).round()
 
 
-def _ious75(mask: Tensor, truth: Tensor) -> Tensor:
+def _ious75(mask: Tensor, truth: Tensor, inside: Tensor | None = None) -> Tensor:
     """Intersection over union above 0.75 of each row or image, (B,) float64."""
-    return image_ious(mask, as_unit(truth) > IOU_ABOVE, above=IOU_ABOVE)
+    return image_ious(mask, as_unit(truth) > IOU_ABOVE, above=IOU_ABOVE, inside=inside)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data.augment.cpu import Augmenter, SampleImages
 from data.augment.device import DeviceAugmenter
 from data.augment.erase import Erase
+from data.augment.transforms import Transforms
 from data.schema import Batch, Pixels
 
 SIDE, COUNT, KEY = 48, 24, (3, 1, 0, 7)
@@ -146,6 +147,17 @@ def test_colours_and_erasing_leave_the_mask(augment: Any) -> None:
     _, valid = augment(given, COLOURS)
 
     np.testing.assert_array_equal(valid, given[1])
+
+
+def test_listed_transforms_get_the_mask() -> None:
+    """Those of albumentations follow the built-in ones, and move the mask with the depth."""
+    (bg, fg_bg, mask, _), valid = images()
+    strengths = {"transforms": Transforms({"HorizontalFlip": {"p": 0.5}, "Transpose": {"p": 0.5}}), "vflip": 0.5}
+
+    found, moved = on_cpu((SampleImages(bg, fg_bg, mask, valid), valid), strengths)
+
+    np.testing.assert_array_equal(moved, found.depth)
+    assert (moved != valid).any()
 
 
 def test_a_mask_changes_nothing_else() -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from data.atomic import replacing
 from data.errors import InputError, UnfinishedError
+from data.fitting.fit import GREY
 from data.fitting.sizes import size_text
 from trainable.config.data import SIDE_MULTIPLE
 from trainable.loop.checkpoint import Origin, load_model
@@ -242,6 +243,9 @@ def _texts() -> list[str]:
 def _metadata(origin: Origin, network: Network) -> dict[str, str]:
     """What a user of the file needs to know, as texts; mappings are JSON."""
     model, (height, width) = origin.config.model, origin.config.data.sides
+    border = (
+        "" if origin.config.data.fit == "stretch" else f", with a border of level {GREY} that keeps their aspect ratio"
+    )
     inputs = {name: {"type": "uint8", "shape": [*AXES, 3], "meaning": text} for name, text in INPUTS.items()}
     outputs = {name: {"type": "float32", "shape": AXES, "meaning": text} for name, text in OUTPUTS.items()}
     return {
@@ -249,9 +253,9 @@ def _metadata(origin: Origin, network: Network) -> dict[str, str]:
         "inputs": json.dumps(inputs),
         "outputs": json.dumps(outputs),
         "image_size": size_text((height, width)),
-        "sizes": f"Resize the photographs to {height} x {width} pixels (height x width), as in training, for the "
-        f"measured quality. Any height and width from {MIN_SIDE} on is accepted: sides are padded to multiples of "
-        f"{SIDE_MULTIPLE} inside.",
+        "sizes": f"Resize the photographs to {height} x {width} pixels (height x width){border}, as in training, "
+        f"for the measured quality. Any height and width from {MIN_SIDE} on is accepted: sides are padded to multiples "
+        f"of {SIDE_MULTIPLE} inside.",
         "resize": origin.config.data.resize,
         "fit": origin.config.data.fit,
         "family": model.family,

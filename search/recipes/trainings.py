@@ -195,6 +195,7 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
             [config.model for config in configs],
             kept=len(configs),
             concurrent=concurrent,
+            padded=any(config.data.fit == "pad" for config in configs),
         )
         announce_dashboard(screen, session.dashboard)
         epochs = range(1, max(config.epochs for config in configs) + 1)

@@ -123,7 +123,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Est
                 dataset.info.counts.samples,
                 dataset.info.counts.backgrounds,
                 data.image_size,
-                has_validity=dataset.info.has_validity,
+                has_validity=dataset.info.has_validity or data.fit == "pad",
             ),
         },
         networks={"smallest": smallest, "largest": largest},

@@ -167,10 +167,12 @@ def check_disk(
     *,
     kept: int,
     concurrent: int,
+    padded: bool = False,
 ) -> None:
     """Check that the disk has room for the checkpoints of the largest model, beside the decoded images.
 
-    Checkpoints in a remote storage take no room here. Images that do not fit into the cache are decoded on the fly;
+    Checkpoints in a remote storage take no room here. Images, which have one more plane if they are `padded`, are decoded
+    on the fly where they do not fit into the cache;
     checkpoints must fit.
 
     Raises:
@@ -182,7 +184,7 @@ def check_disk(
     parameters = max(parameter_count(build_on_meta(model)) for model in models)
     needed: float = checkpoint_bytes(parameters, kept, concurrent)
     if root.stat().st_dev == cache.stat().st_dev:
-        counts, has_validity = dataset.info.counts, dataset.info.has_validity
+        counts, has_validity = dataset.info.counts, dataset.info.has_validity or padded
         decoded = sum(
             decoded_bytes(counts.samples, counts.backgrounds, size, has_validity=has_validity)
             for size in set(image_sizes)

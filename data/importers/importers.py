@@ -1,6 +1,6 @@
-"""Import published folders and archives: recognise the layout, pair the files, check them, make depth far-bright.
+"""Import images of the user: find the samples, check their files, make depth far-bright.
 
-found = import_layout(Path("nyu_composed"))
+found = import_source(Path("nyu_composed"))
 write_dataset(found.samples(), destination, source=found.source)
 """
 
@@ -16,23 +16,24 @@ from data.errors import InputError
 from data.images import encode_png, resize_to
 from data.importers.archives import Files, open_source
 from data.importers.layouts import LAYOUTS
-from data.importers.pairing import Quadruple, find_layout, find_quadruples
+from data.importers.pairing import FoundSamples, Quadruple, find_layout, find_quadruples
 from data.importers.polarity import POLARITIES, Polarity, measure_polarity
 from data.importers.problems import ImportProblems, ImportProblemsError
 from data.importers.samples import MeasuredPlanes, ReadSample, SampleReader, find_mask_factor
+from data.importers.tables import find_listed, is_table
 from data.schema import EncodedSample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """A published data set that was found, and how it will be converted."""
+    """The samples of a source, and how they will be converted."""
 
     layout: str
-    """A key of `LAYOUTS`."""
+    """A key of `LAYOUTS`, or 'table'."""
     reason: str
     """Why this layout: how many images match its names, and whether the user chose it."""
     quadruples: tuple[Quadruple, ...]
@@ -49,6 +50,9 @@ class Import:
     """All of the above except the quadruples, for `dataset.json`."""
     files: Files
 
+    where: str
+    """The source, for messages."""
+
     def __len__(self) -> int:
         return len(self.quadruples)
 
@@ -59,7 +63,7 @@ class Import:
             ImportProblemsError: at the end, with all problems, if a file is unusable or the image sizes of a sample
                 do not match.
         """
-        problems = ImportProblems(str(self.files.root))
+        problems = ImportProblems(self.where)
         reader = SampleReader(self.files, self.depth_scale, problems, mask_factor=self.mask_factor)
         for quadruple in self.quadruples:
             read = reader.read(quadruple)
@@ -84,6 +88,40 @@ class Import:
             mask=read.mask_bytes,
             depth=depth_bytes,
         )
+
+
+def import_source(
+    source: Path,
+    *,
+    layout: str | None = None,
+    depth_polarity: str | None = None,
+    on_checked: Callable[[int, int], None] | None = None,
+) -> Import:
+    """Import a table of samples if `source` is one, else a published layout; see the two functions below."""
+    if not is_table(source):
+        return import_layout(source, layout=layout, depth_polarity=depth_polarity, on_checked=on_checked)
+    if layout is not None:
+        raise InputError(
+            f"The option '--layout' is '{layout}', but '{source}' is a table, which has no layout; leave it out."
+        )
+    return import_table(source, depth_polarity=depth_polarity, on_checked=on_checked)
+
+
+def import_table(
+    table: Path, *, depth_polarity: str | None = None, on_checked: Callable[[int, int], None] | None = None
+) -> Import:
+    """Import the samples that a table lists, and measure the polarity of their depth.
+
+    Args:
+        table: a CSV, JSON Lines or Parquet file; see `data.importers.tables`.
+        depth_polarity: as in `import_layout`.
+        on_checked: as in `import_layout`.
+
+    Raises:
+        ImportProblemsError: if a file is missing or unusable.
+        InputError: if the table is unusable, or as in `import_layout`.
+    """
+    return _prepare(find_listed(table), depth_polarity, on_checked)
 
 
 def import_layout(
@@ -114,30 +152,44 @@ def import_layout(
     arrangement = find_layout(files, layout)
     reason = arrangement.reason if layout is None else f"chosen with --layout; {arrangement.reason}"
     problems = ImportProblems(str(source))
-    quadruples = find_quadruples(files, arrangement, problems)
-    factor = find_mask_factor(files, quadruples)
-    planes = MeasuredPlanes(files, quadruples, LAYOUTS[arrangement.layout].depth_size, factor)
-    measured = measure_polarity(planes)
-    if problems or planes.unusable:
-        raise _check_all(files, quadruples, planes.depth_scale, problems, on_checked)
-    polarity = _choose_polarity(measured, depth_polarity)
-    scale = planes.depth_scale
-    return Import(
+    found = FoundSamples(
+        source=source,
+        files=files,
+        quadruples=find_quadruples(files, arrangement, problems),
+        problems=problems,
         layout=arrangement.layout,
         reason=reason,
+        depth_size=LAYOUTS[arrangement.layout].depth_size,
+    )
+    return _prepare(found, depth_polarity, on_checked)
+
+
+def _prepare(found: FoundSamples, depth_polarity: str | None, on_checked: Callable[[int, int], None] | None) -> Import:
+    """Measure masks and depth of some samples, and decide how all are converted."""
+    files, quadruples = found.files, found.quadruples
+    factor = find_mask_factor(files, quadruples, str(found.source))
+    planes = MeasuredPlanes(files, quadruples, found.depth_size, factor)
+    measured = measure_polarity(planes)
+    if found.problems or planes.unusable:
+        raise _check_all(found, planes.depth_scale, on_checked)
+    polarity = _choose_polarity(measured, depth_polarity)
+    return Import(
+        layout=found.layout,
+        reason=found.reason,
         quadruples=tuple(quadruples),
         measured=measured,
         depth_polarity=polarity,
-        depth_scale=scale,
+        depth_scale=planes.depth_scale,
         depth_bits=planes.depth_bits,
         mask_factor=factor,
         files=files,
+        where=str(found.source),
         source={
             "kind": "import",
-            "path": str(source),
+            "path": str(found.source),
             "archives": list(files.archives),
-            "layout": arrangement.layout,
-            "reason": reason,
+            "layout": found.layout,
+            "reason": found.reason,
             "depth_polarity": {"source": polarity, "given": depth_polarity, "measured": asdict(measured)},
             "depth_inverted": polarity == "near-bright",
             "depth_resized": planes.resized,
@@ -148,19 +200,15 @@ def import_layout(
 
 
 def _check_all(
-    files: Files,
-    quadruples: Sequence[Quadruple],
-    depth_scale: float,
-    problems: ImportProblems,
-    on_checked: Callable[[int, int], None] | None,
+    found: FoundSamples, depth_scale: float, on_checked: Callable[[int, int], None] | None
 ) -> ImportProblemsError:
     """Read all samples, and return an error with all problems."""
-    reader = SampleReader(files, depth_scale, problems)
-    for number, quadruple in enumerate(quadruples, start=1):
+    reader = SampleReader(found.files, depth_scale, found.problems)
+    for number, quadruple in enumerate(found.quadruples, start=1):
         reader.read(quadruple)
         if on_checked is not None:
-            on_checked(number, len(quadruples))
-    return problems.error(len(quadruples))
+            on_checked(number, len(found.quadruples))
+    return found.problems.error(len(found.quadruples))
 
 
 def _choose_polarity(measured: Polarity, given: str | None) -> Literal["far-bright", "near-bright"]:

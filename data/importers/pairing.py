@@ -13,8 +13,10 @@ from data.importers.report import mismatch_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from data.importers.archives import Files
+    from data.importers.layouts import DepthSize
     from data.importers.problems import ImportProblems
 
 MIN_ROLES = 2
@@ -32,6 +34,25 @@ class Quadruple:
     fg_bg: str
     mask: str
     depth: str
+    row: int | None = None
+    """Row of the table that lists the sample, from 1; None without a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundSamples:
+    """The samples of a source, before any image is read."""
+
+    source: Path
+    """As the user gave it."""
+    files: Files
+    quadruples: Sequence[Quadruple]
+    problems: ImportProblems
+    """Missing files."""
+    layout: str
+    """A key of `LAYOUTS`, or 'table'."""
+    reason: str
+    """Why this layout, for the user."""
+    depth_size: DepthSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +154,9 @@ def find_quadruples(files: Files, arrangement: Arrangement, problems: ImportProb
             if not members[role]:
                 problems.add("missing", role, *missing.describe(role, folder, match), sample_id)
         quadruples.append(
-            Quadruple(sample_id=sample_id, bg_id=form.bg_id(members["bg"]), fg_id=form.fg_id(match["fg"]), **members)
+            Quadruple(
+                sample_id=sample_id, bg_id=form.bg_id(members["bg"]), fg_id=form.fg_id(match["fg"]), row=None, **members
+            )
         )
     return quadruples
 

@@ -113,7 +113,7 @@ class SampleReader:
         if digest != expected:
             raise InputError(
                 f"The background '{self._files.where(name)}' is another image than '{self._files.where(first)}', but "
-                f"both have the id '{bg_id}'; give each background its own number."
+                f"both have the id '{bg_id}'; give each background its own id."
             )
         return pixels, encoded
 
@@ -140,7 +140,7 @@ class SampleReader:
         return not odd
 
     def _add_problem(self, kind: str, role: str, name: str, sentence: str, quadruple: Quadruple) -> None:
-        self._problems.add(kind, role, self._files.where(name), sentence, quadruple.sample_id)
+        self._problems.add(kind, role, self._files.where(name), sentence, quadruple.sample_id, row=quadruple.row)
 
 
 class MeasuredPlanes:
@@ -199,8 +199,8 @@ class MeasuredPlanes:
         return {"from": _size(depth), "to": _size(mask), "by": "area" if scale > 1 else "bilinear"}
 
 
-def find_mask_factor(files: Files, quadruples: Sequence[Quadruple]) -> int:
-    """Factor for the mask levels of a source, as `mask_factor`; unusable masks are ignored.
+def find_mask_factor(files: Files, quadruples: Sequence[Quadruple], where: str) -> int:
+    """Factor for the mask levels of the source `where`, as `mask_factor`; unusable masks are ignored.
 
     Raises:
         InputError: as `mask_factor`.
@@ -212,7 +212,7 @@ def find_mask_factor(files: Files, quadruples: Sequence[Quadruple]) -> int:
                 with contextlib.suppress(InputError):
                     yield source_mask(files.read(quadruple.mask), files.where(quadruple.mask))[0]
 
-    return mask_factor(masks(), str(files.root))
+    return mask_factor(masks(), where)
 
 
 def _majority(shapes: Mapping[str, Shape], depth_scale: float) -> Shape | None:

@@ -46,7 +46,10 @@ def render(destination: str, backgrounds: int, per_background: int, size: int, s
 
 @click.command(
     "import",
-    epilog="\b\nExamples:\n  twinhead import classroom-photos classroom\n  twinhead import dataset.zip footballers",
+    epilog="\b\nExamples:\n"
+    "  twinhead import samples.csv classroom\n"
+    "  twinhead import classroom-photos classroom\n"
+    "  twinhead import dataset.zip footballers",
 )
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("destination")
@@ -58,9 +61,11 @@ def render(destination: str, backgrounds: int, per_background: int, size: int, s
 )
 @json_option
 def import_(source: Path, destination: str, layout: str | None, depth_polarity: str | None, as_json: bool) -> None:
-    """Import images of a published layout as a data set.
+    """Import images as a data set.
 
-    SOURCE is a folder, a zip archive, or a folder of zip archives, which are read without being extracted.
+    SOURCE is a table (.csv, .jsonl or .parquet) with the columns bg, fg_bg, mask and depth, which hold paths relative
+    to the table, and optionally sample_id, bg_id and fg_id. Or it is a published layout: a folder, a zip archive, or a
+    folder of zip archives, which are read without being extracted.
     """
     try:
         _import(source, destination, layout, depth_polarity, screen())
@@ -77,11 +82,11 @@ def import_(source: Path, destination: str, layout: str | None, depth_polarity: 
 def _import(source: Path, destination: str, layout: str | None, depth_polarity: str | None, shown: Screen) -> None:
     from data.dataset.dataset import write_dataset
     from data.dataset.publish import refuse_existing
-    from data.importers.importers import import_layout
+    from data.importers.importers import import_source
 
     refuse_existing(destination)
     with _checking(shown) as on_checked:
-        found = import_layout(source, layout=layout, depth_polarity=depth_polarity, on_checked=on_checked)
+        found = import_source(source, layout=layout, depth_polarity=depth_polarity, on_checked=on_checked)
     measured = found.measured
     shown.say(f"layout {found.layout}: {found.reason}")
     shown.say(

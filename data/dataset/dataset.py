@@ -7,6 +7,7 @@ Shapes: H and W are height and width in pixels.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data.dataset.manifest import Part
+    from data.dataset.manifest import Part, StoredSplit
     from data.dataset.publish import PendingDataset
 
 SAMPLE_GROUP_BYTES = 16 * 2**20
@@ -59,6 +60,7 @@ def write_dataset(
     destination: AnyPath,
     *,
     source: Mapping[str, object],
+    split: StoredSplit | None = None,
     on_sample: Callable[[int], None] | None = None,
     part_bytes: int = 256 * 2**20,
 ) -> DatasetInfo:
@@ -72,6 +74,7 @@ def write_dataset(
         destination: a directory that does not exist (missing parents are created), or an address without a data set,
             such as s3://bucket/prefix.
         source: origin of the samples, as JSON values, for `dataset.json`.
+        split: a split that came with the samples, which are then in the order train, val, test.
         on_sample: progress callback with the number of samples so far.
         part_bytes: size at which a part is finished.
 
@@ -81,6 +84,9 @@ def write_dataset(
     """
     with pending_dataset(Location.parse(destination)) as pending:
         info = _write_parts(samples, pending, dict(source), on_sample, part_bytes)
+        if split is not None and split.train + split.val + split.test != info.counts.samples:
+            raise ValueError(f"There are {info.counts.samples} samples, but the split is {split}.")
+        info = replace(info, split=split)
         pending.publish(info.to_json())
     return info
 
@@ -124,7 +130,7 @@ class Dataset:
         """The ids of all samples in storage order; reads only the id columns."""
         calls = (partial(group.read, ID_COLUMNS) for group in self.sample_groups)
         table = pa.concat_tables(ahead(calls, CONCURRENT_READS))
-        return SampleIds(**{name: IdColumn(table[name]) for name in ID_COLUMNS})
+        return SampleIds(split=self.info.split, **{name: IdColumn(table[name]) for name in ID_COLUMNS})
 
     def read(self, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Iterator[Sample]:
         """Read samples in storage order; only the row groups that contain `rows` are read.

@@ -6,6 +6,7 @@ write_dataset(found.samples(), destination, source=found.source)
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +27,8 @@ from data.schema import EncodedSample
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from data.dataset.manifest import StoredSplit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +55,18 @@ class Import:
 
     where: str
     """The source, for messages."""
+    split: StoredSplit | None
+    """The split that came with the data; the samples are then in the order train, val, test."""
 
     def __len__(self) -> int:
         return len(self.quadruples)
+
+    def backgrounds_in_several_parts(self) -> int:
+        """Number of backgrounds with samples in more than one part of the split."""
+        parts: dict[str, set[str]] = defaultdict(set)
+        for quadruple in self.quadruples:
+            parts[quadruple.bg_id].add(quadruple.split)
+        return sum(len(of_background) > 1 for of_background in parts.values())
 
     def samples(self) -> Iterator[EncodedSample]:
         """Yield the encoded samples; an image that needs no change keeps its published bytes.
@@ -184,6 +196,7 @@ def _prepare(found: FoundSamples, depth_polarity: str | None, on_checked: Callab
         mask_factor=factor,
         files=files,
         where=str(found.source),
+        split=found.split,
         source={
             "kind": "import",
             "path": str(found.source),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from data.dataset.manifest import StoredSplit
     from data.importers.archives import Files
     from data.importers.layouts import DepthSize
     from data.importers.problems import ImportProblems
@@ -36,6 +37,8 @@ class Quadruple:
     depth: str
     row: int | None = None
     """Row of the table that lists the sample, from 1; None without a table."""
+    split: str = ""
+    """The sample's part in a split that came with the data: 'train', 'val' or 'test'; '' without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class FoundSamples:
     reason: str
     """Why this layout, for the user."""
     depth_size: DepthSize
+    split: StoredSplit | None = None
+    """The split that came with the data; the samples are then in the order train, val, test."""
 
 
 @dataclass(frozen=True, kw_only=True)

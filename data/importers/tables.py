@@ -1,9 +1,9 @@
 """Find the samples that a table lists: a CSV, JSON Lines or Parquet file with a row for each sample.
 
 The columns `bg`, `fg_bg`, `mask` and `depth` hold paths, relative to the directory of the table, or absolute. Optional
-columns are `sample_id`, `bg_id` and `fg_id`. Without them, `sample_id` and `bg_id` are the paths of `fg_bg` and `bg`
-without extension, with '_' between directories, so that rows with one background file share its id; `fg_id` is the
-sample's id. Rows count from 1, without the header.
+columns are `sample_id`, `bg_id`, `fg_id` and `split`. Without ids, `sample_id` and `bg_id` are the paths of `fg_bg`
+and `bg` without extension, with '_' between directories, so that rows with one background file share its id; `fg_id`
+is the sample's id. Rows count from 1, without the header.
 """
 
 from __future__ import annotations
@@ -11,24 +11,29 @@ from __future__ import annotations
 import csv
 import json
 import posixpath
+from collections import Counter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.dataset.manifest import StoredSplit
 from data.errors import InputError, did_you_mean
 from data.folders import Folder, broken_link_reason
 from data.importers.layouts import ROLES
 from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
+from data.splits.splits import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 IDS = ("sample_id", "bg_id", "fg_id")
-COLUMNS = (*ROLES, *IDS)
+COLUMNS = (*ROLES, *IDS, "split")
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Parts of a split by their names in a table."""
 CSV, JSON_LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
 DELIMITERS = ",;\t"
 BATCH_ROWS = 4096
@@ -53,10 +58,14 @@ def find_listed(path: Path) -> FoundSamples:
     quadruples = [table.sample(row, values, problems) for row, values in _rows(path)]
     if not quadruples:
         raise InputError(f"The table '{path}' has no rows; give one with a row for each sample.")
+    split = _split_of(quadruples, path)
+    if split is not None:
+        quadruples.sort(key=lambda quadruple: PARTS.index(quadruple.split))
     return FoundSamples(
         source=path,
         files=Folder(path.parent),
         quadruples=quadruples,
+        split=split,
         problems=problems,
         layout="table",
         reason=f"{len(quadruples):,} rows of '{path.name}'",
@@ -96,6 +105,7 @@ class _Table:
             bg_id=values.get("bg_id") or _id_of(names["bg"]),
             fg_id=values.get("fg_id") or sample_id,
             row=row,
+            split=self._part(row, values),
             **{role: "" if self._missing(name) else name for role, name in names.items()},
         )
 
@@ -123,6 +133,16 @@ class _Table:
             )
         return name
 
+    def _part(self, row: int, values: Mapping[str, str]) -> str:
+        """The part of the split in a row; '' if there is none."""
+        name = values.get("split", "")
+        if name and name.lower() not in SPLIT_NAMES:
+            raise InputError(
+                f"Column 'split' is '{name}' in row {row} of '{self.path}', but must be one of "
+                f"{', '.join(SPLIT_NAMES)}; correct it."
+            )
+        return SPLIT_NAMES.get(name.lower(), "")
+
     def _missing(self, name: str) -> str:
         """Why a file cannot be used; '' if it exists."""
         if name not in self._reasons:
@@ -134,6 +154,19 @@ class _Table:
                 reason = (broken_link_reason(path) or "").rpartition("; ")[0]
                 self._reasons[name] = reason or f"The file '{path}' {state}"
         return self._reasons[name]
+
+
+def _split_of(samples: Sequence[Quadruple], path: Path) -> StoredSplit | None:
+    counts = Counter(sample.split for sample in samples)
+    if set(counts) == {""}:
+        return None
+    if counts[""]:
+        row = next(sample.row for sample in samples if not sample.split)
+        raise InputError(
+            f"Column 'split' is empty in {counts['']} of {len(samples)} rows of '{path}', first in row {row}; give all "
+            "rows a part, or none."
+        )
+    return StoredSplit(train=counts["train"], val=counts["val"], test=counts["test"])
 
 
 def _id_of(name: str) -> str:

@@ -64,8 +64,8 @@ def import_(source: Path, destination: str, layout: str | None, depth_polarity: 
     """Import images as a data set.
 
     SOURCE is a table (.csv, .jsonl or .parquet) with the columns bg, fg_bg, mask and depth, which hold paths relative
-    to the table, and optionally sample_id, bg_id and fg_id. Or it is a published layout: a folder, a zip archive, or a
-    folder of zip archives, which are read without being extracted.
+    to the table, and optionally sample_id, bg_id, fg_id and split (train, val or test). Or it is a published layout: a
+    folder, a zip archive, or a folder of zip archives, which are read without being extracted.
     """
     try:
         _import(source, destination, layout, depth_polarity, screen())
@@ -83,6 +83,7 @@ def _import(source: Path, destination: str, layout: str | None, depth_polarity: 
     from data.dataset.dataset import write_dataset
     from data.dataset.publish import refuse_existing
     from data.importers.importers import import_source
+    from search.cli.tables import shown_split
 
     refuse_existing(destination)
     with _checking(shown) as on_checked:
@@ -102,8 +103,16 @@ def _import(source: Path, destination: str, layout: str | None, depth_polarity: 
             "depth has 16 bits; the range of each image is scaled to 0..255"
             + (f"; {zero}" if found.depth_polarity == "far-bright" else "")
         )
+    if found.split is not None:
+        several = found.backgrounds_in_several_parts()
+        shown.say(
+            f"split: {shown_split(found.split)}; data.split_by: stored uses it"
+            + (f"; {counted(several, 'background')} in more than one part" if several else "")
+        )
     with shown.bar("importing", len(found), "samples") as move:
-        write_dataset(found.samples(), destination, source=found.source, on_sample=lambda _: move(1, ""))
+        write_dataset(
+            found.samples(), destination, source=found.source, split=found.split, on_sample=lambda _: move(1, "")
+        )
 
 
 @contextlib.contextmanager

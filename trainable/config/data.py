@@ -151,7 +151,8 @@ class DataConfig(Section):
     """Images of another aspect ratio: 'stretch' changes it, 'crop' takes the largest centred rectangle, 'pad' adds a
     grey border, which losses and metrics leave out. 'predict' needs the whole image, and pads it with 'crop' too."""
     split_by: SplitKey = "background"
-    """The id whose hash decides the split; 'background' keeps each room in one part. The last five are published."""
+    """The id whose hash decides the split; 'background' keeps each room in one part. 'stored' is the split of a table
+    that was imported; the five before it are published."""
     split: Split = Split()
     augment: Augmentation = Augmentation()
     augment_on: Literal["auto", "cpu", "device"] = "auto"

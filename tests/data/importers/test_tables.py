@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import encode_jpeg, encode_png
 from data.importers.importers import import_source, import_table
 from data.importers.problems import ImportProblemsError
+from data.splits.splits import PARTS
+from data.splits.splits import rows as parts
 from tests.data.importers.test_importers import depth_of, mask_at, photo, store, write
 
 Row = Mapping[str, object]
@@ -261,3 +264,44 @@ def test_depth_near_bright_is_measured_and_inverted(tmp_path: Path) -> None:
     assert found.depth_polarity == "near-bright"
     for number, sample in enumerate(write(found, tmp_path / "set").read()):
         np.testing.assert_array_equal(sample.depth, depth_of(mask_at(3 + number)))
+
+
+def test_the_split_of_a_table_is_that_of_the_data_set(tmp_path: Path) -> None:
+    """Each sample is in the part that its row says, whatever the hash of its ids."""
+    names = ["test", "train", "validation", "train", "val", "Test", "train", "valid"]
+    rows = [row | {"split": split} for row, split in zip(images(tmp_path, 8), names, strict=True)]
+
+    found = import_table(table(tmp_path / "t.csv", rows))
+    write_dataset(found.samples(), tmp_path / "set", source=found.source, split=found.split)
+    ids = Dataset.open(tmp_path / "set").ids
+
+    in_part = {part: [ids.sample_id[row] for row in parts(ids, part, "stored")] for part in PARTS}
+    assert in_part == {
+        "train": ["shots_1", "shots_3", "shots_6"],
+        "val": ["shots_2", "shots_4", "shots_7"],
+        "test": ["shots_0", "shots_5"],
+    }
+    assert found.backgrounds_in_several_parts() == 2
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("holdout", "'split' is 'holdout' in row 3 .* must be one of train, val"),
+        ("", "'split' is empty in 1 of 4 rows"),
+    ],
+)
+def test_an_unknown_or_empty_part_is_named_with_its_row(tmp_path: Path, split: str, said: str) -> None:
+    """A sample in no part would be lost without a word."""
+    rows = [row | {"split": "train"} for row in images(tmp_path)]
+    rows[2]["split"] = split
+
+    with pytest.raises(InputError, match=said):
+        import_table(table(tmp_path / "t.csv", rows))
+
+
+def test_an_empty_split_column_is_none(tmp_path: Path) -> None:
+    """Spreadsheets keep columns that nobody filled."""
+    rows = [row | {"split": ""} for row in images(tmp_path)]
+
+    assert import_table(table(tmp_path / "t.csv", rows)).split is None

@@ -1,1 +1,1 @@
-"""Import images of the user, in a published layout or listed by a table: find, pair and check the samples."""
+"""Import images of the user, in whatever form they are: find, pair and check the samples."""

@@ -219,7 +219,7 @@ class FolderWithArchives:
         mounts = {}
         for name in self.archives:
             archive = Archive(self.root / name)
-            mounts[name[: -len(SUFFIX)] + "/"] = archive, _top_folder(archive.names)
+            mounts[name[: -len(SUFFIX)] + "/"] = archive, top_folder(archive.names)
         return mounts
 
     def _find(self, name: str) -> tuple[Files, str]:
@@ -229,7 +229,7 @@ class FolderWithArchives:
         return self._folder, name
 
 
-def _top_folder(names: Sequence[str]) -> str:
+def top_folder(names: Sequence[str]) -> str:
     """The folder that contains all files, with a trailing '/', or ''."""
     tops = {name[: name.find("/") + 1] for name in names}
     return tops.pop() if len(tops) == 1 else ""

@@ -21,11 +21,12 @@ from data.importers.pairing import FoundSamples, Quadruple, find_layout, find_qu
 from data.importers.polarity import POLARITIES, Polarity, measure_polarity
 from data.importers.problems import ImportProblems, ImportProblemsError
 from data.importers.samples import MeasuredPlanes, ReadSample, SampleReader, find_mask_factor
+from data.importers.stems import find_paired
 from data.importers.tables import find_listed, is_table
 from data.schema import EncodedSample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from data.dataset.manifest import StoredSplit
@@ -36,7 +37,7 @@ class Import:
     """The samples of a source, and how they will be converted."""
 
     layout: str
-    """A key of `LAYOUTS`, or 'table'."""
+    """A key of `LAYOUTS`, 'table' or 'folders'."""
     reason: str
     """Why this layout: how many images match its names, and whether the user chose it."""
     quadruples: tuple[Quadruple, ...]
@@ -136,6 +137,28 @@ def import_table(
     return _prepare(find_listed(table), depth_polarity, on_checked)
 
 
+def import_folders(
+    folders: Mapping[str, Path],
+    *,
+    bg_pattern: str | None = None,
+    depth_polarity: str | None = None,
+    on_checked: Callable[[int, int], None] | None = None,
+) -> Import:
+    """Import the samples of four folders, paired by file stem, and measure the polarity of their depth.
+
+    Args:
+        folders: the folders of 'bg', 'fg_bg', 'mask' and 'depth'; each may be a zip archive.
+        bg_pattern: regular expression that finds the background of a sample; see `data.importers.stems`.
+        depth_polarity: as in `import_layout`.
+        on_checked: as in `import_layout`.
+
+    Raises:
+        ImportProblemsError: if a file is missing or unusable.
+        InputError: if a folder is unusable, or as in `import_layout`.
+    """
+    return _prepare(find_paired(folders, bg_pattern), depth_polarity, on_checked)
+
+
 def import_layout(
     source: Path,
     *,
@@ -200,6 +223,7 @@ def _prepare(found: FoundSamples, depth_polarity: str | None, on_checked: Callab
         source={
             "kind": "import",
             "path": str(found.source),
+            **found.details,
             "archives": list(files.archives),
             "layout": found.layout,
             "reason": found.reason,

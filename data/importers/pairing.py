@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from data.errors import InputError
@@ -46,18 +46,20 @@ class FoundSamples:
     """The samples of a source, before any image is read."""
 
     source: Path
-    """As the user gave it."""
+    """As the user gave it, or the directory that contains all of it."""
     files: Files
     quadruples: Sequence[Quadruple]
     problems: ImportProblems
     """Missing files."""
     layout: str
-    """A key of `LAYOUTS`, or 'table'."""
+    """A key of `LAYOUTS`, 'table' or 'folders'."""
     reason: str
     """Why this layout, for the user."""
     depth_size: DepthSize
     split: StoredSplit | None = None
     """The split that came with the data; the samples are then in the order train, val, test."""
+    details: Mapping[str, object] = field(default_factory=dict)
+    """More about the source for `dataset.json`, as JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.data.importers.test_stems import folders
 from tests.data.importers.test_tables import images, table
 
 Command = Callable[..., Any]
@@ -46,3 +49,39 @@ def test_problems_of_a_table_have_their_rows_in_json(twinhead: Command, tmp_path
     (problem,) = json.loads(said.out)["problems"]
     assert (problem["kind"], problem["role"], problem["row"]) == ("missing", "depth", 3)
     assert not Path("set").exists()
+
+
+def test_four_folders_are_imported_inspected_and_verified(twinhead: Command, tmp_path: Path) -> None:
+    """With one background for several samples."""
+    given = folders(tmp_path, shared=True)
+    options = [word for role, path in given.items() for word in (f"--{role.replace('_', '-')}", path.name)]
+
+    values = check(twinhead, *options, "--bg-pattern", "(.+)_[^_]+")
+
+    assert values["counts"] == {"samples": 4, "backgrounds": 2, "foregrounds": 4}
+    assert values["source"]["bg_pattern"] == "(.+)_[^_]+"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Give SOURCE DESTINATION; there are no arguments"),
+        (["source"], "Give SOURCE DESTINATION; there is 1 argument"),
+        (["--bg", "a", "--mask", "b", "set"], "Missing option --fg-bg and --depth"),
+        (
+            ["--bg", "a", "--fg-bg", "b", "--mask", "c", "--depth", "d", "source", "set"],
+            "Give DESTINATION with --bg, --fg-bg, --mask and --depth; there are 2 arguments",
+        ),
+        (
+            ["--bg", "a", "--fg-bg", "b", "--mask", "c", "--depth", "d", "--layout", "x", "s"],
+            "--layout is for a SOURCE",
+        ),
+        (["--bg-pattern", "x", "source", "set"], "--bg-pattern is for four folders"),
+    ],
+)
+def test_contradicting_arguments_are_refused(twinhead: Command, arguments: list[str], said: str) -> None:
+    """Before anything is read."""
+    found = twinhead("import", *arguments)
+
+    assert found.code == 2
+    assert said in found.err

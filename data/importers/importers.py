@@ -16,6 +16,7 @@ from data.depth_levels import scale_depth
 from data.errors import InputError
 from data.images import encode_png, resize_to
 from data.importers.archives import Files, open_source
+from data.importers.hugging_face import find_saved, is_saved_dataset
 from data.importers.layouts import LAYOUTS
 from data.importers.pairing import FoundSamples, Quadruple, find_layout, find_quadruples
 from data.importers.polarity import POLARITIES, Polarity, measure_polarity
@@ -37,7 +38,7 @@ class Import:
     """The samples of a source, and how they will be converted."""
 
     layout: str
-    """A key of `LAYOUTS`, 'table' or 'folders'."""
+    """A key of `LAYOUTS`, 'table', 'folders' or 'datasets'."""
     reason: str
     """Why this layout: how many images match its names, and whether the user chose it."""
     quadruples: tuple[Quadruple, ...]
@@ -110,31 +111,25 @@ def import_source(
     depth_polarity: str | None = None,
     on_checked: Callable[[int, int], None] | None = None,
 ) -> Import:
-    """Import a table of samples if `source` is one, else a published layout; see the two functions below."""
-    if not is_table(source):
-        return import_layout(source, layout=layout, depth_polarity=depth_polarity, on_checked=on_checked)
-    if layout is not None:
-        raise InputError(
-            f"The option '--layout' is '{layout}', but '{source}' is a table, which has no layout; leave it out."
-        )
-    return import_table(source, depth_polarity=depth_polarity, on_checked=on_checked)
-
-
-def import_table(
-    table: Path, *, depth_polarity: str | None = None, on_checked: Callable[[int, int], None] | None = None
-) -> Import:
-    """Import the samples that a table lists, and measure the polarity of their depth.
+    """Import a table of samples, a saved data set of Hugging Face, or a published layout, whichever the source is.
 
     Args:
-        table: a CSV, JSON Lines or Parquet file; see `data.importers.tables`.
+        source: see `data.importers.tables`, `data.importers.hugging_face` and `import_layout`.
+        layout: as in `import_layout`; for a published layout only.
         depth_polarity: as in `import_layout`.
         on_checked: as in `import_layout`.
 
     Raises:
         ImportProblemsError: if a file is missing or unusable.
-        InputError: if the table is unusable, or as in `import_layout`.
+        InputError: if the source is unusable, or as in `import_layout`.
     """
-    return _prepare(find_listed(table), depth_polarity, on_checked)
+    find = find_listed if is_table(source) else find_saved if is_saved_dataset(source) else None
+    if find is None:
+        return import_layout(source, layout=layout, depth_polarity=depth_polarity, on_checked=on_checked)
+    if layout is not None:
+        kind = "a table" if is_table(source) else "a saved data set"
+        raise InputError(f"The option '--layout' is '{layout}', but '{source}' is {kind}; leave it out.")
+    return _prepare(find(source), depth_polarity, on_checked)
 
 
 def import_folders(

@@ -52,7 +52,7 @@ class FoundSamples:
     problems: ImportProblems
     """Missing files."""
     layout: str
-    """A key of `LAYOUTS`, 'table' or 'folders'."""
+    """A key of `LAYOUTS`, 'table', 'folders' or 'datasets'."""
     reason: str
     """Why this layout, for the user."""
     depth_size: DepthSize

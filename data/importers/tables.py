@@ -58,19 +58,45 @@ def find_listed(path: Path) -> FoundSamples:
     quadruples = [table.sample(row, values, problems) for row, values in _rows(path)]
     if not quadruples:
         raise InputError(f"The table '{path}' has no rows; give one with a row for each sample.")
-    split = _split_of(quadruples, path)
-    if split is not None:
-        quadruples.sort(key=lambda quadruple: PARTS.index(quadruple.split))
     return FoundSamples(
         source=path,
         files=Folder(path.parent),
         quadruples=quadruples,
-        split=split,
+        split=sort_by_split(quadruples, str(path)),
         problems=problems,
         layout="table",
         reason=f"{len(quadruples):,} rows of '{path.name}'",
         depth_size="own",
     )
+
+
+def part_of_split(name: str) -> str | None:
+    """'train', 'val' or 'test' for a name in a table; None for any other."""
+    return SPLIT_NAMES.get(name.lower())
+
+
+def sort_by_split(samples: list[Quadruple], where: str) -> StoredSplit | None:
+    """Sort samples by the part of their split, if they have one, and count them.
+
+    Args:
+        samples: sorted in place; the order within a part stays.
+        where: the source, for error messages.
+
+    Raises:
+        InputError: if only some samples have a part.
+    """
+    counts = Counter(sample.split for sample in samples)
+    if set(counts) == {""}:
+        return None
+    if counts[""]:
+        first = next(sample for sample in samples if not sample.split)
+        row = f"row {first.row}" if first.row is not None else f"sample '{first.sample_id}'"
+        raise InputError(
+            f"Column 'split' is empty in {counts['']} of {len(samples)} rows of '{where}', first in {row}; give all "
+            "rows a part, or none."
+        )
+    samples.sort(key=lambda sample: PARTS.index(sample.split))
+    return StoredSplit(train=counts["train"], val=counts["val"], test=counts["test"])
 
 
 class _Table:
@@ -136,12 +162,13 @@ class _Table:
     def _part(self, row: int, values: Mapping[str, str]) -> str:
         """The part of the split in a row; '' if there is none."""
         name = values.get("split", "")
-        if name and name.lower() not in SPLIT_NAMES:
+        part = part_of_split(name) if name else ""
+        if part is None:
             raise InputError(
                 f"Column 'split' is '{name}' in row {row} of '{self.path}', but must be one of "
                 f"{', '.join(SPLIT_NAMES)}; correct it."
             )
-        return SPLIT_NAMES.get(name.lower(), "")
+        return part
 
     def _missing(self, name: str) -> str:
         """Why a file cannot be used; '' if it exists."""
@@ -154,19 +181,6 @@ class _Table:
                 reason = (broken_link_reason(path) or "").rpartition("; ")[0]
                 self._reasons[name] = reason or f"The file '{path}' {state}"
         return self._reasons[name]
-
-
-def _split_of(samples: Sequence[Quadruple], path: Path) -> StoredSplit | None:
-    counts = Counter(sample.split for sample in samples)
-    if set(counts) == {""}:
-        return None
-    if counts[""]:
-        row = next(sample.row for sample in samples if not sample.split)
-        raise InputError(
-            f"Column 'split' is empty in {counts['']} of {len(samples)} rows of '{path}', first in row {row}; give all "
-            "rows a part, or none."
-        )
-    return StoredSplit(train=counts["train"], val=counts["val"], test=counts["test"])
 
 
 def _id_of(name: str) -> str:

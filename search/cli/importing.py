@@ -26,6 +26,7 @@ _FOLDER = click.Path(path_type=Path)
     "  twinhead import samples.csv classroom\n"
     "  twinhead import --bg rooms --fg-bg photos --mask masks --depth depths \\\n"
     "      --bg-pattern '(.+)_[^_]+' classroom\n"
+    "  twinhead import saved-dataset classroom\n"
     "  twinhead import classroom-photos classroom\n"
     "  twinhead import dataset.zip footballers",
 )
@@ -62,6 +63,9 @@ def import_(
 
     SOURCE is a table (.csv, .jsonl or .parquet) with the columns bg, fg_bg, mask and depth, which hold paths relative
     to the table, and optionally sample_id, bg_id, fg_id and split (train, val or test).
+
+    Or it is a directory that datasets of Hugging Face saved with save_to_disk, whose columns bg, fg_bg, mask and depth
+    are images.
 
     Or it is a published layout: a folder, a zip archive, or a folder of zip archives, which are read without being
     extracted.

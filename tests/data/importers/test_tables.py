@@ -15,7 +15,7 @@ import pytest
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import encode_jpeg, encode_png
-from data.importers.importers import import_source, import_table
+from data.importers.importers import import_source
 from data.importers.problems import ImportProblemsError
 from data.splits.splits import PARTS
 from data.splits.splits import rows as parts
@@ -91,7 +91,7 @@ def test_ids_of_the_table_are_kept(tmp_path: Path, name: str) -> None:
     for number, row in enumerate(rows):
         row |= {"sample_id": f"00{number}", "bg_id": 10 + number % 2, "fg_id": "chair"}
 
-    ids = write(import_table(table(tmp_path / name, rows)), tmp_path / "set").ids
+    ids = write(import_source(table(tmp_path / name, rows)), tmp_path / "set").ids
 
     assert list(ids.sample_id) == ["000", "001", "002", "003"]
     assert list(ids.bg_id) == ["10", "11", "10", "11"]
@@ -107,7 +107,7 @@ def test_absolute_paths_and_spellings_of_one_file_are_read(tmp_path: Path) -> No
         if number > 1:
             row["bg"] = str(row["bg"]).replace("rooms/", "rooms/./")
 
-    dataset = write(import_table(table(tmp_path / "elsewhere/t.csv", rows)), tmp_path / "set")
+    dataset = write(import_source(table(tmp_path / "elsewhere/t.csv", rows)), tmp_path / "set")
 
     assert dataset.info.counts.backgrounds == 2
 
@@ -116,8 +116,8 @@ def test_ids_do_not_depend_on_other_rows(tmp_path: Path) -> None:
     """A background keeps its part of the split when the table grows."""
     rows = images(tmp_path, 8)
 
-    few = write(import_table(table(tmp_path / "t.csv", rows[3:6])), tmp_path / "few").ids
-    all_ids = write(import_table(table(tmp_path / "t.csv", rows)), tmp_path / "all").ids
+    few = write(import_source(table(tmp_path / "t.csv", rows[3:6])), tmp_path / "few").ids
+    all_ids = write(import_source(table(tmp_path / "t.csv", rows)), tmp_path / "all").ids
 
     assert list(few.sample_id) == list(all_ids.sample_id)[3:6]
     assert list(few.bg_id) == list(all_ids.bg_id)[3:6]
@@ -130,7 +130,7 @@ def test_missing_columns_are_named_with_those_that_exist(tmp_path: Path) -> None
     said = r"no column 'fg_bg' and no 'depth' \(did you mean 'fgbg'\?\); its columns are 'bg', 'fgbg', 'mask', 'z'"
     for name in ("t.csv", "t.jsonl", "t.parquet"):
         with pytest.raises(InputError, match=said):
-            import_table(table(tmp_path / name, rows))
+            import_source(table(tmp_path / name, rows))
 
 
 def test_missing_files_are_counted_and_the_first_named_with_their_row(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_missing_files_are_counted_and_the_first_named_with_their_row(tmp_path: 
     (tmp_path / "rooms/room 1.jpg").unlink()
 
     with pytest.raises(ImportProblemsError) as caught:
-        import_table(table(tmp_path / "t.csv", rows))
+        import_source(table(tmp_path / "t.csv", rows))
 
     assert [(problem.role, problem.row, problem.samples) for problem in caught.value.problems] == [
         ("bg", 2, 4),
@@ -160,7 +160,7 @@ def test_sizes_that_differ_within_a_sample_are_named_with_the_row(tmp_path: Path
 
     with pytest.raises(InputError, match=r"1/m\.png' is 16x16, but must be 32x32 .* of its sample \(row 2; 1 of 4"):
         write(
-            import_table(
+            import_source(
                 table(tmp_path / "t.csv", rows),
             ),
             tmp_path / "set",
@@ -174,7 +174,7 @@ def test_unusable_image_is_named_with_the_row(tmp_path: Path) -> None:
     store(tmp_path / "shots/2.png", b"<html>")
 
     with pytest.raises(InputError, match=r"2\.png' is not an image, or is cut off \(row 3\); replace it"):
-        write(import_table(table(tmp_path / "t.csv", rows)), tmp_path / "set")
+        write(import_source(table(tmp_path / "t.csv", rows)), tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_bad_value_is_named_with_its_row(tmp_path: Path, changes: Row, said: s
     rows = [row | changes for row in images(tmp_path)]
 
     with pytest.raises(InputError, match=said):
-        import_table(table(tmp_path / "t.csv", rows))
+        import_source(table(tmp_path / "t.csv", rows))
 
 
 def test_one_image_in_two_rows_needs_sample_ids(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_one_image_in_two_rows_needs_sample_ids(tmp_path: Path) -> None:
     rows[3]["fg_bg"] = rows[0]["fg_bg"]
 
     with pytest.raises(InputError, match=r"'shots_0', the path of its fg_bg without extension, is in rows 1 and 4"):
-        import_table(table(tmp_path / "t.csv", rows))
+        import_source(table(tmp_path / "t.csv", rows))
 
 
 def test_different_backgrounds_with_one_id_are_refused(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_different_backgrounds_with_one_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"room 1\.jpg' is another image than '.*room 0\.jpg', but both have the id 'room'"
     ):
-        write(import_table(table(tmp_path / "t.csv", rows)), tmp_path / "set")
+        write(import_source(table(tmp_path / "t.csv", rows)), tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_damaged_table_is_named(tmp_path: Path, name: str, content: str | byte
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
     with pytest.raises(InputError, match=said):
-        import_table(path)
+        import_source(path)
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_depth_near_bright_is_measured_and_inverted(tmp_path: Path) -> None:
     for number in range(4):
         store(tmp_path / f"targets/{number}/d.png", encode_png(255 - depth_of(mask_at(3 + number))))
 
-    found = import_table(table(tmp_path / "t.csv", rows))
+    found = import_source(table(tmp_path / "t.csv", rows))
 
     assert found.depth_polarity == "near-bright"
     for number, sample in enumerate(write(found, tmp_path / "set").read()):
@@ -271,7 +271,7 @@ def test_the_split_of_a_table_is_that_of_the_data_set(tmp_path: Path) -> None:
     names = ["test", "train", "validation", "train", "val", "Test", "train", "valid"]
     rows = [row | {"split": split} for row, split in zip(images(tmp_path, 8), names, strict=True)]
 
-    found = import_table(table(tmp_path / "t.csv", rows))
+    found = import_source(table(tmp_path / "t.csv", rows))
     write_dataset(found.samples(), tmp_path / "set", source=found.source, split=found.split)
     ids = Dataset.open(tmp_path / "set").ids
 
@@ -297,11 +297,11 @@ def test_an_unknown_or_empty_part_is_named_with_its_row(tmp_path: Path, split: s
     rows[2]["split"] = split
 
     with pytest.raises(InputError, match=said):
-        import_table(table(tmp_path / "t.csv", rows))
+        import_source(table(tmp_path / "t.csv", rows))
 
 
 def test_an_empty_split_column_is_none(tmp_path: Path) -> None:
     """Spreadsheets keep columns that nobody filled."""
     rows = [row | {"split": ""} for row in images(tmp_path)]
 
-    assert import_table(table(tmp_path / "t.csv", rows)).split is None
+    assert import_source(table(tmp_path / "t.csv", rows)).split is None

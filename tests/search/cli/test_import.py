@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.data.importers.test_hugging_face import dict_saved, samples
 from tests.data.importers.test_stems import folders
 from tests.data.importers.test_tables import images, table
 
@@ -85,3 +86,13 @@ def test_contradicting_arguments_are_refused(twinhead: Command, arguments: list[
 
     assert found.code == 2
     assert said in found.err
+
+
+def test_a_saved_dataset_is_imported_inspected_and_verified(twinhead: Command, tmp_path: Path) -> None:
+    """With its split."""
+    dict_saved(tmp_path / "saved", {"train": samples(3), "val": samples(2, first=3), "test": samples(1, first=5)})
+
+    values = check(twinhead, "saved")
+
+    assert values["counts"] == {"samples": 6, "backgrounds": 2, "foregrounds": 6}
+    assert values["split"] == {"train": 3, "val": 2, "test": 1}

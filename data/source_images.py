@@ -22,7 +22,8 @@ from data.schema import Pixels
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-StoredDepth = NDArray[np.uint8] | NDArray[np.uint16]
+StoredDepth = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+"""Depth (H, W) as it is in a file."""
 
 
 def source_photo(encoded: bytes, where: str) -> tuple[Pixels, bytes]:

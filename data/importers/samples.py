@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.depth.files import DepthUnitError, read_depth
 from data.depth_levels import comparable_depth
 from data.errors import InputError
 from data.images import resize_to
 from data.importers.layouts import ROLES
-from data.source_images import mask_factor, source_depth, source_mask, source_photo
+from data.source_images import mask_factor, source_mask, source_photo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from data.depth.meaning import DepthMeaning
     from data.importers.archives import Files
     from data.importers.pairing import Quadruple
     from data.importers.problems import ImportProblems
@@ -56,8 +58,17 @@ class ReadSample:
 class SampleReader:
     """Reads the samples of a source, and collects their problems."""
 
-    def __init__(self, files: Files, depth_scale: float, problems: ImportProblems, *, mask_factor: int = 1) -> None:
+    def __init__(
+        self,
+        files: Files,
+        depth_scale: float,
+        problems: ImportProblems,
+        *,
+        meaning: DepthMeaning,
+        mask_factor: int = 1,
+    ) -> None:
         self._files = files
+        self._meaning = meaning
         self._depth_scale = depth_scale
         self._problems = problems
         self._mask_factor = mask_factor
@@ -94,9 +105,10 @@ class SampleReader:
         name = getattr(quadruple, role)
         if role == "mask":
             return source_mask(self._files.read(name), self._files.where(name), factor=self._mask_factor)
-        if role != "bg":
-            read = source_depth if role == "depth" else source_photo
-            return read(self._files.read(name), self._files.where(name))
+        if role == "depth":
+            return read_depth(self._files.read(name), self._files.where(name), self._meaning)
+        if role == "fg_bg":
+            return source_photo(self._files.read(name), self._files.where(name))
         if self._bg[0] != name:
             try:
                 self._bg = name, self._read_background(name, quadruple.bg_id)
@@ -146,8 +158,17 @@ class SampleReader:
 class MeasuredPlanes:
     """Masks and depths of some samples, evenly spread; the properties are valid after the iteration."""
 
-    def __init__(self, files: Files, quadruples: Sequence[Quadruple], depth_size: str, mask_factor: int) -> None:
+    def __init__(
+        self,
+        files: Files,
+        quadruples: Sequence[Quadruple],
+        depth_size: str,
+        *,
+        meaning: DepthMeaning,
+        mask_factor: int,
+    ) -> None:
         self._files = files
+        self._meaning = meaning
         self._mask_factor = mask_factor
         self._quadruples = quadruples
         self._depth_size = depth_size
@@ -156,7 +177,7 @@ class MeasuredPlanes:
         self.unusable = 0
         """Number of samples with an unusable file."""
         self.depth_bits = 0
-        """8 or 16, of the first depth; 0 if there is none."""
+        """8, 16 or 32 (floating-point), of the first depth; 0 if there is none."""
 
     def __iter__(self) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
         """Yield mask and depth, (H, W) each, for measuring the polarity; the depth is resized to the mask."""
@@ -169,13 +190,17 @@ class MeasuredPlanes:
                 mask, _ = source_mask(
                     self._files.read(quadruple.mask), self._files.where(quadruple.mask), factor=self._mask_factor
                 )
-                depth, _ = source_depth(self._files.read(quadruple.depth), self._files.where(quadruple.depth))
+                depth, _ = read_depth(
+                    self._files.read(quadruple.depth), self._files.where(quadruple.depth), self._meaning
+                )
+            except DepthUnitError:
+                raise
             except InputError:
                 self.unusable += 1
                 continue
             self._sizes[mask.shape, depth.shape] += 1
             self.depth_bits = self.depth_bits or 8 * depth.dtype.itemsize
-            yield mask, resize_to(comparable_depth(depth), *mask.shape[:2])
+            yield mask, resize_to(comparable_depth(depth, self._meaning), *mask.shape[:2])
 
     @property
     def depth_scale(self) -> float:

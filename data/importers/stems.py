@@ -12,6 +12,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from data.depth.files import EXR_SUFFIX, FLOATS
 from data.errors import InputError
 from data.importers.archives import Archive, open_source, top_folder
 from data.importers.layouts import ROLES
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 """Extensions of images; other files are ignored."""
+DEPTHS = IMAGES | {*FLOATS, EXR_SUFFIX}
+"""Extensions of depth files."""
 OPTIONS = {role: f"--{role.replace('_', '-')}" for role in ROLES}
-_EXTENSIONS = ", ".join(sorted(IMAGES))
 MAX_SHOWN = 3
 PATTERNS = ("(.+)_[^_]+", "([^_]+)_", "(.+)-[^-]+", "([^-]+)-", "([^/]+)/", r"(\d+)", r"([A-Za-z]+\d+)")
 """Patterns to propose for the background, the first that fits."""
@@ -118,13 +120,14 @@ class _StemFiles:
 
     def __init__(self, option: str, path: Path) -> None:
         self.option = option
+        extensions = DEPTHS if option == OPTIONS["depth"] else IMAGES
         self.files = open_source(path)
         # Archives often contain their folder.
         self._top = top_folder(self.files.names) if isinstance(self.files, Archive) else ""
         self.names: dict[str, str] = {}
         """Name of the file by stem."""
         for name in self.files.names:
-            if PurePosixPath(name).suffix.lower() not in IMAGES:
+            if PurePosixPath(name).suffix.lower() not in extensions:
                 continue
             first = self.names.setdefault(self._stem(name), name)
             if first != name:
@@ -135,9 +138,8 @@ class _StemFiles:
         self._gaps = {self._stem(name): name for name in self.files.gaps}
         if not self.names:
             found = f"; it has {_shown(self.files.names)}" if self.files.names else ""
-            raise InputError(
-                f"The folder '{path}' of {option} has no images{found}; give one with {_EXTENSIONS} files."
-            )
+            known = ", ".join(sorted(extensions))
+            raise InputError(f"The folder '{path}' of {option} has no images{found}; give one with {known} files.")
 
     def missing(self, stem: str) -> tuple[str, str]:
         """Name of a missing file, and the error message."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -14,7 +14,7 @@ from search.cli.shared import counted, json_option, print_dataset, print_result,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from data.importers.importers import Import
+    from data.importers.conversion import Import
     from search.terminal import Screen
 
 _FOLDER = click.Path(path_type=Path)
@@ -26,6 +26,7 @@ _FOLDER = click.Path(path_type=Path)
     "  twinhead import samples.csv classroom\n"
     "  twinhead import --bg rooms --fg-bg photos --mask masks --depth depths \\\n"
     "      --bg-pattern '(.+)_[^_]+' classroom\n"
+    "  twinhead import samples.csv classroom --depth-unit mm --depth-invalid 65535\n"
     "  twinhead import saved-dataset classroom\n"
     "  twinhead import classroom-photos classroom\n"
     "  twinhead import dataset.zip footballers",
@@ -47,6 +48,12 @@ _FOLDER = click.Path(path_type=Path)
     type=click.Choice(["far-bright", "near-bright"]),
     help="What bright depth means in the source; measured when left out.",
 )
+@click.option(
+    "--depth-unit",
+    type=click.Choice(["mm", "cm", "m", "relative"]),
+    help="Unit of the depth values. 0 is no measurement in mm, cm and m. Required for floating-point depth.",
+)
+@click.option("--depth-invalid", type=float, help="A value of the depth that is no measurement, such as 65535.")
 @json_option
 def import_(
     paths: tuple[str, ...],
@@ -57,6 +64,8 @@ def import_(
     bg_pattern: str | None,
     layout: str | None,
     depth_polarity: str | None,
+    depth_unit: str | None,
+    depth_invalid: float | None,
     as_json: bool,
 ) -> None:
     """Import images as a data set.
@@ -73,6 +82,7 @@ def import_(
     With --bg, --fg-bg, --mask and --depth there is no SOURCE: files with the same name, without extension, are the
     images of a sample.
     """
+    from data.depth.meaning import DepthMeaning
     from data.importers.importers import import_folders, import_source
 
     folders = {"bg": bg, "fg_bg": fg_bg, "mask": mask, "depth": depth}
@@ -80,10 +90,15 @@ def import_(
     _refuse_contradictions(source, bg_pattern, layout)
 
     def find(on_checked: Callable[[int, int], None]) -> Import:
+        values = DepthMeaning(unit=cast("Any", depth_unit), invalid=depth_invalid)
         if source is not None:
-            return import_source(source, layout=layout, depth_polarity=depth_polarity, on_checked=on_checked)
+            return import_source(
+                source, layout=layout, depth_polarity=depth_polarity, depth_meaning=values, on_checked=on_checked
+            )
         given = {role: path for role, path in folders.items() if path is not None}
-        return import_folders(given, bg_pattern=bg_pattern, depth_polarity=depth_polarity, on_checked=on_checked)
+        return import_folders(
+            given, bg_pattern=bg_pattern, depth_polarity=depth_polarity, depth_meaning=values, on_checked=on_checked
+        )
 
     try:
         _import(find, destination, screen())
@@ -137,12 +152,8 @@ def _import(find: Callable[[Callable[[int, int], None]], Import], destination: s
     )
     if found.mask_factor != 1:
         shown.say(f"masks hold only 0 and 1; they are multiplied by {found.mask_factor}")
-    if found.depth_bits == 16:
-        zero = "0 means no measurement, and is filled with the depth of the nearest pixel that has one"
-        shown.say(
-            "depth has 16 bits; the range of each image is scaled to 0..255"
-            + (f"; {zero}" if found.depth_polarity == "far-bright" else "")
-        )
+    if sentence := _depth_sentence(found):
+        shown.say(sentence)
     if found.split is not None:
         several = found.backgrounds_in_several_parts()
         shown.say(
@@ -153,6 +164,25 @@ def _import(find: Callable[[Callable[[int, int], None]], Import], destination: s
         write_dataset(
             found.samples(), destination, source=found.source, split=found.split, on_sample=lambda _: move(1, "")
         )
+
+
+def _depth_sentence(found: Import) -> str:
+    """How depth is converted, and what is no measurement in it; '' if 8-bit depth keeps its levels."""
+    meaning, parts = found.depth_meaning, []
+    if found.depth_bits > 8 or meaning.is_metric:
+        kind = "floating-point values" if found.depth_bits > 16 else f"{found.depth_bits} bits"
+        unit = f" in {meaning.unit}" if meaning.is_metric else ""
+        parts.append(f"depth has {kind}{unit}; the range of each image is scaled to 0..255")
+    is_sensor = meaning.unit is None and found.depth_bits == 16 and found.depth_polarity == "far-bright"
+    invalid = ["0"] if meaning.is_metric or is_sensor else []
+    invalid += [f"{meaning.invalid:g}"] if meaning.invalid is not None else []
+    if invalid:
+        verbs = ("mean", "are") if len(invalid) > 1 else ("means", "is")
+        parts.append(
+            f"{' and '.join(invalid)} {verbs[0]} no measurement, and {verbs[1]} filled with the depth of the nearest "
+            "pixel that has one, and marked as not valid"
+        )
+    return "; ".join(parts)
 
 
 @contextlib.contextmanager

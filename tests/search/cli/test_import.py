@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.data.importers.test_depth_import import npy, with_depth
 from tests.data.importers.test_hugging_face import dict_saved, samples
 from tests.data.importers.test_stems import folders
 from tests.data.importers.test_tables import images, table
@@ -96,3 +97,18 @@ def test_a_saved_dataset_is_imported_inspected_and_verified(twinhead: Command, t
 
     assert values["counts"] == {"samples": 6, "backgrounds": 2, "foregrounds": 6}
     assert values["split"] == {"train": 3, "val": 2, "test": 1}
+
+
+def test_depth_in_metres_is_imported_inspected_and_verified(twinhead: Command, tmp_path: Path) -> None:
+    """What is not measured is said, and marked."""
+    with_depth(tmp_path, ".npy", npy)
+
+    values = check(twinhead, "t.csv", "--depth-unit", "m", "--depth-invalid", "6")
+    again = twinhead("import", "t.csv", "again", "--depth-unit", "m", "--depth-invalid", "6")
+
+    assert values["statistics"]["valid_fraction"]["masks"] == 4
+    assert (values["source"]["depth_unit"], values["source"]["depth_invalid"]) == ("m", 6)
+    assert (
+        "depth has floating-point values in m; the range of each image is scaled to 0..255; 0 and 6 mean no measurement"
+        in again.err.replace("\n", " ")
+    )

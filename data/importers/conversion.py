@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from data.dataset.manifest import StoredSplit
     from data.depth.meaning import DepthMeaning
+    from data.source_images import MaskForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,8 @@ class Import:
     """8, 16 or 32 (floating-point), of the first measured depth. More than 8 bits are scaled, each image over its own
     range."""
     depth_meaning: DepthMeaning
+    mask_forms: dict[MaskForm, int]
+    """Number of masks by form; filled by `samples`. `source` has it too, so that `dataset.json` does."""
     source: dict[str, object]
     """All of the above except the quadruples, for `dataset.json`."""
     files: Files
@@ -81,6 +84,7 @@ class Import:
         for quadruple in self.quadruples:
             read = reader.read(quadruple)
             # After a problem, nothing that is encoded is kept.
+            self.mask_forms.update(reader.mask_forms)
             if read is not None and not problems:
                 yield self._encode(quadruple, read)
         if problems:
@@ -136,6 +140,7 @@ def prepare_import(
     if found.problems or planes.unusable:
         raise _check_all(found, planes.depth_scale, meaning, on_checked)
     polarity = _choose_polarity(measured, depth_polarity, meaning)
+    mask_forms: dict[MaskForm, int] = {}
     return Import(
         layout=found.layout,
         reason=found.reason,
@@ -146,6 +151,7 @@ def prepare_import(
         depth_bits=planes.depth_bits,
         depth_meaning=meaning,
         mask_factor=factor,
+        mask_forms=mask_forms,
         files=files,
         where=str(found.source),
         split=found.split,
@@ -163,6 +169,7 @@ def prepare_import(
             "depth_unit": meaning.unit,
             "depth_invalid": meaning.invalid,
             "mask_factor": factor,
+            "mask_forms": mask_forms,
         },
     )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from data.importers.pairing import Quadruple
     from data.importers.problems import ImportProblems
     from data.schema import Pixels
-    from data.source_images import StoredDepth
+    from data.source_images import MaskForm, StoredDepth
 
     Shape = tuple[int, ...]
 
@@ -72,6 +72,8 @@ class SampleReader:
         self._depth_scale = depth_scale
         self._problems = problems
         self._mask_factor = mask_factor
+        self.mask_forms: Counter[MaskForm] = Counter()
+        """Number of masks read, by form."""
         self._bg: tuple[str, tuple[Pixels, bytes] | InputError] = "", InputError()
         """The last background file and its result, cached because the next sample usually has the same one."""
         self._bg_files: dict[str, tuple[str, bytes]] = {}
@@ -104,7 +106,9 @@ class SampleReader:
     def _read_file(self, quadruple: Quadruple, role: str) -> tuple[StoredDepth, bytes]:
         name = getattr(quadruple, role)
         if role == "mask":
-            return source_mask(self._files.read(name), self._files.where(name), factor=self._mask_factor)
+            mask = source_mask(self._files.read(name), self._files.where(name), factor=self._mask_factor)
+            self.mask_forms[mask.form] += 1
+            return mask.plane, mask.encoded
         if role == "depth":
             return read_depth(self._files.read(name), self._files.where(name), self._meaning)
         if role == "fg_bg":
@@ -187,9 +191,9 @@ class MeasuredPlanes:
             if not (quadruple.mask and quadruple.depth):
                 continue
             try:
-                mask, _ = source_mask(
+                mask = source_mask(
                     self._files.read(quadruple.mask), self._files.where(quadruple.mask), factor=self._mask_factor
-                )
+                ).plane
                 depth, _ = read_depth(
                     self._files.read(quadruple.depth), self._files.where(quadruple.depth), self._meaning
                 )
@@ -235,7 +239,7 @@ def find_mask_factor(files: Files, quadruples: Sequence[Quadruple], where: str) 
         for quadruple in quadruples:
             if quadruple.mask:
                 with contextlib.suppress(InputError):
-                    yield source_mask(files.read(quadruple.mask), files.where(quadruple.mask))[0]
+                    yield source_mask(files.read(quadruple.mask), files.where(quadruple.mask)).plane
 
     return mask_factor(masks(), where)
 

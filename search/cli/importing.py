@@ -164,6 +164,10 @@ def _import(find: Callable[[Callable[[int, int], None]], Import], destination: s
         write_dataset(
             found.samples(), destination, source=found.source, split=found.split, on_sample=lambda _: move(1, "")
         )
+    if joined := found.mask_forms.get("labels"):
+        shown.say(f"{counted(joined, 'mask')} of several labels: all labels above 0 are joined as the foreground")
+    if cutouts := found.mask_forms.get("alpha"):
+        shown.say(f"{counted(cutouts, 'mask')} with transparency: the alpha channel is the mask")
 
 
 def _depth_sentence(found: Import) -> str:

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
+from data.dataset.dataset import Dataset
+from data.schema import Pixels
 from tests.data.importers.test_depth_import import npy, with_depth
 from tests.data.importers.test_hugging_face import dict_saved, samples
+from tests.data.importers.test_importers import mask_at, photo
 from tests.data.importers.test_stems import folders
 from tests.data.importers.test_tables import images, table
 
@@ -112,3 +117,32 @@ def test_depth_in_metres_is_imported_inspected_and_verified(twinhead: Command, t
         "depth has floating-point values in m; the range of each image is scaled to 0..255; 0 and 6 mean no measurement"
         in again.err.replace("\n", " ")
     )
+
+
+def test_masks_of_labels_and_cutouts_are_counted(twinhead: Command, tmp_path: Path) -> None:
+    """Whoever wanted a single instance sees that all were taken."""
+    rows = images(tmp_path, 6)
+    for number in range(3):
+        labels = mask_at(3 + number).astype(np.uint16) // 255
+        labels[:, :2] = 2
+        encoded = (
+            cv2.imencode(".png", labels)[1].tobytes()
+            if number < 2
+            else encode_png_rgba(np.dstack([photo(1), mask_at(3 + number)]))
+        )
+        (tmp_path / str(rows[number]["mask"])).write_bytes(encoded)
+    table(tmp_path / "t.csv", rows)
+
+    said = twinhead("import", "t.csv", "set", "--json")
+
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["source"]["mask_forms"] == {"labels": 2, "alpha": 1, "levels": 3}
+    assert "2 masks of several labels: all labels above 0 are joined as the foreground" in said.err
+    assert "1 mask with transparency: the alpha channel is the mask" in said.err
+    masks = [sample.mask for sample in Dataset.open(Path("set")).read()]
+    assert (masks[0][:, :2] == 255).all()
+    np.testing.assert_array_equal(masks[2], mask_at(5))
+
+
+def encode_png_rgba(pixels: Pixels) -> bytes:
+    return cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA))[1].tobytes()

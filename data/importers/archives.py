@@ -75,7 +75,7 @@ def open_source(source: Path) -> Files:
         raise InputError(reason)
     if not source.exists():
         raise InputError(
-            f"The source '{source}' does not exist; give the folder or the zip archive of a published data set."
+            f"The source '{source}' does not exist; give a folder, a zip archive or a table (.csv, .jsonl, .parquet)."
         )
     if source.is_dir():
         folder = Folder(source)
@@ -84,7 +84,8 @@ def open_source(source: Path) -> Files:
     if source.suffix.lower() == SUFFIX or is_zipfile(source):
         return Archive(source)
     raise InputError(
-        f"The source '{source}' is a file, but must be a folder or a zip archive; extract it if it is another archive."
+        f"The source '{source}' is a file, but must be a folder or a zip archive, or a table (.csv, "
+        ".jsonl, .parquet); extract it if it is another archive."
     )
 
 

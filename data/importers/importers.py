@@ -14,9 +14,10 @@ from data.importers.archives import open_source
 from data.importers.conversion import Import, prepare_import
 from data.importers.hugging_face import find_saved, is_saved_dataset
 from data.importers.layouts import LAYOUTS
-from data.importers.pairing import FoundSamples, find_layout, find_quadruples
+from data.importers.pairing import FoundSamples, UnknownLayoutError, find_layout, find_quadruples
 from data.importers.problems import ImportProblems
 from data.importers.stems import find_paired
+from data.importers.suggestion import suggested_command
 from data.importers.tables import find_listed, is_table
 
 if TYPE_CHECKING:
@@ -107,7 +108,11 @@ def import_layout(
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"The value of '--layout' is '{layout}', but must be one of {', '.join(LAYOUTS)}.")
     files = open_source(source)
-    arrangement = find_layout(files, layout)
+    try:
+        arrangement = find_layout(files, layout)
+    except UnknownLayoutError as error:
+        command = suggested_command(files)
+        raise UnknownLayoutError(f"{error}\n  try       {command}" if command else str(error)) from None
     reason = arrangement.reason if layout is None else f"chosen with --layout; {arrangement.reason}"
     problems = ImportProblems(str(source))
     found = FoundSamples(

@@ -24,6 +24,10 @@ MIN_ROLES = 2
 """A layout is recognised if at least this many of the four roles have files."""
 
 
+class UnknownLayoutError(InputError):
+    """The files of a source have the names of no published layout."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quadruple:
     """The ids of a sample and the names of its four files; '' for a missing file."""
@@ -92,7 +96,8 @@ def find_layout(files: Files, layout: str | None = None) -> Arrangement:
         layout: a key of `LAYOUTS` to accept only that one, even with files for a single role.
 
     Raises:
-        InputError: if there are no files, or they match no layout, or several layouts equally well.
+        UnknownLayoutError: if the files match no layout.
+        InputError: if there are no files, or they match several layouts equally well.
     """
     if not files.names:
         raise InputError(
@@ -107,9 +112,9 @@ def find_layout(files: Files, layout: str | None = None) -> Arrangement:
             f"files as shown here.{mismatch_report(files, layout)}"
         )
     if not found:
-        raise InputError(
+        raise UnknownLayoutError(
             f"The layout of '{files.root}' is not recognised: its file names match none of {', '.join(LAYOUTS)}; "
-            f"give the folder or the archives of one of these, or rename the files.{mismatch_report(files)}"
+            f"list the images in a table, keep them in four folders, or rename the files.{mismatch_report(files)}"
         )
     ranks = [(arrangement.root.count("/"), -_count_roles(arrangement)) for arrangement in found]
     best = [arrangement for arrangement, rank in zip(found, ranks, strict=True) if rank == min(ranks)]

@@ -8,8 +8,9 @@ folder may be a zip archive.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.depth.files import EXR_SUFFIX, FLOATS
@@ -20,7 +21,7 @@ from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from data.importers.archives import Files
 
@@ -82,6 +83,15 @@ def find_paired(folders: Mapping[str, Path], bg_pattern: str | None) -> FoundSam
     )
 
 
+def find_pattern(stems: Sequence[str], backgrounds: Collection[str]) -> str:
+    """A pattern that finds one of the background stems in every sample stem; '' if there is none."""
+    for pattern in PATTERNS:
+        compiled = re.compile(pattern)
+        if all(_matched(compiled, stem) in backgrounds for stem in stems):
+            return pattern
+    return ""
+
+
 class _Folders:
     """The files of four folders; a name is the role, '/', and the name in the folder."""
 
@@ -127,7 +137,7 @@ class _StemFiles:
         self.names: dict[str, str] = {}
         """Name of the file by stem."""
         for name in self.files.names:
-            if PurePosixPath(name).suffix.lower() not in extensions:
+            if posixpath.splitext(name)[1].lower() not in extensions:
                 continue
             first = self.names.setdefault(self._stem(name), name)
             if first != name:
@@ -152,7 +162,7 @@ class _StemFiles:
         )
 
     def _stem(self, name: str) -> str:
-        return PurePosixPath(name.removeprefix(self._top)).with_suffix("").as_posix()
+        return posixpath.splitext(name.removeprefix(self._top))[0]
 
 
 def _refuse_disjoint(files: Mapping[str, _StemFiles]) -> None:
@@ -213,10 +223,8 @@ def _matched(pattern: re.Pattern[str], stem: str) -> str | None:
 
 def _proposal(stems: Sequence[str], files: _StemFiles) -> str:
     """Advice: a pattern that finds a background for every sample, if there is one."""
-    for pattern in PATTERNS:
-        compiled = re.compile(pattern)
-        if all(_matched(compiled, stem) in files.names for stem in stems):
-            return f"give --bg-pattern '{pattern}'"
+    if pattern := find_pattern(stems, files.names):
+        return f"give --bg-pattern '{pattern}'"
     return "give --bg-pattern, a regular expression whose group is the background's stem, or list the files in a table"
 
 

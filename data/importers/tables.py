@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import posixpath
 from collections import Counter
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -42,6 +42,15 @@ BATCH_ROWS = 4096
 def is_table(source: Path) -> bool:
     """Whether the name of a source is that of a table."""
     return source.suffix.lower() in CSV + JSON_LINES + PARQUET and not source.is_dir()
+
+
+def lists_samples(path: Path) -> bool:
+    """Whether a table has a column for each image.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    return set(ROLES) <= next((values.keys() for _, values in _rows(path)), set())
 
 
 def find_listed(path: Path) -> FoundSamples:
@@ -104,6 +113,7 @@ class _Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._directory = str(path.parent)
         self._row_of: dict[str, int] = {}
         """First row by sample id."""
         self._reasons: dict[str, str] = {}
@@ -173,10 +183,10 @@ class _Table:
     def _missing(self, name: str) -> str:
         """Why a file cannot be used; '' if it exists."""
         if name not in self._reasons:
-            path = self.path.parent / name
-            if path.is_file():
+            if os.path.isfile(os.path.join(self._directory, name)):  # noqa: PTH113, PTH118 - a third of the time
                 self._reasons[name] = ""
             else:
+                path = self.path.parent / name
                 state = "is a directory, not a file" if path.is_dir() else "does not exist"
                 reason = (broken_link_reason(path) or "").rpartition("; ")[0]
                 self._reasons[name] = reason or f"The file '{path}' {state}"
@@ -184,7 +194,7 @@ class _Table:
 
 
 def _id_of(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix().strip("/").replace("/", "_")
+    return posixpath.splitext(name)[0].strip("/").replace("/", "_")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:

@@ -25,16 +25,13 @@ from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, lim
 from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import ENCODED_ARRAYS, CachedImages, StoredImages, build_encoded
 from data.cache.entry import Entry, progress
-from data.cache.mapped import (
-    DECODED_ARRAYS,
-    MappedSplit,
-    build_decoded,
-    decoded_bytes,
-)
+from data.cache.mapped import MappedSplit, build_decoded, decoded_arrays, decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError
+from data.fitting.fit import Fit, Fitting
+from data.fitting.sizes import Sides, sides_of, size_text
 from data.images import Resize
 
 __all__ = ["DecodedImages", "DecodedSplit", "cache_root", "decoded", "decoded_bytes", "open_cache"]
@@ -50,13 +47,14 @@ _OnReady = Callable[[int], None]
 def decoded(
     dataset: Dataset,
     parts: Sequence[NDArray[np.int64]],
-    size: int,
+    size: int | Sequence[int],
     *,
     resize: Resize = "area",
+    fit: Fit = "stretch",
     root: Path | None = None,
     on_samples: Callable[[int], None] | None = None,
 ) -> DecodedSplit:
-    """The samples of `parts`, decoded and resized to (`size`, `size`).
+    """The samples of `parts`, decoded and fitted to `size`.
 
     They are mapped from the cache if $TWINHEAD_CACHE_GB, or a share of the disk, allows it; entries that no process
     uses are evicted for them, the least recently used first. If a part does not fit, a warning says so and all parts
@@ -66,29 +64,30 @@ def decoded(
     Args:
         dataset: an opened data set.
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
-        size: side in pixels.
+        size: side of a square in pixels, or height and width.
         resize: as in `data.images.resize`.
+        fit: how images of another aspect ratio become those of `size`; as in `data.fitting.fit.Fitting`.
         root: the cache's directory; default: `cache_root()`.
         on_samples: progress callback, called with the number of samples that became ready since the last call.
 
     Raises:
         InputError: if an image cannot be decoded, the cache cannot be written, or $TWINHEAD_CACHE_GB is not a number.
     """
-    root = open_cache(root)
+    root, fitting = open_cache(root), Fitting(sides_of(size), resize, fit)
     limit_bytes()  # fails before anything is read
     sweep(root)
     counters = [_Progress(on_samples) for _ in parts]
     try:
         return MappedSplit(
             [
-                _decoded_entry(root, dataset, rows, size, resize, counter.update)
+                _decoded_entry(root, dataset, rows, fitting, counter.update)
                 for rows, counter in zip(parts, counters, strict=True)
             ],
-            size,
+            fitting.sides,
         )
     except NoRoomError as error:
         # Not the error: its traceback would keep all entries in use.
-        warning = _no_room(error, sum(map(len, parts)), size, root)
+        warning = _no_room(error, sum(map(len, parts)), fitting.sides, root)
     total = dataset.info.counts.samples
 
     def on_ready(copied: int) -> None:
@@ -103,7 +102,7 @@ def decoded(
         warning += f" The encoded images ({byte_size(error.needed)}) do not fit either and are read from the data set."
         on_ready(total)
     warnings.warn(warning, stacklevel=2)
-    return OnTheFlySplit(dataset, images, np.concatenate(parts), size, resize)
+    return OnTheFlySplit(dataset, images, np.concatenate(parts), fitting)
 
 
 def cache_root() -> Path:
@@ -137,11 +136,12 @@ def open_cache(root: Path | None = None) -> Path:
 
 
 def _decoded_entry(
-    root: Path, dataset: Dataset, rows: NDArray[np.int64], size: int, resize: Resize, on_ready: _OnReady
+    root: Path, dataset: Dataset, rows: NDArray[np.int64], fitting: Fitting, on_ready: _OnReady
 ) -> Entry:
     key = hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
-    path = root / entry_name(dataset.info.fingerprint, "decoded", f"{size}px", resize, key)
-    return _entry(path, DECODED_ARRAYS, partial(build_decoded, dataset, rows, size, resize), len(rows), on_ready)
+    path = root / entry_name(dataset.info.fingerprint, "decoded", *fitting.key, key)
+    build = partial(build_decoded, dataset, rows, fitting)
+    return _entry(path, decoded_arrays(dataset, fitting), build, len(rows), on_ready)
 
 
 def _encoded_entry(root: Path, dataset: Dataset, on_ready: _OnReady) -> Entry:
@@ -197,9 +197,9 @@ class _Progress:
             self._count = count
 
 
-def _no_room(error: NoRoomError, samples: int, size: int, root: Path) -> str:
+def _no_room(error: NoRoomError, samples: int, size: Sides, root: Path) -> str:
     return (
-        f"{samples} samples at {size} px are decoded anew for every batch, which takes longer: decoded, they need "
-        f"{byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for them; make room "
-        f"there, set {CACHE} to a larger disk or {CACHE_GB} to more, or lower data.image_size."
+        f"{samples} samples at {size_text(size)} px are decoded anew for every batch, which takes longer: decoded, "
+        f"they need {byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for "
+        f"them; make room there, set {CACHE} to a larger disk or {CACHE_GB} to more, or lower data.image_size."
     )

@@ -52,6 +52,15 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredSplit:
+    """Number of samples in each part of a split that came with the data; in storage order, train comes first."""
+
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """Description of a data set, the content of `dataset.json`."""
 
@@ -68,14 +77,26 @@ class DatasetInfo:
     """SHA-256 of the ids and encoded images of all rows; independent of the division into parts."""
     source: dict[str, object]
     """Origin of the data, as JSON values; see `write_dataset`."""
+    split: StoredSplit | None = None
+    """The split that came with the data, if there is one; used with `data.split_by: stored`."""
 
     def parts_of(self, kind: PartKind) -> list[Part]:
         """The parts of one kind, in storage order."""
         return [part for part in self.parts if part.kind == kind]
 
+    @property
+    def has_validity(self) -> bool:
+        """Whether any sample has a validity mask."""
+        return self.statistics.valid_fraction is not None
+
     def to_json(self) -> str:
         """Serialise to the text of `dataset.json`."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+        values = asdict(self)
+        if not self.has_validity:
+            del values["statistics"]["valid_fraction"]
+        if self.split is None:
+            del values["split"]
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DatasetInfo:
@@ -118,6 +139,8 @@ class SampleIds:
     sample_id: Sequence[str]
     bg_id: Sequence[str]
     fg_id: Sequence[str]
+    split: StoredSplit | None = None
+    """`DatasetInfo.split`."""
 
     def __len__(self) -> int:
         return len(self.sample_id)

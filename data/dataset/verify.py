@@ -18,7 +18,7 @@ from data.dataset.storage import AnyPath, Location, UnavailableError
 from data.dataset.verify_images import SAMPLE_IMAGES, Fault, check_backgrounds, check_samples
 from data.errors import InputError
 from data.parallel import ahead
-from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS
+from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS, VALID_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +76,9 @@ def verify(path: AnyPath, *, bar: Bar | None = None, threads: int | None = None)
     total = sum(part.bytes for part in info.parts)
     with bar("comparing checksums", -(-total // 2**20), "MiB") as advance:
         verifier.check_parts(sizes, advance)
-    with bar("decoding", info.counts.backgrounds + len(SAMPLE_IMAGES) * info.counts.samples, "images") as advance:
+    valid = info.statistics.valid_fraction
+    images = info.counts.backgrounds + len(SAMPLE_IMAGES) * info.counts.samples + (valid.masks if valid else 0)
+    with bar("decoding", images, "images") as advance:
         verifier.check_images(advance)
     return Verification(
         samples=info.counts.samples,
@@ -132,11 +134,11 @@ class _Verifier:
             self._collect(result, advance)
 
     def _groups(self, kind: Literal["samples", "backgrounds"]) -> Iterator[RowGroup]:
-        schema = SAMPLE_COLUMNS if kind == "samples" else BACKGROUND_COLUMNS
+        schema, optional = (SAMPLE_COLUMNS, VALID_COLUMN) if kind == "samples" else (BACKGROUND_COLUMNS, None)
         for part in self._existing:
             if part.kind == kind:
                 try:
-                    yield from row_groups(self._directory, [part], schema)
+                    yield from row_groups(self._directory, [part], schema, optional)
                 except UnavailableError:
                     raise
                 except InputError as error:

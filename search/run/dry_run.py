@@ -119,7 +119,12 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Est
         gpu_hours=[value * workers.count * workers.gpus * concurrent for value in hours],
         bytes={
             "checkpoints": checkpoint_bytes(largest.parameters, spec.plan.budget.trials + BESIDE_TRIALS, concurrent),
-            "decoded": decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, data.image_size),
+            "decoded": decoded_bytes(
+                dataset.info.counts.samples,
+                dataset.info.counts.backgrounds,
+                data.image_size,
+                has_validity=dataset.info.has_validity or data.fit == "pad",
+            ),
         },
         networks={"smallest": smallest, "largest": largest},
         first=first,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import fields
 from typing import Any
 
 import cv2
@@ -21,6 +20,7 @@ from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter, is_on_device
 from data.augment.erase import Erase
 from data.cache.cache import DecodedImages
+from data.cache.decoded import IMAGES
 from data.loader import Loader
 from data.schema import Batch
 
@@ -44,7 +44,7 @@ class Split:
 
     def gather(self, rows: NDArray[np.int64]) -> DecodedImages:
         """Copies of the pictures of `rows`."""
-        return DecodedImages(*(stack[rows] for stack in self.pictures))
+        return DecodedImages(*(stack[rows] for stack in self.pictures[:4]))
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Nothing: all are in memory."""
@@ -82,7 +82,7 @@ def _loader(split: Split, device: torch.device, augmenter: Any, *, prefetch: boo
 
 def _stacked(batch: Batch) -> torch.Tensor:
     """(B, 8, H, W)"""
-    return torch.cat([getattr(batch, field.name) for field in fields(batch)], dim=1).cpu()
+    return torch.cat([getattr(batch, field) for field in IMAGES], dim=1).cpu()
 
 
 def _epoch(split: Split, device: torch.device, augmenter: Any, *, prefetch: bool) -> list[torch.Tensor]:

@@ -171,9 +171,8 @@ def check_disk(
 ) -> None:
     """Check that the disk has room for the checkpoints of the largest model, beside the decoded images.
 
-    Checkpoints in a remote storage take no room here. Images, which have one more plane if they are `padded`, are decoded
-    on the fly where they do not fit into the cache;
-    checkpoints must fit.
+    Checkpoints in a remote storage take no room here. Images, which have one more plane if they are `padded`, are
+    decoded on the fly where they do not fit into the cache; checkpoints must fit.
 
     Raises:
         InputError: if there is no room, or the cache cannot be written.

@@ -13,8 +13,7 @@ from torch import Tensor
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter, is_on_device
 from data.augment.erase import Erase
-from data.cache.cache import DecodedImages
-from data.cache.decoded import IMAGES
+from data.cache.decoded import IMAGES, DecodedImages
 from data.loader import Loader
 from data.schema import Batch
 from tests.gpu.findings import Measure

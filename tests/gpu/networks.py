@@ -56,9 +56,9 @@ SENSITIVE = {
 }
 """Depthwise convolutions add up few products, and batch normalisation enlarges what differs little. On a CPU: outputs
 3e-4, 5e-2 and 0.23; gradients 1e-2 in fp32, but up to 0.45 and 0.97 in fp16 and bf16, where a limit says nothing."""
-MAX_LOSS_ERROR = 0.05
-"""Of the loss after `STEPS` steps, in any precision against fp32. On a CPU it was at most 0.014, while the steps lower
-the loss by a fifth to two fifths."""
+MAX_LOSS_ERROR = 0.12
+"""Of the loss after `STEPS` steps, in any precision against fp32. On a CPU it was at most 0.014 at 32 px and 0.045 at
+64 px, while the steps lower the loss by a fifth to two fifths."""
 
 
 @dataclass(frozen=True, kw_only=True)

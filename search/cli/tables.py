@@ -15,11 +15,11 @@ from data.errors import InputError
 from search.commands import cited, shell_command
 from search.results.export import baseline_metrics, table_metrics, verdict
 from search.results.front import shown
-from search.spec.describe import describe
 from search.study.experiment import Experiment
 from search.study.summary import Difference, FrontRow, StepCounts, Summary, TrainingSummary, TrialSummary
 from search.terminal import clock, print_line, print_table
 from trainable.config import TrialConfig, build
+from trainable.config.describe import describe
 from trainable.metrics.objective import SCORE, Objective
 
 

@@ -22,12 +22,12 @@ from search.results.comparison import Column, Comparison, HeldOut, Row
 from search.results.summary import find_best, outcome_of, versions
 from search.run.cluster import start_task
 from search.run.prepare import split_counts
-from search.spec.describe import describe
 from search.study.experiment import Experiment
 from search.study.running import running
 from search.study.trials import TrialRecord
 from search.terminal import Screen
 from trainable.config import TrialConfig
+from trainable.config.describe import describe
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_images
 from trainable.job import TrialData, Workers
 from trainable.loop.fetch import local_copy, output_file

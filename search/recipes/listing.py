@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from data.fitting.sizes import size_text
-from search.spec.describe import describe
 from search.terminal import print_line, print_table
+from trainable.config.describe import describe
 from trainable.config.text import parse_yaml
 from trainable.recipes import RECIPES, Recipe, load_recipe
 

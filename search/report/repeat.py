@@ -10,9 +10,9 @@ import yaml
 from data.errors import InputError
 from search.commands import shell_command
 from search.report.findings import Findings
-from search.spec.describe import describe
 from search.study.trials import TrialRecord
 from trainable.config import TrialConfig, build
+from trainable.config.describe import describe
 
 FAILED = ("diverged", "constraint", "failed", "unfinished")
 """Outcomes that the table of failures lists."""

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from search.spec.describe import describe
 from search.spec.spec import SearchSpec
 from search.study.trials import TrialRecord
+from trainable.config.describe import describe
 from trainable.loop.checkpoint import CONFIG, METRICS, Origin
 from trainable.metrics.objective import SCORE, Objective
 

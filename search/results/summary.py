@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 
 from data.dataset.storage import UnavailableError
 from data.errors import InputError
-from search.spec.describe import describe
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.summary import Summary, TrialSummary
 from search.study.trials import EpochRecord, TrialRecord, best_epoch, trial_records
 from trainable.config import TrialConfig, build
+from trainable.config.describe import describe
 from trainable.metrics.names import CONSTRAINT, DIVERGED
 
 MAX_REASONS = 3

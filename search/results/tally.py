@@ -13,10 +13,10 @@ from typing import Any
 
 from search.results.status import BestTrial, Budget, Kind, Retraining, SearchStatus, State
 from search.results.summary import outcome_of
-from search.spec.describe import describe
 from search.spec.spec import SearchSpec
 from search.study.trials import TrialRecord, by_end
 from trainable.config import TrialConfig, build
+from trainable.config.describe import describe
 from trainable.metrics.names import CONSTRAINT, OBJECTIVE
 from trainable.metrics.objective import SCORE, Objective
 

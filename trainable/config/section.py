@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -14,6 +15,8 @@ from trainable.config.text import Place
 
 MAX_SHOWN = 100
 """Maximum number of characters of a section that an error message shows."""
+_NAME = re.compile(r"'([^']*)'")
+"""A name among those that pydantic expects."""
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -118,7 +121,9 @@ def _problem(found: ErrorDetails, section: type[BaseModel], source: str) -> Prob
     is_long = isinstance(found["input"], Mapping) and len(value) > MAX_SHOWN
     subject = f"The section '{key}'" if is_long else f"The value of '{key}' is {value}, but"
     corrected = without_comma(found["input"]) if isinstance(found["input"], str) else None
-    sentence = f"{subject} must {wanted}; {f'write {corrected}' if corrected else 'correct it'} in {source}."
+    names = _NAME.findall(found["ctx"]["expected"]) if found["type"] == "literal_error" else []
+    meant = did_you_mean(str(found["input"]), names)
+    sentence = f"{subject} must {wanted}; {f'write {corrected}' if corrected else 'correct it'} in {source}{meant}."
     return Problem(key=key, sentence=sentence, value=found["input"])
 
 

@@ -241,6 +241,22 @@ def test_repeated_search_gives_the_same_trials(
     assert curves[0] == curves[1]
 
 
+def test_sampler_and_scheduler_can_be_chosen(drawn: Path, tmp_path: Path) -> None:
+    """TPE proposes and Ray's ASHA stops, on the same study, which a larger budget continues."""
+    chosen = ("--set", "search.sampler=tpe", "--set", "scheduler.name=asha", "--set", "scheduler.grace_epochs=1")
+    options = (*SMALL, *chosen, "--set", "scheduler.max_epochs=3", "--set", "retrain.enabled=false")
+    where = ("--storage", str(tmp_path))
+    twinhead("search", "--data", str(drawn), "--name", "chosen", *where, *options, "--trials", "6")
+    experiment = Experiment(storage=tmp_path, name="chosen")
+    before = records(experiment)
+    twinhead("search", "--resume", "chosen", *where, "--trials", "8")
+    after = records(experiment)
+
+    assert [trial.config for trial in after[:6]] == [trial.config for trial in before]
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 8
+    assert {trial.last_epoch for trial in after} == {1, 3}
+
+
 def test_trial_can_be_reproduced_without_the_search(searched: tuple[Experiment, dict[str, Any]], drawn: Path) -> None:
     """Its configuration, which holds the seed, and the data decide its curve: in another process, without Ray too."""
     experiment, _ = searched

@@ -107,7 +107,7 @@ def search(
         checked = experiment.extend(pairs) if pairs else experiment.spec()
     else:
         checked = checked_spec(spec, pairs, data)
-        check_packages(checked.plan.logging, spec, overridden=[key for key, _ in pairs])
+        check_packages(checked.plan, spec, overridden=[key for key, _ in pairs])
         named = name or checked.subject.name
         if named or not dry_run:
             experiment = Experiment(storage=storage, name=named or default_name(spec))

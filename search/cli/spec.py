@@ -40,7 +40,7 @@ def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_jso
         return
     try:
         checked = load_spec(file, pairs, data_path=data)
-        check_packages(checked.plan.logging, file, overridden=[key for key, _ in pairs])
+        check_packages(checked.plan, file, overridden=[key for key, _ in pairs])
     except InputError as error:
         _refuse(error, as_json)
     lines = [f"{file}: ok", *summary_lines(checked)]

@@ -151,6 +151,8 @@ def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[First
         mode=objective.mode,
         rungs=spec.plan.scheduler.rungs,
         seed=spec.plan.search.seed,
+        objectives=spec.plan.objectives[1:],
+        sampler=spec.plan.search.sampler,
         study=study,
         describe=describe,
     )
@@ -161,11 +163,16 @@ def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[First
 
 def _epochs(spec: SearchSpec) -> dict[str, int]:
     """Epochs of all trials."""
-    trials, factor = spec.plan.budget.trials, spec.plan.scheduler.reduction_factor
-    rungs = [0, *spec.plan.scheduler.rungs]
-    steps = enumerate(itertools.pairwise(rungs))
+    trials, scheduler = spec.plan.budget.trials, spec.plan.scheduler
+    most = trials * scheduler.max_epochs
+    if scheduler.name == "none":
+        return {"fewest": most, "most": most}
+    if scheduler.name == "median":  # which keeps no number of trials
+        return {"fewest": trials * scheduler.grace_epochs, "most": most}
+    steps = enumerate(itertools.pairwise([0, *scheduler.rungs]))
+    factor = scheduler.reduction_factor
     fewest = sum((end - begin) * max(1, round(trials / factor**number)) for number, (begin, end) in steps)
-    return {"fewest": fewest, "most": trials * spec.plan.scheduler.max_epochs}
+    return {"fewest": fewest, "most": most}
 
 
 def _bounds(spec: SearchSpec) -> Iterator[TrialConfig]:

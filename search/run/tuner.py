@@ -24,6 +24,7 @@ from search.driver import DriverOnly, request_of
 from search.run.budget import Budget
 from search.run.failures import Failures
 from search.run.recorder import Recorder
+from search.spec.sampler import OURS, SamplerNotation
 from search.spec.spec import SearchSpec
 from search.strategy.limiter import SlotLimiter
 from search.strategy.scheduler import build_scheduler, replay
@@ -68,6 +69,7 @@ def tune_spec(
         samples=0 if stopper.stop_all() else plan.budget.trials - len(ended),
         seed=plan.search.seed,
         objectives=plan.objectives[1:],
+        sampler=plan.search.sampler,
         concurrent=concurrent,
         stopper=stopper,
         callbacks=callbacks,
@@ -89,6 +91,7 @@ def run_trials(
     stopper: Stopper,
     callbacks: Sequence[tune.Callback],
     objectives: Sequence[Notation] = (),
+    sampler: SamplerNotation = OURS,
     slots: Callable[[], int] | None = None,
 ) -> None:
     """Run trials and store their reports in the study; waiting and interrupted trials run first.
@@ -106,6 +109,7 @@ def run_trials(
         stopper: ends the run.
         callbacks: receive every report.
         objectives: further objectives after that of the job, as in the spec.
+        sampler: what proposes, as in the spec.
         slots: the present number of concurrent trials, as nodes join and leave; `concurrent` when left out.
 
     Raises:
@@ -114,7 +118,7 @@ def run_trials(
     if samples <= 0:
         return
     every = (job.objective.plain, *objectives)
-    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, objectives=every)
+    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, objectives=every, sampler=sampler)
 
     def pause(fault: EnvironmentFaultError) -> None:
         stopper.pause(fault)
@@ -145,6 +149,7 @@ def build_searcher(
     rungs: Sequence[int],
     seed: int,
     objectives: Sequence[Notation] = (OBJECTIVE,),
+    sampler: SamplerNotation = OURS,
 ) -> RungSearcher:
     """The searcher of a study for all `objectives`; see `run_trials` for the other arguments."""
     objective = Objective.of(objectives[0])
@@ -156,6 +161,7 @@ def build_searcher(
         time_attr=TIME_ATTR,
         seed=seed,
         objectives=objectives[1:],
+        sampler=sampler,
         study=study,
         describe=partial(_request, experiment),
     )

@@ -7,11 +7,13 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from data.errors import InputError
 from search.spec.objectives import check_objective, check_objectives, split_objectives
+from search.spec.sampler import OURS, check_sampler
 from trainable.config import Section
+from trainable.config.settings import Scalar
 from trainable.metrics.objective import Notation, Objective
 from trainable.plugins.active import PluginRecord
 
@@ -52,6 +54,15 @@ def _count_or_auto(value: object) -> int | Literal["auto"]:
     raise ValueError("be 'auto' or an integer of at least 1")
 
 
+def _is_not_hyperband(name: object) -> object:
+    if name == "hyperband":
+        raise ValueError(
+            "be one of halving, asha, median, none, for HyperBand compares whole brackets of trials, which do not fill "
+            "while its paused trials count as running, and then stops none"
+        )
+    return name
+
+
 class SchedulerConfig(Section):
     """How long trials run, and when the scheduler stops them.
 
@@ -61,6 +72,9 @@ class SchedulerConfig(Section):
     error is about a third of each.
     """
 
+    name: Annotated[Literal["halving", "asha", "median", "none"], BeforeValidator(_is_not_hyperband)] = "halving"
+    """What stops trials: successive halving as described in docs/search.md; 'asha', Ray's ASHAScheduler as it is;
+    'median', Ray's MedianStoppingRule after grace_epochs; 'none' lets each trial run to its end."""
     max_epochs: Annotated[int, Field(ge=1)] = 9
     """Epochs of a full trial."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
@@ -88,7 +102,9 @@ class SchedulerConfig(Section):
     @property
     def rungs(self) -> list[int]:
         """The epochs at which trials are compared, and the last one, ascending."""
-        return rung_epochs(**self.model_dump())
+        return rung_epochs(
+            max_epochs=self.max_epochs, grace_epochs=self.grace_epochs, reduction_factor=self.reduction_factor
+        )
 
 
 def rung_epochs(*, max_epochs: int, grace_epochs: int, reduction_factor: float) -> list[int]:
@@ -145,6 +161,10 @@ class SearchConfig(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the proposals, and of the weights and the order of samples of every trial."""
+    sampler: Annotated[str | dict[str, dict[str, Scalar]], PlainValidator(check_sampler)] = OURS
+    """What proposes configurations: 'gp', our model of learning curves; 'tpe', 'random', or the class of one of
+    Optuna's samplers: CmaEsSampler, GPSampler, NSGAIISampler, NSGAIIISampler, QMCSampler, RandomSampler, TPESampler;
+    with arguments, {TPESampler: {multivariate: false}}."""
     start_from: list[str] = Field(default=["recipes"])
     """First trials: 'recipes' for all recipes within the space, or names of recipes; 'default' for the default
     configuration, clipped to the space. Any other name is an earlier search in the same storage: its five best trials

@@ -24,6 +24,7 @@ from search.spec.constraints import problems_of_limits
 from search.spec.default_space import TRANSFORMS, default_space, defaults_with, is_argument, names_of_sections
 from search.spec.domains import Leaf, Leaves, as_floats, as_plain, parse_leaf, representatives
 from search.spec.locate import with_locations
+from search.spec.sampler import problems_of_sampler
 from search.spec.sections import NAME, Plan
 from search.spec.study_url import problems_of_study
 from search.spec.trackers import problems_of_logging
@@ -175,6 +176,7 @@ def check_spec(
     values = _sections(plain, [*names[""], *Plan.model_fields], source, problems)
     subject = _subject(values, source, data_path, name, problems)
     plan = _plan(values, source, problems)
+    problems += problems_of_sampler(plan.search.sampler, len(plan.objectives), source)
     problems += problems_of_study(plan.search.study, source)
     problems += problems_of_logging(plan.logging, source)
     searched = default_space({name: name in each.with_dropout for each in own for name in each.families})

@@ -35,7 +35,7 @@ def as_text(spec: SearchSpec) -> str:
     values = {
         **{f"data.{key}": getattr(spec.subject, key) for key in DATA_KEYS},
         **{key: as_plain(leaf) for key, leaf in spec.space.items()},
-        **flatten(spec.plan.model_dump()),
+        **flatten(spec.plan.model_dump(), leaves=("search.sampler",)),
     }
     purpose, _, forms = (spec_module.__doc__ or "").partition("\n\n")
     lines = [*_comment(purpose, ""), "#", *_comment(forms, "")]
@@ -65,6 +65,8 @@ def describe(spec: SearchSpec) -> dict[str, Value]:
         "objectives": plan.objectives,
         "plugins": {record.file: record.sha256 for record in plan.plugins},
         "searched": _searched(spec),
+        "sampler": plan.search.sampler,
+        "scheduler": plan.scheduler.name,
         "rungs": plan.scheduler.rungs,
         "budget": _set_values(plan.budget),
         "resources": plan.resources.model_dump(),
@@ -88,6 +90,7 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     if plan.plugins:
         yield f"plugins: {', '.join(f'{record.file} (SHA-256 {record.sha256[:SHOWN]}…)' for record in plan.plugins)}"
     yield f"trials: up to {rungs[-1]} epochs each, compared after epoch {', '.join(str(epoch) for epoch in rungs)}"
+    yield f"proposed by {_flow(plan.search.sampler)}, stopped by {plan.scheduler.name}"
     yield f"budget, until the first limit: {_listed(_set_values(plan.budget))}"
     yield f"each trial: {_listed(plan.resources.model_dump())}"
     yield f"constraints: {_listed(_set_values(plan.constraints)) or 'none'}"

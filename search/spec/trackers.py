@@ -1,4 +1,7 @@
-"""Check where a search is logged, besides its own directory: an MLflow server and a Weights & Biases project."""
+"""Check where a search is logged, besides its own directory: an MLflow server and a Weights & Biases project.
+
+Also, whether the packages are installed that a search needs for its choices.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from search.spec.locate import with_locations
-from search.spec.sections import LoggingConfig
+from search.spec.sampler import PACKAGES_OF_CLASSES, class_of
+from search.spec.sections import LoggingConfig, Plan
 from search.spec.study_url import masked
 from trainable.config import ConfigError, Problem
 
@@ -40,16 +44,16 @@ def problems_of_logging(config: LoggingConfig, source: str) -> Iterator[Problem]
         yield Problem(key="logging.wandb", sentence=sentence)
 
 
-def check_packages(config: LoggingConfig, file: Path | None = None, *, overridden: Sequence[str] = ()) -> None:
-    """Check that the tools of a spec are installed on this machine, which the driver of the search needs.
+def check_packages(plan: Plan, file: Path | None = None, *, overridden: Sequence[str] = ()) -> None:
+    """Check that what a spec names is installed on this machine, which the driver of the search needs.
 
     Args:
-        config: the section of the spec.
+        plan: of the spec.
         file: of the spec, for the locations of problems.
         overridden: dotted keys whose values did not come from the file.
 
     Raises:
-        InputError: if one is not installed; ConfigError with a problem for each.
+        InputError: if a package is not installed; ConfigError with a problem for each.
     """
     problems = [
         Problem(
@@ -57,9 +61,17 @@ def check_packages(config: LoggingConfig, file: Path | None = None, *, overridde
             sentence=f"The spec sets 'logging.{name}', but {PACKAGES[name]} is not installed; install it with "
             f"\"pip install 'twinhead[{name}]'\", or remove the key.",
         )
-        for name, value in config.model_dump().items()
+        for name, value in plan.logging.model_dump().items()
         if value is not None and importlib.util.find_spec(name) is None
     ]
+    sampler = class_of(plan.search.sampler)
+    package = PACKAGES_OF_CLASSES.get(sampler)
+    if package and importlib.util.find_spec(package) is None:
+        sentence = (
+            f"The value of 'search.sampler' is {sampler}, but it needs the package {package}, which is not installed; "
+            f"install it with 'pip install {package}', or choose another sampler."
+        )
+        problems.append(Problem(key="search.sampler", sentence=sentence))
     if problems:
         raise with_locations(ConfigError(problems), file, overridden=overridden)
 

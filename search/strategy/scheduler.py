@@ -1,7 +1,8 @@
-"""Asynchronous successive halving: at each rung the best trials continue, and the best recipe with them.
+"""What stops trials: our successive halving, and those of Ray Tune that never pause a trial.
 
-The stopping variant of ASHA continues every trial in the best third of the trials before it. The proposals of a
-model-based searcher improve, so that soon nearly all trials would continue. Here their number is bounded as well.
+In asynchronous successive halving, the best trials continue at each rung, and the best recipe with them. The stopping
+variant of ASHA continues every trial in the best third of the trials before it. The proposals of a model-based searcher
+improve, so that soon nearly all trials would continue. Here their number is bounded as well.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import bisect
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from search.spec.sections import rung_epochs
 from search.study.trials import RECIPE
@@ -35,24 +36,45 @@ synthetic noisy curves that cross, 26 with 1.5 and 15 with 1. Without a bound, a
 
 def build_scheduler(
     *,
+    name: str = "halving",
     metric: str = OBJECTIVE,
     mode: str = MODE,
     max_epochs: int,
     grace_epochs: int,
     reduction_factor: float,
 ) -> TrialScheduler:
-    """Successive halving that stops trials and never pauses them, after ASHA (Li et al. 2020).
+    """A scheduler that may stop trials and never pauses them.
 
-    At each rung a trial continues if it is the best so far, or if it is among the best one in `reduction_factor` and
-    the bound `ROOM` is not reached. A NaN is stopped. The best recipe so far continues too, so that one recipe gets the
-    whole budget.
+    Args:
+        name: 'halving' for successive halving after ASHA (Li et al. 2020): at each rung a trial continues if it is the
+            best so far, or if it is among the best one in `reduction_factor` and the bound `ROOM` is not reached. A NaN
+            is stopped. The best recipe so far continues too, so that one recipe gets the whole budget. 'asha' for
+            Ray's ASHAScheduler, 'median' for its MedianStoppingRule, 'none' to stop no trial before its end.
+        metric: key of the score in a report.
+        mode: 'max' or 'min'.
+        max_epochs: epochs of a full trial.
+        grace_epochs: no trial is stopped before this epoch.
+        reduction_factor: of the rungs.
     """
-    return _Halving(
-        metric=metric,
-        mode=mode,
-        rungs=rung_epochs(max_epochs=max_epochs, grace_epochs=grace_epochs, reduction_factor=reduction_factor),
-        factor=reduction_factor,
-    )
+    scored = {"time_attr": TIME_ATTR, "metric": metric, "mode": mode}
+    match name:
+        case "asha":
+            return _Asha(**scored, max_t=max_epochs, grace_period=grace_epochs, reduction_factor=reduction_factor)
+        case "median":
+            # It would pause a trial while there are too few others to compare it with.
+            return _Median(**scored, grace_period=grace_epochs, min_time_slice=math.inf)
+        case "none":
+            return _InOrder()
+    rungs = rung_epochs(max_epochs=max_epochs, grace_epochs=grace_epochs, reduction_factor=reduction_factor)
+    return _Halving(metric=metric, mode=mode, rungs=rungs, factor=reduction_factor)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _PastTrial:
+    """What a scheduler reads of a trial."""
+
+    trial_id: str
+    config: Mapping[str, Any]
 
 
 def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial], *, metric: str = OBJECTIVE) -> None:
@@ -65,15 +87,49 @@ def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial], *, metric: s
     """
     for frozen in ended:
         request = TrialRequest(name="", recipe=frozen.user_attrs.get(RECIPE, ""))
-        past: Any = SimpleNamespace(trial_id=f"past-{frozen.number}", config=request.as_plain())
-        curve = sorted(frozen.intermediate_values.items())
-        if not curve:
+        past: Any = _PastTrial(trial_id=f"past-{frozen.number}", config=request.as_plain())
+        results = [{TIME_ATTR: epoch, metric: value} for epoch, value in sorted(frozen.intermediate_values.items())]
+        if not results:
+            continue
+        if isinstance(scheduler, _Median):
+            scheduler.replay(past, results)
             continue
         scheduler.on_trial_add(None, past)  # type: ignore[arg-type]
-        results = [{TIME_ATTR: epoch, metric: value} for epoch, value in curve]
         for result in results:
             scheduler.on_trial_result(None, past, result)  # type: ignore[arg-type]
         scheduler.on_trial_complete(None, past, results[-1])  # type: ignore[arg-type]
+
+
+class _InOrder(FIFOScheduler):
+    """Starts trials in their order, and stops none."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)  # type: ignore[no-untyped-call]
+
+    def choose_trial_to_run(self, tune_controller: TuneController) -> None:
+        """Leave the order to Tune, which starts waiting trials as they come.
+
+        The choice of a trial whose process is being started would give it the process of a trial that ended, and end
+        the new one: where trials end often, a node that joins would never get one.
+        """
+
+
+class _Asha(_InOrder, ASHAScheduler):
+    """Ray's, with the order of starts of all schedulers here."""
+
+
+class _Median(_InOrder, MedianStoppingRule):
+    """Ray's, with the order of starts of all schedulers here."""
+
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Keep the last report; one without an epoch, of a trial that reported nothing, would break every decision."""
+        if TIME_ATTR in result:
+            super().on_trial_complete(tune_controller, trial, dict(result))
+
+    def replay(self, trial: Trial, results: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the reports of an ended trial, which are not compared again: that would fail where it was stopped."""
+        for result in results:
+            self.on_trial_complete(None, trial, result)  # type: ignore[arg-type]
 
 
 class _Rung:
@@ -96,11 +152,11 @@ class _Rung:
         return decision
 
 
-class _Halving(FIFOScheduler):
-    """Starts trials in their order and stops them at rungs; the best of all recipes continues."""
+class _Halving(_InOrder):
+    """Stops trials at rungs; the best of all recipes continues."""
 
     def __init__(self, *, metric: str, mode: str, rungs: Sequence[int], factor: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._score_key = metric
         self._sign = 1 if mode == "max" else -1
         self._factor = factor
@@ -108,13 +164,6 @@ class _Halving(FIFOScheduler):
         self._rungs = {rung: _Rung() for rung in rungs[:-1]}
         self._ahead: dict[str, list[int]] = {}
         self._recipes: dict[int, list[float]] = defaultdict(list)
-
-    def choose_trial_to_run(self, tune_controller: TuneController) -> None:
-        """Leave the order to Tune, which starts waiting trials as they come.
-
-        The choice of a trial whose process is being started would give it the process of a trial that ended, and end
-        the new one: where trials end often, a node that joins would never get one.
-        """
 
     def on_trial_result(
         self,

@@ -12,8 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.driver import DriverOnly
+from search.spec.sampler import OURS, SamplerNotation
 from search.strategy.multi_objective import MultiObjectiveProposer
 from search.strategy.proposer import KNOWN, Proposer, Space
+from search.strategy.samplers import SamplerProposer
 from trainable.config.settings import Value
 from trainable.metrics.objective import Notation, Objective
 
@@ -52,6 +54,7 @@ class RungSearcher(DriverOnly, Searcher):
         seed: of every random choice.
         objectives: those beside the first, such as '-macs', with '-' where smaller is better; proposals then improve
             the Pareto front. Trials report them, or the space knows them (`proposer.KNOWN`).
+        sampler: what proposes, as in `search.sampler`.
         study: keeps the trials; in memory by default. Finished trials are observations, and trials that are still
             marked as running are proposed again first.
         describe: maps the trial of the study and the result of `space` to the configuration for Tune; by default all
@@ -68,6 +71,7 @@ class RungSearcher(DriverOnly, Searcher):
         time_attr: str = "epoch",
         seed: int = 0,
         objectives: Sequence[Notation] = (),
+        sampler: SamplerNotation = OURS,
         study: optuna.Study | None = None,
         describe: Callable[[optuna.Trial, dict[str, Value]], dict[str, object]] = _all_parameters,
     ) -> None:
@@ -83,8 +87,13 @@ class RungSearcher(DriverOnly, Searcher):
         # Not the seed alone: a resumed search would repeat its first samples.
         self._study.sampler = optuna.samplers.RandomSampler(seed=seed + self._proposed)
         self._figures = [Objective.of(notation) for notation in objectives]
-        self._multi_objective = MultiObjectiveProposer(space, self._rungs, seed, objectives) if objectives else None
-        self._proposer = self._multi_objective or Proposer(space, self._rungs, seed)
+        self._proposer: Proposer | SamplerProposer
+        if sampler != OURS:
+            self._proposer = SamplerProposer(space, self._rungs, seed + self._proposed, objectives, sampler)
+        elif objectives:
+            self._proposer = MultiObjectiveProposer(space, self._rungs, seed, objectives)
+        else:
+            self._proposer = Proposer(space, self._rungs, seed)
         self._running: dict[str, _Running] = {}
         self._again: list[FrozenTrial] = []
         self._interrupted = False
@@ -200,8 +209,8 @@ class RungSearcher(DriverOnly, Searcher):
         Without failures, the model would treat their region as unexplored and return to it.
         """
         self._proposer.score(number, rung, value if self._direction == "maximize" else -value)
-        if self._multi_objective and figures:
-            self._multi_objective.report(number, rung, figures)
+        if figures and isinstance(self._proposer, MultiObjectiveProposer | SamplerProposer):
+            self._proposer.report(number, rung, figures)
 
     def _record(self, running: _Running, result: Mapping[str, Any]) -> None:
         """Record a report; a repeated report changes nothing."""

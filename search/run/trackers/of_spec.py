@@ -26,8 +26,8 @@ def trackers(experiment: Experiment, spec: SearchSpec, study: optuna.Study, scre
     Raises:
         InputError: if one is not installed.
     """
+    check_packages(spec.plan)
     logging = spec.plan.logging
-    check_packages(logging)
     if logging.mlflow is None and logging.wandb is None:
         return []
     search_id = _search_id(experiment, study)

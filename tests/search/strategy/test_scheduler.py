@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
 from search.spec.sections import rung_epochs
 from search.strategy.scheduler import build_scheduler, replay
@@ -119,3 +124,105 @@ def test_a_resumed_search_knows_its_recipes(stopped_at: Callable[..., int]) -> N
 
     assert stopped_at(scheduler, "b", [0.4] * 9, recipe="b") == 1
     assert stopped_at(scheduler, "c", [0.6] * 9, recipe="c") == 9
+
+
+EPOCHS = 9
+SCHEDULE: dict[str, Any] = {"max_epochs": EPOCHS, "grace_epochs": 2, "reduction_factor": 2}
+
+
+class Stub:
+    """A trial, as schedulers see it."""
+
+    def __init__(self, name: str) -> None:
+        self.trial_id = name
+        self.config: dict[str, Any] = {}
+
+
+def end_of(scheduler: TrialScheduler, name: str, curve: list[float]) -> int:
+    """The epoch after which a trial ends, stopped or by itself."""
+    trial: Any = Stub(name)
+    waiting: Any = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status="PENDING")])
+    scheduler.on_trial_add(waiting, trial)
+    for epoch, score in enumerate(curve, start=1):
+        result = {"epoch": epoch, "score": score}
+        decision = scheduler.on_trial_result(waiting, trial, result)
+        assert decision in (TrialScheduler.CONTINUE, TrialScheduler.STOP)
+        if decision == TrialScheduler.STOP:
+            break
+    scheduler.on_trial_complete(waiting, trial, result)
+    return epoch
+
+
+def curves(count: int, seed: int = 0) -> list[list[float]]:
+    rng = np.random.default_rng(seed)
+    return [list(rng.random() + np.cumsum(rng.normal(0, 0.1, EPOCHS))) for _ in range(count)]
+
+
+def ended_with(ends: list[int], of: list[list[float]]) -> list[FrozenTrial]:
+    """Trials of a study with these curves up to these epochs."""
+    study = optuna.create_study()
+    for curve, end in zip(of, ends, strict=True):
+        reported = dict(enumerate(curve[:end], start=1))
+        study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.0, intermediate_values=reported))
+    return study.get_trials()
+
+
+def rays(name: str, mode: str) -> TrialScheduler:
+    """Ray's own, with the same settings."""
+    if name == "asha":
+        return ASHAScheduler(
+            time_attr="epoch", metric="score", mode=mode, max_t=EPOCHS, grace_period=2, reduction_factor=2
+        )
+    scheduler = MedianStoppingRule(time_attr="epoch", metric="score", mode=mode, grace_period=2)
+    scheduler._on_insufficient_samples = lambda *_: TrialScheduler.CONTINUE  # else it pauses the first trials
+    return scheduler
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_schedulers_of_ray_decide_as_they_are(name: str, mode: str) -> None:
+    """They stand for what others use."""
+    ours, theirs = build_scheduler(name=name, mode=mode, **SCHEDULE), rays(name, mode)
+    ends = [[end_of(each, str(number), curve) for number, curve in enumerate(curves(40))] for each in (ours, theirs)]
+
+    assert ends[0] == ends[1]
+    assert {2, EPOCHS} < set(ends[0])
+
+
+@pytest.mark.parametrize("name", ["halving", "asha", "median"])
+def test_resumed_search_is_as_strict(name: str) -> None:
+    """A scheduler that knows nothing would let the next trials run to their ends."""
+    seen, new = curves(20), curves(20, seed=1)
+    uninterrupted, resumed = build_scheduler(name=name, **SCHEDULE), build_scheduler(name=name, **SCHEDULE)
+    ends = [end_of(uninterrupted, f"seen-{number}", curve) for number, curve in enumerate(seen)]
+    replay(resumed, ended_with(ends, seen))
+
+    assert [end_of(resumed, str(number), curve) for number, curve in enumerate(new)] == [
+        end_of(uninterrupted, str(number), curve) for number, curve in enumerate(new)
+    ]
+
+
+def test_no_trial_is_stopped_by_none() -> None:
+    """Every trial is worth all of its epochs to whoever asks for this."""
+    scheduler = build_scheduler(name="none", **SCHEDULE)
+    replay(scheduler, ended_with([EPOCHS] * 5, curves(5)))
+
+    assert {end_of(scheduler, str(number), curve) for number, curve in enumerate(curves(20))} == {EPOCHS}
+
+
+@pytest.mark.parametrize("name", ["halving", "asha", "median", "none"])
+def test_order_of_starts_is_left_to_tune(name: str) -> None:
+    """A trial that the scheduler chooses would take the process of one that ended, and end its own, which starts."""
+    waiting: Any = SimpleNamespace(get_trials=lambda: [SimpleNamespace(status="PENDING")])
+
+    assert build_scheduler(name=name, **SCHEDULE).choose_trial_to_run(waiting) is None
+
+
+def test_median_ignores_a_trial_that_reported_nothing() -> None:
+    """Its end has no epoch, at which every later comparison would fail."""
+    scheduler, silent = build_scheduler(name="median", **SCHEDULE), Stub("silent")
+    scheduler.on_trial_add(None, silent)  # type: ignore[arg-type]
+    scheduler.on_trial_complete(None, silent, {"done": True})  # type: ignore[arg-type]
+
+    ends = [end_of(scheduler, str(number), [1 - number / 10] * EPOCHS) for number in range(5)]
+    assert ends == [EPOCHS] * 3 + [2] * 2

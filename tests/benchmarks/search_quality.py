@@ -1,4 +1,4 @@
-"""What a search finds in a budget: our searcher and scheduler, random + ASHA, and Ray's OptunaSearch + ASHA.
+"""What a search finds in a budget, by its sampler and scheduler, and what Ray's OptunaSearch + ASHA finds.
 
 TWINHEAD_LCBENCH=FOLDER python tests/benchmarks/search_quality.py [--seeds 20] [--processes N] [--json FILE]
 
@@ -35,8 +35,11 @@ FULL = 52
 """Epochs of a full training."""
 BUDGETS = (10, 40)
 """In full trainings; the smaller one is the first part of the larger one, for a simulation does not know its budget."""
-OURS, RANDOM, OPTUNA = "RungSearcher", "random + ASHA", "OptunaSearch + ASHA"
-SIDES = {OURS: "ours", RANDOM: "random_asha", OPTUNA: "optuna_asha"}
+CHOICES = {"gp + halving": ("gp", "halving"), "tpe + asha": ("tpe", "asha"), "random + asha": ("random", "asha")}
+"""Values of `search.sampler` and `scheduler.name`."""
+OURS, OPTUNA = "gp + halving", "OptunaSearch + ASHA"
+SIDES = (*CHOICES, OPTUNA)
+RATIOS = {"tpe + asha": "tpe_asha", "random + asha": "random_asha", OPTUNA: "optuna_asha"}
 
 
 def main() -> None:
@@ -44,8 +47,8 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="one a core when left out")
-    parser.add_argument("--grace", type=int, default=3, help="grace_epochs of our scheduler")
-    parser.add_argument("--factor", type=float, default=3, help="reduction_factor of our scheduler")
+    parser.add_argument("--grace", type=int, default=3, help="grace_epochs of the search")
+    parser.add_argument("--factor", type=float, default=3, help="reduction_factor of the search")
     options = parser.parse_args()
     setting = {"max_epochs": FULL, "grace_epochs": options.grace, "reduction_factor": options.factor}
     # All sides of a seed stand together, so that whatever else the machine does meets them alike.
@@ -59,9 +62,9 @@ def main() -> None:
     rows = [row(side, budget, found) for budget in BUDGETS for side in SIDES]
     worth = {(each["side"], each["budget"]): each["worth"] for each in rows}
     ratios = {
-        f"{SIDES[side]}_{budget}": float(worth[OURS, budget]) / float(worth[side, budget])  # type: ignore[arg-type]
+        f"{name}_{budget}": float(worth[OURS, budget]) / float(worth[side, budget])  # type: ignore[arg-type]
         for budget in BUDGETS
-        for side in (RANDOM, OPTUNA)
+        for side, name in RATIOS.items()
     }
     publish(rows, ratios, options.json)
 
@@ -91,16 +94,19 @@ def simulate(job: tuple[str, int, str, dict[str, Any]]) -> tuple[str, dict[int, 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     curves = lcbench.Curves()
     started = time.process_time()
-    make = ours(lcbench, seed, setting) if side == OURS else lcbench.BASELINES[side](seed)
-    best = lcbench.simulate(lambda config: curves(task, config), *make, budget=max(BUDGETS) * FULL)
+    pair = search_of(lcbench, *CHOICES[side], seed, setting) if side in CHOICES else lcbench.BASELINES[side](seed)
+    best = lcbench.simulate(lambda config: curves(task, config), *pair, budget=max(BUDGETS) * FULL)
     spent = time.process_time() - started
     return side, {budget: -lcbench.log_share(task, best[budget * FULL - 1]) for budget in BUDGETS}, spent
 
 
-def ours(lcbench: ModuleType, seed: int, setting: dict[str, Any]) -> tuple[Searcher, TrialScheduler]:
-    """What a search of ours runs."""
-    searcher = RungSearcher(lcbench.space, metric="score", mode="max", rungs=rung_epochs(**setting), seed=seed)
-    return searcher, build_scheduler(metric="score", mode="max", **setting)
+def search_of(
+    lcbench: ModuleType, sampler: str, scheduler: str, seed: int, setting: dict[str, Any]
+) -> tuple[Searcher, TrialScheduler]:
+    """What a search with these settings runs."""
+    rungs = rung_epochs(**setting)
+    searcher = RungSearcher(lcbench.space, metric="score", mode="max", rungs=rungs, seed=seed, sampler=sampler)
+    return searcher, build_scheduler(name=scheduler, metric="score", mode="max", **setting)
 
 
 def row(side: str, budget: int, found: list[tuple[str, dict[int, float], float]]) -> Row:

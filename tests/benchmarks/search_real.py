@@ -1,4 +1,4 @@
-"""What a search finds on real pictures at 64 px: ours, OptunaSearch + ASHA, and random with and without ASHA.
+"""What a search finds on real pictures at 64 px, by its sampler and scheduler, and what OptunaSearch + ASHA finds.
 
 python tests/benchmarks/search_real.py [DATA] [--epochs 108] [--seeds 3] [--chart FILE.svg] [--json FILE]
 
@@ -21,13 +21,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 from line_chart import Line, line_chart
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from real_trials import Trainer
@@ -47,6 +48,8 @@ STEP_SIZES = {"resunet": [4, 8], "pair": [4, 8], "sepunet": [8, 16]}
 """What is searched of the families: those that take about a second of a core for an epoch of the default samples."""
 PARTS = 9
 """The table has so many rows."""
+CHOICES = {"ours": ("gp", "halving"), "random + ASHA": ("random", "asha"), "random": ("random", "none")}
+"""Values of `search.sampler` and `scheduler.name`."""
 OURS, OPTUNA, ASHA, RANDOM = "ours", "OptunaSearch + ASHA", "random + ASHA", "random"
 
 NAMES = {OPTUNA: "optuna_asha", ASHA: "random_asha", RANDOM: "random"}
@@ -126,8 +129,8 @@ def spec(size: int, seed: int) -> SearchSpec:
     return check_spec(given, source="this benchmark", data_path="nowhere")
 
 
-def ours(space: Space, seed: int) -> tuple[Searcher, TrialScheduler]:
-    """What a search of ours runs."""
+def search_of(sampler: str, scheduler: str, space: Space, seed: int) -> tuple[Searcher, TrialScheduler]:
+    """What a search with these settings runs."""
     searcher = RungSearcher(
         space,
         metric=OBJECTIVE,
@@ -135,33 +138,24 @@ def ours(space: Space, seed: int) -> tuple[Searcher, TrialScheduler]:
         rungs=rung_epochs(**SCHEDULE),
         time_attr=TIME_ATTR,
         seed=seed,
+        sampler=sampler,
         describe=lambda _, values: {"trial": values},
     )
-    return searcher, build_scheduler(**SCHEDULE)
+    return searcher, build_scheduler(name=scheduler, **SCHEDULE)
 
 
-def optuna_search(space: Space, sampler: optuna.samplers.BaseSampler) -> OptunaSearch:
-    """Ray's, on the same space."""
-    return OptunaSearch(lambda trial: {"trial": space(trial)}, metric=OBJECTIVE, mode=MODE, sampler=sampler)
-
-
-def asha() -> ASHAScheduler:
-    """Ray's, with the settings of ours."""
-    return ASHAScheduler(
-        time_attr=TIME_ATTR,
-        metric=OBJECTIVE,
-        mode=MODE,
-        max_t=SCHEDULE["max_epochs"],
-        grace_period=SCHEDULE["grace_epochs"],
-        reduction_factor=SCHEDULE["reduction_factor"],
-    )
+def optuna_search(space: Space, seed: int) -> tuple[Searcher, TrialScheduler]:
+    """Ray's OptunaSearch, on the same space, with ASHA."""
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    searcher = OptunaSearch(lambda trial: {"trial": space(trial)}, metric=OBJECTIVE, mode=MODE, sampler=sampler)
+    return searcher, build_scheduler(name="asha", **SCHEDULE)
 
 
 WAYS: dict[str, Callable[[Space, int], tuple[Searcher, TrialScheduler]]] = {
-    OURS: ours,
-    OPTUNA: lambda space, seed: (optuna_search(space, optuna.samplers.TPESampler(seed=seed)), asha()),
-    ASHA: lambda space, seed: (optuna_search(space, optuna.samplers.RandomSampler(seed=seed)), asha()),
-    RANDOM: lambda space, seed: (optuna_search(space, optuna.samplers.RandomSampler(seed=seed)), FIFOScheduler()),
+    OURS: partial(search_of, *CHOICES[OURS]),
+    OPTUNA: optuna_search,
+    ASHA: partial(search_of, *CHOICES[ASHA]),
+    RANDOM: partial(search_of, *CHOICES[RANDOM]),
 }
 
 

@@ -21,6 +21,7 @@ import optuna
 from numpy.typing import NDArray
 from results import Row, arguments, publish
 
+from search.spec.sampler import SamplerNotation
 from search.spec.sections import rung_epochs
 from search.strategy.encoding import SampledTrial
 from search.strategy.pareto import hypervolume
@@ -32,12 +33,15 @@ EPOCHS = 27
 SCHEDULE = {"max_epochs": EPOCHS, "grace_epochs": 3, "reduction_factor": 3}
 REFERENCE_DRAWS = 100_000
 OURS, STOPPED = "RungSearcher", "RungSearcher with its scheduler"
-SIDES = (OURS, STOPPED, "random", "NSGA-II", "TPE")
-SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "NSGA-II": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=20),
-    "TPE": lambda seed: optuna.samplers.TPESampler(seed=seed),
+SAMPLERS: dict[str, SamplerNotation] = {
+    OURS: "gp",
+    STOPPED: "gp",
+    "random": "random",
+    "NSGA-II": {"NSGAIISampler": {"population_size": 20}},
+    "TPE": "tpe",
 }
+"""Values of `search.sampler`; all but one without early stopping."""
+SIDES = tuple(SAMPLERS)
 
 
 class Problem(Protocol):
@@ -175,10 +179,6 @@ def staircase(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def run(side: str, problem: Problem, trials: int, seed: int) -> list[tuple[float, float]]:
     """What the trials of a search reached, each at the epoch of its best score."""
-    if side in SAMPLERS:
-        study = optuna.create_study(directions=["maximize", "maximize"], sampler=SAMPLERS[side](seed))
-        study.optimize(lambda trial: problem.curve(problem.space(trial), EPOCHS), n_trials=trials)
-        return [(trial.values[0], trial.values[1]) for trial in study.trials]
     searcher = RungSearcher(
         problem.space,
         metric="score",
@@ -186,6 +186,7 @@ def run(side: str, problem: Problem, trials: int, seed: int) -> list[tuple[float
         rungs=rung_epochs(**SCHEDULE),
         seed=seed,
         objectives=[problem.objective],
+        sampler=SAMPLERS[side],
     )
     budget, reached = trials * EPOCHS, []  # type: int, list[tuple[float, float]]
     stop = stops_at(side)
@@ -210,9 +211,7 @@ def run(side: str, problem: Problem, trials: int, seed: int) -> list[tuple[float
 
 def stops_at(side: str) -> Callable[[str, list[float]], int]:
     """The epoch after which a trial with these scores is stopped."""
-    if side == OURS:
-        return lambda _, scores: len(scores)
-    scheduler: Any = build_scheduler(**SCHEDULE)  # type: ignore[arg-type]
+    scheduler: Any = build_scheduler(name="halving" if side == STOPPED else "none", **SCHEDULE)  # type: ignore[arg-type]
 
     def stop(number: str, scores: list[float]) -> int:
         trial: Any = type("Stub", (), {"trial_id": number, "config": {}})()

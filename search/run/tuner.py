@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from data.dataset.storage import Location
-from data.errors import EnvironmentFaultError, InputError
+from data.errors import EnvironmentFaultError
 from search.dashboard import named_trainable
 from search.driver import DriverOnly, request_of
 from search.run.budget import Budget
@@ -27,12 +27,12 @@ from search.run.recorder import Recorder
 from search.spec.sampler import OURS, SamplerNotation
 from search.spec.spec import SearchSpec
 from search.strategy.limiter import SlotLimiter
+from search.strategy.proposer import UNBUILDABLE
 from search.strategy.scheduler import build_scheduler, replay
 from search.strategy.searcher import RungSearcher
-from search.strategy.space import Space, define_space
+from search.strategy.space import Space, define_space, unbuildable
 from search.study.experiment import Experiment
 from search.study.trials import RECIPE, TrialRecord, note_start
-from trainable.config import TrialConfig, build
 from trainable.entry import tune_function
 from trainable.job import TrialJob, TrialRequest
 from trainable.metrics.names import OBJECTIVE, TIME_ATTR
@@ -221,12 +221,12 @@ def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, A
 def _refusal(trial: optuna.Trial, values: Mapping[str, Any]) -> str:
     """Why a trial is not trained: it breaks a limit, or its values do not fit together. '' if it is trained."""
     reasons = [
-        f"{name} is {1 + excess:.2f} times what it may be" for name, excess in trial.constraints.items() if excess > 0
+        f"{name} is {1 + excess:.2f} times what it may be"
+        for name, excess in trial.constraints.items()
+        if excess > 0 and name != UNBUILDABLE
     ]
-    try:
-        build(TrialConfig, values, source="the proposal")
-    except InputError as error:
-        reasons.append(f"its values do not go together ({str(error).rpartition(';')[0]})")
+    if why := unbuildable(values):
+        reasons.append(f"its values do not go together ({why})")
     return " and ".join(reasons)
 
 

@@ -82,7 +82,7 @@ class MultiObjectiveProposer(Proposer):
             values = np.concatenate([values, acquisition(drawn)])
         ordered = (offered[place] for place in np.argsort(-values, kind="stable"))
         new = (each for each in ordered if each.row.tobytes() not in self._seen and not is_infeasible(each))
-        return next(new, None) or self._random(rng, 1)[0]
+        return next(new, None) or self._one_random(rng)
 
     def _prepare(self, pending: list[int]) -> list[int]:
         """Update the models, and find the objectives with enough observations."""

@@ -51,11 +51,14 @@ STEP_SIZES = (0.2, 0.05)
 """Standard deviations of the steps from observed configurations, in shares of a range."""
 FINE_STEP_SIZES = (0.1, 0.05, 0.02)
 """The same, from the best candidates so far, one after the other."""
-ATTEMPTS = 8
-"""How often infeasible random configurations are replaced."""
+ATTEMPTS = 50
+"""How often infeasible configurations are drawn again."""
 
 KNOWN = "known"
 """Attribute of a trial that a space can set: objectives that are known before the trial runs, by name."""
+
+UNBUILDABLE = "unbuildable"
+"""Constraint of a configuration whose values do not go together, above 0; others lack it."""
 
 Space = Callable[[optuna.Trial], Mapping[str, Value] | None]
 """A define-by-run space: samples a trial, and may return what belongs to its configuration."""
@@ -111,9 +114,14 @@ class Proposer:
         bisect.insort(self._scores[rung], (score, trial))
 
     def constrain(self, trial: int, constraints: Mapping[str, float]) -> None:
-        """Add the constraints of a trial; it is feasible if none is above 0."""
-        if constraints:
-            violation = constraint_violation(constraints.values())
+        """Add the constraints of a trial; it is feasible if none is above 0.
+
+        `UNBUILDABLE` is left out: it is known of each candidate, and a model of the few trials that have it would take
+        all others for infeasible.
+        """
+        values = [value for name, value in constraints.items() if name != UNBUILDABLE]
+        if values:
+            violation = constraint_violation(values)
             self._trials[trial].violation = violation
             self._constrained.append(trial)
             self._violated |= violation > 0
@@ -123,7 +131,7 @@ class Proposer:
         rng = np.random.default_rng([self._seed, number])
         finite = max(len(self._scores[rung]) - self._failures[rung] for rung in self._rungs)
         if number % RANDOM_EVERY == RANDOM_EVERY - 1:
-            return self._random(rng, 1)[0].params
+            return self._one_random(rng).params
         if finite < MIN_RESULTS:
             return self._farthest(self._random(rng, FINALISTS)).params
         fresh = self._random(rng, NEW_PER_PROPOSAL if self._pool else POOL_SIZE)
@@ -150,7 +158,7 @@ class Proposer:
         ]
 
     def _random(self, rng: np.random.Generator, count: int) -> list[Candidate]:
-        """Random configurations, preferably without those that the space declares infeasible."""
+        """Up to `count` random configurations, without those that the space declares infeasible unless all are."""
         drawn, changes = self._sample(rng, [{}] * count), self._changes
         for _ in range(ATTEMPTS):
             drawn.sort(key=is_infeasible)
@@ -160,7 +168,13 @@ class Proposer:
         if self._changes > changes:  # a later sample had a new parameter
             for each in drawn:
                 each.row = self._encoding.row(each.params, each.distributions)
-        return sorted(drawn, key=is_infeasible)[:count]
+        best = sorted(drawn, key=is_infeasible)[:count]
+        return [each for each in best if not is_infeasible(each)] or best
+
+    def _one_random(self, rng: np.random.Generator) -> Candidate:
+        """A random configuration; with more attempts than one of several, if none of those was feasible."""
+        drawn = self._random(rng, 1)[0]
+        return self._random(rng, FINALISTS)[0] if is_infeasible(drawn) else drawn
 
     def _extend_encoding(self, distributions: Mapping[str, BaseDistribution]) -> None:
         """Extend the encoding by new parameters, and encode everything again if there are any."""
@@ -197,7 +211,7 @@ class Proposer:
         finalists = self._sample(rng, [self._encoding.wanted(rows[index]) for index in first[:FINALISTS]])
         new = [each for each in finalists if each.row.tobytes() not in self._seen and not is_infeasible(each)]
         if not new:
-            return self._random(rng, 1)[0]
+            return self._one_random(rng)
         if self._changes > changes:
             # A new parameter: the model has no observations of it.
             return new[0]

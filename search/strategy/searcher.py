@@ -16,6 +16,7 @@ from search.spec.sampler import OURS, SamplerNotation
 from search.strategy.multi_objective import MultiObjectiveProposer
 from search.strategy.proposer import KNOWN, Proposer, Space
 from search.strategy.samplers import SamplerProposer
+from search.study.trials import is_diverged
 from trainable.config.settings import Value
 from trainable.metrics.objective import Notation, Objective
 
@@ -141,10 +142,11 @@ class RungSearcher(DriverOnly, Searcher):
         if self._interrupted or (error and not self._when_failed(trial_id, running.trial)):
             return
         self._proposer.constrain(running.trial.number, running.trial.constraints)
-        if error or not finite:
-            is_excluded = not error and _is_excluded(running.curve, running.trial.constraints)
-            for rung in [] if is_excluded else running.rungs_left:
+        is_excluded = not error and _is_excluded(running.curve, running.trial.constraints)
+        if (error or not finite or is_diverged(running.trial)) and not is_excluded:
+            for rung in running.rungs_left:
                 self._observe(running.trial.number, rung, math.nan)
+        if error or not finite:
             self._study.tell(running.trial, state=TrialState.FAIL)
         else:
             self._study.tell(running.trial, max(finite) if self._direction == "maximize" else min(finite))
@@ -187,9 +189,8 @@ class RungSearcher(DriverOnly, Searcher):
                 self._again.append(frozen)
             for rung in self._rungs:
                 reached = [epoch for epoch in frozen.intermediate_values if epoch >= rung]
-                is_failed = frozen.state == TrialState.FAIL and not _is_excluded(
-                    frozen.intermediate_values, frozen.constraints
-                )
+                has_failed = frozen.state == TrialState.FAIL or (frozen.state.is_finished() and is_diverged(frozen))
+                is_failed = has_failed and not _is_excluded(frozen.intermediate_values, frozen.constraints)
                 if reached or is_failed:
                     value = frozen.intermediate_values[min(reached)] if reached else math.nan
                     figures = frozen.user_attrs.get(f"{FIGURES}{min(reached)}", {}) if reached else {}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from data.errors import InputError
 from search.spec.conditions import Condition, condition_of, is_present
 from search.spec.constraints import violations
 from search.spec.domains import Choices, Domain, Leaf, Per, Range, resolve
 from search.spec.objectives import known_costs
 from search.spec.sections import Plan
 from search.spec.spec import SearchSpec
-from search.strategy.proposer import KNOWN
+from search.strategy.proposer import KNOWN, UNBUILDABLE
+from trainable.config import TrialConfig, build
 from trainable.config.settings import Settings, Value, nest
 
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ def define_space(spec: SearchSpec) -> Space:
 
     It returns the nested values of a `TrialConfig`. A subsection with the name of a choice of the section's `name`,
     such as `policy.step`, is present only in trials with that choice; a leaf in `CONDITIONS` is sampled only if it has
-    an effect. The function also stores the excess over limits that are known before the trial starts, and the
-    logarithm of objectives that are known by then, since half the multiply-adds are worth as much at every size.
+    an effect. The function also stores the excess over limits that are known before the trial starts, `UNBUILDABLE` if
+    the values do not go together, and the logarithm of objectives that are known by then, since half the multiply-adds
+    are worth as much at every size.
     """
     plan = spec.plan
     decisive = per_keys(spec)
@@ -49,10 +52,24 @@ def define_space(spec: SearchSpec) -> Space:
         # In the order of the spec, which is that of its transforms.
         settings = {key: settings[key] for key in spec.space if key in settings} | settings
         settings |= trial.user_attrs.get(FIXED, {})
-        _store_costs(trial, settings, plan)
-        return nest(settings)
+        values = nest(settings)
+        if unbuildable(values):
+            if UNBUILDABLE not in trial.constraints:
+                trial.set_constraint(UNBUILDABLE, 1.0)
+        else:
+            _store_costs(trial, settings, plan)
+        return values
 
     return space
+
+
+def unbuildable(values: Mapping[str, Value]) -> str:
+    """Why values of a `TrialConfig` do not go together, without a full stop; '' if they do."""
+    try:
+        build(TrialConfig, values, source="the proposal")
+    except InputError as error:
+        return str(error).rpartition(";")[0]
+    return ""
 
 
 def _suggest(trial: optuna.Trial, key: str, leaf: Leaf, settings: Settings) -> Value:

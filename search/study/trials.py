@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from data.dataset.storage import UnavailableError
 from search.study.experiment import Experiment
-from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.names import DIVERGED, OBJECTIVE
 from trainable.metrics.objective import SCORE, Objective
 from trainable.report import TrialReport
 
@@ -188,6 +188,11 @@ def trial_records(study: optuna.Study, objective: Objective = SCORE) -> list[Tri
     """All started trials, by number; `objective` is what picks their best epochs."""
     started = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING))
     return [TrialRecord.of(trial, objective) for trial in started]
+
+
+def is_diverged(trial: FrozenTrial | optuna.Trial) -> bool:
+    """Whether a trial ended because its loss was not finite."""
+    return bool(trial.user_attrs.get("outcome") == DIVERGED)
 
 
 def by_end(records: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -10,8 +10,10 @@ from typing import Any
 import optuna
 import pytest
 
-from search.strategy.proposer import MIN_RESULTS, RANDOM_EVERY
+from search.spec.spec import load_spec
+from search.strategy.proposer import MIN_RESULTS, RANDOM_EVERY, UNBUILDABLE
 from search.strategy.searcher import RungSearcher
+from search.strategy.space import define_space, unbuildable
 
 Space = Callable[[optuna.Trial], "dict[str, Any] | None"]
 
@@ -167,3 +169,43 @@ def test_number_of_modelled_scores_is_bounded() -> None:
     configs = run_trials(after, 5, lambda config: -abs(config["x"] - 0.7))
 
     assert mean(abs(config["x"] - 0.7) for config in configs) < 0.15
+
+
+@pytest.mark.slow
+def test_configurations_that_cannot_be_built_are_not_proposed() -> None:
+    """Scores that grow as weights fall lead to where all losses of the mask are left out."""
+    names = ("bce", "dice", "l1")
+    space = define_space(load_spec(data_path="set"))
+    searcher = RungSearcher(space, metric="score", mode="max", rungs=[1, 3, 9], describe=lambda _, values: dict(values))
+    configs = run_trials(searcher, 40, lambda config: -sum(config["loss"]["mask"][name] for name in names))
+
+    assert not [why for config in configs if (why := unbuildable(config))]
+    assert any(sum(config["loss"]["mask"][name] for name in names) < 0.1 for config in configs)
+
+
+def small_part(trial: optuna.Trial) -> None:
+    """Only one configuration in fifty can be built."""
+    if trial.suggest_float("x", 0.0, 1.0) > 0.02:
+        trial.set_constraint(UNBUILDABLE, 1.0)
+
+
+def test_small_feasible_part_of_a_space_is_found() -> None:
+    """Each proposal elsewhere would be a trial that is not trained."""
+    configs = run_trials(searcher_of(small_part), 30, lambda config: float(config["x"]))
+
+    assert all(config["x"] <= 0.02 for config in configs)
+
+
+def test_trial_that_cannot_be_built_hides_no_other() -> None:
+    """Such a trial, as a first one can be, is the only one with this constraint; a model of it would refuse all."""
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"x": 0.9})
+
+    def lower_half(trial: optuna.Trial) -> None:
+        if trial.suggest_float("x", 0.0, 1.0) > 0.5:
+            trial.set_constraint(UNBUILDABLE, 1.0)
+
+    configs = run_trials(searcher_of(lower_half, study=study), 25, lambda config: -abs(config["x"] - 0.3))
+
+    assert all(config["x"] <= 0.5 for config in configs[1:])
+    assert mean(abs(config["x"] - 0.3) for config in configs[-8:]) < 0.1

@@ -16,6 +16,8 @@ from optuna.trial import TrialState
 
 from search.strategy.proposer import MIN_RESULTS
 from search.strategy.searcher import RungSearcher
+from search.study.trials import note_epoch
+from trainable.report import TrialReport
 
 RUNGS = [1, 3, 9]
 Curve = Callable[[dict[str, Any], int], float]
@@ -215,6 +217,33 @@ def test_failing_region_is_avoided(tmp_path: Path, fails: str, resumed: bool) ->
         assert all((trial.params["x"] > 0.5) == (trial.state == TrialState.COMPLETE) for trial in searcher.study.trials)
 
     assert mean(late) > 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed", [False, True])
+def test_region_that_diverges_before_the_first_rung_is_avoided(resumed: bool) -> None:
+    """A trial that diverged has the score 0, but no rung at which it is compared."""
+    late = []
+    for seed in range(5):
+        searcher = RungSearcher(line, metric="score", mode="max", rungs=[3, 9], seed=seed)
+        for number in range(32):
+            if resumed and number == 25:
+                searcher = RungSearcher(line, metric="score", mode="max", rungs=[3, 9], seed=seed, study=searcher.study)
+            x = searcher.suggest(str(number))["x"]
+            if x <= 0.5:
+                note_outcome(searcher, str(number), "diverged")
+            searcher.on_trial_complete(str(number), {"epoch": 9 if x > 0.5 else 1, "score": x - 0.5 if x > 0.5 else 0})
+        late += [trial.params["x"] > 0.5 for trial in searcher.study.trials[-7:]]
+        assert {trial.state for trial in searcher.study.trials} == {TrialState.COMPLETE}
+
+    assert mean(late) > 0.75
+
+
+def note_outcome(searcher: RungSearcher, trial_id: str, outcome: str) -> None:
+    """As the recorder stores a report."""
+    trial = searcher.running(trial_id)
+    assert trial is not None
+    note_epoch(trial, TrialReport(epoch=1, metrics={"score": 0.0}, outcome=outcome))
 
 
 def test_search_continues_when_all_trials_fail() -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from search.study.experiment import Experiment
 
 MAX_PARAMETERS = 12
-OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "epochs")
+OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "proposed by", "epochs")
 """Columns of the trials that a narrow terminal does not show, the least important first."""
 
 
@@ -142,10 +142,12 @@ def _show_trials(rows: Sequence[TrialRow], sort: str, whole: int) -> None:
         return
     columns = dict.fromkeys(["number", "outcome", "epochs", sort, "score", "mask_iou", "depth_delta1", "seconds"])
     table = [
-        {column: _value(row, column, whole) for column in columns} | {"what it tried": _tried(row)} for row in rows
+        {column: _value(row, column, whole) for column in columns}
+        | {"proposed by": row.proposed_by, "what it tried": _tried(row)}
+        for row in rows
     ]
     optional = [column for column in OPTIONAL if column != sort]
-    print_table(console(), table, left=["outcome"], wrapped="what it tried", optional=optional)
+    print_table(console(), table, left=["outcome", "proposed by"], wrapped="what it tried", optional=optional)
 
 
 def _value(row: TrialRow, column: str, whole: int) -> str:

@@ -171,7 +171,7 @@ def _trial(findings: Findings, trial: TrialRecord, metrics: Sequence[str]) -> li
     return [
         trial.number,
         findings.outcome(trial),
-        f"recipe {trial.recipe}" if trial.recipe else "proposed",
+        f"recipe {trial.recipe}" if trial.recipe else _origin(trial),
         model.get("family"),
         model.get("width"),
         *(measured.get(name) for name in metrics),
@@ -179,6 +179,11 @@ def _trial(findings: Findings, trial: TrialRecord, metrics: Sequence[str]) -> li
         rung_reached(findings, trial),
         trial.host,
     ]
+
+
+def _origin(trial: TrialRecord) -> str:
+    """Where a trial comes from that is no recipe; the filter looks for the first word."""
+    return f"proposed ({trial.proposed_by})" if trial.proposed_by else "proposed"
 
 
 def _facts(findings: Findings, counts: Mapping[str, int], best: TrialRecord | None) -> list[tuple[str, str, str]]:

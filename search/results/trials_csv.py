@@ -12,7 +12,7 @@ from trainable.config import TrialConfig
 from trainable.config.settings import Value, flatten
 from trainable.metrics.names import OBJECTIVE
 
-FIRST = ("number", "state", "outcome", "recipe", "epochs", "rung", "seconds")
+FIRST = ("number", "state", "outcome", "recipe", "proposed_by", "epochs", "rung", "seconds")
 """Columns before the metrics."""
 LAST = ("reason",)
 """Columns after the settings."""

@@ -32,6 +32,8 @@ class TrialRow:
     """Of all epochs."""
     recipe: str
     """'' for a proposal of the searcher."""
+    proposed_by: str
+    """As in `TrialRecord`."""
     params: Mapping[str, Scalar]
     reason: str
     """Why it diverged, failed or was not trained; '' otherwise."""
@@ -64,6 +66,7 @@ class TrialRow:
             **self.metrics,
             "seconds": self.seconds,
             "recipe": self.recipe,
+            "proposed_by": self.proposed_by,
             "params": dict(self.params),
             "reason": self.reason,
         }
@@ -164,6 +167,7 @@ def _row(trial: TrialRecord, params: Mapping[str, Scalar]) -> TrialRow:
         metrics={name: value for name, value in metrics.items() if not name.startswith("time_")},
         seconds=round(trial.seconds, 1),
         recipe=trial.recipe,
+        proposed_by=trial.proposed_by,
         params=params,
         reason=trial.reason,
         config=trial.config,

@@ -60,9 +60,14 @@ def check_sampler(notation: object) -> SamplerNotation:
     raise ValueError(f"be one of {known}, or a class with arguments such as {{TPESampler: {{group: true}}}}{meant}")
 
 
+def name_of(notation: SamplerNotation) -> str:
+    """The name in a spec, without arguments."""
+    return notation if isinstance(notation, str) else next(iter(notation))
+
+
 def class_of(notation: SamplerNotation) -> str:
     """The name of Optuna's class; 'gp' for our method."""
-    name = notation if isinstance(notation, str) else next(iter(notation))
+    name = name_of(notation)
     return SHORT_NAMES.get(name, name)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -54,6 +55,8 @@ FINE_STEP_SIZES = (0.1, 0.05, 0.02)
 ATTEMPTS = 50
 """How often infeasible configurations are drawn again."""
 
+EXPLORATION, MODEL = "exploration", "model"
+"""What proposes: a random draw or one far from all trials, without regard to scores; or the model of the scores."""
 KNOWN = "known"
 """Attribute of a trial that a space can set: objectives that are known before the trial runs, by name."""
 
@@ -62,6 +65,14 @@ UNBUILDABLE = "unbuildable"
 
 Space = Callable[[optuna.Trial], Mapping[str, Value] | None]
 """A define-by-run space: samples a trial, and may return what belongs to its configuration."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The parameters of a trial, and where they come from."""
+
+    params: dict[str, Scalar]
+    proposed_by: str
 
 
 class Proposer:
@@ -126,19 +137,19 @@ class Proposer:
             self._constrained.append(trial)
             self._violated |= violation > 0
 
-    def propose(self, number: int, pending: Iterable[int]) -> dict[str, Scalar]:
-        """Parameters of proposal `number`, given the running trials `pending`."""
+    def propose(self, number: int, pending: Iterable[int]) -> Proposal:
+        """Proposal `number`, given the running trials `pending`."""
         rng = np.random.default_rng([self._seed, number])
         finite = max(len(self._scores[rung]) - self._failures[rung] for rung in self._rungs)
         if number % RANDOM_EVERY == RANDOM_EVERY - 1:
-            return self._one_random(rng).params
+            return Proposal(self._one_random(rng).params, EXPLORATION)
         if finite < MIN_RESULTS:
-            return self._farthest(self._random(rng, FINALISTS)).params
+            return Proposal(self._farthest(self._random(rng, FINALISTS)).params, EXPLORATION)
         fresh = self._random(rng, NEW_PER_PROPOSAL if self._pool else POOL_SIZE)
         self._pool = [*self._pool, *fresh][-POOL_SIZE:]
         if not self._encoding.names:
-            return {}
-        return self._best(rng, [trial for trial in pending if trial in self._trials]).params
+            return Proposal({}, EXPLORATION)
+        return Proposal(self._best(rng, [trial for trial in pending if trial in self._trials]).params, MODEL)
 
     def _sample(self, rng: np.random.Generator, wanted: Iterable[Mapping[str, float]]) -> list[Candidate]:
         """Sample the space once per mapping of wanted values."""

@@ -10,9 +10,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from search.spec.sampler import WITH_STATE, SamplerNotation, build_sampler, class_of
+from search.spec.sampler import WITH_STATE, SamplerNotation, build_sampler, class_of, name_of
 from search.strategy.encoding import constraint_violation
-from search.strategy.proposer import ATTEMPTS, Space
+from search.strategy.proposer import ATTEMPTS, Proposal, Space
 from trainable.config.settings import Scalar
 from trainable.metrics.objective import Notation, Objective
 
@@ -56,6 +56,7 @@ class SamplerProposer:
         self._last = rungs[-1]
         self._objectives = [Objective.of(notation) for notation in objectives]
         self._without_score = TrialState.FAIL if objectives else TrialState.PRUNED
+        self._name = name_of(sampler)
         self._has_state = class_of(sampler) in WITH_STATE
         self._study = optuna.create_study(
             directions=["maximize"] * (1 + len(objectives)), sampler=build_sampler(sampler, seed)
@@ -89,8 +90,8 @@ class SamplerProposer:
         """Add the constraints of a trial; it is feasible if none is above 0."""
         self._trials[trial].constraints = dict(constraints)
 
-    def propose(self, number: int, pending: Iterable[int]) -> dict[str, Scalar]:  # noqa: ARG002  the sampler counts
-        """Parameters of the next proposal, given the running trials `pending`."""
+    def propose(self, number: int, pending: Iterable[int]) -> Proposal:  # noqa: ARG002  the sampler counts
+        """The next proposal, given the running trials `pending`."""
         running = set(pending)
         for each in self._open:
             known = self._trials[each]
@@ -104,7 +105,7 @@ class SamplerProposer:
                 break
             self._study.tell(self._proposed, state=self._without_score)
             self._proposed = self._ask()
-        return dict(self._proposed.params)
+        return Proposal(dict(self._proposed.params), self._name)
 
     def _ask(self) -> optuna.Trial:
         trial = self._study.ask()

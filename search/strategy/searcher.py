@@ -16,7 +16,7 @@ from search.spec.sampler import OURS, SamplerNotation
 from search.strategy.multi_objective import MultiObjectiveProposer
 from search.strategy.proposer import KNOWN, Proposer, Space
 from search.strategy.samplers import SamplerProposer
-from search.study.trials import is_diverged
+from search.study.trials import PROPOSED_BY, is_diverged
 from trainable.config.settings import Value
 from trainable.metrics.objective import Notation, Objective
 
@@ -200,7 +200,8 @@ class RungSearcher(DriverOnly, Searcher):
         """A new trial of the study: an enqueued one, or one with proposed parameters."""
         if not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             pending = [running.trial.number for running in self._running.values()]
-            self._study.enqueue_trial(self._proposer.propose(self._proposed, pending))
+            proposal = self._proposer.propose(self._proposed, pending)
+            self._study.enqueue_trial(proposal.params, user_attrs={PROPOSED_BY: proposal.proposed_by})
         self._proposed += 1
         return _Running(trial=self._study.ask(), rungs_left=list(self._rungs))
 

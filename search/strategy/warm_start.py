@@ -19,7 +19,7 @@ from search.spec.domains import Choices, Leaves, Range, as_plain, representative
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.earlier import KEYWORDS, EarlierTrial, best_trials, is_earlier
 from search.strategy.space import FIXED, default_parameters, per_keys
-from search.study.trials import RECIPE
+from search.study.trials import PROPOSED_BY, RECIPE
 from search.terminal import Screen
 from trainable.config import ConfigError, TrialConfig, build
 from trainable.config.settings import Settings, Value, flatten
@@ -122,11 +122,11 @@ def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path | Locati
     names = spec.plan.search.start_from
     starts, outside = find_starts(spec, [name for name in names if name != "default"], storage)
     for start in starts:
-        named = {RECIPE: start.recipe} if start.recipe else {EARLIER: start.earlier}
+        named = {RECIPE: start.recipe} if start.recipe else {EARLIER: start.earlier, PROPOSED_BY: "earlier search"}
         study.enqueue_trial(start.parameters, user_attrs={**named, FIXED: start.fixed})
     default = _with_image_size(flatten(TrialConfig().model_dump()), spec)
     if "default" in names and not broken_limits(default, spec.plan.constraints):
-        study.enqueue_trial(default_parameters(spec))
+        study.enqueue_trial(default_parameters(spec), user_attrs={PROPOSED_BY: "default"})
     return outside
 
 

@@ -25,6 +25,8 @@ from trainable.report import TrialReport
 
 RECIPE = "recipe"
 """Attribute of a trial: the name of its recipe."""
+PROPOSED_BY = "proposed_by"
+"""Attribute of a trial that is no recipe: see `TrialRecord.proposed_by`."""
 GPU_SECONDS = "gpu_seconds"
 """Attribute of a study: GPU seconds of all trials that ended."""
 SLOTS = "slots"
@@ -90,6 +92,9 @@ class TrialRecord:
     """Learning-rate factor at the end of each epoch."""
     epochs: list[EpochRecord]
     """Ascending."""
+    proposed_by: str = ""
+    """'recipe', 'earlier search' or 'default' for a first trial; 'exploration' or 'model' for our method, else the
+    sampler; '' in a study of an earlier version."""
     precision: str = ""
     """Precision of the run, if the configuration has 'auto'; '' before the first report."""
     machine: str = ""
@@ -131,6 +136,7 @@ class TrialRecord:
             epochs=[
                 EpochRecord(epoch=number, objective=objective, **attributes[f"{_EPOCH}{number}"]) for number in numbers
             ],
+            proposed_by=attributes.get(PROPOSED_BY, "recipe" if RECIPE in attributes else ""),
             precision=attributes.get("precision", ""),
             machine=attributes.get("machine", ""),
             host=attributes.get("host", ""),

@@ -19,7 +19,7 @@ from trainable.config.settings import flatten
 def row(**values: object) -> TrialRow:
     usual = {
         "number": 0, "state": "complete", "outcome": "trained", "epochs": 4, "metrics": {"score": 0.1}, "seconds": 1.5,
-        "recipe": "", "params": {}, "reason": "", "config": {"model": {"width": 2}},
+        "recipe": "", "proposed_by": "model", "params": {}, "reason": "", "config": {"model": {"width": 2}},
     }  # fmt: skip
     return TrialRow(**{**usual, **values})  # type: ignore[arg-type]
 
@@ -52,7 +52,7 @@ def test_csv_follows_rfc_4180() -> None:
     first, second = read(text)
 
     assert text.endswith("\r\n")
-    assert text.splitlines()[0].startswith("number,state,outcome,recipe,epochs,rung,seconds,score,")
+    assert text.splitlines()[0].startswith("number,state,outcome,recipe,proposed_by,epochs,rung,seconds,score,")
     assert '"a ""b"", c\nd"\r\n' in text
     assert (first["reason"], first["rung"], second["rung"]) == ('a "b", c\nd', "3", "3")
     assert (second["score"], second["model.width"], second["model.names"]) == ("", "", '["x", "y"]')

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from search.spec.sampler import NAMES, OURS, SamplerNotation
 from search.strategy.proposer import KNOWN
 from search.strategy.searcher import RungSearcher
+from search.study.trials import trial_records
 
 RUNGS = [1, 3, 9]
 SAMPLERS: list[Any] = [name for name in NAMES if name not in (OURS, "CmaEsSampler", "GPSampler")]
@@ -173,6 +174,15 @@ def test_study_of_the_search_is_as_with_ours() -> None:
 
     assert str(studies[0]) == str(studies[1])
     assert [state for state, *_ in studies[1]] == [TrialState.COMPLETE] * 3 + [TrialState.FAIL]
+
+
+def test_trials_name_their_sampler() -> None:
+    """As the spec does, without arguments."""
+    searchers = [searcher_of("tpe"), searcher_of({"TPESampler": {"n_startup_trials": 3}})]
+    for searcher in searchers:
+        run(searcher, 1, near_a_corner)
+
+    assert [trial_records(each.study)[0].proposed_by for each in searchers] == ["tpe", "TPESampler"]
 
 
 def test_several_objectives_are_searched() -> None:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from search.strategy.proposer import MIN_RESULTS
 from search.strategy.searcher import RungSearcher
-from search.study.trials import note_epoch
+from search.study.trials import note_epoch, trial_records
 from trainable.report import TrialReport
 
 RUNGS = [1, 3, 9]
@@ -113,6 +113,16 @@ def test_every_tenth_proposal_is_random() -> None:
 
     assert [good[turn] for turn in (9, 19, 29)] == [bad[turn] for turn in (9, 19, 29)]
     assert good[20:29] != bad[20:29]
+
+
+def test_origin_of_each_trial_is_recorded() -> None:
+    """Whoever reads the trials sees what was refined, and what was drawn without regard to scores."""
+    searcher = searcher_of()
+    searcher.study.enqueue_trial({"x": 0.5}, user_attrs={"recipe": "a"})
+    proposals(searcher, MIN_RESULTS + 6, misleading)
+    origins = [record.proposed_by for record in trial_records(searcher.study)]
+
+    assert origins == ["recipe", *["exploration"] * 5, *["model"] * 3, "exploration", *["model"] * 2]
 
 
 @pytest.mark.slow

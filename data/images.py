@@ -75,6 +75,21 @@ def decode_plane(encoded: bytes, where: str) -> Pixels:
     return plane
 
 
+def decode_rgba(encoded: bytes, where: str) -> Pixels:
+    """Decode an image with an alpha channel.
+
+    Returns:
+        (H, W, 4) RGBA.
+
+    Raises:
+        InputError: if the image is damaged, does not have 8 bits per channel, or no alpha channel.
+    """
+    pixels = _decode(encoded, where)
+    if pixels.ndim != 3 or pixels.shape[2] != 4:
+        raise InputError(f"The image '{where}' has no alpha channel; store it as RGBA.")
+    return pixels
+
+
 def decode_any(encoded: bytes, where: str) -> tuple[NDArray[Any], bytes]:
     """Decode an image file of any bit depth.
 
@@ -118,6 +133,11 @@ def check_8_bit(pixels: NDArray[Any], where: str) -> None:
 
 def encode_png(pixels: Pixels) -> bytes:
     """Encode (H, W, 3) RGB or (H, W) as PNG, lossless."""
+    return _encode(".png", pixels, [])
+
+
+def encode_rgba(pixels: Pixels) -> bytes:
+    """Encode (H, W, 4) RGBA as PNG, lossless; also the colours of transparent pixels."""
     return _encode(".png", pixels, [])
 
 
@@ -207,8 +227,8 @@ def _encode(extension: str, pixels: Pixels, options: list[int]) -> bytes:
 
 
 def _flip_channels(pixels: Pixels) -> Pixels:
-    """RGB to BGR."""
-    return _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    """RGB to BGR, or RGBA to BGRA."""
+    return _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA))
 
 
 def _colour(pixels: Pixels) -> int:

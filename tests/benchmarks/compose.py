@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 from results import Row, arguments, publish
 
-from data.compose.compose import compose, open_sources
 from data.compose.composition import DEFAULT_SCALE, Composition
+from data.compose.materialise import materialise, open_sources
 from data.images import encode_png
 from data.scenes.scenes import SceneSet
 
@@ -64,7 +64,7 @@ def main() -> None:
                 if name == "plain":
                     compose_plainly(root, out, placements, options.size)
                 else:
-                    compose(composition, open_sources(composition), out, processes=options.processes)
+                    materialise(composition, open_sources(composition), out, processes=options.processes)
                 taken[name].append(time.perf_counter() - started)
                 cpu[name].append(sum(os.times()[:4]) - used)
                 sizes[name] = sum(path.stat().st_size for path in out.iterdir())

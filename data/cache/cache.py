@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from data.byte_size import byte_size
 from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, limit_bytes, sweep
+from data.cache.composed import ComposedSplit
 from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import ENCODED_ARRAYS, CachedImages, StoredImages, build_encoded
 from data.cache.entry import Entry, progress
@@ -32,12 +33,30 @@ from data.cache.mapped import (
     decoded_bytes,
 )
 from data.cache.on_the_fly import OnTheFlySplit
+from data.cache.sources import (
+    RESIZED_ARRAYS,
+    SOURCE_ARRAYS,
+    CachedSources,
+    StoredSources,
+    build_resized,
+    build_sources,
+    source_bytes,
+)
+from data.composed.recipe import Recipe
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError
 from data.images import Resize
 
-__all__ = ["DecodedImages", "DecodedSplit", "cache_root", "decoded", "decoded_bytes", "open_cache"]
+__all__ = [
+    "DecodedImages",
+    "DecodedSplit",
+    "cache_bytes",
+    "cache_root",
+    "decoded",
+    "decoded_bytes",
+    "open_cache",
+]
 
 CACHE = "TWINHEAD_CACHE"
 _POLL_SECONDS = 0.2
@@ -63,6 +82,8 @@ def decoded(
     are decoded on the fly, to the same pixels: from the encoded images of the whole data set, which are smaller and
     are cached instead, or from the data set itself if those do not fit either.
 
+    Samples of a recipe are composed when they are read; their sources are cached.
+
     Args:
         dataset: an opened data set.
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
@@ -77,6 +98,8 @@ def decoded(
     root = open_cache(root)
     limit_bytes()  # fails before anything is read
     sweep(root)
+    if dataset.recipe is not None:
+        return _composed(root, dataset, dataset.recipe, np.concatenate(parts), size, resize, _Progress(on_samples))
     counters = [_Progress(on_samples) for _ in parts]
     try:
         return MappedSplit(
@@ -104,6 +127,13 @@ def decoded(
         on_ready(total)
     warnings.warn(warning, stacklevel=2)
     return OnTheFlySplit(dataset, images, np.concatenate(parts), size, resize)
+
+
+def cache_bytes(dataset: Dataset, size: int) -> int:
+    """Bytes that all samples of a data set take in the cache at `size` pixels, without the headers."""
+    if dataset.recipe is not None:
+        return source_bytes(dataset.recipe, size)
+    return decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, size)
 
 
 def cache_root() -> Path:
@@ -134,6 +164,48 @@ def open_cache(root: Path | None = None) -> Path:
             f"The cache '{where}' cannot be written ({reason}); set ${CACHE} to a directory that can."
         ) from None
     return where
+
+
+def _composed(
+    root: Path,
+    dataset: Dataset,
+    recipe: Recipe,
+    rows: NDArray[np.int64],
+    size: int,
+    resize: Resize,
+    progress: _Progress,
+) -> ComposedSplit:
+    """Samples of a recipe; its sources are read from the data set if they do not fit into the cache."""
+    sources: CachedSources | StoredSources
+    try:
+        sources = _cached_sources(root, dataset, recipe, size, resize)
+    except NoRoomError as error:
+        warning = (
+            f"The sources of '{dataset.path}' are decoded and resized anew for every batch, which takes longer: they "
+            f"need {byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for them; "
+            f"make room there, or set {CACHE} to a larger disk or {CACHE_GB} to more."
+        )
+        warnings.warn(warning, stacklevel=3)
+        sources = StoredSources(recipe, size, resize)
+    split = ComposedSplit(recipe, rows, sources, size, resize)
+    progress.update(len(rows))
+    return split
+
+
+def _cached_sources(root: Path, dataset: Dataset, recipe: Recipe, size: int, resize: Resize) -> CachedSources:
+    fingerprint, backgrounds = dataset.info.fingerprint, dataset.info.counts.backgrounds
+    path = root / entry_name(fingerprint, "composed", "sources")
+    build = partial(build_sources, recipe, backgrounds)
+    sources = _entry(path, SOURCE_ARRAYS, build, 0, _ignore)
+    if size == recipe.size:
+        return CachedSources(sources, None)
+    path = root / entry_name(fingerprint, "composed", f"{size}px", resize)
+    resized = _entry(path, RESIZED_ARRAYS, partial(build_resized, sources, size, resize), 0, _ignore)
+    return CachedSources(sources, resized)
+
+
+def _ignore(count: int) -> None:
+    """Show no progress: sources take seconds."""
 
 
 def _decoded_entry(

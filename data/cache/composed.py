@@ -1,0 +1,106 @@
+"""Splits of recipes: every batch is composed from source images.
+
+Shapes: B samples of a batch. S is the side of the composed images in pixels, T that of the split's; h and w are height
+and width of a cutout.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data.cache.decoded import DecodedImages, DecodedSplit
+from data.cache.sources import Sources
+from data.composed.recipe import Recipe
+from data.composed.regions import Axis, resize_region
+from data.composed.rendering import Cutout, paste
+from data.images import Resize
+from data.schema import Pixels
+
+
+class ComposedSplit(DecodedSplit):
+    """The samples `rows` of a recipe, in that order, composed when they are gathered.
+
+    A sample is composed at the size S of the recipe, and resized to T. Only the area of its cutout is: elsewhere, its
+    images are the resized background and depth. Compared with resizing the whole images, pixels differ by at most one
+    grey level where T is not S, and not at all where it is. The photograph is that before a data set of images rounds
+    it as JPEG.
+    """
+
+    def __init__(self, recipe: Recipe, rows: NDArray[np.int64], sources: Sources, size: int, resize: Resize) -> None:
+        super().__init__(size)
+        self._placements = recipe.placements.take(rows)
+        self._sources = sources
+        self._how: Resize = resize
+        self._axis = None if size == recipe.size else Axis(recipe.size, size, resize, grows=size > recipe.size)
+
+    def __len__(self) -> int:
+        return len(self._placements)
+
+    def gather(self, rows: NDArray[np.int64]) -> DecodedImages:
+        """Compose the images of `rows` (B,), in that order.
+
+        Raises:
+            InputError: if the sources are read from the data set, and cannot be.
+        """
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"Rows must be in 0..{len(self) - 1}, not {rows.min()}..{rows.max()}.")
+        images = self._empty(len(rows))
+        images.mask[:] = 0
+        chosen = self._placements.take(rows)
+        columns = (chosen.background, chosen.foreground, chosen.mirrored, chosen.top, chosen.left)
+        shapes = chosen.height, chosen.width, chosen.level
+        write = self._write if self._axis is None else partial(self._write_resized, self._axis)
+        for index, placement in enumerate(zip(*(column.tolist() for column in (*columns, *shapes)), strict=True)):
+            background, foreground, mirrored, top, left, height, width, level = placement
+            cutout = self._sources.cutout(foreground, height, width)
+            if mirrored:
+                cutout = Cutout(np.asarray(cv2.flip(cutout.rgb, 1)), np.asarray(cv2.flip(cutout.alpha, 1)))
+            resized = self._sources.resized(background)
+            images.bg[index] = images.fg_bg[index] = resized.bg
+            images.depth[index] = resized.depth
+            out = images.fg_bg[index], images.mask[index], images.depth[index]
+            write(background, cutout, top, left, level, out)
+        return images
+
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
+        """Do nothing: the sources are few, and stay in memory."""
+
+    @staticmethod
+    def _write(
+        background: int,  # noqa: ARG004 - as _write_resized
+        cutout: Cutout,
+        top: int,
+        left: int,
+        level: int,
+        out: tuple[Pixels, Pixels, Pixels],
+    ) -> None:
+        """Draw a cutout over the photograph, mask and depth (S, S) of a sample."""
+        height, width = cutout.alpha.shape
+        fg_bg, mask, depth = (pixels[top : top + height, left : left + width] for pixels in out)
+        paste(cutout, level, fg_bg, mask, depth)
+
+    def _write_resized(
+        self,
+        axis: Axis,
+        background: int,
+        cutout: Cutout,
+        top: int,
+        left: int,
+        level: int,
+        out: tuple[Pixels, Pixels, Pixels],
+    ) -> None:
+        """Compose the area of a cutout (S, S), and resize it into the images (T, T) of a sample."""
+        height, width = cutout.alpha.shape
+        rows, columns = axis.changed_by(top, top + height), axis.changed_by(left, left + width)
+        fg_bg = self._sources.background(background)[rows.source, columns.source].copy()
+        depth = self._sources.depth(background)[rows.source, columns.source].copy()
+        mask = np.zeros_like(depth)
+        top, left = top - rows.source.start, left - columns.source.start
+        self._write(background, cutout, top, left, level, (fg_bg, mask, depth))
+        for pixels, target in zip((fg_bg, mask, depth), out, strict=True):
+            target[rows.target, columns.target] = resize_region(pixels, rows, columns, self._how)

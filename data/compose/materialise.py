@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_resumable", "materialise", "open_sources", "run_record", "source_entry"]
 
+ENCODING = 2
+"""Version of the encoding of images: a run does not resume from pieces that are encoded otherwise."""
 METHOD = 2
 """Version of the composing algorithm: a run does not resume from the pieces of another version."""
 
@@ -102,7 +104,7 @@ def check_resumable(composition: Composition, sources: Sources, destination: Any
 
 def run_record(composition: Composition, sources: Sources) -> dict[str, object]:
     """Everything that decides the samples, as JSON values; the paths of the folders do not."""
-    return {"opencv": cv2.__version__, **_options(composition, sources), **sources.digests()}
+    return {"opencv": cv2.__version__, "encoding": ENCODING, **_options(composition, sources), **sources.digests()}
 
 
 def _options(composition: Composition, sources: Sources) -> dict[str, object]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from data.dataset.statistics import FOREGROUND_ABOVE
-from data.images import encode_jpeg, encode_png, resize_to
+from data.images import encode_depth, encode_jpeg, encode_mask, resize_to
 from data.schema import EncodedSample
 
 if TYPE_CHECKING:
@@ -104,6 +104,6 @@ def compose_encoded(
         fg_id=ids[1],
         bg=encoded_bg,
         fg_bg=encode_jpeg(fg_bg),
-        mask=encode_png(mask),
-        depth=encode_png(composed_depth),
+        mask=encode_mask(mask),
+        depth=encode_depth(composed_depth),
     )

@@ -19,7 +19,7 @@ from data.dataset.parts import PartsWriter
 from data.dataset.publish import pending_dataset
 from data.dataset.statistics import StatisticsGatherer
 from data.dataset.storage import Location
-from data.images import encode_png, encode_rgba
+from data.images import encode_depth, encode_rgba
 from data.schema import BACKGROUND_COLUMNS, RECIPE_SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _write_parts(
         for block, placements in blocks:
             for background in block:
                 background_parts.add({"bg_id": background.bg_id, "bg": background.encoded})
-                depth_parts.add({"bg_id": background.bg_id, "depth": encode_png(background.depth)})
+                depth_parts.add({"bg_id": background.bg_id, "depth": encode_depth(background.depth)})
                 size = len(background.depth)
             placement_parts.add_table(placements.to_table())
             statistics.add(block, placements, first_background=backgrounds)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cache.decoded import DecodedImages, DecodedSplit
-from data.cache.sources import Sources
+from data.cache.sources import CachedSources, Sources
 from data.composed.recipe import Recipe
 from data.composed.regions import Axis, resize_region
 from data.composed.rendering import Cutout, paste
@@ -33,8 +33,8 @@ class ComposedSplit(DecodedSplit):
     def __init__(self, recipe: Recipe, rows: NDArray[np.int64], sources: Sources, size: int, resize: Resize) -> None:
         super().__init__(size)
         self._placements = recipe.placements.take(rows)
-        self._sources = sources
-        self._how: Resize = resize
+        self.sources = sources
+        self.how: Resize = resize
         self._axis = None if size == recipe.size else Axis(recipe.size, size, resize, grows=size > recipe.size)
 
     def __len__(self) -> int:
@@ -46,9 +46,7 @@ class ComposedSplit(DecodedSplit):
         Raises:
             InputError: if the sources are read from the data set, and cannot be.
         """
-        rows = np.asarray(rows, np.int64)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"Rows must be in 0..{len(self) - 1}, not {rows.min()}..{rows.max()}.")
+        rows = self._checked(rows)
         images = self._empty(len(rows))
         images.mask[:] = 0
         chosen = self._placements.take(rows)
@@ -57,18 +55,41 @@ class ComposedSplit(DecodedSplit):
         write = self._write if self._axis is None else partial(self._write_resized, self._axis)
         for index, placement in enumerate(zip(*(column.tolist() for column in (*columns, *shapes)), strict=True)):
             background, foreground, mirrored, top, left, height, width, level = placement
-            cutout = self._sources.cutout(foreground, height, width)
+            cutout = self.sources.cutout(foreground, height, width)
             if mirrored:
                 cutout = Cutout(np.asarray(cv2.flip(cutout.rgb, 1)), np.asarray(cv2.flip(cutout.alpha, 1)))
-            resized = self._sources.resized(background)
+            resized = self.sources.resized(background)
             images.bg[index] = images.fg_bg[index] = resized.bg
             images.depth[index] = resized.depth
             out = images.fg_bg[index], images.mask[index], images.depth[index]
             write(background, cutout, top, left, level, out)
         return images
 
+    def device_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What a device needs to compose `rows` (B,) from cached sources.
+
+        Returns:
+            (B, 8): row of the background; start of the cutout, its height, width, whether it is mirrored, its top, left
+            and level.
+
+        Raises:
+            TypeError: if the sources are not in the cache.
+        """
+        if not isinstance(self.sources, CachedSources):
+            raise TypeError("Only sources in the cache can be copied to a device.")
+        chosen = self._placements.take(self._checked(rows))
+        starts = self.sources.starts(chosen.foreground, chosen.height, chosen.width)
+        columns = (chosen.background, starts, chosen.height, chosen.width, chosen.mirrored, chosen.top, chosen.left)
+        return np.stack([*columns, chosen.level], axis=1).astype(np.int64)
+
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Do nothing: the sources are few, and stay in memory."""
+
+    def _checked(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"Rows must be in 0..{len(self) - 1}, not {rows.min()}..{rows.max()}.")
+        return rows
 
     @staticmethod
     def _write(
@@ -97,10 +118,10 @@ class ComposedSplit(DecodedSplit):
         """Compose the area of a cutout (S, S), and resize it into the images (T, T) of a sample."""
         height, width = cutout.alpha.shape
         rows, columns = axis.changed_by(top, top + height), axis.changed_by(left, left + width)
-        fg_bg = self._sources.background(background)[rows.source, columns.source].copy()
-        depth = self._sources.depth(background)[rows.source, columns.source].copy()
+        fg_bg = self.sources.background(background)[rows.source, columns.source].copy()
+        depth = self.sources.depth(background)[rows.source, columns.source].copy()
         mask = np.zeros_like(depth)
         top, left = top - rows.source.start, left - columns.source.start
         self._write(background, cutout, top, left, level, (fg_bg, mask, depth))
         for pixels, target in zip((fg_bg, mask, depth), out, strict=True):
-            target[rows.target, columns.target] = resize_region(pixels, rows, columns, self._how)
+            target[rows.target, columns.target] = resize_region(pixels, rows, columns, self.how)

@@ -77,7 +77,8 @@ class CachedSources:
         self._bg: Pixels = plain["bg"]
         self._depth: Pixels = plain["depth"]
         self._bytes: Pixels = plain[_BYTES]
-        self._starts = dict(plain[INDEX].tolist())
+        self._index: NDArray[np.int64] = plain[INDEX]
+        self._starts = dict(self._index.tolist())
         at_size = plain if resized is None else resized.arrays
         self._resized_bg, self._resized_depth = (at_size[name].view(np.ndarray) for name in ("bg", "depth"))
 
@@ -100,6 +101,22 @@ class CachedSources:
         start, area = self._starts[_key(foreground, height, width)], height * width
         rgb, alpha = self._bytes[start : start + 3 * area], self._bytes[start + 3 * area : start + 4 * area]
         return Cutout(rgb.reshape(height, width, 3), alpha.reshape(height, width))
+
+    def starts(
+        self, foregrounds: NDArray[np.integer], heights: NDArray[np.integer], widths: NDArray[np.integer]
+    ) -> NDArray[np.int64]:
+        """Where the colours of cutouts (B,) start in the bytes; their alpha follows."""
+        keys = _key(foregrounds.astype(np.int64), heights.astype(np.int64), widths.astype(np.int64))
+        return np.asarray(self._index[np.searchsorted(self._index[:, 0], keys), 1], np.int64)
+
+    def arrays(self) -> tuple[Pixels, Pixels, Pixels, Pixels, Pixels]:
+        """Backgrounds, depths and the bytes of the cutouts; backgrounds and depths at the size of the split."""
+        return self._bg, self._depth, self._bytes, self._resized_bg, self._resized_depth
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self.arrays())
 
 
 class StoredSources:

@@ -30,6 +30,8 @@ MARGIN = 6
 BACKGROUND_COLOUR: Colour = (255, 255, 255)
 TEXT_COLOUR: Colour = (40, 40, 40)
 MASK_COLOUR: Colour = (0, 190, 255)
+INVALID_COLOUR: Colour = (150, 40, 90)
+"""Of pixels where the depth was not measured; no level of grey."""
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MAX_TEXT_HEIGHT = 12
@@ -102,6 +104,17 @@ def overlay(photo: Pixels, mask: Pixels, color: Colour = MASK_COLOUR) -> Pixels:
     return tinted
 
 
+def depth_image(depth: Pixels, valid: Pixels | None) -> Pixels:
+    """Show a depth (H, W), with `INVALID_COLOUR` where `valid` (H, W) is 0: it was not measured.
+
+    Returns:
+        (H, W, 3) RGB, or `depth` itself if it was measured everywhere.
+    """
+    if valid is None or valid.all():
+        return depth
+    return np.where(valid[:, :, None] > 0, depth[:, :, None], np.array(INVALID_COLOUR, np.uint8))
+
+
 def contact_sheet(dataset: Dataset, samples: int = 8, columns: Sequence[str] = COLUMNS, *, cell: int = 160) -> Pixels:
     """Show samples of a data set, spread evenly over its backgrounds.
 
@@ -125,7 +138,7 @@ def contact_sheet(dataset: Dataset, samples: int = 8, columns: Sequence[str] = C
             "bg": sample.bg,
             "fg_bg": sample.fg_bg,
             "mask": sample.mask,
-            "depth": sample.depth,
+            "depth": depth_image(sample.depth, sample.valid),
             "overlay": overlay(sample.fg_bg, sample.mask),
         }
         rows.append([images[column] for column in columns])

@@ -6,6 +6,7 @@ Shapes: H and W are height and width in pixels. A photo is (H, W, 3) RGB, a plan
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import cv2
@@ -13,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError
-from data.schema import EncodedSample, Pixels, Sample
+from data.fitting.sizes import sides_of
+from data.schema import VALID, EncodedSample, Pixels, Sample
 
 Resize = Literal["area", "bilinear", "lanczos"]
 Resized = TypeVar("Resized", Pixels, NDArray[np.float32])
 
 GREY_TOLERANCE = 2
 """Largest difference between the channels of a grey image stored as colour: JPEG rounds chroma."""
+
+HALF = 0.5 - 1e-5
+"""Share of a resized pixel from which on it is valid: a half, up to rounding."""
 
 _EXIF = cv2.IMAGE_METADATA_EXIF
 _TO_RGB = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
@@ -87,6 +92,29 @@ def decode_rgba(encoded: bytes, where: str) -> Pixels:
     pixels = _decode(encoded, where)
     if pixels.ndim != 3 or pixels.shape[2] != 4:
         raise InputError(f"The image '{where}' has no alpha channel; store it as RGBA.")
+    return pixels
+
+
+def decode_valid(encoded: bytes, where: str) -> Pixels:
+    """Decode a validity mask, which has only the levels 0 and 255.
+
+    Args:
+        encoded: bytes of a lossless 8-bit image file.
+        where: the part and sample, for error messages.
+
+    Returns:
+        (H, W): 255 where the depth was measured, 0 where it was not.
+
+    Raises:
+        InputError: as `decode_plane`, or if there are other levels.
+    """
+    pixels = decode_plane(encoded, where)
+    other = pixels[(pixels != 0) & (pixels != VALID)]
+    if other.size:
+        raise InputError(
+            f"The validity mask '{where}' has the level {other[0]}, but must have only 0 and {VALID}; store it as PNG, "
+            "black where the depth was not measured and white elsewhere."
+        )
     return pixels
 
 
@@ -168,7 +196,7 @@ def encode_jpeg(pixels: Pixels, quality: int = 95) -> bytes:
 
 
 def encode_sample(sample: Sample, *, lossless: bool = False) -> EncodedSample:
-    """Encode photos as JPEG of quality 95, or as PNG if `lossless`; mask and depth as PNG."""
+    """Encode photos as JPEG of quality 95, or as PNG if `lossless`; mask, depth and validity mask as PNG."""
     encode_photo = encode_png if lossless else encode_jpeg
     return EncodedSample(
         sample_id=sample.sample_id,
@@ -178,11 +206,12 @@ def encode_sample(sample: Sample, *, lossless: bool = False) -> EncodedSample:
         fg_bg=encode_photo(sample.fg_bg),
         mask=encode_mask(sample.mask),
         depth=encode_depth(sample.depth),
+        valid=None if sample.valid is None else encode_mask(sample.valid),
     )
 
 
 def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: str = "the data set") -> Sample:
-    """Decode the four images of a sample.
+    """Decode the images of a sample.
 
     Args:
         encoded: the stored sample.
@@ -190,7 +219,7 @@ def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: st
         where: the part that contains the sample, for error messages.
 
     Raises:
-        InputError: if an image cannot be decoded, or the four differ in height or width.
+        InputError: if an image cannot be decoded, or they differ in height or width.
     """
     file = f"{{}} of sample {encoded.sample_id} in {where}"
     try:
@@ -202,6 +231,7 @@ def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: st
             fg_bg=decode_photo(encoded.fg_bg, file.format("fg_bg")),
             mask=decode_plane(encoded.mask, file.format("mask")),
             depth=decode_plane(encoded.depth, file.format("depth")),
+            valid=None if encoded.valid is None else decode_valid(encoded.valid, file.format("valid")),
         )
     except InputError:
         raise
@@ -209,16 +239,16 @@ def decode_sample(encoded: EncodedSample, *, bg: Pixels | None = None, where: st
         raise InputError(f"{error} Correct the sample in {where}.") from None
 
 
-def resize(pixels: Pixels, size: int, how: Resize = "area") -> Pixels:
-    """Resize (H, W) or (H, W, 3) to a square of `size` pixels a side.
+def resize(pixels: Pixels, size: int | Sequence[int], how: Resize = "area") -> Pixels:
+    """Resize (H, W) or (H, W, 3).
 
     Args:
         pixels: (H, W) or (H, W, 3).
-        size: side in pixels.
+        size: side of a square in pixels, or height and width.
         how: 'area' averages the covered area if both sides shrink, and is bilinear otherwise. 'bilinear' and 'lanczos'
             interpolate 2x2 or 8x8 pixels at any scale.
     """
-    return resize_to(pixels, size, size, how=how)
+    return resize_to(pixels, *sides_of(size), how=how)
 
 
 def resize_to(pixels: Resized, height: int, width: int, *, how: Resize = "area") -> Resized:
@@ -232,6 +262,31 @@ def resize_to(pixels: Resized, height: int, width: int, *, how: Resize = "area")
         "lanczos": cv2.INTER_LANCZOS4,
     }
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=methods[how]), pixels.dtype)
+
+
+def resize_depth(
+    depth: Pixels, valid: Pixels | None, height: int, width: int, *, how: Resize = "area"
+) -> tuple[Pixels, Pixels | None]:
+    """Resize a depth and its validity mask (H, W) to `height` by `width`, with the methods of `resize`.
+
+    With R the resizing and v the mask as 0 or 1, the share of a new pixel that was measured is R(v). The new pixel is
+    valid if that is at least half, and its depth is then R(v depth) / R(v): the level that is stored where nothing was
+    measured has no influence on valid pixels. Other pixels get R(depth).
+
+    Returns:
+        The depth, and the mask; None if `valid` is None.
+    """
+    if valid is None or depth.shape == (height, width):
+        return resize_to(depth, height, width, how=how), valid
+    resized = resize_to(depth, height, width, how=how)
+    is_measured = valid > 0
+    if is_measured.all():
+        return resized, np.full((height, width), VALID, np.uint8)
+    share = resize_to(is_measured.astype(np.float32), height, width, how=how)
+    measured = resize_to(np.where(is_measured, depth, 0).astype(np.float32), height, width, how=how)
+    is_valid = share >= HALF
+    levels = np.divide(measured, share, out=resized.astype(np.float32), where=is_valid)
+    return np.rint(levels.clip(0, 255)).astype(np.uint8), np.where(is_valid, VALID, 0).astype(np.uint8)
 
 
 def _decode(encoded: bytes, where: str) -> Pixels:

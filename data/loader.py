@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -81,12 +81,13 @@ class Loader:
         with environment("The data set"):
             images = self.split.gather(rows)
         if isinstance(self.augmenter, Augmenter):
-            self.augmenter.change(images, *key)
+            self.augmenter.change(images[:4], *key, valid=images.valid)
         return Batch(
             bg=self._photos(images.bg),
             fg_bg=self._photos(images.fg_bg),
             mask=self._pinned(images.mask).unsqueeze(1),
             depth=self._pinned(images.depth).unsqueeze(1),
+            valid=None if images.valid is None else self._pinned(images.valid).unsqueeze(1),
         ).to(self.device)
 
     def _nth(self, shares: Sequence[NDArray[np.int64]], number: int, epoch: int) -> Batch:
@@ -137,6 +138,5 @@ def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> 
     for batch, done in ahead([functools.partial(made, call) for call in calls], PREFETCHED_BATCHES):
         step = torch.cuda.current_stream(device)
         step.wait_event(done)
-        for field in fields(batch):
-            getattr(batch, field.name).record_stream(step)  # the step must end before the memory is reused
+        batch.record_stream(step)  # the step must end before the memory is reused
         yield batch

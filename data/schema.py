@@ -5,7 +5,7 @@ Shapes: B is the batch size, H and W are height and width in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +15,18 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-SCHEMA_VERSION = 1
+BASE_SCHEMA_VERSION, VALIDITY_SCHEMA_VERSION = 1, 2
+"""Versions of data sets without and with validity masks: an older Twinhead must not take invalid depth for near."""
+SCHEMA_VERSION = VALIDITY_SCHEMA_VERSION
+"""Newest version that can be read."""
 
 Pixels = NDArray[np.uint8]
+
+VALID, PADDING = 255, 64
+"""Levels of a validity mask: where the depth was measured, and in the border of a padded image; 0 where it was not.
+
+The border appears when an image is fitted to the size of a network, and is not stored in a data set.
+"""
 
 SAMPLE_COLUMNS = pa.schema(
     [
@@ -30,6 +39,10 @@ SAMPLE_COLUMNS = pa.schema(
     ]
 )
 """One row per sample; images are encoded as PNG or JPEG. `bg_id` refers to the background."""
+
+VALID_COLUMN = pa.field("valid", pa.binary(), nullable=True)
+"""A further column of a sample: its validity mask, null if its whole depth was measured. Parts before the first mask of
+a data set do not have it."""
 
 BACKGROUND_COLUMNS = pa.schema(
     [
@@ -66,14 +79,18 @@ class Sample:
     """(H, W): 255 is foreground, 0 is background; soft edges have levels in between."""
     depth: Pixels
     """(H, W): depth of `fg_bg`, far is bright; 255 is the farthest point of the image or of the whole set."""
+    valid: Pixels | None = None
+    """(H, W): 255 where the depth was measured, 0 where it was not; None if it was measured everywhere."""
 
     def __post_init__(self) -> None:
         for name in ("sample_id", "bg_id", "fg_id"):
             if not getattr(self, name):
                 raise ValueError(f"The value of '{name}' is empty; give each sample all three ids.")
         height_width = self.bg.shape[:2]
-        for name, channels in (("bg", (3,)), ("fg_bg", (3,)), ("mask", ()), ("depth", ())):
-            pixels: Pixels = getattr(self, name)
+        for name, channels in (("bg", (3,)), ("fg_bg", (3,)), ("mask", ()), ("depth", ()), ("valid", ())):
+            pixels: Pixels | None = getattr(self, name)
+            if pixels is None:
+                continue
             if pixels.dtype != np.uint8 or pixels.shape != (*height_width, *channels):
                 raise ValueError(
                     f"The value of '{name}' in sample '{self.sample_id}' is {pixels.dtype} of shape {pixels.shape}, "
@@ -85,7 +102,8 @@ class Sample:
 class EncodedSample:
     """A `Sample` as stored: each image is the content of a PNG or JPEG file.
 
-    Photos decode to three channels (grey becomes R=G=B), mask and depth to one, all four to the same height and width.
+    Photos decode to three channels (grey becomes R=G=B), mask, depth and validity mask to one, all to the same height
+    and width.
     """
 
     sample_id: str
@@ -95,6 +113,8 @@ class EncodedSample:
     fg_bg: bytes
     mask: bytes
     depth: bytes
+    valid: bytes | None = None
+    """A lossless file of the levels 0 and 255 only; None if the depth was measured everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +129,9 @@ class Batch:
     """(B, 1, H, W) uint8."""
     depth: torch.Tensor
     """(B, 1, H, W) uint8, far is bright."""
+    valid: torch.Tensor | None = None
+    """(B, 1, H, W) uint8: `VALID` where the depth was measured, 0 where it was not, `PADDING` in the border of a padded
+    image; None if it was measured everywhere and there is no border."""
 
     def __len__(self) -> int:
         return int(self.bg.shape[0])
@@ -121,17 +144,33 @@ class Batch:
         """`mask` and `depth` for the losses: (B, 1, H, W) float32 in 0..1."""
         return self.mask.float().div_(255), self.depth.float().div_(255)
 
+    def is_valid(self) -> torch.Tensor | None:
+        """Where the depth was measured: (B, 1, H, W) bool; None if everywhere."""
+        return None if self.valid is None else self.valid == VALID
+
+    def is_inside(self) -> torch.Tensor | None:
+        """Where the images are, without the border of padded ones: (B, 1, H, W) bool; None if everywhere."""
+        return None if self.valid is None else self.valid != PADDING
+
     def split(self, pieces: int) -> tuple[Batch, ...]:
         """Split into at most `pieces` batches of nearly equal size; views, nothing is copied."""
         if pieces == 1:
             return (self,)
-        views = [getattr(self, field.name).tensor_split(min(pieces, len(self))) for field in fields(self)]
-        return tuple(Batch(bg=a, fg_bg=b, mask=mask, depth=depth) for a, b, mask, depth in zip(*views, strict=True))
+        views = [tensor.tensor_split(min(pieces, len(self))) for tensor in self._tensors().values()]
+        return tuple(
+            replace(self, **dict(zip(self._tensors(), piece, strict=True))) for piece in zip(*views, strict=True)
+        )
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to `device`; asynchronous from pinned memory."""
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()}
+        return replace(self, **moved)
 
-        def moved(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(device, non_blocking=True)
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory of the batch, which was allocated on another stream, until `stream` has used it."""
+        for tensor in self._tensors().values():
+            tensor.record_stream(stream)
 
-        return Batch(bg=moved(self.bg), fg_bg=moved(self.fg_bg), mask=moved(self.mask), depth=moved(self.depth))
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}

@@ -8,7 +8,7 @@ Shapes: H and W are height and width in pixels, after the orientation is applied
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,29 @@ from data.schema import Pixels
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-StoredDepth = NDArray[np.uint8] | NDArray[np.uint16]
+MAX_LABEL = 1023
+"""Largest label of a 16-bit mask: larger values are levels of an unknown range, or codes of classes."""
+MAX_PALETTE_LABELS = 64
+"""Limit for the labels of a mask with a palette: a photograph with a palette has more colours."""
+MASK_TOLERANCE = 8
+"""Grey levels around 0 and 255 that a mask of two levels has after JPEG compression."""
+
+MaskForm = Literal["levels", "labels", "alpha"]
+"""Grey levels or a single label; several labels, which are joined; or the alpha channel of a cut-out."""
+
+
+class SourceMask(NamedTuple):
+    """A mask of a user, converted."""
+
+    plane: Pixels
+    """(H, W) in 0..255."""
+    encoded: bytes
+    """The bytes to store: those of the file if it needs no change, else a PNG."""
+    form: MaskForm
+
+
+StoredDepth = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+"""Depth (H, W) as it is in a file."""
 
 
 def source_photo(encoded: bytes, where: str) -> tuple[Pixels, bytes]:
@@ -48,35 +70,38 @@ def source_photo(encoded: bytes, where: str) -> tuple[Pixels, bytes]:
     return pixels, encode_png(pixels) if is_changed else encoded
 
 
-def source_mask(encoded: bytes, where: str, *, factor: int = 1) -> tuple[Pixels, bytes]:
+def source_mask(encoded: bytes, where: str, *, factor: int = 1) -> SourceMask:
     """Decode a mask.
 
-    In an image with a colour palette, index 0 is background, and a single other index is foreground.
+    A mask is an image of grey levels, an image with a palette of colours or with 16 bits whose values are labels, or
+    the alpha channel of a cut-out. Label 0 is background, every other one is foreground. A 16-bit image that reaches
+    65535 has grey levels; labels are at most `MAX_LABEL`.
 
     Args:
-        encoded: bytes of a PNG, JPEG or other 8-bit image file; grey, also as R=G=B, or with a palette.
+        encoded: bytes of a PNG, JPEG or other image file; grey levels may be stored as R=G=B.
         where: the file, for error messages.
         factor: multiplies the levels; see `mask_factor`.
 
-    Returns:
-        (H, W) in 0..255, and the bytes to store: `encoded` if it needs no change, else a PNG.
-
     Raises:
-        InputError: if the image is damaged, does not have 8 bits, has colours, or transparent pixels.
+        InputError: if the image is damaged, has other 16-bit values or colours, or transparent pixels that are no mask.
     """
     pixels, is_changed = decode_upright(encoded, where)
+    if pixels.dtype == np.uint16 and pixels.ndim == 2:
+        return _mask_of_16_bits(np.asarray(pixels, np.uint16), where)
     check_8_bit(pixels, where)
     plane = pixels if pixels.ndim == 2 else grey_plane(pixels[:, :, :3])
     indices = palette_indices(encoded, where) if plane is None else None
     if indices is not None:
-        plane = _foreground(indices, where)
-    elif pixels.ndim == 3 and pixels.shape[2] == 4:
-        _opaque(pixels, where)
+        return _mask_of_labels(indices, where)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        if _is_cutout(pixels, plane):
+            return SourceMask(*_stored(pixels[:, :, 3]), "alpha")
+        _check_opaque(pixels[:, :, 3], where)
     if plane is None:
         raise _coloured(where)
     is_changed = is_changed or pixels.ndim == 3 or factor != 1
     plane = np.asarray(plane * np.uint8(factor), np.uint8)
-    return plane, encode_png(plane) if is_changed else encoded
+    return SourceMask(plane, encode_png(plane) if is_changed else encoded, "levels")
 
 
 def mask_factor(masks: Iterable[Pixels], where: str) -> int:
@@ -181,12 +206,42 @@ def _check_opaque(alpha: NDArray[Any], where: str) -> None:
     )
 
 
-def _foreground(indices: Pixels, where: str) -> Pixels:
-    """Mask (H, W) of palette indices (H, W): 0 for index 0, 255 for the single other index."""
-    used = np.unique(indices)
-    if np.count_nonzero(used) > 1:
+def _mask_of_16_bits(pixels: NDArray[np.uint16], where: str) -> SourceMask:
+    largest = int(pixels.max())
+    if largest == np.iinfo(np.uint16).max:
+        return SourceMask(*_stored(np.asarray(np.rint(pixels / 257), np.uint8)), "levels")
+    if largest > MAX_LABEL:
         raise InputError(
-            f"The mask '{where}' uses {len(used)} palette colours, but must use two: index 0 for the background, and "
-            "one for the foreground; store it as grey."
+            f"The mask '{where}' has 16 bits with values up to {largest}, which are neither labels (at most "
+            f"{MAX_LABEL}) nor grey levels up to 65535; store it as 0 and 255 with 8 bits."
         )
-    return np.where(indices > 0, np.uint8(255), np.uint8(0))
+    return _mask_of_labels(pixels, where)
+
+
+def _mask_of_labels(labels: NDArray[Any], where: str) -> SourceMask:
+    """Mask of labels (H, W): 0 where the label is 0, else 255."""
+    used = np.unique(labels)
+    if labels.dtype == np.uint8 and len(used) > MAX_PALETTE_LABELS:
+        raise InputError(
+            f"The mask '{where}' uses {len(used)} palette colours, as a photograph does, but labels use at most "
+            f"{MAX_PALETTE_LABELS}; store it as grey."
+        )
+    is_joined = np.count_nonzero(used) > 1
+    return SourceMask(*_stored(np.where(labels > 0, np.uint8(255), np.uint8(0))), "labels" if is_joined else "levels")
+
+
+def _is_cutout(pixels: Pixels, plane: Pixels | None) -> bool:
+    """Whether the alpha channel of (H, W, 4) is a mask: its background is transparent, and its colours are no mask."""
+    alpha = pixels[:, :, 3]
+    if alpha.min() > 0:
+        return False
+    if plane is None:
+        return True
+    shown = plane[alpha > FOREGROUND_ABOVE]
+    dark, bright = shown < MASK_TOLERANCE, shown >= 256 - MASK_TOLERANCE
+    return not (dark.any() and bright.any() and (dark | bright).all())
+
+
+def _stored(plane: Pixels) -> tuple[Pixels, bytes]:
+    plane = np.ascontiguousarray(plane)
+    return plane, encode_png(plane)

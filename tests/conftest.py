@@ -81,9 +81,9 @@ def save_warmed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrialConf
     def save(config: TrialConfig) -> Path:
         directory = tmp_path_factory.mktemp("checkpoint")
         torch.manual_seed(2)
-        model, size = build_model(config.model), config.data.image_size
+        model, sides = build_model(config.model), config.data.sides
         for _ in range(20):
-            model(torch.rand(4, 3, size, size), torch.rand(4, 3, size, size))
+            model(torch.rand(4, 3, *sides), torch.rand(4, 3, *sides))
         origin = checkpoint.Origin(config=config, data_fingerprint="ab12", epoch=1)
         checkpoint.save(directory, model, origin, {})
         return directory

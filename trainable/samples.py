@@ -1,11 +1,11 @@
 """The samples of a data set as a torch `Dataset`, and in batches.
 
-Shapes: S is the side of the images in pixels, B the batch size.
+Shapes: H and W are height and width of the images in pixels, B the batch size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from data.cache.cache import DecodedSplit
+from data.cache.decoded import image_names
 from data.dataset.dataset import Dataset
 from data.dataset.manifest import DatasetInfo
 from data.dataset.storage import AnyPath, Location
@@ -28,16 +29,17 @@ from trainable.loop.state import default_device
 
 
 class Samples(torch_data.Dataset[dict[str, Tensor]]):
-    """A part of a data set, decoded and resized to square images, as a map-style dataset.
+    """A part of a data set, decoded and resized to one size, as a map-style dataset.
 
-    An item is a dict of uint8 tensors in 0..255: `bg` and `fg_bg`, (3, S, S) RGB; `mask` and `depth`, (1, S, S), with
-    255 for foreground and for the farthest point. It works in a `torch.utils.data.DataLoader` with any number of
-    workers, which read the node's cache of decoded images.
+    An item is a dict of uint8 tensors in 0..255: `bg` and `fg_bg`, (3, H, W) RGB; `mask` and `depth`, (1, H, W), with
+    255 for foreground and for the farthest point. In a data set with validity masks, it also has `valid`, (1, H, W),
+    with 255 where the depth was measured and 0 elsewhere. It works in a `torch.utils.data.DataLoader` with any number
+    of workers, which read the node's cache of decoded images.
 
     Args:
         path: directory or address of the data set.
         split: 'train', 'val', 'test' or 'all', or several joined by '+'.
-        image_size: S, a multiple of 16.
+        image_size: side of square images, or (H, W); multiples of 16.
         split_by: the id that is never in two parts: 'background', 'foreground' or 'sample'; see `twinhead spec`.
 
     Raises:
@@ -45,9 +47,15 @@ class Samples(torch_data.Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, path: AnyPath, *, split: str = "train", image_size: int = 96, split_by: SplitKey = "background"
+        self,
+        path: AnyPath,
+        *,
+        split: str = "train",
+        image_size: int | Sequence[int] = 96,
+        split_by: SplitKey = "background",
     ) -> None:
-        values = {"image_size": image_size, "split_by": split_by}
+        size = list(image_size) if isinstance(image_size, Sequence) else image_size
+        values = {"image_size": size, "split_by": split_by}
         self._config = build(DataConfig, values, source="the arguments")
         self._split = split
         location = Location.parse(path).absolute()
@@ -64,7 +72,7 @@ class Samples(torch_data.Dataset[dict[str, Tensor]]):
             raise IndexError(f"The index {index} is not in 0..{self._count - 1}.")
         images = self._decoded.gather(np.array([index % self._count]))
         photos = {name: getattr(images, name)[0].transpose(2, 0, 1).copy() for name in ("bg", "fg_bg")}
-        planes = {name: getattr(images, name).copy() for name in ("mask", "depth")}
+        planes = {name: getattr(images, name).copy() for name in image_names(self._decoded.has_validity)[2:]}
         return {name: torch.from_numpy(pixels) for name, pixels in (photos | planes).items()}
 
     def batches(
@@ -79,8 +87,8 @@ class Samples(torch_data.Dataset[dict[str, Tensor]]):
             device: of the batches; default: the GPU if there is one.
 
         Yields:
-            uint8 tensors `bg`, `fg_bg`, `mask` and `depth`, as those of an item with B first; `inputs()` and
-            `targets()` convert them to float32 in 0..1.
+            uint8 tensors `bg`, `fg_bg`, `mask`, `depth` and `valid`, as those of an item with B first; `valid` is None
+            without validity masks. `inputs()` and `targets()` convert the others to float32 in 0..1.
         """
         on = default_device() if device is None else torch.device(device)
         loader = Loader(split=self._decoded, batch_size=batch_size, device=on, shuffle=shuffle, seed=seed)

@@ -29,6 +29,8 @@ from data.augment.erase import Colour
 from data.augment.transforms import Transforms
 from data.schema import Pixels
 
+DEPTH = 3
+"""Index of the depth among the images, whose flips are also those of the validity mask."""
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in the grey level (ITU-R BT.601)."""
 
@@ -49,12 +51,13 @@ class Augmenter(Strengths):
     transforms: Transforms | None = None
     """Applied after the built-in transforms."""
 
-    def change(self, stacks: tuple[Pixels, Pixels, Pixels, Pixels], *key: int) -> None:
+    def change(self, stacks: tuple[Pixels, Pixels, Pixels, Pixels], *key: int, valid: Pixels | None = None) -> None:
         """Augment a batch in place with the random numbers of `key`. Safe to call from several threads.
 
         Args:
             stacks: `bg` and `fg_bg` (B, H, W, 3), `mask` and `depth` (B, H, W), uint8.
             key: such as (seed, epoch, rank, batch).
+            valid: validity masks of the depth (B, H, W), which follow its geometry.
         """
         count, height, width = stacks[2].shape
         changes = self.draw(count, height, width, np.random.default_rng(key))
@@ -63,8 +66,11 @@ class Augmenter(Strengths):
             for old, new in zip(images, self._apply(images, changes, sample), strict=True):
                 if new is not old:
                     old[:] = new
+            if valid is not None:
+                valid[sample] = _move_valid(valid[sample], changes, sample)
         if self.transforms:
-            self.transforms.change(dict(zip(SampleImages._fields, stacks, strict=True)), *key)
+            masks = {} if valid is None else {"valid": valid}
+            self.transforms.change(dict(zip(SampleImages._fields, stacks, strict=True)) | masks, *key)
 
     def _apply(self, images: SampleImages, changes: Changes, sample: int) -> SampleImages:
         if changes.flips is not None:
@@ -97,6 +103,21 @@ def _warp(images: SampleImages, warp: NDArray[np.float64]) -> SampleImages:
     bg, mask = _warp_pair(images.bg, images.mask, warp)
     fg_bg, depth = _warp_pair(images.fg_bg, images.depth, warp)
     return SampleImages(bg, fg_bg, mask, depth)
+
+
+def _move_valid(valid: Pixels, changes: Changes, sample: int) -> Pixels:
+    """Flip and warp a validity mask (H, W) like the depth: nearest neighbour, and invalid outside of the image.
+
+    A warped pixel is valid only if the 3 x 3 pixels around its source are: its depth is interpolated from some of them.
+    """
+    if changes.flips is not None:
+        valid = _flip(valid, *changes.flips[sample, DEPTH].tolist())
+    if not changes.warped[sample]:
+        return valid
+    warp = changes.warps[sample]
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    safe = cv2.erode(valid, np.ones((3, 3), np.uint8))
+    return _pixels(cv2.warpAffine(safe, warp, valid.shape[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT))
 
 
 def _warp_pair(photo: Pixels, plane: Pixels, warp: NDArray[np.float64]) -> tuple[Pixels, Pixels]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.augment.cpu import DEPTH
 from data.augment.draws import BRIGHTNESS, BY_HSV, BY_RGB, CONTRAST, SATURATION, Changes, Strengths
 from data.schema import Batch
 
@@ -47,6 +48,7 @@ class DeviceAugmenter(Strengths):
         count, _, height, width = batch.mask.shape
         changes = self.draw(count, height, width, np.random.default_rng(key))
         images = _warp(_flip([batch.bg, batch.fg_bg, batch.mask, batch.depth], changes), changes)
+        valid = None if batch.valid is None else _move_valid(batch.valid, changes)
         photos, planes = torch.cat(images[:2]), torch.cat(images[2:])
         photos = _change_colours(photos, changes, slice(0, 2))
         if self.targets_too:
@@ -57,19 +59,33 @@ class DeviceAugmenter(Strengths):
             photos = _erase(photos, _by_image(changes.holes), np.repeat(fills, count, axis=0))
         bg, fg_bg = photos.contiguous(memory_format=torch.channels_last).chunk(2)
         mask, depth = planes.chunk(2)
-        return Batch(bg=bg, fg_bg=fg_bg, mask=mask, depth=depth)
+        return Batch(bg=bg, fg_bg=fg_bg, mask=mask, depth=depth, valid=valid)
 
 
 def _flip(images: list[Tensor], changes: Changes) -> list[Tensor]:
     if changes.flips is None:
         return images
-    flipped = []
-    for image, pixels in enumerate(images):
-        for side, axis in enumerate((3, 2)):
-            chosen = _to_device(changes.flips[:, image, side], pixels.device).view(-1, 1, 1, 1)
-            pixels = torch.where(chosen, pixels.flip(axis), pixels)
-        flipped.append(pixels)
-    return flipped
+    return [_flip_image(pixels, changes.flips[:, image]) for image, pixels in enumerate(images)]
+
+
+def _flip_image(pixels: Tensor, flips: NDArray[np.bool_]) -> Tensor:
+    """Flip the images (B, C, H, W) that `flips` (B, 2) says."""
+    for side, axis in enumerate((3, 2)):
+        chosen = _to_device(flips[:, side], pixels.device).view(-1, 1, 1, 1)
+        pixels = torch.where(chosen, pixels.flip(axis), pixels)
+    return pixels
+
+
+def _move_valid(valid: Tensor, changes: Changes) -> Tensor:
+    """Flip and warp validity masks (B, 1, H, W) like the depth, as `data/augment/cpu.py` does."""
+    if changes.flips is not None:
+        valid = _flip_image(valid, changes.flips[:, DEPTH])
+    if not changes.warped.any():
+        return valid
+    safe = -F.max_pool2d(-valid.float(), 3, stride=1, padding=1)
+    warped = F.grid_sample(safe, _grid(safe, changes), mode="nearest", padding_mode="zeros", align_corners=True)
+    chosen = _to_device(changes.warped, valid.device).view(-1, 1, 1, 1)
+    return torch.where(chosen, _to_uint8(warped), valid)
 
 
 def _warp(images: list[Tensor], changes: Changes) -> list[Tensor]:
@@ -77,11 +93,16 @@ def _warp(images: list[Tensor], changes: Changes) -> list[Tensor]:
     if not changes.warped.any():
         return images
     channels = torch.cat([pixels.float() for pixels in images], dim=1)
-    count, _, height, width = channels.shape
-    theta = _to_device(_normalised(changes.warps, height, width), channels.device)
-    grid = F.affine_grid(theta, [count, 1, height, width], align_corners=True)
+    grid = _grid(channels, changes)
     warped = F.grid_sample(channels, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     return list(torch.split(warped, [pixels.shape[1] for pixels in images], dim=1))
+
+
+def _grid(images: Tensor, changes: Changes) -> Tensor:
+    """The source of each pixel of images (B, C, H, W), as `grid_sample` takes it."""
+    count, _, height, width = images.shape
+    theta = _to_device(_normalised(changes.warps, height, width), images.device)
+    return F.affine_grid(theta, [count, 1, height, width], align_corners=True)
 
 
 def _normalised(warps: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

@@ -3,7 +3,8 @@
 Geometric transforms (albumentations' DualTransform) change all images with one draw. Photometric ones
 (ImageOnlyTransform) change `bg` and `fg_bg`, with one draw or with one for each. Images are reflected at their borders,
 as by the built-in transforms: black would be a depth. Mask and depth are interpolated linearly, as in resizing; a
-validity mask takes the nearest pixel, and is 0 where a pixel was outside the image.
+validity mask takes the nearest pixel, and is 0 where a pixel was outside the image, or was interpolated from an invalid
+one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 
 from data.augment.catalog import Arguments, build, is_geometric
+from data.schema import VALID as MEASURED
 from data.schema import Pixels
 
 PHOTOS = ("bg", "fg_bg")
@@ -114,9 +116,15 @@ class _Geometric(_Step):
         drawn = self._transform.get_applied_params()
         if not drawn:  # its probability decided against it
             return valid
-        parameters = self._nearest.update_transform_params(dict(drawn), given)
-        changed: Pixels = self._nearest.apply_with_params(parameters, mask=valid)["mask"]
-        return changed
+        changed = _applied(self._nearest, drawn, given, valid)
+        # Where the depth was interpolated from an invalid pixel too, it is not valid. Floats do not round that away.
+        mixed = _applied(self._transform, drawn, given, (valid != MEASURED).astype(np.float32))
+        return np.where((mixed > 0) & (changed == MEASURED), np.uint8(0), changed)
+
+
+def _applied(transform: Any, drawn: Mapping[str, Any], given: Mapping[str, Pixels], plane: Any) -> Any:
+    """A plane (H, W) after a transform with the parameters of another one."""
+    return transform.apply_with_params(transform.update_transform_params(dict(drawn), given), mask=plane)["mask"]
 
 
 class _Photometric(_Step):

@@ -26,12 +26,7 @@ from data.cache.composed import ComposedSplit
 from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import ENCODED_ARRAYS, CachedImages, StoredImages, build_encoded
 from data.cache.entry import Entry, progress
-from data.cache.mapped import (
-    DECODED_ARRAYS,
-    MappedSplit,
-    build_decoded,
-    decoded_bytes,
-)
+from data.cache.mapped import MappedSplit, build_decoded, decoded_arrays, decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
 from data.cache.sources import (
     RESIZED_ARRAYS,
@@ -46,6 +41,8 @@ from data.composed.recipe import Recipe
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError
+from data.fitting.fit import Fit, Fitting
+from data.fitting.sizes import Sides, sides_of, size_text
 from data.images import Resize
 
 __all__ = [
@@ -69,13 +66,14 @@ _OnReady = Callable[[int], None]
 def decoded(
     dataset: Dataset,
     parts: Sequence[NDArray[np.int64]],
-    size: int,
+    size: int | Sequence[int],
     *,
     resize: Resize = "area",
+    fit: Fit = "stretch",
     root: Path | None = None,
     on_samples: Callable[[int], None] | None = None,
 ) -> DecodedSplit:
-    """The samples of `parts`, decoded and resized to (`size`, `size`).
+    """The samples of `parts`, decoded and fitted to `size`.
 
     They are mapped from the cache if $TWINHEAD_CACHE_GB, or a share of the disk, allows it; entries that no process
     uses are evicted for them, the least recently used first. If a part does not fit, a warning says so and all parts
@@ -87,31 +85,32 @@ def decoded(
     Args:
         dataset: an opened data set.
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
-        size: side in pixels.
+        size: side of a square in pixels, or height and width.
         resize: as in `data.images.resize`.
+        fit: how images of another aspect ratio become those of `size`; as in `data.fitting.fit.Fitting`.
         root: the cache's directory; default: `cache_root()`.
         on_samples: progress callback, called with the number of samples that became ready since the last call.
 
     Raises:
         InputError: if an image cannot be decoded, the cache cannot be written, or $TWINHEAD_CACHE_GB is not a number.
     """
-    root = open_cache(root)
+    root, fitting = open_cache(root), Fitting(sides_of(size), resize, fit)
     limit_bytes()  # fails before anything is read
     sweep(root)
     if dataset.recipe is not None:
-        return _composed(root, dataset, dataset.recipe, np.concatenate(parts), size, resize, _Progress(on_samples))
+        return _composed(root, dataset, dataset.recipe, np.concatenate(parts), fitting, _Progress(on_samples))
     counters = [_Progress(on_samples) for _ in parts]
     try:
         return MappedSplit(
             [
-                _decoded_entry(root, dataset, rows, size, resize, counter.update)
+                _decoded_entry(root, dataset, rows, fitting, counter.update)
                 for rows, counter in zip(parts, counters, strict=True)
             ],
-            size,
+            fitting.sides,
         )
     except NoRoomError as error:
         # Not the error: its traceback would keep all entries in use.
-        warning = _no_room(error, sum(map(len, parts)), size, root)
+        warning = _no_room(error, sum(map(len, parts)), fitting.sides, root)
     total = dataset.info.counts.samples
 
     def on_ready(copied: int) -> None:
@@ -126,14 +125,21 @@ def decoded(
         warning += f" The encoded images ({byte_size(error.needed)}) do not fit either and are read from the data set."
         on_ready(total)
     warnings.warn(warning, stacklevel=2)
-    return OnTheFlySplit(dataset, images, np.concatenate(parts), size, resize)
+    return OnTheFlySplit(dataset, images, np.concatenate(parts), fitting)
 
 
-def cache_bytes(dataset: Dataset, size: int) -> int:
-    """Bytes that all samples of a data set take in the cache at `size` pixels, without the headers."""
+def cache_bytes(dataset: Dataset, size: int | Sequence[int], *, has_border: bool = False) -> int:
+    """Bytes that all samples of a data set take in the cache, without the headers.
+
+    Args:
+        dataset: an opened data set.
+        size: side of a square in pixels, or height and width.
+        has_border: whether images are padded, so that they have validity masks.
+    """
     if dataset.recipe is not None:
-        return source_bytes(dataset.recipe, size)
-    return decoded_bytes(dataset.info.counts.samples, dataset.info.counts.backgrounds, size)
+        return source_bytes(dataset.recipe, sides_of(size))
+    counts, has_validity = dataset.info.counts, dataset.info.has_validity or has_border
+    return decoded_bytes(counts.samples, counts.backgrounds, size, has_validity=has_validity)
 
 
 def cache_root() -> Path:
@@ -171,14 +177,13 @@ def _composed(
     dataset: Dataset,
     recipe: Recipe,
     rows: NDArray[np.int64],
-    size: int,
-    resize: Resize,
+    fitting: Fitting,
     progress: _Progress,
 ) -> ComposedSplit:
     """Samples of a recipe; its sources are read from the data set if they do not fit into the cache."""
     sources: CachedSources | StoredSources
     try:
-        sources = _cached_sources(root, dataset, recipe, size, resize)
+        sources = _cached_sources(root, dataset, recipe, fitting)
     except NoRoomError as error:
         warning = (
             f"The sources of '{dataset.path}' are decoded and resized anew for every batch, which takes longer: they "
@@ -186,22 +191,22 @@ def _composed(
             f"make room there, or set {CACHE} to a larger disk or {CACHE_GB} to more."
         )
         warnings.warn(warning, stacklevel=3)
-        sources = StoredSources(recipe, size, resize)
-    split = ComposedSplit(recipe, rows, sources, size, resize)
+        sources = StoredSources(recipe, fitting)
+    split = ComposedSplit(recipe, rows, sources, fitting)
     progress.update(len(rows))
     return split
 
 
-def _cached_sources(root: Path, dataset: Dataset, recipe: Recipe, size: int, resize: Resize) -> CachedSources:
+def _cached_sources(root: Path, dataset: Dataset, recipe: Recipe, fitting: Fitting) -> CachedSources:
     fingerprint, backgrounds = dataset.info.fingerprint, dataset.info.counts.backgrounds
     path = root / entry_name(fingerprint, "composed", "sources")
     build = partial(build_sources, recipe, backgrounds)
     sources = _entry(path, SOURCE_ARRAYS, build, 0, _ignore)
-    if size == recipe.size:
+    if fitting.sides == (recipe.size, recipe.size):
         return CachedSources(sources, None)
-    path = root / entry_name(fingerprint, "composed", f"{size}px", resize)
-    resized = _entry(path, RESIZED_ARRAYS, partial(build_resized, sources, size, resize), 0, _ignore)
-    return CachedSources(sources, resized)
+    path = root / entry_name(fingerprint, "composed", *fitting.key)
+    fitted = _entry(path, RESIZED_ARRAYS, partial(build_resized, sources, fitting), 0, _ignore)
+    return CachedSources(sources, fitted)
 
 
 def _ignore(count: int) -> None:
@@ -209,11 +214,12 @@ def _ignore(count: int) -> None:
 
 
 def _decoded_entry(
-    root: Path, dataset: Dataset, rows: NDArray[np.int64], size: int, resize: Resize, on_ready: _OnReady
+    root: Path, dataset: Dataset, rows: NDArray[np.int64], fitting: Fitting, on_ready: _OnReady
 ) -> Entry:
     key = hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
-    path = root / entry_name(dataset.info.fingerprint, "decoded", f"{size}px", resize, key)
-    return _entry(path, DECODED_ARRAYS, partial(build_decoded, dataset, rows, size, resize), len(rows), on_ready)
+    path = root / entry_name(dataset.info.fingerprint, "decoded", *fitting.key, key)
+    build = partial(build_decoded, dataset, rows, fitting)
+    return _entry(path, decoded_arrays(dataset, fitting), build, len(rows), on_ready)
 
 
 def _encoded_entry(root: Path, dataset: Dataset, on_ready: _OnReady) -> Entry:
@@ -269,9 +275,9 @@ class _Progress:
             self._count = count
 
 
-def _no_room(error: NoRoomError, samples: int, size: int, root: Path) -> str:
+def _no_room(error: NoRoomError, samples: int, size: Sides, root: Path) -> str:
     return (
-        f"{samples} samples at {size} px are decoded anew for every batch, which takes longer: decoded, they need "
-        f"{byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for them; make room "
-        f"there, set {CACHE} to a larger disk or {CACHE_GB} to more, or lower data.image_size."
+        f"{samples} samples at {size_text(size)} px are decoded anew for every batch, which takes longer: decoded, "
+        f"they need {byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for "
+        f"them; make room there, set {CACHE} to a larger disk or {CACHE_GB} to more, or lower data.image_size."
     )

@@ -1,12 +1,10 @@
 """Splits of recipes: every batch is composed from source images.
 
-Shapes: B samples of a batch. S is the side of the composed images in pixels, T that of the split's; h and w are height
-and width of a cutout.
+Shapes: B samples of a batch. S is the side of the composed images in pixels, H and W are height and width of the
+split's; h and w are height and width of a cutout.
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 import cv2
 import numpy as np
@@ -17,25 +15,31 @@ from data.cache.sources import CachedSources, Sources
 from data.composed.recipe import Recipe
 from data.composed.regions import Axis, resize_region
 from data.composed.rendering import Cutout, paste
-from data.images import Resize
-from data.schema import Pixels
+from data.fitting.fit import Fitting
+from data.schema import VALID, Pixels
 
 
 class ComposedSplit(DecodedSplit):
     """The samples `rows` of a recipe, in that order, composed when they are gathered.
 
-    A sample is composed at the size S of the recipe, and resized to T. Only the area of its cutout is: elsewhere, its
-    images are the resized background and depth. Compared with resizing the whole images, pixels differ by at most one
-    grey level where T is not S, and not at all where it is. The photograph is that before a data set of images rounds
-    it as JPEG.
+    A sample is composed at the size S of the recipe, and resized to H and W. Only the area of its cutout is: elsewhere,
+    its images are the resized background and depth. Compared with resizing the whole images, pixels differ by at most
+    one grey level where the size is not S, and not at all where it is. Images that are cropped or padded are fitted as
+    a whole. The photograph is that before a data set of images rounds it as JPEG.
     """
 
-    def __init__(self, recipe: Recipe, rows: NDArray[np.int64], sources: Sources, size: int, resize: Resize) -> None:
-        super().__init__(size)
+    def __init__(self, recipe: Recipe, rows: NDArray[np.int64], sources: Sources, fitting: Fitting) -> None:
+        super().__init__(fitting.sides, has_validity=fitting.pads)
         self._placements = recipe.placements.take(rows)
         self.sources = sources
-        self.how: Resize = resize
-        self._axis = None if size == recipe.size else Axis(recipe.size, size, resize, grows=size > recipe.size)
+        self.fitting = fitting
+        height, width = fitting.sides
+        self.is_resized = (height, width) != (recipe.size, recipe.size)
+        """Whether the split has another size than the recipe."""
+        self.is_whole = fitting.fit == "stretch" or height == width
+        """Whether a sample's images are whole ones of the recipe, without a border."""
+        grows = max(height, width) > recipe.size
+        self._axes = tuple(Axis(recipe.size, target, fitting.how, grows) for target in (height, width))
 
     def __len__(self) -> int:
         return len(self._placements)
@@ -49,10 +53,12 @@ class ComposedSplit(DecodedSplit):
         rows = self._checked(rows)
         images = self._empty(len(rows))
         images.mask[:] = 0
+        if images.valid is not None:
+            images.valid[:] = VALID
         chosen = self._placements.take(rows)
         columns = (chosen.background, chosen.foreground, chosen.mirrored, chosen.top, chosen.left)
         shapes = chosen.height, chosen.width, chosen.level
-        write = self._write if self._axis is None else partial(self._write_resized, self._axis)
+        write = self._write_resized if self.is_resized else self._write
         for index, placement in enumerate(zip(*(column.tolist() for column in (*columns, *shapes)), strict=True)):
             background, foreground, mirrored, top, left, height, width, level = placement
             cutout = self.sources.cutout(foreground, height, width)
@@ -61,6 +67,9 @@ class ComposedSplit(DecodedSplit):
             resized = self.sources.resized(background)
             images.bg[index] = images.fg_bg[index] = resized.bg
             images.depth[index] = resized.depth
+            if not self.is_whole:
+                self._write_fitted(background, cutout, top, left, level, images, index)
+                continue
             out = images.fg_bg[index], images.mask[index], images.depth[index]
             write(background, cutout, top, left, level, out)
         return images
@@ -107,7 +116,6 @@ class ComposedSplit(DecodedSplit):
 
     def _write_resized(
         self,
-        axis: Axis,
         background: int,
         cutout: Cutout,
         top: int,
@@ -115,13 +123,26 @@ class ComposedSplit(DecodedSplit):
         level: int,
         out: tuple[Pixels, Pixels, Pixels],
     ) -> None:
-        """Compose the area of a cutout (S, S), and resize it into the images (T, T) of a sample."""
+        """Compose the area of a cutout (S, S), and resize it into the images (H, W) of a sample."""
         height, width = cutout.alpha.shape
-        rows, columns = axis.changed_by(top, top + height), axis.changed_by(left, left + width)
+        rows, columns = self._axes[0].changed_by(top, top + height), self._axes[1].changed_by(left, left + width)
         fg_bg = self.sources.background(background)[rows.source, columns.source].copy()
         depth = self.sources.depth(background)[rows.source, columns.source].copy()
         mask = np.zeros_like(depth)
         top, left = top - rows.source.start, left - columns.source.start
         self._write(background, cutout, top, left, level, (fg_bg, mask, depth))
         for pixels, target in zip((fg_bg, mask, depth), out, strict=True):
-            target[rows.target, columns.target] = resize_region(pixels, rows, columns, self.how)
+            target[rows.target, columns.target] = resize_region(pixels, rows, columns, self.fitting.how)
+
+    def _write_fitted(
+        self, background: int, cutout: Cutout, top: int, left: int, level: int, images: DecodedImages, index: int
+    ) -> None:
+        """Compose the whole images (S, S) of a sample, and crop or pad them."""
+        fg_bg, depth = self.sources.background(background).copy(), self.sources.depth(background).copy()
+        mask = np.zeros_like(depth)
+        self._write(background, cutout, top, left, level, (fg_bg, mask, depth))
+        fitted, valid = self.fitting.depth(depth, None)
+        images.fg_bg[index], images.mask[index] = self.fitting.image(fg_bg), self.fitting.image(mask)
+        images.depth[index] = fitted
+        if images.valid is not None and valid is not None:
+            images.valid[index] = valid

@@ -1,6 +1,6 @@
 """The interface of a split whose images are decoded: batches are gathered from it by index.
 
-Shapes: B samples of a batch, S side in pixels.
+Shapes: B samples of a batch, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -13,30 +13,48 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.fitting.sizes import Sides, sides_of
 from data.schema import Pixels
 
 _MAX_BLOCKS = 4
 """Memory blocks of batches that are kept for the next batches."""
 
 
+IMAGES = ("bg", "fg_bg", "mask", "depth")
+"""The images of every sample."""
+
+
 class DecodedImages(NamedTuple):
     """Images of a batch, uint8, in the requested order."""
 
     bg: Pixels
-    """(B, S, S, 3)"""
+    """(B, H, W, 3)"""
     fg_bg: Pixels
-    """(B, S, S, 3)"""
+    """(B, H, W, 3)"""
     mask: Pixels
-    """(B, S, S)"""
+    """(B, H, W)"""
     depth: Pixels
-    """(B, S, S)"""
+    """(B, H, W)"""
+    valid: Pixels | None = None
+    """(B, H, W), as in a `Batch`; None if no sample of the data set has a validity mask, and there is no border."""
+
+    def arrays(self) -> tuple[Pixels, ...]:
+        """The arrays without None, in the order of `image_names`."""
+        return tuple(array for array in self if array is not None)
+
+
+def image_names(has_validity: bool) -> tuple[str, ...]:
+    """The images of a sample: `IMAGES`, and 'valid' if any sample has a validity mask or a border."""
+    return DecodedImages._fields if has_validity else IMAGES
 
 
 class DecodedSplit(ABC):
     """The samples of a split at one size; safe to use from several threads."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int | Sides, *, has_validity: bool = False) -> None:
+        self.sides = sides_of(size)
+        self.has_validity = has_validity
+        """Whether batches have validity masks."""
         self._blocks = _Blocks()
 
     @abstractmethod
@@ -56,11 +74,14 @@ class DecodedSplit(ABC):
 
     def _empty(self, count: int) -> DecodedImages:
         """Uninitialised images of `count` samples."""
-        side, area = self.size, count * self.size**2
-        block = self._blocks.take(8 * area)
-        bg, fg_bg, mask, depth = np.split(block, (3 * area, 6 * area, 7 * area))
-        photos, planes = (count, side, side, 3), (count, side, side)
-        return DecodedImages(bg.reshape(photos), fg_bg.reshape(photos), mask.reshape(planes), depth.reshape(planes))
+        height, width = self.sides
+        area = count * height * width
+        block = self._blocks.take((9 if self.has_validity else 8) * area)
+        bg, fg_bg, *planes = np.split(block, (3 * area, 6 * area, 7 * area, 8 * area)[: 3 + self.has_validity])
+        photos = (count, height, width, 3)
+        return DecodedImages(
+            bg.reshape(photos), fg_bg.reshape(photos), *(plane.reshape(count, height, width) for plane in planes)
+        )
 
 
 class _Blocks:

@@ -17,16 +17,17 @@ import numpy as np
 import pyarrow as pa
 
 from data.cache.budget import INDEX
-from data.cache.decoded import DecodedImages
+from data.cache.decoded import DecodedImages, image_names
 from data.cache.entry import Entry, new_entry
 from data.dataset.dataset import Dataset
 from data.dataset.parts import RowGroup
 from data.lru import LruCache
 
-IMAGES = DecodedImages._fields
 _BYTES = "bytes"
 ENCODED_ARRAYS = (_BYTES, INDEX)
-"""bytes: the images of all samples, one after the other; index (N, 4, 2): start and end of each image of a sample."""
+"""bytes: the images of all samples, one after the other; index (N, 4, 2): start and end of each image of a sample.
+
+A data set with validity masks has a fifth; start and end of those that are missing are equal."""
 
 _MAX_GROUP_BYTES = 256 * 2**20
 """Row groups that stay in memory where not even the encoded images fit into the cache."""
@@ -36,7 +37,7 @@ class EncodedImages(Protocol):
     """The encoded images of a data set; safe to use from several threads."""
 
     def read(self, row: int, name: str) -> bytes:
-        """Image `name` of `IMAGES` of the sample in `row`.
+        """Image `name` of `image_names` of the sample in `row`; empty if it has no validity mask.
 
         Raises:
             InputError: if a part of the data set is damaged or gone.
@@ -58,17 +59,18 @@ def build_encoded(dataset: Dataset, entry: Path, on_ready: Callable[[int], None]
     groups = (*dataset.sample_groups, *dataset.background_groups)
     # An upper bound: the ids of the samples are counted, too.
     total = sum(group.footer.row_group(group.number).total_byte_size for group in groups)
-    index = np.empty((dataset.info.counts.samples, len(IMAGES), 2), np.int64)
+    names = image_names(dataset.info.has_validity)
+    index = np.empty((dataset.info.counts.samples, len(names), 2), np.int64)
     layout = {_BYTES: ("u1", (total,)), INDEX: ("i8", index.shape)}
     backgrounds: dict[str, tuple[int, int]] = {}
     end = 0
     with new_entry(entry, layout, on_ready) as new:
         for row, sample in enumerate(dataset.read_encoded()):
-            for column, name in enumerate(IMAGES):
+            for column, name in enumerate(names):
                 if name == "bg" and sample.bg_id in backgrounds:
                     index[row, column] = backgrounds[sample.bg_id]
                     continue
-                image = getattr(sample, name)
+                image = getattr(sample, name) or b""
                 new.write(_BYTES, image, end)
                 index[row, column] = end, end + len(image)
                 end += len(image)
@@ -88,8 +90,8 @@ class CachedImages:
         weakref.finalize(self, os.close, self._file)
 
     def read(self, row: int, name: str) -> bytes:
-        """Image `name` of `IMAGES` of the sample in `row`."""
-        start, end = self._entry.arrays[INDEX][row, IMAGES.index(name)].tolist()
+        """Image `name` of `image_names` of the sample in `row`; empty if it has no validity mask."""
+        start, end = self._entry.arrays[INDEX][row, DecodedImages._fields.index(name)].tolist()
         return os.pread(self._file, end - start, self._offset + start)
 
 
@@ -102,6 +104,7 @@ class StoredImages:
 
     def __init__(self, dataset: Dataset) -> None:
         self._samples, self._backgrounds = dataset.sample_groups, dataset.background_groups
+        self._names = image_names(dataset.info.has_validity)
         self._bg_of = dataset.ids.bg_id
         self._bg_rows = {
             bg_id: group.first + row
@@ -112,18 +115,18 @@ class StoredImages:
         self._checked: set[RowGroup] = set()
 
     def read(self, row: int, name: str) -> bytes:
-        """Image `name` of `IMAGES` of the sample in `row`.
+        """Image `name` of `image_names` of the sample in `row`; empty if it has no validity mask.
 
         Raises:
             InputError: if a part of the data set is damaged or gone.
         """
         groups: Sequence[RowGroup] = self._samples
-        columns: Sequence[str] = IMAGES[1:]
+        columns: Sequence[str] = self._names[1:]
         if name == "bg":
-            groups, columns, row = self._backgrounds, IMAGES[:1], self._bg_rows[self._bg_of[row]]
+            groups, columns, row = self._backgrounds, self._names[:1], self._bg_rows[self._bg_of[row]]
         group = groups[bisect_right(groups, row, key=lambda group: group.first) - 1]
         table = self._tables.get(group, partial(self._read_group, group, columns))
-        return bytes(table[name][row - group.first].as_py())
+        return bytes(table[name][row - group.first].as_py() or b"")
 
     def _read_group(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
         """Checksums are compared when a row group is read for the first time: they take longer than to read it."""

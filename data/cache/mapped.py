@@ -1,6 +1,6 @@
 """Decoded images in entries of the cache: built by all cores, memory-mapped by every process that reads them.
 
-Shapes: N samples and M backgrounds of an entry, B samples of a batch, S side in pixels.
+Shapes: N samples and M backgrounds of an entry, B samples of a batch, H and W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,19 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.cache.budget import INDEX
-from data.cache.decoded import DecodedImages, DecodedSplit
+from data.cache.decoded import DecodedImages, DecodedSplit, image_names
 from data.cache.entry import Entry, NewEntry, new_entry
 from data.dataset.dataset import Dataset
 from data.dataset.intake import DecodedBackgrounds
-from data.images import Resize, decode_sample, resize_to
+from data.fitting.fit import Fitting
+from data.fitting.sizes import Sides, sides_of
+from data.images import decode_sample
 from data.parallel import ahead
-from data.schema import EncodedSample, Pixels
+from data.schema import VALID, EncodedSample, Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-DECODED_ARRAYS = (*DecodedImages._fields, INDEX)
-"""bg (M, S, S, 3), fg_bg (N, S, S, 3), mask and depth (N, S, S) uint8; index (N,) int64, the row in bg."""
 
 _EXTENT = 4 * 2**20
 """Bytes that are read from the disk at once."""
@@ -37,16 +37,24 @@ _IN_MEMORY = 0.5
 """Up to this share of the machine's memory, a split is expected to stay in the page cache."""
 
 
-def decoded_bytes(samples: int, backgrounds: int, size: int) -> int:
+def decoded_arrays(dataset: Dataset, fitting: Fitting) -> tuple[str, ...]:
+    """The arrays of an entry.
+
+    bg (M, H, W, 3), fg_bg (N, H, W, 3), mask and depth (N, H, W) uint8; with validity masks or borders also valid
+    (N, H, W) uint8; index (N,) int64, the row in bg.
+    """
+    return (*image_names(dataset.info.has_validity or fitting.pads), INDEX)
+
+
+def decoded_bytes(samples: int, backgrounds: int, size: int | Sequence[int], *, has_validity: bool = False) -> int:
     """Bytes that a split takes on disk when decoded, without the index and the headers."""
-    return size * size * (5 * samples + 3 * backgrounds)
+    return prod(sides_of(size)) * ((6 if has_validity else 5) * samples + 3 * backgrounds)
 
 
 def build_decoded(
     dataset: Dataset,
     rows: NDArray[np.int64],
-    size: int,
-    resize: Resize,
+    fitting: Fitting,
     entry: Path,
     on_ready: Callable[[int], None],
 ) -> None:
@@ -55,8 +63,7 @@ def build_decoded(
     Args:
         dataset: an opened data set.
         rows: (N,), ascending.
-        size: side in pixels.
-        resize: as in `data.images.resize`.
+        fitting: the way to the size of a network.
         entry: its path.
         on_ready: progress callback, called with the number of samples that are ready.
 
@@ -70,18 +77,19 @@ def build_decoded(
     bg_ids = dataset.ids.bg_id
     bg_rows: dict[str, int] = {}
     bg_of = np.array([bg_rows.setdefault(bg_ids[row], len(bg_rows)) for row in rows], np.int64)
-    photo, plane, count = (size, size, 3), (size, size), len(rows)
+    photo, plane, count = (*fitting.sides, 3), fitting.sides, len(rows)
     layout = {
         "bg": ("u1", (len(bg_rows), *photo)),
         "fg_bg": ("u1", (count, *photo)),
         "mask": ("u1", (count, *plane)),
         "depth": ("u1", (count, *plane)),
+        "valid": ("u1", (count, *plane)),
         INDEX: ("i8", (count,)),
     }
-    resized = partial(resize_to, height=size, width=size, how=resize)
+    layout = {name: layout[name] for name in decoded_arrays(dataset, fitting)}
     with new_entry(entry, layout, on_ready) as new:
         new.write(INDEX, bg_of.data)
-        calls = _decoding(new, dataset, rows, bg_rows, resized)
+        calls = _decoding(new, dataset, rows, bg_rows, fitting)
         # Closed before the files are: its threads write to them.
         with closing(cast("Generator[None]", ahead(calls, len(os.sched_getaffinity(0))))) as done:
             for ready, _ in enumerate(done, start=1):
@@ -93,20 +101,26 @@ def _decoding(
     dataset: Dataset,
     rows: NDArray[np.int64],
     bg_rows: Mapping[str, int],
-    resized: Callable[[Pixels], Pixels],
+    fitting: Fitting,
 ) -> Iterator[Callable[[], None]]:
     """For each of `rows`, a call that decodes, resizes and writes it, and its background if that is the first."""
 
     def write(name: str, row: int, pixels: Pixels) -> None:
-        image = np.ascontiguousarray(resized(pixels))
+        image = np.ascontiguousarray(pixels)
         new.write(name, image.data, row * image.nbytes)
 
     def decode(row: int, encoded: EncodedSample, bg: Pixels, bg_row: int | None) -> None:
         sample = decode_sample(encoded, bg=bg, where=str(dataset.path))
         if bg_row is not None:
-            write("bg", bg_row, bg)
-        for name in ("fg_bg", "mask", "depth"):
-            write(name, row, getattr(sample, name))
+            write("bg", bg_row, fitting.image(bg))
+        write("fg_bg", row, fitting.image(sample.fg_bg))
+        write("mask", row, fitting.image(sample.mask))
+        depth, valid = fitting.depth(sample.depth, sample.valid)
+        write("depth", row, depth)
+        if valid is None and dataset.info.has_validity:
+            valid = np.full(fitting.sides, VALID, np.uint8)
+        if valid is not None:
+            write("valid", row, valid)
 
     decoded = DecodedBackgrounds()
     missing = dict(bg_rows)
@@ -118,8 +132,8 @@ def _decoding(
 class MappedSplit(DecodedSplit):
     """One or more entries of the cache, read as one: train + validation is not decoded again."""
 
-    def __init__(self, entries: Sequence[Entry], size: int) -> None:
-        super().__init__(size)
+    def __init__(self, entries: Sequence[Entry], size: Sides) -> None:
+        super().__init__(size, has_validity="valid" in entries[0].arrays)
         self._entries = entries  # in use as long as the split is
         first_bg = np.cumsum([0, *(len(entry.arrays["bg"]) for entry in entries)])
         self._bg_of = np.concatenate(
@@ -130,7 +144,7 @@ class MappedSplit(DecodedSplit):
         total = sum(array.nbytes for entry in entries for array in entry.arrays.values())
         fits = total <= _IN_MEMORY * os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
         self._columns = [
-            _Column([_Images(entry.arrays[name], fits) for entry in entries]) for name in DecodedImages._fields
+            _Column([_Images(entry.arrays[name], fits) for entry in entries]) for name in image_names(self.has_validity)
         ]
 
     def __len__(self) -> int:
@@ -141,7 +155,7 @@ class MappedSplit(DecodedSplit):
         rows = np.asarray(rows, np.int64)
         self.prefetch(rows)  # all at once: the copies would wait for one page after the other
         images = self._empty(len(rows))
-        for column, wanted, out in zip(self._columns, self._column_rows(rows), images, strict=True):
+        for column, wanted, out in zip(self._columns, self._column_rows(rows), images.arrays(), strict=True):
             column.take(wanted, out)
         return images
 
@@ -156,7 +170,7 @@ class MappedSplit(DecodedSplit):
         """The rows of each column."""
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"Rows must be in 0..{len(self) - 1}, not {rows.min()}..{rows.max()}.")
-        return self._bg_of[rows], rows, rows, rows
+        return self._bg_of[rows], *[rows] * (len(self._columns) - 1)
 
 
 class _Column:

@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from math import prod
 from threading import Lock
 
 import numpy as np
@@ -17,31 +18,31 @@ from numpy.typing import NDArray
 from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import EncodedImages
 from data.dataset.dataset import Dataset
-from data.images import Resize, decode_photo, decode_plane, resize_to
+from data.fitting.fit import Fitting
+from data.images import decode_photo, decode_plane, decode_valid
 from data.lru import LruCache
-from data.schema import Pixels
+from data.schema import VALID, Pixels
 
 _MAX_PREFETCHED_BYTES = 256 * 2**20
 """Images that were prefetched and not gathered yet; of more, the oldest are dropped."""
 _MAX_BACKGROUND_BYTES = 256 * 2**20
 """Decoded backgrounds that stay in memory: several samples share one."""
 
-_SampleImages = tuple[Pixels, Pixels, Pixels, Pixels]
-"""The bg and fg_bg (S, S, 3), mask and depth (S, S) of a sample."""
+_SampleImages = tuple[Pixels, ...]
+"""The bg and fg_bg (H, W, 3), mask and depth (H, W) of a sample, and with validity masks or borders valid (H, W)."""
 
 
 class OnTheFlySplit(DecodedSplit):
     """The samples `rows` of a data set, in that order; `images` are those of the whole data set."""
 
-    def __init__(
-        self, dataset: Dataset, images: EncodedImages, rows: NDArray[np.int64], size: int, resize: Resize
-    ) -> None:
-        super().__init__(size)
+    def __init__(self, dataset: Dataset, images: EncodedImages, rows: NDArray[np.int64], fitting: Fitting) -> None:
+        super().__init__(fitting.sides, has_validity=dataset.info.has_validity or fitting.pads)
+        self._has_masks = dataset.info.has_validity
         self._rows = rows
         self._ids = dataset.ids
         self._where = str(dataset.path)
         self._images = images
-        self._resize: Resize = resize
+        self._fitting = fitting
         self._backgrounds = LruCache[str, Pixels](_MAX_BACKGROUND_BYTES)
         self._pool = ThreadPoolExecutor(_threads(), thread_name_prefix="decoding")
         self._pending: OrderedDict[int, Future[_SampleImages]] = OrderedDict()
@@ -65,7 +66,7 @@ class OnTheFlySplit(DecodedSplit):
             ]
         try:
             for index, future in enumerate(futures):
-                for stack, pixels in zip(images, future.result(), strict=True):
+                for stack, pixels in zip(images.arrays(), future.result(), strict=True):
                     stack[index] = pixels
         finally:
             for future in futures:
@@ -74,7 +75,7 @@ class OnTheFlySplit(DecodedSplit):
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Start to decode `rows` (B,); errors are raised when they are gathered."""
-        kept = _MAX_PREFETCHED_BYTES // (8 * self.size**2)
+        kept = _MAX_PREFETCHED_BYTES // ((9 if self.has_validity else 8) * prod(self.sides))
         with self._lock:
             for row in rows.tolist():
                 if row not in self._pending:
@@ -84,14 +85,24 @@ class OnTheFlySplit(DecodedSplit):
 
     def _decode(self, row: int) -> _SampleImages:
         stored = int(self._rows[row])
-        bg = self._backgrounds.get(self._ids.bg_id[stored], partial(self._image, stored, "bg"))
-        return bg, self._image(stored, "fg_bg"), self._image(stored, "mask"), self._image(stored, "depth")
+        bg = self._backgrounds.get(self._ids.bg_id[stored], partial(self._photo, stored, "bg"))
+        mask = decode_plane(*self._encoded(stored, "mask"))
+        depth, valid = decode_plane(*self._encoded(stored, "depth")), None
+        if self._has_masks:
+            encoded, where = self._encoded(stored, "valid")
+            valid = decode_valid(encoded, where) if encoded else np.full(depth.shape, VALID, np.uint8)
+        depth, valid = self._fitting.depth(depth, valid)
+        images = bg, self._photo(stored, "fg_bg"), self._fitting.image(mask), depth
+        return images if valid is None else (*images, valid)
 
-    def _image(self, stored: int, name: str) -> Pixels:
-        """An image of the data set's row `stored`, at its final size."""
-        decode = decode_plane if name in ("mask", "depth") else decode_photo
+    def _photo(self, stored: int, name: str) -> Pixels:
+        """A photograph of the data set's row `stored`, at its final size."""
+        return self._fitting.image(decode_photo(*self._encoded(stored, name)))
+
+    def _encoded(self, stored: int, name: str) -> tuple[bytes, str]:
+        """An image of the data set's row `stored`, and where it is, for error messages."""
         where = f"{name} of sample {self._ids.sample_id[stored]} in {self._where}"
-        return resize_to(decode(self._images.read(stored, name), where), self.size, self.size, how=self._resize)
+        return self._images.read(stored, name), where
 
 
 def _threads() -> int:

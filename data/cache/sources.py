@@ -1,7 +1,7 @@
 """The source images of a recipe, decoded and resized once per node, and memory-mapped by every trial.
 
-Shapes: M backgrounds, C distinct sizes of cutouts. S is the side of the composed images in pixels, T that of a split's;
-h and w are height and width of a cutout.
+Shapes: M backgrounds, C distinct sizes of cutouts. S is the side of the composed images in pixels, H and W are height
+and width of a split's; h and w are height and width of a cutout.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -20,7 +21,8 @@ from data.cache.entry import Entry, NewEntry, new_entry
 from data.composed.columns import Placements
 from data.composed.recipe import Recipe
 from data.composed.rendering import Cutout, scaled_cutout
-from data.images import Resize, resize_to
+from data.fitting.fit import Fitting
+from data.fitting.sizes import Sides
 from data.lru import LruCache
 from data.parallel import ahead
 from data.schema import Pixels
@@ -32,7 +34,7 @@ SOURCE_ARRAYS = ("bg", "depth", _BYTES, INDEX)
 """bg (M, S, S, 3) and depth (M, S, S) uint8; bytes: the colours (h, w, 3) and alpha (h, w) of each cutout at each size,
 one after the other; index (C, 2) int64: key and start of each in `bytes`, ascending."""
 RESIZED_ARRAYS = ("bg", "depth", INDEX)
-"""bg (M, T, T, 3) and depth (M, T, T) uint8; index (M,) int64, the row."""
+"""bg (M, H, W, 3) and depth (M, H, W) uint8; index (M,) int64, the row."""
 
 _MAX_RESIZED_BYTES = 128 * 2**20
 """Resized backgrounds that stay in memory where the cache has no room for them."""
@@ -42,9 +44,9 @@ class Resized(NamedTuple):
     """A background and its depth at the size of a split."""
 
     bg: Pixels
-    """(T, T, 3)"""
+    """(H, W, 3)"""
     depth: Pixels
-    """(T, T)"""
+    """(H, W)"""
 
     @property
     def nbytes(self) -> int:
@@ -122,8 +124,8 @@ class CachedSources:
 class StoredSources:
     """Sources that are decoded from the data set and resized when they are needed, where the cache has no room."""
 
-    def __init__(self, recipe: Recipe, size: int, resize: Resize) -> None:
-        self._recipe, self._size, self._how = recipe, size, resize
+    def __init__(self, recipe: Recipe, fitting: Fitting) -> None:
+        self._recipe, self._fitting = recipe, fitting
         self._resized = LruCache[int, Resized](_MAX_RESIZED_BYTES)
 
     def background(self, row: int) -> Pixels:
@@ -147,8 +149,7 @@ class StoredSources:
         return scaled_cutout(self._recipe.cutout(foreground), height, width)
 
     def _resize(self, row: int) -> Resized:
-        images = self._recipe.background(row), self._recipe.depth(row)
-        return Resized(*(resize_to(pixels, self._size, self._size, how=self._how) for pixels in images))
+        return _fitted(self._fitting, self._recipe.background(row), self._recipe.depth(row))
 
 
 class _Shapes:
@@ -176,12 +177,12 @@ class _Shapes:
         return self._ends - 4 * self.heights * self.widths
 
 
-def source_bytes(recipe: Recipe, size: int) -> int:
-    """Bytes that the sources of a recipe take in the cache for a split of `size` pixels, without the headers."""
+def source_bytes(recipe: Recipe, sides: Sides) -> int:
+    """Bytes that the sources of a recipe take in the cache for a split of height and width `sides`, without headers."""
     backgrounds = int(recipe.placements.background.max()) + 1
-    sides = {recipe.size, size}
     shapes = _Shapes(recipe.placements)
-    return sum(4 * side**2 for side in sides) * backgrounds + shapes.bytes + 16 * len(shapes.keys)
+    areas = {(recipe.size, recipe.size), sides}
+    return sum(4 * prod(area) for area in areas) * backgrounds + shapes.bytes + 16 * len(shapes.keys)
 
 
 def build_sources(recipe: Recipe, backgrounds: int, entry: Path, on_ready: Callable[[int], None]) -> None:
@@ -217,13 +218,12 @@ def build_sources(recipe: Recipe, backgrounds: int, entry: Path, on_ready: Calla
             new.ready(backgrounds + group.stop)
 
 
-def build_resized(sources: Entry, size: int, resize: Resize, entry: Path, on_ready: Callable[[int], None]) -> None:
-    """Resize backgrounds and depths to a new entry. The caller holds its lock.
+def build_resized(sources: Entry, fitting: Fitting, entry: Path, on_ready: Callable[[int], None]) -> None:
+    """Fit backgrounds and depths to the size of a split, in a new entry. The caller holds its lock.
 
     Args:
         sources: the entry of `build_sources`.
-        size: T.
-        resize: as in `data.images.resize`.
+        fitting: the way from S to H and W.
         entry: its path.
         on_ready: progress callback, called with the number of backgrounds that are ready.
 
@@ -232,13 +232,18 @@ def build_resized(sources: Entry, size: int, resize: Resize, entry: Path, on_rea
     """
     bg, depth = sources.arrays["bg"], sources.arrays["depth"]
     count = len(bg)
-    layout = {"bg": ("u1", (count, size, size, 3)), "depth": ("u1", (count, size, size)), INDEX: ("i8", (count,))}
+    height, width = fitting.sides
+    layout = {"bg": ("u1", (count, height, width, 3)), "depth": ("u1", (count, height, width)), INDEX: ("i8", (count,))}
     with new_entry(entry, layout, on_ready) as new:
         new.write(INDEX, np.arange(count).data)
         for row in range(count):
-            resized = (resize_to(np.asarray(pixels[row]), size, size, how=resize) for pixels in (bg, depth))
-            _write_background(new, row, Resized(*resized))
+            _write_background(new, row, _fitted(fitting, np.asarray(bg[row]), np.asarray(depth[row])))
             new.ready(row + 1)
+
+
+def _fitted(fitting: Fitting, bg: Pixels, depth: Pixels) -> Resized:
+    """A background and its depth at the size of a split."""
+    return Resized(fitting.image(bg), fitting.depth(depth, None)[0])
 
 
 def _write_background(new: NewEntry, row: int, images: Resized) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from data.compose.depth import DepthUnit
+from data.depth.meaning import UNITS
 from data.errors import InputError
 from data.importers.polarity import POLARITIES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from data.depth.meaning import DepthUnit
     from data.importers.polarity import PolarityName
 
 
@@ -36,7 +37,7 @@ class Composition:
     depths: Path
     """Folder with a depth map of the same name for each background."""
     depth_unit: DepthUnit
-    """'mm' and 'cm': distance from the camera's plane, 0 where not measured. 'relative': levels without a unit."""
+    """'mm', 'cm' and 'm': distance from the camera's plane, 0 where not measured. 'relative': levels without a unit."""
     depth_polarity: PolarityName | None = None
     """What bright means. Required for relative depth; None for metric depth."""
     depth_far: float | None = None
@@ -68,8 +69,8 @@ class Composition:
         self._check_depth()
 
     def _check_depth(self) -> None:
-        if self.depth_unit not in get_args(DepthUnit):
-            raise InputError(f"The value of '--depth-unit' is '{self.depth_unit}', but must be mm, cm or relative.")
+        if self.depth_unit not in UNITS:
+            raise InputError(f"The value of '--depth-unit' is '{self.depth_unit}', but must be mm, cm, m or relative.")
         if self.depth_unit != "relative":
             if self.depth_polarity is not None:
                 raise InputError(

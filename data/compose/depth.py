@@ -6,21 +6,21 @@ Shapes: H and W are height and width in pixels, S is the side of the stored squa
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.depth.meaning import PER_METRE
 from data.depth_levels import fill_holes, scale_depth
 
 if TYPE_CHECKING:
+    from data.depth.meaning import DepthUnit
     from data.importers.polarity import PolarityName
     from data.schema import Pixels
     from data.source_images import StoredDepth
 
-DepthUnit = Literal["mm", "cm", "relative"]
-PER_METRE = {"mm": 1000, "cm": 100}
 MAX_LEVEL = 255
 
 
@@ -42,7 +42,7 @@ class DepthScale:
     def levels(self, stored: StoredDepth, size: int) -> Pixels:
         """Convert the middle square of a depth map (H, W) to levels (S, S) in 0..255, where far is bright.
 
-        Pixels without a measurement (0 in mm and cm) get the depth of the nearest pixel with one. When the depth map
+        Pixels without a measurement (0 in mm, cm and m) get the depth of the nearest pixel with one. When the depth map
         is reduced, a pixel gets the mean depth of the area it covers.
 
         Raises:

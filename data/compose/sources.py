@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.compose.depth import PER_METRE, DepthScale, middle_square
+from data.compose.depth import DepthScale, middle_square
 from data.composed.rendering import cutout_size
+from data.depth.meaning import PER_METRE
 from data.errors import InputError
 from data.folders import broken_link_reason
 from data.images import resize_to

@@ -1,11 +1,12 @@
 """Compose the batches of a recipe on their device, from sources that lie there: the CPU sends a row for each sample.
 
-Shapes: B samples of a batch, M backgrounds. S is the side of the composed images in pixels, T that of the split's; h
-and w are height and width of a cutout.
+Shapes: B samples of a batch, M backgrounds. S is the side of the composed images in pixels, H and W are height and
+width of the split's; h and w are height and width of a cutout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -26,8 +27,13 @@ MAX_PIXELS = 2**23
 
 
 def device_composer(split: object, device: torch.device) -> DeviceComposer | None:
-    """A composer of `split` on a GPU; None if it is no recipe, or its sources are not in the cache or too large."""
+    """A composer of `split` on a GPU; None if it is no recipe, or must be composed on the CPU.
+
+    That is so if its sources are not in the cache or too large, and if images are cropped or padded.
+    """
     if device.type != "cuda" or not isinstance(split, ComposedSplit) or not isinstance(split.sources, CachedSources):
+        return None
+    if not split.is_whole or split.has_validity:
         return None
     if split.sources.nbytes > MAX_MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory:
         return None
@@ -43,16 +49,21 @@ class DeviceComposer:
 
     Raises:
         TypeError: if the sources are not in the cache.
+        ValueError: if images are cropped or padded.
     """
 
     def __init__(self, split: ComposedSplit, device: torch.device) -> None:
         if not isinstance(split.sources, CachedSources):
             raise TypeError("Only sources in the cache can be copied to a device.")
+        if not split.is_whole or split.has_validity:
+            raise ValueError("Images that are cropped or padded are composed on the CPU.")
         self._split, self._device = split, device
         self._sources = _sources(split.sources, device)
-        recipe_size = self._sources.depth.shape[1]
-        is_resized = split.size != recipe_size
-        self._weights = _weights(recipe_size, split.size, split.how).to(device) if is_resized else None
+        size, how = self._sources.depth.shape[1], split.fitting.how
+        grows = max(split.sides) > size
+        self._weights = (
+            [_weights(size, side, how, grows).to(device) for side in split.sides] if split.is_resized else None
+        )
 
     def __call__(self, rows: NDArray[np.int64]) -> Batch:
         """Compose the samples of `rows` (B,), in that order: uint8 on the device, photographs channels-last."""
@@ -71,7 +82,7 @@ class DeviceComposer:
         )
 
     def _compose(self, placements: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Photographs (B, T, T, 3) and planes (B, T, T), uint8, of placements (B, 8)."""
+        """Photographs (B, H, W, 3) and planes (B, H, W), uint8, of placements (B, 8)."""
         background, start, height, width, mirrored, top, left, level = placements[:, :, None, None].unbind(1)
         rows = background.view(-1)
         sources = self._sources
@@ -91,7 +102,7 @@ class DeviceComposer:
         if self._weights is None:
             return bg, fg_bg.to(torch.uint8), alpha, depth
         # Outside of what a cutout changes, images are the resized background to the last level.
-        changed = _resized(inside[..., None].float(), self._weights.abs())[..., 0] > 0
+        changed = _resized(inside[..., None].float(), [weights.abs() for weights in self._weights])[..., 0] > 0
         planes = _resized(torch.stack([alpha, depth], dim=3).float(), self._weights)
         fg_bg, mask, depth = _levels(_resized(fg_bg, self._weights)), _levels(planes[..., 0]), _levels(planes[..., 1])
         return (
@@ -110,7 +121,7 @@ class _Sources:
         self.bg, self.depth, self.cutouts, self.resized_bg, self.resized_depth = (
             torch.from_numpy(np.array(array)).to(device) for array in arrays
         )
-        """(M, S, S, 3), (M, S, S), (bytes of all cutouts,), (M, T, T, 3) and (M, T, T)."""
+        """(M, S, S, 3), (M, S, S), (bytes of all cutouts,), (M, H, W, 3) and (M, H, W)."""
 
 
 @lru_cache(maxsize=2)
@@ -119,15 +130,19 @@ def _sources(sources: CachedSources, device: torch.device) -> _Sources:
     return _Sources(sources, device)
 
 
-def _weights(source: int, target: int, how: Resize) -> Tensor:
-    """(T, S): how OpenCV weighs the pixels of an axis; resizing is linear, and the same along each axis."""
+def _weights(source: int, target: int, how: Resize, grows: bool) -> Tensor:
+    """(T, S): how OpenCV weighs the pixels of an axis: resizing is linear, and separate along each axis.
+
+    `grows` is whether any axis grows: 'area' is then bilinear along both.
+    """
     identity = np.eye(source, dtype=np.float32)
+    how = "bilinear" if how == "area" and grows else how
     return torch.from_numpy(resize_to(identity, target, source, how=how).copy())
 
 
-def _resized(images: Tensor, weights: Tensor) -> Tensor:
-    """Resize (B, S, S, C) to (B, T, T, C)."""
-    return torch.einsum("ty,byxc,ux->btuc", weights, images, weights)
+def _resized(images: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Resize (B, S, S, C) to (B, H, W, C)."""
+    return torch.einsum("ty,byxc,ux->btuc", weights[0], images, weights[1])
 
 
 def _levels(images: Tensor) -> Tensor:

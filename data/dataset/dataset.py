@@ -8,6 +8,7 @@ Shapes: H and W are height and width in pixels.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,23 @@ from data.dataset.storage import AnyPath, Location, unavailable
 from data.errors import InputError
 from data.images import decode_photo, decode_sample
 from data.parallel import ahead
-from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, EncodedSample, Pixels, Sample
+from data.schema import (
+    BACKGROUND_COLUMNS,
+    BASE_SCHEMA_VERSION,
+    SAMPLE_COLUMNS,
+    VALID_COLUMN,
+    VALIDITY_SCHEMA_VERSION,
+    EncodedSample,
+    Pixels,
+    Sample,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from data.dataset.manifest import Part
+    from data.dataset.manifest import Part, StoredSplit
     from data.dataset.publish import PendingDataset
 
 SAMPLE_GROUP_BYTES = 16 * 2**20
@@ -52,6 +62,7 @@ def write_dataset(
     destination: AnyPath,
     *,
     source: Mapping[str, object],
+    split: StoredSplit | None = None,
     on_sample: Callable[[int], None] | None = None,
     part_bytes: int = 256 * 2**20,
 ) -> DatasetInfo:
@@ -65,15 +76,19 @@ def write_dataset(
         destination: a directory that does not exist (missing parents are created), or an address without a data set,
             such as s3://bucket/prefix.
         source: origin of the samples, as JSON values, for `dataset.json`.
+        split: a split that came with the samples, which are then in the order train, val, test.
         on_sample: progress callback with the number of samples so far.
         part_bytes: size at which a part is finished.
 
     Raises:
         InputError: if the destination exists or cannot be written, there are no samples, a sample id is not unique, an
-            image is unusable, or two different backgrounds have the same id.
+            image is unusable, two different backgrounds have the same id, or no sample has a valid depth pixel.
     """
     with pending_dataset(Location.parse(destination)) as pending:
         info = _write_parts(samples, pending, dict(source), on_sample, part_bytes)
+        if split is not None and split.train + split.val + split.test != info.counts.samples:
+            raise ValueError(f"There are {info.counts.samples} samples, but the split is {split}.")
+        info = replace(info, split=split)
         pending.publish(info.to_json())
     return info
 
@@ -124,7 +139,7 @@ class Dataset:
             return self.recipe.ids
         calls = (partial(group.read, ID_COLUMNS) for group in self.sample_groups)
         table = pa.concat_tables(ahead(calls, CONCURRENT_READS))
-        return SampleIds(**{name: IdColumn(table[name]) for name in ID_COLUMNS})
+        return SampleIds(split=self.info.split, **{name: IdColumn(table[name]) for name in ID_COLUMNS})
 
     def read(self, rows: Sequence[int] | NDArray[np.int64] | None = None) -> Iterator[Sample]:
         """Read samples in storage order; only the row groups that contain `rows` are read.
@@ -171,14 +186,15 @@ class Dataset:
             start, stop = np.searchsorted(selected, [group.first, group.first + group.rows])
             if start < stop:
                 chosen.append((group, selected[start:stop] - group.first))
-        tables = self._tables((group for group, _ in chosen), SAMPLE_COLUMNS.names)
+        columns = SAMPLE_COLUMNS.names + [VALID_COLUMN.name] * self.info.has_validity
+        tables = self._tables((group for group, _ in chosen), columns)
         backgrounds: dict[str, bytes] = {}
         for (group, indices), table in zip(chosen, tables, strict=True):
             bg_ids = [table["bg_id"][index].as_py() for index in indices]
             backgrounds = self._encoded_backgrounds(set(bg_ids), backgrounds)
             for index, bg_id in zip(indices, bg_ids, strict=True):
                 # Row by row: a list of all images would double the memory.
-                values = {name: table[name][index].as_py() for name in SAMPLE_COLUMNS.names}
+                values = {name: table[name][index].as_py() for name in columns}
                 yield group.path, EncodedSample(bg=backgrounds[bg_id], **values)
 
     def _tables(self, groups: Iterable[RowGroup], columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -212,7 +228,7 @@ class Dataset:
     @cached_property
     def sample_groups(self) -> tuple[RowGroup, ...]:
         """The row groups of samples, in storage order."""
-        return tuple(row_groups(self.path, self.info.parts_of("samples"), SAMPLE_COLUMNS))
+        return tuple(row_groups(self.path, self.info.parts_of("samples"), SAMPLE_COLUMNS, VALID_COLUMN))
 
     @cached_property
     def background_groups(self) -> tuple[RowGroup, ...]:
@@ -263,26 +279,32 @@ def _write_parts(
         PartsWriter, pending.directory, destination=pending.destination, part_bytes=part_bytes, mark=pending.mark
     )
     with (
-        writer("samples", SAMPLE_COLUMNS, group_bytes=SAMPLE_GROUP_BYTES) as sample_parts,
+        writer("samples", SAMPLE_COLUMNS, group_bytes=SAMPLE_GROUP_BYTES, optional=VALID_COLUMN) as sample_parts,
         writer("backgrounds", BACKGROUND_COLUMNS, group_bytes=BACKGROUND_GROUP_BYTES) as background_parts,
     ):
         for number, encoded in enumerate(samples, start=1):
             if intake.take(encoded):
                 background_parts.add({name: getattr(encoded, name) for name in BACKGROUND_COLUMNS.names})
-            sample_parts.add({name: getattr(encoded, name) for name in SAMPLE_COLUMNS.names})
+            sample_parts.add({name: getattr(encoded, name) for name in (*SAMPLE_COLUMNS.names, VALID_COLUMN.name)})
             if on_sample is not None:
                 on_sample(number)
         if not intake.samples:
             raise InputError("There are no samples to write; give a source that has at least one.")
+        if not intake.statistics.has_depth:
+            raise InputError(
+                "No sample has a depth that was measured anywhere: all validity masks are black; correct the masks, or "
+                "what counts as not measured."
+            )
         parts = sample_parts.finish() + background_parts.finish()
         fingerprint = hashlib.sha256(sample_parts.digest() + background_parts.digest()).hexdigest()
+    statistics = intake.statistics.result()
     return DatasetInfo(
-        schema_version=SCHEMA_VERSION,
+        schema_version=BASE_SCHEMA_VERSION if statistics.valid_fraction is None else VALIDITY_SCHEMA_VERSION,
         counts=Counts(samples=intake.samples, backgrounds=len(intake.backgrounds), foregrounds=len(intake.foregrounds)),
         sizes=tuple(
             Size(height=height, width=width, samples=count) for (height, width), count in sorted(intake.sizes.items())
         ),
-        statistics=intake.statistics.result(),
+        statistics=statistics,
         depth_polarity="far-bright",
         parts=parts,
         fingerprint=fingerprint,

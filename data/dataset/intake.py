@@ -58,7 +58,7 @@ class Intake:
         sample = decode_sample(encoded, bg=bg, where="the samples to write")
         if is_new:
             self.statistics.add_background(sample.bg)
-        self.statistics.add_sample(sample.fg_bg, sample.mask, sample.depth)
+        self.statistics.add_sample(sample.fg_bg, sample.mask, sample.depth, sample.valid)
         self.sizes[sample.mask.shape[0], sample.mask.shape[1]] += 1
         self._sample_ids.add(encoded.sample_id)
         self.samples += 1

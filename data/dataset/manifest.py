@@ -53,6 +53,15 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredSplit:
+    """Number of samples in each part of a split that came with the data; in storage order, train comes first."""
+
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """Description of a data set, the content of `dataset.json`."""
 
@@ -71,6 +80,8 @@ class DatasetInfo:
     """Origin of the data, as JSON values; see `write_dataset`."""
     statistics_samples: int | None = None
     """Number of samples, drawn at random, that the statistics are computed from; None: all."""
+    split: StoredSplit | None = None
+    """The split that came with the data, if there is one; used with `data.split_by: stored`."""
 
     @property
     def is_recipe(self) -> bool:
@@ -81,11 +92,20 @@ class DatasetInfo:
         """The parts of one kind, in storage order."""
         return [part for part in self.parts if part.kind == kind]
 
+    @property
+    def has_validity(self) -> bool:
+        """Whether any sample has a validity mask."""
+        return self.statistics.valid_fraction is not None
+
     def to_json(self) -> str:
         """Serialise to the text of `dataset.json`."""
         values = asdict(self)
         if self.statistics_samples is None:  # as earlier versions wrote it
             del values["statistics_samples"]
+        if not self.has_validity:
+            del values["statistics"]["valid_fraction"]
+        if self.split is None:
+            del values["split"]
         return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
     @classmethod
@@ -129,6 +149,8 @@ class SampleIds:
     sample_id: Sequence[str]
     bg_id: Sequence[str]
     fg_id: Sequence[str]
+    split: StoredSplit | None = None
+    """`DatasetInfo.split`."""
 
     def __len__(self) -> int:
         return len(self.sample_id)

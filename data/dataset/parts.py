@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 HASH_BLOCK_BYTES = 4 * 2**20
 CONCURRENT_FOOTERS = 8
 
-Row = dict[str, str | bytes]
+Row = dict[str, str | bytes | None]
+
+_OPTIONAL_MARK = b"\xff" * 8
+"""Hashed before a value of an optional column: no other value is as long as these bytes would say."""
 
 
 class PartsWriter:
     """Writes rows to KIND-00000.parquet, KIND-00001.parquet, …, with at most one row group in memory.
 
     A part ends at `part_bytes` of ids and images, a row group at `group_bytes`. With a `mark`, the names are
-    KIND-00000-MARK.parquet. `destination` is where the data set will appear, for error messages.
+    KIND-00000-MARK.parquet. `destination` is where the data set will appear, for error messages. Parts have the
+    `optional` column from the first row on that has a value for it; before, they are as without it.
     """
 
     def __init__(
@@ -50,12 +54,15 @@ class PartsWriter:
         part_bytes: int,
         group_bytes: int,
         mark: str = "",
+        optional: pa.Field | None = None,
     ) -> None:
         self._directory = directory
         self._destination = destination
         self._kind: PartKind = kind
         self._ending = f"-{mark}.parquet" if mark else ".parquet"
         self._schema = schema
+        self._optional = optional
+        self._has_optional = False
         self._part_bytes = part_bytes
         self._group_bytes = min(group_bytes, part_bytes)
         self._hash = hashlib.sha256()
@@ -80,14 +87,20 @@ class PartsWriter:
                     opened.close()
 
     def add(self, row: Row) -> None:
-        """Append a row with a value for every column of the schema.
+        """Append a row with a value for every column of the schema; that of the optional column may be None.
 
         Raises:
             InputError: if it cannot be written.
         """
+        if self._optional is not None and not self._has_optional and row[self._optional.name] is not None:
+            self._add_optional_column(self._optional)
         size = 0
         for name in self._schema.names:
             value = row[name]
+            if value is None:
+                continue
+            if self._has_optional and name == self._schema.names[-1]:
+                self._hash.update(_OPTIONAL_MARK)
             encoded = value.encode() if isinstance(value, str) else value
             self._hash.update(len(encoded).to_bytes(8, "big"))
             self._hash.update(encoded)
@@ -129,11 +142,17 @@ class PartsWriter:
     def digest(self) -> bytes:
         """SHA-256 of all rows: the length (8 bytes, big-endian) and the bytes of each value.
 
-        Of tables: SHA-256 of the SHA-256 of each column, whose numbers are little-endian and booleans a byte.
+        Before the value of an optional column, there are 8 bytes 0xff. Of tables: SHA-256 of the SHA-256 of each
+        column, whose numbers are little-endian and booleans a byte.
         """
         if self._column_hashes:
             return hashlib.sha256(b"".join(column.digest() for column in self._column_hashes.values())).digest()
         return self._hash.digest()
+
+    def _add_optional_column(self, column: pa.Field) -> None:
+        if self._bytes:
+            self._finish_part()
+        self._schema, self._has_optional = self._schema.append(column), True
 
     def _flush(self) -> None:
         self._write(pa.Table.from_pylist(self._buffer, self._schema))
@@ -191,27 +210,37 @@ class RowGroup:
         Raises:
             InputError: if the part is damaged or missing.
         """
+        stored = self.footer.schema.names
         with _reading(self.path), _open_reader(self.path, self.footer, checked=checked) as file:
-            table = file.read_row_group(self.number, columns=list(columns), use_threads=False)
+            there = [name for name in columns if name in stored]
+            table = file.read_row_group(self.number, columns=there, use_threads=False)
             if checked:
                 table.validate(full=True)
-            return table
+        for name in columns:
+            if name not in stored:  # an optional column without a value in this part
+                table = table.append_column(name, pa.nulls(self.rows, pa.binary()))
+        return table
 
 
-def row_groups(directory: Location, parts: Sequence[Part], schema: pa.Schema) -> Iterator[RowGroup]:
+def row_groups(
+    directory: Location, parts: Sequence[Part], schema: pa.Schema, optional: pa.Field | None = None
+) -> Iterator[RowGroup]:
     """List the row groups of `parts` in storage order; reads only the footers, several concurrently.
+
+    Each part may have the `optional` column.
 
     Raises:
         InputError: if a part is damaged, or differs from `dataset.json`.
     """
     first = 0
+    schemas = [schema] if optional is None else [schema, schema.append(optional)]
     footers = ahead((partial(_read_footer, directory / part.path) for part in parts), CONCURRENT_FOOTERS)
     for part, footer in zip(parts, footers, strict=True):
         path = directory / part.path
         counts = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
         with _reading(path):
             stored = footer.schema.to_arrow_schema()
-        if not stored.equals(schema) or sum(counts) != part.rows:
+        if not any(map(stored.equals, schemas)) or sum(counts) != part.rows:
             raise InputError(
                 f"The part '{path}' has {sum(counts)} rows of {', '.join(stored.names)}, but must have "
                 f"{part.rows} rows of {', '.join(schema.names)}; write the data set again."

@@ -41,6 +41,17 @@ class MaskFraction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidFraction:
+    """Share of the image where the depth was measured, in 0..1, over all samples of a data set with validity masks."""
+
+    mean: float
+    min: float
+    max: float
+    masks: int
+    """Number of samples with a mask; in the others, the depth was measured everywhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Statistics:
     """Pixel statistics of a data set; each background counts once, not once per sample."""
 
@@ -48,17 +59,25 @@ class Statistics:
     fg_bg: ChannelStatistics
     mask: ChannelStatistics
     depth: ChannelStatistics
+    """Of the pixels where the depth was measured."""
     mask_fraction: MaskFraction
+    valid_fraction: ValidFraction | None = None
+    """None if no sample has a validity mask."""
 
 
 class ChannelMoments:
     """Counts pixel levels of images with the same number of channels."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel was added."""
+        return not self._counts.any()
+
     def __init__(self, channels: int) -> None:
         self._counts = np.zeros((channels, LEVELS), np.int64)
 
     def add(self, pixels: Pixels) -> None:
-        """Add an image (H, W, channels), or (H, W) for a single channel."""
+        """Add an image (H, W, channels), or (H, W) or some pixels (N,) for a single channel."""
         planes = pixels.reshape(-1, len(self._counts))
         for channel, counts in enumerate(self._counts):
             if pixels.size < MAX_EXACT:
@@ -85,34 +104,57 @@ class StatisticsGatherer:
         self._fg_bg = ChannelMoments(3)
         self._mask = ChannelMoments(1)
         self._depth = ChannelMoments(1)
-        self._samples = 0
-        self._fraction_sum = 0.0
-        self._fraction_min = 1.0
-        self._fraction_max = 0.0
+        self._covered = _Fractions()
+        self._valid = _Fractions()
+        self._valid_masks = 0
 
     def add_background(self, bg: Pixels) -> None:
         """Add a background (H, W, 3); call once per background."""
         self._bg.add(bg)
 
-    def add_sample(self, fg_bg: Pixels, mask: Pixels, depth: Pixels) -> None:
-        """Add the other images of a sample: (H, W, 3), (H, W) and (H, W)."""
+    def add_sample(self, fg_bg: Pixels, mask: Pixels, depth: Pixels, valid: Pixels | None = None) -> None:
+        """Add the other images of a sample: (H, W, 3), and (H, W) each."""
         self._fg_bg.add(fg_bg)
         self._mask.add(mask)
-        self._depth.add(depth)
-        fraction = float((mask > FOREGROUND_ABOVE).mean())
-        self._samples += 1
-        self._fraction_sum += fraction
-        self._fraction_min = min(self._fraction_min, fraction)
-        self._fraction_max = max(self._fraction_max, fraction)
+        self._depth.add(depth if valid is None else depth[valid > 0])
+        self._covered.add(float((mask > FOREGROUND_ABOVE).mean()))
+        self._valid.add(1.0 if valid is None else float((valid > 0).mean()))
+        self._valid_masks += valid is not None
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the depth of any pixel was measured."""
+        return not self._depth.is_empty
 
     def result(self) -> Statistics:
-        """Statistics of all added images; needs at least one background and one sample."""
+        """Statistics of all added images; needs a background, and a sample with depth."""
         return Statistics(
             bg=self._bg.result(),
             fg_bg=self._fg_bg.result(),
             mask=self._mask.result(),
             depth=self._depth.result(),
-            mask_fraction=MaskFraction(
-                mean=self._fraction_sum / self._samples, min=self._fraction_min, max=self._fraction_max
-            ),
+            mask_fraction=MaskFraction(mean=self._covered.mean, min=self._covered.min, max=self._covered.max),
+            valid_fraction=self._valid_fraction(),
         )
+
+    def _valid_fraction(self) -> ValidFraction | None:
+        if not self._valid_masks:
+            return None
+        return ValidFraction(mean=self._valid.mean, min=self._valid.min, max=self._valid.max, masks=self._valid_masks)
+
+
+class _Fractions:
+    """Mean and range of shares in 0..1."""
+
+    def __init__(self) -> None:
+        self.min, self.max = 1.0, 0.0
+        self._count, self._sum = 0, 0.0
+
+    def add(self, share: float) -> None:
+        self._count += 1
+        self._sum += share
+        self.min, self.max = min(self.min, share), max(self.max, share)
+
+    @property
+    def mean(self) -> float:
+        return self._sum / self._count

@@ -26,7 +26,7 @@ from data.dataset.verify_images import (
 )
 from data.errors import InputError
 from data.parallel import ahead
-from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS
+from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS, VALID_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,10 +153,11 @@ class _Verifier:
 
     def _groups(self, kind: PartKind) -> Iterator[RowGroup]:
         schema = ({"samples": SAMPLE_COLUMNS, "backgrounds": BACKGROUND_COLUMNS} | RECIPE_SCHEMAS)[kind]
+        optional = VALID_COLUMN if kind == "samples" else None
         for part in self._existing:
             if part.kind == kind:
                 try:
-                    yield from row_groups(self._directory, [part], schema)
+                    yield from row_groups(self._directory, [part], schema, optional)
                 except UnavailableError:
                     raise
                 except InputError as error:
@@ -185,7 +186,8 @@ class _Verifier:
         counts = self._info.counts
         if self._info.is_recipe:
             return 2 * counts.backgrounds + counts.foregrounds
-        return counts.backgrounds + len(SAMPLE_IMAGES) * counts.samples
+        valid = self._info.statistics.valid_fraction
+        return counts.backgrounds + len(SAMPLE_IMAGES) * counts.samples + (valid.masks if valid else 0)
 
     def _note(self) -> str:
         return f"{self.fault_count} broken" if self.fault_count else ""

@@ -11,16 +11,17 @@ from data.composed.columns import PLACEMENT_COLUMNS, Placements
 from data.dataset.storage import UnavailableError
 from data.errors import InputError
 from data.image_metadata import PNG
-from data.images import decode_photo, decode_plane, decode_rgba
-from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS
+from data.images import decode_photo, decode_plane, decode_rgba, decode_valid
+from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS, VALID_COLUMN
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from data.dataset.parts import RowGroup
 
-ImageName = Literal["bg", "fg_bg", "mask", "depth", "cutout"]
+ImageName = Literal["bg", "fg_bg", "mask", "depth", "valid", "cutout"]
 SAMPLE_IMAGES: tuple[ImageName, ...] = ("fg_bg", "mask", "depth")
+"""The images that every sample has; some also have a validity mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +82,13 @@ def check_samples(group: RowGroup, backgrounds: Shapes, *, is_complete: bool) ->
         UnavailableError: if it is remote and cannot be reached.
     """
     result = GroupResult()
-    columns = _Columns(group, SAMPLE_COLUMNS.names, result)
+    columns = _Columns(group, [*SAMPLE_COLUMNS.names, VALID_COLUMN.name], result)
     for row in range(group.rows):
         sample_id, bg_id = columns.text("sample_id", row), columns.text("bg_id", row)
         if is_complete and bg_id not in backgrounds and columns.is_intact("bg_id"):
             columns.add("bg", f"there is no background '{bg_id}'", sample_id=sample_id)
         expected = backgrounds.get(bg_id)
-        for name in SAMPLE_IMAGES:
+        for name in (*SAMPLE_IMAGES, "valid"):
             shape = columns.decode(name, row, sample_id=sample_id)
             if shape and expected and shape != expected:
                 size, other = (f"{width}x{height}" for height, width in (shape, expected))
@@ -187,12 +188,13 @@ class _Columns:
     def decode(
         self, name: ImageName, row: int, *, sample_id: str | None = None, bg_id: str | None = None
     ) -> tuple[int, int] | None:
-        """Height and width of an image; None if it, or its column, cannot be decoded."""
+        """Height and width of an image; None if there is none, or it, or its column, cannot be decoded."""
         table = self._tables[name]
-        if table is None:
+        if table is None or (encoded := table[name][row].as_py()) is None:
             return None
-        encoded = table[name][row].as_py()
-        decode = {"bg": decode_photo, "fg_bg": decode_photo, "cutout": decode_rgba}.get(name, decode_plane)
+        decode = {"bg": decode_photo, "fg_bg": decode_photo, "valid": decode_valid, "cutout": decode_rgba}.get(
+            name, decode_plane
+        )
         try:
             _check_png(encoded, name)
             height, width = decode(encoded, name).shape[:2]

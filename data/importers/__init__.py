@@ -1,1 +1,1 @@
-"""Import published folders and archives: find, pair and check the samples."""
+"""Import images of the user, in whatever form they are: find, pair and check the samples."""

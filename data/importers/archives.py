@@ -75,7 +75,7 @@ def open_source(source: Path) -> Files:
         raise InputError(reason)
     if not source.exists():
         raise InputError(
-            f"The source '{source}' does not exist; give the folder or the zip archive of a published data set."
+            f"The source '{source}' does not exist; give a folder, a zip archive or a table (.csv, .jsonl, .parquet)."
         )
     if source.is_dir():
         folder = Folder(source)
@@ -84,7 +84,8 @@ def open_source(source: Path) -> Files:
     if source.suffix.lower() == SUFFIX or is_zipfile(source):
         return Archive(source)
     raise InputError(
-        f"The source '{source}' is a file, but must be a folder or a zip archive; extract it if it is another archive."
+        f"The source '{source}' is a file, but must be a folder or a zip archive, or a table (.csv, "
+        ".jsonl, .parquet); extract it if it is another archive."
     )
 
 
@@ -219,7 +220,7 @@ class FolderWithArchives:
         mounts = {}
         for name in self.archives:
             archive = Archive(self.root / name)
-            mounts[name[: -len(SUFFIX)] + "/"] = archive, _top_folder(archive.names)
+            mounts[name[: -len(SUFFIX)] + "/"] = archive, top_folder(archive.names)
         return mounts
 
     def _find(self, name: str) -> tuple[Files, str]:
@@ -229,7 +230,7 @@ class FolderWithArchives:
         return self._folder, name
 
 
-def _top_folder(names: Sequence[str]) -> str:
+def top_folder(names: Sequence[str]) -> str:
     """The folder that contains all files, with a trailing '/', or ''."""
     tops = {name[: name.find("/") + 1] for name in names}
     return tops.pop() if len(tops) == 1 else ""

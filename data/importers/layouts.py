@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROLES = ("bg", "fg_bg", "mask", "depth")
+DepthSize = Literal["same", "half", "own"]
+"""Whether depth has the size of the mask, may have half of it, or any size of the same aspect ratio."""
 EXTENSION = r"\.(?:png|jpe?g|tiff?)"
 
 
@@ -37,8 +39,7 @@ class Layout:
     """Regular expression of `{folder}`; '_images' may follow it, as in names of archives."""
     mirrors_from: int | None = None
     """Foreground N plus this is foreground N mirrored, if the key has no `flip`."""
-    depth_size: Literal["same", "half", "own"] = "same"
-    """Whether depth has the size of the mask, may have half of it, or any size of the same aspect ratio."""
+    depth_size: DepthSize = "same"
 
     def patterns(self, template: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
         """Patterns of the directory (below any root) and of the file name of a template."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from data.errors import InputError
@@ -13,12 +13,19 @@ from data.importers.report import mismatch_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from data.dataset.manifest import StoredSplit
     from data.importers.archives import Files
+    from data.importers.layouts import DepthSize
     from data.importers.problems import ImportProblems
 
 MIN_ROLES = 2
 """A layout is recognised if at least this many of the four roles have files."""
+
+
+class UnknownLayoutError(InputError):
+    """The files of a source have the names of no published layout."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +39,31 @@ class Quadruple:
     fg_bg: str
     mask: str
     depth: str
+    row: int | None = None
+    """Row of the table that lists the sample, from 1; None without a table."""
+    split: str = ""
+    """The sample's part in a split that came with the data: 'train', 'val' or 'test'; '' without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundSamples:
+    """The samples of a source, before any image is read."""
+
+    source: Path
+    """As the user gave it, or the directory that contains all of it."""
+    files: Files
+    quadruples: Sequence[Quadruple]
+    problems: ImportProblems
+    """Missing files."""
+    layout: str
+    """A key of `LAYOUTS`, 'table', 'folders' or 'datasets'."""
+    reason: str
+    """Why this layout, for the user."""
+    depth_size: DepthSize
+    split: StoredSplit | None = None
+    """The split that came with the data; the samples are then in the order train, val, test."""
+    details: Mapping[str, object] = field(default_factory=dict)
+    """More about the source for `dataset.json`, as JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +96,8 @@ def find_layout(files: Files, layout: str | None = None) -> Arrangement:
         layout: a key of `LAYOUTS` to accept only that one, even with files for a single role.
 
     Raises:
-        InputError: if there are no files, or they match no layout, or several layouts equally well.
+        UnknownLayoutError: if the files match no layout.
+        InputError: if there are no files, or they match several layouts equally well.
     """
     if not files.names:
         raise InputError(
@@ -79,9 +112,9 @@ def find_layout(files: Files, layout: str | None = None) -> Arrangement:
             f"files as shown here.{mismatch_report(files, layout)}"
         )
     if not found:
-        raise InputError(
+        raise UnknownLayoutError(
             f"The layout of '{files.root}' is not recognised: its file names match none of {', '.join(LAYOUTS)}; "
-            f"give the folder or the archives of one of these, or rename the files.{mismatch_report(files)}"
+            f"list the images in a table, keep them in four folders, or rename the files.{mismatch_report(files)}"
         )
     ranks = [(arrangement.root.count("/"), -_count_roles(arrangement)) for arrangement in found]
     best = [arrangement for arrangement, rank in zip(found, ranks, strict=True) if rank == min(ranks)]
@@ -133,7 +166,9 @@ def find_quadruples(files: Files, arrangement: Arrangement, problems: ImportProb
             if not members[role]:
                 problems.add("missing", role, *missing.describe(role, folder, match), sample_id)
         quadruples.append(
-            Quadruple(sample_id=sample_id, bg_id=form.bg_id(members["bg"]), fg_id=form.fg_id(match["fg"]), **members)
+            Quadruple(
+                sample_id=sample_id, bg_id=form.bg_id(members["bg"]), fg_id=form.fg_id(match["fg"]), row=None, **members
+            )
         )
     return quadruples
 

@@ -29,6 +29,8 @@ class ImportProblem:
     """The error message: the file, its problem, and what to do."""
     sample_id: str
     """The first affected sample."""
+    row: int | None = None
+    """Row of that sample in the table that lists it; None without a table."""
     samples: int = 0
     """Number of affected samples."""
 
@@ -60,9 +62,9 @@ class ImportProblems:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def add(self, kind: str, role: str, file: str, sentence: str, sample_id: str) -> None:
+    def add(self, kind: str, role: str, file: str, sentence: str, sample_id: str, *, row: int | None = None) -> None:
         """Add a problem with a file of a sample."""
-        problem = ImportProblem(kind=kind, role=role, file=file, sentence=sentence, sample_id=sample_id)
+        problem = ImportProblem(kind=kind, role=role, file=file, sentence=sentence, sample_id=sample_id, row=row)
         self._found.setdefault((kind, file), problem).samples += 1
 
     def error(self, samples: int) -> ImportProblemsError:
@@ -90,9 +92,19 @@ def _message(problems: Sequence[ImportProblem], source: str, samples: int) -> st
 
 def _sentence(group: Sequence[ImportProblem], samples: int, named: int) -> str:
     """The sentence of the first problem, with the number of affected samples and some of the other files."""
+    notes = [f"row {group[0].row}"] if group[0].row is not None else []
     affected = sum(problem.samples for problem in group)
-    if affected == 1 and group[0].kind == "unusable":
+    if affected > 1 or group[0].kind != "unusable":
+        notes.append(_affected(group, affected, samples, named))
+    if not notes:
         return group[0].sentence
+    problem_text, semicolon, advice = group[0].sentence.rpartition("; ")
+    note = f"({'; '.join(notes)})"
+    return f"{problem_text} {note}{semicolon}{advice}" if semicolon else f"{advice} {note}"
+
+
+def _affected(group: Sequence[ImportProblem], affected: int, samples: int, named: int) -> str:
+    """Number of affected samples, and some of the other files."""
     verb = "lack a file" if group[0].kind == "missing" else "are affected" if affected > 1 else "is affected"
     counted = f"{affected} of {samples} samples {verb}"
     if len(group) > 1:
@@ -101,5 +113,4 @@ def _sentence(group: Sequence[ImportProblem], samples: int, named: int) -> str:
     if others:
         left = len(group) - 1 - len(others)
         counted += f", also {', '.join(others)}" + (f" and {left} more" if left else "")
-    problem_text, semicolon, advice = group[0].sentence.rpartition("; ")
-    return f"{problem_text} ({counted}){semicolon}{advice}" if semicolon else f"{advice} ({counted})"
+    return counted

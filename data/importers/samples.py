@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.depth.files import DepthUnitError, read_depth
 from data.depth_levels import comparable_depth
 from data.errors import InputError
 from data.images import resize_to
 from data.importers.layouts import ROLES
-from data.source_images import mask_factor, source_depth, source_mask, source_photo
+from data.source_images import mask_factor, source_mask, source_photo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from data.depth.meaning import DepthMeaning
     from data.importers.archives import Files
     from data.importers.pairing import Quadruple
     from data.importers.problems import ImportProblems
     from data.schema import Pixels
-    from data.source_images import StoredDepth
+    from data.source_images import MaskForm, StoredDepth
 
     Shape = tuple[int, ...]
 
@@ -56,11 +58,22 @@ class ReadSample:
 class SampleReader:
     """Reads the samples of a source, and collects their problems."""
 
-    def __init__(self, files: Files, depth_scale: float, problems: ImportProblems, *, mask_factor: int = 1) -> None:
+    def __init__(
+        self,
+        files: Files,
+        depth_scale: float,
+        problems: ImportProblems,
+        *,
+        meaning: DepthMeaning,
+        mask_factor: int = 1,
+    ) -> None:
         self._files = files
+        self._meaning = meaning
         self._depth_scale = depth_scale
         self._problems = problems
         self._mask_factor = mask_factor
+        self.mask_forms: Counter[MaskForm] = Counter()
+        """Number of masks read, by form."""
         self._bg: tuple[str, tuple[Pixels, bytes] | InputError] = "", InputError()
         """The last background file and its result, cached because the next sample usually has the same one."""
         self._bg_files: dict[str, tuple[str, bytes]] = {}
@@ -93,10 +106,13 @@ class SampleReader:
     def _read_file(self, quadruple: Quadruple, role: str) -> tuple[StoredDepth, bytes]:
         name = getattr(quadruple, role)
         if role == "mask":
-            return source_mask(self._files.read(name), self._files.where(name), factor=self._mask_factor)
-        if role != "bg":
-            read = source_depth if role == "depth" else source_photo
-            return read(self._files.read(name), self._files.where(name))
+            mask = source_mask(self._files.read(name), self._files.where(name), factor=self._mask_factor)
+            self.mask_forms[mask.form] += 1
+            return mask.plane, mask.encoded
+        if role == "depth":
+            return read_depth(self._files.read(name), self._files.where(name), self._meaning)
+        if role == "fg_bg":
+            return source_photo(self._files.read(name), self._files.where(name))
         if self._bg[0] != name:
             try:
                 self._bg = name, self._read_background(name, quadruple.bg_id)
@@ -113,7 +129,7 @@ class SampleReader:
         if digest != expected:
             raise InputError(
                 f"The background '{self._files.where(name)}' is another image than '{self._files.where(first)}', but "
-                f"both have the id '{bg_id}'; give each background its own number."
+                f"both have the id '{bg_id}'; give each background its own id."
             )
         return pixels, encoded
 
@@ -140,14 +156,23 @@ class SampleReader:
         return not odd
 
     def _add_problem(self, kind: str, role: str, name: str, sentence: str, quadruple: Quadruple) -> None:
-        self._problems.add(kind, role, self._files.where(name), sentence, quadruple.sample_id)
+        self._problems.add(kind, role, self._files.where(name), sentence, quadruple.sample_id, row=quadruple.row)
 
 
 class MeasuredPlanes:
     """Masks and depths of some samples, evenly spread; the properties are valid after the iteration."""
 
-    def __init__(self, files: Files, quadruples: Sequence[Quadruple], depth_size: str, mask_factor: int) -> None:
+    def __init__(
+        self,
+        files: Files,
+        quadruples: Sequence[Quadruple],
+        depth_size: str,
+        *,
+        meaning: DepthMeaning,
+        mask_factor: int,
+    ) -> None:
         self._files = files
+        self._meaning = meaning
         self._mask_factor = mask_factor
         self._quadruples = quadruples
         self._depth_size = depth_size
@@ -156,7 +181,7 @@ class MeasuredPlanes:
         self.unusable = 0
         """Number of samples with an unusable file."""
         self.depth_bits = 0
-        """8 or 16, of the first depth; 0 if there is none."""
+        """8, 16 or 32 (floating-point), of the first depth; 0 if there is none."""
 
     def __iter__(self) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
         """Yield mask and depth, (H, W) each, for measuring the polarity; the depth is resized to the mask."""
@@ -166,16 +191,20 @@ class MeasuredPlanes:
             if not (quadruple.mask and quadruple.depth):
                 continue
             try:
-                mask, _ = source_mask(
+                mask = source_mask(
                     self._files.read(quadruple.mask), self._files.where(quadruple.mask), factor=self._mask_factor
+                ).plane
+                depth, _ = read_depth(
+                    self._files.read(quadruple.depth), self._files.where(quadruple.depth), self._meaning
                 )
-                depth, _ = source_depth(self._files.read(quadruple.depth), self._files.where(quadruple.depth))
+            except DepthUnitError:
+                raise
             except InputError:
                 self.unusable += 1
                 continue
             self._sizes[mask.shape, depth.shape] += 1
             self.depth_bits = self.depth_bits or 8 * depth.dtype.itemsize
-            yield mask, resize_to(comparable_depth(depth), *mask.shape[:2])
+            yield mask, resize_to(comparable_depth(depth, self._meaning), *mask.shape[:2])
 
     @property
     def depth_scale(self) -> float:
@@ -199,8 +228,8 @@ class MeasuredPlanes:
         return {"from": _size(depth), "to": _size(mask), "by": "area" if scale > 1 else "bilinear"}
 
 
-def find_mask_factor(files: Files, quadruples: Sequence[Quadruple]) -> int:
-    """Factor for the mask levels of a source, as `mask_factor`; unusable masks are ignored.
+def find_mask_factor(files: Files, quadruples: Sequence[Quadruple], where: str) -> int:
+    """Factor for the mask levels of the source `where`, as `mask_factor`; unusable masks are ignored.
 
     Raises:
         InputError: as `mask_factor`.
@@ -210,9 +239,9 @@ def find_mask_factor(files: Files, quadruples: Sequence[Quadruple]) -> int:
         for quadruple in quadruples:
             if quadruple.mask:
                 with contextlib.suppress(InputError):
-                    yield source_mask(files.read(quadruple.mask), files.where(quadruple.mask))[0]
+                    yield source_mask(files.read(quadruple.mask), files.where(quadruple.mask)).plane
 
-    return mask_factor(masks(), str(files.root))
+    return mask_factor(masks(), where)
 
 
 def _majority(shapes: Mapping[str, Shape], depth_scale: float) -> Shape | None:

@@ -1,6 +1,7 @@
 """Stable train, val and test parts: the hash of an id decides, so other samples never change its part.
 
-The splits of published projects are in `data.splits.published`.
+The splits of published projects are in `data.splits.published`. A split that came with the data is the storage order of
+the data set with the sizes of its parts.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "val", "test")
 
-SplitKey = Literal["background", "foreground", "sample", "listing", "draws", "shuffled", "pairs", "batch"]
+SplitKey = Literal["background", "foreground", "sample", "listing", "draws", "shuffled", "pairs", "batch", "stored"]
 SPLITS: tuple[SplitKey, ...] = get_args(SplitKey)
-"""Split keys: an id whose hash decides, or a published split."""
+"""Split keys: an id whose hash decides, a published split, or the split that came with the data."""
 
 SHARES = (0.70, 0.15, 0.15)
 
@@ -70,8 +71,9 @@ def rows(
         dataset_ids: `Dataset.ids`, N samples.
         part: 'train', 'val' or 'test', several joined by '+' as in 'train+val', or 'all'.
         split_by: the id whose hash decides ('background', 'foreground' or 'sample'), or a published split
-            ('listing', 'draws', 'shuffled', 'pairs' or 'batch'; see `data.splits.published`).
-        shares: of train, val and test; the published splits document how they use that of train.
+            ('listing', 'draws', 'shuffled', 'pairs' or 'batch'; see `data.splits.published`), or 'stored' for the
+            split that came with the data.
+        shares: of train, val and test; the published splits document how they use that of train, 'stored' uses none.
 
     Returns:
         Ascending row numbers, each in 0..N-1.
@@ -86,6 +88,8 @@ def rows(
         raise InputError(f"The value of 'split_by' is '{split_by}', but must be one of {', '.join(SPLITS)}.")
     if split_by in KEYS:
         parts = assign(getattr(dataset_ids, KEYS[split_by]), shares)
+    elif split_by == "stored":
+        parts = _stored(dataset_ids, part)
     else:
         parts = _published(dataset_ids, split_by, shares)
     chosen = np.flatnonzero(np.isin(parts, wanted)).astype(np.int64)
@@ -103,6 +107,18 @@ def _published(dataset_ids: SampleIds, split_by: str, shares: tuple[float, float
     return np.where(training, "train", assign(dataset_ids.sample_id, (0.0, val, 1 - val)))
 
 
+def _stored(dataset_ids: SampleIds, part: str) -> NDArray[np.str_]:
+    """(N,) of 'train', 'val' or 'test'; without a stored split, there is only the part 'all'."""
+    if dataset_ids.split is not None:
+        return np.repeat(PARTS, [getattr(dataset_ids.split, name) for name in PARTS])
+    if part == "all":
+        return np.repeat("train", len(dataset_ids))
+    raise InputError(
+        "The value of 'split_by' is 'stored', but the data set has no split of its own; import it from a table with a "
+        "column 'split', or set data.split_by to 'background' in the spec."
+    )
+
+
 def _check(shares: tuple[float, float, float]) -> None:
     if any(not 0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise InputError(
@@ -115,6 +131,11 @@ def _empty_part_message(
     dataset_ids: SampleIds, part: str, split_by: SplitKey, shares: tuple[float, float, float]
 ) -> str:
     """Error message for a part without samples: the cause, and shares or a split key that work."""
+    if split_by == "stored":
+        return (
+            f"The part '{part}' of the data set's own split has no samples; import it again with samples of this part, "
+            "or set data.split_by to 'background' in the spec."
+        )
     if not sum(share for name, share in zip(PARTS, shares, strict=True) if name in part.split("+")):
         return (
             f"The part '{part}' of a split by {split_by} has no samples: its share is 0; give it a share above 0 in "

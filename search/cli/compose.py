@@ -32,7 +32,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--foregrounds", type=_FOLDER, required=True, help="Folder of RGBA images of objects.")
 @click.option("--depths", type=_FOLDER, help="Folder of the backgrounds' depth images, with the same names.")
 @click.option("--out", required=True, help="Directory for the data set, or address, such as s3://bucket/set.")
-@click.option("--depth-unit", type=click.Choice(["mm", "cm", "relative"]), help="Unit of the depth values.")
+@click.option("--depth-unit", type=click.Choice(["mm", "cm", "m", "relative"]), help="Unit of the depth values.")
 @click.option(
     "--depth-polarity",
     type=click.Choice(["far-bright", "near-bright"]),

@@ -1,8 +1,7 @@
-"""The commands for data sets: `render`, `import`, `inspect` and `verify`."""
+"""The commands for data sets: `render`, `inspect` and `verify`."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +14,7 @@ from data.errors import InputError
 from search.cli.shared import counted, json_option, print_dataset, print_result, refuse_unwritable, screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from data.dataset.verify import Verification
-    from search.terminal import Screen
 
 BROKEN = 1
 """Exit code of `verify` for a damaged data set."""
@@ -42,79 +38,6 @@ def render(destination: str, backgrounds: int, per_background: int, size: int, s
     scenes = SceneSet(seed=seed, backgrounds=backgrounds, per_background=per_background, size=size)
     render_dataset(scenes, destination, screen())
     print_dataset(destination, None, as_json)
-
-
-@click.command(
-    "import",
-    epilog="\b\nExamples:\n  twinhead import classroom-photos classroom\n  twinhead import dataset.zip footballers",
-)
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("destination")
-@click.option("--layout", help="Layout of the source; detected from the file names when left out.")
-@click.option(
-    "--depth-polarity",
-    type=click.Choice(["far-bright", "near-bright"]),
-    help="What bright depth means in the source; measured when left out.",
-)
-@json_option
-def import_(source: Path, destination: str, layout: str | None, depth_polarity: str | None, as_json: bool) -> None:
-    """Import images of a published layout as a data set.
-
-    SOURCE is a folder, a zip archive, or a folder of zip archives, which are read without being extracted.
-    """
-    try:
-        _import(source, destination, layout, depth_polarity, screen())
-    except InputError as error:
-        from data.importers.problems import ImportProblemsError
-
-        if as_json:
-            problems = error.as_plain() if isinstance(error, ImportProblemsError) else [{"sentence": str(error)}]
-            print_result({"ok": False, "problems": problems}, as_json, lambda: None)
-        raise
-    print_dataset(destination, None, as_json)
-
-
-def _import(source: Path, destination: str, layout: str | None, depth_polarity: str | None, shown: Screen) -> None:
-    from data.dataset.dataset import write_dataset
-    from data.dataset.publish import refuse_existing
-    from data.importers.importers import import_layout
-
-    refuse_existing(destination)
-    with _checking(shown) as on_checked:
-        found = import_layout(source, layout=layout, depth_polarity=depth_polarity, on_checked=on_checked)
-    measured = found.measured
-    shown.say(f"layout {found.layout}: {found.reason}")
-    shown.say(
-        f"{len(found)} samples; depth is {found.depth_polarity} (inside the mask it differs "
-        f"from just around it by {measured.difference:.1f} grey levels, {measured.agreement:.0%} of {measured.samples} "
-        f"samples agree)"
-    )
-    if found.mask_factor != 1:
-        shown.say(f"masks hold only 0 and 1; they are multiplied by {found.mask_factor}")
-    if found.depth_bits == 16:
-        zero = "0 means no measurement, and is filled with the depth of the nearest pixel that has one"
-        shown.say(
-            "depth has 16 bits; the range of each image is scaled to 0..255"
-            + (f"; {zero}" if found.depth_polarity == "far-bright" else "")
-        )
-    with shown.bar("importing", len(found), "samples") as move:
-        write_dataset(found.samples(), destination, source=found.source, on_sample=lambda _: move(1, ""))
-
-
-@contextlib.contextmanager
-def _checking(shown: Screen) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that appears once all samples must be checked."""
-    with contextlib.ExitStack() as stack:
-        move: Callable[[int, str], None] | None = None
-
-        def show(_: int, total: int) -> None:
-            nonlocal move
-            if move is None:
-                shown.say("a file is missing or cannot be used; all samples are checked for others")
-                move = stack.enter_context(shown.bar("checking", total, "samples"))
-            move(1, "")
-
-        yield show
 
 
 @click.command(epilog="\b\nExample:\n  twinhead inspect classroom --out sheet.png")

@@ -14,7 +14,8 @@ from search.cli.cluster.control import rm, stop
 from search.cli.cluster.submit import resume, submit
 from search.cli.cluster.watch import list_, logs, status
 from search.cli.compose import compose
-from search.cli.data import import_, inspect, render, verify
+from search.cli.data import inspect, render, verify
+from search.cli.importing import import_
 from search.cli.networks.best import best
 from search.cli.networks.evaluate import evaluate
 from search.cli.networks.export import export

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from data.byte_size import byte_size
-from data.dataset.manifest import DatasetInfo
+from data.dataset.manifest import DatasetInfo, StoredSplit
 from data.dataset.storage import Location
 from data.errors import InputError
 from search.commands import cited, shell_command
@@ -235,11 +235,17 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
         "pixels": sizes,
         "images": "composed when they are read" if info.is_recipe else "stored",
         "depth": info.depth_polarity,
+        **({"split": f"{shown_split(info.split)}, with data.split_by: stored"} if info.split else {}),
         "mask": f"covers {statistics.mask_fraction.mean:.1%} of an image on average "
         f"({statistics.mask_fraction.min:.1%} to {statistics.mask_fraction.max:.1%})",
         "bytes": f"{sum(part.bytes for part in info.parts):,} in {len(info.parts)} parts",
         "fingerprint": info.fingerprint,
     }
+    if valid := statistics.valid_fraction:
+        lines["depth"] += (
+            f", measured in {valid.mean:.1%} of an image on average ({valid.min:.1%} to {valid.max:.1%}); "
+            f"{valid.masks} of {counts.samples} samples have a validity mask"
+        )
     lines |= {"sheet": str(sheet)} if sheet is not None else {}
     for name, value in lines.items():
         print_line(console, f"{name:<12}{value}")
@@ -254,6 +260,11 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
     ]
     measured = "" if info.statistics_samples is None else f", from {info.statistics_samples:,} samples at random"
     print_table(console, rows, left=rows[0], title=f"\nchannels, 0..1{measured}")
+
+
+def shown_split(split: StoredSplit) -> str:
+    """'70 train, 15 val and 15 test samples'."""
+    return f"{split.train:,} train, {split.val:,} val and {split.test:,} test samples"
 
 
 def _show_test(console: Console, experiment: Experiment, summary: Summary) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError
+from data.fitting.sizes import size_text
 from search.recipes.trainings import FixedConfigs, RecipeOrigin, Trained, train_all, with_overrides
 from search.report.comparison import write_comparison
 from search.results.comparison import Column, Comparison, HeldOut, Row
@@ -80,13 +81,14 @@ def make_comparison(
         if recipe.name in trials:
             raise InputError(f"The recipe '{recipe.name}' is given twice in --recipes; give each file its own 'name:'.")
         config = recipe.scaled(epochs)
-        same = {key: getattr(common, key) for key in ("image_size", "resize", "split_by", "split")}
+        same = {key: getattr(common, key) for key in ("image_size", "resize", "fit", "split_by", "split")}
         config = config.model_copy(update={"data": config.data.model_copy(update=same)})
         origins[recipe.name] = RecipeOrigin(source=recipe.source, faithful=recipe.faithful)
         trials[recipe.name] = with_overrides(config, overrides, recipe.file)
+    size = size_text(next(iter(trials.values())).data.image_size)
     notes = [
         f"every learning-rate policy is scaled to {epochs} epochs",
-        f"all use images of {next(iter(trials.values())).data.image_size} px with the same resizing and split",
+        f"all use images of {size} px with the same resizing and split",
         "batch sizes are the recipes' own" if not _sets_batch(overrides) else "",
         *(f"{key} is {text} for all" for key, text in overrides),
     ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from data.fitting.sizes import size_text
 from search.spec.describe import describe
 from search.terminal import print_line, print_table
 from trainable.config.text import parse_yaml
@@ -33,7 +34,7 @@ class RecipeRow:
     parameters: int
     macs: int
     """Multiply-adds for one pair of images of `image_size`."""
-    image_size: int
+    image_size: int | list[int]
     epochs: int
     batch_size: int
     metric: str
@@ -100,7 +101,7 @@ def show_recipes(console: Console, listed: Sequence[RecipeRow]) -> None:
             "family": row.family,
             "width": str(row.width),
             "parameters": f"{row.parameters:,}",
-            "multiply-adds": f"{row.macs / 1e9:.2f} G at {row.image_size}",
+            "multiply-adds": f"{row.macs / 1e9:.2f} G at {size_text(row.image_size)}",
             choices: f"{row.losses}; {row.optimizer}; {row.policy}",
         }
         for row in listed

@@ -20,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler
 from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError, did_you_mean
+from data.fitting.sizes import size_text
 from search.driver import InterruptedSearchError
 from search.results.tally import RunPlan, Tally
 from search.run.outages import Outages
@@ -186,14 +187,15 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
             for name in fixed.trials:
                 study.enqueue_trial({}, user_attrs={RECIPE: name})
         concurrent = min(fits, len(configs))
-        sizes = {(config.data.image_size, config.data.resize): config.data for config in configs}
+        sizes = {(config.data.sides, config.data.resize, config.data.fit): config.data for config in configs}
         check_disk(
             experiment,
             dataset,
-            [size for size, _ in sizes],
+            [size for size, *_ in sizes],
             [config.model for config in configs],
             kept=len(configs),
             concurrent=concurrent,
+            padded=any(config.data.fit == "pad" for config in configs),
         )
         announce_dashboard(screen, session.dashboard)
         epochs = range(1, max(config.epochs for config in configs) + 1)
@@ -203,8 +205,9 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
         screen.say(f"{fixed.kind} '{experiment.name}': {concurrent} at a time with {each_uses(job.workers)} each")
         for name, config in fixed.trials.items():
             steps = training_steps(config, dataset, job.workers)
+            size = size_text(config.data.image_size)
             screen.say(
-                f"{name}: {config.epochs} epochs at {config.data.image_size} px (data.image_size), in batches of "
+                f"{name}: {config.epochs} epochs at {size} px (data.image_size), in batches of "
                 f"{config.data.batch_size} (data.batch_size), {steps}"
             )
             screen.warn(steps.warning)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from data.fitting.sizes import size_text
 from search.results.export import baseline_metrics
 from trainable.metrics.bootstrap import Interval
 
@@ -90,7 +91,7 @@ class Comparison:
     name: str
     data: str
     data_fingerprint: str
-    image_size: int
+    image_size: int | list[int]
     epochs: int
     seed: int
     complete: bool
@@ -147,7 +148,7 @@ def summary_of(comparison: Comparison) -> str:
     samples, test = comparison.samples, comparison.test
     return (
         f"Every recipe was trained for {comparison.epochs} epochs on {samples['train']:,} samples of "
-        f"{comparison.data} at {comparison.image_size} px, {comparison.samples_seen:,} samples in all. The "
+        f"{comparison.data} at {size_text(comparison.image_size)} px, {comparison.samples_seen:,} samples in all. The "
         f"best epoch on {samples['val']:,} validation samples was measured on {test.pictures:,} test images "
         f"of {test.backgrounds:,} backgrounds. Intervals are 95 % of a bootstrap over backgrounds, of one seed."
         f"{_faithfulness(comparison.rows)}"

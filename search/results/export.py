@@ -185,7 +185,8 @@ def _is_better(name: str, value: float, baseline: float) -> bool:
 
 def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures: Path, facts: Facts) -> str:
     """The model card as Markdown: intended use, usage, metrics, data, training and limits."""
-    size, objective = origin.config.data.image_size, facts.objective
+    fitted = "resized to" if origin.config.data.fit == "stretch" else "resized, with a grey border, to"
+    size, objective = " × ".join(map(str, origin.config.data.sides)), facts.objective
     columns: dict[str, Mapping[str, float]] = {}
     if "baselines" in metrics:
         columns["without a network"] = baseline_metrics(metrics["baselines"], objective)
@@ -218,7 +219,7 @@ predicts the mask of the foreground and the depth of the scene.
     twinhead predict . --bg bg.jpg --fg-bg fg_bg.jpg --out out/
     twinhead export . --format onnx --out model.onnx
 
-Images are resized to {size} × {size} pixels for the network, and predictions are resized back. The mask is a
+Images are {fitted} {size} pixels (height × width) for the network, and predictions are resized back. The mask is a
 probability. Depth is relative within an image; far is bright.
 
 ## Metrics

@@ -78,15 +78,18 @@ def data_section(origin: Origin, facts: Facts) -> str:
     by = f"by the published split '{data.split_by}'"
     if data.split_by in ("background", "foreground", "sample"):
         by = f"by the hash of the {data.split_by} id, so that each {data.split_by} is in one part"
+    by += f"; the shares of train, val and test are {', '.join(f'{share:g}' for share in shares)}"
+    if data.split_by == "stored":
+        by = "by the split that came with it"
     counts = ", ".join(f"{count:,} {part}" for part, count in facts.samples.items())
     parts = " + ".join(
         {"train": "training", "val": "validation"}.get(part, part) for part in facts.trained_on.split("+")
     )
     return "## Data\n\n" + _filled(
         f"{name} fingerprint `{origin.data_fingerprint}`.",
-        f"It is divided {by}; the shares of train, val and test are {', '.join(f'{share:g}' for share in shares)}"
-        f"{f' ({counts} images)' if counts else ''}.",
-        f"The weights were trained on the {parts} images, at {data.image_size} × {data.image_size} pixels.",
+        f"It is divided {by}{f' ({counts} images)' if counts else ''}.",
+        f"The weights were trained on the {parts} images, at {' × '.join(map(str, data.sides))} pixels "
+        "(height × width).",
     )
 
 

@@ -119,7 +119,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Est
         gpu_hours=[value * workers.count * workers.gpus * concurrent for value in hours],
         bytes={
             "checkpoints": checkpoint_bytes(largest.parameters, spec.plan.budget.trials + BESIDE_TRIALS, concurrent),
-            "decoded": cache_bytes(dataset, data.image_size),
+            "decoded": cache_bytes(dataset, data.image_size, has_border=data.fit == "pad"),
         },
         networks={"smallest": smallest, "largest": largest},
         first=first,

@@ -15,6 +15,7 @@ from data.cache.budget import growth_bytes
 from data.cache.cache import cache_bytes, open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError
+from data.fitting.sizes import Sides
 from data.splits.splits import rows
 from data.splits.subset import subset
 from search.run.cluster import (
@@ -161,16 +162,17 @@ def split_counts(dataset: Dataset, config: DataConfig, *, samples: int | None = 
 def check_disk(
     experiment: Experiment,
     dataset: Dataset,
-    image_sizes: Iterable[int],
+    image_sizes: Iterable[Sides],
     models: Iterable[ModelConfig],
     *,
     kept: int,
     concurrent: int,
+    padded: bool = False,
 ) -> None:
     """Check that the disk has room for the checkpoints of the largest model, beside the decoded images.
 
-    Checkpoints in a remote storage take no room here. Images that do not fit into the cache are decoded on the fly;
-    checkpoints must fit.
+    Checkpoints in a remote storage take no room here. Images, which have one more plane if they are `padded`, are
+    decoded on the fly where they do not fit into the cache; checkpoints must fit.
 
     Raises:
         InputError: if there is no room, or the cache cannot be written.
@@ -181,7 +183,7 @@ def check_disk(
     parameters = max(parameter_count(build_on_meta(model)) for model in models)
     needed: float = checkpoint_bytes(parameters, kept, concurrent)
     if root.stat().st_dev == cache.stat().st_dev:
-        cached = sum(cache_bytes(dataset, size) for size in set(image_sizes))
+        cached = sum(cache_bytes(dataset, size, has_border=padded) for size in set(image_sizes))
         needed += growth_bytes(cache, dataset.info.fingerprint, cached)
     free = shutil.disk_usage(root).free
     if free < needed:

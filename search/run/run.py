@@ -209,7 +209,15 @@ def _prepare(
     outage_limit()  # an error in it is reported before any training
     models = [largest.model for largest in spec.largest_trials()]
     kept = spec.plan.budget.trials + BESIDE_TRIALS
-    check_disk(experiment, dataset, [config.image_size], models, kept=kept, concurrent=session.concurrent)
+    check_disk(
+        experiment,
+        dataset,
+        [config.sides],
+        models,
+        kept=kept,
+        concurrent=session.concurrent,
+        padded=config.fit == "pad",
+    )
     start(study, spec, experiment.storage, screen)
     steps = steps_of_search(spec, counts["train"], workers.count)
     announce(screen, experiment, spec, counts, steps, session)

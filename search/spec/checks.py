@@ -9,7 +9,7 @@ from trainable.config import ConfigError, Problem, TrialConfig, build
 from trainable.config.settings import Settings, Value, nest
 from trainable.plugins.active import PluginRecord
 
-_NOT_SEARCHABLE = ("data.image_size", "data.split")
+_NOT_SEARCHABLE = ("data.image_size", "data.fit", "data.split")
 """Beginnings of keys that must not be searched, since scores on different images cannot be compared."""
 
 

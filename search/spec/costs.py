@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, cast
 
+from data.fitting.sizes import Sides, sides_of
 from trainable.config import ModelConfig, build
 from trainable.config.settings import Settings
 from trainable.plugins.active import active_records
@@ -31,7 +32,7 @@ def cost(name: str, settings: Settings) -> int:
     # The versions of the plugins are in the key of the caches, since a user may change a family and search again.
     versions = tuple(record.sha256 for record in active_records())
     network = (config.family, config.width, config.shared_decoder, versions)
-    return _parameters(*network) if name == "parameters" else _macs(*network, cast("int", image_size))
+    return _parameters(*network) if name == "parameters" else _macs(*network, sides_of(cast("int", image_size)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -42,7 +43,7 @@ def _parameters(family: str, width: int, shared_decoder: bool, _versions: tuple[
 
 
 @functools.lru_cache(maxsize=4096)
-def _macs(family: str, width: int, shared_decoder: bool, _versions: tuple[str, ...], image_size: int) -> int:
+def _macs(family: str, width: int, shared_decoder: bool, _versions: tuple[str, ...], image_size: Sides) -> int:
     from trainable.models import multiply_adds
 
     return multiply_adds(_network(family, width, shared_decoder), image_size)

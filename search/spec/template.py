@@ -8,12 +8,13 @@ from __future__ import annotations
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 import annotated_types
 import yaml
 from pydantic.fields import FieldInfo
 
+from data.fitting.sizes import size_text
 from search.spec import spec as spec_module
 from search.spec.default_space import TRANSFORMS, is_argument
 from search.spec.domains import Domain, as_plain
@@ -82,7 +83,7 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     image_size, split_by = (spec.space[f"data.{key}"] for key in ("image_size", "split_by"))
     rungs = plan.scheduler.rungs
     used = f"{subject.samples} training samples" if subject.samples else "all training samples"
-    yield f"data: {spec.data_path} at {image_size} px, split by {split_by}; trials use {used}"
+    yield f"data: {spec.data_path} at {size_text(cast('int', image_size))} px, split by {split_by}; trials use {used}"
     yield f"objectives: {', '.join(str(Objective.of(each)) for each in plan.objectives)}"
     if plan.plugins:
         yield f"plugins: {', '.join(f'{record.file} (SHA-256 {record.sha256[:SHOWN]}…)' for record in plan.plugins)}"

@@ -29,7 +29,7 @@ from trainable.recipes import RECIPES, load_recipe
 EARLIER = "earlier"
 """Attribute of a trial: the trial of an earlier search that it repeats, as SEARCH:NUMBER."""
 _SPLIT = {"data.split_by", "data.split.train", "data.split.val", "data.split.test"}
-SHARED_KEYS = frozenset({"data.image_size", "data.resize"} | _SPLIT)
+SHARED_KEYS = frozenset({"data.image_size", "data.resize", "data.fit"} | _SPLIT)
 """Keys that all trials of a search share; their values never come from a start."""
 SHARED_KEYS_OF_RECIPES = SHARED_KEYS | {"data.batch_size"}
 """The same for recipes, which were published for other image sizes and another memory."""

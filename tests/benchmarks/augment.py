@@ -32,6 +32,7 @@ from data.augment.draws import MAX_HSV_SHIFT, MAX_RGB_SHIFT
 from data.augment.erase import Erase
 from data.augment.transforms import Transforms
 from data.cache.cache import DecodedImages
+from data.cache.decoded import IMAGES
 from data.schema import Batch
 from trainable.config import Augmentation
 from trainable.loop.precision import choose_precision
@@ -79,10 +80,10 @@ def measure(size: int, device: torch.device) -> dict[str, float]:
     stacks = _stacks(size)
     batch = _batch(stacks).to(device)
     sides: dict[str, Callable[[int], object]] = {
-        "cpu": lambda key: cpu.change(stacks, key),
+        "cpu": lambda key: cpu.change(stacks[:4], key),
         "device": lambda key: _waited(on_device(batch, key), device),
-        "plain": lambda _: [plain(*pictures) for pictures in zip(*stacks, strict=True)],
-        "listed": lambda key: listed.change(stacks._asdict(), key),
+        "plain": lambda _: [plain(*pictures) for pictures in zip(*stacks[:4], strict=True)],
+        "listed": lambda key: listed.change(dict(zip(IMAGES, stacks[:4], strict=True)), key),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for key in range(1 + ROUNDS):
@@ -103,7 +104,7 @@ def _stacks(size: int) -> DecodedImages:
 
 
 def _batch(stacks: DecodedImages) -> Batch:
-    bg, fg_bg, mask, depth = (torch.from_numpy(stack.copy()) for stack in stacks)
+    bg, fg_bg, mask, depth = (torch.from_numpy(stack.copy()) for stack in stacks[:4])
     return Batch(bg=bg.permute(0, 3, 1, 2), fg_bg=fg_bg.permute(0, 3, 1, 2), mask=mask[:, None], depth=depth[:, None])
 
 

@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="twinhead-loader-", dir=options.directory) as name:
         directory = Path(name)
         pictures = make_pictures(options.samples, PER_BACKGROUND, SIZE)
-        write(f"{options.samples} samples, {sum(stack.nbytes for stack in pictures) / 1e6:.0f} MB of pixels")
+        write(f"{options.samples} samples, {sum(stack.nbytes for stack in pictures[:4]) / 1e6:.0f} MB of pixels")
         ours = Ours(pictures, directory / "ours")
         rates = {OURS: [], COLD: [ours.cold_rate() for _ in range(options.turns)]}
         sides = {OURS: ours.epoch} | _others(pictures, directory, options.sides)
@@ -93,7 +93,7 @@ class Ours:
         """Compare batches of rows that we choose with the pictures, tensor by tensor."""
         order = np.random.default_rng(0).permutation(len(pictures.mask))
         for rows in np.split(order, range(BATCH, len(order), BATCH)):
-            expected = peers.to_batch([torch.from_numpy(stack[rows]) for stack in pictures])
+            expected = peers.to_batch([torch.from_numpy(stack[rows]) for stack in pictures[:4]])
             batch = self._loader.batch(rows)
             for field in ("bg", "fg_bg", "mask", "depth"):
                 if not torch.equal(getattr(batch, field), getattr(expected, field)):
@@ -132,7 +132,7 @@ def _others(pictures: DecodedImages, directory: Path, chosen: Sequence[str]) -> 
 
 def compare(sides: dict[str, Epochs], pictures: DecodedImages) -> None:
     """An epoch of ours and of each peer that stores raw pixels has every sample once, the same to the last byte."""
-    expected = sorted(fingerprints(*pictures))
+    expected = sorted(fingerprints(*pictures[:4]))
     same = [name for name in sides if name == OURS or name.endswith("raw")]
     for name in same:
         if sorted(mark for batch in sides[name](1) for mark in batch_fingerprints(batch)) != expected:

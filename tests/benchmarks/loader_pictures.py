@@ -41,14 +41,14 @@ def make_pictures(samples: int, per_background: int, size: int) -> DecodedImages
 
 def stored_raw(pictures: DecodedImages, index: int) -> dict[str, bytes]:
     """The bytes of a sample's pixels, row by row."""
-    return {field: stack[index].tobytes() for field, stack in zip(FIELDS, pictures, strict=True)}
+    return {field: stack[index].tobytes() for field, stack in zip(FIELDS, pictures[:4], strict=True)}
 
 
 def stored_jpeg(pictures: DecodedImages, index: int) -> dict[str, bytes]:
     """A sample's pictures as JPEG files."""
     return {
         field: _encode(".jpg", stack[index], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        for field, stack in zip(FIELDS, pictures, strict=True)
+        for field, stack in zip(FIELDS, pictures[:4], strict=True)
     }
 
 
@@ -57,7 +57,7 @@ def lossless_samples(pictures: DecodedImages, per_background: int) -> Iterator[E
     for index in range(len(pictures.mask)):
         files = {
             field: _encode(".png", stack[index], [cv2.IMWRITE_PNG_COMPRESSION, 0])
-            for field, stack in zip(FIELDS, pictures, strict=True)
+            for field, stack in zip(FIELDS, pictures[:4], strict=True)
         }
         bg_id = f"{index // per_background:04d}"
         yield EncodedSample(sample_id=f"{index:06d}", bg_id=bg_id, fg_id="figure", **files)

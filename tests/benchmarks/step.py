@@ -66,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     families = [options.family] if options.family else list(WIDTHS)
-    rows = [measure(family, device, options) for family in families]
+    rows = [measure(family, device, size=options.size, batch=options.batch, parts=options.parts) for family in families]
     write(_device_features(device))
     ratios = {str(row["family"]): float(row["ratio"]) for row in rows}  # type: ignore[arg-type]
     publish(rows, ratios | {"median": statistics.median(ratios.values())}, options.json)
@@ -86,29 +86,48 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def measure(family: str, device: torch.device, options: argparse.Namespace) -> Row:
+def measure(
+    family: str,
+    device: torch.device,
+    *,
+    size: int,
+    batch: int,
+    width: int | None = None,
+    parts: bool = False,
+    steps: int = STEPS,
+) -> Row:
     """Seconds of a step of each kind, by the median of steps that take turns; which of fp32 and bf16 trials take, too.
 
     A trial takes the precision that is faster, as `trainable/loop/precision.py` does: 'ours' is the better of both.
+
+    Args:
+        family: a key of `WIDTHS`.
+        device: device of the steps.
+        size: side of the images in pixels.
+        batch: images of a step.
+        width: of the network; default: its published width.
+        parts: whether to also take away one by one what trials do beyond the plain loop.
+        steps: maximum number of measured steps of each kind.
     """
+    width = width or WIDTHS[family]
     kinds = {"plain": PLAIN, "bf16": OURS, "fp32": replace(OURS, precision="fp32")}
-    if options.parts:
+    if parts:
         kinds |= {f"without {name}": kind for name, kind in WITHOUT.items() if name != "bf16"}
-    sides = {name: Side(family, kind, device, options.size, options.batch) for name, kind in kinds.items()}
+    sides = {name: Side(family, kind, device, size=size, batch=batch, width=width) for name, kind in kinds.items()}
     for side in sides.values():
         side.step()
         side.step()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     ends = time.perf_counter() + SECONDS
-    while len(seconds["plain"]) < STEPS and (len(seconds["plain"]) < 3 or time.perf_counter() < ends):
+    while len(seconds["plain"]) < steps and (len(seconds["plain"]) < 3 or time.perf_counter() < ends):
         for name, side in sides.items():
             seconds[name].append(side.step())
     middle = {name: statistics.median(taken) for name, taken in seconds.items()}
     precision = min(("fp32", "bf16"), key=middle.__getitem__)
     ours = middle[precision]
-    row: dict[str, str | float] = {"family": family, "width": WIDTHS[family], "precision": precision}
-    row |= {"plain ms": 1000 * middle["plain"], "ours ms": 1000 * ours, "samples/s": options.batch / ours}
-    if options.parts:
+    row: dict[str, str | float] = {"family": family, "width": width, "precision": precision}
+    row |= {"plain ms": 1000 * middle["plain"], "ours ms": 1000 * ours, "samples/s": batch / ours}
+    if parts:
         row |= {"bf16 gains": middle["fp32"] / middle["bf16"]}
         row |= {f"{name} gains": middle[f"without {name}"] / middle["bf16"] for name in WITHOUT if name != "bf16"}
     return row | {"ratio": middle["plain"] / ours}
@@ -117,9 +136,9 @@ def measure(family: str, device: torch.device, options: argparse.Namespace) -> R
 class Side:
     """A network, its optimizer and a batch."""
 
-    def __init__(self, family: str, kind: Kind, device: torch.device, size: int, batch: int) -> None:
+    def __init__(self, family: str, kind: Kind, device: torch.device, *, size: int, batch: int, width: int) -> None:
         torch.manual_seed(0)
-        model = {"family": family, "width": WIDTHS[family], "precision": kind.precision}
+        model = {"family": family, "width": width, "precision": kind.precision}
         config = build(TrialConfig, {"model": model, "loss": LOSS}, source="the benchmark")
         self.config, self.device = config, device
         layout = torch.channels_last if kind.channels_last else torch.contiguous_format

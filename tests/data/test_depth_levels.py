@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.depth_levels import comparable_depth, fill_holes, scale_depth
+from data.depth.meaning import DepthMeaning
+from data.depth_levels import comparable_depth, fill_holes, scale_depth, valid_levels
 from data.errors import InputError
 from data.importers.polarity import POLARITIES, PolarityName, measure_polarity
 
@@ -121,3 +122,92 @@ def test_polarity_ignores_missing_pixels() -> None:
 
     assert measured.name == "near-bright"
     assert measured.difference == pytest.approx(-30000 * 255 / 59000, rel=1e-3)
+
+
+FLOATS = np.array([[0, 0.5, 2.5, np.nan, np.inf, -1, 1.5]], np.float32)
+
+
+def test_only_valid_pixels_decide_the_range() -> None:
+    """NaN, infinite and negative values are filled from the nearest pixel, and marked; in metres, 0 is too."""
+    levels, valid = valid_levels(FLOATS, "far-bright", "d", DepthMeaning(unit="m"))
+
+    assert valid is not None
+    assert valid.tolist() == [[False, True, True, False, False, False, True]]
+    assert levels[valid].tolist() == [0, 255, 128]
+    assert levels[0, 0] == 0
+    assert set(levels[0, 3:6].tolist()) <= {255, 128}
+
+
+def test_zero_is_a_measurement_in_relative_depth() -> None:
+    """The nearest point of an estimate."""
+    levels, valid = valid_levels(FLOATS, "far-bright", "d", DepthMeaning(unit="relative"))
+
+    assert valid is not None
+    assert valid[0, 0]
+    assert levels[valid].tolist() == [0, 51, 255, 153]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint16])
+def test_units_give_the_same_levels(kind: type) -> None:
+    """Each image is scaled over its own range."""
+    metres = np.array([[1, 2, 4, 6]], kind)
+
+    of_unit = [
+        scale_depth(np.asarray(metres * factor, kind), "far-bright", "d", DepthMeaning(unit=unit)).tolist()
+        for unit, factor in (("m", 1), ("cm", 100), ("mm", 1000))
+    ]
+
+    assert of_unit == [[[0, 51, 153, 255]]] * 3
+
+
+def test_8_bits_are_scaled_if_they_are_metric() -> None:
+    """Decimetres of a sensor, with 0 for none; as levels they would be kept."""
+    depth = np.array([[0, 10, 20, 30]], np.uint8)
+
+    levels, valid = valid_levels(depth, "far-bright", "d", DepthMeaning(unit="cm"))
+
+    assert levels.tolist() == [[0, 0, 128, 255]]
+    assert valid is not None
+    assert valid.tolist() == [[False, True, True, True]]
+
+
+@pytest.mark.parametrize(("kind", "invalid"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 0.1)])
+def test_the_invalid_value_is_no_measurement(kind: type, invalid: float) -> None:
+    """Also the largest of its type, which would take the whole range."""
+    depth = np.array([[10, 20, invalid, 40]]).astype(kind)
+
+    levels, valid = valid_levels(depth, "far-bright", "d", DepthMeaning(unit="relative", invalid=invalid))
+
+    assert valid is not None
+    assert valid.tolist() == [[True, True, False, True]]
+    assert (levels.max(), levels[0, 3]) == ((40, 40) if kind is np.uint8 else (255, 255))
+    assert (
+        np.isnan(comparable_depth(depth, DepthMeaning(unit="relative", invalid=invalid))).tolist() == (~valid).tolist()
+    )
+
+
+def test_zero_counts_as_a_hole_beside_an_invalid_65535() -> None:
+    """The largest value does not mean the full range here."""
+    _, valid = valid_levels(np.array([[0, 900, 65535]], np.uint16), "far-bright", "d", DepthMeaning(invalid=65535))
+
+    assert valid is not None
+    assert valid.tolist() == [[False, True, False]]
+
+
+def test_depth_that_is_valid_everywhere_has_no_mask() -> None:
+    """It would only take room."""
+    assert valid_levels(ramp(), "near-bright", "d")[1] is None
+    assert valid_levels(np.ones((2, 2), np.float32), "far-bright", "d", DepthMeaning(unit="m"))[1] is None
+
+
+def test_depth_without_a_valid_pixel_says_why() -> None:
+    """NaN alone."""
+    with pytest.raises(InputError, match="every pixel is 0, negative, not finite, or has the value of --depth-invalid"):
+        valid_levels(np.full((2, 2), np.nan, np.float32), "far-bright", "d", DepthMeaning(unit="m"))
+
+
+@pytest.mark.parametrize("invalid", [float("nan"), float("inf")])
+def test_the_invalid_value_is_a_number(invalid: float) -> None:
+    """NaN equals nothing."""
+    with pytest.raises(InputError, match=r"'--depth-invalid' is (nan|inf), but must be a number"):
+        DepthMeaning(invalid=invalid)

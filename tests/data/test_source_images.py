@@ -72,7 +72,7 @@ def test_mask_is_read_and_stored_upright(form: str, orientation: int) -> None:
     """Labelling programs copy a photograph's tags to its mask."""
     encoded = saved(plane(), form, orientation)
 
-    pixels, stored = source_mask(encoded, "mask")
+    pixels, stored, _ = source_mask(encoded, "mask")
 
     np.testing.assert_array_equal(pixels, upright(encoded))
     np.testing.assert_array_equal(decode_plane(stored, "mask"), pixels)
@@ -191,11 +191,12 @@ def test_transparency_is_located_in_the_upright_photograph() -> None:
         source_photo(clear_corner(6)[0], "photo")
 
 
-def test_photographs_and_masks_of_16_bits_are_refused() -> None:
+def test_photographs_and_masks_of_an_unknown_16_bit_range_are_refused() -> None:
     """Whether 4095 or 65535 is white is not written in them."""
-    for read in (source_photo, source_mask):
-        with pytest.raises(InputError, match=r"'a\.png' is stored as uint16, but must have 8 bits"):
-            read(saved(sixteen(), "PNG"), "a.png")
+    with pytest.raises(InputError, match=r"'a\.png' is stored as uint16, but must have 8 bits"):
+        source_photo(saved(sixteen(), "PNG"), "a.png")
+    with pytest.raises(InputError, match=r"'a\.png' has 16 bits with values up to \d+, which are neither labels"):
+        source_mask(saved(sixteen(), "PNG"), "a.png")
 
 
 @pytest.mark.parametrize("read", [source_mask, source_depth])
@@ -203,7 +204,7 @@ def test_a_plane_stored_as_equal_channels_is_accepted_exactly(read: Any) -> None
     """Published depths are often RGB files with R=G=B, or with an alpha channel that hides nothing."""
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     for channels in ([levels] * 3, [*[levels] * 3, np.full_like(levels, 255)]):
-        pixels, stored = read(saved(np.dstack(channels), "PNG"), "depth")
+        pixels, stored, *_ = read(saved(np.dstack(channels), "PNG"), "depth")
 
         np.testing.assert_array_equal(pixels, levels)
         np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED), levels)
@@ -247,7 +248,9 @@ def test_a_mask_with_a_palette_of_colours_counts_by_index(
     colours = [value for index in range(16) for value in ((128 * (index % 2), 9 * index, 0) if index else (0, 0, 0))]
     options = {} if clear is None else {"transparency": clear}
 
-    pixels, stored = source_mask(palette_mask(shown * foreground, colours, orientation, bits=bits, **options), "mask")
+    pixels, stored, _ = source_mask(
+        palette_mask(shown * foreground, colours, orientation, bits=bits, **options), "mask"
+    )
 
     np.testing.assert_array_equal(pixels, 255 * (shown if orientation == 1 else np.rot90(shown, -1)))
     np.testing.assert_array_equal(decode_plane(stored, "mask"), pixels)
@@ -258,18 +261,77 @@ def test_mask_with_a_grey_palette_counts_by_level() -> None:
     shown = np.zeros((24, 32), np.uint8)
     shown[3:9, 4:20] = 1
 
-    pixels, _ = source_mask(palette_mask(shown, [255, 255, 255, 0, 0, 0]), "mask")
+    pixels, _, _ = source_mask(palette_mask(shown, [255, 255, 255, 0, 0, 0]), "mask")
 
     np.testing.assert_array_equal(pixels, 255 - 255 * shown)
 
 
-def test_a_mask_with_several_colours_is_refused() -> None:
-    """Which of them is the foreground is not known."""
+def test_labels_of_a_palette_are_joined() -> None:
+    """Several instances, each with a colour of its own."""
     shown = np.zeros((24, 32), np.uint8)
     shown[3:9, 4:20], shown[12:] = 1, 2
 
-    with pytest.raises(InputError, match="'mask' uses 3 palette colours, but must use two: index 0"):
-        source_mask(palette_mask(shown, [0, 0, 0, 255, 0, 0, 0, 255, 0]), "mask")
+    mask = source_mask(palette_mask(shown, [0, 0, 0, 255, 0, 0, 0, 255, 0]), "mask")
+
+    np.testing.assert_array_equal(mask.plane, 255 * (shown > 0))
+    np.testing.assert_array_equal(decode_plane(mask.encoded, "mask"), mask.plane)
+    assert mask.form == "labels"
+    assert source_mask(palette_mask(np.minimum(shown, 1), [0, 0, 0, 255, 0, 0]), "mask").form == "levels"
+
+
+def test_a_photograph_with_a_palette_is_refused() -> None:
+    """Its colours are no labels."""
+    indices = np.arange(768, dtype=np.uint16).reshape(24, 32) % 256
+    colours = [value for index in range(256) for value in (index, 255 - index, 7)]
+
+    with pytest.raises(
+        InputError, match="'mask' uses 256 palette colours, as a photograph does, but labels use at most 64"
+    ):
+        source_mask(palette_mask(indices.astype(np.uint8), colours), "mask")
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_labels_of_16_bits_are_joined(form: str) -> None:
+    """More instances than 8 bits can count."""
+    labels = np.zeros((24, 32), np.uint16)
+    labels[3:9, 4:20], labels[12:, :5] = 1, 700
+
+    mask = source_mask(saved(labels, form), "mask")
+
+    np.testing.assert_array_equal(mask.plane, 255 * (labels > 0))
+    assert mask.form == "labels"
+    assert source_mask(saved(np.minimum(labels, 1), form), "mask").form == "levels"
+
+
+def test_a_mask_of_16_bits_with_its_full_range_keeps_soft_edges() -> None:
+    """65535 is white."""
+    levels = np.array([[0, 257 * 100, 65535]], np.uint16)
+
+    mask = source_mask(saved(levels, "PNG"), "mask")
+
+    assert (mask.plane.tolist(), mask.form) == ([[0, 100, 255]], "levels")
+
+
+@pytest.mark.parametrize("colours", [photo(), np.zeros((24, 32, 3), np.uint8), np.full((24, 32, 3), 255, np.uint8)])
+def test_the_alpha_of_a_cutout_is_the_mask(colours: Pixels) -> None:
+    """Whatever the colours are; soft edges stay."""
+    alpha = np.zeros((24, 32), np.uint8)
+    alpha[3:9, 4:20], alpha[3, 4:20] = 255, 90
+
+    mask = source_mask(saved(np.dstack([colours, alpha]), "PNG"), "mask")
+
+    np.testing.assert_array_equal(mask.plane, alpha)
+    np.testing.assert_array_equal(decode_plane(mask.encoded, "mask"), alpha)
+    assert mask.form == "alpha"
+
+
+def test_a_mask_with_transparent_margins_is_refused() -> None:
+    """Its grey levels and its alpha are different masks."""
+    grey, alpha = np.zeros((24, 32), np.uint8), np.zeros((24, 32), np.uint8)
+    grey[3:9, 4:20], alpha[2:, 2:] = 255, 255
+
+    with pytest.raises(InputError, match=r"'a\.png' is transparent in 108 of 768 pixels"):
+        source_mask(saved(np.dstack([grey, grey, grey, alpha]), "PNG"), "a.png")
 
 
 def test_a_mask_of_one_bit_is_0_and_255() -> None:
@@ -311,7 +373,7 @@ def test_a_scaled_mask_is_stored_scaled() -> None:
     """Whoever reads the data set finds 0 and 255."""
     mask = (plane() > 127).astype(np.uint8)
 
-    pixels, stored = source_mask(encode_png(mask), "mask", factor=255)
+    pixels, stored, _ = source_mask(encode_png(mask), "mask", factor=255)
 
     np.testing.assert_array_equal(pixels, mask * 255)
     np.testing.assert_array_equal(decode_plane(stored, "mask"), mask * 255)

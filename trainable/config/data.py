@@ -9,11 +9,12 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from data.augment.catalog import by_name
 from data.errors import Fault, FaultsError
+from data.fitting.sizes import Sides, sides_of
 from data.splits.splits import SplitKey
 from trainable.config.section import Probability, Section, Share
 
-SIZE_MULTIPLE = 16
-"""Image sizes are multiples of it, so that every family can halve them."""
+MIN_SIDE, MAX_SIDE, SIDE_MULTIPLE = 16, 2048, 16
+"""Image sizes, in pixels: multiples, so that every family can halve them."""
 
 
 class Split(Section):
@@ -127,22 +128,31 @@ class Stage(Section):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Batch size of the stage; `data.batch_size` by default."""
 
-    def image_size(self, whole: int) -> int:
-        """The side of its images, for images of `whole` pixels in the last stage."""
-        return max(1, round(self.scale * whole / SIZE_MULTIPLE)) * SIZE_MULTIPLE
+    def image_size(self, whole: int | list[int]) -> int | list[int]:
+        """The size of its images, for images of size `whole` in the last stage."""
+        if isinstance(whole, list):
+            return [self._side(side) for side in whole]
+        return self._side(whole)
+
+    def _side(self, whole: int) -> int:
+        return max(1, round(self.scale * whole / SIDE_MULTIPLE)) * SIDE_MULTIPLE
 
 
 class DataConfig(Section):
     """The data of a trial."""
 
-    image_size: Annotated[int, Field(ge=SIZE_MULTIPLE, le=2048, multiple_of=SIZE_MULTIPLE)] = 96
-    """Side in pixels of the square images for training and metrics; a multiple of 16."""
+    image_size: Annotated[int, Field(ge=16, le=2048, multiple_of=16)] | list[int] = 96
+    """Side in pixels of the square images for training and metrics, or [height, width]; multiples of 16."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Samples per optimizer step, over all workers."""
     resize: Literal["area", "bilinear", "lanczos"] = "area"
     """Interpolation to that size; 'area' averages when shrinking and is bilinear when enlarging."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """Images of another aspect ratio: 'stretch' changes it, 'crop' takes the largest centred rectangle, 'pad' adds a
+    grey border, which losses and metrics leave out. 'predict' needs the whole image, and pads it with 'crop' too."""
     split_by: SplitKey = "background"
-    """The id whose hash decides the split; 'background' keeps each room in one part. The last five are published."""
+    """The id whose hash decides the split; 'background' keeps each room in one part. 'stored' is the split of a table
+    that was imported; the five before it are published."""
     split: Split = Split()
     augment: Augmentation = Augmentation()
     augment_on: Literal["auto", "cpu", "device"] = "auto"
@@ -150,6 +160,26 @@ class DataConfig(Section):
     `augment.transforms`, it is always the CPU."""
     progression: list[Stage] = Field(default=[])
     """Progressive resizing: stages on smaller images before the rest of the run (Howard 2018); none by default."""
+
+    @property
+    def sides(self) -> Sides:
+        """Height and width of the images, in pixels."""
+        return sides_of(self.image_size)
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _has_sides_for_every_family(cls, size: object) -> object:
+        sides = size if isinstance(size, tuple | list) else [size]
+        if isinstance(size, tuple | list) and len(size) != 2:
+            raise ValueError("be a side, or the two sides [height, width]")
+        for side in sides:
+            if type(side) is not int:
+                raise ValueError("be a valid integer, or [height, width] of two")
+            if not MIN_SIDE <= side <= MAX_SIDE:
+                raise ValueError(f"have sides from {MIN_SIDE} to {MAX_SIDE}")
+            if side % SIDE_MULTIPLE:
+                raise ValueError(f"be a multiple of {SIDE_MULTIPLE}, or [height, width] of two such")
+        return list(size) if isinstance(size, tuple) else size
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -173,9 +203,9 @@ class DataConfig(Section):
         if self.augment_on == "device":
             said = "is 'device', but must be auto or cpu with data.augment.transforms, which run on the CPU only"
             raise FaultsError([Fault(key="augment_on", said=said, value="device")])
-        sides = {self.image_size, *(stage.image_size(self.image_size) for stage in self.progression)}
+        sides = {self.sides, *(sides_of(stage.image_size(self.image_size)) for stage in self.progression)}
         # Sizes differ in few faults, which are listed once.
-        found = next(filter(None, (faults(transforms, side, side) for side in sorted(sides))), [])
+        found = next(filter(None, (faults(transforms, *size) for size in sorted(sides))), [])
         if found:
             raise FaultsError([replace(fault, key=f"augment.transforms.{fault.key}") for fault in found])
         return self

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data.errors import InputError
-from data.images import resize
+from data.fitting.fit import Fitting
 from data.schema import Pixels
 from data.source_images import source_photo
 from trainable.config import TrialConfig
 from trainable.evaluation.grid import predict_photos
-from trainable.evaluation.predictor import enlarge_to, refuse_other_size
+from trainable.evaluation.predictor import refuse_other_size
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -52,10 +52,11 @@ def predict_arrays(model: nn.Module, config: TrialConfig, bg: Image, fg_bg: Imag
     """
     photos = [as_photo(image, name) for image, name in ((bg, "bg"), (fg_bg, "fg_bg"))]
     refuse_other_size(photos[0], photos[1], ("bg", "fg_bg"))
-    small = [resize(photo, config.data.image_size, config.data.resize)[None] for photo in photos]
+    fitting = Fitting.of_whole_images(config.data.sides, config.data.resize, config.data.fit)
+    small = [fitting.image(photo)[None] for photo in photos]
     prediction = predict_photos(model, small[0], small[1], config)
     planes = (plane[0, 0].clamp(0, 1).cpu().numpy() for plane in (prediction.mask, prediction.depth))
-    return Planes(*(enlarge_to(plane, photos[0]) for plane in planes))
+    return Planes(*(fitting.restore(plane, photos[0].shape[:2]) for plane in planes))
 
 
 def as_photo(image: Image, name: str) -> Pixels:

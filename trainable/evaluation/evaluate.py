@@ -122,7 +122,8 @@ def evaluate_published(
         if evaluation.average == "batches":
             loader = replace(loader, batch_size=config.data.batch_size)
         for batch in loader.epoch(0):
-            metrics.update(predict(model, batch, config.model), batch.mask, batch.depth)
+            prediction = predict(model, batch, config.model)
+            metrics.update(prediction, batch.mask, batch.depth, batch.is_valid(), batch.is_inside())
     computed = metrics.compute()
     return {name: computed[name] for name in PUBLISHED_METRICS[metric]}
 
@@ -169,7 +170,7 @@ def _unchanged(config: DataConfig, data: TrialData, part: str) -> Loader:
 
 def _columns(mask: Tensor, depth: Tensor, batch: Batch) -> Tensor:
     """All measurements of each image of a batch, on the CPU, with the columns of `ImageFigures`."""
-    planes = mask, depth, batch.mask, batch.depth
+    planes = mask, depth, batch.mask, batch.depth, batch.is_valid(), batch.is_inside()
     return torch.cat([image_columns(*planes), own_columns(own_metrics(), *planes)], dim=1).cpu()
 
 

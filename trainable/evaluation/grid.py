@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.grids import image_grid
+from data.grids import depth_image, image_grid
 from data.loader import Loader
 from data.schema import Batch, Pixels
 from trainable.config import ModelConfig, TrialConfig
@@ -28,12 +28,12 @@ def predict(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
 
 
 def predict_photos(model: nn.Module, bg: Pixels, fg_bg: Pixels, config: TrialConfig) -> Prediction:
-    """Predict mask and depth, (B, 1, S, S) float32 each, of photographs of the network's size.
+    """Predict mask and depth, (B, 1, H, W) float32 each, of photographs of the network's size.
 
     Args:
         model: on its device.
-        bg: (B, S, S, 3) RGB, backgrounds.
-        fg_bg: (B, S, S, 3) RGB, the same with a foreground object.
+        bg: (B, H, W, 3) RGB, backgrounds.
+        fg_bg: (B, H, W, 3) RGB, the same with a foreground object.
         config: of the network, with its precision; the seed is for dropout in evaluation.
     """
     device = next(model.parameters()).device
@@ -56,7 +56,7 @@ def as_pixels(prediction: Prediction) -> tuple[Pixels, Pixels]:
 
 def grid_of_epoch(model: nn.Module, loader: Loader, config: TrialConfig) -> Pixels:
     """The prediction grid of an epoch. Its images are kept small, because every best epoch writes one."""
-    return prediction_grid(model, loader, config.model, cell=min(max(config.data.image_size, MIN_CELL), MAX_CELL))
+    return prediction_grid(model, loader, config.model, cell=min(max(*config.data.sides, MIN_CELL), MAX_CELL))
 
 
 def prediction_grid(
@@ -76,4 +76,6 @@ def prediction_rows(model: nn.Module, batch: Batch, config: ModelConfig) -> list
     photos = (stack.permute(0, 2, 3, 1).cpu().numpy() for stack in (batch.bg, batch.fg_bg))
     truth = (stack.squeeze(1).cpu().numpy() for stack in (batch.mask, batch.depth))
     (bg, fg_bg), (true_mask, true_depth) = photos, truth
-    return list(zip(bg, fg_bg, true_mask, mask, true_depth, depth, strict=True))
+    valid = [None] * len(batch) if batch.valid is None else batch.valid.squeeze(1).cpu().numpy()
+    shown = [depth_image(*pair) for pair in zip(true_depth, valid, strict=True)]
+    return list(zip(bg, fg_bg, true_mask, mask, shown, depth, strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from data.fitting.sizes import size_text
 from trainable.config import TrialConfig
 from trainable.loop.precision import autocast, preserving_random_state
 from trainable.measurements import recall
@@ -40,15 +41,14 @@ def _is_time(value: object) -> bool:
 
 def _key(config: TrialConfig, device: torch.device) -> str:
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    network = f"{config.model.model_dump_json()} at {config.data.image_size}"
+    network = f"{config.model.model_dump_json()} at {size_text(config.data.image_size)}"
     return " | ".join(("ms_per_picture", platform.node(), chip, f"torch {torch.__version__}", network))
 
 
 def _measure(config: TrialConfig, device: torch.device) -> float:
     with preserving_random_state(device):
         network = build_model(config.model).on(device).eval()
-        side = config.data.image_size
-        photo = torch.rand(1, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+        photo = torch.rand(1, 3, *config.data.sides, device=device).contiguous(memory_format=torch.channels_last)
     seconds: list[float] = []
     deadline = time.perf_counter() + _SECONDS
     with torch.inference_mode(), autocast(config.model, device):

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from data.atomic import replacing
 from data.errors import InputError, UnfinishedError
-from trainable.config.data import SIZE_MULTIPLE
+from data.fitting.fit import GREY
+from data.fitting.sizes import size_text
+from trainable.config.data import SIDE_MULTIPLE
 from trainable.loop.checkpoint import Origin, load_model
 from trainable.models import Network, parameter_count
 
@@ -39,7 +41,7 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 METADATA_FILE = "twinhead.json"
 """The metadata in a file of torch.export."""
-MIN_SIDE = SIZE_MULTIPLE + 1
+MIN_SIDE = SIDE_MULTIPLE + 1
 """Minimum height and width of the images in pixels."""
 TOLERANCE = 1e-4
 """Maximum difference of an output from PyTorch's; outputs are in 0..1."""
@@ -126,7 +128,7 @@ def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
     network, origin = load_model(checkpoint)
     portable = Portable(network).eval().requires_grad_(False)
     nn.Module.train(network, False)  # `network.eval()` keeps the layers of `eval_mode` in training mode
-    sizes = _sizes(origin.config.data.image_size)
+    sizes = _sizes(*origin.config.data.sides)
     with _quiet(), torch.no_grad():
         program = _traced(portable, sizes[1])
         try:
@@ -151,15 +153,20 @@ def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
 
 
 def _padded(length: int, like: Tensor) -> Tensor:
-    """The indices of `length` rows, the last one repeated up to a multiple of `SIZE_MULTIPLE`."""
-    whole = (length + SIZE_MULTIPLE - 1) // SIZE_MULTIPLE * SIZE_MULTIPLE
+    """The indices of `length` rows, the last one repeated up to a multiple of `SIDE_MULTIPLE`."""
+    whole = (length + SIDE_MULTIPLE - 1) // SIDE_MULTIPLE * SIDE_MULTIPLE
     return torch.arange(whole, device=like.device).clamp(max=length - 1)
 
 
-def _sizes(side: int) -> tuple[tuple[int, int, int], ...]:
-    """Batch size, height and width of the comparisons: the network's own size, a wider one, and one that is padded."""
-    side = max(side, 2 * SIZE_MULTIPLE)
-    return (1, side, side), (2, side, side + 2 * SIZE_MULTIPLE), (3, side + 7, side // 2 + 19)
+def _sizes(height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+    """Batch size, height and width of the comparisons: the network's own size, a wider one, and one that is padded.
+
+    The program is traced at the second one, whose sides differ.
+    """
+    height, width = max(height, 2 * SIDE_MULTIPLE), max(width, 2 * SIDE_MULTIPLE)
+    wider = width + (2 if height <= width else 4) * SIDE_MULTIPLE
+    wider += 2 * SIDE_MULTIPLE if wider == height else 0
+    return (1, height, width), (2, height, wider), (3, height + 7, width // 2 + 19)
 
 
 def _traced(portable: Portable, size: tuple[int, int, int]) -> ExportedProgram:
@@ -180,7 +187,7 @@ def _photos(size: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
 def _difference(runs: Runs, portable: Portable, size: tuple[int, int, int], seed: int) -> float:
     """Largest difference of an output from PyTorch's. The network itself is the reference unless images are padded."""
     photos = _photos(size, seed)
-    if any(side % SIZE_MULTIPLE for side in size[1:]):
+    if any(side % SIDE_MULTIPLE for side in size[1:]):
         expected: tuple[Tensor, ...] = portable(*photos)
     else:
         prediction = portable.network(*(photo.permute(0, 3, 1, 2) / 255 for photo in photos))
@@ -235,17 +242,22 @@ def _texts() -> list[str]:
 
 def _metadata(origin: Origin, network: Network) -> dict[str, str]:
     """What a user of the file needs to know, as texts; mappings are JSON."""
-    model, side = origin.config.model, str(origin.config.data.image_size)
+    model, (height, width) = origin.config.model, origin.config.data.sides
+    border = (
+        "" if origin.config.data.fit == "stretch" else f", with a border of level {GREY} that keeps their aspect ratio"
+    )
     inputs = {name: {"type": "uint8", "shape": [*AXES, 3], "meaning": text} for name, text in INPUTS.items()}
     outputs = {name: {"type": "float32", "shape": AXES, "meaning": text} for name, text in OUTPUTS.items()}
     return {
         "producer": "Twinhead",
         "inputs": json.dumps(inputs),
         "outputs": json.dumps(outputs),
-        "image_size": side,
-        "sizes": f"Resize the photographs to {side} x {side} pixels, as in training, for the measured quality. Any "
-        f"height and width from {MIN_SIDE} on is accepted: sides are padded to multiples of {SIZE_MULTIPLE} inside.",
+        "image_size": size_text((height, width)),
+        "sizes": f"Resize the photographs to {height} x {width} pixels (height x width){border}, as in training, "
+        f"for the measured quality. Any height and width from {MIN_SIDE} on is accepted: sides are padded to multiples "
+        f"of {SIDE_MULTIPLE} inside.",
         "resize": origin.config.data.resize,
+        "fit": origin.config.data.fit,
         "family": model.family,
         "width": str(model.width),
         "parameters": str(parameter_count(network)),

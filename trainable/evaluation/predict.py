@@ -14,6 +14,7 @@ import numpy as np
 
 from data.atomic import replacing
 from data.errors import InputError
+from data.fitting.fit import Fitting
 from data.grids import overlay
 from data.image_metadata import note_of, with_note
 from data.images import encode_png
@@ -21,7 +22,7 @@ from data.parallel import ahead
 from data.schema import Pixels
 from data.source_images import source_photo
 from trainable.evaluation.pairs import Pair, pair_of_files, read_photo
-from trainable.evaluation.predictor import Predictor, enlarge_to, refuse_other_size
+from trainable.evaluation.predictor import Predictor, refuse_other_size
 from trainable.evaluation.swapped import look_swapped
 
 OUTPUTS = ("mask.png", "depth.png", "overlay.png")
@@ -220,7 +221,7 @@ def _writes(
         )
         for item in batch:
             if isinstance(item, _Loaded):
-                yield partial(_write, item, *next(planes), threshold)
+                yield partial(_write, item, predictor.fitting, *next(planes), threshold)
             else:
                 yield partial(_same, item)
 
@@ -239,9 +240,9 @@ def _batches(loaded: Iterable[_Loaded | Predicted], size: int) -> Iterator[list[
         yield batch
 
 
-def _write(item: _Loaded, mask: Pixels, depth: Pixels, threshold: float | None) -> Predicted:
+def _write(item: _Loaded, fitting: Fitting, mask: Pixels, depth: Pixels, threshold: float | None) -> Predicted:
     """Write the prediction of a pair, planes of the network's size. The overlay is the last file."""
-    mask, depth = enlarge_to(mask, item.photo), enlarge_to(depth, item.photo)
+    mask, depth = (fitting.restore(plane, item.photo.shape[:2]) for plane in (mask, depth))
     if threshold is not None:
         mask = np.where(mask >= threshold * 255, np.uint8(255), np.uint8(0))
     images = (mask, depth, overlay(item.photo, mask))

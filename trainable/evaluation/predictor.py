@@ -1,6 +1,6 @@
 """An exported network, ready to predict mask and depth of photographs of any size.
 
-Shapes: B pairs, H and W height and width of a photograph in pixels, S the image size of the network.
+Shapes: B pairs, H and W height and width of a photograph in pixels, h and w those of the network.
 """
 
 from __future__ import annotations
@@ -8,15 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from data.errors import InputError
-from data.images import resize
+from data.fitting.fit import Fitting
 from data.schema import Pixels
 from trainable.evaluation.grid import as_pixels, predict_photos
 from trainable.loop.checkpoint import WEIGHTS, checksums, load_model
@@ -24,7 +21,6 @@ from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device
 
 MAX_BATCH_SIZE = 32
-Value = TypeVar("Value", np.uint8, np.float32)
 
 
 class Predictor:
@@ -45,10 +41,12 @@ class Predictor:
         self.batch_size = MAX_BATCH_SIZE if self.config.model.eval_mode == "eval" else 1
         """Pairs per forward pass; one if the network's layers in training mode mix the images of a batch."""
         self._data = self.config.data
+        fit = [] if self._data.fit == "stretch" else [self._data.fit]
         self.identity = _identity(
-            checkpoint, (self.config.model.model_dump_json(), self._data.image_size, self._data.resize)
+            checkpoint, (self.config.model.model_dump_json(), self._data.image_size, self._data.resize, *fit)
         )
         """Equal for networks that make the same predictions, up to rounding."""
+        self.fitting = Fitting.of_whole_images(self._data.sides, self._data.resize, self._data.fit)
         self._model = model.on(self.device)
 
     def predict(self, bgs: Sequence[Pixels], fg_bgs: Sequence[Pixels]) -> list[tuple[Pixels, Pixels]]:
@@ -76,15 +74,16 @@ class Predictor:
             small = ([self.shrink(photo) for photo in photos[part]] for photos in (bgs, fg_bgs))
             planes = self.predict_small(*(np.stack(photos) for photos in small))
             for (mask, depth), photo in zip(planes, bgs[part], strict=True):
-                found.append((enlarge_to(mask, photo), enlarge_to(depth, photo)))
+                sides = photo.shape[:2]
+                found.append((self.fitting.restore(mask, sides), self.fitting.restore(depth, sides)))
         return found
 
     def shrink(self, photo: Pixels) -> Pixels:
-        """Resize a photograph (H, W, 3) to the size of the network, (S, S, 3)."""
-        return resize(photo, self._data.image_size, self._data.resize)
+        """Fit a photograph (H, W, 3) to the size of the network, (h, w, 3)."""
+        return self.fitting.image(photo)
 
     def predict_small(self, bg: Pixels, fg_bg: Pixels) -> list[tuple[Pixels, Pixels]]:
-        """Predict mask and depth, (S, S) uint8 each by pair, of two stacks of photographs (B, S, S, 3).
+        """Predict mask and depth, (h, w) uint8 each by pair, of two stacks of photographs (B, h, w, 3).
 
         On an out-of-memory error, the stacks are predicted in halves.
 
@@ -100,12 +99,6 @@ class Predictor:
             return list(zip(masks, depths, strict=True))
         half = len(bg) // 2
         return self.predict_small(bg[:half], fg_bg[:half]) + self.predict_small(bg[half:], fg_bg[half:])
-
-
-def enlarge_to(plane: NDArray[Value], photo: Pixels) -> NDArray[Value]:
-    """Resize a plane (S, S) to the size of a photograph (H, W, 3)."""
-    height, width = photo.shape[:2]
-    return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), plane.dtype)
 
 
 def refuse_other_size(bg: Pixels, fg_bg: Pixels, names: tuple[str, str]) -> None:

@@ -189,8 +189,8 @@ def _evaluation_seconds(training: Training, loader: Loader) -> float:
     for batch in itertools.islice(loader.epoch(0), count):
         with autocast(training.config.model, loader.device):
             prediction = training.model(*batch.inputs())
-        sums.update(prediction, batch.mask, batch.depth)
-    sums.compute()  # waits for the device
+        sums.update(prediction, batch.mask, batch.depth, batch.is_valid(), batch.is_inside())
+    sums.state().cpu()  # waits for the device
     return (time.perf_counter() - started) * len(loader) / count
 
 

@@ -157,7 +157,12 @@ def read_part(
     with environment(f"The data set '{data.path}' or the cache '{cache_root()}'"):
         dataset = _open(data.path, data.fingerprint)
         return decoded(
-            dataset, _rows(config, data, part), config.image_size, resize=config.resize, on_samples=on_samples
+            dataset,
+            _rows(config, data, part),
+            config.image_size,
+            resize=config.resize,
+            fit=config.fit,
+            on_samples=on_samples,
         )
 
 

@@ -252,9 +252,10 @@ def evaluate(
             for batch in loader.epoch(0):
                 with autocast(config.model, batch.bg.device):
                     prediction: Prediction = model(*batch.inputs())
-                sums.update(prediction, batch.mask, batch.depth)
+                regions = batch.is_valid(), batch.is_inside()
+                sums.update(prediction, batch.mask, batch.depth, *regions)
                 if loss is not None:
-                    total, _ = loss(prediction, *batch.targets())
+                    total, _ = loss(prediction, *batch.targets(), *regions)
                     losses += torch.stack([total.double() * len(batch), torch.full_like(losses[0], len(batch))])
             break
         except torch.OutOfMemoryError:

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from data.errors import InputError
+from data.fitting.sizes import size_text
 from trainable.config import ModelConfig, TrialConfig
 from trainable.loop.checkpoint import load_origin
 from trainable.loop.state import DistributedContext
@@ -170,9 +171,8 @@ def build_step(config: TrialConfig, device: torch.device, *, images: int) -> Ste
     """
     with preserving_random_state(device):
         network, loss = build_model(config.model).on(device), DualLoss(config.loss).to(device)
-        side = config.data.image_size
-        photo = torch.rand(images, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
-        plane = torch.rand(images, 1, side, side, device=device)
+        photo = torch.rand(images, 3, *config.data.sides, device=device).contiguous(memory_format=torch.channels_last)
+        plane = torch.rand(images, 1, *config.data.sides, device=device)
     optimizer = build_optimizer([list(network.parameters())], config.optimizer, undecayed=list(loss.parameters()))
 
     def step(model: ModelConfig) -> float:
@@ -195,7 +195,7 @@ def build_step(config: TrialConfig, device: torch.device, *, images: int) -> Ste
 
 def _network(config: TrialConfig) -> str:
     """Key of what decides which precision is faster; loss and optimizer take the same time in both."""
-    return f"{config.model.family} {config.model.width} at {config.data.image_size} by {_images(config)}"
+    return f"{config.model.family} {config.model.width} at {size_text(config.data.image_size)} by {_images(config)}"
 
 
 def _images(config: TrialConfig) -> int:

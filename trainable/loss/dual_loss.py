@@ -39,24 +39,35 @@ class DualLoss(nn.Module):
         if config.combine == "uncertainty":
             self.log_variance = nn.Parameter(torch.zeros(len(HEADS)))
 
-    def forward(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self,
+        prediction: Prediction,
+        mask: Tensor,
+        depth: Tensor,
+        valid: Tensor | None = None,
+        inside: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the total loss, and its unweighted parts with names like 'mask_bce' and 'depth_l1'.
 
         Args:
             prediction: result of a network.
             mask: (B, 1, H, W) float in 0..1.
             depth: (B, 1, H, W) float in 0..1.
+            valid: (B, 1, H, W) bool, where the depth was measured; None for everywhere. The losses of the depth leave
+                the other pixels out.
+            inside: (B, 1, H, W) bool, False in the border of padded images, which the losses of the mask leave out;
+                None if there is none.
         """
         parts: dict[str, Tensor] = {}
         totals = []
-        for head, logits, activated, target in (
-            ("mask", prediction.mask_logits, prediction.mask, mask),
-            ("depth", prediction.depth_logits, prediction.depth, depth),
+        for head, logits, activated, target, pixels in (
+            ("mask", prediction.mask_logits, prediction.mask, mask, inside),
+            ("depth", prediction.depth_logits, prediction.depth, depth, valid),
         ):
             total = torch.zeros((), device=target.device)
             for name, weight in self._weights[head].items():
                 output = logits if name in self._on_logits else activated
-                parts[f"{head}_{name}"] = part = self._losses[name](output, target, self._config)
+                parts[f"{head}_{name}"] = part = self._losses[name](output, target, self._config, pixels)
                 total = total + weight * part
             totals.append(total)
         return self._combined(torch.stack(totals)), {name: part.detach() for name, part in parts.items()}

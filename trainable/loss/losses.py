@@ -3,11 +3,17 @@
 Each maps a prediction and a target of shape (B, 1, H, W), B images of H x W pixels, to a scalar. It is computed in
 float32 also under autocast, because it depends on small differences. Value and gradient are finite if the prediction
 equals the target.
+
+With a validity mask v of 0 and 1, a mean over pixels is sum(v e) / sum(v) over the pixels of the batch, of the error e
+of a pixel. The errors of 'ssim' and 'edge' depend on the pixels around: there, v is 1 only where all pixels of the
+window, or of the 3 x 3 Sobel filter, that lie in the image are valid. The sums of 'dice' and 'tversky' over the pixels
+of an image are over its valid ones, and their means are over the images that have any. A mean over nothing is 0. Value
+and gradient do not depend on what prediction and target are at invalid pixels, not even if that is not finite.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -28,8 +34,16 @@ if TYPE_CHECKING:
     class Loss(Protocol):
         """A loss with its options."""
 
-        def __call__(self, prediction: Tensor, target: Tensor, config: LossConfig = ...) -> Tensor:
-            """Compute the scalar loss of (B, 1, H, W) prediction and target."""
+        def __call__(
+            self, prediction: Tensor, target: Tensor, config: LossConfig = ..., valid: Tensor | None = None
+        ) -> Tensor:
+            """Compute the scalar loss of (B, 1, H, W) prediction and target, of the pixels that are `valid` (bool)."""
+
+    class Pointwise(Protocol):
+        """A loss of `torch.nn.functional` that is a mean over pixels."""
+
+        def __call__(self, prediction: Tensor, target: Tensor, /, *, reduction: str = "mean") -> Tensor:
+            """Compute the loss; without reduction, the error of each pixel."""
 
 
 DEFAULTS = LossConfig()
@@ -42,91 +56,128 @@ BERHU_SHARE = 0.2
 """Share of the largest error in the batch above which the inverse Huber loss is quadratic (Laina et al. 2016)."""
 
 
-def _in_float32(loss: Callable[[Tensor, Tensor, LossConfig], Tensor]) -> Loss:
-    """Make a loss run in float32 also under autocast, and its options optional."""
+def _in_float32(loss: Callable[[Tensor, Tensor, LossConfig, Tensor | None], Tensor]) -> Loss:
+    """Make a loss run in float32 also under autocast, and its options and validity mask optional.
+
+    The loss gets 0 as prediction and target of invalid pixels.
+    """
 
     @wraps(loss)
-    def computed(prediction: Tensor, target: Tensor, config: LossConfig = DEFAULTS) -> Tensor:
+    def computed(
+        prediction: Tensor, target: Tensor, config: LossConfig = DEFAULTS, valid: Tensor | None = None
+    ) -> Tensor:
         with torch.autocast(prediction.device.type, enabled=False):
-            return loss(prediction.float(), target.float(), config)
+            planes = prediction.float(), target.float()
+            if valid is not None:  # filled, not multiplied: what is not finite would become NaN
+                planes = planes[0].masked_fill(~valid, 0), planes[1].masked_fill(~valid, 0)
+            return loss(*planes, config, valid)
 
     return computed
 
 
 @_in_float32
-def _bce(logits: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+def _bce(logits: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
     """Binary cross-entropy of sigmoid(logits), mean over pixels."""
-    return F.binary_cross_entropy_with_logits(logits, target)
+    return _pixel_mean(F.binary_cross_entropy_with_logits, logits, target, valid)
 
 
 @_in_float32
-def _weighted_bce(logits: Tensor, target: Tensor, config: LossConfig) -> Tensor:
+def _weighted_bce(logits: Tensor, target: Tensor, config: LossConfig, valid: Tensor | None) -> Tensor:
     """Binary cross-entropy with weight `positive_weight` for foreground, mean over pixels."""
     weight = torch.full((), config.positive_weight, device=logits.device)  # full() avoids a synchronising copy
-    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+    return _pixel_mean(partial(F.binary_cross_entropy_with_logits, pos_weight=weight), logits, target, valid)
 
 
 @_in_float32
-def _l1(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+def _l1(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
     """Absolute error, mean over pixels."""
-    return F.l1_loss(prediction, target)
+    return _pixel_mean(F.l1_loss, prediction, target, valid)
 
 
 @_in_float32
-def _smooth_l1(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+def _smooth_l1(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
     """Half the squared error below 1, the absolute error less a half above (Girshick 2015); mean over pixels."""
-    return F.smooth_l1_loss(prediction, target)
+    return _pixel_mean(F.smooth_l1_loss, prediction, target, valid)
 
 
 @_in_float32
-def _huber(prediction: Tensor, target: Tensor, config: LossConfig) -> Tensor:
+def _huber(prediction: Tensor, target: Tensor, config: LossConfig, valid: Tensor | None) -> Tensor:
     """Half the squared error below `huber_delta`, linear above (Huber 1964); mean over pixels."""
-    return F.huber_loss(prediction, target, delta=config.huber_delta)
+    return _pixel_mean(partial(F.huber_loss, delta=config.huber_delta), prediction, target, valid)
 
 
 @_in_float32
-def _mse(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+def _mse(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
     """Squared error, mean over pixels."""
-    return F.mse_loss(prediction, target)
+    return _pixel_mean(F.mse_loss, prediction, target, valid)
 
 
 @_in_float32
-def _rmse(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+def _rmse(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
     """Root of the mean squared error over pixels, plus a small number under the root."""
-    return (F.mse_loss(prediction, target) + EPS).sqrt()
+    return (_pixel_mean(F.mse_loss, prediction, target, valid) + EPS).sqrt()
+
+
+def _pixel_mean(loss: Pointwise, prediction: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """The mean of a pointwise loss over all or the valid pixels."""
+    if valid is None:
+        return loss(prediction, target)
+    return _mean(loss(prediction, target, reduction="none"), valid)
+
+
+def _mean(errors: Tensor, valid: Tensor | None) -> Tensor:
+    """The mean of the errors of all or the valid ones of the same shape; 0 if none is valid."""
+    if valid is None:
+        return errors.mean()
+    return errors.masked_fill(~valid, 0).sum() / valid.sum().clamp(min=1)
+
+
+def _all_valid(valid: Tensor | None, window: int) -> Tensor | None:
+    """Where all pixels of a window (side, odd) around a pixel that lie in the image are valid, (B, 1, H, W)."""
+    if valid is None:
+        return None
+    return F.max_pool2d((~valid).float(), window, stride=1, padding=window // 2) == 0
+
+
+def _of_valid(probability: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Probabilities, 0 at invalid pixels, and which of the images have valid pixels, (B,); None for all."""
+    if valid is None:
+        return probability, None
+    return probability.masked_fill(~valid, 0), valid.flatten(1).any(dim=1)
 
 
 @_in_float32
-def _dice(logits: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+def _dice(logits: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
     """One minus the Dice coefficient of sigmoid(logits) (Sudre et al. 2017), mean over images."""
-    probability = torch.sigmoid(logits)
+    probability, images = _of_valid(torch.sigmoid(logits), valid)
     overlap = (probability * target).sum(dim=(1, 2, 3))
     size = (probability + target).sum(dim=(1, 2, 3))
-    return (1 - 2 * overlap / (size + EPS)).mean()
+    return _mean(1 - 2 * overlap / (size + EPS), images)
 
 
 @_in_float32
-def _tversky(logits: Tensor, target: Tensor, config: LossConfig) -> Tensor:
+def _tversky(logits: Tensor, target: Tensor, config: LossConfig, valid: Tensor | None) -> Tensor:
     """One minus the Tversky index of sigmoid(logits) (Salehi et al. 2017), mean over images."""
-    probability = torch.sigmoid(logits)
+    probability, images = _of_valid(torch.sigmoid(logits), valid)
     hits = (probability * target).sum(dim=(1, 2, 3))
     false_alarms = (probability * (1 - target)).sum(dim=(1, 2, 3))
     misses = ((1 - probability) * target).sum(dim=(1, 2, 3))
     alpha = config.tversky_alpha
-    return (1 - hits / (hits + alpha * false_alarms + (1 - alpha) * misses + EPS)).mean()
+    return _mean(1 - hits / (hits + alpha * false_alarms + (1 - alpha) * misses + EPS), images)
 
 
 @_in_float32
-def _ssim(prediction: Tensor, target: Tensor, config: LossConfig) -> Tensor:
+def _ssim(prediction: Tensor, target: Tensor, config: LossConfig, valid: Tensor | None) -> Tensor:
     """Structural dissimilarity with the options `config.ssim`, mean over pixels."""
     options = config.ssim
-    similar = similarity(stretch(prediction) if options.minmax else prediction, target, options)
+    similar = similarity(stretch(prediction, valid) if options.minmax else prediction, target, options)
+    windows = _all_valid(valid, options.window)
     match options.form:
         case "halved":  # as kornia computes it since 0.5
-            return ((1 - similar) / 2).clamp(0, 1).mean()
+            return _mean(((1 - similar) / 2).clamp(0, 1), windows)
         case "clamped":  # as kornia computed it before
-            return (1 - similar).clamp(0, 1).mean() / 2
-    return (1 - similar).mean()
+            return _mean((1 - similar).clamp(0, 1), windows) / 2
+    return _mean(1 - similar, windows)
 
 
 def similarity(prediction: Tensor, target: Tensor, options: SsimConfig) -> Tensor:
@@ -164,7 +215,7 @@ def _blur(side: int, window: int, border: str, device: torch.device, dtype: torc
 
 
 @_in_float32
-def _edge(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+def _edge(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
     """Sum of the absolute errors of the horizontal and vertical gradients (Sobel / 8), mean over pixels."""
     # The gradient is linear, so that of the difference suffices. Sums of shifted images take a sixth to an eighth of
     # the time of a convolution with one channel, measured as for `_blur`.
@@ -173,15 +224,15 @@ def _edge(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
     down = error[..., 2:, :] - error[..., :-2, :]
     across = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
     down = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
-    return (across.abs() + down.abs()).mean() / 8
+    return _mean(across.abs() + down.abs(), _all_valid(valid, 3)) / 8
 
 
 @_in_float32
-def _inverse_huber(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+def _inverse_huber(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
     """Absolute error below a fifth of the batch maximum, quadratic above (Laina et al. 2016); mean over pixels."""
     error = (prediction - target).abs()
     cut = (BERHU_SHARE * error.detach().max()).clamp(min=EPS)
-    return torch.where(error <= cut, error, (error**2 + cut**2) / (2 * cut)).mean()
+    return _mean(torch.where(error <= cut, error, (error**2 + cut**2) / (2 * cut)), valid)
 
 
 LOSSES: dict[str, Loss] = {
@@ -216,7 +267,7 @@ def all_on_logits() -> frozenset[str]:
 
 def _own(loss: parts.Loss) -> Loss:
     @_in_float32
-    def computed(prediction: Tensor, target: Tensor, _: LossConfig) -> Tensor:
+    def computed(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:  # noqa: ARG001
         value = loss.function(prediction, target)
         if not isinstance(value, Tensor) or value.ndim:
             raise InputError(f"The loss '{loss.name}' of a plugin returns {value!r}, but must return a scalar tensor.")

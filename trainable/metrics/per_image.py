@@ -25,14 +25,22 @@ STATES = (
     "images", "iou", "pixels",
     "mask_squares", "mask_absolutes", "mask_within1", "mask_within2", "mask_within3",
     "depth_squares", "depth_absolutes", "depth_within1", "depth_within2", "depth_within3",
+    "depth_invalid_pixels", "depth_invalid_images",
 )  # fmt: skip
-"""Columns of sums for the metrics that every trial reports; `trainable.metrics.pooled` defines the metrics."""
+"""Columns of sums for the metrics that every trial reports; `trainable.metrics.pooled` defines the metrics.
+
+The last two count what the sums of the depth leave out: invalid pixels, and images without a valid one.
+"""
 
 PUBLISHED = (
     "ssim90_mask", "ssim50_depth", "iou75_mask",
     "soft_mask_squares", "soft_mask_within1", "soft_mask_within2", "soft_mask_within3",
+    "ssim50_invalid_images",
 )  # fmt: skip
-"""Columns of sums for the metrics of published projects; `trainable.metrics.published` defines the metrics."""
+"""Columns of sums for the metrics of published projects; `trainable.metrics.published` defines the metrics.
+
+The last counts the images that 'ssim50_depth' leaves out, because no window of theirs is valid.
+"""
 
 _OWN = "own:"
 """Prefix of the names of metrics of plugins in a file."""
@@ -49,7 +57,7 @@ class ImageFigures:
     bg_ids: tuple[str, ...]
     """Background id of each image, (N,)."""
     states: Floats
-    """(N, 13), with the columns `STATES`."""
+    """(N, 15), with the columns `STATES`."""
     published: Mapping[str, Floats]
     """(N,) each, with the keys `PUBLISHED`."""
     own: Mapping[str, Floats] = field(default_factory=dict)
@@ -67,7 +75,7 @@ class ImageFigures:
             raise ValueError(f"The published columns must be {', '.join(PUBLISHED)}, each of {images} images.")
 
     def columns(self) -> Floats:
-        """The states, the published and the own columns side by side, (N, 20 + K), K metrics of plugins.
+        """The states, the published and the own columns side by side, (N, 23 + K), K metrics of plugins.
 
         `metrics_of` takes their sum over images.
         """
@@ -82,7 +90,7 @@ class ImageFigures:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Load a file written by `save`.
+        """Load a file written by `save`; those of earlier versions count nothing as invalid.
 
         Raises:
             InputError: if it is missing, damaged, or from another version.
@@ -90,8 +98,13 @@ class ImageFigures:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 bg_ids, states = tuple(arrays["bg_ids"].tolist()), arrays["states"]
+                images = len(bg_ids)
+                if states.shape == (images, len(STATES) - 2):
+                    states = np.column_stack([states, np.zeros((images, 2))])
+                published = {name: arrays[name] for name in PUBLISHED if name in arrays.files}
+                published.setdefault(PUBLISHED[-1], np.zeros(images))
                 own = {name.removeprefix(_OWN): arrays[name] for name in arrays.files if name.startswith(_OWN)}
-                return cls(bg_ids=bg_ids, states=states, published={name: arrays[name] for name in PUBLISHED}, own=own)
+                return cls(bg_ids=bg_ids, states=states, published=published, own=own)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
@@ -106,28 +119,36 @@ def figures(table: ImageFigures) -> dict[str, float]:
 
 
 def metrics_of(sums: Floats, own: Sequence[str] = ()) -> dict[str, Floats]:
-    """Compute metrics from sums over images, each (...,).
+    """Compute metrics from sums over images, each (...,); NaN of the depth where no pixel is valid.
 
     Args:
-        sums: (..., 20) with the columns of `ImageFigures.columns`, or (..., 13) with `STATES` only, for the
+        sums: (..., 23) with the columns of `ImageFigures.columns`, or (..., 15) with `STATES` only, for the
             metrics that every trial reports.
-        own: names of the metrics of plugins, whose columns follow the 20.
+        own: names of the metrics of plugins, whose columns follow the 23.
     """
     by_name = dict(zip(STATES + PUBLISHED, np.moveaxis(sums, -1, 0), strict=False))
-    images, pixels = by_name["images"], by_name["pixels"]
+    images = by_name["images"]
     metrics = {"mask_iou": by_name["iou"] / images}
-    for head in ("mask", "depth"):
+    measured = _or_nan(by_name["pixels"] - by_name["depth_invalid_pixels"])
+    for head, pixels in (("mask", by_name["pixels"]), ("depth", measured)):
         metrics[f"{head}_rmse"] = np.sqrt(by_name[f"{head}_squares"] / pixels)
         metrics[f"{head}_mae"] = by_name[f"{head}_absolutes"] / pixels
         metrics |= {f"{head}_delta{k}": by_name[f"{head}_within{k}"] / pixels for k in (1, 2, 3)}
     metrics = {"score": (metrics["mask_iou"] + metrics["depth_delta1"]) / 2} | metrics
     if sums.shape[-1] == len(STATES):
         return metrics
-    metrics |= {name: by_name[name] / images for name in ("ssim90_mask", "ssim50_depth", "iou75_mask")}
+    counted = {"ssim90_mask": images, "ssim50_depth": _or_nan(images - by_name["ssim50_invalid_images"])}
+    metrics |= {name: by_name[name] / count for name, count in (counted | {"iou75_mask": images}).items()}
+    pixels = by_name["pixels"]
     metrics["soft_mask_rmse"] = np.sqrt(by_name["soft_mask_squares"] / pixels)
     metrics |= {f"soft_mask_delta{k}": by_name[f"soft_mask_within{k}"] / pixels for k in (1, 2, 3)}
     of_plugins = np.moveaxis(sums, -1, 0)[len(STATES + PUBLISHED) :]
     return metrics | {name: column / images for name, column in zip(own, of_plugins, strict=True)}
+
+
+def _or_nan(counts: Floats) -> Floats:
+    """`counts`, with NaN for 0."""
+    return np.where(counts > 0, counts, np.nan)
 
 
 def values_of(metrics: Mapping[str, Floats], objective: Objective) -> Floats:

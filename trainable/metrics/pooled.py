@@ -39,8 +39,10 @@ class MetricSums:
     - *_delta1, 2, 3: share of pixels with max(p / t, t / p) below 1.25, 1.25^2, 1.25^3 (Eigen et al. 2014), with
       prediction and truth clamped to [0.1, 1] first; the mask's truth is 0 or 1 here too.
     - score: (mask_iou + depth_delta1) / 2.
-
     - metrics of plugins: the mean over images.
+
+    The metrics of the depth are over valid pixels, so that an image without one counts for the mask only, whose metrics
+    are over the pixels inside the border of padded images. Metrics of plugins get 0 as prediction and truth of others.
 
     A prediction that is not finite is wrong in IoU and deltas, and makes RMSE and MAE NaN. The sums are float64 on the
     device; only `compute` waits for the device.
@@ -50,25 +52,43 @@ class MetricSums:
         self._own = own_metrics()
         self._sums = torch.zeros(len(STATES) + len(self._own), dtype=torch.float64, device=device)
 
-    def update(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> None:
+    def update(
+        self,
+        prediction: Prediction,
+        mask: Tensor,
+        depth: Tensor,
+        valid: Tensor | None = None,
+        inside: Tensor | None = None,
+    ) -> None:
         """Add a batch of predictions of a model.
 
         Args:
             prediction: what a network returned, (B, 1, H, W) each.
             mask: (B, 1, H, W), uint8 as in a `Batch` or float in 0..1.
             depth: (B, 1, H, W), likewise.
+            valid: (B, 1, H, W) bool, where the depth was measured; None for everywhere.
+            inside: (B, 1, H, W) bool, False in the border of padded images; None if there is none.
         """
-        self.update_values(finite_mask(prediction), prediction.depth, mask, depth)
+        self.update_values(finite_mask(prediction), prediction.depth, mask, depth, valid, inside)
 
-    def update_values(self, probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> None:
+    def update_values(
+        self,
+        probability: Tensor,
+        depth: Tensor,
+        mask_truth: Tensor,
+        depth_truth: Tensor,
+        valid: Tensor | None = None,
+        inside: Tensor | None = None,
+    ) -> None:
         """Add a batch with mask probabilities in 0..1; all tensors are (B, 1, H, W)."""
-        states = image_states(probability, depth, mask_truth, depth_truth)
+        planes = probability, depth, mask_truth, depth_truth, valid, inside
+        states = image_states(*planes)
         if self._own:
-            states = torch.cat([states, own_columns(self._own, probability, depth, mask_truth, depth_truth)], dim=1)
+            states = torch.cat([states, own_columns(self._own, *planes)], dim=1)
         self._sums += states.sum(dim=0)
 
     def state(self) -> Tensor:
-        """A copy of the sums, (13,) float64, followed by one for each metric of plugins.
+        """A copy of the sums, (15,) float64, followed by one for each metric of plugins.
 
         Those of several workers can be added.
         """
@@ -85,27 +105,41 @@ class MetricSums:
     def compute(self) -> dict[str, float]:
         """Compute the metrics of all added batches, with the keys `METRICS` and the names of metrics of plugins.
 
+        If the depth leaves images out, 'depth_images' is the number of the others.
+
         Raises:
-            InputError: if nothing was added.
+            InputError: if nothing was added, or no depth was measured.
         """
         sums = self._sums.cpu().numpy()
         if not sums[0]:
             raise no_images_error()
         built_in, own = sums[: len(STATES)], sums[len(STATES) :]
-        return {name: float(value) for name, value in metrics_of(built_in).items()} | {
+        metrics = {name: float(value) for name, value in metrics_of(built_in).items()} | {
             name: float(total / sums[0]) for name, total in zip(self._own, own, strict=True)
         }
+        left_out = sums[STATES.index("depth_invalid_images")]
+        if left_out == sums[0]:
+            raise no_depth_error()
+        return metrics | ({"depth_images": float(sums[0] - left_out)} if left_out else {})
 
 
 def own_columns(
-    own: Mapping[str, Metric], probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor
+    own: Mapping[str, Metric],
+    probability: Tensor,
+    depth: Tensor,
+    mask_truth: Tensor,
+    depth_truth: Tensor,
+    valid: Tensor | None = None,
+    inside: Tensor | None = None,
 ) -> Tensor:
     """The values of K metrics of plugins for each image, (B, K) float64; all other tensors are (B, 1, H, W).
 
     Raises:
         InputError: if a metric does not return a value for each image.
     """
-    planes = probability.float(), depth.float(), as_unit(mask_truth), as_unit(depth_truth)
+    depths = only_valid(depth.float(), valid), only_valid(as_unit(depth_truth), valid)
+    masks = only_valid(probability.float(), inside), only_valid(as_unit(mask_truth), inside)
+    planes = masks[0], depths[0], masks[1], depths[1]
     found = [_values(metric, *planes) for metric in own.values()]
     return torch.stack(found, dim=1) if found else torch.zeros(len(depth), 0, dtype=torch.float64, device=depth.device)
 
@@ -131,6 +165,14 @@ def no_images_error() -> InputError:
     )
 
 
+def no_depth_error() -> InputError:
+    """The error of metrics of images without any measured depth."""
+    return InputError(
+        "No image to be evaluated has a pixel whose depth was measured; "
+        "give the split a larger share in data.split, or the data set samples with a measured depth."
+    )
+
+
 def finite_mask(prediction: Prediction) -> Tensor:
     """The predicted mask, (B, 1, H, W), with NaN where the output of the head is not finite."""
     # An infinite logit has a probability of 0 or 1, which may be right by chance.
@@ -138,28 +180,49 @@ def finite_mask(prediction: Prediction) -> Tensor:
 
 
 @torch.no_grad()
-def image_states(probability: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
-    """The row of `MetricSums` for each image, (B, 13) float64 with the columns `STATES`; inputs are (B, 1, H, W)."""
+def image_states(
+    probability: Tensor,
+    depth: Tensor,
+    mask_truth: Tensor,
+    depth_truth: Tensor,
+    valid: Tensor | None = None,
+    inside: Tensor | None = None,
+) -> Tensor:
+    """The row of `MetricSums` for each image, (B, 15) float64 with the columns `STATES`; inputs are (B, 1, H, W)."""
     probability, is_foreground = probability.float(), as_unit(mask_truth) > 0.5
     pixels = torch.full(
         (len(probability),), math.prod(probability.shape[1:]), dtype=torch.float64, device=probability.device
     )
+    if inside is not None:
+        pixels = inside.flatten(1).sum(dim=1).double()
     return torch.column_stack(
         [
             torch.ones_like(pixels),
-            image_ious(probability, is_foreground, above=0.5),
+            image_ious(probability, is_foreground, above=0.5, inside=inside),
             pixels,
-            image_errors(probability, is_foreground.float()),
-            image_errors(depth.float(), as_unit(depth_truth)),
+            image_errors(probability, is_foreground.float(), inside),
+            image_errors(depth.float(), as_unit(depth_truth), valid),
+            _left_out(pixels, valid),
         ]
     )
 
 
-def image_ious(prediction: Tensor, is_foreground: Tensor, *, above: float) -> Tensor:
+def _left_out(pixels: Tensor, valid: Tensor | None) -> Tensor:
+    """Of the `pixels` (B,) of each image, those that are invalid, and 1 if all are, else 0: (B, 2) float64."""
+    if valid is None:
+        return torch.zeros(len(pixels), 2, dtype=torch.float64, device=pixels.device)
+    invalid = pixels - valid.flatten(1).sum(dim=1).double()
+    return torch.stack([invalid, (invalid == pixels).double()], dim=1)
+
+
+def image_ious(prediction: Tensor, is_foreground: Tensor, *, above: float, inside: Tensor | None = None) -> Tensor:
     """Intersection over union of the pixels `above` a value and the foreground of each image, (B,) float64.
 
-    It is 1 where both are empty.
+    It is 1 where both are empty. Only pixels `inside` (bool) count; all tensors have the same shape.
     """
+    prediction = only_valid(prediction, inside)
+    if inside is not None:
+        is_foreground = is_foreground & inside
     is_finite = prediction.isfinite()
     is_predicted = (prediction > above) & is_finite
     intersection = (is_predicted & is_foreground).flatten(1).sum(dim=1)
@@ -168,16 +231,27 @@ def image_ious(prediction: Tensor, is_foreground: Tensor, *, above: float) -> Te
     return torch.where(union > 0, intersection.double() / union.clamp(min=1), 1.0)
 
 
-def image_errors(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Squared errors, absolute errors, and pixels within each delta, summed for each image; (B, 5) float64."""
+def image_errors(prediction: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Squared errors, absolute errors, and pixels within each delta, summed for each image; (B, 5) float64.
+
+    The sums are over `valid` pixels (bool); all tensors are (B, 1, H, W).
+    """
+    prediction, truth = only_valid(prediction, valid), only_valid(truth, valid)
     prediction = torch.where(prediction.isfinite(), prediction, math.nan).flatten(1)
     truth = truth.flatten(1)
     error = prediction.double() - truth
     low, high = DELTA_RANGE
     predicted_in_range, truth_in_range = prediction.clamp(low, high), truth.clamp(low, high)
     ratio = torch.maximum(predicted_in_range / truth_in_range, truth_in_range / predicted_in_range)
+    if valid is not None:
+        ratio = ratio.masked_fill(~valid.flatten(1), math.inf)
     within = [(ratio < DELTA_BASE**k).sum(dim=1).double() for k in (1, 2, 3)]  # false where the ratio is NaN
     return torch.stack([torch.linalg.vecdot(error, error), error.abs_().sum(dim=1), *within], dim=1)
+
+
+def only_valid(pixels: Tensor, valid: Tensor | None) -> Tensor:
+    """`pixels` with 0 where they are not `valid`, of the same shape (bool)."""
+    return pixels if valid is None else pixels.masked_fill(~valid, 0)
 
 
 def as_unit(pixels: Tensor) -> Tensor:

@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainable.metrics.per_image import PUBLISHED, STATES, metrics_of
-from trainable.metrics.pooled import as_unit, finite_mask, image_errors, image_ious, image_states, no_images_error
+from trainable.metrics.pooled import (
+    as_unit,
+    finite_mask,
+    image_errors,
+    image_ious,
+    image_states,
+    no_depth_error,
+    no_images_error,
+    only_valid,
+)
 
 if TYPE_CHECKING:
     from trainable.models.prediction import Prediction
@@ -53,6 +62,10 @@ class PublishedMetrics:
 
     A prediction that is not finite is wrong, and makes RMSE NaN. By default the metrics are corrected.
 
+    The metrics of the depth are over valid pixels, those of the mask over pixels inside the border of padded images.
+    The similarity is over windows without another pixel; images, and with 'batches' batches, whose depth has none are
+    left out.
+
     Args:
         on: whether to use outputs after their activations ('probability') or, as published, before ('logits').
         average: 'pictures' averages over the images and pixels of the part. 'batches', as published, averages over
@@ -61,24 +74,34 @@ class PublishedMetrics:
 
     def __init__(self, *, on: On = "probability", average: Average = "pictures") -> None:
         self._on, self._average = on, average
-        self._batches: list[Tensor] = []  # (20,) each, on the device
+        self._batches: list[Tensor] = []  # (23,) each, on the device
 
     @torch.no_grad()
-    def update(self, prediction: Prediction, mask: Tensor, depth: Tensor) -> None:
+    def update(
+        self,
+        prediction: Prediction,
+        mask: Tensor,
+        depth: Tensor,
+        valid: Tensor | None = None,
+        inside: Tensor | None = None,
+    ) -> None:
         """Add a batch of predictions of a model.
 
         Args:
             prediction: what a network returned, (B, 1, H, W) each.
             mask: (B, 1, H, W), uint8 as in a `Batch` or float in 0..1.
             depth: (B, 1, H, W), likewise.
+            valid: (B, 1, H, W) bool, where the depth was measured; None for everywhere.
+            inside: (B, 1, H, W) bool, False in the border of padded images; None if there is none.
         """
         if self._on == "logits":
             predicted_mask, predicted_depth = prediction.mask_logits, prediction.depth_logits
         else:
             predicted_mask, predicted_depth = finite_mask(prediction), prediction.depth
-        sums = image_columns(predicted_mask, predicted_depth, mask, depth).sum(dim=0)
+        sums = image_columns(predicted_mask, predicted_depth, mask, depth, valid, inside).sum(dim=0)
         if self._average == "batches":
-            of_batch = _ious75(predicted_mask.reshape(1, -1), mask.reshape(1, -1))
+            in_one = None if inside is None else inside.reshape(1, -1)
+            of_batch = _ious75(predicted_mask.reshape(1, -1), mask.reshape(1, -1), in_one)
             sums[len(STATES) + PUBLISHED.index("iou75_mask")] = len(mask) * of_batch[0]
         self._batches.append(sums)
 
@@ -86,32 +109,53 @@ class PublishedMetrics:
         """Compute the metrics of all added batches, with the keys in `PUBLISHED_METRICS`.
 
         Raises:
-            InputError: if nothing was added.
+            InputError: if nothing was added, or no depth was measured.
         """
         if not self._batches:
             raise no_images_error()
         sums = torch.stack(self._batches).cpu().numpy()
-        metrics = metrics_of(sums if self._average == "batches" else sums.sum(axis=0, keepdims=True))
-        return {name: float(metrics[name].mean()) for names in PUBLISHED_METRICS.values() for name in names}
+        if self._average != "batches":
+            sums = sums.sum(axis=0, keepdims=True)
+        by_name = dict(zip(STATES + PUBLISHED, sums.T, strict=True))
+        has_depth = by_name["pixels"] > by_name["depth_invalid_pixels"]
+        has_windows = by_name["images"] > by_name["ssim50_invalid_images"]
+        if not has_depth.any():
+            raise no_depth_error()
+        metrics = metrics_of(sums)
+
+        def mean(name: str) -> float:
+            if name == "ssim50_depth":
+                return float(metrics[name][has_windows].mean()) if has_windows.any() else math.nan
+            return float(metrics[name][has_depth].mean() if name.startswith("depth_") else metrics[name].mean())
+
+        return {name: mean(name) for names in PUBLISHED_METRICS.values() for name in names}
 
 
 @torch.no_grad()
-def image_columns(mask: Tensor, depth: Tensor, mask_truth: Tensor, depth_truth: Tensor) -> Tensor:
-    """The sums of each image for all metrics, (B, 20) float64: `STATES`, then `PUBLISHED`.
+def image_columns(
+    mask: Tensor,
+    depth: Tensor,
+    mask_truth: Tensor,
+    depth_truth: Tensor,
+    valid: Tensor | None = None,
+    inside: Tensor | None = None,
+) -> Tensor:
+    """The sums of each image for all metrics, (B, 23) float64: `STATES`, then `PUBLISHED`.
 
     Inputs are (B, 1, H, W), with H and W at least 7; predictions are floats, truths uint8 or floats in 0..1.
     """
     mask, depth = mask.float(), depth.float()
     published = [
-        similarities(mask, mask_truth) > SIMILAR_MASK,
-        similarities(depth, depth_truth) > SIMILAR_DEPTH,
-        _ious75(mask, mask_truth),
-        image_errors(mask, as_unit(mask_truth))[:, [0, 2, 3, 4]],
+        similarities(mask, mask_truth, inside) > SIMILAR_MASK,
+        similarities(depth, depth_truth, valid) > SIMILAR_DEPTH,
+        _ious75(mask, mask_truth, inside),
+        image_errors(mask, as_unit(mask_truth), inside)[:, [0, 2, 3, 4]],
+        torch.zeros(len(mask), device=mask.device) if valid is None else ~_windows(valid).flatten(1).any(dim=1),
     ]
-    return torch.column_stack([image_states(mask, depth, mask_truth, depth_truth), *published])
+    return torch.column_stack([image_states(mask, depth, mask_truth, depth_truth, valid, inside), *published])
 
 
-def similarities(prediction: Tensor, truth: Tensor) -> Tensor:
+def similarities(prediction: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
     """Structural similarity (Wang et al. 2004) of each pair of images quantised to 8 bits, in -1..1.
 
     It equals scikit-image's `structural_similarity`: a uniform 7 x 7 window, sample covariance, K1 = 0.01, K2 = 0.03,
@@ -120,11 +164,12 @@ def similarities(prediction: Tensor, truth: Tensor) -> Tensor:
     Args:
         prediction: (B, 1, H, W), H and W at least 7; clipped to 0..1.
         truth: (B, 1, H, W), uint8 or float in 0..1.
+        valid: (B, 1, H, W) bool; windows with a pixel that is not are left out.
 
     Returns:
-        (B,) float64; NaN where a prediction is not finite.
+        (B,) float64; NaN where a prediction is not finite, or no window is left.
     """
-    p, t = _grey_levels(prediction), _grey_levels(truth)
+    p, t = (only_valid(_grey_levels(pixels), valid) for pixels in (prediction, truth))
     maps = torch.cat([p, t, p * p, t * t, p * t], dim=1)  # (B, 5, H, W)
     # Integers below 2^24, so that sums over windows are exact in float32.
     down = F.avg_pool2d(maps, (WINDOW, 1), stride=1, divisor_override=1)
@@ -136,7 +181,15 @@ def similarities(prediction: Tensor, truth: Tensor) -> Tensor:
     c1, c2 = STABILISERS
     similarity = (2 * mean_p * mean_t + c1) * (2 * covariance + c2)
     similarity /= (mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2)
-    return similarity.mean(dim=(1, 2))
+    if valid is None:
+        return similarity.mean(dim=(1, 2))
+    windows = _windows(valid)
+    return similarity.masked_fill(~windows, 0).sum(dim=(1, 2)) / windows.sum(dim=(1, 2))
+
+
+def _windows(valid: Tensor) -> Tensor:
+    """Which windows of the structural similarity have only valid pixels, (B, H - 6, W - 6)."""
+    return F.max_pool2d((~valid).float(), WINDOW, stride=1)[:, 0] == 0
 
 
 def _grey_levels(pixels: Tensor) -> Tensor:
@@ -146,6 +199,6 @@ def _grey_levels(pixels: Tensor) -> Tensor:
     return (torch.where(pixels.isfinite(), pixels.float(), math.nan).clamp(0, 1) * 255).round()
 
 
-def _ious75(mask: Tensor, truth: Tensor) -> Tensor:
+def _ious75(mask: Tensor, truth: Tensor, inside: Tensor | None = None) -> Tensor:
     """Intersection over union above 0.75 of each row or image, (B,) float64."""
-    return image_ious(mask, as_unit(truth) > IOU_ABOVE, above=IOU_ABOVE)
+    return image_ious(mask, as_unit(truth) > IOU_ABOVE, above=IOU_ABOVE, inside=inside)

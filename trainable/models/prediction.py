@@ -5,6 +5,7 @@ Shapes: B images, H and W height and width in pixels.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import torch
@@ -59,8 +60,12 @@ class Prediction(NamedTuple):
         return cls(mask, depth, mask_logits, depth_logits)
 
 
-def stretch(images: Tensor) -> Tensor:
-    """Scale each of (B, 1, H, W) images from its own range of values to 0..1."""
-    low = images.amin(dim=(1, 2, 3), keepdim=True)
-    high = images.amax(dim=(1, 2, 3), keepdim=True)
+def stretch(images: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Scale each of (B, 1, H, W) images from its own range of values, or that of its valid pixels, to 0..1."""
+    lowest, highest = images, images
+    if valid is not None:
+        is_left_out = ~valid & valid.any(dim=(1, 2, 3), keepdim=True)
+        lowest, highest = images.masked_fill(is_left_out, math.inf), images.masked_fill(is_left_out, -math.inf)
+    low = lowest.amin(dim=(1, 2, 3), keepdim=True)
+    high = highest.amax(dim=(1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp(min=MIN_RANGE)

@@ -57,6 +57,8 @@ def evaluate(checkpoint: Path, data: str, split: str, out: Path | None, device: 
 
     def show() -> None:
         show_metrics(console(), f"{split} images of {data}", columns, intervals=measured.intervals)
+        if images := measured.metrics.get("depth_images"):
+            click.echo(f"\nThe depth was measured in {images:.0f} images only, which its metrics are of.")
         if measured.baselines:
             show_verdict(console(), measured.metrics, measured.baselines)
         if out is not None:

@@ -10,10 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from data.augment.cpu import Augmenter
+from data.augment.cpu import Augmenter, SampleImages
 from data.augment.device import DeviceAugmenter, is_on_device
 from data.augment.erase import Erase
-from data.cache.cache import DecodedImages
 from data.schema import Batch, Pixels
 
 SIDE, COUNT = 48, 40
@@ -37,39 +36,39 @@ def pattern(seed: int, channels: int) -> Pixels:
     return np.stack(smooth).reshape(COUNT, SIDE, SIDE, channels)
 
 
-def different() -> DecodedImages:
-    return DecodedImages(pattern(1, 3), pattern(2, 3), pattern(3, 1)[..., 0], pattern(4, 1)[..., 0])
+def different() -> SampleImages:
+    return SampleImages(pattern(1, 3), pattern(2, 3), pattern(3, 1)[..., 0], pattern(4, 1)[..., 0])
 
 
-def alike() -> DecodedImages:
+def alike() -> SampleImages:
     """The same thing in all four images of a sample."""
     plane = pattern(5, 1)
     photo = np.repeat(plane, 3, axis=3)
-    return DecodedImages(photo, photo.copy(), plane[..., 0].copy(), plane[..., 0].copy())
+    return SampleImages(photo, photo.copy(), plane[..., 0].copy(), plane[..., 0].copy())
 
 
-def flat(level: int) -> DecodedImages:
+def flat(level: int) -> SampleImages:
     photo = np.full((COUNT, SIDE, SIDE, 3), level, np.uint8)
-    return DecodedImages(photo, photo.copy(), photo[..., 0].copy(), photo[..., 0].copy())
+    return SampleImages(photo, photo.copy(), photo[..., 0].copy(), photo[..., 0].copy())
 
 
-def batch_of(pictures: DecodedImages, device: str) -> Batch:
+def batch_of(pictures: SampleImages, device: str) -> Batch:
     bg, fg_bg, mask, depth = (torch.from_numpy(stack.copy()) for stack in pictures)
     photos = bg.permute(0, 3, 1, 2), fg_bg.permute(0, 3, 1, 2)
     return Batch(bg=photos[0], fg_bg=photos[1], mask=mask[:, None], depth=depth[:, None]).to(torch.device(device))
 
 
-def pictures_of(batch: Batch) -> DecodedImages:
+def pictures_of(batch: Batch) -> SampleImages:
     photos = (photo.permute(0, 2, 3, 1).cpu().numpy() for photo in (batch.bg, batch.fg_bg))
-    return DecodedImages(*photos, batch.mask[:, 0].cpu().numpy(), batch.depth[:, 0].cpu().numpy())
+    return SampleImages(*photos, batch.mask[:, 0].cpu().numpy(), batch.depth[:, 0].cpu().numpy())
 
 
-def on_device(pictures: DecodedImages, strengths: dict[str, Any], device: str = "cpu", key: Any = KEY) -> Any:
+def on_device(pictures: SampleImages, strengths: dict[str, Any], device: str = "cpu", key: Any = KEY) -> Any:
     return pictures_of(DeviceAugmenter(**strengths)(batch_of(pictures, device), *key))
 
 
-def on_cpu(pictures: DecodedImages, strengths: dict[str, Any], key: Any = KEY) -> DecodedImages:
-    copies = DecodedImages(*(stack.copy() for stack in pictures))
+def on_cpu(pictures: SampleImages, strengths: dict[str, Any], key: Any = KEY) -> SampleImages:
+    copies = SampleImages(*(stack.copy() for stack in pictures))
     Augmenter(**strengths).change(copies, *key)
     return copies
 
@@ -78,7 +77,7 @@ def apart(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:
     return np.abs(left.astype(np.int64) - right)
 
 
-def same(left: DecodedImages, right: DecodedImages) -> bool:
+def same(left: SampleImages, right: SampleImages) -> bool:
     return all(np.array_equal(one, other) for one, other in zip(left, right, strict=True))
 
 
@@ -165,7 +164,7 @@ def test_grey_stays_grey_when_colours_shift_after_jitter(device: str) -> None:
     """In floats a grey has a trace of hue, which a shift of saturation would bring out as a tint."""
     plane = np.tile(np.linspace(30, 220, SIDE).astype(np.uint8), (COUNT, SIDE, 1))
     photo = np.repeat(plane[..., None], 3, axis=3)
-    given = DecodedImages(photo, photo.copy(), plane, plane.copy())
+    given = SampleImages(photo, photo.copy(), plane, plane.copy())
     strengths = {"jitter": 0.3, "hue": 0.2, "shift": 1.0}
     drawn = DeviceAugmenter(**strengths).draw(COUNT, SIDE, SIDE, np.random.default_rng(KEY))
     assert drawn.shift is not None

@@ -257,6 +257,21 @@ def test_a_validity_mask_moves_with_the_depth() -> None:
     assert (new["valid"] != images["valid"]).any()
 
 
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_invalid_levels_have_no_influence_on_valid_depth(name: str) -> None:
+    """Interpolation mixes neighbours: a pixel that reads a hole is not valid."""
+    images = batch()
+    valid = np.where(pattern(6) > 100, 255, 0).astype(np.uint8)
+    black, white = (
+        changed(transforms(name), images | {"depth": np.where(valid, images["depth"], level), "valid": valid.copy()})
+        for level in (np.uint8(0), np.uint8(255))
+    )
+    np.testing.assert_array_equal(black["valid"], white["valid"])
+    is_valid = black["valid"] == 255
+    assert is_valid.any()
+    np.testing.assert_array_equal(black["depth"][is_valid], white["depth"][is_valid])
+
+
 def test_other_images_do_not_depend_on_a_validity_mask() -> None:
     """A data set with one is augmented like a data set without."""
     images = batch()

@@ -206,7 +206,7 @@ def test_images_beyond_the_budget_are_decoded_identically(
     monkeypatch.setenv("TWINHEAD_CACHE_GB", "0")
     with pytest.warns(UserWarning, match="decoded anew"):
         split = decoded(dataset, parts, size, resize=how, root=tmp_path / "small")
-    assert (len(split), split.size) == (len(cached), size)
+    assert (len(split), split.sides) == (len(cached), (size, size))
     for seed in range(3):  # the first time, row groups are read whole; then, images alone
         order = np.random.default_rng(seed).permutation(len(split))[:30]
         order[4] = order[9]

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from data.cache.cache import DecodedImages, cache_root, decoded, decoded_bytes
+from data.cache.decoded import IMAGES
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import Resize, encode_sample, resize
@@ -58,7 +59,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def expected(dataset: Dataset, rows: NDArray[np.int64], size: int, how: Resize = "area") -> DecodedImages:
     """Decoded and resized one by one, in the order of `rows`."""
     stored = list(dataset.read())
-    names = DecodedImages._fields
+    names = IMAGES
     return DecodedImages(
         **{name: np.stack([resize(getattr(stored[row], name), size, how) for row in rows]) for name in names}
     )
@@ -89,7 +90,7 @@ def test_gathered_arrays_are_writable(dataset: Dataset, tmp_path: Path) -> None:
     """Augmentation changes a batch in place; the entry itself must stay as it is."""
     rows = np.arange(10, dtype=np.int64)
     split = decoded(dataset, [rows], 16, root=tmp_path)
-    for stack in split.gather(rows):
+    for stack in split.gather(rows)[:4]:
         stack[:] = 0
     check(split.gather(rows), expected(dataset, rows, 16))
 
@@ -121,7 +122,7 @@ def test_threads_gather_independent_images(dataset: Dataset, tmp_path: Path) -> 
     batches = [np.random.default_rng(seed).permutation(40)[:8] for seed in range(100)]
     with ThreadPoolExecutor(4) as pool:
         for batch, found in zip(batches, pool.map(split.gather, batches), strict=True):
-            check(found, DecodedImages(*(stack[batch] for stack in wanted)))
+            check(found, DecodedImages(*(stack[batch] for stack in wanted[:4])))
 
 
 def test_two_entries_are_read_as_one(dataset: Dataset, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_pages_are_requested_for_splits_of_any_size(
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(COUNT)
         split.prefetch(order[:20])
-        check(split.gather(order), DecodedImages(*(stack[order] for stack in wanted)))
+        check(split.gather(order), DecodedImages(*(stack[order] for stack in wanted[:4])))
 
 
 def test_rows_must_be_in_storage_order(dataset: Dataset, tmp_path: Path) -> None:

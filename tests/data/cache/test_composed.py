@@ -11,12 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from data.cache.cache import DecodedImages, DecodedSplit, cache_bytes, decoded
+from data.cache.decoded import IMAGES
 from data.compose.compose import compose
 from data.compose.composition import Composition
 from data.compose.materialise import materialise, open_sources
 from data.composed.rendering import compose as compose_images
 from data.dataset.dataset import Dataset
 from data.errors import InputError
+from data.fitting.fit import Fit
 from data.images import Resize, resize
 from tests.data.compose.compose_kit import SIZE, kit, marker, photo, put
 
@@ -53,7 +55,7 @@ def expected(dataset: Dataset, rows: NDArray[np.int64], size: int, how: Resize =
 
 
 def check(found: DecodedImages, wanted: DecodedImages) -> None:
-    for name, left, right in zip(DecodedImages._fields, found, wanted, strict=True):
+    for name, left, right in zip(IMAGES, found.arrays(), wanted.arrays(), strict=True):
         np.testing.assert_array_equal(left, right, err_msg=name)
 
 
@@ -86,10 +88,29 @@ def test_other_sizes_are_within_a_level(recipe: Dataset, tmp_path: Path, size: i
     """Only the area of the cutout is resized, to the pixels that resizing the whole image gives."""
     rows = np.arange(COUNT)
     found, wanted = split_of(recipe, tmp_path, size, how).gather(rows), expected(recipe, rows, size, how)
-    for left, right in zip(found, wanted, strict=True):
+    for left, right in zip(found.arrays(), wanted.arrays(), strict=True):
         difference = np.abs(left.astype(int) - right)
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.001
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("size", [(32, 48), (96, 48), (32, 32), (SIZE, SIZE)])
+def test_images_are_fitted_as_those_that_are_stored(
+    root: Path, recipe: Dataset, tmp_path: Path, size: tuple[int, int], fit: Fit
+) -> None:
+    """Rectangular, cropped and padded, with the same validity masks."""
+    rows = np.arange(COUNT)
+    found, wanted = (
+        decoded(dataset, [rows], size, fit=fit, root=tmp_path).gather(rows)
+        for dataset in (recipe, Dataset.open(root / "images"))
+    )
+    assert (found.valid is None) == (wanted.valid is None)
+    for name in found._fields:
+        left, right = getattr(found, name), getattr(wanted, name)
+        if left is not None:
+            difference = np.abs(left.astype(int) - right)
+            assert difference.mean() < 1.5 if name == "fg_bg" else difference.max() <= 1
 
 
 def test_parts_are_read_as_one(recipe: Dataset, tmp_path: Path) -> None:
@@ -157,12 +178,12 @@ def test_batches_are_independent(recipe: Dataset, tmp_path: Path) -> None:
     """Augmentation changes a batch in place, and loaders make several at once: the sources must stay as they are."""
     split = split_of(recipe, tmp_path)
     wanted = expected(recipe, np.arange(COUNT), SIZE)
-    for stack in split.gather(np.arange(COUNT)):
+    for stack in split.gather(np.arange(COUNT)).arrays():
         stack[:] = 0
     batches = [np.random.default_rng(seed).permutation(COUNT)[:8] for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
         for batch, found in zip(batches, pool.map(split.gather, batches), strict=True):
-            check(found, DecodedImages(*(stack[batch] for stack in wanted)))
+            check(found, DecodedImages(*(stack[batch] for stack in wanted.arrays())))
 
 
 def test_damaged_sources_stop_the_trial(root: Path, tmp_path: Path) -> None:
@@ -192,5 +213,5 @@ def test_one_pixel_cutouts_are_composed(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = decoded(dataset, [rows], 32, root=tmp_path / "cache").gather(rows)
-    for left, right in zip(found, expected(dataset, rows, 32), strict=True):
+    for left, right in zip(found.arrays(), expected(dataset, rows, 32).arrays(), strict=True):
         assert np.abs(left.astype(int) - right).max() <= 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data.cache.cache import DecodedImages, DecodedSplit, decoded, decoded_bytes
+from data.cache.decoded import IMAGES
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import Resize, encode_sample, resize
@@ -61,7 +62,7 @@ def on_the_fly(
 
 def directly(dataset: Dataset, how: Resize = "area", size: int = SIZE) -> DecodedImages:
     stored = list(dataset.read())
-    names = DecodedImages._fields
+    names = IMAGES
     return DecodedImages(
         **{name: np.stack([resize(getattr(sample, name), size, how) for sample in stored]) for name in names}
     )
@@ -71,7 +72,7 @@ def check(split: DecodedSplit, wanted: DecodedImages, rows: np.ndarray[tuple[int
     """Compare the images of the split, which are those of `rows`, in another order than they are stored in."""
     order = np.random.default_rng(0).permutation(len(rows))
     split.prefetch(order[:7])
-    for name, left, right in zip(DecodedImages._fields, split.gather(order), wanted, strict=True):
+    for name, left, right in zip(IMAGES, split.gather(order)[:4], wanted[:4], strict=True):
         np.testing.assert_array_equal(left, right[rows[order]], err_msg=name)
 
 

@@ -60,6 +60,26 @@ def test_batches_are_within_a_level(recipe: Dataset, tmp_path: Path, size: int, 
     assert found.bg.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_rectangles_are_composed(recipe: Dataset, tmp_path: Path) -> None:
+    """One axis may grow while the other shrinks."""
+    for sides in ((32, 48), (96, 48)):
+        split = decoded(recipe, [np.arange(8)], sides, root=tmp_path)
+        assert isinstance(split, ComposedSplit)
+        wanted = Loader(split=split, batch_size=8, device=CPU).batch(np.arange(8))
+        found = DeviceComposer(split, CPU)(np.arange(8))
+        for name in FIELDS:
+            assert difference(found, wanted, name).max() <= 1
+
+
+def test_padded_images_are_composed_on_the_cpu(recipe: Dataset, tmp_path: Path) -> None:
+    """They have a border, which the device does not know."""
+    split = decoded(recipe, [np.arange(8)], (32, 48), fit="pad", root=tmp_path)
+    assert isinstance(split, ComposedSplit)
+    assert device_composer(split, torch.device("cuda")) is None
+    with pytest.raises(ValueError, match="cropped or padded"):
+        DeviceComposer(split, CPU)
+
+
 def test_large_batches_are_composed_in_parts(recipe: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the same images: memory is needed for one part only."""
     split = split_of(recipe, tmp_path, 32)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.dataset.dataset import Dataset, write_dataset
-from data.dataset.manifest import DatasetInfo
+from data.dataset.manifest import DatasetInfo, StoredSplit
 from data.errors import DiskError, InputError
 from data.images import decode_sample, encode_png, encode_sample
 from data.schema import EncodedSample, Pixels, Sample
@@ -110,6 +110,26 @@ def test_ids_are_in_storage_order(tmp_path: Path) -> None:
     assert ids.sample_id == tuple(f"s{number}" for number in range(10))
     assert ids.bg_id == tuple(f"bg{number % 3}" for number in range(10))
     assert ids.fg_id == tuple(f"fg{number % 4}" for number in range(10))
+
+
+def test_split_that_came_with_the_data_is_kept(tmp_path: Path) -> None:
+    """In dataset.json, where data sets without one have no such entry, and with the ids."""
+    samples, split = list(written(tmp_path / "set").read_encoded()), StoredSplit(train=7, val=2, test=1)
+    write_dataset(samples, tmp_path / "split", source={}, split=split)
+
+    dataset = Dataset.open(tmp_path / "split")
+
+    assert dataset.info.split == dataset.ids.split == split
+    assert '"split"' not in (tmp_path / "set" / "dataset.json").read_text()
+    assert Dataset.open(tmp_path / "set").ids.split is None
+
+
+def test_split_of_another_number_of_samples_is_an_error(tmp_path: Path) -> None:
+    """Samples would be in no part."""
+    samples = list(written(tmp_path / "set").read_encoded())
+    with pytest.raises(ValueError, match="There are 10 samples, but the split is"):
+        write_dataset(samples, tmp_path / "split", source={}, split=StoredSplit(train=7, val=2, test=2))
+    assert not (tmp_path / "split").exists()
 
 
 def test_backgrounds_are_stored_and_read_once(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from data.dataset.dataset import Dataset, write_dataset
 from data.depth_levels import scale_depth
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_jpeg, encode_png, resize_to
-from data.importers.importers import Import, import_layout
+from data.importers.conversion import Import
+from data.importers.importers import import_layout
 from data.schema import Pixels
 
 SIDE = 32

@@ -13,7 +13,8 @@ import pytest
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_png, resize_to
-from data.importers.importers import Import, import_layout
+from data.importers.conversion import Import
+from data.importers.importers import import_layout
 
 ROLES = ("bg", "fg_bg", "mask", "depth")
 

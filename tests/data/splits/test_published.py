@@ -48,7 +48,7 @@ def parts(ids: SampleIds, split_by: SplitKey, shares: tuple[float, float, float]
 
 def test_all_splits_are_named() -> None:
     """What the configuration offers is what there is."""
-    assert (*KEYS, *PUBLISHED) == SPLITS
+    assert (*KEYS, *PUBLISHED, "stored") == SPLITS
     assert tuple(PUBLISHED) == NAMES
 
 

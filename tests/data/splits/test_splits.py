@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.dataset.manifest import SampleIds
+from data.dataset.manifest import SampleIds, StoredSplit
 from data.errors import InputError
 from data.splits.splits import PARTS, SplitKey, assign, nearest_shares, rows
 
@@ -181,3 +182,31 @@ def test_unknown_key_is_refused() -> None:
         InputError, match="'split_by' is 'room', but must be one of background, foreground, sample, listing, "
     ):
         rows(ids_of(5, 5, 5), "train", "room")  # type: ignore[arg-type]
+
+
+def test_stored_split_is_the_storage_order() -> None:
+    """It came with the data: neither hashes nor shares have a say."""
+    ids = replace(ids_of(10, 3, 2), split=StoredSplit(train=5, val=2, test=3))
+
+    assert {part: rows(ids, part, "stored", (0.1, 0.1, 0.8)).tolist() for part in (*PARTS, "train+val", "all")} == {
+        "train": [0, 1, 2, 3, 4],
+        "val": [5, 6],
+        "test": [7, 8, 9],
+        "train+val": [0, 1, 2, 3, 4, 5, 6],
+        "all": list(range(10)),
+    }
+
+
+def test_a_data_set_without_a_stored_split_is_refused() -> None:
+    """Unless all samples are asked for, as in predictions."""
+    with pytest.raises(InputError, match=r"'stored', but the data set has no split of its own; import it from a table"):
+        rows(ids_of(10, 3, 2), "train", "stored")
+    assert len(rows(ids_of(10, 3, 2), "all", "stored")) == 10
+
+
+def test_an_empty_part_of_a_stored_split_is_named() -> None:
+    """A table may have no test samples."""
+    ids = replace(ids_of(10, 3, 2), split=StoredSplit(train=7, val=3, test=0))
+
+    with pytest.raises(InputError, match="The part 'test' of the data set's own split has no samples"):
+        rows(ids, "test", "stored")

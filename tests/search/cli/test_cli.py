@@ -16,6 +16,7 @@ import pytest
 from click import Group
 
 from data.dataset.dataset import Dataset
+from data.schema import SCHEMA_VERSION
 from search.cli import main as command_line
 from search.study.experiment import Experiment
 from search.study.study import open_study
@@ -223,7 +224,7 @@ def _alter(data: Path) -> None:
 def _age(data: Path) -> None:
     manifest = data / "dataset.json"
     values = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**values, "schema_version": values["schema_version"] + 1}))
+    manifest.write_text(json.dumps({**values, "schema_version": SCHEMA_VERSION + 1}))
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def test_the_excess_is_a_share_of_the_limit() -> None:
     assert violations(NETWORK, ConstraintsConfig(parameters=float(parameters)))["parameters"] == 0
 
 
+def test_multiply_adds_are_of_the_area_of_a_rectangle() -> None:
+    """Those of a convolution are proportional to it."""
+    limits = ConstraintsConfig(macs=float(multiply_adds(build_model(ModelConfig(family="resunet-lite", width=16)), 64)))
+
+    assert violations(NETWORK | {"data.image_size": [64, 128]}, limits)["macs"] == pytest.approx(1.0, rel=0.01)
+
+
 def test_without_limits_nothing_is_counted() -> None:
     """Counting takes a tenth of a second for each network; who sets no limit does not wait for it."""
     assert violations({}, ConstraintsConfig(ms_per_picture=5.0)) == {}

@@ -14,7 +14,7 @@ from data.errors import InputError
 from search.spec.default_space import DEFAULT_SPACE
 from search.spec.domains import Choices, Per, Range
 from search.spec.spec import check_spec, load_spec
-from search.spec.template import as_text
+from search.spec.template import as_text, summary_lines
 
 
 def load(path: Path, text: str, *overrides: tuple[str, str]) -> Any:
@@ -31,6 +31,8 @@ BAD = {
     "optimizer: {lr: fast}": r"'optimizer.lr' is 'fast', but must be a valid number",
     "data: {image_size: '96'}": r"'data.image_size' is '96', but must be a valid integer",
     "data: {image_size: 50}": r"'data.image_size' is 50, but must be a multiple of 16",
+    "data: {image_size: [64, 50]}": r"'data.image_size' is \[64, 50\], but must be a multiple of 16, or",
+    "data: {image_size: [64]}": r"'data.image_size' is \[64\], but must be a side, or the two sides \[height, width\]",
     "optimizer: {lr: null}": r"'optimizer.lr' is None, but must be a valid number",
     "optimizer: {lr: [0.1, 0.2]}": r"'optimizer.lr' is \[0.1, 0.2\], but must be a valid number",
     "budget: {trials: 0}": r"'budget.trials' is 0, but must be greater than or equal to 1",
@@ -62,6 +64,9 @@ BAD = {
     "data: {batch_size: {low: 0, high: 8}}": r"'data.batch_size' is 0, but must be greater than or equal to 1",
     "model: {width: {low: 8, high: 15.5}}": r"'model.width' is 15.5, but must be a valid integer",
     "data: {image_size: {choices: [32, 64]}}": r"'data.image_size' is .* but must be a single value",
+    "data: {fit: {choices: [crop, pad]}}": r"'data.fit' is .* but must be a single value",
+    "data: {fit: area}": r"'data.fit' is 'area', but must be 'stretch', 'crop' or 'pad'",
+    "data: {resize: crop}": r"'data.resize' is 'crop', but must be 'area', 'bilinear' or 'lanczos'",
     "data: {split: {train: 0.9}}": r"'data.split' is .* but must add up to 1, not to 1.2",
     "loss: {mask: {bce: 0, dice: 0, l1: 0}}": r"must give the mask head at least one loss with a weight above 0",
     "optimizer: {name: lion}": r"'optimizer.name' is 'lion', but must be 'sgd', 'adam' or 'adamw'",
@@ -137,6 +142,18 @@ def test_keys_missing_in_a_file_keep_their_defaults(tmp_path: Path) -> None:
     assert spec.plan.budget.trials == 3
     assert spec.plan.scheduler.max_epochs == 9
     assert spec.data_path == "set"
+
+
+def test_images_may_be_rectangles(tmp_path: Path) -> None:
+    """In a file and in --set; trials get both sides, and the summary names them."""
+    written = load(tmp_path / "spec.yaml", "data: {image_size: [64, 96]}\n")
+    given: Any = load_spec(None, [("data.image_size", "[64, 96]")], data_path="set")
+
+    assert written.space == given.space
+    assert given.space["data.image_size"] == [64, 96]
+    assert "set at 64 x 96 px" in next(summary_lines(given))
+    again = load(tmp_path / "again.yaml", as_text(given))
+    assert again.space == given.space
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n"])

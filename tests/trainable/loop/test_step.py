@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from data.schema import Batch
+from tests.gpu.memory import Cramped
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop.clock import PHASES, Clock, peaks, reset_peaks
@@ -38,19 +39,6 @@ def training(most: int | None = None) -> Training:
     """A trial whose network supports at most `most` samples at once."""
     wrap: Callable[[nn.Module], nn.Module] = lambda network: Cramped(network, most) if most else network  # noqa: E731
     return start(config(), steps_of_epochs=[3], context=ALONE, data_fingerprint="0", wrap=wrap)
-
-
-class Cramped(nn.Module):
-    """A network on a device with little memory."""
-
-    def __init__(self, network: nn.Module, most: int) -> None:
-        super().__init__()
-        self.network, self.most = network, most
-
-    def forward(self, bg: torch.Tensor, fg_bg: torch.Tensor) -> object:
-        if len(bg) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return self.network(bg, fg_bg)
 
 
 def weights(of: Training) -> torch.Tensor:

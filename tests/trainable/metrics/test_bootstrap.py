@@ -27,8 +27,9 @@ def table(seed: int, *, rooms: int = 30, room_spread: float = 0.1, spread: float
         return np.clip(0.5 + effect + rng.normal(0, spread, len(room)), 0, 1)
 
     states = np.stack([PIXELS * quality() for _ in STATES], axis=1)
-    states[:, 0], states[:, 1], states[:, 2] = 1, quality(), PIXELS
+    states[:, 0], states[:, 1], states[:, 2], states[:, 13:] = 1, quality(), PIXELS, 0
     published = {name: quality() * (PIXELS if "soft" in name else 1) for name in PUBLISHED}
+    published["ssim50_invalid_images"] = np.zeros(len(room))
     return ImageFigures(bg_ids=tuple(f"room-{number}" for number in room), states=states, published=published)
 
 

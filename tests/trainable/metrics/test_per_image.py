@@ -14,6 +14,8 @@ from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures, figures
 
 def table(images: int = 4) -> ImageFigures:
     columns = np.random.default_rng(0).uniform(1, 2, (images, len(STATES) + len(PUBLISHED)))
+    for name in ("depth_invalid_pixels", "depth_invalid_images", "ssim50_invalid_images"):
+        columns[:, (STATES + PUBLISHED).index(name)] = 0
     published = dict(zip(PUBLISHED, columns[:, len(STATES) :].T, strict=True))
     return ImageFigures(
         bg_ids=tuple(f"rööm {number}" for number in range(images)),
@@ -43,6 +45,15 @@ def test_column_order_does_not_depend_on_mappings() -> None:
     found = table()
     turned = ImageFigures(bg_ids=found.bg_ids, states=found.states, published=dict(reversed(found.published.items())))
     assert np.array_equal(turned.columns(), found.columns())
+
+
+def test_files_of_earlier_versions_count_nothing_as_invalid(tmp_path: Path) -> None:
+    """They have neither the last columns of the states nor the last published one."""
+    found, path = table(), tmp_path / "figures.npz"
+    published = {name: column for name, column in found.published.items() if name != "ssim50_invalid_images"}
+    np.savez(path, bg_ids=np.asarray(found.bg_ids), states=found.states[:, :13], **published)
+
+    assert figures(ImageFigures.load(path)) == figures(found)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "altered"])

@@ -1,0 +1,1 @@
+"""Depth as users have it: what its values mean, and the files that hold it."""

@@ -1,0 +1,1 @@
+"""Images of any size and aspect ratio at the size of a network."""

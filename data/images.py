@@ -80,6 +80,21 @@ def decode_plane(encoded: bytes, where: str) -> Pixels:
     return plane
 
 
+def decode_rgba(encoded: bytes, where: str) -> Pixels:
+    """Decode an image with an alpha channel.
+
+    Returns:
+        (H, W, 4) RGBA.
+
+    Raises:
+        InputError: if the image is damaged, does not have 8 bits per channel, or no alpha channel.
+    """
+    pixels = _decode(encoded, where)
+    if pixels.ndim != 3 or pixels.shape[2] != 4:
+        raise InputError(f"The image '{where}' has no alpha channel; store it as RGBA.")
+    return pixels
+
+
 def decode_valid(encoded: bytes, where: str) -> Pixels:
     """Decode a validity mask, which has only the levels 0 and 255.
 
@@ -149,6 +164,31 @@ def encode_png(pixels: Pixels) -> bytes:
     return _encode(".png", pixels, [])
 
 
+def encode_mask(pixels: Pixels) -> bytes:
+    """Encode a mask (H, W) as PNG, lossless.
+
+    Without a filter, and at the lowest level: of composed samples at 224 px, files are a sixth smaller than OpenCV's
+    default, and take two thirds of the time to encode and a sixth to decode.
+    """
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    return _encode(".png", pixels, options)
+
+
+def encode_depth(pixels: Pixels) -> bytes:
+    """Encode depth (H, W) as PNG, lossless.
+
+    Depth differs least from the row above: with that filter, files of composed samples are a fifth smaller than with
+    OpenCV's default (a tenth for the depth of photographs), and take three quarters of the time to decode.
+    """
+    strategy = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    return _encode(".png", pixels, [*strategy, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP])
+
+
+def encode_rgba(pixels: Pixels) -> bytes:
+    """Encode (H, W, 4) RGBA as PNG, lossless; also the colours of transparent pixels."""
+    return _encode(".png", pixels, [])
+
+
 def encode_jpeg(pixels: Pixels, quality: int = 95) -> bytes:
     """Encode (H, W, 3) RGB or (H, W) as JPEG with full chroma (4:4:4); quality in 1..100."""
     full_chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -164,9 +204,9 @@ def encode_sample(sample: Sample, *, lossless: bool = False) -> EncodedSample:
         fg_id=sample.fg_id,
         bg=encode_photo(sample.bg),
         fg_bg=encode_photo(sample.fg_bg),
-        mask=encode_png(sample.mask),
-        depth=encode_png(sample.depth),
-        valid=None if sample.valid is None else encode_png(sample.valid),
+        mask=encode_mask(sample.mask),
+        depth=encode_depth(sample.depth),
+        valid=None if sample.valid is None else encode_mask(sample.valid),
     )
 
 
@@ -262,8 +302,8 @@ def _encode(extension: str, pixels: Pixels, options: list[int]) -> bytes:
 
 
 def _flip_channels(pixels: Pixels) -> Pixels:
-    """RGB to BGR."""
-    return _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    """RGB to BGR, or RGBA to BGRA."""
+    return _pixels(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA))
 
 
 def _colour(pixels: Pixels) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
 from data.cache.cache import DecodedSplit
+from data.composed.device import DeviceComposer
 from data.errors import environment
 from data.parallel import ahead
 from data.schema import Batch, Pixels
@@ -43,6 +44,8 @@ class Loader:
     seed: int = 0
     rank: int = 0
     world_size: int = 1
+    composer: DeviceComposer | None = None
+    """Composes the batches of a recipe on the device; there must be no `Augmenter`, which changes them on the CPU."""
     prefetch: bool | None = None
     """Whether to prepare the next batches in the background; None: only on a GPU."""
 
@@ -70,18 +73,22 @@ class Loader:
             EnvironmentFaultError: if the samples are read from the data set now, and the read fails.
         """
         key = self.seed, epoch, self.rank, number
+        batch = self._gathered(rows, key) if self.composer is None else self.composer(rows)
+        return self.augmenter(batch, *key) if isinstance(self.augmenter, DeviceAugmenter) else batch
+
+    def _gathered(self, rows: NDArray[np.int64], key: tuple[int, ...]) -> Batch:
+        """The samples of `rows` from the CPU, augmented there if they are not on the device."""
         with environment("The data set"):
             images = self.split.gather(rows)
         if isinstance(self.augmenter, Augmenter):
             self.augmenter.change(images[:4], *key, valid=images.valid)
-        batch = Batch(
+        return Batch(
             bg=self._photos(images.bg),
             fg_bg=self._photos(images.fg_bg),
             mask=self._pinned(images.mask).unsqueeze(1),
             depth=self._pinned(images.depth).unsqueeze(1),
             valid=None if images.valid is None else self._pinned(images.valid).unsqueeze(1),
         ).to(self.device)
-        return self.augmenter(batch, *key) if isinstance(self.augmenter, DeviceAugmenter) else batch
 
     def _nth(self, shares: Sequence[NDArray[np.int64]], number: int, epoch: int) -> Batch:
         """Batch `number` of an epoch; also prefetches the rows of the next batch."""

@@ -52,6 +52,10 @@ BACKGROUND_COLUMNS = pa.schema(
 )
 """One row per background; samples share it."""
 
+RECIPE_SCHEMA_VERSION = 3
+"""Version of data sets whose samples are composed when they are read (`data.composed`); the others stay readable by
+earlier versions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:

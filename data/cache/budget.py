@@ -77,13 +77,13 @@ def limit_bytes() -> float | None:
 
 
 def growth_bytes(root: Path, fingerprint: str, needed: int) -> float:
-    """An upper bound of the bytes by which the cache grows for a data set of which `needed` decoded bytes are read.
+    """An upper bound of the bytes by which the cache grows for a data set that needs `needed` bytes in it.
 
     Raises:
         InputError: if $TWINHEAD_CACHE_GB is not a number.
     """
-    prefix = entry_name(fingerprint, "decoded")
-    there = sum(_bytes(entry) for entry in _entries(root) if entry.name.startswith(prefix))
+    prefixes = tuple(entry_name(fingerprint, kind) for kind in ("decoded", "composed"))
+    there = sum(_bytes(entry) for entry in _entries(root) if entry.name.startswith(prefixes))
     return max(0.0, min(needed - there, budget_bytes(root) - _held(root)))
 
 

@@ -22,11 +22,22 @@ from numpy.typing import NDArray
 
 from data.byte_size import byte_size
 from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, limit_bytes, sweep
+from data.cache.composed import ComposedSplit
 from data.cache.decoded import DecodedImages, DecodedSplit
 from data.cache.encoded import ENCODED_ARRAYS, CachedImages, StoredImages, build_encoded
 from data.cache.entry import Entry, progress
 from data.cache.mapped import MappedSplit, build_decoded, decoded_arrays, decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
+from data.cache.sources import (
+    RESIZED_ARRAYS,
+    SOURCE_ARRAYS,
+    CachedSources,
+    StoredSources,
+    build_resized,
+    build_sources,
+    source_bytes,
+)
+from data.composed.recipe import Recipe
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError
@@ -34,7 +45,15 @@ from data.fitting.fit import Fit, Fitting
 from data.fitting.sizes import Sides, sides_of, size_text
 from data.images import Resize
 
-__all__ = ["DecodedImages", "DecodedSplit", "cache_root", "decoded", "decoded_bytes", "open_cache"]
+__all__ = [
+    "DecodedImages",
+    "DecodedSplit",
+    "cache_bytes",
+    "cache_root",
+    "decoded",
+    "decoded_bytes",
+    "open_cache",
+]
 
 CACHE = "TWINHEAD_CACHE"
 _POLL_SECONDS = 0.2
@@ -61,6 +80,8 @@ def decoded(
     are decoded on the fly, to the same pixels: from the encoded images of the whole data set, which are smaller and
     are cached instead, or from the data set itself if those do not fit either.
 
+    Samples of a recipe are composed when they are read; their sources are cached.
+
     Args:
         dataset: an opened data set.
         parts: arrays of ascending rows, each an entry of its own; they are read as one, in this order.
@@ -76,6 +97,8 @@ def decoded(
     root, fitting = open_cache(root), Fitting(sides_of(size), resize, fit)
     limit_bytes()  # fails before anything is read
     sweep(root)
+    if dataset.recipe is not None:
+        return _composed(root, dataset, dataset.recipe, np.concatenate(parts), fitting, _Progress(on_samples))
     counters = [_Progress(on_samples) for _ in parts]
     try:
         return MappedSplit(
@@ -103,6 +126,20 @@ def decoded(
         on_ready(total)
     warnings.warn(warning, stacklevel=2)
     return OnTheFlySplit(dataset, images, np.concatenate(parts), fitting)
+
+
+def cache_bytes(dataset: Dataset, size: int | Sequence[int], *, has_border: bool = False) -> int:
+    """Bytes that all samples of a data set take in the cache, without the headers.
+
+    Args:
+        dataset: an opened data set.
+        size: side of a square in pixels, or height and width.
+        has_border: whether images are padded, so that they have validity masks.
+    """
+    if dataset.recipe is not None:
+        return source_bytes(dataset.recipe, sides_of(size))
+    counts, has_validity = dataset.info.counts, dataset.info.has_validity or has_border
+    return decoded_bytes(counts.samples, counts.backgrounds, size, has_validity=has_validity)
 
 
 def cache_root() -> Path:
@@ -133,6 +170,47 @@ def open_cache(root: Path | None = None) -> Path:
             f"The cache '{where}' cannot be written ({reason}); set ${CACHE} to a directory that can."
         ) from None
     return where
+
+
+def _composed(
+    root: Path,
+    dataset: Dataset,
+    recipe: Recipe,
+    rows: NDArray[np.int64],
+    fitting: Fitting,
+    progress: _Progress,
+) -> ComposedSplit:
+    """Samples of a recipe; its sources are read from the data set if they do not fit into the cache."""
+    sources: CachedSources | StoredSources
+    try:
+        sources = _cached_sources(root, dataset, recipe, fitting)
+    except NoRoomError as error:
+        warning = (
+            f"The sources of '{dataset.path}' are decoded and resized anew for every batch, which takes longer: they "
+            f"need {byte_size(error.needed)}, and the cache at '{root}' has {byte_size(max(error.left, 0))} for them; "
+            f"make room there, or set {CACHE} to a larger disk or {CACHE_GB} to more."
+        )
+        warnings.warn(warning, stacklevel=3)
+        sources = StoredSources(recipe, fitting)
+    split = ComposedSplit(recipe, rows, sources, fitting)
+    progress.update(len(rows))
+    return split
+
+
+def _cached_sources(root: Path, dataset: Dataset, recipe: Recipe, fitting: Fitting) -> CachedSources:
+    fingerprint, backgrounds = dataset.info.fingerprint, dataset.info.counts.backgrounds
+    path = root / entry_name(fingerprint, "composed", "sources")
+    build = partial(build_sources, recipe, backgrounds)
+    sources = _entry(path, SOURCE_ARRAYS, build, 0, _ignore)
+    if fitting.sides == (recipe.size, recipe.size):
+        return CachedSources(sources, None)
+    path = root / entry_name(fingerprint, "composed", *fitting.key)
+    fitted = _entry(path, RESIZED_ARRAYS, partial(build_resized, sources, fitting), 0, _ignore)
+    return CachedSources(sources, fitted)
+
+
+def _ignore(count: int) -> None:
+    """Show no progress: sources take seconds."""
 
 
 def _decoded_entry(

@@ -1,4 +1,4 @@
-"""Compose a data set like the published ones: every foreground in every background, at several random positions.
+"""Compose a data set as a recipe: the source images, and a row for each sample, from which its images are computed.
 
 sources = open_sources(composition)
 compose(composition, sources, Path("footballers"))
@@ -6,36 +6,40 @@ compose(composition, sources, Path("footballers"))
 
 from __future__ import annotations
 
-import contextlib
 import os
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
-import cv2
+import numpy as np
 
-from data.compose.composition import Composition
-from data.compose.pieces import PieceFolder, cut_pieces, make_piece
-from data.compose.sources import Sources, open_sources
-from data.dataset.dataset import Dataset, write_dataset
-from data.dataset.partial import remove_abandoned
+from data.compose.grounds import Scenes, read_background
+from data.compose.materialise import source_entry
+from data.compose.pieces import PieceFolder
+from data.compose.placing import place
+from data.compose.sources import read_cutout
+from data.composed.columns import PLACEMENT_COLUMNS, Placements
+from data.composed.writing import RecipeBackground, RecipeCutout, write_recipe
 from data.dataset.publish import refuse_existing
-from data.dataset.storage import Location
-from data.errors import UnfinishedError
+from data.errors import InputError, UnfinishedError
 from data.parallel import open_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import ProcessPoolExecutor
 
-    from data.compose.pieces import Piece
+    from data.compose.composition import Composition
+    from data.compose.sources import Sources
     from data.dataset.manifest import DatasetInfo
     from data.dataset.storage import AnyPath
-    from data.schema import EncodedSample
 
-__all__ = ["check_resumable", "compose", "open_sources", "run_record"]
-
-METHOD = 2
-"""Version of the composing algorithm: a run does not resume from the pieces of another version."""
+MAX_BLOCK_PIXELS, MAX_BLOCK_SAMPLES = 128 * 224**2, 2**18
+"""Pixels of the backgrounds in which a foreground is placed at once, and its samples in them: they take up to 12 bytes
+and 300 bytes each."""
+MIN_SAMPLES_PER_PROCESS = 50_000
+"""For fewer, a process takes longer to start than it saves."""
+TASKS_PER_PROCESS = 4
 
 
 def compose(
@@ -44,114 +48,106 @@ def compose(
     destination: AnyPath,
     *,
     processes: int | None = None,
-    on_sample: Callable[[int], None] | None = None,
+    on_samples: Callable[[int], None] | None = None,
 ) -> DatasetInfo:
-    """Compose the data set in pieces, and write it. After an interruption, the same call resumes.
+    """Compose a data set as a recipe. It appears when it is complete; an interrupted run starts again.
 
-    Samples are ordered by background, foreground, direction and placement. Samples and files depend neither on the
-    number of processes nor on interruptions. Each process has some samples in memory; the calling one has the ids of
-    all samples, and the images of a row group. Pieces are kept in `.NAME.compose/` beside the destination, or in the
-    cache for a remote one, and removed at the end: until then they need as much disk space as the data set.
+    Its samples are those of `materialise`, in the same order and with the same bytes. They depend neither on the number
+    of processes nor on what else is in the folders.
 
     Args:
         composition: the options.
         sources: the result of `open_sources`.
         destination: a directory that does not exist yet, whose missing parents are created; or an address.
-        processes: number of pieces that are composed at the same time; default: the number of cores.
-        on_sample: progress callback, called after each written sample with the number written so far.
+        processes: most processes that draw placements; default: the number of cores.
+        on_samples: progress callback, called with the number of samples placed since the last call.
 
     Raises:
-        InputError: if the destination exists or cannot be written, an unfinished data set with other arguments or
-            sources lies beside it, or a source changes meanwhile.
+        InputError: if the destination exists or cannot be written, the images of an unfinished data set lie beside it,
+            or a source has changed meanwhile.
     """
     refuse_existing(destination)
-    local, folder = Location.parse(destination).local, PieceFolder(destination)
-    pieces = cut_pieces(composition, sources)
-    source = _source_entry(composition, sources)
-    if local is None:
-        with (
-            folder.locked(run_record(composition, sources)),
-            contextlib.closing(_all_samples(pieces, folder, processes)) as samples,
-        ):
-            info = write_dataset(samples, destination, source=source, on_sample=on_sample)
-            folder.remove_pieces()
-            folder.remove()
-        return info
-    remove_abandoned(local.parent)
-    with folder.locked(run_record(composition, sources)):
-        if not folder.dataset.exists():
-            with contextlib.closing(_all_samples(pieces, folder, processes)) as samples:
-                write_dataset(samples, folder.dataset, source=source, on_sample=on_sample)
-        # Before the move: if the run is killed in between, the next run still finds the data set in the folder.
-        folder.remove_pieces()
-        info = Dataset.open(folder.dataset).info
-        refuse_existing(destination)
-        folder.dataset.rename(local)
-        folder.remove()
-    return info
-
-
-def check_resumable(composition: Composition, sources: Sources, destination: AnyPath) -> None:
-    """Refuse an unfinished data set of other arguments or sources for the same destination.
-
-    Raises:
-        InputError: if there is one.
-    """
-    PieceFolder(destination).check(run_record(composition, sources))
-
-
-def run_record(composition: Composition, sources: Sources) -> dict[str, object]:
-    """Everything that decides the samples, as JSON values; the paths of the folders do not."""
-    return {"opencv": cv2.__version__, **_options(composition, sources), **sources.digests()}
-
-
-def _options(composition: Composition, sources: Sources) -> dict[str, object]:
-    return {
-        "method": METHOD,
-        "placements": composition.placements,
-        "flips": composition.flips,
-        "size": composition.size,
-        "scale": list(composition.scale),
-        "seed": composition.seed,
-        "depth": sources.scale.to_json(),
-    }
-
-
-def _source_entry(composition: Composition, sources: Sources) -> dict[str, object]:
-    """The entry `source` of `dataset.json`."""
-    return {
-        "kind": "compose",
-        "backgrounds": str(composition.backgrounds),
-        "foregrounds": str(composition.foregrounds),
-        "depths": str(composition.depths),
-        **_options(composition, sources),
-    }
-
-
-def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int | None) -> Generator[EncodedSample]:
-    """The samples of all pieces in order, each read from its file when the file is complete."""
-    finished = folder.finished(pieces)
-    missing = [piece for piece in pieces if piece.number not in finished]
-    processes = min(processes or os.cpu_count() or 1, len(missing))
-    if processes <= 1:
-        for piece in pieces:
-            if piece.number not in finished:
-                make_piece(piece, folder.file(piece.number))
-            yield from folder.read(piece)
-        return
-    with open_pool(processes) as pool:
-        composed: dict[int, Future[None]] = {
-            piece.number: pool.submit(make_piece, piece, folder.file(piece.number)) for piece in missing
-        }
+    refuse_unfinished(destination)
+    cutouts = [
+        RecipeCutout(fg_id=foreground.name, rgba=read_cutout(foreground, composition.longest))
+        for foreground in sources.foregrounds
+    ]
+    samples = len(sources.backgrounds) * len(cutouts) * composition.per_foreground
+    processes = min(processes or os.cpu_count() or 1, len(cutouts), samples // MIN_SAMPLES_PER_PROCESS)
+    with ExitStack() as stack:
+        pool = stack.enter_context(open_pool(processes)) if processes > 1 else None
+        tasks = np.array_split(np.arange(len(cutouts)), min(len(cutouts), max(1, processes) * TASKS_PER_PROCESS))
+        blocks = _blocks(composition, sources, cutouts, tasks, pool, on_samples or (lambda _: None))
+        entry = source_entry(composition, sources)
         try:
-            for piece in pieces:
-                if piece.number in composed:
-                    composed.pop(piece.number).result()
-                yield from folder.read(piece)
+            return write_recipe(blocks, cutouts, destination, samples=samples, source=entry)
         except BrokenProcessPool as error:
             raise UnfinishedError(
-                "A worker process was killed, possibly because memory ran out; run the same command again to resume, "
-                "with fewer --workers if it happens again."
+                "A worker process was killed, possibly because memory ran out; run the same command again, with fewer "
+                "--workers if it happens again."
             ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+
+def refuse_unfinished(destination: AnyPath) -> None:
+    """Refuse a destination beside which the images of an unfinished data set lie.
+
+    Raises:
+        InputError: if there are any.
+    """
+    folder = PieceFolder(destination)
+    if folder.is_started:
+        raise InputError(
+            f"The folder '{folder.path}' has images of an unfinished data set; give --materialise to resume it, remove "
+            "the folder, or choose another --out."
+        )
+
+
+def _blocks(
+    composition: Composition,
+    sources: Sources,
+    cutouts: Sequence[RecipeCutout],
+    tasks: Sequence[np.ndarray[tuple[int], np.dtype[np.int64]]],
+    pool: ProcessPoolExecutor | None,
+    on_samples: Callable[[int], None],
+) -> Iterator[tuple[list[RecipeBackground], Placements]]:
+    """Some backgrounds, with all placements in them."""
+    step = max(1, min(MAX_BLOCK_PIXELS // composition.size**2, MAX_BLOCK_SAMPLES // composition.per_foreground))
+    for first in range(0, len(sources.backgrounds), step):
+        chosen = sources.backgrounds[first : first + step]
+        read = [read_background(background, composition.size, sources.scale) for background in chosen]
+        scenes = Scenes(read)
+        calls = [
+            partial(_place_some, composition, scenes, first, int(task[0]), [cutouts[row] for row in task.tolist()])
+            for task in tasks
+        ]
+        placed = []
+        for found in [pool.submit(call).result for call in calls] if pool else calls:
+            placed.append(found())
+            on_samples(len(placed[-1]))
+        block = [
+            RecipeBackground(bg_id=scene.bg_id, encoded=scene.encoded, bg=scene.bg, depth=scene.depth) for scene in read
+        ]
+        yield block, _in_order(placed)
+
+
+def _place_some(
+    composition: Composition, scenes: Scenes, first_background: int, first: int, cutouts: Sequence[RecipeCutout]
+) -> Placements:
+    """The placements of consecutive foregrounds in all backgrounds of a block."""
+    placed = [
+        place(composition, scenes, cutout.fg_id, cutout.rgba).placements(first_background, row)
+        for row, cutout in enumerate(cutouts, start=first)
+    ]
+    return _joined(placed)
+
+
+def _in_order(placed: Sequence[Placements]) -> Placements:
+    """Join placements, and sort them by background; the order of foregrounds, directions and numbers is that given."""
+    joined = _joined(placed)
+    return joined.take(np.argsort(joined.background, kind="stable"))
+
+
+def _joined(placed: Sequence[Placements]) -> Placements:
+    return Placements(
+        **{name: np.concatenate([getattr(part, name) for part in placed]) for name in PLACEMENT_COLUMNS.names}
+    )

@@ -97,6 +97,11 @@ class Composition:
         return 2 if self.flips else 1
 
     @property
+    def longest(self) -> int:
+        """Longer side of the largest foreground in pixels."""
+        return max(1, round(self.scale[1] * self.size))
+
+    @property
     def per_foreground(self) -> int:
         """Number of samples of a foreground in a background."""
         return self.directions * self.placements

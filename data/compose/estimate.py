@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.byte_size import byte_size
-from data.compose.pieces import PieceFolder, cut_pieces
-from data.compose.placing import compose_sample, read_background
+from data.compose.pieces import Piece, PieceFolder, cut_pieces
+from data.compose.sources import read_cutout
 from data.dataset.intake import Intake
 from data.dataset.partial import nearest_parent
 from data.dataset.storage import Location
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from data.compose.sources import Sources
     from data.dataset.storage import AnyPath
 
-TRIAL_BACKGROUNDS, TRIAL_FOREGROUNDS = 4, 8
+TRIAL_BACKGROUNDS, TRIAL_FOREGROUNDS, TRIAL_PLACEMENTS = 4, 8, 4
 SAFETY_FACTOR = 1.05
 """The free disk space must be the estimate times this factor."""
 
@@ -83,17 +83,18 @@ def plan_composition(
 def _measure(composition: Composition, sources: Sources) -> tuple[float, float, float, float]:
     """Mean seconds to compose a sample and to write it; mean bytes of a sample and of a background."""
     backgrounds = [sources.backgrounds[index] for index in _spaced(len(sources.backgrounds), TRIAL_BACKGROUNDS)]
-    foregrounds = [sources.foregrounds[index] for index in _spaced(len(sources.foregrounds), TRIAL_FOREGROUNDS)]
-    scenes = [read_background(background, composition.size, sources.scale) for background in backgrounds]
-    # Not measured: a foreground's file is read for its first sample only.
-    for foreground in foregrounds:
-        compose_sample(composition, scenes[0], foreground, flip=False, placement=0)
-    started = time.perf_counter()
-    samples = [
-        compose_sample(composition, scene, foreground, flip=False, placement=0)
-        for scene in scenes
-        for foreground in foregrounds
+    foregrounds = tuple(sources.foregrounds[index] for index in _spaced(len(sources.foregrounds), TRIAL_FOREGROUNDS))
+    trial = replace(composition, placements=min(composition.placements, TRIAL_PLACEMENTS), flips=False)
+    pieces = [
+        Piece(number=0, composition=trial, background=background, foregrounds=foregrounds, scale=sources.scale)
+        for background in backgrounds
     ]
+    scenes = [piece.scene() for piece in pieces]
+    # Not measured: files are read for their first sample only.
+    for foreground in foregrounds:
+        read_cutout(foreground, trial.longest)
+    started = time.perf_counter()
+    samples = [sample for piece, scene in zip(pieces, scenes, strict=True) for sample in piece.samples(scene)]
     composed = time.perf_counter()
     intake = Intake()
     for sample in samples:

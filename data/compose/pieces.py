@@ -17,7 +17,10 @@ from filelock import FileLock, Timeout
 
 from data.atomic import replace_file, replacing
 from data.cache.remote import mirror_of
-from data.compose.placing import compose_sample, read_background
+from data.compose.grounds import Scenes, read_background
+from data.compose.placing import place
+from data.compose.sources import read_cutout
+from data.composed.rendering import compose_encoded
 from data.dataset.storage import Location
 from data.disk import disk_error
 from data.errors import InputError
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from data.compose.composition import Composition
     from data.compose.depth import DepthScale
+    from data.compose.grounds import Scene
     from data.compose.sources import Background, SourceFile, Sources
     from data.dataset.storage import AnyPath
 
@@ -53,13 +57,20 @@ class Piece:
     def __len__(self) -> int:
         return len(self.foregrounds) * self.composition.per_foreground
 
-    def samples(self) -> Iterator[EncodedSample]:
+    def scene(self) -> Scene:
+        """Read the background."""
+        return read_background(self.background, self.composition.size, self.scale)
+
+    def samples(self, scene: Scene) -> Iterator[EncodedSample]:
         """Compose the samples in order: by foreground, direction (unflipped first) and placement."""
-        scene = read_background(self.background, self.composition.size, self.scale)
+        composition = self.composition
+        scenes = Scenes([scene])
         for foreground in self.foregrounds:
-            for flip in (False, True)[: self.composition.directions]:
-                for placement in range(self.composition.placements):
-                    yield compose_sample(self.composition, scene, foreground, flip=flip, placement=placement)
+            rgba = read_cutout(foreground, composition.longest)
+            placements = place(composition, scenes, foreground.name, rgba).placements(0, 0)
+            for index in range(len(placements)):
+                ids = scene.bg_id, foreground.name
+                yield compose_encoded(ids, scene.encoded, scene.bg, scene.depth, rgba, placements.row(index))
 
 
 def cut_pieces(composition: Composition, sources: Sources) -> tuple[Piece, ...]:
@@ -140,6 +151,11 @@ class PieceFolder:
                 "over, or choose another --out."
             )
 
+    @property
+    def is_started(self) -> bool:
+        """Whether a run was started, and is not finished."""
+        return self._record_file.exists()
+
     def file(self, number: int) -> Path:
         """Path of a finished piece."""
         return self.path / f"piece-{number:06d}.arrow"
@@ -209,7 +225,7 @@ def make_piece(piece: Piece, file: Path) -> None:
     writer: pa.RecordBatchFileWriter | None = None
     try:
         with replacing(file) as partial, partial.open("wb") as sink:
-            for sample in piece.samples():
+            for sample in piece.samples(piece.scene()):
                 if writer is None:
                     writer = pa.ipc.new_file(sink, SAMPLE_COLUMNS.with_metadata({BACKGROUND_KEY: sample.bg}))
                 rows.append({name: getattr(sample, name) for name in SAMPLE_COLUMNS.names})

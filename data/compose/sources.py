@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.compose.depth import DepthScale, middle_square
+from data.composed.rendering import cutout_size
 from data.depth.meaning import PER_METRE
 from data.errors import InputError
 from data.folders import broken_link_reason
@@ -144,16 +145,10 @@ def read_cutout(foreground: SourceFile, longest: int) -> Pixels:
     cutout = cutout[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     alpha = cutout[:, :, 3:].astype(np.float32)
     premultiplied = np.dstack([np.rint(cutout[:, :, :3] * (alpha / 255)).astype(np.uint8), cutout[:, :, 3]])
-    premultiplied = resize_cutout(premultiplied, min(longest, max(premultiplied.shape[:2])))
+    height, width = premultiplied.shape[:2]
+    premultiplied = resize_to(premultiplied, *cutout_size(height, width, min(longest, max(height, width))))
     premultiplied.setflags(write=False)
     return premultiplied
-
-
-def resize_cutout(cutout: Pixels, longest: int) -> Pixels:
-    """Resize (H, W, 4) so that the longer side has `longest` pixels."""
-    height, width = cutout.shape[:2]
-    factor = longest / max(height, width)
-    return resize_to(cutout, max(1, round(height * factor)), max(1, round(width * factor)))
 
 
 def _check_background(composition: Composition, name: str, path: Path, depth_path: Path) -> tuple[Background, int]:

@@ -1,6 +1,7 @@
 """Write and read a data set: a directory of Parquet parts, described by `dataset.json`.
 
 The directory is local or remote (see `data.dataset.storage`). Each background is stored once, and samples refer to it.
+The images of samples are stored, or, in a recipe (`data.composed`), composed when they are read.
 Shapes: H and W are height and width in pixels.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from data.composed.recipe import Recipe
 from data.dataset.ids import IdColumn
 from data.dataset.intake import DecodedBackgrounds, Intake
 from data.dataset.manifest import MANIFEST_NAME, Counts, DatasetInfo, SampleIds, Size
@@ -126,8 +128,15 @@ class Dataset:
         return cls(location, info)
 
     @cached_property
+    def recipe(self) -> Recipe | None:
+        """How samples are composed when they are read; None if their images are stored."""
+        return Recipe(self.path, self.info) if self.info.is_recipe else None
+
+    @cached_property
     def ids(self) -> SampleIds:
         """The ids of all samples in storage order; reads only the id columns."""
+        if self.recipe is not None:
+            return self.recipe.ids
         calls = (partial(group.read, ID_COLUMNS) for group in self.sample_groups)
         table = pa.concat_tables(ahead(calls, CONCURRENT_READS))
         return SampleIds(split=self.info.split, **{name: IdColumn(table[name]) for name in ID_COLUMNS})
@@ -169,6 +178,9 @@ class Dataset:
         selected = np.arange(total) if rows is None else np.unique(np.asarray(rows, np.int64))
         if len(selected) and not 0 <= selected[0] <= selected[-1] < total:
             raise ValueError(f"Row numbers must be in 0..{total - 1}, not {selected[0]}..{selected[-1]}.")
+        if self.recipe is not None:
+            yield from ((self.path, sample) for sample in self.recipe.encoded(selected))
+            return
         chosen = []
         for group in self.sample_groups:
             start, stop = np.searchsorted(selected, [group.first, group.first + group.rows])

@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from data.dataset.statistics import Statistics
 from data.errors import InputError
-from data.schema import SCHEMA_VERSION
+from data.schema import RECIPE_SCHEMA_VERSION, SCHEMA_VERSION
 
 MANIFEST_NAME = "dataset.json"
 
-PartKind = Literal["samples", "backgrounds"]
+PartKind = Literal["samples", "backgrounds", "placements", "depths", "cutouts"]
+"""A data set of images has the first two, a recipe all but the first; see `data.composed.columns`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +78,15 @@ class DatasetInfo:
     """SHA-256 of the ids and encoded images of all rows; independent of the division into parts."""
     source: dict[str, object]
     """Origin of the data, as JSON values; see `write_dataset`."""
+    statistics_samples: int | None = None
+    """Number of samples, drawn at random, that the statistics are computed from; None: all."""
     split: StoredSplit | None = None
     """The split that came with the data, if there is one; used with `data.split_by: stored`."""
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether samples are composed when they are read."""
+        return bool(self.parts_of("placements"))
 
     def parts_of(self, kind: PartKind) -> list[Part]:
         """The parts of one kind, in storage order."""
@@ -92,6 +100,8 @@ class DatasetInfo:
     def to_json(self) -> str:
         """Serialise to the text of `dataset.json`."""
         values = asdict(self)
+        if self.statistics_samples is None:  # as earlier versions wrote it
+            del values["statistics_samples"]
         if not self.has_validity:
             del values["statistics"]["valid_fraction"]
         if self.split is None:
@@ -112,7 +122,7 @@ class DatasetInfo:
         try:
             values = json.loads(text)
             version = values["schema_version"]
-            if isinstance(version, int) and version > SCHEMA_VERSION:
+            if isinstance(version, int) and version > SCHEMA_VERSION and version != RECIPE_SCHEMA_VERSION:
                 raise InputError(
                     f"The data set of '{where}' was written by a newer Twinhead (schema version {version}; this "
                     f"version reads up to {SCHEMA_VERSION}); upgrade Twinhead."

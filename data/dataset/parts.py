@@ -1,6 +1,6 @@
 """Write and read the Parquet parts of a data set by row group: rows of ids and encoded images.
 
-Image columns are not compressed, because the images are. Each page has a checksum that is verified when it is read.
+Columns of images are not compressed, because the images are. Each page has a checksum that is verified when it is read.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class PartsWriter:
         self._part_bytes = part_bytes
         self._group_bytes = min(group_bytes, part_bytes)
         self._hash = hashlib.sha256()
+        self._column_hashes: dict[str, hashlib._Hash] = {}
         self._parts: list[Part] = []
         self._file: _HashedFile | None = None
         self._writer: pq.ParquetWriter | None = None
@@ -112,6 +113,22 @@ class PartsWriter:
         elif self._buffered >= self._group_bytes:
             self._flush()
 
+    def add_table(self, table: pa.Table) -> None:
+        """Append rows of numbers as a row group of their own; a writer takes either rows or tables.
+
+        Raises:
+            InputError: if they cannot be written.
+        """
+        for name in self._schema.names:
+            values = table[name].to_numpy()
+            self._column_hashes.setdefault(name, hashlib.sha256()).update(
+                values.astype(values.dtype.newbyteorder("<")).tobytes()
+            )
+        self._write(table)
+        self._bytes += table.nbytes
+        if self._bytes >= self._part_bytes:
+            self._finish_part()
+
     def finish(self) -> tuple[Part, ...]:
         """Write the remaining rows, and return all parts in storage order.
 
@@ -125,8 +142,11 @@ class PartsWriter:
     def digest(self) -> bytes:
         """SHA-256 of all rows: the length (8 bytes, big-endian) and the bytes of each value.
 
-        Before the value of an optional column, there are 8 bytes 0xff.
+        Before the value of an optional column, there are 8 bytes 0xff. Of tables: SHA-256 of the SHA-256 of each
+        column, whose numbers are little-endian and booleans a byte.
         """
+        if self._column_hashes:
+            return hashlib.sha256(b"".join(column.digest() for column in self._column_hashes.values())).digest()
         return self._hash.digest()
 
     def _add_optional_column(self, column: pa.Field) -> None:
@@ -135,13 +155,16 @@ class PartsWriter:
         self._schema, self._has_optional = self._schema.append(column), True
 
     def _flush(self) -> None:
+        self._write(pa.Table.from_pylist(self._buffer, self._schema))
+        self._buffer, self._buffered = [], 0
+
+    def _write(self, table: pa.Table) -> None:
         with writing_to(self._destination):
             if self._writer is None:
                 self._file = _HashedFile((self._directory / self._name).open_output())
                 self._writer = _open_writer(self._file, self._schema)
-            self._writer.write_table(pa.Table.from_pylist(self._buffer, self._schema))
-        self._rows += len(self._buffer)
-        self._buffer, self._buffered = [], 0
+            self._writer.write_table(table)
+        self._rows += len(table)
 
     def _finish_part(self) -> None:
         if self._buffer:
@@ -291,10 +314,11 @@ class _HashedFile:
 
 def _open_writer(file: _HashedFile, schema: pa.Schema) -> pq.ParquetWriter:
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    images = [field.name for field in schema if pa.types.is_binary(field.type)]
     return pq.ParquetWriter(
         file,
         schema,
-        compression={name: "zstd" if name in texts else "none" for name in schema.names},
+        compression={name: "none" if name in images else "zstd" for name in schema.names},
         use_dictionary=False,  # page checksums do not cover dictionaries
         write_statistics=texts,
         write_page_checksum=True,

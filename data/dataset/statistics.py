@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 if TYPE_CHECKING:
     from data.schema import Pixels
 
 LEVELS = 256
+MAX_EXACT = 2**24
+"""OpenCV counts levels two to three times as fast as numpy, but as float32, which is exact up to this number."""
 FOREGROUND_ABOVE = 127
 """A mask pixel above this level is foreground."""
 
@@ -77,7 +80,12 @@ class ChannelMoments:
         """Add an image (H, W, channels), or (H, W) or some pixels (N,) for a single channel."""
         planes = pixels.reshape(-1, len(self._counts))
         for channel, counts in enumerate(self._counts):
-            counts += np.bincount(planes[:, channel], minlength=LEVELS)
+            if pixels.size < MAX_EXACT:
+                counts += (
+                    cv2.calcHist([planes[:, None]], [channel], None, [LEVELS], [0, LEVELS]).ravel().astype(np.int64)
+                )
+            else:
+                counts += np.bincount(planes[:, channel], minlength=LEVELS)
 
     def result(self) -> ChannelStatistics:
         """Moments of all added images; needs at least one pixel."""

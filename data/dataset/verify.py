@@ -9,13 +9,21 @@ import contextlib
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from data.composed.columns import RECIPE_SCHEMAS
 from data.dataset.dataset import read_manifest
 from data.dataset.manifest import MANIFEST_NAME
 from data.dataset.parts import row_groups, sha256
 from data.dataset.storage import AnyPath, Location, UnavailableError
-from data.dataset.verify_images import SAMPLE_IMAGES, Fault, check_backgrounds, check_samples
+from data.dataset.verify_images import (
+    SAMPLE_IMAGES,
+    Fault,
+    check_backgrounds,
+    check_placements,
+    check_recipe_images,
+    check_samples,
+)
 from data.errors import InputError
 from data.parallel import ahead
 from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS, VALID_COLUMN
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from data.dataset.manifest import DatasetInfo, Part
+    from data.dataset.manifest import DatasetInfo, Part, PartKind
     from data.dataset.parts import RowGroup
     from data.dataset.verify_images import GroupResult, Shapes
 
@@ -76,9 +84,7 @@ def verify(path: AnyPath, *, bar: Bar | None = None, threads: int | None = None)
     total = sum(part.bytes for part in info.parts)
     with bar("comparing checksums", -(-total // 2**20), "MiB") as advance:
         verifier.check_parts(sizes, advance)
-    valid = info.statistics.valid_fraction
-    images = info.counts.backgrounds + len(SAMPLE_IMAGES) * info.counts.samples + (valid.masks if valid else 0)
-    with bar("decoding", images, "images") as advance:
+    with bar("decoding", verifier.images_to_decode(), "images") as advance:
         verifier.check_images(advance)
     return Verification(
         samples=info.counts.samples,
@@ -117,8 +123,8 @@ class _Verifier:
                 self._add([Fault(part=part.path, reason="its SHA-256 differs: it was altered since it was written")])
             advance(-(-(done + part.bytes) // 2**20) - -(-done // 2**20), self._note())
             done += part.bytes
-        for name in ("samples", "backgrounds"):
-            rows, count = sum(part.rows for part in self._info.parts_of(name)), self._count(name)
+        for kind, (name, count) in self._counts().items():
+            rows = sum(part.rows for part in self._info.parts_of(kind))
             if rows != count:
                 self._add([Fault(part=MANIFEST_NAME, reason=f"it counts {count} {name}, but its parts have {rows}")])
 
@@ -127,14 +133,27 @@ class _Verifier:
         for result in ahead((partial(check_backgrounds, group) for group in groups), self._threads):
             self._shapes |= result.shapes
             self._collect(result, advance)
+        if self._info.is_recipe:
+            for result in ahead(self._recipe_checks(), self._threads):
+                self._collect(result, advance)
+            return
         is_complete = len(self._shapes) == self._info.counts.backgrounds
         groups = list(self._groups("samples"))
         calls = (partial(check_samples, group, self._shapes, is_complete=is_complete) for group in groups)
         for result in ahead(calls, self._threads):
             self._collect(result, advance)
 
-    def _groups(self, kind: Literal["samples", "backgrounds"]) -> Iterator[RowGroup]:
-        schema, optional = (SAMPLE_COLUMNS, VALID_COLUMN) if kind == "samples" else (BACKGROUND_COLUMNS, None)
+    def _recipe_checks(self) -> Iterator[Callable[[], GroupResult]]:
+        counts, size = self._info.counts, self._info.sizes[0].height
+        for kind in ("depths", "cutouts"):
+            for group in self._groups(kind):
+                yield partial(check_recipe_images, group, RECIPE_SCHEMAS[kind], size)
+        for group in self._groups("placements"):
+            yield partial(check_placements, group, counts.backgrounds, counts.foregrounds, size)
+
+    def _groups(self, kind: PartKind) -> Iterator[RowGroup]:
+        schema = ({"samples": SAMPLE_COLUMNS, "backgrounds": BACKGROUND_COLUMNS} | RECIPE_SCHEMAS)[kind]
+        optional = VALID_COLUMN if kind == "samples" else None
         for part in self._existing:
             if part.kind == kind:
                 try:
@@ -153,9 +172,22 @@ class _Verifier:
         self.fault_count += len(faults)
         self.faults += faults[: MAX_FAULTS - len(self.faults)]
 
-    def _count(self, name: str) -> int:
+    def _counts(self) -> dict[PartKind, tuple[str, int]]:
+        """What the rows of each kind of part are, and how many there must be."""
         counts = self._info.counts
-        return counts.samples if name == "samples" else counts.backgrounds
+        backgrounds, foregrounds = ("backgrounds", counts.backgrounds), ("foregrounds", counts.foregrounds)
+        if not self._info.is_recipe:
+            return {"samples": ("samples", counts.samples), "backgrounds": backgrounds}
+        placements = ("samples", counts.samples)
+        return {"placements": placements, "backgrounds": backgrounds, "depths": backgrounds, "cutouts": foregrounds}
+
+    def images_to_decode(self) -> int:
+        """Number of images in the data set."""
+        counts = self._info.counts
+        if self._info.is_recipe:
+            return 2 * counts.backgrounds + counts.foregrounds
+        valid = self._info.statistics.valid_fraction
+        return counts.backgrounds + len(SAMPLE_IMAGES) * counts.samples + (valid.masks if valid else 0)
 
     def _note(self) -> str:
         return f"{self.fault_count} broken" if self.fault_count else ""

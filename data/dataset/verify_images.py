@@ -1,4 +1,4 @@
-"""Verify the images of a row group: decode each one, and check the readable part of damaged columns."""
+"""Verify the images and placements of a row group: decode each one, and check the readable part of damaged columns."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from data.composed.columns import PLACEMENT_COLUMNS, Placements
 from data.dataset.storage import UnavailableError
 from data.errors import InputError
 from data.image_metadata import PNG
-from data.images import decode_photo, decode_plane, decode_valid
+from data.images import decode_photo, decode_plane, decode_rgba, decode_valid
 from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS, VALID_COLUMN
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from data.dataset.parts import RowGroup
 
-ImageName = Literal["bg", "fg_bg", "mask", "depth", "valid"]
+ImageName = Literal["bg", "fg_bg", "mask", "depth", "valid", "cutout"]
 SAMPLE_IMAGES: tuple[ImageName, ...] = ("fg_bg", "mask", "depth")
 """The images that every sample has; some also have a validity mask."""
 
@@ -32,7 +33,7 @@ class Fault:
     reason: str
     sample_id: str | None = None
     bg_id: str | None = None
-    """Only for a background."""
+    """Only for a background, or for the depth or cutout of a recipe, whose id it then is."""
     picture: ImageName | None = None
 
     def __str__(self) -> str:
@@ -96,6 +97,56 @@ def check_samples(group: RowGroup, backgrounds: Shapes, *, is_complete: bool) ->
     return result
 
 
+def check_recipe_images(group: RowGroup, schema: pa.Schema, size: int) -> GroupResult:
+    """Decode the source images of a row group of a recipe: backgrounds, depths or cutouts.
+
+    Args:
+        group: the row group.
+        schema: its columns, an id and an image.
+        size: side of backgrounds and depths in pixels.
+
+    Raises:
+        UnavailableError: if it is remote and cannot be reached.
+    """
+    result = GroupResult()
+    columns = _Columns(group, schema.names, result)
+    id_name, image = schema.names
+    for row in range(group.rows):
+        name = columns.text(id_name, row)
+        shape = columns.decode(image, row, bg_id=name)
+        if shape and image != "cutout" and shape != (size, size):
+            columns.add(image, f"it is {shape[1]}x{shape[0]}, but must be {size}x{size}", bg_id=name)
+    columns.finish()
+    return result
+
+
+def check_placements(group: RowGroup, backgrounds: int, foregrounds: int, size: int) -> GroupResult:
+    """Check that the rows of a recipe fit its sources.
+
+    Args:
+        group: row group of placements.
+        backgrounds: number of backgrounds.
+        foregrounds: number of cutouts.
+        size: side of the images in pixels.
+
+    Raises:
+        UnavailableError: if it is remote and cannot be reached.
+    """
+    result = GroupResult()
+    part = group.path.name
+    try:
+        placements = Placements.from_table(group.read(PLACEMENT_COLUMNS.names))
+    except UnavailableError:
+        raise
+    except InputError as error:
+        result.faults.append(Fault(part=part, reason=str(error)))
+        return result
+    for row in placements.wrong_rows(backgrounds, foregrounds, size).tolist():
+        reason = f"row {group.first + row} does not fit the backgrounds, the cutouts or images of {size} px"
+        result.faults.append(Fault(part=part, reason=reason))
+    return result
+
+
 class _Columns:
     """Columns of a row group; of a damaged column, the values that can still be read."""
 
@@ -141,7 +192,9 @@ class _Columns:
         table = self._tables[name]
         if table is None or (encoded := table[name][row].as_py()) is None:
             return None
-        decode = decode_valid if name == "valid" else decode_photo if name in ("bg", "fg_bg") else decode_plane
+        decode = {"bg": decode_photo, "fg_bg": decode_photo, "valid": decode_valid, "cutout": decode_rgba}.get(
+            name, decode_plane
+        )
         try:
             _check_png(encoded, name)
             height, width = decode(encoded, name).shape[:2]
@@ -158,7 +211,7 @@ class _Columns:
 
     def finish(self) -> None:
         """Report damaged columns in which every image can be decoded: an altered JPEG decodes to other pixels."""
-        ids = "sample_id" if "sample_id" in self._tables else "bg_id"
+        ids = next(iter(self._tables))
         first, last = self.text(ids, 0), self.text(ids, self._group.rows - 1)
         for name in self._damaged.keys() - self._reported:
             still = "" if self._tables[name] is None else ", although it can be decoded"

@@ -62,6 +62,7 @@ _FOLDER = click.Path(path_type=Path)
     help="Range of a foreground's longer side, as a fraction of the image's side.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the placements.")
+@click.option("--materialise", is_flag=True, help="Write the images of every sample, not the recipe for them.")
 @click.option("--workers", type=click.IntRange(1), help="Number of processes; one per core when left out.")
 @json_option
 def compose(
@@ -77,13 +78,17 @@ def compose(
     size: int,
     scale: tuple[float, float],
     seed: int,
+    materialise: bool,
     workers: int | None,
     as_json: bool,
 ) -> None:
     """Compose a data set from backgrounds and foregrounds.
 
     The mask is the foreground's alpha. The depth is the background's, with the foreground as an upright plane that
-    stands on the ground. The same command resumes an interrupted run.
+    stands on the ground.
+
+    The data set is a recipe: the images of its samples are composed when they are read. With --materialise, they are
+    written as files, and the same command resumes an interrupted run.
     """
     from data.compose.composition import Composition
 
@@ -102,24 +107,40 @@ def compose(
         scale=scale,
         seed=seed,
     )
-    _run(composition, out, workers, screen())
+    run = _materialise if materialise else _compose
+    run(composition, out, workers, screen())
     print_dataset(out, None, as_json)
 
 
-def _run(composition: Composition, out: str, workers: int | None, shown: Screen) -> None:
-    from data.compose.compose import check_resumable
+def _compose(composition: Composition, out: str, workers: int | None, shown: Screen) -> None:
+    """Write the recipe."""
     from data.compose.compose import compose as compose_set
+    from data.compose.compose import refuse_unfinished
+    from data.dataset.publish import refuse_existing
+
+    refuse_existing(out)
+    refuse_unfinished(out)
+    sources = _check_sources(composition, shown)
+    samples = _announce(composition, sources, shown)
+    with shown.bar("composing", samples, "samples") as move:
+        compose_set(composition, sources, out, processes=workers, on_samples=lambda count: move(count, ""))
+
+
+def _materialise(composition: Composition, out: str, workers: int | None, shown: Screen) -> None:
+    """Write the images of every sample."""
     from data.compose.estimate import plan_composition
+    from data.compose.materialise import check_resumable, materialise
     from data.dataset.publish import refuse_existing
 
     refuse_existing(out)
     sources = _check_sources(composition, shown)
     check_resumable(composition, sources, out)
     plan = plan_composition(composition, sources, out, processes=workers)
-    _announce(composition, sources, plan, shown)
+    _announce(composition, sources, shown)
+    _announce_images(plan, shown)
     try:
         with shown.bar("composing", plan.samples, "samples") as move:
-            compose_set(composition, sources, out, processes=workers, on_sample=lambda _: move(1, ""))
+            materialise(composition, sources, out, processes=workers, on_sample=lambda _: move(1, ""))
     except KeyboardInterrupt:
         click.echo("\nstopped; the same command resumes it", err=True)
         sys.exit(INTERRUPTED)
@@ -133,17 +154,23 @@ def _check_sources(composition: Composition, shown: Screen) -> Sources:
         return open_sources(composition, lambda _: move(1, ""))
 
 
-def _announce(composition: Composition, sources: Sources, plan: Plan, shown: Screen) -> None:
-    from search.terminal import clock
-
+def _announce(composition: Composition, sources: Sources, shown: Screen) -> int:
+    """Say what is composed; return the number of samples."""
+    backgrounds, foregrounds = len(sources.backgrounds), len(sources.foregrounds)
+    samples = backgrounds * foregrounds * composition.per_foreground
     directions = " × 2 directions" if composition.flips else ""
     shown.say(
-        f"{counted(plan.samples, 'sample')} of {composition.size} px: "
-        f"{counted(len(sources.backgrounds), 'background')} × {counted(len(sources.foregrounds), 'foreground')}"
-        f"{directions} × {counted(composition.placements, 'placement')}"
+        f"{counted(samples, 'sample')} of {composition.size} px: {counted(backgrounds, 'background')} × "
+        f"{counted(foregrounds, 'foreground')}{directions} × {counted(composition.placements, 'placement')}"
     )
     if sources.scale.far is not None:
         shown.say(f"depth: level 255 is {sources.scale.far:g} m and beyond")
+    return samples
+
+
+def _announce_images(plan: Plan, shown: Screen) -> None:
+    from search.terminal import clock
+
     if plan.pieces_finished:
         shown.say(f"resuming; {plan.pieces_finished} of {plan.pieces} pieces are finished")
     shown.say(

@@ -233,6 +233,7 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
         "data set": str(path),
         "samples": f"{counts.samples} with {counts.backgrounds} backgrounds and {counts.foregrounds} foregrounds",
         "pixels": sizes,
+        "images": "composed when they are read" if info.is_recipe else "stored",
         "depth": info.depth_polarity,
         **({"split": f"{shown_split(info.split)}, with data.split_by: stored"} if info.split else {}),
         "mask": f"covers {statistics.mask_fraction.mean:.1%} of an image on average "
@@ -257,7 +258,8 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
         }
         for name, channel in channels.items()
     ]
-    print_table(console, rows, left=rows[0], title="\nchannels, 0..1")
+    measured = "" if info.statistics_samples is None else f", from {info.statistics_samples:,} samples at random"
+    print_table(console, rows, left=rows[0], title=f"\nchannels, 0..1{measured}")
 
 
 def shown_split(split: StoredSplit) -> str:

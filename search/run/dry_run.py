@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import torch
 
-from data.cache.cache import decoded_bytes
+from data.cache.cache import cache_bytes
 from data.dataset.dataset import Dataset
 from data.dataset.storage import Location
 from search.run.cluster import plan
@@ -119,12 +119,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Est
         gpu_hours=[value * workers.count * workers.gpus * concurrent for value in hours],
         bytes={
             "checkpoints": checkpoint_bytes(largest.parameters, spec.plan.budget.trials + BESIDE_TRIALS, concurrent),
-            "decoded": decoded_bytes(
-                dataset.info.counts.samples,
-                dataset.info.counts.backgrounds,
-                data.image_size,
-                has_validity=dataset.info.has_validity or data.fit == "pad",
-            ),
+            "decoded": cache_bytes(dataset, data.image_size, has_border=data.fit == "pad"),
         },
         networks={"smallest": smallest, "largest": largest},
         first=first,

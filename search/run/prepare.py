@@ -12,7 +12,7 @@ import optuna
 
 from data.byte_size import byte_size
 from data.cache.budget import growth_bytes
-from data.cache.cache import decoded_bytes, open_cache
+from data.cache.cache import cache_bytes, open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.fitting.sizes import Sides
@@ -183,12 +183,8 @@ def check_disk(
     parameters = max(parameter_count(build_on_meta(model)) for model in models)
     needed: float = checkpoint_bytes(parameters, kept, concurrent)
     if root.stat().st_dev == cache.stat().st_dev:
-        counts, has_validity = dataset.info.counts, dataset.info.has_validity or padded
-        decoded = sum(
-            decoded_bytes(counts.samples, counts.backgrounds, size, has_validity=has_validity)
-            for size in set(image_sizes)
-        )
-        needed += growth_bytes(cache, dataset.info.fingerprint, decoded)
+        cached = sum(cache_bytes(dataset, size, has_border=padded) for size in set(image_sizes))
+        needed += growth_bytes(cache, dataset.info.fingerprint, cached)
     free = shutil.disk_usage(root).free
     if free < needed:
         raise InputError(

@@ -8,8 +8,8 @@ from zipfile import ZipFile, ZipInfo
 
 import pytest
 
-from data.compose.compose import open_sources
 from data.compose.composition import Composition
+from data.compose.sources import open_sources
 from data.errors import InputError
 from data.folders import Folder
 from data.importers.archives import open_source

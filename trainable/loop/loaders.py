@@ -14,6 +14,7 @@ from data.augment.device import DeviceAugmenter, is_on_device
 from data.augment.erase import BLACK, Colour, Erase
 from data.augment.transforms import Transforms
 from data.cache.cache import DecodedSplit, cache_root, decoded
+from data.composed.device import DeviceComposer, device_composer
 from data.dataset.dataset import Dataset
 from data.dataset.manifest import SampleIds
 from data.errors import InputError, environment
@@ -82,12 +83,14 @@ def _stage_config(config: DataConfig, stage: int) -> DataConfig:
 
 def _training_loader(config: TrialConfig, data: TrialData, context: DistributedContext, stage: int) -> Loader:
     stage_config = _stage_config(config.data, stage)
+    split, augmenter = read_part(stage_config, data, data.train), _augmenter(config, context.device)
     return Loader(
-        split=read_part(stage_config, data, data.train),
+        split=split,
         batch_size=max(stage_config.batch_size, context.world_size),
         device=context.device,
         shuffle=True,
-        augmenter=_augmenter(config, context.device),
+        augmenter=augmenter,
+        composer=_composer(split, augmenter, context.device),
         seed=config.seed,
         rank=context.rank,
         world_size=context.world_size,
@@ -96,15 +99,25 @@ def _training_loader(config: TrialConfig, data: TrialData, context: DistributedC
 
 def evaluation_loader(config: TrialConfig, data: TrialData, part: str, context: DistributedContext) -> Loader:
     """A loader of `part` in storage order, augmented only if `data.augment.in_evaluation` is set."""
+    split = read_part(config.data, data, part)
+    augmenter = _augmenter(config, context.device) if config.data.augment.in_evaluation else None
     return Loader(
-        split=read_part(config.data, data, part),
+        split=split,
         batch_size=max(EVALUATION_BATCH_SIZE, context.world_size),
         device=context.device,
-        augmenter=_augmenter(config, context.device) if config.data.augment.in_evaluation else None,
+        augmenter=augmenter,
+        composer=_composer(split, augmenter, context.device),
         seed=config.seed,
         rank=context.rank,
         world_size=context.world_size,
     )
+
+
+def _composer(
+    split: DecodedSplit, augmenter: Augmenter | DeviceAugmenter | None, device: torch.device
+) -> DeviceComposer | None:
+    """What composes the batches of a recipe on a GPU; None if they are changed on the CPU, or come from there."""
+    return None if isinstance(augmenter, Augmenter) else device_composer(split, device)
 
 
 def _augmenter(config: TrialConfig, device: torch.device) -> Augmenter | DeviceAugmenter:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from data.compose.compose import compose, open_sources
 from data.compose.composition import Composition
+from data.compose.materialise import materialise, open_sources
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_png
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def made(destination: Path, options: dict[str, Any], processes: int = 1) -> Dataset:
     composition = Composition(**options)
-    compose(composition, open_sources(composition), destination, processes=processes)
+    materialise(composition, open_sources(composition), destination, processes=processes)
     return Dataset.open(destination)
 
 

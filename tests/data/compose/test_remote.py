@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data.compose.compose import compose
 from data.compose.composition import Composition
 from data.compose.estimate import plan_composition
+from data.compose.materialise import materialise
 from data.compose.sources import open_sources
 from data.dataset.dataset import Dataset
 from tests.data.compose.compose_kit import kit
@@ -27,17 +27,17 @@ def test_it_is_composed_at_an_address(store: Store, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
     composition = Composition(**kit(tmp_path))
     sources = open_sources(composition)
-    here = compose(composition, sources, tmp_path / "set", processes=1)
+    here = materialise(composition, sources, tmp_path / "set", processes=1)
     destination = store.address("composed")
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compose(composition, sources, destination, processes=1, on_sample=stop)
+        materialise(composition, sources, destination, processes=1, on_sample=stop)
     assert store.names("composed") == []
     assert plan_composition(composition, sources, destination, processes=1).pieces_finished >= 1
-    info = compose(composition, sources, destination, processes=1)
+    info = materialise(composition, sources, destination, processes=1)
 
     assert info.fingerprint == here.fingerprint
     assert Dataset.open(destination, verify=True).info == info

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from data.compose.compose import compose, open_sources, run_record
 from data.compose.composition import Composition
 from data.compose.estimate import plan_composition
+from data.compose.materialise import materialise, open_sources, run_record
 from data.compose.pieces import PieceFolder
 from data.dataset.dataset import Dataset
 from data.errors import InputError
@@ -25,13 +25,13 @@ from tests.data.compose.compose_kit import kit, photo, put
 PROGRAM = """
 import sys
 from pathlib import Path
-from data.compose.compose import Composition, compose, open_sources
+from data.compose.materialise import Composition, materialise, open_sources
 root = Path(sys.argv[1])
 composition = Composition(
     backgrounds=root / "bg", foregrounds=root / "fg", depths=root / "depth", depth_unit="mm", size=32,
     placements=int(sys.argv[2]), flips=True,
 )
-compose(composition, open_sources(composition), root / "set", processes=2)
+materialise(composition, open_sources(composition), root / "set", processes=2)
 """
 
 
@@ -43,7 +43,7 @@ def run(
     given: dict[str, Any], destination: Path, processes: int = 1, on_sample: Callable[[int], None] | None = None
 ) -> None:
     composition = Composition(**given)
-    compose(composition, open_sources(composition), destination, processes=processes, on_sample=on_sample)
+    materialise(composition, open_sources(composition), destination, processes=processes, on_sample=on_sample)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -178,7 +178,7 @@ def test_changed_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="other values of backgrounds;"):
         run(given, tmp_path / "set")
     with pytest.raises(InputError, match=r"room1.png' was changed while"):
-        compose(composition, sources, tmp_path / "other", processes=1)
+        materialise(composition, sources, tmp_path / "other", processes=1)
 
 
 def test_concurrent_second_run_is_refused(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_estimated_size_is_close(tmp_path: Path) -> None:
     composition = Composition(**given)
     sources = open_sources(composition)
     plan = plan_composition(composition, sources, tmp_path / "set", processes=1)
-    info = compose(composition, sources, tmp_path / "set", processes=1)
+    info = materialise(composition, sources, tmp_path / "set", processes=1)
     assert plan.samples == info.counts.samples == 800
     assert plan.bytes == pytest.approx(sum(part.bytes for part in info.parts), rel=0.3)
     assert plan.seconds > 0

@@ -24,9 +24,10 @@ def invoke(root: Path, *arguments: str, catch: bool = True) -> Result:
     return CliRunner().invoke(compose, [*folders, *arguments], catch_exceptions=catch)
 
 
-def test_data_set_is_composed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [(), ("--materialise",)], ids=["recipe", "images"])
+def test_data_set_is_composed(tmp_path: Path, form: tuple[str, ...]) -> None:
     """The result alone on standard output, and on standard error how much it will be."""
-    depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm")
+    depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm", *form)
     said = invoke(tmp_path, *depths, "--size", "32", "--placements", "3", "--flips", "--workers", "1", "--json")
 
     assert said.exit_code == 0
@@ -35,7 +36,8 @@ def test_data_set_is_composed(tmp_path: Path) -> None:
     assert (result["path"], result["source"]["depth"]["far"]) == (str(tmp_path / "set"), 5.0)
     assert "24 samples of 32 px: 2 backgrounds × 2 foregrounds × 2 directions × 3 placements" in said.stderr
     assert "level 255 is 5 m" in said.stderr
-    assert " kB, twice that until it is complete; about " in said.stderr
+    assert (" kB, twice that until it is complete; about " in said.stderr) == bool(form)
+    assert {part["kind"] for part in result["parts"]} >= ({"samples"} if form else {"placements", "cutouts"})
 
 
 @pytest.mark.parametrize(
@@ -55,14 +57,24 @@ def test_missing_options_are_named_in_one_sentence(tmp_path: Path, arguments: tu
     assert not (tmp_path / "set").exists()
 
 
-def test_existing_destination_is_reported_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [(), ("--materialise",)], ids=["recipe", "images"])
+def test_existing_destination_is_reported_first(tmp_path: Path, form: tuple[str, ...]) -> None:
     """Hundreds of thousands of images may have to be looked at before it would be said otherwise."""
     (tmp_path / "set").mkdir()
     depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm")
-    said = invoke(tmp_path, *depths, "--size", "32", "--workers", "1")
+    said = invoke(tmp_path, *depths, "--size", "32", "--workers", "1", *form)
 
     assert "exists already" in str(said.exception)
     assert said.stderr == ""
+
+
+def test_inspection_says_how_images_are_stored(tmp_path: Path) -> None:
+    """And from how many samples the statistics are."""
+    depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm")
+    said = invoke(tmp_path, *depths, "--size", "32", "--placements", "300", "--workers", "1")
+
+    assert "images      composed when they are read" in said.stdout
+    assert "channels, 0..1, from 1,000 samples at random" in said.stdout
 
 
 def test_options_have_the_defaults_of_composition() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from data.cache.cache import DecodedSplit, decoded, decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset, write_dataset
-from data.images import Resize, encode_png, encode_sample, resize_depth, resize_to
+from data.images import Resize, encode_mask, encode_sample, resize_depth, resize_to
 from data.schema import EncodedSample, Pixels, Sample
 
 HEIGHT, WIDTH, COUNT, SIZE, LARGE = 24, 36, 9, 16, 64
@@ -172,4 +172,4 @@ def test_a_missing_mask_takes_no_bytes(tmp_path: Path) -> None:
 
     stored = list(Dataset.open(tmp_path / "few").read_encoded())
 
-    assert [sample.valid for sample in stored] == [None, encode_png(holes(1)), *[None] * 7]
+    assert [sample.valid for sample in stored] == [None, encode_mask(holes(1)), *[None] * 7]

@@ -113,7 +113,7 @@ def test_damage_anywhere_in_a_part_is_an_input_error(tmp_path: Path, kind: str) 
         ("[]", "does not describe a data set"),
         ("{}", "does not describe a data set"),
         ('{"schema_version": 1}', "does not describe a data set .counts"),
-        ('{"schema_version": 3}', "newer Twinhead .*upgrade Twinhead"),
+        ('{"schema_version": 4}', "newer Twinhead .*upgrade Twinhead"),
     ],
 )
 def test_unusable_manifest_is_refused(tmp_path: Path, text: str, sentence: str) -> None:

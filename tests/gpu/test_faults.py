@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from data.augment.device import DeviceAugmenter
+from data.composed.device import DeviceComposer
 from data.schema import Batch
-from tests.gpu import augmentation, memory, networks
+from tests.gpu import augmentation, composition, memory, networks
 from tests.gpu.findings import MEASURED, OK
 from tests.gpu.parts import PARTS
 from tests.gpu.session import ON_CPU, Session
@@ -101,6 +104,17 @@ def test_augmentation_that_ignores_its_key_fails(session: Session, monkeypatch: 
 
     monkeypatch.setattr(augmentation, "DeviceAugmenter", Unseeded)
     assert "the same key gives the same images" in failed(session, "augmentation")
+
+
+@pytest.mark.slow
+def test_composition_that_is_two_levels_off_fails(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bright(DeviceComposer):
+        def __call__(self, rows: NDArray[np.int64]) -> Batch:
+            batch = super().__call__(rows)
+            return replace(batch, depth=batch.depth.clamp(max=253) + 2)
+
+    monkeypatch.setattr(composition, "DeviceComposer", Bright)
+    assert len(failed(session, "composition")) == 3
 
 
 @pytest.fixture

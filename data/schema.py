@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-BASE_SCHEMA_VERSION, VALIDITY_SCHEMA_VERSION = 1, 2
-"""Versions of data sets without and with validity masks: an older Twinhead must not take invalid depth for near."""
-SCHEMA_VERSION = VALIDITY_SCHEMA_VERSION
+BASE_SCHEMA_VERSION, VALIDITY_SCHEMA_VERSION, RECIPE_SCHEMA_VERSION = 1, 2, 3
+"""Versions of data sets: without validity masks; with them, as an older Twinhead must not take invalid depth for near; and
+of recipes, whose samples are composed when they are read (`data.composed`)."""
+SCHEMA_VERSION = RECIPE_SCHEMA_VERSION
 """Newest version that can be read."""
 
 Pixels = NDArray[np.uint8]
@@ -51,10 +52,6 @@ BACKGROUND_COLUMNS = pa.schema(
     ]
 )
 """One row per background; samples share it."""
-
-RECIPE_SCHEMA_VERSION = 3
-"""Version of data sets whose samples are composed when they are read (`data.composed`); the others stay readable by
-earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from data.dataset.statistics import Statistics
 from data.errors import InputError
-from data.schema import RECIPE_SCHEMA_VERSION, SCHEMA_VERSION
+from data.schema import SCHEMA_VERSION
 
 MANIFEST_NAME = "dataset.json"
 
@@ -122,7 +122,7 @@ class DatasetInfo:
         try:
             values = json.loads(text)
             version = values["schema_version"]
-            if isinstance(version, int) and version > SCHEMA_VERSION and version != RECIPE_SCHEMA_VERSION:
+            if isinstance(version, int) and version > SCHEMA_VERSION:
                 raise InputError(
                     f"The data set of '{where}' was written by a newer Twinhead (schema version {version}; this "
                     f"version reads up to {SCHEMA_VERSION}); upgrade Twinhead."

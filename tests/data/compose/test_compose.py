@@ -19,7 +19,7 @@ from data.compose.composition import Composition
 from data.compose.materialise import materialise, open_sources
 from data.dataset.dataset import Dataset
 from data.errors import InputError
-from data.images import decode_photo, decode_plane, encode_png
+from data.images import decode_photo, decode_plane, encode_mask
 from data.importers.polarity import measure_polarity
 from data.schema import Pixels, Sample
 from tests.data.compose.compose_kit import SIZE, floor_depth, kit, marker, photo, put
@@ -380,4 +380,4 @@ def test_real_images_are_composed(tmp_path: Path) -> None:
     assert measured.agreement > 0.9
     assert 1 < dataset.info.source["depth"]["far"] <= 10
     assert json.loads((tmp_path / "set/dataset.json").read_text())["source"]["kind"] == "compose"
-    assert encode_png(decode_plane(encoded[0].mask, "")) == encoded[0].mask
+    assert encode_mask(decode_plane(encoded[0].mask, "")) == encoded[0].mask

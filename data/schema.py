@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 BASE_SCHEMA_VERSION, VALIDITY_SCHEMA_VERSION, RECIPE_SCHEMA_VERSION = 1, 2, 3
-"""Versions of data sets: without validity masks; with them, as an older Twinhead must not take invalid depth for near; and
-of recipes, whose samples are composed when they are read (`data.composed`)."""
+"""Versions of data sets: without validity masks; with them, as an older Twinhead must not take invalid depth for near;
+and of recipes, whose samples are composed when they are read (`data.composed`)."""
 SCHEMA_VERSION = RECIPE_SCHEMA_VERSION
 """Newest version that can be read."""
 

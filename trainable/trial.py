@@ -23,7 +23,7 @@ from trainable.config import TrialConfig, build
 from trainable.config.settings import Value, nest
 from trainable.job import TrialData
 from trainable.loop import loop
-from trainable.loop.checkpoint import DamagedCheckpointError
+from trainable.loop.checkpoint import DamagedCheckpointError, load_metrics
 from trainable.loop.loaders import evaluation_loader, training_loaders, with_scaled_batches
 from trainable.loop.loop import EpochEnd, Report
 from trainable.loop.precision import resolve_for_trial
@@ -55,7 +55,8 @@ def run(
         checkpoint_epochs: epochs after which a checkpoint is due, in addition to the best ones.
         objective: picks the best epochs, and is the 'score' that a plateau policy watches.
         resume_from: checkpoints with state, newest first. The trial resumes from the first undamaged one and records
-            the damaged ones in `Training.note`; it starts over if all are damaged.
+            the damaged ones in `Training.note`; it starts over if all are damaged. After the last epoch, that one is
+            reported again.
         damaged: problems of newer checkpoints that were found before, as clauses, for the same note.
         replay: see `trainable.loop.state.start`.
         batch_scale: factor of batch size and learning rate, for more or fewer workers than `config` is meant for.
@@ -79,9 +80,15 @@ def run(
         lr_scale=batch_scale,
         wrap=wrap,
     )
-    _resume(training, resume_from, damaged, context)
+    resumed = _resume(training, resume_from, damaged, context)
     # Not a closure: an error's traceback keeps the frame of a closure, and with it the training, alive.
     callback: Report = functools.partial(_report, report, training, val)
+    if resumed is not None and training.epoch == config.epochs:
+        # The process ended after its last epoch, and before this was known: nothing is left but to report it again.
+        metrics = load_metrics(resumed)
+        callback(
+            EpochEnd(epoch=training.epoch, metrics=metrics, save=functools.partial(training.save, metrics=metrics))
+        )
     loop.fit(
         training,
         train,
@@ -102,9 +109,9 @@ def _report(
 
 def _resume(
     training: Training, checkpoints: Sequence[Path], damaged: Sequence[str], context: DistributedContext
-) -> None:
-    """Resume from the first undamaged checkpoint, the same on all workers."""
-    problems = list(damaged)
+) -> Path | None:
+    """Resume from the first undamaged checkpoint, the same on all workers, and return it; None if there is none."""
+    problems, resumed = list(damaged), None
     if context.broadcast(problems) != problems:
         raise InputError(f"Workers read different bytes ({'; '.join(problems)}); start the trial again.")
     for directory in checkpoints:
@@ -121,11 +128,13 @@ def _resume(
                 f"Workers read different bytes in '{directory}' ({problem}); start the trial again."
             )
         if not problem:
+            resumed = directory
             break
         problems.append(problem)
     if problems:
         outcome = f"the trial resumes after epoch {training.epoch}" if training.epoch else "the trial starts over"
         training.note = f"{'; '.join(problems)}; {outcome}"
+    return resumed
 
 
 @contextlib.contextmanager

@@ -72,6 +72,29 @@ def test_trial_resumes_from_a_checkpoint(trial_data: TrialData, tmp_path: Path) 
     assert curve_of(config(), trial_data, resume_from=[tmp_path]) == whole[1:]
 
 
+def test_trial_that_ended_unnoticed_reports_its_last_epoch(trial_data: TrialData, tmp_path: Path) -> None:
+    """As if the driver was killed between the last report of the trial and its end: nothing is trained again."""
+    saved: list[int] = []
+
+    def keep_last(end: EpochEnd, training: Training, val: Loader | None) -> None:
+        if end.epoch == 2:
+            training.save(tmp_path / "last", end.metrics)
+
+    def save_again(end: EpochEnd, training: Training, val: Loader | None) -> None:
+        assert end.save is not None
+        end.save(tmp_path / "again")
+        saved.append(end.epoch)
+
+    (tmp_path / "last").mkdir()
+    (tmp_path / "again").mkdir()
+    whole = curve_of(config(), trial_data)
+    trial.run(config(), trial_data, context=ALONE, report=keep_last)
+    trial.run(config(), trial_data, context=ALONE, report=save_again, resume_from=[tmp_path / "last"])
+
+    assert saved == [2]
+    assert curve_of(config(), trial_data, resume_from=[tmp_path / "again"]) == whole[1:]
+
+
 def test_scaled_batches_have_a_scaled_learning_rate(trial_data: TrialData) -> None:
     """The linear rule: as many times the samples per step, as many times the step."""
     plain = config(optimizer={"lr": 0.01})

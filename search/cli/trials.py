@@ -130,7 +130,10 @@ def _write_csv(experiment: Experiment, rows: Sequence[TrialRow], file: str) -> N
 
     from data.atomic import replace_file
 
-    replace_file(Path(file), content)
+    try:
+        replace_file(Path(file), content)
+    except OSError as error:
+        raise InputError(f"The table cannot be written to '{file}' ({error.strerror}); give another --csv.") from None
     click.echo(f"{file}: {counted(len(rows), 'trial')}", err=True)
 
 

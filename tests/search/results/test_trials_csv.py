@@ -75,10 +75,14 @@ def test_numbers_stay_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["--json", "--csv"], "Both --csv and --json are given"), (["--csv", "."], "'.' is a directory")],
+    [
+        (["--json", "--csv"], "Both --csv and --json are given"),
+        (["--csv", "."], "'.' is a directory"),
+        (["--csv", "/proc/x.csv"], "The table cannot be written to '/proc/x.csv'"),
+    ],
 )
 def test_bad_csv_options_are_refused(
     experiment: Experiment, refused: Callable[..., str], options: list[str], said: str
 ) -> None:
-    """Before the study is read."""
+    """In one sentence."""
     assert said in refused("trials", "first", "--storage", experiment.storage, *options)

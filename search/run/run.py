@@ -221,6 +221,8 @@ def _prepare(
     start(study, spec, experiment.storage, screen)
     steps = steps_of_search(spec, counts["train"], workers.count)
     announce(screen, experiment, spec, counts, steps, session)
+    if dataset.info.split is not None and config.split_by != "stored":
+        screen.say("note: the split that came with the data set is not used; set data.split_by to stored to use it")
     before = float(study.user_attrs.get("seconds", 0.0)) + lost
     if lost:
         study.set_user_attr("seconds", before)

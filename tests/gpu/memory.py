@@ -89,12 +89,13 @@ def live_bytes(device: torch.device) -> int:
     gc.collect()
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    storages = {
-        storage.data_ptr(): storage.nbytes()
-        for found in gc.get_objects()
-        if issubclass(type(found), torch.Tensor) and found.layout == torch.strided and found.device.type == "cpu"
-        for storage in [found.untyped_storage()]
-    }
+    storages: dict[int, int] = {}
+    for found in gc.get_objects():
+        if issubclass(type(found), torch.Tensor) and found.layout == torch.strided:
+            storage = found.untyped_storage()
+            with contextlib.suppress(RuntimeError):  # a tensor that torch.export traced with has no memory
+                if storage.device.type == "cpu":
+                    storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 

@@ -6,7 +6,7 @@ Shapes: H and W are height and width in pixels. A photo is (H, W, 3) RGB, a plan
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import cv2
@@ -118,6 +118,17 @@ def decode_valid(encoded: bytes, where: str) -> Pixels:
     return pixels
 
 
+DECODERS: Mapping[str, Callable[[bytes, str], Pixels]] = {
+    "bg": decode_photo,
+    "fg_bg": decode_photo,
+    "mask": decode_plane,
+    "depth": decode_plane,
+    "valid": decode_valid,
+    "cutout": decode_rgba,
+}
+"""What decodes each image of a sample, and of a recipe, by its name."""
+
+
 def decode_any(encoded: bytes, where: str) -> tuple[NDArray[Any], bytes]:
     """Decode an image file of any bit depth.
 
@@ -160,7 +171,7 @@ def check_8_bit(pixels: NDArray[Any], where: str) -> None:
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Encode (H, W, 3) RGB or (H, W) as PNG, lossless."""
+    """Encode (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) as PNG, lossless; also the colours of transparent pixels."""
     return _encode(".png", pixels, [])
 
 
@@ -182,11 +193,6 @@ def encode_depth(pixels: Pixels) -> bytes:
     """
     strategy = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     return _encode(".png", pixels, [*strategy, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP])
-
-
-def encode_rgba(pixels: Pixels) -> bytes:
-    """Encode (H, W, 4) RGBA as PNG, lossless; also the colours of transparent pixels."""
-    return _encode(".png", pixels, [])
 
 
 def encode_jpeg(pixels: Pixels, quality: int = 95) -> bytes:

@@ -149,13 +149,17 @@ class Batch:
         """Where the images are, without the border of padded ones: (B, 1, H, W) bool; None if everywhere."""
         return None if self.valid is None else self.valid != PADDING
 
+    def regions(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """The pixels of which losses and metrics of the depth, and of the mask, are: `is_valid` and `is_inside`."""
+        return self.is_valid(), self.is_inside()
+
     def split(self, pieces: int) -> tuple[Batch, ...]:
         """Split into at most `pieces` batches of nearly equal size; views, nothing is copied."""
         if pieces == 1:
             return (self,)
-        views = [tensor.tensor_split(min(pieces, len(self))) for tensor in self._tensors().values()]
+        views = {name: tensor.tensor_split(min(pieces, len(self))) for name, tensor in self._tensors().items()}
         return tuple(
-            replace(self, **dict(zip(self._tensors(), piece, strict=True))) for piece in zip(*views, strict=True)
+            replace(self, **dict(zip(views, piece, strict=True))) for piece in zip(*views.values(), strict=True)
         )
 
     def to(self, device: torch.device) -> Batch:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,7 +80,7 @@ class Transforms:
         return steps
 
 
-class _Step:
+class _Step(ABC):
     """A transform of the images of one sample, which are given by name and not modified."""
 
     def __init__(self, transform: Any) -> None:
@@ -90,9 +91,9 @@ class _Step:
         python = random.Random(int(generator.integers(2**63)))  # noqa: S311  no secrets
         self._transform.set_random_state(generator, python)
 
+    @abstractmethod
     def apply(self, images: Mapping[str, Pixels]) -> dict[str, Pixels]:
         """The changed images, by the same names."""
-        raise NotImplementedError
 
 
 class _Geometric(_Step):

@@ -6,6 +6,8 @@ split's; h and w are height and width of a cutout.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -58,20 +60,23 @@ class ComposedSplit(DecodedSplit):
         chosen = self._placements.take(rows)
         columns = (chosen.background, chosen.foreground, chosen.mirrored, chosen.top, chosen.left)
         shapes = chosen.height, chosen.width, chosen.level
-        write = self._write_resized if self.is_resized else self._write
         for index, placement in enumerate(zip(*(column.tolist() for column in (*columns, *shapes)), strict=True)):
             background, foreground, mirrored, top, left, height, width, level = placement
             cutout = self.sources.cutout(foreground, height, width)
             if mirrored:
                 cutout = Cutout(np.asarray(cv2.flip(cutout.rgb, 1)), np.asarray(cv2.flip(cutout.alpha, 1)))
+            placed = _Placed(cutout, top, left, level)
             resized = self.sources.resized(background)
             images.bg[index] = images.fg_bg[index] = resized.bg
             images.depth[index] = resized.depth
             if not self.is_whole:
-                self._write_fitted(background, cutout, top, left, level, images, index)
+                self._write_fitted(background, placed, images, index)
                 continue
             out = images.fg_bg[index], images.mask[index], images.depth[index]
-            write(background, cutout, top, left, level, out)
+            if self.is_resized:
+                self._write_resized(background, placed, out)
+            else:
+                placed.draw(*out)
         return images
 
     def device_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -94,55 +99,42 @@ class ComposedSplit(DecodedSplit):
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Do nothing: the sources are few, and stay in memory."""
 
-    def _checked(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        rows = np.asarray(rows, np.int64)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"Rows must be in 0..{len(self) - 1}, not {rows.min()}..{rows.max()}.")
-        return rows
-
-    @staticmethod
-    def _write(
-        background: int,  # noqa: ARG004 - as _write_resized
-        cutout: Cutout,
-        top: int,
-        left: int,
-        level: int,
-        out: tuple[Pixels, Pixels, Pixels],
-    ) -> None:
-        """Draw a cutout over the photograph, mask and depth (S, S) of a sample."""
-        height, width = cutout.alpha.shape
-        fg_bg, mask, depth = (pixels[top : top + height, left : left + width] for pixels in out)
-        paste(cutout, level, fg_bg, mask, depth)
-
-    def _write_resized(
-        self,
-        background: int,
-        cutout: Cutout,
-        top: int,
-        left: int,
-        level: int,
-        out: tuple[Pixels, Pixels, Pixels],
-    ) -> None:
-        """Compose the area of a cutout (S, S), and resize it into the images (H, W) of a sample."""
-        height, width = cutout.alpha.shape
-        rows, columns = self._axes[0].changed_by(top, top + height), self._axes[1].changed_by(left, left + width)
+    def _write_resized(self, background: int, placed: _Placed, out: tuple[Pixels, Pixels, Pixels]) -> None:
+        """Compose the area of a cutout (S, S), and resize it into the photograph, mask and depth (H, W) of a sample."""
+        height, width = placed.cutout.alpha.shape
+        rows = self._axes[0].changed_by(placed.top, placed.top + height)
+        columns = self._axes[1].changed_by(placed.left, placed.left + width)
         fg_bg = self.sources.background(background)[rows.source, columns.source].copy()
         depth = self.sources.depth(background)[rows.source, columns.source].copy()
         mask = np.zeros_like(depth)
-        top, left = top - rows.source.start, left - columns.source.start
-        self._write(background, cutout, top, left, level, (fg_bg, mask, depth))
+        top, left = placed.top - rows.source.start, placed.left - columns.source.start
+        placed._replace(top=top, left=left).draw(fg_bg, mask, depth)
         for pixels, target in zip((fg_bg, mask, depth), out, strict=True):
             target[rows.target, columns.target] = resize_region(pixels, rows, columns, self.fitting.how)
 
-    def _write_fitted(
-        self, background: int, cutout: Cutout, top: int, left: int, level: int, images: DecodedImages, index: int
-    ) -> None:
+    def _write_fitted(self, background: int, placed: _Placed, images: DecodedImages, index: int) -> None:
         """Compose the whole images (S, S) of a sample, and crop or pad them."""
         fg_bg, depth = self.sources.background(background).copy(), self.sources.depth(background).copy()
         mask = np.zeros_like(depth)
-        self._write(background, cutout, top, left, level, (fg_bg, mask, depth))
+        placed.draw(fg_bg, mask, depth)
         fitted, valid = self.fitting.depth(depth, None)
         images.fg_bg[index], images.mask[index] = self.fitting.image(fg_bg), self.fitting.image(mask)
         images.depth[index] = fitted
         if images.valid is not None and valid is not None:
             images.valid[index] = valid
+
+
+class _Placed(NamedTuple):
+    """A cutout at its position in a photograph of a sample."""
+
+    cutout: Cutout
+    top: int
+    left: int
+    level: int
+    """Its depth."""
+
+    def draw(self, fg_bg: Pixels, mask: Pixels, depth: Pixels) -> None:
+        """Draw it over the images of a sample, which are changed in place."""
+        height, width = self.cutout.alpha.shape
+        area = np.s_[self.top : self.top + height, self.left : self.left + width]
+        paste(self.cutout, self.level, fg_bg[area], mask[area], depth[area])

@@ -72,6 +72,17 @@ class DecodedSplit(ABC):
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Start to load `rows` (B,), which will be gathered next, and return at once."""
 
+    def _checked(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the split (B,).
+
+        Raises:
+            IndexError: if one is outside of it.
+        """
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"Rows must be in 0..{len(self) - 1}, not {rows.min()}..{rows.max()}.")
+        return rows
+
     def _empty(self, count: int) -> DecodedImages:
         """Uninitialised images of `count` samples."""
         height, width = self.sides

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from data.cache.budget import INDEX
 from data.cache.decoded import DecodedImages, image_names
 from data.cache.entry import Entry, new_entry
 from data.dataset.dataset import Dataset
-from data.dataset.parts import RowGroup
+from data.dataset.parts import RowGroup, group_of
 from data.lru import LruCache
 
 _BYTES = "bytes"
@@ -124,7 +123,7 @@ class StoredImages:
         columns: Sequence[str] = self._names[1:]
         if name == "bg":
             groups, columns, row = self._backgrounds, self._names[:1], self._bg_rows[self._bg_of[row]]
-        group = groups[bisect_right(groups, row, key=lambda group: group.first) - 1]
+        group = group_of(groups, row)
         table = self._tables.get(group, partial(self._read_group, group, columns))
         return bytes(table[name][row - group.first].as_py() or b"")
 

@@ -162,14 +162,13 @@ class MappedSplit(DecodedSplit):
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Let the kernel read the pages of `rows` (B,)."""
         if self._has_missing:
-            wanted = self._column_rows(np.asarray(rows, np.int64))
+            wanted = self._column_rows(rows)
             missing = [column.prefetch(rows) for column, rows in zip(self._columns, wanted, strict=True)]
             self._has_missing = any(missing)
 
     def _column_rows(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
         """The rows of each column."""
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"Rows must be in 0..{len(self) - 1}, not {rows.min()}..{rows.max()}.")
+        rows = self._checked(rows)
         return self._bg_of[rows], *[rows] * (len(self._columns) - 1)
 
 

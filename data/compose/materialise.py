@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from data.compose.composition import Composition
 from data.compose.pieces import PieceFolder, cut_pieces, make_piece
-from data.compose.sources import Sources, open_sources
 from data.dataset.dataset import Dataset, write_dataset
 from data.dataset.partial import remove_abandoned
 from data.dataset.publish import refuse_existing
@@ -27,12 +25,12 @@ from data.parallel import open_pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from data.compose.composition import Composition
     from data.compose.pieces import Piece
+    from data.compose.sources import Sources
     from data.dataset.manifest import DatasetInfo
     from data.dataset.storage import AnyPath
     from data.schema import EncodedSample
-
-__all__ = ["check_resumable", "materialise", "open_sources", "run_record", "source_entry"]
 
 ENCODING = 2
 """Version of the encoding of images: a run does not resume from pieces that are encoded otherwise."""

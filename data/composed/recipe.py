@@ -5,7 +5,6 @@ Shapes: S is the side of the composed images in pixels, H and W are height and w
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ from data.composed.columns import CUTOUT_COLUMNS, DEPTH_COLUMNS, PLACEMENT_COLUM
 from data.composed.rendering import compose_encoded
 from data.dataset.ids import IdColumn
 from data.dataset.manifest import SampleIds
-from data.dataset.parts import row_groups
+from data.dataset.parts import RowGroup, group_of, row_groups
 from data.errors import InputError
-from data.images import decode_photo, decode_plane, decode_rgba
+from data.images import DECODERS
 from data.lru import LruCache
 from data.parallel import ahead
 from data.schema import BACKGROUND_COLUMNS
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from data.dataset.manifest import DatasetInfo, PartKind
-    from data.dataset.parts import RowGroup
     from data.dataset.storage import Location
     from data.schema import EncodedSample, Pixels
 
@@ -140,7 +138,7 @@ class _Images:
         self._path = path
         self._id, self._image = schema.names
         self._groups = list(row_groups(path, info.parts_of(kind), schema))
-        self._tables = LruCache[int, pa.Table](MAX_STORED_BYTES)
+        self._tables = LruCache[RowGroup, pa.Table](MAX_STORED_BYTES)
         self._decoded = LruCache[int, "Pixels"](MAX_DECODED_BYTES)
 
     @cached_property
@@ -151,9 +149,8 @@ class _Images:
 
     def encoded(self, row: int) -> bytes:
         """The file of an image."""
-        number = bisect_right(self._groups, row, key=lambda group: group.first) - 1
-        group: RowGroup = self._groups[number]
-        table = self._tables.get(number, partial(group.read, [self._image]))
+        group = group_of(self._groups, row)
+        table = self._tables.get(group, partial(group.read, [self._image]))
         return bytes(table[self._image][row - group.first].as_py())
 
     def decoded(self, row: int) -> Pixels:
@@ -162,7 +159,6 @@ class _Images:
 
     def _decode(self, row: int) -> Pixels:
         where = f"{self._image} of {self.ids[row]} in {self._path}"
-        decode = {"bg": decode_photo, "depth": decode_plane, "cutout": decode_rgba}[self._image]
-        pixels = decode(self.encoded(row), where)
+        pixels = DECODERS[self._image](self.encoded(row), where)
         pixels.setflags(write=False)
         return pixels

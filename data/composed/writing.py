@@ -19,7 +19,7 @@ from data.dataset.parts import PartsWriter
 from data.dataset.publish import pending_dataset
 from data.dataset.statistics import StatisticsGatherer
 from data.dataset.storage import Location
-from data.images import encode_depth, encode_rgba
+from data.images import encode_depth, encode_png
 from data.schema import BACKGROUND_COLUMNS, RECIPE_SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _write_parts(
         writer("cutouts", CUTOUT_COLUMNS) as cutout_parts,
     ):
         for cutout in cutouts:
-            cutout_parts.add({"fg_id": cutout.fg_id, "cutout": encode_rgba(cutout.rgba)})
+            cutout_parts.add({"fg_id": cutout.fg_id, "cutout": encode_png(cutout.rgba)})
         for block, placements in blocks:
             for background in block:
                 background_parts.add({"bg_id": background.bg_id, "bg": background.encoded})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -220,6 +221,11 @@ class RowGroup:
             if name not in stored:  # an optional column without a value in this part
                 table = table.append_column(name, pa.nulls(self.rows, pa.binary()))
         return table
+
+
+def group_of(groups: Sequence[RowGroup], row: int) -> RowGroup:
+    """The row group, of those of a kind in storage order, that has a row counted over all of them."""
+    return groups[bisect_right(groups, row, key=lambda group: group.first) - 1]
 
 
 def row_groups(

@@ -68,13 +68,13 @@ class Statistics:
 class ChannelMoments:
     """Counts pixel levels of images with the same number of channels."""
 
+    def __init__(self, channels: int) -> None:
+        self._counts = np.zeros((channels, LEVELS), np.int64)
+
     @property
     def is_empty(self) -> bool:
         """Whether no pixel was added."""
         return not self._counts.any()
-
-    def __init__(self, channels: int) -> None:
-        self._counts = np.zeros((channels, LEVELS), np.int64)
 
     def add(self, pixels: Pixels) -> None:
         """Add an image (H, W, channels), or (H, W) or some pixels (N,) for a single channel."""

@@ -11,7 +11,7 @@ from data.composed.columns import PLACEMENT_COLUMNS, Placements
 from data.dataset.storage import UnavailableError
 from data.errors import InputError
 from data.image_metadata import PNG
-from data.images import decode_photo, decode_plane, decode_rgba, decode_valid
+from data.images import DECODERS
 from data.schema import BACKGROUND_COLUMNS, SAMPLE_COLUMNS, VALID_COLUMN
 
 if TYPE_CHECKING:
@@ -192,12 +192,9 @@ class _Columns:
         table = self._tables[name]
         if table is None or (encoded := table[name][row].as_py()) is None:
             return None
-        decode = {"bg": decode_photo, "fg_bg": decode_photo, "valid": decode_valid, "cutout": decode_rgba}.get(
-            name, decode_plane
-        )
         try:
             _check_png(encoded, name)
-            height, width = decode(encoded, name).shape[:2]
+            height, width = DECODERS[name](encoded, name).shape[:2]
         except InputError as error:
             self.add(name, str(error), sample_id=sample_id, bg_id=bg_id)
             return None

@@ -25,7 +25,8 @@ from results import Row, arguments, publish
 
 from data.compose.compose import compose
 from data.compose.composition import DEFAULT_SCALE, Composition
-from data.compose.materialise import materialise, open_sources
+from data.compose.materialise import materialise
+from data.compose.sources import open_sources
 from data.images import encode_png
 from data.scenes.scenes import SceneSet
 
@@ -50,16 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         draw(root, options.size)
-        composition = Composition(
-            backgrounds=root / "bg",
-            foregrounds=root / "fg",
-            depths=root / "depth",
-            depth_unit="relative",
-            depth_polarity="far-bright",
-            placements=placements,
-            flips=True,
-            size=options.size,
-        )
+        composition = composed_from(root, placements, options.size)
         for _ in range(ROUNDS):
             for name in taken:
                 out = root / name
@@ -78,6 +70,20 @@ def main() -> None:
     ratios = {name: min(taken["plain"]) / min(taken[name]) for name in ("images", "recipe")}
     by_cpu = {f"{name}_by_cpu": min(cpu["plain"]) / min(cpu[name]) for name in ("images", "recipe")}
     publish(rows, ratios | by_cpu, options.json)
+
+
+def composed_from(root: Path, placements: int, size: int) -> Composition:
+    """The options of a set of the images that `draw` made."""
+    return Composition(
+        backgrounds=root / "bg",
+        foregrounds=root / "fg",
+        depths=root / "depth",
+        depth_unit="relative",
+        depth_polarity="far-bright",
+        placements=placements,
+        flips=True,
+        size=size,
+    )
 
 
 def row(name: str, samples: int, seconds: float, cpu: float, size: int) -> Row:

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from compose import PUBLISHED, draw, paste_plainly
+from compose import PUBLISHED, composed_from, draw, paste_plainly
 from loader_peers import BATCH, Files
 from loader_pictures import FIELDS, stored_jpeg
 from PIL import Image
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="twinhead-compose-") as name:
         root = Path(name)
         draw(root, SIZE, FEW)
-        composition = composed_from(root, max(1, options.samples // (FEW * FEW * 2)))
+        composition = composed_from(root, max(1, options.samples // (FEW * FEW * 2)), SIZE)
         sources = open_sources(composition)
         compose(composition, sources, root / "recipe")
         materialise(composition, sources, root / "images")
@@ -75,20 +75,6 @@ def rate(row: Row) -> float:
     """Samples a second of a side."""
     found = row["samples/s"]
     return found if isinstance(found, float) else 0.0
-
-
-def composed_from(root: Path, placements: int) -> Composition:
-    """The options of a set of the images that `draw` made."""
-    return Composition(
-        backgrounds=root / "bg",
-        foregrounds=root / "fg",
-        depths=root / "depth",
-        depth_unit="relative",
-        depth_polarity="far-bright",
-        placements=placements,
-        flips=True,
-        size=SIZE,
-    )
 
 
 def reading(root: Path, recipe: Dataset, images: Dataset, size: int) -> list[Row]:
@@ -181,7 +167,10 @@ def first_batch(root: Path, composition: Composition, images: Dataset) -> list[R
     many.mkdir()
     draw(many, SIZE, MANY)
     found: list[Row] = [described("images", images, None)]
-    for name, options in (("recipe", composition), ("recipe", composed_from(many, PUBLISHED // (MANY * MANY * 2)))):
+    for name, options in (
+        ("recipe", composition),
+        ("recipe", composed_from(many, PUBLISHED // (MANY * MANY * 2), SIZE)),
+    ):
         out = root / f"set-{options.placements}-{options.backgrounds.parent.name}"
         started, used = time.perf_counter(), sum(os.times()[:4])
         info = compose(options, open_sources(options), out)

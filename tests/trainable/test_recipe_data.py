@@ -10,7 +10,8 @@ import torch
 
 from data.compose.compose import compose
 from data.compose.composition import Composition
-from data.compose.materialise import materialise, open_sources
+from data.compose.materialise import materialise
+from data.compose.sources import open_sources
 from data.dataset.dataset import Dataset
 from tests.data.compose.compose_kit import kit
 from trainable import trial

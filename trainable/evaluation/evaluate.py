@@ -123,7 +123,7 @@ def evaluate_published(
             loader = replace(loader, batch_size=config.data.batch_size)
         for batch in loader.epoch(0):
             prediction = predict(model, batch, config.model)
-            metrics.update(prediction, batch.mask, batch.depth, batch.is_valid(), batch.is_inside())
+            metrics.update(prediction, batch.mask, batch.depth, *batch.regions())
     computed = metrics.compute()
     return {name: computed[name] for name in PUBLISHED_METRICS[metric]}
 
@@ -170,7 +170,7 @@ def _unchanged(config: DataConfig, data: TrialData, part: str) -> Loader:
 
 def _columns(mask: Tensor, depth: Tensor, batch: Batch) -> Tensor:
     """All measurements of each image of a batch, on the CPU, with the columns of `ImageFigures`."""
-    planes = mask, depth, batch.mask, batch.depth, batch.is_valid(), batch.is_inside()
+    planes = mask, depth, batch.mask, batch.depth, *batch.regions()
     return torch.cat([image_columns(*planes), own_columns(own_metrics(), *planes)], dim=1).cpu()
 
 

@@ -189,7 +189,7 @@ def _evaluation_seconds(training: Training, loader: Loader) -> float:
     for batch in itertools.islice(loader.epoch(0), count):
         with autocast(training.config.model, loader.device):
             prediction = training.model(*batch.inputs())
-        sums.update(prediction, batch.mask, batch.depth, batch.is_valid(), batch.is_inside())
+        sums.update(prediction, batch.mask, batch.depth, *batch.regions())
     sums.state().cpu()  # waits for the device
     return (time.perf_counter() - started) * len(loader) / count
 

@@ -252,7 +252,7 @@ def evaluate(
             for batch in loader.epoch(0):
                 with autocast(config.model, batch.bg.device):
                     prediction: Prediction = model(*batch.inputs())
-                regions = batch.is_valid(), batch.is_inside()
+                regions = batch.regions()
                 sums.update(prediction, batch.mask, batch.depth, *regions)
                 if loss is not None:
                     total, _ = loss(prediction, *batch.targets(), *regions)

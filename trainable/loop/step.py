@@ -74,7 +74,7 @@ def _gradients(training: Training, batch: Batch, context: DistributedContext, cl
         with clock.during("forward"), autocast(training.config.model, inputs[0].device):
             prediction: Prediction = training.model(*inputs)
         with clock.during("loss"):
-            total, parts = training.loss(prediction, *targets, piece.is_valid(), piece.is_inside())
+            total, parts = training.loss(prediction, *targets, *piece.regions())
             total = total * share
             penalty = training.loss.penalty(training.network) if number == 0 else 0.0
         with clock.during("backward"):

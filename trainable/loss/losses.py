@@ -22,7 +22,7 @@ from torch import Tensor
 
 from data.errors import InputError
 from trainable.config import LossConfig
-from trainable.models.prediction import stretch
+from trainable.models.prediction import only_valid, stretch
 from trainable.plugins.active import own_losses
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ def _in_float32(loss: Callable[[Tensor, Tensor, LossConfig, Tensor | None], Tens
         prediction: Tensor, target: Tensor, config: LossConfig = DEFAULTS, valid: Tensor | None = None
     ) -> Tensor:
         with torch.autocast(prediction.device.type, enabled=False):
-            planes = prediction.float(), target.float()
-            if valid is not None:  # filled, not multiplied: what is not finite would become NaN
-                planes = planes[0].masked_fill(~valid, 0), planes[1].masked_fill(~valid, 0)
-            return loss(*planes, config, valid)
+            return loss(only_valid(prediction.float(), valid), only_valid(target.float(), valid), config, valid)
 
     return computed
 
@@ -129,7 +126,7 @@ def _mean(errors: Tensor, valid: Tensor | None) -> Tensor:
     """The mean of the errors of all or the valid ones of the same shape; 0 if none is valid."""
     if valid is None:
         return errors.mean()
-    return errors.masked_fill(~valid, 0).sum() / valid.sum().clamp(min=1)
+    return only_valid(errors, valid).sum() / valid.sum().clamp(min=1)
 
 
 def _all_valid(valid: Tensor | None, window: int) -> Tensor | None:
@@ -141,9 +138,7 @@ def _all_valid(valid: Tensor | None, window: int) -> Tensor | None:
 
 def _of_valid(probability: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Probabilities, 0 at invalid pixels, and which of the images have valid pixels, (B,); None for all."""
-    if valid is None:
-        return probability, None
-    return probability.masked_fill(~valid, 0), valid.flatten(1).any(dim=1)
+    return only_valid(probability, valid), None if valid is None else valid.flatten(1).any(dim=1)
 
 
 @_in_float32

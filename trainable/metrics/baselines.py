@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
-from trainable.metrics.pooled import MetricSums, only_valid
+from trainable.metrics.pooled import MetricSums
+from trainable.models.prediction import only_valid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,7 +101,7 @@ def evaluate_baselines(baselines: Baselines, batches: Iterable[Batch]) -> dict[s
     sums = MetricSums()
     for batch in batches:
         probability, depth = baselines.predict(batch)
-        sums.update_values(probability, depth, batch.mask, batch.depth, batch.is_valid(), batch.is_inside())
+        sums.update_values(probability, depth, batch.mask, batch.depth, *batch.regions())
     metrics = sums.compute()
     mask = {name: value for name, value in metrics.items() if name.startswith("mask_")}
     depth_metrics = {name: value for name, value in metrics.items() if name.startswith("depth_")}

@@ -14,6 +14,7 @@ from torch import Tensor
 from data.errors import InputError
 from trainable.metrics.names import METRICS, MODE, OBJECTIVE, WORST
 from trainable.metrics.per_image import STATES, metrics_of
+from trainable.models.prediction import only_valid
 from trainable.plugins.active import own_metrics
 
 if TYPE_CHECKING:
@@ -247,11 +248,6 @@ def image_errors(prediction: Tensor, truth: Tensor, valid: Tensor | None = None)
         ratio = ratio.masked_fill(~valid.flatten(1), math.inf)
     within = [(ratio < DELTA_BASE**k).sum(dim=1).double() for k in (1, 2, 3)]  # false where the ratio is NaN
     return torch.stack([torch.linalg.vecdot(error, error), error.abs_().sum(dim=1), *within], dim=1)
-
-
-def only_valid(pixels: Tensor, valid: Tensor | None) -> Tensor:
-    """`pixels` with 0 where they are not `valid`, of the same shape (bool)."""
-    return pixels if valid is None else pixels.masked_fill(~valid, 0)
 
 
 def as_unit(pixels: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from trainable.metrics.pooled import (
     image_states,
     no_depth_error,
     no_images_error,
-    only_valid,
 )
+from trainable.models.prediction import only_valid
 
 if TYPE_CHECKING:
     from trainable.models.prediction import Prediction

@@ -60,6 +60,11 @@ class Prediction(NamedTuple):
         return cls(mask, depth, mask_logits, depth_logits)
 
 
+def only_valid(pixels: Tensor, valid: Tensor | None) -> Tensor:
+    """`pixels` with 0 where they are not `valid`, of the same shape (bool), also where they are not finite."""
+    return pixels if valid is None else pixels.masked_fill(~valid, 0)
+
+
 def stretch(images: Tensor, valid: Tensor | None = None) -> Tensor:
     """Scale each of (B, 1, H, W) images from its own range of values, or that of its valid pixels, to 0..1."""
     lowest, highest = images, images

@@ -14,7 +14,8 @@ from data.cache.cache import DecodedImages, DecodedSplit, cache_bytes, decoded
 from data.cache.decoded import IMAGES
 from data.compose.compose import compose
 from data.compose.composition import Composition
-from data.compose.materialise import materialise, open_sources
+from data.compose.materialise import materialise
+from data.compose.sources import open_sources
 from data.composed.rendering import compose as compose_images
 from data.dataset.dataset import Dataset
 from data.errors import InputError

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from data.compose.composition import Composition
-from data.compose.materialise import materialise, open_sources
+from data.compose.materialise import materialise
+from data.compose.sources import open_sources
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_mask

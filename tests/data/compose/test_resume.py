@@ -16,8 +16,9 @@ import pytest
 
 from data.compose.composition import Composition
 from data.compose.estimate import plan_composition
-from data.compose.materialise import materialise, open_sources, run_record
+from data.compose.materialise import materialise, run_record
 from data.compose.pieces import PieceFolder
+from data.compose.sources import open_sources
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from tests.data.compose.compose_kit import kit, photo, put
@@ -25,7 +26,9 @@ from tests.data.compose.compose_kit import kit, photo, put
 PROGRAM = """
 import sys
 from pathlib import Path
-from data.compose.materialise import Composition, materialise, open_sources
+from data.compose.composition import Composition
+from data.compose.materialise import materialise
+from data.compose.sources import open_sources
 root = Path(sys.argv[1])
 composition = Composition(
     backgrounds=root / "bg", foregrounds=root / "fg", depths=root / "depth", depth_unit="mm", size=32,

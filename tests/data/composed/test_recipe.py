@@ -16,7 +16,8 @@ import pytest
 
 from data.compose.compose import compose
 from data.compose.composition import Composition
-from data.compose.materialise import materialise, open_sources
+from data.compose.materialise import materialise
+from data.compose.sources import open_sources
 from data.dataset.dataset import Dataset
 from data.dataset.manifest import DatasetInfo
 from data.dataset.parts import sha256

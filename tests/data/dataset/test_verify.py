@@ -242,12 +242,12 @@ from pathlib import Path
 from data.dataset import verify_images as verify_pictures
 from data.dataset.verify import verify
 
-decode, once = verify_pictures.decode_plane, threading.Lock()
+decode, once = verify_pictures.DECODERS["mask"], threading.Lock()
 def interrupting(encoded, where):
     if once.acquire(blocking=False):
         os.kill(os.getpid(), signal.SIGINT)
     return decode(encoded, where)
-verify_pictures.decode_plane = interrupting
+verify_pictures.DECODERS = {**verify_pictures.DECODERS, "mask": interrupting}
 try:
     verify(Path(sys.argv[1]))
 except KeyboardInterrupt:

@@ -6,7 +6,7 @@ Shapes: H and W are height and width in pixels. A photo is (H, W, 3) RGB, a plan
 from __future__ import annotations
 
 import functools
-from collections import Counter
+import math
 from typing import TYPE_CHECKING
 
 import cv2
@@ -39,6 +39,8 @@ MAX_TEXT_HEIGHT = 12
 SUPERSAMPLING = 4
 """Text is drawn larger by this factor, then shrunk, which keeps thin strokes even."""
 
+GOLDEN = (math.sqrt(5) - 1) / 2
+
 COLUMNS = ("bg", "fg_bg", "mask", "depth", "overlay")
 
 
@@ -55,7 +57,8 @@ def image_grid(
         rows: one image per title in each row, of any size; planes are shown as grey.
         titles: one per column, above it.
         row_titles: one per row, left of it.
-        cell: longer side of each shown image in pixels; the aspect ratio is kept.
+        cell: longer side of each shown image in pixels; the aspect ratio is kept, and rows and columns are as
+            large as their largest image.
 
     Returns:
         (H, W, 3) RGB.
@@ -68,20 +71,20 @@ def image_grid(
     if row_titles is not None and len(row_titles) != len(rows):
         raise ValueError(f"There must be a title for each of {len(rows)} rows, not {len(row_titles)}.")
     height = min(MAX_TEXT_HEIGHT, max(7, cell // 9))
-    top = 2 * height + MARGIN
     left = MARGIN if row_titles is None else max(_text_width(title, height) for title in row_titles) + 2 * MARGIN
-    step = cell + MARGIN
-    grid = np.full((top + len(rows) * step, left + len(titles) * step, 3), BACKGROUND_COLOUR, np.uint8)
-    for column, title in enumerate(titles):
-        x = left + column * step
-        _draw_text(grid[:top, x : x + cell], title, height)
-    for line, row in enumerate(rows):
-        y = top + line * step
+    sizes = np.array([[_fitted_size(pixels, cell) for pixels in row] for row in rows])
+    titled = [min(cell, _text_width(title, height)) for title in titles]
+    heights, widths = sizes[:, :, 0].max(axis=1), np.maximum(sizes[:, :, 1].max(axis=0), titled)
+    tops = 2 * height + MARGIN + np.cumsum([0, *heights + MARGIN])
+    lefts = left + np.cumsum([0, *widths + MARGIN])
+    grid = np.full((tops[-1], lefts[-1], 3), BACKGROUND_COLOUR, np.uint8)
+    for x, width, title in zip(lefts, widths, titles, strict=False):
+        _draw_text(grid[: tops[0], x : x + width], title, height)
+    for line, (y, tall, row) in enumerate(zip(tops, heights, rows, strict=False)):
         if row_titles is not None:
-            _draw_text(grid[y : y + cell, MARGIN : left - MARGIN], row_titles[line], height)
-        for column, pixels in enumerate(row):
-            x = left + column * step
-            _draw_image(grid[y : y + cell, x : x + cell], pixels)
+            _draw_text(grid[y : y + tall, MARGIN : left - MARGIN], row_titles[line], height)
+        for x, width, pixels in zip(lefts, widths, row, strict=False):
+            _draw_image(grid[y : y + tall, x : x + width], pixels, cell)
     return grid
 
 
@@ -158,12 +161,19 @@ def save_png(pixels: Pixels, path: Path) -> None:
 
 
 def _spread(bg_ids: Sequence[str], count: int) -> list[int]:
-    """Choose rows: the first sample of each background, then the second, …, evenly spread if not all fit."""
-    samples_of: Counter[str] = Counter()
-    rounds: dict[int, list[int]] = {}
+    """Choose rows: one sample of each background, then a second one, …, evenly spread if not all fit.
+
+    A background's samples are taken in golden-section order, each background's from another start: the first samples
+    of the backgrounds, and neighbours, often show the same foreground.
+    """
+    rows_of: dict[str, list[int]] = {}
     for row, bg_id in enumerate(bg_ids):
-        rounds.setdefault(samples_of[bg_id], []).append(row)
-        samples_of[bg_id] += 1
+        rows_of.setdefault(bg_id, []).append(row)
+    rounds: dict[int, list[int]] = {}
+    for number, rows in enumerate(rows_of.values()):
+        start, step = int(number * GOLDEN % 1 * len(rows)), _coprime(len(rows))
+        for turn in range(min(len(rows), count)):
+            rounds.setdefault(turn, []).append(rows[(start + turn * step) % len(rows)])
     chosen: list[int] = []
     for rows in rounds.values():
         wanted = min(count - len(chosen), len(rows))
@@ -171,13 +181,24 @@ def _spread(bg_ids: Sequence[str], count: int) -> list[int]:
     return chosen
 
 
-def _draw_image(cell: Pixels, pixels: Pixels) -> None:
-    """Draw an image in the middle of a square cell, as large as possible."""
-    side = len(cell)
-    height, width = (max(1, round(length * side / max(pixels.shape[:2]))) for length in pixels.shape[:2])
+def _coprime(count: int) -> int:
+    """The step nearest below the golden section of `count` that visits all of them."""
+    return next(step for step in range(max(1, round(GOLDEN * count)), 0, -1) if math.gcd(step, count) == 1)
+
+
+def _fitted_size(pixels: Pixels, cell: int) -> tuple[int, int]:
+    """Height and width of an image whose longer side becomes `cell` pixels."""
+    height, width = pixels.shape[:2]
+    longer = max(height, width)
+    return max(1, round(height * cell / longer)), max(1, round(width * cell / longer))
+
+
+def _draw_image(area: Pixels, pixels: Pixels, cell: int) -> None:
+    """Draw an image in the middle of an area, with a longer side of `cell` pixels."""
+    height, width = _fitted_size(pixels, cell)
     shown = resize_to(pixels, height, width)
-    y, x = (side - height) // 2, (side - width) // 2
-    cell[y : y + height, x : x + width] = shown if shown.ndim == 3 else shown[:, :, None]
+    y, x = (area.shape[0] - height) // 2, (area.shape[1] - width) // 2
+    area[y : y + height, x : x + width] = shown if shown.ndim == 3 else shown[:, :, None]
 
 
 def _draw_text(area: Pixels, text: str, height: int) -> None:

@@ -35,20 +35,22 @@ from trainable.loop.checkpoint import STATE, load_origin
 pytestmark = pytest.mark.cluster
 
 
-def test_search_resumes_after_ctrl_c(drawn: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_search_resumes_after_a_signal(drawn: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Finished trials stay finished, and running ones resume from their checkpoints."""
     experiment = Experiment(storage=tmp_path, name="broken-off")
     with started(
         "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "4"
     ) as process:
         wait_for(process, r"trial \d+: score")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = process.communicate(timeout=300)[1]
     before = {trial.number: trial for trial in records(experiment)}
     summary = json.loads(experiment.summary_file.read_text())
 
     assert process.returncode == 130
-    assert f"twinhead search --resume broken-off --storage {tmp_path}" in said
+    assert said.endswith(f"stopped; continue with: twinhead search --resume broken-off --storage {tmp_path}\n")
+    assert "SIGTERM" not in said
     assert not summary["complete"]
     assert summary["outcomes"]["finished"] >= 1
     assert summary["outcomes"]["interrupted"] >= 1

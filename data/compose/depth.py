@@ -1,4 +1,4 @@
-"""Convert the depth maps of backgrounds, in mm, in cm or relative, to the stored levels, where far is bright.
+"""Convert the depth maps of backgrounds, metric or relative, to the stored levels, where far is bright.
 
 Shapes: H and W are height and width in pixels, S is the side of the stored square.
 """
@@ -42,7 +42,7 @@ class DepthScale:
     def levels(self, stored: StoredDepth, size: int) -> Pixels:
         """Convert the middle square of a depth map (H, W) to levels (S, S) in 0..255, where far is bright.
 
-        Pixels without a measurement (0 in mm, cm and m) get the depth of the nearest pixel with one. When the depth map
+        Pixels without a measurement (0 in metric depth) get the depth of the nearest pixel with one. When the depth map
         is reduced, a pixel gets the mean depth of the area it covers.
 
         Raises:

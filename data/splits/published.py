@@ -110,6 +110,6 @@ def _batch(sample_id: str) -> int:
     if match is None:
         raise InputError(
             f"The sample id '{sample_id}' has no batch, but a split by batch needs ids such as 'batch1_9_51_1_2'; "
-            "split this data set by 'foreground' instead, with data.split_by in the spec."
+            "split this data set by 'foreground' instead, with data.split_by."
         )
     return int(match[1])

@@ -114,8 +114,8 @@ def _stored(dataset_ids: SampleIds, part: str) -> NDArray[np.str_]:
     if part == "all":
         return np.repeat("train", len(dataset_ids))
     raise InputError(
-        "The value of 'split_by' is 'stored', but the data set has no split of its own; import it from a table with a "
-        "column 'split', or set data.split_by to 'background' in the spec."
+        "The value of 'data.split_by' is 'stored', but the data set has no split of its own; import it from a "
+        "table with a column 'split', or set data.split_by to 'background'."
     )
 
 
@@ -123,7 +123,7 @@ def _check(shares: tuple[float, float, float]) -> None:
     if any(not 0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise InputError(
             f"The shares of train, val and test are {shares}, but each must be in 0..1 and together 1; "
-            "correct data.split in the spec."
+            "correct data.split."
         )
 
 
@@ -134,7 +134,7 @@ def _empty_part_message(
     if split_by == "stored":
         return (
             f"The part '{part}' of the data set's own split has no samples; import it again with samples of this part, "
-            "or set data.split_by to 'background' in the spec."
+            "or set data.split_by to 'background'."
         )
     if not sum(share for name, share in zip(PARTS, shares, strict=True) if name in part.split("+")):
         return (
@@ -160,7 +160,7 @@ def _empty_part_message(
     return (
         f"The part '{part}' of the published split '{split_by}' has no samples: none of the data set's "
         f"{len(dataset_ids)} falls into it with shares {shown} of train, val and test; use a data set with more "
-        f"{SCARCE.get(split_by, 'samples')}, or give another data.split or data.split_by in the spec."
+        f"{SCARCE.get(split_by, 'samples')}, or give another data.split or data.split_by."
     )
 
 

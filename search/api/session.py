@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from data.errors import DiskError, InputError
 from search.commands import default_storage, storage_at
 from search.driver import InterruptedSearchError
 from search.run.cluster import prepare_environment
+from search.signals import handlers_kept
 from search.study.experiment import Experiment
 from search.terminal import Screen
 from trainable.config.settings import Value
@@ -83,9 +82,9 @@ def interruptible(experiment: Experiment) -> Iterator[None]:
         KeyboardInterrupt: after Ctrl-C, or the interruption of a notebook's cell, once all results are stored.
         DiskError: if a file system is full or has another fault.
     """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with handlers_kept():
+            yield
     except InterruptedSearchError:
         raise KeyboardInterrupt(f"stopped; continue with: {experiment.resume_command}") from None
     except Exception as error:
@@ -93,7 +92,3 @@ def interruptible(experiment: Experiment) -> Iterator[None]:
         if isinstance(error, DiskError) or fault is None:
             raise
         raise fault from None
-    finally:
-        if threading.current_thread() is threading.main_thread():  # no other may set them, and Ray does not either
-            for number, handler in handlers.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)

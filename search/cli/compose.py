@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from search.terminal import Screen
 
 _FOLDER = click.Path(path_type=Path)
+PLAUSIBLE_METRES = (0.3, 1000.0)
+"""Distances outside of this range are more often a wrong unit than a measurement."""
 
 
 @click.command(
@@ -30,9 +32,11 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--backgrounds", type=_FOLDER, required=True, help="Folder of photographs.")
 @click.option("--foregrounds", type=_FOLDER, required=True, help="Folder of RGBA images of objects.")
-@click.option("--depths", type=_FOLDER, help="Folder of the backgrounds' depth images, with the same names.")
+@click.option("--depths", type=_FOLDER, help="Folder of their depth images, with the same names.  [required]")
 @click.option("--out", required=True, help="Directory for the data set, or address, such as s3://bucket/set.")
-@click.option("--depth-unit", type=click.Choice(["mm", "cm", "m", "relative"]), help="Unit of the depth values.")
+@click.option(
+    "--depth-unit", type=click.Choice(["mm", "cm", "m", "relative"]), help="Unit of the depth values.  [required]"
+)
 @click.option(
     "--depth-polarity",
     type=click.Choice(["far-bright", "near-bright"]),
@@ -165,6 +169,8 @@ def _announce(composition: Composition, sources: Sources, shown: Screen) -> int:
     )
     if sources.scale.far is not None:
         shown.say(f"depth: level 255 is {sources.scale.far:g} m and beyond")
+        if not PLAUSIBLE_METRES[0] <= sources.scale.far <= PLAUSIBLE_METRES[1]:
+            shown.say(f"note: {sources.scale.far:g} m is an unusual distance; check --depth-unit {sources.scale.unit}")
     return samples
 
 
@@ -184,4 +190,4 @@ def _missing_depth(depths: Path | None) -> InputError:
         return InputError(
             "The depth of the backgrounds is missing; give --depths, a folder with a depth image for each background."
         )
-    return InputError(f"The unit of the depth in '{depths}' is not known; give --depth-unit mm, cm or relative.")
+    return InputError(f"The unit of the depth in '{depths}' is not known; give --depth-unit mm, cm, m or relative.")

@@ -30,6 +30,7 @@ from search.cli.streams import prepare_terminal
 from search.cli.train import compare, recipes, train
 from search.cli.trials import importance, tensorboard, trials
 from search.run.cluster import prepare_environment
+from search.signals import end_like_ctrl_c
 
 _EXAMPLES = """
 \b
@@ -86,6 +87,7 @@ def main() -> None:
     """Run the command line; errors that a user can cause become a sentence and an exit code."""
     prepare_environment()
     prepare_terminal()
+    end_like_ctrl_c()
     try:
         cli.main(prog_name="twinhead", standalone_mode=False)
     except click.exceptions.Abort:

@@ -170,7 +170,7 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         "samples": f"{samples['train']} to train on, {samples['val']} to validate, {samples['test']} to test",
         "epochs": f"{epochs['fewest']} as trials are stopped early, {epochs['most']} if none were",
         "steps": f"{_counts(found['optimizer_steps'])} of the optimizer in a whole trial",
-        "time": " to ".join(clock(3600 * hours) for hours in found["hours"]),
+        "time": " to ".join(dict.fromkeys(clock(3600 * hours) for hours in sorted(found["hours"]))),
         "GPU-hours": _between(found["gpu_hours"], ".2g"),
         "disk": " and ".join(f"{byte_size(value)} of {name}" for name, value in found["bytes"].items()),
     }
@@ -189,12 +189,20 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
     )
     if found["outside"]:
         console.print()
-    for name, reason in found["outside"].items():
-        print_line(console, f"outside the space: {name}: {reason}")
+    for reason, names in _by_reason(found["outside"]).items():
+        print_line(console, f"outside the space: {', '.join(names)}: {reason}")
     print_line(console, "", title="\nfirst trials")
     for number, first in enumerate(found["first"]):
         whose = first["recipe"] or first["earlier"] or "proposed"
         print_line(console, f"{number:>3}  {whose}: {_first(first)}")
+
+
+def _by_reason(outside: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names of recipes and earlier trials by the reason why they are outside the space."""
+    grouped: dict[str, list[str]] = {}
+    for name, reason in outside.items():
+        grouped.setdefault(reason.removeprefix("its "), []).append(name)
+    return grouped
 
 
 def _show_warning(console: Console, steps: StepCounts | None) -> None:

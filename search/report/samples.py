@@ -16,6 +16,8 @@ from search.report.findings import Findings
 from search.report.networks import Answer
 from trainable.evaluation.evaluate import predict_images
 from trainable.evaluation.grid import COLUMNS
+from trainable.loop.checkpoint import load_origin
+from trainable.loop.loaders import sample_ids
 from trainable.metrics.objective import SCORE
 from trainable.metrics.per_image import Floats, metrics_of, values_of
 
@@ -51,7 +53,8 @@ class SampleRow:
     """Name and value of the objective."""
     others: str
     """Names and values of the metrics in `SHORT_TITLES`."""
-    background: str
+    sample: str
+    """Its id."""
     pictures: Sequence[Picture]
 
 
@@ -65,6 +68,7 @@ def sample_rows(answer: Answer, problems: list[str]) -> list[SampleRow]:
     metrics[objective.key] = values_of(metrics, objective)
     chosen = _chosen(objective.sign * metrics[objective.key])
     try:
+        ids = sample_ids(load_origin(result.checkpoint).config.data, answer.data, answer.part)
         predicted = predict_images(
             result.checkpoint,
             answer.data,
@@ -81,9 +85,9 @@ def sample_rows(answer: Answer, problems: list[str]) -> list[SampleRow]:
             kind=kind,
             value=f"{objective.key} {metrics[objective.key][row]:.3f}",
             others=", ".join(f"{title} {metrics[name][row]:.3f}" for name, title in others.items()),
-            background=result.table.bg_ids[row],
+            sample=ids[row],
             pictures=[
-                _picture(pixels, f"{column} of the {kind} image of background {result.table.bg_ids[row]}", column)
+                _picture(pixels, f"{column} of the {kind} image, {ids[row]}", column)
                 for column, pixels in zip(COLUMNS, images, strict=True)
             ],
         )

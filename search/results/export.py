@@ -95,6 +95,8 @@ def refuse_other_files(destination: Path) -> Path:
     resolved = destination.resolve()
     if resolved == Path.cwd():
         raise InputError(f"The directory '{destination}' is the working directory; give --out a directory below it.")
+    if resolved.is_file():
+        raise InputError(f"'{destination}' is a file; give --out an empty or a new directory.")
     if resolved.exists() and not _is_export(resolved):
         raise InputError(f"There are other files in '{destination}'; give --out an empty or a new directory.")
     if error := unwritable(resolved):

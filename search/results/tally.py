@@ -271,6 +271,11 @@ class Tally:
         trial.state = state
         self._counts[state] += 1
 
+    def _seconds_to_rung(self, trial: Counted) -> float:
+        """The time until a running trial can be stopped, which slow or surviving ones need beyond the mean of others."""
+        rung = next((rung for rung in self.plan.rungs if rung > trial.epoch), trial.epoch + 1)
+        return (rung - trial.epoch) * trial.seconds / max(1, trial.epoch)
+
     def _seconds_left(self, budget: Budget, concurrent: int | None) -> float | None:
         if not concurrent:
             return None
@@ -283,8 +288,7 @@ class Tally:
             return None
         mean = self._ended_seconds / self.ended
         running = [*self._running.values()]
-        # A trial that has run for longer than others has at least another epoch to go.
-        rest = [max(mean - trial.seconds, trial.seconds / max(1, trial.epoch)) for trial in running]
+        rest = [max(mean - trial.seconds, self._seconds_to_rung(trial)) for trial in running]
         waiting = max(0, budget.max_trials - budget.trials - len(running)) * mean
         left = max((waiting + sum(rest)) / concurrent, *rest, 0.0)
         if budget.max_hours is not None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from data.disk import disk_error
 from data.errors import InputError
 from search.autoscaler import startable_nodes
+from search.signals import handlers_kept
 from trainable.job import TrialJob, Workers
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
         try:
             _check_reachable(address)
             level = logging.INFO if verbose else logging.ERROR
-            context = ray.init(address, logging_level=level, log_to_driver=verbose)
+            with handlers_kept():
+                context = ray.init(address, logging_level=level, log_to_driver=verbose)
         except (OSError, RuntimeError, ValueError) as error:
             if fault := disk_error(error, Path.home()):
                 raise fault from None

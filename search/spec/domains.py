@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from data.errors import did_you_mean
 from trainable.config.section import ConfigError
 from trainable.config.settings import Scalar, Settings, Value
 
 if TYPE_CHECKING:
     import optuna
+
+RANGE_KEYS = ("low", "high", "log", "or_zero")
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,9 @@ def parse_leaf(key: str, plain: Value, *, source: str) -> Leaf:
         )
     if set(plain) == {"choices"}:
         return _choices(key, plain["choices"], source)
-    if {"low", "high"} <= set(plain) <= {"low", "high", "log", "or_zero"}:
+    if {"low", "high"} <= set(plain) <= set(RANGE_KEYS):
         return _range(key, plain, source)
-    raise ConfigError.about(
-        key,
-        f"The value of '{key}' is {dict(plain)!r}, but must be a value, {{low, high, log}} or {{choices}}; "
-        f"correct it in {source}.",
-    )
+    raise _malformed(key, plain, source)
 
 
 def resolve(key: str, leaf: Leaf, settings: Settings) -> tuple[str, Range | Choices | Value]:
@@ -182,6 +181,21 @@ def as_floats(leaf: Leaf) -> Leaf:
     if isinstance(leaf, Domain):
         return leaf.as_floats()
     return float(leaf) if type(leaf) is int else leaf
+
+
+def _malformed(key: str, plain: Mapping[str, Value], source: str) -> ConfigError:
+    """The error for a mapping that is no domain: its first wrong key, if it was meant to be a range."""
+    wrong = [name for name in plain if name not in RANGE_KEYS]
+    if not {"low", "high"} & set(plain):
+        said = f"The value of '{key}' is {dict(plain)!r}, but must be a value, {{low, high, log}} or {{choices}}"
+        return ConfigError.about(key, f"{said}; correct it in {source}.")
+    if wrong:
+        known = ", ".join(RANGE_KEYS)
+        sentence = f"The key '{wrong[0]}' of the range '{key}' is not known; use one of {known} in {source}"
+        meant = did_you_mean(wrong[0], [name for name in RANGE_KEYS if name not in plain])
+        return ConfigError.about(f"{key}.{wrong[0]}", f"{sentence}{meant}.", is_key=True)
+    missing = "high" if "low" in plain else "low"
+    return ConfigError.about(key, f"The range of '{key}' has no '{missing}'; add it in {source}.")
 
 
 def _case(key: str, plain: Value, source: str) -> Range | Choices:

@@ -138,4 +138,4 @@ def _instead(name: str, known: Sequence[str]) -> str:
     choices = f"one of {', '.join(known)}"
     if "loss" in name or name in HeadLoss.model_fields:
         return f"a metric, not a loss, since trials that weight losses differently cannot be compared: {choices}"
-    return f"{choices}{did_you_mean(name, [text.removeprefix('-') for text in known])}"
+    return f"{choices}{did_you_mean(name, known)}"

@@ -61,12 +61,15 @@ def test_grid_keeps_colours() -> None:
 
 
 def test_grid_keeps_the_aspect_ratio() -> None:
-    """A wide image is fitted into the square cell, not stretched."""
-    grid = image_grid([[np.zeros((10, 40), np.uint8)]], ["wide"], cell=80)
+    """A wide image is not stretched, and no empty space is left above and below it."""
+    grid = image_grid([[np.zeros((10, 40), np.uint8)], [np.zeros((40, 10), np.uint8)]], ["wide"], cell=80)
+    black = (grid[:, MARGIN : MARGIN + 80] == 0).all(axis=2)
 
-    area = grid[-MARGIN - 80 : -MARGIN, MARGIN : MARGIN + 80]
+    rows = black.sum(axis=1)
+    body = len(grid) - 2 * MARGIN - 80 - 20
 
-    assert ((area == 0).all(axis=2).sum(axis=0) == 20).all()
+    assert rows[body : body + 20].tolist() == [80] * 20
+    assert rows[body + 20 + MARGIN : -MARGIN].tolist() == [20] * 80
 
 
 @pytest.mark.parametrize("row_titles", [None, ["a first sample", "a second one"]])
@@ -130,6 +133,17 @@ def test_contact_sheet_shows_as_many_backgrounds_as_it_can(tmp_path: Path) -> No
     levels = {int(level) for level in (10, 20, 30) if (sheet == level).all(axis=2).sum() > 1000}
 
     assert levels == {10, 20, 30}
+
+
+def test_contact_sheet_shows_different_samples_of_each_background(tmp_path: Path) -> None:
+    """The first sample of every background of a composed set has the same foreground."""
+    stored = dataset(tmp_path / "set", [room for room in range(4) for _ in range(6)])
+
+    sheet = contact_sheet(stored, samples=4, columns=["fg_bg"], cell=40)
+    shown = [number for number in range(24) if (sheet == 10 * number).all(axis=2).sum() > 1000]
+
+    assert [number // 6 for number in shown] == [0, 1, 2, 3]
+    assert len({number % 6 for number in shown}) >= 3
 
 
 def test_contact_sheet_is_as_long_as_its_samples(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ MAX_SHOWN = 100
 """Maximum number of characters of a section that an error message shows."""
 _NAME = re.compile(r"'([^']*)'")
 """A name among those that pydantic expects."""
+_OPENING = re.compile(r"^Value error, |^\w+ should ")
+"""What pydantic's sentences begin with, such as 'Input should ' and 'String should '."""
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -113,7 +115,7 @@ def _problem(found: ErrorDetails, section: type[BaseModel], source: str) -> Prob
         return Problem(key=key, sentence=sentence, is_key=True)
     if found["type"] == "missing":
         return Problem(key=key, sentence=f"The key '{key}' is missing; add it to {source}.")
-    wanted = found["msg"].removeprefix("Value error, ").removeprefix("Input should ")
+    wanted = _OPENING.sub("", found["msg"])
     if not key:
         return Problem(key="", sentence=f"The configuration must {wanted}; correct it in {source}.")
     value = repr(found["input"])

@@ -165,7 +165,7 @@ def test_batch_takes_whole_batches_within_the_share(batches: int, share: float, 
 
 def test_batch_needs_batches() -> None:
     """Another layout's samples are of none."""
-    with pytest.raises(InputError, match=r"The sample id 's0' has no batch.*data\.split_by in the spec"):
+    with pytest.raises(InputError, match=r"The sample id 's0' has no batch.*data\.split_by\."):
         rows(numbered(5), "train", "batch")
 
 

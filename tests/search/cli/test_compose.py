@@ -36,15 +36,24 @@ def test_data_set_is_composed(tmp_path: Path, form: tuple[str, ...]) -> None:
     assert (result["path"], result["source"]["depth"]["far"]) == (str(tmp_path / "set"), 5.0)
     assert "24 samples of 32 px: 2 backgrounds × 2 foregrounds × 2 directions × 3 placements" in said.stderr
     assert "level 255 is 5 m" in said.stderr
+    assert "unusual distance" not in said.stderr
     assert (" kB, twice that until it is complete; about " in said.stderr) == bool(form)
     assert {part["kind"] for part in result["parts"]} >= ({"samples"} if form else {"placements", "cutouts"})
+
+
+def test_an_implausible_unit_is_noted(tmp_path: Path) -> None:
+    """Millimetres read as metres would put every object on the horizon."""
+    said = invoke(tmp_path, "--depths", str(tmp_path / "depth"), "--depth-unit", "m", "--size", "32", "--workers", "1")
+
+    assert said.exit_code == 0
+    assert "note: 5000 m is an unusual distance; check --depth-unit m\n" in said.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "give --depths, a folder"),
-        (("--depths", "depth"), "give --depth-unit mm, cm or relative"),
+        (("--depths", "depth"), "give --depth-unit mm, cm, m or relative"),
         (("--depths", "depth", "--depth-unit", "relative"), "give --depth-polarity"),
         (("--depths", "depth", "--depth-unit", "mm", "--placements", "0"), "--placements"),
     ],

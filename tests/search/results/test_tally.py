@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -120,3 +121,15 @@ def test_a_training_is_counted_by_epochs() -> None:
     found = tally.status(seconds=30.0, slots={"concurrent": 2})
     assert (found.epochs, found.max_epochs, found.seconds_left) == (3, 4, 10.0)
     assert found.scores == (0.2, 0.4, 0.3)
+
+
+def test_the_time_left_counts_until_the_next_rung() -> None:
+    """Trials that were stopped early say little about one that is not."""
+    tally = Tally(replace(PLAN, rungs=(1, 3, 9), trials=2))
+    for number, epochs in ((0, 1), (1, 3)):
+        tally.start(number)
+        for epoch in range(1, epochs + 1):
+            tally.report(number, epoch, metrics(0.5))
+    tally.end(0, "stopped")
+
+    assert tally.status(seconds=40.0, slots=SLOTS).seconds_left == pytest.approx(6 * 10.0)

@@ -99,6 +99,7 @@ def test_any_metric_may_be_first_before_costs() -> None:
     ("text", "sentence"),
     [
         ("mask_io", r"'objective' is 'mask_io', but must be one of score, .*did you mean 'mask_iou'"),
+        ("depth_rms", r"did you mean '-depth_rmse'"),
         ("depth_rmse", r"'objective' is 'depth_rmse', but must be '-depth_rmse', since smaller is better"),
         ("val_loss", r"must be a metric, not a loss, since trials that weight losses differently cannot be compared"),
         ("dice", r"must be a metric, not a loss, since .*: one of score"),

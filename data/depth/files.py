@@ -1,4 +1,4 @@
-"""Read depth files: images of 8 and 16 bits, and floating-point or integer values in TIFF, `.npy` and `.pfm`.
+"""Read depth files: images of 8 and 16 bits, and floating-point or integer values in TIFF, EXR, `.npy` and `.pfm`.
 
 Files are known by their first bytes. Nothing is unpickled. Shapes: H and W are height and width in pixels.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.depth.exr import EXR, read_exr
 from data.errors import InputError
 from data.image_metadata import BIG_TIFF, TIFF, decode_upright
 from data.images import encode_png
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
     from data.depth.meaning import DepthMeaning
     from data.source_images import StoredDepth
 
-NPY, EXR = b"\x93NUMPY", b"\x76\x2f\x31\x01"
+NPY = b"\x93NUMPY"
 PFM, PFM_COLOUR = (b"Pf\n", b"Pf\r", b"Pf "), (b"PF\n", b"PF\r", b"PF ")
 _PFM_HEADER = re.compile(rb"Pf\s+(\d{1,6})\s+(\d{1,6})\s+([-+]?)[\d.]+(?:[eE][-+]?\d+)?(?:\r\n|\s)")
 """Width, height, and '-' for little-endian numbers; the size of the scale is not used."""
-FLOATS = (".npy", ".pfm")
+FLOATS = (".npy", ".pfm", ".exr")
 """Extensions of depth files that are not images."""
-EXR_SUFFIX = ".exr"
 
 
 class DepthUnitError(InputError):
@@ -40,7 +40,7 @@ def read_depth(encoded: bytes, where: str, meaning: DepthMeaning) -> tuple[Store
     """Decode a depth file.
 
     Args:
-        encoded: bytes of an image file of 8 or 16 bits, or a TIFF, NumPy or PFM file of numbers.
+        encoded: bytes of an image file of 8 or 16 bits, or a TIFF, EXR, NumPy or PFM file of numbers.
         where: the file, for error messages.
         meaning: of the values; values of more than 16 bits need a unit.
 
@@ -51,17 +51,14 @@ def read_depth(encoded: bytes, where: str, meaning: DepthMeaning) -> tuple[Store
         DepthUnitError: if its unit is not known, but must be.
         InputError: if the file is damaged, has colours or more than one channel.
     """
-    if encoded.startswith(EXR):
-        raise InputError(
-            f"The depth '{where}' is an EXR file, which is not supported; convert it to a float32 TIFF, .npy or .pfm "
-            "file."
-        )
     if encoded.startswith(PFM_COLOUR):
         raise InputError(
             f"The depth '{where}' is a PFM file with colours, but must have one value a pixel; convert it."
         )
     if encoded.startswith(NPY):
         values = _npy(encoded, where)
+    elif encoded.startswith(EXR):
+        values = read_exr(encoded, where)
     elif encoded.startswith(PFM):
         values = _pfm(encoded, where)
     elif encoded.startswith(TIFF + BIG_TIFF):

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.depth.files import EXR_SUFFIX, FLOATS
+from data.depth.files import FLOATS
 from data.errors import InputError
 from data.importers.archives import Archive, open_source, top_folder
 from data.importers.layouts import ROLES
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 """Extensions of images; other files are ignored."""
-DEPTHS = IMAGES | {*FLOATS, EXR_SUFFIX}
+DEPTHS = IMAGES | set(FLOATS)
 """Extensions of depth files."""
 OPTIONS = {role: f"--{role.replace('_', '-')}" for role in ROLES}
 MAX_SHOWN = 3

@@ -186,7 +186,7 @@ def dimensions(findings: Findings, prefix: str) -> Iterator[Chart]:
             rows = [[trial, _text(value)] for trial, value in rows]
             order = [_text(value) for value in distribution.choices]
             angle = 0 if sum(map(len, order)) < MAX_LETTERS else -35
-            axis = {"title": None, "labelLimit": 80, "labelAngle": angle}
+            axis = {"title": None, "labelLimit": 80, "labelAngle": angle, "labelOverlap": False}
             x = {"field": "value", "type": "nominal", "sort": order, "axis": axis}
         else:
             is_log = bool(getattr(distribution, "log", False))

@@ -13,10 +13,10 @@ from data.errors import InputError
 from search.report.history import epoch_times
 from search.report.networks import Network, paired
 from search.report.page import render
-from search.report.progress_charts import UNITS
+from search.report.progress_charts import time_unit
 from search.report.search_page import SearchPage, search_page
 from search.report.tables import MetricCell, MetricRow, MetricTable, scores_chart, titles
-from search.report.vega import ZOOM, Axis, Cell, Chart, objective_title, sheet, tooltip
+from search.report.vega import ZOOM, Axis, Chart, objective_title, sheet, tooltip
 from search.report.words import meaning_of, verdict_on, with_interval
 from search.study.experiment import Experiment
 from trainable.config.settings import flatten
@@ -161,7 +161,7 @@ def _fingerprint(page: SearchPage) -> str:
 
 
 def _over_time(pages: Sequence[SearchPage], objective: Objective) -> Chart:
-    rows: list[list[Cell]] = []
+    points: list[tuple[str, float, int, float]] = []
     for page in pages:
         begins = [trial.started.timestamp() for trial in page.findings.trials if trial.started]
         reports = sorted(
@@ -176,11 +176,12 @@ def _over_time(pages: Sequence[SearchPage], objective: Objective) -> Chart:
             is_better = objective.oriented(value) > objective.oriented(best)
             if is_better or count == len(reports):
                 best = value if is_better else best
-                rows.append([page.name, (time - begin) / UNITS["hours"], count, best])
+                points.append((page.name, time - begin, count, best))
+    unit, second = time_unit(max((seconds for _, seconds, _, _ in points), default=0.0))
     names = [page.name for page in pages]
     colours = [f"var(--search{1 + number % MAX_COLOURS})" for number in range(len(names))]
     views = {}
-    for field, title in {"hours": "hours since the start", "epochs": "epochs of all trials"}.items():
+    for field, title in {"time": f"{unit} since the start", "epochs": "epochs of all trials"}.items():
         line = {
             "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2, "point": {"size": 24}},
             "encoding": {
@@ -188,7 +189,7 @@ def _over_time(pages: Sequence[SearchPage], objective: Objective) -> Chart:
                 "y": Axis(field="best", title=objective_title(objective, "best validation")).encoding(),
                 "color": {"field": "search", "type": "nominal", "scale": {"domain": names, "range": colours}},
                 "tooltip": tooltip(
-                    search="search", hours="hours|.3f", epochs="epochs", best=f"best {objective.key}|.4f"
+                    search="search", time=f"{unit}|.3f", epochs="epochs", best=f"best {objective.key}|.4f"
                 ),
             },
         }
@@ -197,8 +198,8 @@ def _over_time(pages: Sequence[SearchPage], objective: Objective) -> Chart:
         key="compared-budget",
         title=f"Best {objective.key} over the budget spent",
         text=f"The best validation {objective.key} so far of each search.",
-        columns=["search", "hours", "epochs", "best"],
-        rows=rows,
+        columns=["search", "time", "epochs", "best"],
+        rows=[[name, seconds * second, count, best] for name, seconds, count, best in points],
         views=views,
         choice="Budget in",
     )

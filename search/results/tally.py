@@ -272,7 +272,7 @@ class Tally:
         self._counts[state] += 1
 
     def _seconds_to_rung(self, trial: Counted) -> float:
-        """The time until a running trial can be stopped, which slow or surviving ones need beyond the mean of others."""
+        """The time until a running trial can be stopped, which may exceed what is left of the mean of others."""
         rung = next((rung for rung in self.plan.rungs if rung > trial.epoch), trial.epoch + 1)
         return (rung - trial.epoch) * trial.seconds / max(1, trial.epoch)
 

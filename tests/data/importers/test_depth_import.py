@@ -173,7 +173,7 @@ def test_an_empty_depth_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_four_folders_take_depth_that_is_no_image(tmp_path: Path) -> None:
-    """And name what is not supported."""
+    """And name what is damaged."""
     given = folders(tmp_path)
     for number, path in enumerate(sorted(given["depth"].iterdir())):
         store(path.with_suffix(".npy"), npy(metres(number)))
@@ -182,5 +182,5 @@ def test_four_folders_take_depth_that_is_no_image(tmp_path: Path) -> None:
     assert write(import_folders(given, depth_meaning=METRES), tmp_path / "set").info.has_validity
     (given["depth"] / "room_1_a.npy").rename(given["depth"] / "room_1_a.exr")
     store(given["depth"] / "room_1_a.exr", b"\x76\x2f\x31\x01")
-    with pytest.raises(ImportProblemsError, match=r"room_1_a\.exr' is an EXR file, which is not supported; convert it"):
+    with pytest.raises(ImportProblemsError, match=r"room_1_a\.exr' is not a whole EXR file"):
         import_folders(given, depth_meaning=METRES)

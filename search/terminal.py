@@ -226,6 +226,13 @@ def append_line(file: Path, line: str) -> None:
         opened.write(f"{stamp(line)}\n")
 
 
+def percent(probability: float) -> str:
+    """A probability from resamples, none of which shows that something is impossible."""
+    if 0.01 <= probability <= 0.99:
+        return f"{probability:.0%}".replace("%", " %")
+    return "over 99 %" if probability > 0.5 else "under 1 %"
+
+
 def clock(seconds: float) -> str:
     """Format seconds as 42 s, 3 min 20 s or 2 h 05 min."""
     whole = round(seconds)

@@ -464,4 +464,5 @@ def test_summary_measures_the_gain_over_a_recipe(drawn: Path, tmp_path: Path) ->
     for metric, found in beyond.items():
         assert found["value"] == pytest.approx(best["test"][metric] - recipe["test"][metric])
         assert found["low"] <= found["value"] <= found["high"]
+        assert 0 <= found["probability"] <= 1
     assert [trials[number].recipe for number in (1, 2)] == ["", ""]

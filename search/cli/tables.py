@@ -17,7 +17,7 @@ from search.results.export import baseline_metrics, table_metrics, verdict
 from search.results.front import shown
 from search.study.experiment import Experiment
 from search.study.summary import Difference, FrontRow, StepCounts, Summary, TrainingSummary, TrialSummary
-from search.terminal import clock, print_line, print_table
+from search.terminal import clock, percent, print_line, print_table
 from trainable.config import TrialConfig, build
 from trainable.config.describe import describe
 from trainable.metrics.objective import SCORE, Objective
@@ -147,6 +147,9 @@ def _gain_over_recipe(summary: Summary) -> list[str]:
     if low is not None and low <= 0:
         contains = f"the {objective.key}'s interval contains 0"
         lines.append(f"{contains}: the trial is not clearly better than the recipe on these images")
+    if found.probability is not None:
+        better = "better than the recipe on other backgrounds of this kind with a probability of"
+        lines.append(f"trial {best.trial} is {better} {percent(found.probability)}")
     return lines
 
 

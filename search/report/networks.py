@@ -24,7 +24,7 @@ from trainable.evaluation.evaluate import baseline_images, evaluate_images, fit_
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model, load_origin
 from trainable.loop.loaders import background_ids
-from trainable.metrics.bootstrap import Interval, differences, intervals
+from trainable.metrics.bootstrap import Difference, Interval, differences, intervals
 from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import ImageFigures, figures
 
@@ -100,13 +100,13 @@ class Answer:
         table = self.result.table if self.result else None
         return len(table.bg_ids) if table else 0
 
-    def differences(self, one: str, other: str) -> dict[str, Interval]:
+    def differences(self, one: str, other: str) -> dict[str, Difference]:
         """Paired differences of two networks by metric; empty if one of them was not measured by image."""
         a, b = self.network(one), self.network(other)
         return paired(a.table if a else None, b.table if b else None, self.objective)
 
 
-def paired(one: ImageFigures | None, other: ImageFigures | None, objective: Objective) -> dict[str, Interval]:
+def paired(one: ImageFigures | None, other: ImageFigures | None, objective: Objective) -> dict[str, Difference]:
     """The differences of two tables of the same images, with 95 % intervals; empty if there are no such tables.
 
     They are those of `trainable.metrics.bootstrap.differences`.

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from search.commands import cited, shell_command
 from search.report.findings import Findings
 from search.report.networks import Answer, Network
-from trainable.metrics.bootstrap import Interval
+from search.terminal import percent
+from trainable.metrics.bootstrap import Difference, Interval
 from trainable.metrics.objective import SCORE, Objective
 
 FEW_BACKGROUNDS = 10
@@ -109,8 +110,10 @@ def _reaches(objective: Objective, value: Interval, *, several: bool = False) ->
     return f"{'have' if several else 'has'} {amount_of(objective, value)}"
 
 
-def _difference(found: Interval, objective: Objective) -> str:
-    return f"{with_interval(found, signed=True)}: {verdict_on(found, objective)}"
+def _difference(found: Difference, objective: Objective) -> str:
+    said = f"{with_interval(found, signed=True)}: {verdict_on(found, objective)}"
+    is_known = not math.isnan(found.probability)
+    return f"{said}; the probability of being better is {percent(found.probability)}" if is_known else said
 
 
 def _against_baselines(answer: Answer, result: Network) -> Iterator[str]:
@@ -145,14 +148,14 @@ def _against_recipe(findings: Findings, answer: Answer, number: str) -> Iterator
     )
 
 
-def _from_summary(findings: Findings, answer: Answer) -> Interval | None:
+def _from_summary(findings: Findings, answer: Answer) -> Difference | None:
     """The difference from the recipe that the retraining measured."""
     beyond = (findings.summary.beyond_recipe if findings.summary else None) or {}
     found = beyond.get(findings.objective.key) if answer.part == "test" else None
     if found is None or found.value is None:
         return None
-    low, high = (math.nan if end is None else end for end in (found.low, found.high))
-    return Interval(value=found.value, low=low, high=high)
+    low, high, probability = (math.nan if end is None else end for end in (found.low, found.high, found.probability))
+    return Difference(value=found.value, low=low, high=high, probability=probability)
 
 
 def _basis(answer: Answer) -> Iterator[str]:

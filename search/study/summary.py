@@ -54,6 +54,8 @@ class Difference(_Record):
     value: float | None
     low: float | None
     high: float | None
+    probability: float | None = None
+    """That the best trial is better than the recipe on other backgrounds; None in summaries of earlier versions."""
 
 
 class Retrained(_Record):

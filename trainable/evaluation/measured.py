@@ -19,7 +19,7 @@ from trainable.evaluation.evaluate import (
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_origin
 from trainable.loop.fetch import local_copy, output_file
-from trainable.metrics.bootstrap import Interval, differences, intervals
+from trainable.metrics.bootstrap import Difference, differences, intervals
 from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import ImageFigures, figures
 
@@ -35,7 +35,7 @@ class ResultMetrics:
     best_intervals: dict[str, dict[str, float | None]]
     recipe: dict[str, float] | None
     """Of the best recipe's weights, which trained for all epochs of a trial."""
-    beyond_recipe: dict[str, Interval] | None
+    beyond_recipe: dict[str, Difference] | None
     """The best trial's metrics less the recipe's, by key, with 95 % bootstrap intervals over backgrounds."""
     baselines: dict[str, dict[str, float]]
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from trainable.metrics.names import ERRORS
 from trainable.metrics.objective import SCORE, Objective
 from trainable.metrics.per_image import STATES, Floats, ImageFigures, figures, metrics_of, values_of
 
@@ -39,6 +40,18 @@ class Interval:
     def as_plain(self) -> dict[str, float | None]:
         """Convert to JSON values, with None for NaN."""
         return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Interval):
+    """The difference of a metric between two networks, with its confidence interval.
+
+    The interval and the probability are of these two networks on other backgrounds of the same kind; what another seed
+    would change is not in them.
+    """
+
+    probability: float
+    """That the first network is better: the share of resamples in which it is, ties counted by half; NaN as `low`."""
 
 
 def intervals(
@@ -77,7 +90,7 @@ def difference(
     level: float = DEFAULT_LEVEL,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
-) -> Interval:
+) -> Difference:
     """Compute an interval for the metric of `a` minus that of `b`, for two networks on the same images.
 
     The same resamples are used for both, so that the difficulty of a room cancels out.
@@ -106,10 +119,13 @@ def difference(
     parts = (metrics_of(part, tuple(a.own)) for part in _resampled(sums, draws, seed))
     resampled = [values_of(part, objective) for part in parts]  # (draws, 2) each
     value = objective.value(figures_a) - objective.value(figures_b)
-    return _interval(value, [both[:, 0] - both[:, 1] for both in resampled], level)
+    apart = [both[:, 0] - both[:, 1] for both in resampled]
+    found = _interval(value, apart, level)
+    better = np.sign(np.concatenate(apart)) * (-1 if objective.name in ERRORS else objective.sign)
+    return Difference(**asdict(found), probability=float((better + 1).mean() / 2))
 
 
-def differences(a: ImageFigures, b: ImageFigures, objective: Objective) -> dict[str, Interval]:
+def differences(a: ImageFigures, b: ImageFigures, objective: Objective) -> dict[str, Difference]:
     """The differences of `difference` in the objective, first and by its key, if it was measured, and in `COMPARED`.
 
     Raises:

@@ -60,8 +60,11 @@ def test_summary_shows_the_gain_over_the_best_recipe(tmp_path: Path) -> None:
     assert "trial 12 minus the recipe birender-cnn" in text
     assert "score +0.1000 (+0.0500 to +0.1500)" in text
     assert "not clearly better" not in text
-    unclear = summary(beyond_recipe={"score": {"value": 0.01, "low": -0.02, "high": 0.04}})
-    assert "not clearly better" in shown(show_summary, Experiment(storage=tmp_path, name="first"), unclear)
+    assert "probability" not in text
+    unclear = summary(beyond_recipe={"score": {"value": 0.01, "low": -0.02, "high": 0.04, "probability": 0.934}})
+    text = shown(show_summary, Experiment(storage=tmp_path, name="first"), unclear)
+    assert "not clearly better" in text
+    assert "trial 12 is better than the recipe on other backgrounds of this kind with a probability of 93 %" in text
 
 
 def test_a_gain_without_an_interval_is_shown_without_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import note_start
+from search.terminal import percent
 from tests.search.conftest import CONFIGURATION, Said
 from tests.search.report.page import Page
 from tests.search.report.studies import best_of, retrained, search_of, table
@@ -66,7 +67,7 @@ def test_words_claim_what_the_interval_shows(elsewhere: Experiment, ious: list[f
 
     assert sentence is not None
     assert sentence[1].replace("\N{MINUS SIGN}", "-") == f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
-    assert sentence[2] == said
+    assert sentence[2] == f"{said}; the probability of being better is {percent(found.probability)}"
     assert (found.low > 0, found.high < 0) == ("gain" in said, "loss" in said)
 
 
@@ -78,6 +79,7 @@ def test_differences_from_the_best_recipe_are_paired_by_image(elsewhere: Experim
     text = page_of(elsewhere).text
 
     assert "compared with the best recipe, birender-cnn, is +0.010 (+0.010 to +0.010): a real gain" in text
+    assert "as the interval excludes 0; the probability of being better is over 99 %." in text
     assert "less best recipe (birender-cnn)" in text
 
 

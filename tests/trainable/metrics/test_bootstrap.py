@@ -99,6 +99,34 @@ def test_a_paired_difference_is_narrower_than_the_two_alone() -> None:
     assert width(paired) < unpaired / 5
 
 
+def test_the_probability_is_that_of_a_normal_difference() -> None:
+    """With independent rooms, the share of resamples above 0 follows from the mean and its standard error."""
+    a = table(3, rooms=60)
+    rng = np.random.default_rng(1)
+    states = a.states.copy()
+    states[:, 1] *= 1 - rng.normal(0.003, 0.02, len(states))
+    found = difference(a, replace(a, states=states), "mask_iou")
+    error = width(found) / (2 * 1.96)
+    expected = 0.5 * (1 + math.erf(found.value / error / math.sqrt(2)))
+
+    assert 0.6 < expected < 0.99
+    assert found.probability == pytest.approx(expected, abs=0.03)
+    assert difference(replace(a, states=states), a, "mask_iou").probability == pytest.approx(1 - found.probability)
+    assert difference(a, a, "mask_iou").probability == 0.5
+
+
+def test_a_smaller_error_is_better() -> None:
+    """The probability is of being better, not of being larger."""
+    a = table(3)
+    states = a.states.copy()
+    states[:, STATES.index("depth_squares")] *= 1.1
+    b = replace(a, states=states)
+
+    assert difference(a, b, "depth_rmse").value < 0
+    assert difference(a, b, "depth_rmse").probability == 1
+    assert difference(a, b, Objective.of("-depth_rmse")).probability == 1
+
+
 def test_a_difference_of_unrelated_networks_is_as_wide_as_the_two_together() -> None:
     """Pairing removes only the common variation."""
     a = table(4, room_spread=0.0)

@@ -27,10 +27,29 @@ class DoubleConv(nn.Sequential):
         )
 
 
+class StridedConv1x1(nn.Conv2d):
+    """A 1 x 1 convolution with a stride, without bias.
+
+    With fewer than 8 input channels on a CPU, it convolves the pixels that the stride leaves, which is the same: the
+    backward pass of oneDNN, for processors with AVX2 but without AVX-512, gives wrong gradients for such a convolution
+    of features in `channels_last`, or does not end (torch 2.13).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int) -> None:
+        super().__init__(channels_in, channels_out, kernel_size=1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, H, W) features."""
+        if self.in_channels >= 8 or x.device.type != "cpu":
+            return super().forward(x)
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
 def shortcut_1x1(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
     """The shortcut of a residual block that changes the shape: a 1 x 1 convolution with batch normalisation."""
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, kernel_size=1, stride=stride, bias=False),
+        StridedConv1x1(channels_in, channels_out, stride=stride),
         nn.BatchNorm2d(channels_out),
     )
 

@@ -39,9 +39,11 @@ $(READY): pyproject.toml constraints.txt
 demo: setup  ## Render, search, retrain and test: the main job, small
 	$(BIN)/twinhead demo
 
-test: setup  ## Run all tests; those that start Ray or a database run last, two modules at a time
-	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not postgres"
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "cluster or postgres"
+test: setup  ## Run all tests, in two runs: those that start Ray or a database come last
+	@failed=0; \
+	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not postgres" || failed=1; \
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "cluster or postgres" || failed=1; \
+	exit $$failed
 
 test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about a second
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow and not postgres"

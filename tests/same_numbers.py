@@ -8,6 +8,7 @@ Floats are compared exactly: run both on the same machine, one thread, in fp32.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -74,6 +75,12 @@ def proposals(data: TrialData) -> list[dict[str, Any]]:
 
 def main() -> int:
     """Write the numbers, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, help="where to write the numbers")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="a file of numbers to compare with")
+    options = parser.parse_args()
+    if (options.file is None) == (options.against is None):
+        parser.error("give either a file or --against FILE")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
@@ -85,10 +92,10 @@ def main() -> int:
     for proposal in found["proposals"]:
         proposal["data"].pop("path", None)
     text = json.dumps(found, indent=1, default=str, sort_keys=True)
-    if sys.argv[1] != "--against":
-        Path(sys.argv[1]).write_text(text)
+    if options.against is None:
+        options.file.write_text(text)
         return 0
-    before, after = json.loads(Path(sys.argv[2]).read_text()), json.loads(text)
+    before, after = json.loads(options.against.read_text()), json.loads(text)
     differing = [name for name in before["losses"] if before["losses"][name] != after["losses"].get(name)]
     differing += [
         f"proposal {number}"

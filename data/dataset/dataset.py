@@ -250,7 +250,11 @@ def read_manifest(location: Location) -> tuple[DatasetInfo, dict[str, int]]:
     manifest = location / MANIFEST_NAME
     try:
         sizes = location.files()
-    except (FileNotFoundError, NotADirectoryError):
+    except NotADirectoryError:
+        raise InputError(
+            f"'{location}' is a file, but must be the directory of a data set; 'twinhead import' makes one."
+        ) from None
+    except FileNotFoundError:
         raise InputError(f"The data set '{location}' does not exist; give the directory of a data set.") from None
     except OSError as error:
         raise unavailable(location, error) or _unreadable(manifest, error) from error

@@ -296,17 +296,23 @@ def _show_test(console: Console, experiment: Experiment, summary: Summary) -> No
     for sentence in _gain_over_recipe(summary):
         print_line(console, sentence)
     show_verdict(console, retrained.metrics, baselines, objective)
+    if note := loss_by_retraining(experiment, summary):
+        print_line(console, f" {note}", title="note:")
+
+
+def loss_by_retraining(experiment: Experiment, summary: Summary) -> str:
+    """A sentence if the retrained network is below the best trial on the test images; '' if not, or not measured."""
+    retrained, best, objective = summary.retrained, summary.best, Objective.of(summary.objective)
+    if retrained is None or best is None or not best.test:
+        return ""
     ours, its = objective.value(retrained.metrics), objective.value(best.test)
-    if objective.oriented(ours) < objective.oriented(its):
-        command = shell_command(
-            "twinhead", "best", experiment.name, "--trial", best.trial, "--storage", experiment.storage
-        )
-        print_line(
-            console,
-            f" the retrained network is below trial {best.trial} on these images: {objective.key} {ours:.4f} against "
-            f"{its:.4f}; 'twinhead report' says whether that is real, and {cited(command)} exports that one",
-            title="note:",
-        )
+    if objective.oriented(ours) >= objective.oriented(its):
+        return ""
+    command = shell_command("twinhead", "best", experiment.name, "--trial", best.trial, "--storage", experiment.storage)
+    return (
+        f"the retrained network is below trial {best.trial} on the test images: {objective.key} {ours:.4f} against "
+        f"{its:.4f}; 'twinhead report' says whether that is real, and {cited(command)} exports that one"
+    )
 
 
 def _paths(experiment: Experiment, summary: Summary) -> dict[str, str]:

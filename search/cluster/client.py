@@ -201,7 +201,13 @@ def _dashboard(address: str) -> str:
     from ray.dashboard.utils import get_address_for_submission_client
 
     with _environment(ADDRESS, address):
-        return str(get_address_for_submission_client(address)).rstrip("/")
+        try:
+            return str(get_address_for_submission_client(address)).rstrip("/")
+        except ValueError:
+            raise InputError(
+                f"'{address}' is not the address of a cluster; give --address that of its dashboard, such as "
+                f"{DEFAULT_ADDRESS}, or set ${ADDRESS} to it."
+            ) from None
 
 
 def _answers_http(url: str) -> bool:

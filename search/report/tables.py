@@ -142,11 +142,10 @@ def scores_chart(
 
 def answer_table(answer: Answer, subject: str) -> MetricTable:
     """The metrics of the networks of a search on images such as 'test images', the objective first."""
-    networks = [each for each in answer.networks if each.key != "baselines"]
     objective = answer.objective
     columns = titles(objective)
     smaller = {*ERRORS, *([objective.key] if objective.sign < 0 else [])}
-    known = {name: [each.metrics[name].value for each in networks if name in each.metrics] for name in columns}
+    known = {name: [each.metrics[name].value for each in answer.networks if name in each.metrics] for name in columns}
     best = {name: (min if name in smaller else max)(values) for name, values in known.items() if len(set(values)) > 1}
     rows = [
         MetricRow(
@@ -154,7 +153,7 @@ def answer_table(answer: Answer, subject: str) -> MetricTable:
             cells=[
                 MetricCell.of(
                     each.metrics.get(name),
-                    is_best=name in each.metrics and each.metrics[name].value == best.get(name) and each in networks,
+                    is_best=name in each.metrics and each.metrics[name].value == best.get(name),
                 )
                 for name in columns
             ],

@@ -68,7 +68,7 @@ def best_trials(
         searches = f"which has {', '.join(names)}" if names else "which has no searches"
         sentence = (
             f"The value of 'search.start_from' contains '{name}', but there is no such recipe and no such search in "
-            f"'{storage}', {searches}; correct it in the spec."
+            f"'{storage}', {searches}; give one of them, or 'recipes'."
         )
         raise ConfigError.about(key, sentence)
     study = open_study(experiment)

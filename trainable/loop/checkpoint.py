@@ -149,7 +149,7 @@ def checksums(directory: Path) -> dict[str, str]:
     path = directory / CHECKSUMS
     try:
         sums = dict(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError):
         raise DamagedCheckpointError(path, "cannot be read") from None

@@ -48,6 +48,8 @@ MAX_IMAGES = 8
 """Maximum batch size of a measured step; larger batches take the same time per image."""
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 7
 """A round is a step in each precision. The measurement ends early if the first three rounds agree."""
+_MAX_SECONDS = 60.0
+"""Time after which the measurement ends with the round that it is in."""
 _GAIN = 1.1
 """Minimum speed-up for bf16; with a smaller one, repeated measurements would disagree."""
 
@@ -123,7 +125,8 @@ def resolve_for_trial(
 def choose_precision(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> PrecisionChoice:
     """The faster precision for the network of `config` on this machine, whatever precision `config` has.
 
-    It is measured with four to eight steps in each precision, unless it is already in the file `measurements`.
+    It is measured with four to eight steps in each precision, fewer if they take longer than `_MAX_SECONDS`, unless it
+    is already in the file `measurements`.
     """
     key = f"precision | {machine_kind(device)} | {_network(config)}"
     found = recall(measurements, key, lambda: _measure(config, device), _is_choice)
@@ -208,6 +211,7 @@ def _measure(config: TrialConfig, device: torch.device) -> dict[str, object]:
     step = build_step(config, device, images=_images(config))
     for model in models.values():
         step(model)  # warm-up: the first step is slower
+    started = time.monotonic()
     rounds: list[dict[Precision, float]] = []
     elapsed: dict[Precision, list[float]] = {name: [] for name in models}
     while len(rounds) < _MAX_ROUNDS:
@@ -218,6 +222,8 @@ def _measure(config: TrialConfig, device: torch.device) -> dict[str, object]:
             rounds[-1][name] = time.process_time() - before if device.type == "cpu" else elapsed[name][-1]
         choices = {faster_precision(taken) for taken in rounds}
         if len(rounds) == _MIN_ROUNDS and len(choices) == 1:
+            break
+        if time.monotonic() - started > _MAX_SECONDS:
             break
     seconds = {name: statistics.median(taken[name] for taken in rounds) for name in models}
     precision = faster_precision(seconds)

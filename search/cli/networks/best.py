@@ -29,6 +29,7 @@ def best(name: str, out: Path | None, trial: int | None, storage: Path | Locatio
     experiment = Experiment(storage=storage, name=name)
     experiment.spec()  # raises at once if there is no such search
 
+    from search.cli.tables import loss_by_retraining
     from search.results.export import has_files
     from search.run.networks import export_network
 
@@ -36,3 +37,6 @@ def best(name: str, out: Path | None, trial: int | None, storage: Path | Locatio
     replaced = ", in place of an earlier export" if has_files(out) else ""
     what = export_network(experiment, out, trial)
     print_result({"what": what, "out": str(out)}, as_json, lambda: click.echo(f"{what}: {out}{replaced}"))
+    summary = experiment.summary() if trial is None and experiment.summary_file.is_file() else None
+    if summary is not None and (note := loss_by_retraining(experiment, summary)):
+        click.echo(f"note: {note}", err=True)

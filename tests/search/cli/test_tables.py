@@ -126,7 +126,7 @@ def test_note_when_the_retrained_network_is_worse_than_its_trial(tmp_path: Path)
     worse = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(retrained=retrained))
     equal = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
 
-    assert "is below trial 12 on these images" in worse
+    assert "is below trial 12 on the test images" in worse
     assert "is below trial" not in equal
 
 
@@ -143,7 +143,7 @@ def test_summary_is_told_by_the_objective(tmp_path: Path) -> None:
     assert "best trial 12 with validation depth_rmse 0.2000 at epoch 8" in text
     assert text.index("depth_rmse  ") < text.index("score  ")
     assert "the depth_rmse's interval contains 0" in text
-    assert "is below trial 12 on these images: depth_rmse 0.2800 against 0.2500" in " ".join(text.split())
+    assert "is below trial 12 on the test images: depth_rmse 0.2800 against 0.2500" in " ".join(text.split())
     beyond["depth_rmse"]["high"] = -0.01
     clear = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary(**changes))
     assert "contains 0" not in clear

@@ -129,6 +129,7 @@ def test_an_address_without_a_scheme(dashboard: Callable[..., _Dashboard], conne
     """As `ray start` prints that of the dashboard; Ray itself takes it for that of the GCS, and tries for a minute."""
     assert connected(dashboard().url.removeprefix("http://")).startswith("ClusterInfo(")
     assert connected("127.0.0.1:1").startswith("UnreachableError No Ray cluster answers at '127.0.0.1:1'")
+    assert connected("nowhere").startswith("InputError 'nowhere' is not the address of a cluster; give --address")
 
 
 @pytest.mark.slow

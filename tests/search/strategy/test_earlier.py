@@ -177,7 +177,7 @@ def test_missing_search_is_named(refused: Command, experiment: Experiment, scene
     assert sentence.startswith(
         "twinhead: spec.yaml:3:25: The value of 'search.start_from' contains 'frist', but there is"
     )
-    assert "no such recipe and no such search in 'artifacts', which has first; correct it" in sentence
+    assert "no such recipe and no such search in 'artifacts', which has first; give one of them" in sentence
     assert [path.name for path in experiment.storage.iterdir()] == ["first"]
 
 

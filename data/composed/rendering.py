@@ -49,6 +49,12 @@ def scaled_cutout(rgba: Pixels, height: int, width: int, *, mirrored: bool = Fal
     return Cutout(np.ascontiguousarray(resized[:, :, :3]), np.ascontiguousarray(resized[:, :, 3]))
 
 
+def resized_alpha(rgba: Pixels, height: int, width: int) -> Pixels:
+    """The alpha (`height`, `width`) of a `scaled_cutout` that is not mirrored."""
+    # With the colours: the rounding of a single channel may differ.
+    return np.ascontiguousarray(resize_to(rgba, height, width)[:, :, 3])
+
+
 def paste(cutout: Cutout, level: int, fg_bg: Pixels, mask: Pixels, depth: Pixels) -> None:
     """Draw a cutout over the area of the images that it covers; all three are changed in place.
 

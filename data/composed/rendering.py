@@ -90,20 +90,18 @@ def compose(bg: Pixels, depth: Pixels, rgba: Pixels, placement: Placement) -> tu
     return fg_bg, mask, depth
 
 
-def compose_encoded(
-    ids: tuple[str, str], encoded_bg: bytes, bg: Pixels, depth: Pixels, rgba: Pixels, placement: Placement
+def encode_composed(
+    ids: tuple[str, str], encoded_bg: bytes, images: tuple[Pixels, Pixels, Pixels], placement: Placement
 ) -> EncodedSample:
-    """Compose a sample, and encode it as a data set of images stores it: JPEG for the photograph, PNG otherwise.
+    """Encode a composed sample as a data set of images stores it: JPEG for the photograph, PNG otherwise.
 
     Args:
         ids: of the background and of the foreground.
-        encoded_bg: the file from which `bg` is decoded.
-        bg: as for `compose`, like the following.
-        depth: of the background.
-        rgba: the cutout.
-        placement: where it is.
+        encoded_bg: the file of the background.
+        images: the result of `compose`.
+        placement: where the cutout is.
     """
-    fg_bg, mask, composed_depth = compose(bg, depth, rgba, placement)
+    fg_bg, mask, depth = images
     return EncodedSample(
         sample_id=placement.sample_id(*ids),
         bg_id=ids[0],
@@ -111,5 +109,5 @@ def compose_encoded(
         bg=encoded_bg,
         fg_bg=encode_jpeg(fg_bg),
         mask=encode_mask(mask),
-        depth=encode_depth(composed_depth),
+        depth=encode_depth(depth),
     )

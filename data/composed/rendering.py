@@ -45,14 +45,15 @@ def scaled_cutout(rgba: Pixels, height: int, width: int, *, mirrored: bool = Fal
     """Resize (H, W, 4), with colours multiplied by alpha, and mirror it left to right if `mirrored`."""
     resized = resize_to(rgba, height, width)
     if mirrored:
-        resized = resized[:, ::-1]
-    return Cutout(np.ascontiguousarray(resized[:, :, :3]), np.ascontiguousarray(resized[:, :, 3]))
+        resized = np.asarray(cv2.flip(resized, 1), np.uint8)
+    rgb, alpha = cv2.cvtColor(resized, cv2.COLOR_RGBA2RGB), cv2.extractChannel(resized, 3)
+    return Cutout(np.asarray(rgb, np.uint8), np.asarray(alpha, np.uint8))
 
 
 def resized_alpha(rgba: Pixels, height: int, width: int) -> Pixels:
     """The alpha (`height`, `width`) of a `scaled_cutout` that is not mirrored."""
     # With the colours: the rounding of a single channel may differ.
-    return np.ascontiguousarray(resize_to(rgba, height, width)[:, :, 3])
+    return np.asarray(cv2.extractChannel(resize_to(rgba, height, width), 3), np.uint8)
 
 
 def paste(cutout: Cutout, level: int, fg_bg: Pixels, mask: Pixels, depth: Pixels) -> None:

@@ -41,7 +41,11 @@ FEET_HEIGHT = 0.05
 SOME_RANGES = 48
 """Ranges of a foreground with which most positions are refused, before all of its pixels are looked at."""
 MAX_ROWS = 1024
-"""Samples whose positions are tried at once: with fewer, calls take longer than what they compute."""
+MAX_OFFSETS = 2**20
+"""Samples whose positions are tried at once, and offsets of theirs, which take up to 17 bytes each.
+
+With fewer samples, calls take longer than what they compute.
+"""
 
 _LEVELS = np.array([max(count, 1).bit_length() - 1 for count in range(MAX_SIZE + 1)])
 """The exponent of the largest power of two that is not above each number of pixels."""
@@ -313,7 +317,8 @@ class _Search:
 def _chunks(rows: NDArray[np.int64], counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Divide samples into those of similar counts of offsets, so that few elements of `_Columns` have no meaning."""
     order = rows[np.argsort(counts, kind="stable")]
-    return (order[first : first + MAX_ROWS] for first in range(0, len(rows), MAX_ROWS))
+    step = max(1, min(MAX_ROWS, MAX_OFFSETS // int(counts.max(initial=1))))
+    return (order[first : first + step] for first in range(0, len(rows), step))
 
 
 def _medians(levels: Pixels, counts: NDArray[np.int64]) -> NDArray[np.int16]:

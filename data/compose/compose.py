@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from data.dataset.storage import AnyPath
 
 MAX_BLOCK_PIXELS, MAX_BLOCK_SAMPLES = 128 * 224**2, 2**18
-"""Pixels of the backgrounds in which a foreground is placed at once, and its samples in them: they take up to 12 bytes
-and 300 bytes each."""
+"""Pixels of the backgrounds in which a foreground is placed at once, and its samples in them: they take up to 24 bytes
+and 350 bytes each."""
 MIN_SAMPLES_PER_PROCESS = 50_000
 """For fewer, a process takes longer to start than it saves."""
 TASKS_PER_PROCESS = 4

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.byte_size import byte_size
-from data.compose.pieces import Piece, PieceFolder, cut_pieces
+from data.compose.pieces import Piece, PieceFolder, cut_pieces, useful_processes
 from data.compose.sources import read_cutout
-from data.dataset.intake import Intake
+from data.dataset.dataset import write_checked
 from data.dataset.partial import nearest_parent
 from data.dataset.storage import Location
 from data.errors import InputError
@@ -61,14 +63,13 @@ def plan_composition(
     folder = PieceFolder(destination)
     finished = folder.finished(pieces)
     samples = sum(len(piece) for piece in pieces)
-    remaining = sum(len(piece) for piece in pieces if piece.number not in finished)
-    cores = os.cpu_count() or 1
-    processes = max(1, min(processes or cores, len(pieces) - len(finished)))
+    missing = [piece for piece in pieces if piece.number not in finished]
+    remaining, processes = sum(map(len, missing)), useful_processes(missing, processes)
     composing, writing, sample_bytes, bg_bytes = _measure(composition, sources)
     total = round(samples * sample_bytes + len(sources.backgrounds) * bg_bytes)
     _check_free_space(destination, folder, total)
     # The main process writes while the workers compose; a single process does both in turn.
-    parallel = min(processes + 1, cores) if processes > 1 else 1
+    parallel = min(processes + 1, os.cpu_count() or 1) if processes > 1 else 1
     seconds = max(samples * writing, (remaining * composing + samples * writing) / parallel)
     return Plan(
         samples=samples,
@@ -94,12 +95,12 @@ def _measure(composition: Composition, sources: Sources) -> tuple[float, float, 
     for foreground in foregrounds:
         read_cutout(foreground, trial.longest)
     started = time.perf_counter()
-    samples = [sample for piece, scene in zip(pieces, scenes, strict=True) for sample in piece.samples(scene)]
+    batches = [batch for piece, scene in zip(pieces, scenes, strict=True) for batch in piece.batches(scene)]
     composed = time.perf_counter()
-    intake = Intake()
-    for sample in samples:
-        intake.take(sample)
+    with tempfile.TemporaryDirectory() as folder:
+        write_checked(batches, Path(folder) / "trial", source={})
     written = time.perf_counter()
+    samples = [sample for batch in batches for sample in batch.samples]
     return (
         (composed - started) / len(samples),
         (written - composed) / len(samples),

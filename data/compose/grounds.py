@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from data.compose.depth import middle_square
+from data.compose.depth import MAX_LEVEL, middle_square
 from data.compose.draws import Draws, first_draws
 from data.images import decode_photo, encode_jpeg, resize
 from data.source_images import source_depth, source_photo
@@ -90,29 +90,41 @@ class Scenes:
     def __init__(self, scenes: Sequence[Scene]) -> None:
         self.depth = np.stack([scene.depth for scene in scenes])
         """(M, S, S)"""
+        self._is_ground = np.stack([scene.ground for scene in scenes])
         self._hashes = np.array([_hash(scene.bg_id) for scene in scenes], np.uint64)
-        self._ground = np.zeros((len(scenes), self.size + 1, self.size + 1), np.int32)
-        """Element [m, y, x]: number of ground pixels of background m above row y and left of column x."""
-        for scene, counts in zip(scenes, self._ground, strict=True):
-            counts[:] = cv2.integral(scene.ground.astype(np.uint8))
+        self._prepare()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what is faster to compute than to send to another process."""
+        return {"depth": self.depth, "_is_ground": self._is_ground, "_hashes": self._hashes}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore what is not sent."""
+        self.__dict__.update(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        ground = np.zeros((len(self.depth), self.size + 1, self.size + 1), np.int32)
+        for is_ground, counts in zip(self._is_ground, ground, strict=True):
+            counts[:] = cv2.integral(is_ground.view(np.uint8))
+        self.ground = ground.reshape(-1)
+        """Flat from (M, S + 1, S + 1); [m, y, x]: ground pixels of background m above row y and left of column x."""
+        levels = self.size.bit_length()
+        self.nearest = np.full(levels * self.depth.size + 1, MAX_LEVEL, np.uint8)
+        """Flat from (levels, M, S, S): the smallest depth of the 2**level pixels from each one downwards.
+
+        And then a level that is not nearer than any other.
+        """
+        nearest = self.nearest[:-1].reshape(levels, *self.depth.shape)
+        nearest[0] = self.depth
+        for level in range(1, levels):
+            half = 2 ** (level - 1)
+            np.minimum(nearest[level - 1, :, :-half], nearest[level - 1, :, half:], out=nearest[level, :, :-half])
 
     @property
     def size(self) -> int:
         """S."""
         return int(self.depth.shape[1])
-
-    def ground_pixels(
-        self,
-        scene: NDArray[np.int64],
-        first: NDArray[np.int64],
-        last: NDArray[np.int64],
-        left: NDArray[np.int64],
-        right: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        """Number of ground pixels in rows `first` to `last` - 1 and columns `left` to `right` - 1 , (K,) each."""
-        counts = self._ground
-        inside = counts[scene, last, right] - counts[scene, first, right]
-        return (inside - counts[scene, last, left] + counts[scene, first, left]).astype(np.int64)
 
     def draws(self, seed: int, fg_id: str, directions: int, numbers: int) -> Draws:
         """Those of all M x D x P samples of a foreground, in that order."""

@@ -7,15 +7,14 @@ materialise(composition, sources, Path("footballers"))
 from __future__ import annotations
 
 import contextlib
-import os
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 
 import cv2
 
-from data.compose.pieces import PieceFolder, cut_pieces, make_piece
-from data.dataset.dataset import Dataset, write_dataset
+from data.compose.pieces import PieceFolder, cut_pieces, make_piece, useful_processes
+from data.dataset.dataset import Dataset, write_checked
 from data.dataset.partial import remove_abandoned
 from data.dataset.publish import refuse_existing
 from data.dataset.storage import Location
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
     from data.compose.composition import Composition
     from data.compose.pieces import Piece
     from data.compose.sources import Sources
+    from data.dataset.intake import CheckedSamples
     from data.dataset.manifest import DatasetInfo
     from data.dataset.storage import AnyPath
-    from data.schema import EncodedSample
 
-ENCODING = 2
-"""Version of the encoding of images: a run does not resume from pieces that are encoded otherwise."""
+ENCODING = 3
+"""Version of the encoding of images and of the format of pieces: a run does not resume from pieces of another one."""
 METHOD = 2
 """Version of the composing algorithm: a run does not resume from the pieces of another version."""
 
@@ -49,15 +48,16 @@ def materialise(
     """Compose the data set in pieces, and write it. After an interruption, the same call resumes.
 
     Samples are ordered by background, foreground, direction and placement. Samples and files depend neither on the
-    number of processes nor on interruptions. Each process has some samples in memory; the calling one has the ids of
-    all samples, and the images of a row group. Pieces are kept in `.NAME.compose/` beside the destination, or in the
-    cache for a remote one, and removed at the end: until then they need as much disk space as the data set.
+    number of processes nor on interruptions. The processes that compose also measure: the calling one decodes nothing
+    but backgrounds. Each process has some samples in memory; the calling one has the ids of all samples, and the images
+    of a row group. Pieces are kept in `.NAME.compose/` beside the destination, or in the cache for a remote one, and
+    removed at the end: until then they need as much disk space as the data set.
 
     Args:
         composition: the options.
         sources: the result of `open_sources`.
         destination: a directory that does not exist yet, whose missing parents are created; or an address.
-        processes: number of pieces that are composed at the same time; default: the number of cores.
+        processes: most pieces that are composed at the same time; default: the number of cores.
         on_sample: progress callback, called after each written sample with the number written so far.
 
     Raises:
@@ -71,17 +71,17 @@ def materialise(
     if local is None:
         with (
             folder.locked(run_record(composition, sources)),
-            contextlib.closing(_all_samples(pieces, folder, processes)) as samples,
+            contextlib.closing(_all_batches(pieces, folder, processes)) as samples,
         ):
-            info = write_dataset(samples, destination, source=source, on_sample=on_sample)
+            info = write_checked(samples, destination, source=source, on_sample=on_sample)
             folder.remove_pieces()
             folder.remove()
         return info
     remove_abandoned(local.parent)
     with folder.locked(run_record(composition, sources)):
         if not folder.dataset.exists():
-            with contextlib.closing(_all_samples(pieces, folder, processes)) as samples:
-                write_dataset(samples, folder.dataset, source=source, on_sample=on_sample)
+            with contextlib.closing(_all_batches(pieces, folder, processes)) as samples:
+                write_checked(samples, folder.dataset, source=source, on_sample=on_sample)
         # Before the move: if the run is killed in between, the next run still finds the data set in the folder.
         folder.remove_pieces()
         info = Dataset.open(folder.dataset).info
@@ -128,11 +128,11 @@ def source_entry(composition: Composition, sources: Sources) -> dict[str, object
     }
 
 
-def _all_samples(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int | None) -> Generator[EncodedSample]:
-    """The samples of all pieces in order, each read from its file when the file is complete."""
+def _all_batches(pieces: tuple[Piece, ...], folder: PieceFolder, processes: int | None) -> Generator[CheckedSamples]:
+    """The samples of all pieces in order, each piece read from its file when the file is complete."""
     finished = folder.finished(pieces)
     missing = [piece for piece in pieces if piece.number not in finished]
-    processes = min(processes or os.cpu_count() or 1, len(missing))
+    processes = useful_processes(missing, processes)
     if processes <= 1:
         for piece in pieces:
             if piece.number not in finished:

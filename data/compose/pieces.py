@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
@@ -20,14 +23,17 @@ from data.cache.remote import mirror_of
 from data.compose.grounds import Scenes, read_background
 from data.compose.placing import place
 from data.compose.sources import read_cutout
-from data.composed.rendering import compose_encoded
+from data.composed.measuring import SampleMeasure
+from data.composed.rendering import compose, encode_composed
+from data.dataset.intake import CheckedSamples
+from data.dataset.statistics import LEVELS, MeasuredSamples
 from data.dataset.storage import Location
 from data.disk import disk_error
 from data.errors import InputError
 from data.schema import SAMPLE_COLUMNS, EncodedSample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from data.compose.composition import Composition
@@ -38,10 +44,14 @@ if TYPE_CHECKING:
 
 PIECE_SAMPLES = 400
 """Samples of a piece; a piece has at least one foreground, also if that alone has more samples."""
+MIN_SAMPLES_PER_PROCESS = 500
+"""For fewer, a process takes longer to start than it saves."""
 BATCH_SAMPLES = 64
 """Samples that a process has in memory at a time."""
 BACKGROUND_KEY = b"bg"
 """The key of the background image in the metadata of a piece's schema."""
+LEVELS_KEY, COVERED_KEY, CHECKSUM_KEY = b"levels", b"covered", b"crc32"
+"""The keys of the fields of `MeasuredSamples`, and of the checksum, in the metadata of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +71,32 @@ class Piece:
         """Read the background."""
         return read_background(self.background, self.composition.size, self.scale)
 
-    def samples(self, scene: Scene) -> Iterator[EncodedSample]:
-        """Compose the samples in order: by foreground, direction (unflipped first) and placement."""
-        composition = self.composition
+    def batches(self, scene: Scene) -> Iterator[CheckedSamples]:
+        """Compose the samples, up to `BATCH_SAMPLES` at a time, by foreground, direction and placement.
+
+        The unflipped direction is first.
+        """
+        measure, samples = SampleMeasure(scene.bg, scene.depth), []
+        for sample in self._samples(scene, measure):
+            samples.append(sample)
+            if len(samples) == BATCH_SAMPLES:
+                yield self._checked(samples, measure)
+                samples = []
+        if samples:
+            yield self._checked(samples, measure)
+
+    def _samples(self, scene: Scene, measure: SampleMeasure) -> Iterator[EncodedSample]:
         scenes = Scenes([scene])
         for foreground in self.foregrounds:
-            rgba = read_cutout(foreground, composition.longest)
-            placements = place(composition, scenes, foreground.name, rgba).placements(0, 0)
-            for index in range(len(placements)):
-                ids = scene.bg_id, foreground.name
-                yield compose_encoded(ids, scene.encoded, scene.bg, scene.depth, rgba, placements.row(index))
+            rgba = read_cutout(foreground, self.composition.longest)
+            for placement in place(self.composition, scenes, foreground.name, rgba).placements(0, 0):
+                images = compose(scene.bg, scene.depth, rgba, placement)
+                measure.add(*images, placement)
+                yield encode_composed((scene.bg_id, foreground.name), scene.encoded, images, placement)
+
+    def _checked(self, samples: list[EncodedSample], measure: SampleMeasure) -> CheckedSamples:
+        size = self.composition.size
+        return CheckedSamples(samples=samples, height=size, width=size, measured=measure.take())
 
 
 def cut_pieces(composition: Composition, sources: Sources) -> tuple[Piece, ...]:
@@ -91,6 +117,12 @@ def cut_pieces(composition: Composition, sources: Sources) -> tuple[Piece, ...]:
         )
         for number, (background, foregrounds) in enumerate(parts)
     )
+
+
+def useful_processes(pieces: Sequence[Piece], most: int | None) -> int:
+    """Number of processes that compose pieces, at least 1: up to `most`, by default the number of cores."""
+    wanted = sum(map(len, pieces)) // MIN_SAMPLES_PER_PROCESS
+    return max(1, min(most or os.cpu_count() or 1, len(pieces), wanted))
 
 
 class PieceFolder:
@@ -168,19 +200,26 @@ class PieceFolder:
         """Bytes of the finished pieces, and of the data set if it is complete."""
         return sum(path.stat().st_size for path in (*self._pieces(), *self.dataset.glob("*")))
 
-    def read(self, piece: Piece) -> Iterator[EncodedSample]:
+    def read(self, piece: Piece) -> Iterator[CheckedSamples]:
         """Read the samples of a finished piece in order, `BATCH_SAMPLES` at a time.
 
         Raises:
             InputError: if the file is damaged.
         """
-        path = self.file(piece.number)
+        path, size = self.file(piece.number), piece.composition.size
         try:
             with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
                 bg = reader.schema.metadata[BACKGROUND_KEY]
                 for number in range(reader.num_record_batches):
-                    for row in reader.get_batch(number).to_pylist():
-                        yield EncodedSample(bg=bg, **row)
+                    rows, metadata = reader.get_batch_with_custom_metadata(number)
+                    samples = [EncodedSample(bg=bg, **row) for row in rows.to_pylist()]
+                    if _checksum(samples) != metadata[CHECKSUM_KEY]:
+                        raise pa.ArrowInvalid("the checksum of its samples differs")
+                    measured = MeasuredSamples(
+                        levels=np.frombuffer(metadata[LEVELS_KEY], np.int64).reshape(-1, LEVELS),
+                        covered=np.frombuffer(metadata[COVERED_KEY], np.float64),
+                    )
+                    yield CheckedSamples(samples=samples, height=size, width=size, measured=measured)
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"The piece '{path}' cannot be read ({error}); remove it, and run the command again."
@@ -221,22 +260,30 @@ def make_piece(piece: Piece, file: Path) -> None:
         InputError: if a source has changed, or the file cannot be written.
         DiskError: if the file system is full or has another fault.
     """
-    rows: list[dict[str, str | bytes]] = []
-    writer: pa.RecordBatchFileWriter | None = None
+    scene = piece.scene()
+    schema = SAMPLE_COLUMNS.with_metadata({BACKGROUND_KEY: scene.encoded})
     try:
-        with replacing(file) as partial, partial.open("wb") as sink:
-            for sample in piece.samples(piece.scene()):
-                if writer is None:
-                    writer = pa.ipc.new_file(sink, SAMPLE_COLUMNS.with_metadata({BACKGROUND_KEY: sample.bg}))
-                rows.append({name: getattr(sample, name) for name in SAMPLE_COLUMNS.names})
-                if len(rows) == BATCH_SAMPLES:
-                    writer.write_batch(pa.RecordBatch.from_pylist(rows, SAMPLE_COLUMNS))
-                    rows = []
-            if writer is not None:
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, SAMPLE_COLUMNS))
-                writer.close()
+        with replacing(file) as partial, partial.open("wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for batch in piece.batches(scene):
+                rows = [{name: getattr(sample, name) for name in schema.names} for sample in batch.samples]
+                metadata = {
+                    LEVELS_KEY: batch.measured.levels.tobytes(),
+                    COVERED_KEY: batch.measured.covered.tobytes(),
+                    CHECKSUM_KEY: _checksum(batch.samples),
+                }
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema), metadata)
     except OSError as error:
         raise _unwritable(file, error) from error
+
+
+def _checksum(samples: Sequence[EncodedSample]) -> bytes:
+    """CRC-32 of the ids and images of samples, without the background, in hexadecimal."""
+    checksum = 0
+    for sample in samples:
+        for name in SAMPLE_COLUMNS.names:
+            value = getattr(sample, name)
+            checksum = zlib.crc32(value.encode() if isinstance(value, str) else value, checksum)
+    return f"{checksum:08x}".encode()
 
 
 def _load(path: Path) -> dict[str, object]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.composed.columns import CUTOUT_COLUMNS, DEPTH_COLUMNS, PLACEMENT_COLUMNS, Placements
-from data.composed.rendering import compose_encoded
+from data.composed.rendering import compose, encode_composed
 from data.dataset.ids import IdColumn
 from data.dataset.manifest import SampleIds
 from data.dataset.parts import RowGroup, group_of, row_groups
@@ -109,12 +109,11 @@ class Recipe:
         for row in rows.tolist():
             placement = self.placements.row(row)
             background, foreground = placement.background, placement.foreground
-            yield compose_encoded(
+            bg, depth, cutout = self.background(background), self.depth(background), self.cutout(foreground)
+            yield encode_composed(
                 (self._photos.ids[background], self._cutouts.ids[foreground]),
                 self._photos.encoded(background),
-                self.background(background),
-                self.depth(background),
-                self.cutout(foreground),
+                compose(bg, depth, cutout, placement),
                 placement,
             )
 

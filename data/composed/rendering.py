@@ -45,8 +45,15 @@ def scaled_cutout(rgba: Pixels, height: int, width: int, *, mirrored: bool = Fal
     """Resize (H, W, 4), with colours multiplied by alpha, and mirror it left to right if `mirrored`."""
     resized = resize_to(rgba, height, width)
     if mirrored:
-        resized = resized[:, ::-1]
-    return Cutout(np.ascontiguousarray(resized[:, :, :3]), np.ascontiguousarray(resized[:, :, 3]))
+        resized = np.asarray(cv2.flip(resized, 1), np.uint8)
+    rgb, alpha = cv2.cvtColor(resized, cv2.COLOR_RGBA2RGB), cv2.extractChannel(resized, 3)
+    return Cutout(np.asarray(rgb, np.uint8), np.asarray(alpha, np.uint8))
+
+
+def resized_alpha(rgba: Pixels, height: int, width: int) -> Pixels:
+    """The alpha (`height`, `width`) of a `scaled_cutout` that is not mirrored."""
+    # With the colours: the rounding of a single channel may differ.
+    return np.asarray(cv2.extractChannel(resize_to(rgba, height, width), 3), np.uint8)
 
 
 def paste(cutout: Cutout, level: int, fg_bg: Pixels, mask: Pixels, depth: Pixels) -> None:
@@ -84,20 +91,18 @@ def compose(bg: Pixels, depth: Pixels, rgba: Pixels, placement: Placement) -> tu
     return fg_bg, mask, depth
 
 
-def compose_encoded(
-    ids: tuple[str, str], encoded_bg: bytes, bg: Pixels, depth: Pixels, rgba: Pixels, placement: Placement
+def encode_composed(
+    ids: tuple[str, str], encoded_bg: bytes, images: tuple[Pixels, Pixels, Pixels], placement: Placement
 ) -> EncodedSample:
-    """Compose a sample, and encode it as a data set of images stores it: JPEG for the photograph, PNG otherwise.
+    """Encode a composed sample as a data set of images stores it: JPEG for the photograph, PNG otherwise.
 
     Args:
         ids: of the background and of the foreground.
-        encoded_bg: the file from which `bg` is decoded.
-        bg: as for `compose`, like the following.
-        depth: of the background.
-        rgba: the cutout.
-        placement: where it is.
+        encoded_bg: the file of the background.
+        images: the result of `compose`.
+        placement: where the cutout is.
     """
-    fg_bg, mask, composed_depth = compose(bg, depth, rgba, placement)
+    fg_bg, mask, depth = images
     return EncodedSample(
         sample_id=placement.sample_id(*ids),
         bg_id=ids[0],
@@ -105,5 +110,5 @@ def compose_encoded(
         bg=encoded_bg,
         fg_bg=encode_jpeg(fg_bg),
         mask=encode_mask(mask),
-        depth=encode_depth(composed_depth),
+        depth=encode_depth(depth),
     )

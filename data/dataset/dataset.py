@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from data.dataset.intake import CheckedSamples
     from data.dataset.manifest import Part, StoredSplit
     from data.dataset.publish import PendingDataset
 
@@ -84,11 +85,37 @@ def write_dataset(
         InputError: if the destination exists or cannot be written, there are no samples, a sample id is not unique, an
             image is unusable, two different backgrounds have the same id, or no sample has a valid depth pixel.
     """
+
+    def checked(intake: Intake) -> Iterator[tuple[EncodedSample, bool]]:
+        return ((encoded, intake.take(encoded)) for encoded in samples)
+
     with pending_dataset(Location.parse(destination)) as pending:
-        info = _write_parts(samples, pending, dict(source), on_sample, part_bytes)
+        info = _write_parts(checked, pending, dict(source), on_sample, part_bytes)
         if split is not None and split.train + split.val + split.test != info.counts.samples:
             raise ValueError(f"There are {info.counts.samples} samples, but the split is {split}.")
         info = replace(info, split=split)
+        pending.publish(info.to_json())
+    return info
+
+
+def write_checked(
+    batches: Iterable[CheckedSamples],
+    destination: AnyPath,
+    *,
+    source: Mapping[str, object],
+    on_sample: Callable[[int], None] | None = None,
+    part_bytes: int = 256 * 2**20,
+) -> DatasetInfo:
+    """Write samples that other processes have checked and measured: the files are those of `write_dataset`.
+
+    Only backgrounds are decoded. Arguments and errors are those of `write_dataset`.
+    """
+
+    def taken(intake: Intake) -> Iterator[tuple[EncodedSample, bool]]:
+        return (entry for batch in batches for entry in intake.take_checked(batch))
+
+    with pending_dataset(Location.parse(destination)) as pending:
+        info = _write_parts(taken, pending, dict(source), on_sample, part_bytes)
         pending.publish(info.to_json())
     return info
 
@@ -272,12 +299,13 @@ def read_manifest(location: Location) -> tuple[DatasetInfo, dict[str, int]]:
 
 
 def _write_parts(
-    samples: Iterable[EncodedSample],
+    take: Callable[[Intake], Iterator[tuple[EncodedSample, bool]]],
     pending: PendingDataset,
     source: dict[str, object],
     on_sample: Callable[[int], None] | None,
     part_bytes: int,
 ) -> DatasetInfo:
+    """Write the samples that `take` yields as it counts them, each with whether its background is new."""
     intake = Intake()
     writer = partial(
         PartsWriter, pending.directory, destination=pending.destination, part_bytes=part_bytes, mark=pending.mark
@@ -286,8 +314,8 @@ def _write_parts(
         writer("samples", SAMPLE_COLUMNS, group_bytes=SAMPLE_GROUP_BYTES, optional=VALID_COLUMN) as sample_parts,
         writer("backgrounds", BACKGROUND_COLUMNS, group_bytes=BACKGROUND_GROUP_BYTES) as background_parts,
     ):
-        for number, encoded in enumerate(samples, start=1):
-            if intake.take(encoded):
+        for number, (encoded, has_new_background) in enumerate(take(intake), start=1):
+            if has_new_background:
                 background_parts.add({name: getattr(encoded, name) for name in BACKGROUND_COLUMNS.names})
             sample_parts.add({name: getattr(encoded, name) for name in (*SAMPLE_COLUMNS.names, VALID_COLUMN.name)})
             if on_sample is not None:

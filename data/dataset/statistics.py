@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from data.schema import Pixels
 
 LEVELS = 256
@@ -65,32 +67,49 @@ class Statistics:
     """None if no sample has a validity mask."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSamples:
+    """What `Statistics` need of N samples without validity masks, so that another process can add them."""
+
+    levels: NDArray[np.int64]
+    """(5, `LEVELS`): number of pixels at each level, of the three channels of fg_bg, of mask and of depth."""
+    covered: NDArray[np.float64]
+    """(N,): share of each mask above 127, in 0..1."""
+
+
+def count_levels(pixels: Pixels) -> NDArray[np.int64]:
+    """Number of pixels at each level: (C, `LEVELS`) of (H, W, C), or (1, `LEVELS`) of (H, W)."""
+    moments = ChannelMoments(pixels.shape[2] if pixels.ndim == 3 else 1)
+    moments.add(pixels)
+    return moments.counts
+
+
 class ChannelMoments:
     """Counts pixel levels of images with the same number of channels."""
 
     def __init__(self, channels: int) -> None:
-        self._counts = np.zeros((channels, LEVELS), np.int64)
+        self.counts = np.zeros((channels, LEVELS), np.int64)
+        """Number of pixels of each channel at each level."""
 
     @property
     def is_empty(self) -> bool:
         """Whether no pixel was added."""
-        return not self._counts.any()
+        return not self.counts.any()
 
     def add(self, pixels: Pixels) -> None:
         """Add an image (H, W, channels), or (H, W) or some pixels (N,) for a single channel."""
-        planes = pixels.reshape(-1, len(self._counts))
-        for channel, counts in enumerate(self._counts):
-            if pixels.size < MAX_EXACT:
-                counts += (
-                    cv2.calcHist([planes[:, None]], [channel], None, [LEVELS], [0, LEVELS]).ravel().astype(np.int64)
-                )
-            else:
-                counts += np.bincount(planes[:, channel], minlength=LEVELS)
+        if pixels.size >= MAX_EXACT:
+            for counts, plane in zip(self.counts, pixels.reshape(-1, len(self.counts)).T, strict=True):
+                counts += np.bincount(plane, minlength=LEVELS)
+            return
+        for channel, counts in enumerate(self.counts):
+            found = cv2.calcHist([pixels], [channel], None, [LEVELS], [0, LEVELS])
+            counts += found.ravel().astype(np.int64)
 
     def result(self) -> ChannelStatistics:
         """Moments of all added images; needs at least one pixel."""
         levels = np.arange(LEVELS) / (LEVELS - 1)
-        weights = self._counts / self._counts.sum(axis=1, keepdims=True)
+        weights = self.counts / self.counts.sum(axis=1, keepdims=True)
         mean = weights @ levels
         variance = (weights * (levels - mean[:, None]) ** 2).sum(axis=1)
         return ChannelStatistics(mean=tuple(mean.tolist()), std=tuple(np.sqrt(variance).tolist()))
@@ -120,6 +139,15 @@ class StatisticsGatherer:
         self._covered.add(float((mask > FOREGROUND_ABOVE).mean()))
         self._valid.add(1.0 if valid is None else float((valid > 0).mean()))
         self._valid_masks += valid is not None
+
+    def add_measured(self, measured: MeasuredSamples) -> None:
+        """Add samples that were measured elsewhere, with the same result as `add_sample` of each in their order."""
+        self._fg_bg.counts += measured.levels[:3]
+        self._mask.counts += measured.levels[3:4]
+        self._depth.counts += measured.levels[4:]
+        for share in measured.covered.tolist():
+            self._covered.add(share)
+            self._valid.add(1.0)
 
     @property
     def has_depth(self) -> bool:

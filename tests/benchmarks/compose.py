@@ -1,13 +1,16 @@
 """Composing a data set: `twinhead compose` against a plain loop over Pillow that saves JPEG files.
 
-python tests/benchmarks/compose.py [--samples 2000] [--processes 2] [--size 224] [--json FILE]
+python tests/benchmarks/compose.py [--samples 2000] [--processes 2] [--size 224] [--sources DIR] [--json FILE]
 
 All sides put the same foregrounds in front of the same backgrounds, and make background, photograph, mask and depth.
 The plain loop pastes anywhere, in one process, and saves files. Ours looks for the ground; as images it stores mask and
 depth without loss, and checks and measures each sample on its way into the data set; as a recipe it stores a row of
 each sample. Sides take turns; a figure is the best of the rounds. CPU is that of all processes; the last column is what
-400,000 samples take at that rate. A recipe of few samples spends its time on sources and statistics: a recipe of
-400,000 is measured in `compose_reading.py`.
+400,000 samples take at that rate.
+
+A recipe of few samples spends its time on sources and statistics. The second table is for 400,000 samples of 100
+backgrounds and 100 foregrounds, rendered or from --sources (folders bg, depth and fg): the time from the start of
+`compose` to the first batch of 32 at 96 px, and the bytes on disk. The plain loop is extrapolated from the first table.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from results import Row, arguments, publish
+from results import Row, arguments, publish, write
 
+from data.cache.cache import decoded
 from data.compose.compose import compose
 from data.compose.composition import DEFAULT_SCALE, Composition
 from data.compose.materialise import materialise
 from data.compose.sources import open_sources
+from data.dataset.dataset import Dataset
 from data.images import encode_png
 from data.scenes.scenes import SceneSet
 
@@ -34,6 +39,9 @@ ROUNDS = 3
 PICTURES = 5
 """So many backgrounds and so many foregrounds."""
 PUBLISHED = 400_000
+MANY = 100
+"""So many backgrounds and so many foregrounds have the published data sets."""
+BATCH, BATCH_SIZE = 32, 96
 
 
 def main() -> None:
@@ -42,6 +50,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--sources", type=Path, metavar="DIR", help="images for the second table; default: rendered")
     options = parser.parse_args()
     placements = max(1, options.samples // (PICTURES * PICTURES * 2))
     samples = PICTURES * PICTURES * 2 * placements
@@ -66,10 +75,56 @@ def main() -> None:
                 cpu[name].append(sum(os.times()[:4]) - used)
                 sizes[name] = sum(path.stat().st_size for path in out.iterdir())
                 shutil.rmtree(out)
+        published = first_batch(root, options.sources, options.processes, options.size)
     rows = [row(name, samples, min(taken[name]), min(cpu[name]), sizes[name]) for name in taken]
     ratios = {name: min(taken["plain"]) / min(taken[name]) for name in ("images", "recipe")}
     by_cpu = {f"{name}_by_cpu": min(cpu["plain"]) / min(cpu[name]) for name in ("images", "recipe")}
-    publish(rows, ratios | by_cpu, options.json)
+    each = PUBLISHED / samples
+    plain: Row = {
+        "side": "plain",
+        "extrapolated from": samples,
+        "s to compose": each * min(taken["plain"]),
+        "CPU s to compose": each * min(cpu["plain"]),
+        f"s to a batch of {BATCH_SIZE} px": each * min(taken["plain"]),
+        "MB on disk": each * sizes["plain"] / 1e6,
+    }
+    columns = {"first_batch": f"s to a batch of {BATCH_SIZE} px", "cpu": "CPU s to compose", "bytes": "MB on disk"}
+    many = {f"published_{name}": number(plain, column) / number(published, column) for name, column in columns.items()}
+    publish(rows, ratios | by_cpu | many, options.json)
+    write(f"\n{PUBLISHED:,} samples of {MANY} backgrounds and {MANY} foregrounds:\n")
+    publish([published, plain], {}, None)
+
+
+def number(row: Row, column: str) -> float:
+    """A figure of a row."""
+    value = row[column]
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def first_batch(root: Path, sources: Path | None, processes: int, size: int) -> Row:
+    """Compose a recipe of 400,000 samples, and read its first batch."""
+    folder = sources or root / "many"
+    if sources is None:
+        folder.mkdir()
+        draw(folder, size, MANY)
+    options = composed_from(folder, PUBLISHED // (MANY * MANY * 2), size)
+    started, used = time.perf_counter(), sum(os.times()[:4])
+    info = compose(options, open_sources(options), root / "published", processes=processes)
+    composed, composed_cpu = time.perf_counter() - started, sum(os.times()[:4]) - used
+    dataset = Dataset.open(root / "published")
+    split = decoded(dataset, [np.arange(info.counts.samples)], BATCH_SIZE, root=root / "cache")
+    split.gather(np.arange(BATCH))
+    seconds = time.perf_counter() - started
+    if info.counts.samples != PUBLISHED:
+        raise SystemExit(f"{folder} gives {info.counts.samples:,} samples; it needs {MANY} images in each folder.")
+    return {
+        "side": "recipe",
+        "extrapolated from": None,
+        "s to compose": composed,
+        "CPU s to compose": composed_cpu,
+        f"s to a batch of {BATCH_SIZE} px": seconds,
+        "MB on disk": sum(part.bytes for part in info.parts) / 1e6,
+    }
 
 
 def composed_from(root: Path, placements: int, size: int) -> Composition:

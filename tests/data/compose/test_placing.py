@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,3 +143,25 @@ def test_short_hashes_are_keys_too(monkeypatch: pytest.MonkeyPatch) -> None:
     after = scenes.draws(options.seed, "thing", 2, 4).fractions.reshape(4, -1)
     np.testing.assert_array_equal(after[[0, 2, 3]], before[[0, 2, 3]])
     assert after[1, 0] == scenes.generator(options.seed, "thing", 1, 0, 0).random()
+
+
+def test_samples_that_are_tried_together_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many fit into memory depends on the outline: a ragged one has thousands of ranges."""
+    rng = np.random.default_rng(0)
+    rooms = [scene(f"room{number}", depth_of_a_room(rng, 64)) for number in range(3)]
+    options, rgba = composition(64, 0.2, 0.9, 0), ragged_cutout(rng, 40, 30)
+    together = place(options, Scenes(rooms), "thing", rgba)
+    monkeypatch.setattr("data.compose.placing.MAX_OFFSETS", 300)
+    apart = place(options, Scenes(rooms), "thing", rgba)
+    for name in ("height", "width", "top", "left", "level"):
+        np.testing.assert_array_equal(getattr(apart, name), getattr(together, name))
+
+
+def test_scenes_are_whole_in_another_process() -> None:
+    """They are sent without the tables that are computed from them."""
+    rng = np.random.default_rng(0)
+    scenes = Scenes([scene(f"room{number}", depth_of_a_room(rng, 61)) for number in range(2)])
+    sent = pickle.loads(pickle.dumps(scenes))  # noqa: S301 - it was made in the line itself
+    for name in ("depth", "ground", "nearest"):
+        np.testing.assert_array_equal(getattr(sent, name), getattr(scenes, name))
+    assert len(pickle.dumps(scenes)) < 3 * scenes.depth.size

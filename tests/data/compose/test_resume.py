@@ -79,8 +79,9 @@ def wait_until(what: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
+def test_the_number_of_processes_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A set's fingerprint, and each of its files, must be the same on every machine."""
+    monkeypatch.setattr("data.compose.pieces.MIN_SAMPLES_PER_PROCESS", 1)
     given = options(tmp_path, 110)  # four pieces
     run(given, tmp_path / "one")
     run(given, tmp_path / "three", processes=3)
@@ -208,6 +209,19 @@ def test_a_damaged_piece_is_named(tmp_path: Path) -> None:
     piece.unlink()
     run(given, tmp_path / "set")
     assert Dataset.open(tmp_path / "set").info.counts.samples == 880
+
+
+def test_an_altered_piece_is_named(tmp_path: Path) -> None:
+    """Its images are not decoded when they are copied, so that a faulty disk shows in their checksum only."""
+    given = options(tmp_path, 110)
+    with pytest.raises(KeyboardInterrupt):
+        run(given, tmp_path / "set", on_sample=stop_after(300))
+    piece = tmp_path / ".set.compose/piece-000000.arrow"
+    content = bytearray(piece.read_bytes())
+    content[content.index(b"\xff\xd8", len(content) // 2) + 300] ^= 1  # in a photograph
+    piece.write_bytes(content)
+    with pytest.raises(InputError, match=r"piece-000000.arrow' cannot be read \(the checksum of its samples differs"):
+        run(given, tmp_path / "set")
 
 
 def test_an_existing_destination_is_left_alone(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def short_verdict(found: Interval, objective: Objective) -> str:
     if math.isnan(found.low):
         return "unknown"
     if found.low <= 0 <= found.high:
-        return "no difference shown"
+        return "none shown"
     return "gain" if (found.low > 0) == (objective.sign > 0) else "loss"
 
 

@@ -8,7 +8,7 @@ published one, for which $TWINHEAD_LCBENCH is the folder that holds lcbench_sim.
 A result is given as the number of random full trainings that it takes to find as good a configuration, the geometric
 mean over tasks and seeds; and as regret, by how many hundredths of the score the best possible configuration is better:
 mean, and 10 % and 90 % quantiles. The score of a configuration is that of its best epoch without noise, but a search
-chooses the configuration by what it observed.
+chooses the configuration by what it observed; `regret_tried` is that of the best configuration which it tried.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from search.spec.sections import rung_epochs
 from search.strategy.scheduler import build_scheduler
 from search.strategy.searcher import RungSearcher
 from tests.benchmarks.curves import simulation
-from tests.benchmarks.curves.simulation import Chosen, Reference, Side
+from tests.benchmarks.curves.simulation import Chosen, Floats, Outcome, Reference, Side
 from tests.benchmarks.curves.surrogate import DEFAULT_KIND, EPOCHS, KINDS
 from tests.benchmarks.results import Row, arguments, publish
 
@@ -82,8 +82,8 @@ class Found:
     """What a simulation found."""
 
     job: Job
-    scores: dict[int, float]
-    """By budget, the score without noise of the configuration that it would return."""
+    outcomes: dict[int, Outcome]
+    """By budget."""
     log_worth: dict[int, float]
     """By budget; empty if the reference gives it."""
     seconds: float
@@ -156,10 +156,10 @@ def simulate(job: Job) -> Found:
     budgets = [budget * EPOCHS for budget in BUDGETS]
     started = time.process_time()
     pair = simulation.search_of(side_of(job.side), job.setting, job.seed)
-    scores = simulation.simulate(surrogate, pair, job.seed, budgets)
+    outcomes = simulation.simulate(surrogate, pair, job.seed, budgets)
     spent = time.process_time() - started
-    found = {budget: scores[budget * EPOCHS] for budget in BUDGETS}
-    return Found(job=job, scores=found, log_worth={}, seconds=spent)
+    found = {budget: outcomes[budget * EPOCHS] for budget in BUDGETS}
+    return Found(job=job, outcomes=found, log_worth={}, seconds=spent)
 
 
 def side_of(name: str) -> Side:
@@ -185,9 +185,16 @@ def simulate_lcbench(job: Job) -> Found:
     best = lcbench.simulate(lambda config: curves(job.task, config), watched, scheduler, budget=max(BUDGETS) * FULL)
     spent = time.process_time() - started
     worth = {budget: -lcbench.log_share(job.task, best[budget * FULL - 1]) for budget in BUDGETS}
-    chosen = {budget: watched.chosen.configs[budget * FULL - 1] for budget in BUDGETS}
-    scores = {budget: float(curves(job.task, config).max()) / 100 for budget, config in chosen.items()}
-    return Found(job=job, scores=scores, log_worth=worth, seconds=spent)
+    outcomes = watched.chosen.outcomes(
+        [budget * FULL for budget in BUDGETS], lambda configurations: best_accuracies(curves, job.task, configurations)
+    )
+    found = {budget: outcomes[budget * FULL] for budget in BUDGETS}
+    return Found(job=job, outcomes=found, log_worth=worth, seconds=spent)
+
+
+def best_accuracies(curves: Any, task: str, configurations: Sequence[Mapping[str, Any]]) -> Floats:
+    """The accuracy of the best epoch of each configuration, (n,) in 0..1."""
+    return np.array([float(curves(task, config).max()) / 100 for config in configurations])
 
 
 class Watched:
@@ -207,7 +214,7 @@ class Watched:
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Every epoch of a trial."""
         self._searcher.on_trial_result(trial_id, result)
-        self.chosen.observe(self._configs[trial_id], result["score"])
+        self.chosen.observe(trial_id, self._configs[trial_id], result["score"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any]) -> None:
         """The end of a trial."""
@@ -220,13 +227,9 @@ def reference(on: str, task: str, kind: str) -> Reference:
         return simulation.reference_of(task, kind)
     lcbench = simulator()
     curves = lcbench.Curves()
-
-    def score(configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        return np.array([curves(task, config).max() / 100 for config in configurations])
-
     return simulation.reference(
         lcbench.space,
-        score,
+        lambda configurations: best_accuracies(curves, task, configurations),
         trainings=LCBENCH_TRAININGS,
         rounds=LCBENCH_ROUNDS,
         neighbours=LCBENCH_NEIGHBOURS,
@@ -257,11 +260,13 @@ def rows_of(on: str, found: Sequence[Found], references: Mapping[str, Reference]
 
 def row(on: str, side: str, budget: int, found: Sequence[Found], references: Mapping[str, Reference]) -> Row:
     """One side's worth at a budget, with the factor of one standard error, and its regret in hundredths."""
-    worth = [
-        each.log_worth[budget] if each.log_worth else math.log(references[each.job.task].worth(each.scores[budget]))
-        for each in found
-    ]
-    regret = [100 * references[each.job.task].regret(each.scores[budget]) for each in found]
+
+    def best(each: Found) -> Reference:
+        return references[each.job.task]
+
+    worth = [each.log_worth.get(budget, math.log(best(each).worth(each.outcomes[budget].chosen))) for each in found]
+    regret = [100 * best(each).regret(each.outcomes[budget].chosen) for each in found]
+    regret_tried = [100 * best(each).regret(each.outcomes[budget].best_tried) for each in found]
     return {
         "side": side,
         "budget": budget,
@@ -272,6 +277,7 @@ def row(on: str, side: str, budget: int, found: Sequence[Found], references: Map
         "regret": statistics.mean(regret),
         "regret_10": float(np.quantile(regret, 0.1)),
         "regret_90": float(np.quantile(regret, 0.9)),
+        "regret_tried": statistics.mean(regret_tried),
     }
 
 

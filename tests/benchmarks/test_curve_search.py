@@ -17,6 +17,7 @@ from tests.benchmarks.curves import regressions
 from tests.benchmarks.curves.regressions import Forest, GaussianProcesses, NearestOfFamily, Regression
 from tests.benchmarks.curves.simulation import (
     Chosen,
+    Outcome,
     Reference,
     Side,
     best_epoch_scores,
@@ -215,9 +216,26 @@ def test_the_first_of_the_best_observed_epochs_is_chosen() -> None:
     """As in the summary of a search."""
     chosen = Chosen()
     for name, score in (("a", 0.2), ("b", 0.5), ("c", 0.5), ("a", 0.4), ("c", 0.6)):
-        chosen.observe({"name": name}, score)
+        chosen.observe(name, {"name": name}, score)
+    outcomes = chosen.outcomes(
+        [1, 4, 5], lambda configs: np.array([{"a": 0.3, "b": 0.1, "c": 0.2}[config["name"]] for config in configs])
+    )
 
     assert [config["name"] for config in chosen.configs] == ["a", "b", "b", "b", "c"]
+    assert [outcomes[budget].chosen for budget in (1, 4, 5)] == [0.3, 0.1, 0.2]
+    assert [outcomes[budget].best_tried for budget in (1, 4, 5)] == [0.3, 0.3, 0.3]
+
+
+def test_a_configuration_counts_as_tried_from_its_first_epoch() -> None:
+    chosen = Chosen()
+    for name, score in (("a", 0.2), ("a", 0.5), ("b", 0.1)):
+        chosen.observe(name, {"name": name}, score)
+    outcomes = chosen.outcomes(
+        [2, 3], lambda configs: np.array([{"a": 0.3, "b": 0.6}[config["name"]] for config in configs])
+    )
+
+    assert [outcomes[budget].best_tried for budget in (2, 3)] == [0.3, 0.6]
+    assert [outcomes[budget].chosen for budget in (2, 3)] == [0.3, 0.3]
 
 
 class OneAfterTheOther(Searcher):
@@ -245,7 +263,7 @@ def test_a_search_returns_what_it_observed_and_is_judged_without_noise(
         observed = [surrogate.observed(values, seed).max() for values in tried]
         # The first one again and again, which changes nothing, until the slowest of the others has ended.
         searcher = OneAfterTheOther([*tried, *[tried[0]] * 100])
-        returned.append(simulate(surrogate, (searcher, FIFOScheduler()), seed, budgets=[budget])[budget])
+        returned.append(simulate(surrogate, (searcher, FIFOScheduler()), seed, budgets=[budget])[budget].chosen)
         expected.append(means[int(np.argmax(observed))])
 
     assert returned == pytest.approx(expected)
@@ -302,7 +320,7 @@ def test_rows_have_regret_worth_and_ratios() -> None:
     found = [
         search_quality.Found(
             job=search_quality.Job(on="curves", task=task, seed=seed, side=side, setting={}, kind="mixed"),
-            scores={10: 0.4 + better, 40: 0.45 + better},
+            outcomes={budget: Outcome(chosen=0.4 + better, best_tried=0.65) for budget in (10, 40)},
             log_worth={},
             seconds=1.0,
         )
@@ -320,5 +338,6 @@ def test_rows_have_regret_worth_and_ratios() -> None:
     assert ours["regret"] == pytest.approx(10)
     assert ours["worth"] == pytest.approx(100)
     assert ours["regret_10"] == pytest.approx(10)
+    assert ours["regret_tried"] == pytest.approx(5)
     assert ratios["curves_regret_random_asha_10"] == pytest.approx(1 / 3)
     assert ratios["curves_random_asha_10"] == pytest.approx(100 / (100 / 20))

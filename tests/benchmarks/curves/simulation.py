@@ -117,21 +117,42 @@ def _drawn(
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a search found in a budget, as scores without noise."""
+
+    chosen: float
+    """Of the configuration that the search would return."""
+    best_tried: float
+    """Of the best configuration of all trials, which the noise of their scores may hide."""
+
+
 class Chosen:
-    """The configuration that a search would return: that of the best observed epoch, after each epoch spent."""
+    """The configuration that a search would return, after each epoch spent: that of the best observed epoch."""
 
     def __init__(self) -> None:
         self.configs: list[Config] = []
         """After each epoch spent, over all trials."""
+        self.started: dict[str, tuple[int, Config]] = {}
+        """By trial, the epochs spent when its first one was observed, and its configuration."""
         self._best = -np.inf
 
-    def observe(self, config: Config, score: float) -> None:
+    def observe(self, trial_id: str, config: Config, score: float) -> None:
         """Add an epoch of a trial."""
-        if not self.configs or score > self._best:
-            self._best = score
-            self.configs.append(config)
-        else:
-            self.configs.append(self.configs[-1])
+        is_better = not self.configs or score > self._best
+        self.configs.append(config if is_better else self.configs[-1])
+        self._best = max(self._best, score)
+        self.started.setdefault(trial_id, (len(self.configs), config))
+
+    def outcomes(self, budgets: Sequence[int], score: Score) -> dict[int, Outcome]:
+        """The outcome after each of the budgets, in epochs; `score` is without noise."""
+        firsts = np.array([first for first, _ in self.started.values()])
+        tried = score([config for _, config in self.started.values()])
+        chosen = score([self.configs[budget - 1] for budget in budgets])
+        return {
+            budget: Outcome(chosen=float(one), best_tried=float(tried[firsts <= budget].max()))
+            for budget, one in zip(budgets, chosen, strict=True)
+        }
 
 
 class _Observer(tune.Callback):
@@ -141,7 +162,7 @@ class _Observer(tune.Callback):
         self._chosen = chosen
 
     def on_trial_result(self, *_: Any, trial: Any, result: dict[str, Any], **__: Any) -> None:
-        self._chosen.observe(trial.config["trial"], float(result[OBJECTIVE]))
+        self._chosen.observe(trial.trial_id, trial.config["trial"], float(result[OBJECTIVE]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +227,8 @@ def best_epoch_scores(surrogate: CurveSurrogate, configurations: Sequence[Config
 
 def simulate(
     surrogate: CurveSurrogate, pair: tuple[Searcher, TrialScheduler], seed: int, budgets: Sequence[int]
-) -> dict[int, float]:
-    """Search, and return for each budget the score without noise of the configuration that the search would return.
+) -> dict[int, Outcome]:
+    """Search, and return what was found in each budget.
 
     Args:
         surrogate: of one data set.
@@ -230,8 +251,7 @@ def simulate(
         epochs=max(budgets),
         seconds=lambda config: surrogate.seconds(config["trial"]),
     )
-    found = best_epoch_scores(surrogate, [chosen.configs[budget - 1] for budget in budgets])
-    return dict(zip(budgets, found.tolist(), strict=True))
+    return chosen.outcomes(budgets, lambda configurations: best_epoch_scores(surrogate, configurations))
 
 
 @functools.cache

@@ -1,14 +1,19 @@
 """What a search finds in a budget, by its sampler and scheduler, and what Ray's OptunaSearch + ASHA finds.
 
-TWINHEAD_LCBENCH=FOLDER python tests/benchmarks/search_quality.py [--seeds 20] [--processes N] [--json FILE]
+python tests/benchmarks/search_quality.py [--on curves|lcbench|both] [--seeds 20] [--processes N] [--json FILE]
 
-FOLDER holds lcbench_sim.py, which drives searchers through a published surrogate of learning curves in simulated time
-with eight asynchronous workers. A result is given as the number of random full trainings that
-it takes to find as good a configuration: the geometric mean over tasks and seeds.
+Searchers are driven in simulated time, with eight asynchronous workers, through surrogates of learning curves: `curves`
+of trainings of this project's own networks (see `curves/surrogate.py`), with the noise of seeds, and `lcbench`, a
+published one, for which $TWINHEAD_LCBENCH is the folder that holds lcbench_sim.py; without it, `curves` is the default.
+A result is given as the number of random full trainings that it takes to find as good a configuration, the geometric
+mean over tasks and seeds; and as regret, by how many hundredths of the score the best possible configuration is better:
+mean, and 10 % and 90 % quantiles. The score of a configuration is that of its best epoch without noise, but a search
+chooses the configuration by what it observed; `regret_tried` is that of the best configuration which it tried.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import logging
 import math
@@ -17,56 +22,111 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import optuna
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
-from results import Row, arguments, publish
+
+sys.path.append(str(Path(__file__).parents[2]))
 
 from search.spec.sections import rung_epochs
 from search.strategy.scheduler import build_scheduler
 from search.strategy.searcher import RungSearcher
+from tests.benchmarks.curves import simulation
+from tests.benchmarks.curves.simulation import Chosen, Floats, Outcome, Reference, Side
+from tests.benchmarks.curves.surrogate import DEFAULT_KIND, EPOCHS, KINDS
+from tests.benchmarks.results import Row, arguments, publish
 
 VARIABLE = "TWINHEAD_LCBENCH"
 FULL = 52
-"""Epochs of a full training."""
+"""Epochs of a full training of the published surrogate."""
 BUDGETS = (10, 40)
 """In full trainings; the smaller one is the first part of the larger one, for a simulation does not know its budget."""
 CHOICES = {"gp + halving": ("gp", "halving"), "tpe + asha": ("tpe", "asha"), "random + asha": ("random", "asha")}
 """Values of `search.sampler` and `scheduler.name`."""
-OURS, OPTUNA = "gp + halving", "OptunaSearch + ASHA"
-SIDES = (*CHOICES, OPTUNA)
+OURS, RECIPES, OPTUNA = "gp + halving", "gp + halving, recipes first", "OptunaSearch + ASHA"
+LCBENCH, CURVES, BOTH = "lcbench", "curves", "both"
+SIDES = {
+    LCBENCH: (*CHOICES, OPTUNA),
+    CURVES: (*CHOICES, OPTUNA, RECIPES),
+}
+"""The published surrogate is not of this project's networks, which the recipes are of."""
 RATIOS = {"tpe + asha": "tpe_asha", "random + asha": "random_asha", OPTUNA: "optuna_asha"}
+LCBENCH_TRAININGS, LCBENCH_ROUNDS, LCBENCH_NEIGHBOURS = 2_000, 6, 50
+"""For the best possible configuration of the published surrogate, which takes a millisecond each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A simulation, as sent to a process."""
+
+    on: str
+    task: str
+    """A task of LCBench, or a data set of the curves."""
+    seed: int
+    side: str
+    setting: dict[str, Any]
+    """The section `scheduler`."""
+    kind: str
+    """Kind of the surrogate of the curves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a simulation found."""
+
+    job: Job
+    outcomes: dict[int, Outcome]
+    """By budget."""
+    log_worth: dict[int, float]
+    """By budget; empty if the reference gives it."""
+    seconds: float
+    """Of CPU"""
 
 
 def main() -> None:
     """Simulate all sides on every task and seed."""
     parser = arguments(__doc__)
+    default = BOTH if os.environ.get(VARIABLE) else CURVES
+    parser.add_argument("--on", choices=[LCBENCH, CURVES, BOTH], default=default, help="the surrogates")
+    parser.add_argument("--surrogate", choices=list(KINDS), default=DEFAULT_KIND, help="kind of that of the curves")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="one a core when left out")
     parser.add_argument("--grace", type=int, default=3, help="grace_epochs of the search")
     parser.add_argument("--factor", type=float, default=3, help="reduction_factor of the search")
     options = parser.parse_args()
-    setting = {"max_epochs": FULL, "grace_epochs": options.grace, "reduction_factor": options.factor}
-    # All sides of a seed stand together, so that whatever else the machine does meets them alike.
-    jobs = [
-        (task, seed, side, setting) for seed in range(options.seeds) for task in simulator().RANKS for side in SIDES
-    ]
     # Read when numpy is imported, by the processes that start here: a core for each.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    rows: list[Row] = []
+    ratios: dict[str, float] = {}
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        found = pool.map(simulate, jobs, chunksize=1)
-    rows = [row(side, budget, found) for budget in BUDGETS for side in SIDES]
-    worth = {(each["side"], each["budget"]): each["worth"] for each in rows}
-    ratios = {
-        f"{name}_{budget}": float(worth[OURS, budget]) / float(worth[side, budget])  # type: ignore[arg-type]
-        for budget in BUDGETS
-        for side, name in RATIOS.items()
-    }
+        for on in (LCBENCH, CURVES) if options.on == BOTH else (options.on,):
+            all_jobs = jobs(on, options)
+            tasks = list(dict.fromkeys(job.task for job in all_jobs))
+            found = pool.map(simulate, all_jobs, chunksize=1)
+            references = pool.starmap(reference, [(on, task, options.surrogate) for task in tasks], chunksize=1)
+            new = rows_of(on, found, dict(zip(tasks, references, strict=True)))
+            rows += new
+            ratios |= ratios_of(on, new)
     publish(rows, ratios, options.json)
+
+
+def jobs(on: str, options: argparse.Namespace) -> list[Job]:
+    """All simulations of a surrogate. All sides of a seed stand together, so that other load meets them alike."""
+    tasks, epochs = (list(simulator().RANKS), FULL) if on == LCBENCH else (list(simulation.DATA_SETS), EPOCHS)
+    setting = {"max_epochs": epochs, "grace_epochs": options.grace, "reduction_factor": options.factor}
+    return [
+        Job(on=on, task=task, seed=seed, side=side, setting=setting, kind=options.surrogate)
+        for seed in range(options.seeds)
+        for task in tasks
+        for side in SIDES[on]
+    ]
 
 
 def simulator() -> ModuleType:
@@ -86,18 +146,94 @@ def simulator() -> ModuleType:
     return module
 
 
-def simulate(job: tuple[str, int, str, dict[str, Any]]) -> tuple[str, dict[int, float], float]:
-    """The side, by budget the logarithm of what its find is worth, and the seconds of CPU that it took."""
-    task, seed, side, setting = job
-    lcbench = simulator()
+def simulate(job: Job) -> Found:
+    """Run one simulation."""
     logging.disable(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if job.on == LCBENCH:
+        return simulate_lcbench(job)
+    surrogate = simulation.surrogate_of(job.task, job.kind)
+    budgets = [budget * EPOCHS for budget in BUDGETS]
+    started = time.process_time()
+    pair = simulation.search_of(side_of(job.side), job.setting, job.seed)
+    outcomes = simulation.simulate(surrogate, pair, job.seed, budgets)
+    spent = time.process_time() - started
+    found = {budget: outcomes[budget * EPOCHS] for budget in BUDGETS}
+    return Found(job=job, outcomes=found, log_worth={}, seconds=spent)
+
+
+def side_of(name: str) -> Side:
+    """What a side of the curves is."""
+    if name == RECIPES:
+        return Side(sampler="gp", scheduler="halving", start_from=("recipes",))
+    sampler, scheduler = CHOICES.get(name, ("", "asha"))
+    return Side(sampler=sampler, scheduler=scheduler)
+
+
+def simulate_lcbench(job: Job) -> Found:
+    """Run one simulation on a task of the published surrogate."""
+    lcbench = simulator()
     curves = lcbench.Curves()
     started = time.process_time()
-    pair = search_of(lcbench, *CHOICES[side], seed, setting) if side in CHOICES else lcbench.BASELINES[side](seed)
-    best = lcbench.simulate(lambda config: curves(task, config), *pair, budget=max(BUDGETS) * FULL)
+    is_ours = job.side in CHOICES
+    searcher, scheduler = (
+        search_of(lcbench, *CHOICES[job.side], job.seed, job.setting)
+        if is_ours
+        else lcbench.BASELINES[job.side](job.seed)
+    )
+    watched = Watched(searcher)
+    best = lcbench.simulate(lambda config: curves(job.task, config), watched, scheduler, budget=max(BUDGETS) * FULL)
     spent = time.process_time() - started
-    return side, {budget: -lcbench.log_share(task, best[budget * FULL - 1]) for budget in BUDGETS}, spent
+    worth = {budget: -lcbench.log_share(job.task, best[budget * FULL - 1]) for budget in BUDGETS}
+    outcomes = watched.chosen.outcomes(
+        [budget * FULL for budget in BUDGETS], lambda configurations: best_accuracies(curves, job.task, configurations)
+    )
+    found = {budget: outcomes[budget * FULL] for budget in BUDGETS}
+    return Found(job=job, outcomes=found, log_worth=worth, seconds=spent)
+
+
+def best_accuracies(curves: Any, task: str, configurations: Sequence[Mapping[str, Any]]) -> Floats:
+    """The accuracy of the best epoch of each configuration, (n,) in 0..1."""
+    return np.array([float(curves(task, config).max()) / 100 for config in configurations])
+
+
+class Watched:
+    """A searcher, as `lcbench_sim.simulate` calls it, whose observations are kept."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+        self._configs: dict[str, Mapping[str, Any]] = {}
+        self.chosen = Chosen()
+
+    def suggest(self, trial_id: str) -> Any:
+        """A configuration of the searcher."""
+        config = self._searcher.suggest(trial_id)
+        self._configs[trial_id] = dict(config)
+        return config
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Every epoch of a trial."""
+        self._searcher.on_trial_result(trial_id, result)
+        self.chosen.observe(trial_id, self._configs[trial_id], result["score"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any]) -> None:
+        """The end of a trial."""
+        self._searcher.on_trial_complete(trial_id, result)
+
+
+def reference(on: str, task: str, kind: str) -> Reference:
+    """What random and the best possible configurations of a task score."""
+    if on == CURVES:
+        return simulation.reference_of(task, kind)
+    lcbench = simulator()
+    curves = lcbench.Curves()
+    return simulation.reference(
+        lcbench.space,
+        lambda configurations: best_accuracies(curves, task, configurations),
+        trainings=LCBENCH_TRAININGS,
+        rounds=LCBENCH_ROUNDS,
+        neighbours=LCBENCH_NEIGHBOURS,
+    )
 
 
 def search_of(
@@ -109,16 +245,54 @@ def search_of(
     return searcher, build_scheduler(name=scheduler, metric="score", mode="max", **setting)
 
 
-def row(side: str, budget: int, found: list[tuple[str, dict[int, float], float]]) -> Row:
-    """One side's worth at a budget, with the factor of one standard error."""
-    worth = [values[budget] for name, values, _ in found if name == side]
+def rows_of(on: str, found: Sequence[Found], references: Mapping[str, Reference]) -> list[Row]:
+    """A row a side and budget, over all tasks and for each."""
+    groups = [(on, list(references)), *((f"{on} {task}", [task]) for task in references)]
+    return [
+        row(
+            name, side, budget, [each for each in found if each.job.side == side and each.job.task in tasks], references
+        )
+        for name, tasks in groups
+        for budget in BUDGETS
+        for side in SIDES[on]
+    ]
+
+
+def row(on: str, side: str, budget: int, found: Sequence[Found], references: Mapping[str, Reference]) -> Row:
+    """One side's worth at a budget, with the factor of one standard error, and its regret in hundredths."""
+
+    def best(each: Found) -> Reference:
+        return references[each.job.task]
+
+    worth = [each.log_worth.get(budget, math.log(best(each).worth(each.outcomes[budget].chosen))) for each in found]
+    regret = [100 * best(each).regret(each.outcomes[budget].chosen) for each in found]
+    regret_tried = [100 * best(each).regret(each.outcomes[budget].best_tried) for each in found]
     return {
         "side": side,
         "budget": budget,
         "worth": math.exp(statistics.mean(worth)),
-        "error_factor": math.exp(statistics.stdev(worth) / math.sqrt(len(worth))),
-        "cpu_seconds": statistics.mean(spent for name, _, spent in found if name == side),
+        "error_factor": math.exp(statistics.stdev(worth) / math.sqrt(len(worth))) if len(worth) > 1 else None,
+        "cpu_seconds": statistics.mean(each.seconds for each in found),
+        "on": on,
+        "regret": statistics.mean(regret),
+        "regret_10": float(np.quantile(regret, 0.1)),
+        "regret_90": float(np.quantile(regret, 0.9)),
+        "regret_tried": statistics.mean(regret_tried),
     }
+
+
+def ratios_of(on: str, rows: Sequence[Row]) -> dict[str, float]:
+    """Our worth over that of each other side, and our regret over its one, over all tasks."""
+    prefix = "" if on == LCBENCH else f"{on}_"
+    by_side = {(each["side"], each["budget"]): each for each in rows if each["on"] == on}
+    found = {}
+    for figure, infix in (("worth", ""), ("regret", "regret_")):
+        for budget in BUDGETS:
+            ours = float(by_side[OURS, budget][figure])  # type: ignore[arg-type]
+            for side, name in RATIOS.items():
+                other = float(by_side[side, budget][figure])  # type: ignore[arg-type]
+                found[f"{prefix}{infix}{name}_{budget}"] = ours / other if other else math.nan
+    return found
 
 
 if __name__ == "__main__":

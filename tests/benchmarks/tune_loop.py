@@ -1,7 +1,7 @@
 """Ray Tune's event loop in simulated time, in this process: what calls a searcher, a scheduler and callbacks.
 
-Every epoch takes one unit of time, so that the order of events, and all that follows from it, is the same on any
-machine.
+Every epoch takes one unit of time, or what the caller says, so that the order of events, and all that follows from it,
+is the same on any machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,15 @@ class Search:
     stopper: tune.Stopper | None = None
 
 
-def run(search: Search, train: Train, *, concurrent: int, trials: int | None = None, epochs: int | None = None) -> None:
+def run(
+    search: Search,
+    train: Train,
+    *,
+    concurrent: int,
+    trials: int | None = None,
+    epochs: int | None = None,
+    seconds: Callable[[dict[str, Any]], float] = lambda _: 1.0,
+) -> None:
     """Run trials until so many ended, so many epochs were spent over all of them, or the stopper says so.
 
     Who is called when, and with what, is as in Ray 2.60's `TuneController`: the searcher does not see the report after
@@ -47,9 +55,10 @@ def run(search: Search, train: Train, *, concurrent: int, trials: int | None = N
         concurrent: how many trials at a time.
         trials: how many in all; without end when left out.
         epochs: how many in all; without end when left out.
+        seconds: takes a configuration, and returns the simulated time of each of its epochs.
     """
     controller, known, order = cast("TuneController", None), list[Trial](), itertools.count()
-    running: list[tuple[float, int, Trial, Iterator[Result]]] = []
+    running: list[tuple[float, int, Trial, float, Iterator[Result]]] = []
 
     def start(now: float) -> None:
         if trials is not None and len(known) >= trials:
@@ -61,18 +70,19 @@ def run(search: Search, train: Train, *, concurrent: int, trials: int | None = N
         trial.set_status(Trial.RUNNING)
         for callback in search.callbacks:
             callback.on_trial_start(iteration=0, trials=known, trial=trial)
-        heapq.heappush(running, (now + 1, next(order), trial, train(trial.config)))
+        duration = seconds(trial.config)
+        heapq.heappush(running, (now + duration, next(order), trial, duration, train(trial.config)))
 
     for worker in range(concurrent):
         start(worker / concurrent)
     spent = 0
     while running and (epochs is None or spent < epochs) and not (search.stopper and search.stopper.stop_all()):
-        now, _, trial, reports = heapq.heappop(running)
+        now, _, trial, duration, reports = heapq.heappop(running)
         report = next(reports, None)
         if report is not None:
             spent += 1
             if _report(search, controller, known, trial, report) == TrialScheduler.CONTINUE:
-                heapq.heappush(running, (now + 1, next(order), trial, reports))
+                heapq.heappush(running, (now + duration, next(order), trial, duration, reports))
                 continue
         _complete(search, controller, known, trial)
         start(now)

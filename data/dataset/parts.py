@@ -270,7 +270,8 @@ def writing_to(destination: Location) -> Iterator[None]:
         parent = destination if destination.scheme else destination.parent
         fault = unavailable(parent, error) if destination.scheme else disk_error(error, parent.path)
         raise fault or InputError(
-            f"The data set cannot be written to '{parent}' ({error}); make it writable, or give another destination."
+            f"The data set cannot be written to '{parent}' ({error.strerror or error}); make it writable, or give "
+            "another destination."
         ) from error
 
 

@@ -57,8 +57,8 @@ def _count_or_auto(value: object) -> int | Literal["auto"]:
 def _is_not_hyperband(name: object) -> object:
     if name == "hyperband":
         raise ValueError(
-            "be one of halving, asha, median, none, for HyperBand compares whole brackets of trials, which do not fill "
-            "while its paused trials count as running, and then stops none"
+            "be one of halving, asha, median, none (Ray's HyperBand stops no trial here: its brackets do not fill "
+            "while paused trials count as running)"
         )
     return name
 

@@ -50,7 +50,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Value]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else "") or error
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not text in UTF-8"
         raise InputError(f"The {what} '{path}' cannot be read ({reason}); give a YAML file.") from None
     values = parse_yaml(text, f"the {what} '{path}'")
     if values is None:

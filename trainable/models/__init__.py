@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from data.errors import did_you_mean
 from trainable.config.section import ConfigError
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.models.debug import DebugNet
@@ -93,11 +94,12 @@ def check_model(config: ModelConfig, source: str = "the spec", own: Mapping[str,
     """
     if own is None:
         own = {name: family.has_dropout for name, family in own_families().items()}
-    if config.family not in MODELS and config.family not in own:
+    known = sorted({*MODELS, *own})
+    if config.family not in known:
         raise ConfigError.about(
             "model.family",
-            f"The value of 'model.family' is '{config.family}', but must be one of {', '.join(sorted({*MODELS, *own}))}"
-            f"; give the plugin of another family with --plugins, or correct it in {source}.",
+            f"The value of 'model.family' is '{config.family}', but must be one of {', '.join(known)}; give the plugin "
+            f"of another family with --plugins, or correct it in {source}{did_you_mean(config.family, known)}.",
             value=config.family,
         )
     if config.dropout and config.family not in WITH_DROPOUT and not own.get(config.family):

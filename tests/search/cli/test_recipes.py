@@ -86,7 +86,7 @@ def test_error_of_an_unbuildable_network_names_the_file(refused: Callable[..., s
     own = tmp_path / "own.yaml"
     own.write_text("name: x\nsource: y\nmodel: {family: unet}\n")
     assert "'model.family' is 'unet', but must be one of" in (sentence := refused("recipes", own, "--json"))
-    assert sentence.endswith(f"correct it in '{own}'.")
+    assert sentence.endswith(f"correct it in '{own}' (did you mean 'sepunet'?).")
 
 
 def test_an_unknown_recipe_is_refused(refused: Callable[..., str]) -> None:

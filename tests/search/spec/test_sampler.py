@@ -83,7 +83,7 @@ def test_missing_package_of_a_sampler_is_named(monkeypatch: pytest.MonkeyPatch) 
     ("name", "said"),
     [
         ("ashaa", r"must be 'halving', 'asha', 'median' or 'none'; correct it in .* \(did you mean 'asha'\?\)"),
-        ("hyperband", "must be one of halving, asha, median, none, for HyperBand compares whole brackets of trials"),
+        ("hyperband", "must be one of halving, asha, median, none \\(Ray.s HyperBand stops no trial here"),
     ],
 )
 def test_wrong_scheduler_is_refused_with_what_is_valid(name: str, said: str) -> None:

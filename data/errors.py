@@ -43,7 +43,7 @@ class NodeDrainedError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class KeyFault:
     """What is wrong with a key of a configuration, or with its value."""
 
     key: str
@@ -61,7 +61,7 @@ class Fault:
 class FaultsError(ValueError):
     """A check found faults at keys below its value."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[KeyFault]) -> None:
         super().__init__(faults[0].said)
         self.faults = tuple(faults)
 

@@ -23,13 +23,13 @@ from data.augment.catalog import (
     version,
 )
 from data.augment.transforms import ResultError, Transforms
-from data.errors import Fault, did_you_mean
+from data.errors import KeyFault, did_you_mean
 
 TRIES = 4
 """Number of samples on which a transform is tried."""
 
 
-def faults(transforms: Mapping[str, Arguments], height: int, width: int) -> list[Fault]:
+def faults(transforms: Mapping[str, Arguments], height: int, width: int) -> list[KeyFault]:
     """The faults of transforms, with images of (height, width), at keys such as 'CLAHE' and 'CLAHE.p'.
 
     Args:
@@ -37,14 +37,14 @@ def faults(transforms: Mapping[str, Arguments], height: int, width: int) -> list
         height: in pixels.
         width: in pixels.
     """
-    found: list[Fault] = []
+    found: list[KeyFault] = []
     for name, arguments in transforms.items():
         found += _faults(name, json.dumps(arguments), height, width)
     return found
 
 
 @functools.lru_cache(maxsize=1024)
-def _faults(name: str, arguments: str, height: int, width: int) -> tuple[Fault, ...]:
+def _faults(name: str, arguments: str, height: int, width: int) -> tuple[KeyFault, ...]:
     """Cached: a search checks one transform in many configurations. `arguments` are JSON, and thereby hashable."""
     found = _fault_of_name(name)
     if found:
@@ -57,34 +57,34 @@ def _faults(name: str, arguments: str, height: int, width: int) -> tuple[Fault, 
     )
 
 
-def _fault_of_name(name: str) -> Fault | None:
+def _fault_of_name(name: str) -> KeyFault | None:
     if reason := reason_against(name):
-        return Fault(key=name, said=reason, advice="remove it from", is_key=True)
+        return KeyFault(key=name, said=reason, advice="remove it from", is_key=True)
     known = usable()
     if name in known:
         return None
     capitals = [each for each in known if each.lower() == name.lower()]
     meant = did_you_mean(capitals[0] if capitals else name, known)
-    return Fault(key=name, said=f"is no transform of albumentations {version()}{meant}", is_key=True)
+    return KeyFault(key=name, said=f"is no transform of albumentations {version()}{meant}", is_key=True)
 
 
-def _faults_of_keys(name: str, arguments: Arguments) -> Iterator[Fault]:
+def _faults_of_keys(name: str, arguments: Arguments) -> Iterator[KeyFault]:
     known = arguments_of(name)
     for argument in arguments:
         if argument in SET_HERE:
             said = SET_HERE[argument]
-            yield Fault(key=f"{name}.{argument}", said=said, advice="remove it from", is_key=True)
+            yield KeyFault(key=f"{name}.{argument}", said=said, advice="remove it from", is_key=True)
         elif argument not in known:
             meant = did_you_mean(argument, known)
             said = f"is no argument of {name}, which has {', '.join(known)}{meant}"
-            yield Fault(key=f"{name}.{argument}", said=said, is_key=True)
+            yield KeyFault(key=f"{name}.{argument}", said=said, is_key=True)
 
 
-def _faults_of_values(name: str, arguments: Arguments) -> Iterator[Fault]:
+def _faults_of_values(name: str, arguments: Arguments) -> Iterator[KeyFault]:
     for argument, value in arguments.items():
         if isinstance(value, Mapping):
             said = f"is {value!r}, but must be a plain value or a list"
-            yield Fault(key=f"{name}.{argument}", said=said, value=value)
+            yield KeyFault(key=f"{name}.{argument}", said=said, value=value)
             return
     try:
         build(name, arguments)
@@ -92,7 +92,7 @@ def _faults_of_values(name: str, arguments: Arguments) -> Iterator[Fault]:
         yield _fault_of_build(name, arguments, error)
 
 
-def _fault_of_build(name: str, arguments: Arguments, error: Exception) -> Fault:
+def _fault_of_build(name: str, arguments: Arguments, error: Exception) -> KeyFault:
     """The first argument that albumentations refuses, or all of them together if it names none."""
     schema = error if isinstance(error, pydantic.ValidationError) else error.__cause__
     if not isinstance(schema, pydantic.ValidationError):
@@ -108,10 +108,10 @@ def _fault_of_build(name: str, arguments: Arguments, error: Exception) -> Fault:
     if all(message.startswith(prefix) for message in messages):
         wanted = " or ".join(message.removeprefix(prefix) for message in messages)
         said = f"is {value!r}, but must be {wanted.replace('a valid tuple', 'a list')}"
-    return Fault(key=f"{name}.{argument}", said=said, value=value)
+    return KeyFault(key=f"{name}.{argument}", said=said, value=value)
 
 
-def _faults_of_result(name: str, arguments: Arguments, height: int, width: int) -> Iterator[Fault]:
+def _faults_of_result(name: str, arguments: Arguments, height: int, width: int) -> Iterator[KeyFault]:
     """Try a transform on noise: its result must have the same shape and type."""
     certain = {name: {**arguments, "p": 1.0}}
     rng = np.random.default_rng(0)
@@ -125,15 +125,15 @@ def _faults_of_result(name: str, arguments: Arguments, height: int, width: int) 
             0,
         )
     except ResultError as error:
-        yield Fault(key=name, said=f"is {dict(arguments)!r}, but it {error}", value=dict(arguments))
+        yield KeyFault(key=name, said=f"is {dict(arguments)!r}, but it {error}", value=dict(arguments))
     except Exception as error:  # noqa: BLE001  whatever it is, it would stop a trial
         failed = f"fails on images of {height} x {width} px ({_reason(str(error))})"
-        yield Fault(key=name, said=f"is {dict(arguments)!r}, which {failed}", value=dict(arguments))
+        yield KeyFault(key=name, said=f"is {dict(arguments)!r}, which {failed}", value=dict(arguments))
 
 
-def _refused(name: str, arguments: Arguments, reason: str) -> Fault:
+def _refused(name: str, arguments: Arguments, reason: str) -> KeyFault:
     said = f"is {dict(arguments)!r}, which albumentations refuses ({_reason(reason)})"
-    return Fault(key=name, said=said, value=dict(arguments))
+    return KeyFault(key=name, said=said, value=dict(arguments))
 
 
 def _reason(message: str) -> str:

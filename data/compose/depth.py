@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.depth.levels import fill_holes, scale_depth
 from data.depth.meaning import PER_METRE
-from data.depth_levels import fill_holes, scale_depth
 
 if TYPE_CHECKING:
     from data.depth.meaning import DepthUnit

@@ -25,7 +25,7 @@ class DepthMeaning:
 
     unit: DepthUnit | None = None
     """Metric depth is a distance, so far is bright, and 0 is no measurement. In relative depth, 0 is one. None: files
-    of 8 and 16 bits, whose values are read as `data.depth_levels` describes."""
+    of 8 and 16 bits, whose values are read as `data.depth.levels` describes."""
     invalid: float | None = None
     """A further value that is no measurement, such as 65535."""
 

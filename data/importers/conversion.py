@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from data.depth_levels import MAX_LEVEL, valid_levels
+from data.depth.levels import MAX_LEVEL, valid_levels
 from data.errors import InputError
 from data.images import encode_png, resize_to
 from data.importers.archives import Files

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.depth.files import DepthUnitError, read_depth
-from data.depth_levels import comparable_depth
+from data.depth.levels import comparable_depth
 from data.errors import InputError
 from data.images import resize_to
 from data.importers.layouts import ROLES

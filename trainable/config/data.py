@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from data.augment.catalog import by_name
-from data.errors import Fault, FaultsError
+from data.errors import FaultsError, KeyFault
 from data.fitting.sizes import Sides, sides_of
 from data.splits.splits import SplitKey
 from trainable.config.section import Probability, Section, Share
@@ -202,7 +202,7 @@ class DataConfig(Section):
 
         if self.augment_on == "device":
             said = "is 'device', but must be auto or cpu with data.augment.transforms, which run on the CPU only"
-            raise FaultsError([Fault(key="augment_on", said=said, value="device")])
+            raise FaultsError([KeyFault(key="augment_on", said=said, value="device")])
         sides = {self.sides, *(sides_of(stage.image_size(self.image_size)) for stage in self.progression)}
         # Sizes differ in few faults, which are listed once.
         found = next(filter(None, (faults(transforms, *size) for size in sorted(sides))), [])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from data.dataset.dataset import Dataset, write_dataset
-from data.depth_levels import scale_depth
+from data.depth.levels import scale_depth
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_jpeg, encode_png, resize_to
 from data.importers.conversion import Import

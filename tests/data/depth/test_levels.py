@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data.depth.levels import comparable_depth, fill_holes, scale_depth, valid_levels
 from data.depth.meaning import DepthMeaning
-from data.depth_levels import comparable_depth, fill_holes, scale_depth, valid_levels
 from data.errors import InputError
 from data.importers.polarity import POLARITIES, PolarityName, measure_polarity
 

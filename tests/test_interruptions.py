@@ -35,22 +35,20 @@ from trainable.loop.checkpoint import STATE, load_origin
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_search_resumes_after_a_signal(drawn: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_search_resumes_after_ctrl_c(drawn: Path, tmp_path: Path) -> None:
     """Finished trials stay finished, and running ones resume from their checkpoints."""
     experiment = Experiment(storage=tmp_path, name="broken-off")
     with started(
         "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "4"
     ) as process:
         wait_for(process, r"trial \d+: score")
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=300)[1]
     before = {trial.number: trial for trial in records(experiment)}
     summary = json.loads(experiment.summary_file.read_text())
 
     assert process.returncode == 130
-    assert said.endswith(f"stopped; continue with: twinhead search --resume broken-off --storage {tmp_path}\n")
-    assert "SIGTERM" not in said
+    assert f"twinhead search --resume broken-off --storage {tmp_path}" in said
     assert not summary["complete"]
     assert summary["outcomes"]["finished"] >= 1
     assert summary["outcomes"]["interrupted"] >= 1
@@ -186,18 +184,19 @@ def check_outage(said: str, sentence: str) -> None:
 
 
 def test_interrupted_retraining_resumes(drawn: Path, tmp_path: Path) -> None:
-    """It may take days; the command that continues it is shown."""
+    """It may take days; a service manager ends it with SIGTERM, of which Ray's own handler would print a dump."""
     where = ("--storage", str(tmp_path))
     once = ("--trials", "1", "--set", "scheduler.max_epochs=1", "--set", "scheduler.grace_epochs=1")
     alone = ("--set", "retrain.enabled=false", "--set", "search.start_from=[]")
     twinhead("search", "--data", str(drawn), "--name", "first", *where, *SMALL, *once, *alone)
     with started("retrain", "first", "--epochs", "100", *where) as process:
         wait_for_file(process, tmp_path / "first/retraining", f"run-0/*/{STATE}")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=300)[1]
 
     assert process.returncode == 130
-    assert f"continue with: twinhead retrain first --epochs 100 --storage {tmp_path}" in said
+    assert said.endswith(f"continue with: twinhead retrain first --epochs 100 --storage {tmp_path}\n")
+    assert "SIGTERM" not in said
 
     twinhead("retrain", "first", "--epochs", "100", *where)
 

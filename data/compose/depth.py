@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data.depth.levels import fill_holes, scale_depth
+from data.depth.levels import MAX_LEVEL, fill_holes, scale_depth
 from data.depth.meaning import PER_METRE
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from data.importers.polarity import PolarityName
     from data.schema import Pixels
     from data.source_images import StoredDepth
-
-MAX_LEVEL = 255
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from data.compose.depth import MAX_LEVEL, middle_square
+from data.compose.depth import middle_square
 from data.compose.draws import Draws, first_draws
+from data.depth.levels import MAX_LEVEL
 from data.images import decode_photo, encode_jpeg, resize
 from data.source_images import source_depth, source_photo
 

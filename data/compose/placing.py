@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.compose.composition import MAX_SIZE
-from data.compose.depth import MAX_LEVEL
 from data.compose.draws import MAX_INDICES
 from data.compose.grounds import GROUND_TOP
 from data.composed.columns import Placements
 from data.composed.rendering import FARTHEST, cutout_size, resized_alpha
 from data.dataset.statistics import FOREGROUND_ABOVE
+from data.depth.levels import MAX_LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

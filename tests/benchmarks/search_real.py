@@ -30,10 +30,9 @@ from line_chart import Line, line_chart
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 from real_trials import Trainer
 from results import Row, arguments, publish, write
-from tune_loop import Search, run
+from tune_loop import Search, optuna_search, run
 from wait import dataset
 
 from search.spec.sections import rung_epochs
@@ -144,16 +143,14 @@ def search_of(sampler: str, scheduler: str, space: Space, seed: int) -> tuple[Se
     return searcher, build_scheduler(name=scheduler, **SCHEDULE)
 
 
-def optuna_search(space: Space, seed: int) -> tuple[Searcher, TrialScheduler]:
+def optuna_and_asha(space: Space, seed: int) -> tuple[Searcher, TrialScheduler]:
     """Ray's OptunaSearch, on the same space, with ASHA."""
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    searcher = OptunaSearch(lambda trial: {"trial": space(trial)}, metric=OBJECTIVE, mode=MODE, sampler=sampler)
-    return searcher, build_scheduler(name="asha", **SCHEDULE)
+    return optuna_search(space, seed), build_scheduler(name="asha", **SCHEDULE)
 
 
 WAYS: dict[str, Callable[[Space, int], tuple[Searcher, TrialScheduler]]] = {
     OURS: partial(search_of, *CHOICES[OURS]),
-    OPTUNA: optuna_search,
+    OPTUNA: optuna_and_asha,
     ASHA: partial(search_of, *CHOICES[ASHA]),
     RANDOM: partial(search_of, *CHOICES[RANDOM]),
 }

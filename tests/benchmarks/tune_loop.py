@@ -12,17 +12,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import optuna
 from ray import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from search.strategy.space import Space
+from trainable.metrics.names import MODE, OBJECTIVE
 
 Result = Mapping[str, Any]
 Train = Callable[[dict[str, Any]], Iterator[Result]]
 """Takes a configuration, and yields a report an epoch for as long as it is asked."""
 CHECKPOINT = "checkpoint"
 """Key of the `tune.Checkpoint` in a report that has one; nobody but `on_checkpoint` is told of it."""
+
+
+def optuna_search(space: Space, seed: int) -> OptunaSearch:
+    """Ray's OptunaSearch with its TPE, on the space of a search."""
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    return OptunaSearch(lambda trial: {"trial": space(trial)}, metric=OBJECTIVE, mode=MODE, sampler=sampler)
 
 
 @dataclass(frozen=True, kw_only=True)

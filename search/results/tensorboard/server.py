@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from data.errors import InputError, UnfinishedError
 from search.results.tensorboard.log_directory import LogDirectory
+from search.signals import SIGNALS, handlers_kept
 from search.study.experiment import Experiment
 
 REFRESH_SECONDS = 3
@@ -125,12 +126,8 @@ def _ending_on_signals() -> Iterator[None]:
     def end(_signal: int, _frame: FrameType | None) -> None:
         sys.exit(0)
 
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
+    with handlers_kept():
+        for number in (signal.SIGINT, *SIGNALS):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, end)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

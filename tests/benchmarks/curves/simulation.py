@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from search.spec.sections import rung_epochs
 from search.spec.spec import SearchSpec, check_spec
@@ -29,7 +28,7 @@ from search.strategy.space import define_space
 from search.strategy.warm_start import enqueue_starts
 from search.study.trials import RECIPE
 from tests.benchmarks.curves.surrogate import EPOCHS, CurveSurrogate
-from tests.benchmarks.tune_loop import Search, run
+from tests.benchmarks.tune_loop import Search, optuna_search, run
 from trainable.job import TrialRequest
 from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
@@ -197,10 +196,7 @@ def search_of(side: Side, setting: Mapping[str, Any], seed: int) -> tuple[Search
     space = define_space(spec)
     scheduler = build_scheduler(name=side.scheduler, **setting)
     if not side.sampler:
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        return OptunaSearch(
-            lambda trial: {"trial": space(trial)}, metric=OBJECTIVE, mode=MODE, sampler=sampler
-        ), scheduler
+        return optuna_search(space, seed), scheduler
     study = optuna.create_study(direction="maximize")
     with tempfile.TemporaryDirectory() as storage:
         enqueue_starts(study, spec, Path(storage))

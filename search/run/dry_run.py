@@ -22,7 +22,7 @@ from search.spec.constraints import broken_limits, widths_of
 from search.spec.spec import SearchSpec
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import define_space
-from search.strategy.warm_start import EARLIER, enqueue_starts
+from search.strategy.warm_start import EARLIER, PORTFOLIO_MEMBER, enqueue_starts
 from search.study.trials import RECIPE
 from trainable.config import TrialConfig
 from trainable.config.settings import flatten
@@ -30,7 +30,7 @@ from trainable.loop.precision import choose_precision
 from trainable.loop.state import default_device
 from trainable.models import build_on_meta, multiply_adds, parameter_count
 
-FIRST_CONFIGURATIONS = 10
+FIRST_CONFIGURATIONS = 20
 EVALUATION_SHARE = 1 / 3
 """Evaluation time of an image relative to a training step: a ResUNet's forward pass took 33 % (`twinhead profile`)."""
 
@@ -54,6 +54,8 @@ class FirstTrial:
 
     recipe: str
     """Name of the recipe; '' if it is none."""
+    portfolio: str
+    """Name of the configuration of the portfolio; '' if it is none."""
     earlier: str
     """The trial of an earlier search that it repeats, as SEARCH:NUMBER; '' if it is none."""
     parameters: Mapping[str, object]
@@ -128,7 +130,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Est
 
 
 def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[FirstTrial], dict[str, str]]:
-    """The first trials that a search would run, and why recipes and trials of earlier searches are not among them."""
+    """The first trials that a search would run, and why other starts are not among them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objective = spec.plan.objective
     study = optuna.create_study(direction=objective.direction, sampler=optuna.samplers.RandomSampler())
@@ -136,8 +138,8 @@ def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[First
     first: list[FirstTrial] = []
 
     def describe(trial: optuna.Trial, values: Mapping[str, object]) -> dict[str, object]:
-        recipe, earlier = (trial.user_attrs.get(name, "") for name in (RECIPE, EARLIER))
-        first.append(FirstTrial(recipe=recipe, earlier=earlier, parameters=trial.params, config=values))
+        origin = {name: trial.user_attrs.get(name, "") for name in (RECIPE, PORTFOLIO_MEMBER, EARLIER)}
+        first.append(FirstTrial(**origin, parameters=trial.params, config=values))
         return dict(values)
 
     searcher = RungSearcher(

@@ -165,10 +165,11 @@ class SearchConfig(Section):
     """What proposes configurations: 'gp', our model of learning curves; 'tpe', 'random', or the class of one of
     Optuna's samplers: CmaEsSampler, GPSampler, NSGAIISampler, NSGAIIISampler, QMCSampler, RandomSampler, TPESampler;
     with arguments, {TPESampler: {multivariate: false}}."""
-    start_from: list[str] = Field(default=["recipes"])
-    """First trials: 'recipes' for all recipes within the space, or names of recipes; 'default' for the default
-    configuration, clipped to the space. Any other name is an earlier search in the same storage: its five best trials
-    within the space, ordered by epochs, then by the objective."""
+    start_from: list[str] = Field(default=["portfolio", "recipes"])
+    """First trials within the space, in order: 'portfolio' for eight configurations that did well on other data, or
+    names of them; 'recipes' for all recipes, or names of recipes; 'default' for the default configuration, clipped to
+    the space. Any other name is an earlier search in the same storage: its five best trials, ordered by epochs, then by
+    the objective."""
     study: str | None = None
     """URL of a database for Optuna's study, such as postgresql+psycopg://USER@HOST/DATABASE; default: a journal in the
     search's directory. Give the password in $PGPASSWORD or ~/.pgpass, not in the spec."""
@@ -177,7 +178,9 @@ class SearchConfig(Section):
     @classmethod
     def _are_names(cls, names: list[str]) -> list[str]:
         if wrong := [name for name in names if not NAME.fullmatch(name)]:
-            raise ValueError(f"contain 'recipes', 'default', names of recipes or earlier searches, not '{wrong[0]}'")
+            raise ValueError(
+                f"contain 'recipes', 'portfolio', 'default', names of recipes or earlier searches, not '{wrong[0]}'"
+            )
         return names
 
 

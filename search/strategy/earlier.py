@@ -18,11 +18,11 @@ from trainable.config import ConfigError
 from trainable.config.settings import Value
 from trainable.metrics.names import TRAINED
 from trainable.metrics.objective import SCORE, Objective
-from trainable.recipes import RECIPES
+from trainable.recipes import PORTFOLIO, RECIPES
 
 MAX_TRIALS = 5
 """Of each earlier search."""
-KEYWORDS = ("recipes", "default")
+KEYWORDS = ("recipes", "portfolio", "default")
 """Entries of `search.start_from` that are not names."""
 
 
@@ -40,7 +40,7 @@ class EarlierTrial:
 
 def is_earlier(name: str) -> bool:
     """Whether an entry of `search.start_from` is the name of a search."""
-    return name not in (*KEYWORDS, *RECIPES)
+    return name not in (*KEYWORDS, *RECIPES, *PORTFOLIO)
 
 
 def best_trials(

@@ -1,11 +1,11 @@
-"""The first trials of a search: recipes, and the best trials of earlier searches, that are within its space.
+"""The first trials of a search, within its space: recipes, the portfolio, and the best trials of earlier searches.
 
 Their configurations are exact, except for values that all trials of a search share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,15 +24,24 @@ from search.terminal import Screen
 from trainable.config import ConfigError, TrialConfig, build
 from trainable.config.settings import Settings, Value, flatten
 from trainable.metrics.objective import Objective
-from trainable.recipes import RECIPES, load_recipe
+from trainable.recipes import PORTFOLIO, RECIPES, load_recipe
 
+PORTFOLIO_MEMBER = "portfolio"
+"""Attribute of a trial: its configuration of the portfolio, by name."""
 EARLIER = "earlier"
 """Attribute of a trial: the trial of an earlier search that it repeats, as SEARCH:NUMBER."""
+_PROPOSED_BY = {RECIPE: {}, PORTFOLIO_MEMBER: {PROPOSED_BY: "portfolio"}, EARLIER: {PROPOSED_BY: "earlier search"}}
 _SPLIT = {"data.split_by", "data.split.train", "data.split.val", "data.split.test"}
 SHARED_KEYS = frozenset({"data.image_size", "data.resize", "data.fit"} | _SPLIT)
 """Keys that all trials of a search share; their values never come from a start."""
 SHARED_KEYS_OF_RECIPES = SHARED_KEYS | {"data.batch_size"}
 """The same for recipes, which were published for other image sizes and another memory."""
+_WHAT = {
+    RECIPE: "the first trials are recipes, with their policies scaled to {epochs} epochs",
+    PORTFOLIO_MEMBER: "the first trials are configurations that did well on other data",
+    EARLIER: "the first trials repeat trials of earlier searches (SEARCH:TRIAL)",
+}
+"""What is said of the first trials of each kind."""
 OUTSIDE = "starts_outside"
 """Attribute of a study: for each start that is not within the space, by name, the reason."""
 
@@ -43,12 +52,12 @@ class OutsideError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A recipe, or a trial of an earlier search, as a point of the space."""
+    """A configuration from elsewhere, as a point of the space."""
 
-    recipe: str = ""
-    """Name of the recipe; '' for an earlier trial."""
-    earlier: str = ""
-    """The earlier trial, as SEARCH:NUMBER; '' for a recipe."""
+    kind: str
+    """`RECIPE`, `PORTFOLIO_MEMBER` or `EARLIER`."""
+    name: str
+    """Of the recipe, or of the configuration of the portfolio, or the earlier trial as SEARCH:NUMBER."""
     parameters: dict[str, Value] = field(default_factory=dict)
     """Optuna's parameters of all searched leaves."""
     fixed: dict[str, Value] = field(default_factory=dict)
@@ -84,23 +93,28 @@ def start(study: optuna.Study, spec: SearchSpec, storage: Path | Location, scree
     outside = enqueue_starts(study, spec, storage)
     study.set_user_attr(OUTSIDE, outside)
     attributes = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
-    recipes, earlier = ([held[kind] for held in attributes if kind in held] for kind in (RECIPE, EARLIER))
-    if recipes:
-        epochs = spec.plan.scheduler.max_epochs
-        screen.say(f"the first trials are recipes, with their policies scaled to {epochs} epochs: {', '.join(recipes)}")
-    if earlier:
-        screen.say(f"the first trials repeat trials of earlier searches (SEARCH:TRIAL): {', '.join(earlier)}")
+    for kind, what in _WHAT.items():
+        if found := [held[kind] for held in attributes if kind in held]:
+            screen.say(f"{what.format(epochs=spec.plan.scheduler.max_epochs)}: {', '.join(found)}")
     if outside:
         screen.say(
-            f"outside the search space, and therefore not tried: {', '.join(outside)}; --dry-run gives the reasons"
+            f"outside the search space, and therefore not tried: {_listed(outside)}; --dry-run gives the reasons"
         )
+
+
+def _listed(outside: Mapping[str, str]) -> str:
+    """The names of starts; all recipes together, and the whole portfolio, have one name."""
+    wholes = {"all recipes": RECIPES, "the whole portfolio": PORTFOLIO}
+    whole = {text: names for text, names in wholes.items() if outside.keys() >= set(names)}
+    return ", ".join([*whole, *(name for name in outside if not any(name in names for names in whole.values()))])
 
 
 def outside_of(study: optuna.Study) -> dict[str, dict[str, str]]:
     """Starts that are outside the space of a study, with the reasons, for the summary."""
     outside = study.user_attrs.get(OUTSIDE, {})
     return {
-        "recipes_outside": {name: reason for name, reason in outside.items() if not is_earlier(name)},
+        "recipes_outside": {name: reason for name, reason in outside.items() if name in RECIPES},
+        "portfolio_outside": {name: reason for name, reason in outside.items() if name in PORTFOLIO},
         "earlier_outside": {name: reason for name, reason in outside.items() if is_earlier(name)},
     }
 
@@ -122,16 +136,21 @@ def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path | Locati
     names = spec.plan.search.start_from
     starts, outside = find_starts(spec, [name for name in names if name != "default"], storage)
     for start in starts:
-        named = {RECIPE: start.recipe} if start.recipe else {EARLIER: start.earlier, PROPOSED_BY: "earlier search"}
-        study.enqueue_trial(start.parameters, user_attrs={**named, FIXED: start.fixed})
+        enqueue(study, start)
     default = _with_image_size(flatten(TrialConfig().model_dump()), spec)
     if "default" in names and not broken_limits(default, spec.plan.constraints):
         study.enqueue_trial(default_parameters(spec), user_attrs={PROPOSED_BY: "default"})
     return outside
 
 
+def enqueue(study: optuna.Study, start: Start) -> None:
+    """Let a study try a start next."""
+    origin = {start.kind: start.name, **_PROPOSED_BY[start.kind]}
+    study.enqueue_trial(start.parameters, user_attrs={**origin, FIXED: start.fixed})
+
+
 def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location) -> tuple[list[Start], dict[str, str]]:
-    """Convert recipes, and the best trials of earlier searches, to points of the space.
+    """Convert recipes, the portfolio, and the best trials of earlier searches to points of the space.
 
     A searched leaf must contain the start's value, and a leaf that the spec fixes to another value than the default
     must equal it. Leaves that are fixed by default, such as augmentation or a loss that is not searched, take the
@@ -141,7 +160,8 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
 
     Args:
         spec: of the search.
-        names: of recipes and earlier searches; 'recipes' means all recipes.
+        names: of recipes, of configurations of the portfolio, and of earlier searches; 'recipes' and 'portfolio' mean
+            all of them.
         storage: directory of the earlier searches.
 
     Returns:
@@ -150,8 +170,7 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
     Raises:
         InputError: as `check_starts`.
     """
-    own: dict[str, Value] = {"plugins": spec.plan.model_dump()["plugins"]}
-    by_default = check_spec(own, source="the defaults", data_path=spec.data_path).space
+    by_default = default_leaves(spec)
     starts: list[Start] = []
     outside = {}
     for name, found in _named(names, storage, spec.plan.objective).items():
@@ -165,16 +184,22 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
     return starts, outside
 
 
+def default_leaves(spec: SearchSpec) -> Leaves:
+    """The space of a spec that says nothing but its plugins."""
+    own: dict[str, Value] = {"plugins": spec.plan.model_dump()["plugins"]}
+    return check_spec(own, source="the defaults", data_path=spec.data_path).space
+
+
 def _named(names: Sequence[str], storage: Path | Location, objective: Objective) -> dict[str, EarlierTrial | None]:
-    """The distinct starts in order, by name: None for a recipe, or an earlier trial."""
+    """The distinct starts in order, by name: None for a recipe or a configuration of the portfolio."""
     wanted: dict[str, EarlierTrial | None] = {}
     for name in names:
         if is_earlier(name):
             wanted |= {trial.name: trial for trial in best_trials(storage, name, objective)}
         elif name not in KEYWORDS:
             wanted[name] = None
-        elif name == "recipes":
-            wanted |= dict.fromkeys(RECIPES)
+        else:
+            wanted |= dict.fromkeys({"recipes": RECIPES, "portfolio": PORTFOLIO}.get(name, ()))
     return wanted
 
 
@@ -182,7 +207,9 @@ def _of_recipe(name: str, spec: SearchSpec, by_default: Leaves) -> Start:
     config = load_recipe(name).scaled(spec.plan.scheduler.max_epochs)
     stages = [stage.model_copy(update={"batch_size": None}) for stage in config.data.progression]
     config = config.model_copy(update={"data": config.data.model_copy(update={"progression": stages})})
-    return _fit(Start(recipe=name), config, spec, by_default, SHARED_KEYS_OF_RECIPES)
+    if name in PORTFOLIO:
+        return fit(Start(kind=PORTFOLIO_MEMBER, name=name), config, spec, by_default)
+    return fit(Start(kind=RECIPE, name=name), config, spec, by_default, SHARED_KEYS_OF_RECIPES)
 
 
 def _of_earlier(trial: EarlierTrial, spec: SearchSpec, by_default: Leaves) -> Start:
@@ -191,11 +218,20 @@ def _of_earlier(trial: EarlierTrial, spec: SearchSpec, by_default: Leaves) -> St
         config = build(TrialConfig, {**trial.config, **epochs}, source=f"trial {trial.name}")
     except ConfigError as error:  # another version ran it
         raise OutsideError(str(error).removesuffix(".")) from None
-    return _fit(Start(earlier=trial.name), config, spec, by_default, SHARED_KEYS)
+    return fit(Start(kind=EARLIER, name=trial.name), config, spec, by_default)
 
 
-def _fit(start: Start, config: TrialConfig, spec: SearchSpec, by_default: Leaves, shared: frozenset[str]) -> Start:
+def fit(
+    start: Start, config: TrialConfig, spec: SearchSpec, by_default: Leaves, shared: frozenset[str] = SHARED_KEYS
+) -> Start:
     """Set the parameters of a start from its configuration, except those of the `shared` keys.
+
+    Args:
+        start: without parameters.
+        config: its configuration, for the number of epochs of the search.
+        spec: of the search.
+        by_default: `default_leaves` of the spec.
+        shared: keys that take the value of the search.
 
     Raises:
         OutsideError: if the start is outside the space.

@@ -123,6 +123,8 @@ class Summary(_Stored):
     data_fingerprint: str = ""
     recipes_outside: dict[str, str] = {}
     """Recipes outside the space, with the reasons."""
+    portfolio_outside: dict[str, str] = {}
+    """Configurations of the portfolio outside the space, with the reasons."""
     earlier_outside: dict[str, str] = {}
     """Trials of earlier searches outside the space, with the reasons."""
     study: str = ""

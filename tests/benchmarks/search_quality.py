@@ -50,13 +50,22 @@ BUDGETS = (10, 40)
 """In full trainings; the smaller one is the first part of the larger one, for a simulation does not know its budget."""
 CHOICES = {"gp + halving": ("gp", "halving"), "tpe + asha": ("tpe", "asha"), "random + asha": ("random", "asha")}
 """Values of `search.sampler` and `scheduler.name`."""
-OURS, RECIPES, OPTUNA = "gp + halving", "gp + halving, recipes first", "OptunaSearch + ASHA"
+OURS, OPTUNA = "gp + halving", "OptunaSearch + ASHA"
+STARTS = {
+    "gp + halving, recipes": Side(sampler="gp", scheduler="halving", start_from=("recipes",)),
+    "gp + halving, portfolio, recipes": Side(sampler="gp", scheduler="halving", start_from=("portfolio", "recipes")),
+    "gp + halving, portfolio": Side(sampler="gp", scheduler="halving", start_from=("portfolio",)),
+    "random + asha, portfolio": Side(sampler="random", scheduler="asha", start_from=("portfolio",)),
+}
+"""Sides that start from something, by what they are called."""
+DEFAULT = "gp + halving, portfolio, recipes"
+"""What a search is by default."""
 LCBENCH, CURVES, BOTH = "lcbench", "curves", "both"
 SIDES = {
     LCBENCH: (*CHOICES, OPTUNA),
-    CURVES: (*CHOICES, OPTUNA, RECIPES),
+    CURVES: (*CHOICES, OPTUNA, *STARTS),
 }
-"""The published surrogate is not of this project's networks, which the recipes are of."""
+"""The published surrogate is not of this project's networks, which recipes and portfolio are of."""
 RATIOS = {"tpe + asha": "tpe_asha", "random + asha": "random_asha", OPTUNA: "optuna_asha"}
 LCBENCH_TRAININGS, LCBENCH_ROUNDS, LCBENCH_NEIGHBOURS = 2_000, 6, 50
 """For the best possible configuration of the published surrogate, which takes a millisecond each."""
@@ -155,7 +164,7 @@ def simulate(job: Job) -> Found:
     surrogate = simulation.surrogate_of(job.task, job.kind)
     budgets = [budget * EPOCHS for budget in BUDGETS]
     started = time.process_time()
-    pair = simulation.search_of(side_of(job.side), job.setting, job.seed)
+    pair = simulation.search_of(side_of(job.side), job.setting, job.seed, job.task)
     outcomes = simulation.simulate(surrogate, pair, job.seed, budgets)
     spent = time.process_time() - started
     found = {budget: outcomes[budget * EPOCHS] for budget in BUDGETS}
@@ -164,8 +173,8 @@ def simulate(job: Job) -> Found:
 
 def side_of(name: str) -> Side:
     """What a side of the curves is."""
-    if name == RECIPES:
-        return Side(sampler="gp", scheduler="halving", start_from=("recipes",))
+    if name in STARTS:
+        return STARTS[name]
     sampler, scheduler = CHOICES.get(name, ("", "asha"))
     return Side(sampler=sampler, scheduler=scheduler)
 
@@ -282,13 +291,13 @@ def row(on: str, side: str, budget: int, found: Sequence[Found], references: Map
 
 
 def ratios_of(on: str, rows: Sequence[Row]) -> dict[str, float]:
-    """Our worth over that of each other side, and our regret over its one, over all tasks."""
+    """The worth of our default over that of each other side, and its regret over the other's one, over all tasks."""
     prefix = "" if on == LCBENCH else f"{on}_"
     by_side = {(each["side"], each["budget"]): each for each in rows if each["on"] == on}
     found = {}
     for figure, infix in (("worth", ""), ("regret", "regret_")):
         for budget in BUDGETS:
-            ours = float(by_side[OURS, budget][figure])  # type: ignore[arg-type]
+            ours = float(by_side[DEFAULT if on == CURVES else OURS, budget][figure])  # type: ignore[arg-type]
             for side, name in RATIOS.items():
                 other = float(by_side[side, budget][figure])  # type: ignore[arg-type]
                 found[f"{prefix}{infix}{name}_{budget}"] = ours / other if other else math.nan

@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from tests.benchmarks import search_quality
-from tests.benchmarks.curves import regressions
+from tests.benchmarks.curves import portfolio, regressions, simulation
 from tests.benchmarks.curves.regressions import Forest, GaussianProcesses, NearestOfFamily, Regression
 from tests.benchmarks.curves.simulation import (
     Chosen,
@@ -27,6 +27,8 @@ from tests.benchmarks.curves.simulation import (
 )
 from tests.benchmarks.curves.surrogate import EPOCHS, CurveSurrogate, Table, features, noise
 from tests.benchmarks.curves.table import Curve, read_curves
+from trainable.config import TrialConfig, build
+from trainable.recipes import PORTFOLIO, load_recipe
 
 FAMILIES = 8
 SETTING = {"max_epochs": EPOCHS, "grace_epochs": 3, "reduction_factor": 3}
@@ -271,24 +273,30 @@ def test_a_search_returns_what_it_observed_and_is_judged_without_noise(
 
 
 @pytest.mark.parametrize(
-    ("side", "recipes"),
+    ("side", "first"),
     [
-        (Side(sampler="gp", scheduler="halving"), 0),
-        (Side(sampler="gp", scheduler="halving", start_from=("recipes",)), 8),
-        (Side(sampler="", scheduler="asha"), 0),
+        (Side(sampler="gp", scheduler="halving"), []),
+        (Side(sampler="gp", scheduler="halving", start_from=("recipes",)), ["recipe"] * 8),
+        (Side(sampler="gp", scheduler="halving", start_from=("portfolio", "recipes")), ["portfolio", "recipe"]),
+        (Side(sampler="", scheduler="asha"), []),
     ],
-    ids=["ours", "recipes first", "OptunaSearch"],
+    ids=["ours", "recipes first", "portfolio first", "OptunaSearch"],
 )
-def test_a_simulated_search_is_the_same_again(surrogate: CurveSurrogate, side: Side, recipes: int) -> None:
-    """And has spent its budget; recipes are its first trials."""
+def test_a_simulated_search_is_the_same_again(
+    surrogate: CurveSurrogate, side: Side, first: list[str], monkeypatch: pytest.MonkeyPatch, curves: list[Curve]
+) -> None:
+    """And has spent its budget; recipes and portfolio are its first trials."""
+    monkeypatch.setattr(simulation, "portfolio", lambda *_: curves[:1])
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found = []
     for _ in range(2):
-        searcher, scheduler = search_of(side, SETTING, seed=1)
+        searcher, scheduler = search_of(side, SETTING, 1, "nyu")
         found.append(simulate(surrogate, (searcher, scheduler), 1, budgets=[20, 60]))
         if side.sampler:
             trials = searcher.study.get_trials()  # type: ignore[attr-defined]
-            assert sum("recipe" in trial.user_attrs for trial in trials) == recipes
+            kinds = [kind for trial in trials for kind in ("recipe", "portfolio") if kind in trial.user_attrs]
+            assert kinds[: len(first)] == first
+            assert len(kinds) == (len(first) if "portfolio" not in first else 9)
             assert sum(len(trial.intermediate_values) for trial in trials) == 60
 
     assert found[0] == found[1]
@@ -327,17 +335,37 @@ def test_rows_have_regret_worth_and_ratios() -> None:
         for task in references
         for seed in range(3)
         for side in search_quality.SIDES["curves"]
-        for better in [0.2 if side == search_quality.OURS else 0.0]
+        for better in [0.2 if side == search_quality.DEFAULT else 0.0]
     ]
 
     rows = search_quality.rows_of("curves", found, references)
     ratios = search_quality.ratios_of("curves", rows)
 
     assert {row["on"] for row in rows} == {"curves", "curves nyu", "curves rooms"}
-    (ours,) = (row for row in rows if (row["on"], row["side"], row["budget"]) == ("curves", search_quality.OURS, 10))
+    (ours,) = (row for row in rows if (row["on"], row["side"], row["budget"]) == ("curves", search_quality.DEFAULT, 10))
     assert ours["regret"] == pytest.approx(10)
     assert ours["worth"] == pytest.approx(100)
     assert ours["regret_10"] == pytest.approx(10)
     assert ours["regret_tried"] == pytest.approx(5)
     assert ratios["curves_regret_random_asha_10"] == pytest.approx(1 / 3)
     assert ratios["curves_random_asha_10"] == pytest.approx(100 / (100 / 20))
+
+
+def test_a_portfolio_has_the_best_of_each_task_first() -> None:
+    """The first is best on average, and each next one helps where those before it are worst."""
+    good, alike, other, poor = [0.9, 0.9, 0.2], [0.8, 0.8, 0.2], [0.1, 0.1, 0.9], [0.3, 0.3, 0.3]
+    scores = np.array([poor, alike, other, good]).T
+
+    assert portfolio.greedy(scores, 2) == [3, 2]
+    assert sorted(portfolio.greedy(scores, 4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", PORTFOLIO)
+def test_a_portfolio_file_is_a_configuration_of_the_table(name: str) -> None:
+    """A file that was edited would be a configuration that nobody has trained."""
+    text = load_recipe(name).text
+    number = int(text.split(maxsplit=3)[2])
+    trained = [curve for curve in read_curves() if curve.configuration_id == number]
+
+    assert load_recipe(name).config == build(TrialConfig, trained[0].values, source="the table")
+    assert text == portfolio.as_text(name, trained[0], trained)

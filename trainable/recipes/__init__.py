@@ -1,4 +1,4 @@
-"""The published projects as recipes, each a YAML file that users can copy and change.
+"""The published projects, and a portfolio of our own, as recipes: YAML files that users can copy and change.
 
 A recipe is corrected by default. Its file lists the corrections; `faithful` reverts those that can be reverted.
 """
@@ -32,6 +32,8 @@ RECIPES = (
     "monimoyd-unet",
 )
 """Names of the recipes, in the order in which they are shown and tried."""
+PORTFOLIO = tuple(f"portfolio-{number}" for number in range(1, 9))
+"""Names of our own configurations: complementary ones, chosen by `tests/benchmarks/curves/portfolio.py`."""
 
 
 class Correction(Section):
@@ -113,7 +115,7 @@ def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
     """Load a recipe by name, or from a file in the format of `twinhead recipes NAME`.
 
     Args:
-        name_or_path: one of `RECIPES`, or a YAML file.
+        name_or_path: one of `RECIPES` or `PORTFOLIO`, or a YAML file.
         faithful: whether to train as published, including errors; None for the value in the file.
 
     Raises:
@@ -145,8 +147,9 @@ def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
 
 def _text(name_or_path: str) -> tuple[str, str]:
     """The text of a recipe file, and its description for error messages."""
-    if name_or_path in RECIPES:
-        file = resources.files(__package__) / f"{name_or_path}.yaml"
+    if name_or_path in (*RECIPES, *PORTFOLIO):
+        folder = resources.files(__package__) / ("portfolio" if name_or_path in PORTFOLIO else "")
+        file = folder / f"{name_or_path}.yaml"
         return file.read_text(encoding="utf-8"), f"the recipe '{name_or_path}'"
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"} and not path.exists():

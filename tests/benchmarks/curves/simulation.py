@@ -6,7 +6,6 @@ Time is that of the trainings of the table, and budgets are in epochs, over all 
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,12 @@ from search.strategy.encoding import SampledTrial, SpaceEncoding
 from search.strategy.scheduler import build_scheduler
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import define_space
-from search.strategy.warm_start import enqueue_starts
+from search.strategy.warm_start import PORTFOLIO_MEMBER, Start, default_leaves, enqueue, find_starts, fit
 from search.study.trials import RECIPE
+from tests.benchmarks.curves.portfolio import portfolio
 from tests.benchmarks.curves.surrogate import EPOCHS, CurveSurrogate
 from tests.benchmarks.tune_loop import Search, optuna_search, run
+from trainable.config import TrialConfig, build
 from trainable.job import TrialRequest
 from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
@@ -172,34 +173,34 @@ class Side:
     """'' for Ray's OptunaSearch."""
     scheduler: str
     start_from: tuple[str, ...] = ()
+    """A portfolio is chosen on the other data sets, not on the one that is searched."""
 
 
-def spec_of(setting: Mapping[str, Any], seed: int = 0, start_from: Sequence[str] = ()) -> SearchSpec:
+def spec_of(setting: Mapping[str, Any], seed: int = 0) -> SearchSpec:
     """The default space at the image size of the table.
 
     Args:
         setting: the section `scheduler`.
         seed: of the search.
-        start_from: first trials.
     """
     given = {
         "data": {"image_size": IMAGE_SIZE},
         "scheduler": dict(setting),
-        "search": {"seed": seed, "start_from": list(start_from)},
+        "search": {"seed": seed, "start_from": []},
     }
     return check_spec(given, source="this benchmark", data_path="nowhere")
 
 
-def search_of(side: Side, setting: Mapping[str, Any], seed: int) -> tuple[Searcher, TrialScheduler]:
-    """The searcher and the scheduler of a side; `setting` is the section `scheduler` of its spec."""
-    spec = spec_of(setting, seed, side.start_from)
+def search_of(side: Side, setting: Mapping[str, Any], seed: int, data_set: str) -> tuple[Searcher, TrialScheduler]:
+    """The searcher and the scheduler of a side for a data set; `setting` is the section `scheduler` of its spec."""
+    spec = spec_of(setting, seed)
     space = define_space(spec)
     scheduler = build_scheduler(name=side.scheduler, **setting)
     if not side.sampler:
         return optuna_search(space, seed), scheduler
     study = optuna.create_study(direction="maximize")
-    with tempfile.TemporaryDirectory() as storage:
-        enqueue_starts(study, spec, Path(storage))
+    for start in starts_of(side, spec, data_set):
+        enqueue(study, start)
     searcher = RungSearcher(
         space,
         metric=OBJECTIVE,
@@ -214,6 +215,18 @@ def search_of(side: Side, setting: Mapping[str, Any], seed: int) -> tuple[Search
         ).as_plain(),
     )
     return searcher, scheduler
+
+
+def starts_of(side: Side, spec: SearchSpec, data_set: str) -> Iterator[Start]:
+    """The first trials of a side."""
+    by_default = default_leaves(spec)
+    for name in side.start_from:
+        if name == "portfolio":
+            for chosen in portfolio(*(other for other in DATA_SETS if other != data_set)):
+                start = Start(kind=PORTFOLIO_MEMBER, name=str(chosen.configuration_id))
+                yield fit(start, build(TrialConfig, chosen.values, source="the table"), spec, by_default)
+        else:
+            yield from find_starts(spec, [name], Path())[0]
 
 
 def best_epoch_scores(surrogate: CurveSurrogate, configurations: Sequence[Config]) -> Floats:

@@ -117,16 +117,19 @@ class CurveSurrogate:
         return float(np.exp(self._seconds.predict(features(configuration)[None]))[0, 0])
 
     def observed(self, configuration: Values, seed: int) -> Floats:
-        """The curve of a training, (EPOCHS,) in 0..1: the same for the same configuration and seed.
+        """The curve of a training, (EPOCHS,) in 0..1: the same for the same configuration and seed."""
+        described = hashlib.blake2b(features(configuration).tobytes(), digest_size=8).digest()
+        rng = np.random.default_rng([seed, int.from_bytes(described, "little")])
+        return self.with_noise(self.score_curves([configuration])[0], rng)
+
+    def with_noise(self, mean: Floats, rng: np.random.Generator) -> Floats:
+        """A mean curve with the noise of one training, (EPOCHS,) in 0..1.
 
         The noise is a whole residual curve of one of the repeated configurations with the nearest final scores, since
         the noise of good configurations is smaller. It is scaled down by as much as the mean is nearer to the best
         score of any training: unscaled, simulated trainings would reach 0.94 where the best of the table has 0.73.
         """
         table = self._table
-        mean = self.score_curves([configuration])[0]
-        described = hashlib.blake2b(features(configuration).tobytes(), digest_size=8).digest()
-        rng = np.random.default_rng([seed, int.from_bytes(described, "little")])
         nearest = np.argsort(np.abs(table.scores[table.repeated, -1] - mean[-1]), kind="stable")[:NOISE_POOL]
         chosen = rng.choice(nearest)
         of_one = table.residuals[chosen]

@@ -80,7 +80,7 @@ def test_recipes_that_violate_limits_are_left_out() -> None:
     study = optuna.create_study()
     enqueue_starts(study, spec, NOWHERE)
 
-    assert "raguram-resunet" not in {start.recipe for start in starts}
+    assert "raguram-resunet" not in {start.name for start in starts}
     assert "constraints.parameters is 300,000" in outside["raguram-resunet"]
     assert len(study.get_trials()) == len(starts)  # the default network is too large as well
 

@@ -87,7 +87,7 @@ BAD = {
     "model: !!python/object:os.system {}": r"no valid YAML at line 1, column 8",
     "model: {width: 2026-13-41}": r"no valid YAML in the spec",
     "resunet": r"must hold sections such as 'data:'",
-    "search: {start_from: [a b]}": r"'search.start_from' is .* must contain 'recipes', 'default', names .*, not 'a b'",
+    "search: {start_from: [a b]}": r"'search.start_from' is .* must contain 'recipes', 'portfolio', .*, not 'a b'",
 }
 
 

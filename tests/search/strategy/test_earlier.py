@@ -132,6 +132,7 @@ def test_values_outside_the_new_space_are_named(tmp_path: Path) -> None:
     assert sorted(within) == [f"first:{number}" for number, width in enumerate(widths) if width != 8]
     assert outside_of(study) == {
         "recipes_outside": {},
+        "portfolio_outside": {},
         "earlier_outside": {
             f"first:{number}": "its model.width is 8, and the space has 2, 4"
             for number in (4, 3, 2, 1, 0)
@@ -165,7 +166,7 @@ def test_recipe_of_an_earlier_search_is_tried_once(tmp_path: Path) -> None:
     note_epoch(trial, TrialReport(epoch=9, metrics={"score": 0.5}, outcome="trained"))
     starts, outside = find_starts(wide, ["birender-cnn", "first"], tmp_path)
 
-    assert [(found.recipe, found.earlier) for found in starts] == [("birender-cnn", "")]
+    assert [(found.kind, found.name) for found in starts] == [("recipe", "birender-cnn")]
     assert outside == {}
 
 

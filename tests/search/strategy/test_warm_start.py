@@ -11,8 +11,9 @@ import pytest
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.space import define_space
 from search.strategy.warm_start import enqueue_starts, find_starts
+from search.study.trials import TrialRecord
 from trainable.config import TrialConfig, build
-from trainable.recipes import RECIPES, load_recipe
+from trainable.recipes import PORTFOLIO, RECIPES, load_recipe
 
 NOWHERE = Path("nowhere")
 """A storage without earlier searches."""
@@ -55,14 +56,48 @@ def test_recipe_is_tried_unchanged(name: str) -> None:
 def test_recipes_come_first_in_their_order() -> None:
     """A budget that is too small for all of them tries the first ones."""
     starts, outside = find_starts(spec_of(), ["recipes"], NOWHERE)
-    assert [start.recipe for start in starts] == list(RECIPES)
+    assert [start.name for start in starts] == list(RECIPES)
     assert outside == {}
+
+
+@pytest.mark.parametrize("name", PORTFOLIO)
+def test_the_portfolio_is_tried_unchanged(name: str) -> None:
+    """What was chosen is a whole configuration, its batch size included; image size and split are the search's."""
+    study, spec = optuna.create_study(), spec_of(scheduler={"max_epochs": 7}, search={"start_from": [name]})
+    enqueue_starts(study, spec, NOWHERE)
+    found = build(TrialConfig, define_space(spec)(trial := study.ask()), source="a start")
+    chosen = load_recipe(name).config
+
+    assert trial.user_attrs["portfolio"] == name
+    assert TrialRecord.of(trial).proposed_by == "portfolio"
+    image_size = {"image_size": spec.space["data.image_size"]}
+    assert (found.data, found.model, found.loss) == (
+        chosen.data.model_copy(update=image_size),
+        chosen.model,
+        chosen.loss,
+    )
+    assert (found.optimizer, found.epochs) == (chosen.optimizer, 7)
+    policy = found.policy.name
+    assert (policy, getattr(found.policy, policy, None)) == (chosen.policy.name, getattr(chosen.policy, policy, None))
+
+
+def test_a_search_starts_from_recipes_and_portfolio_by_default() -> None:
+    """And names those of the portfolio that the space leaves out."""
+    study, spec = optuna.create_study(), spec_of()
+    assert enqueue_starts(study, spec, NOWHERE) == {}
+    kinds = [kind for trial in study.trials for kind in ("recipe", "portfolio") if kind in trial.user_attrs]
+    assert kinds == ["portfolio"] * len(PORTFOLIO) + ["recipe"] * len(RECIPES)
+
+    names = [name for name in PORTFOLIO if load_recipe(name).config.model.family != "sepunet"]
+    starts, outside = find_starts(spec_of(model={"family": "sepunet"}), ["portfolio"], NOWHERE)
+    assert set(outside) == set(names)
+    assert [start.name for start in starts] == [name for name in PORTFOLIO if name not in names]
 
 
 def test_a_recipe_outside_of_the_space_is_named() -> None:
     """After narrowing the space, users must see what it leaves out, and why."""
     starts, outside = find_starts(spec_of(model={"family": "sepunet", "width": 32}), ["recipes"], NOWHERE)
-    assert [start.recipe for start in starts] == ["monimoyd-unet"]
+    assert [start.name for start in starts] == ["monimoyd-unet"]
     assert set(outside) == set(RECIPES) - {"monimoyd-unet"}
     assert outside["birender-cnn"] == "its model.family is dmnet-cnn, and the space has sepunet"
 

@@ -38,6 +38,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup  ## Render, search, retrain and test: the main job, small
 	$(BIN)/twinhead demo
+	@echo "for the commands above: source $(BIN)/activate"
 
 test: setup  ## Run all tests, in two runs: those that start Ray or a database come last
 	@failed=0; \

@@ -416,7 +416,7 @@ def test_a_name_in_use_and_a_search_that_runs_are_refused(
     assert len(again.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.skipif("TWINHEAD_REAL" not in os.environ, reason="TWINHEAD_REAL names no folder of real pictures")
+@pytest.mark.skipif("TWINHEAD_REAL" not in os.environ, reason="TWINHEAD_REAL does not name a folder of real images")
 def test_import_and_search_on_real_images(tmp_path: Path) -> None:
     """Import, inspect, search: the README's lines on photographs."""
     real = Path(os.environ["TWINHEAD_REAL"]) / "nyu_composed"

@@ -309,9 +309,10 @@ def loss_by_retraining(experiment: Experiment, summary: Summary) -> str:
     if objective.oriented(ours) >= objective.oriented(its):
         return ""
     command = shell_command("twinhead", "best", experiment.name, "--trial", best.trial, "--storage", experiment.storage)
+    report = shell_command("twinhead", "report", experiment.name, "--storage", experiment.storage)
     return (
         f"the retrained network is below trial {best.trial} on the test images: {objective.key} {ours:.4f} against "
-        f"{its:.4f}; 'twinhead report' says whether that is real, and {cited(command)} exports that one"
+        f"{its:.4f}; {cited(report)} says whether that is real, and {cited(command)} exports that one"
     )
 
 

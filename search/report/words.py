@@ -30,8 +30,11 @@ def with_interval(found: Interval, *, signed: bool = False) -> str:
     """A value with its interval, such as '0.612 (0.580 to 0.640)'."""
     if math.isnan(found.value):
         return "unknown"
-    form = "+.3f" if signed else ".3f"
-    value, low, high = (f"{end:{form}}".replace("-", "\N{MINUS SIGN}") for end in (found.value, found.low, found.high))
+    ends = (found.value, found.low, found.high)
+    # An end that is not 0 must not be printed as 0: the verdict depends on its sign.
+    digits = 4 if any(0 < abs(end) < 0.0005 for end in ends) else 3
+    form = f"+.{digits}f" if signed else f".{digits}f"
+    value, low, high = (f"{end:{form}}".replace("-", "\N{MINUS SIGN}") for end in ends)
     return value if math.isnan(found.low) else f"{value} ({low} to {high})"
 
 

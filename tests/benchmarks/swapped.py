@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=400)
     options = parser.parse_args()
     if "TWINHEAD_REAL" not in os.environ:
-        sys.exit("TWINHEAD_REAL does not name a folder with real pictures")
+        sys.exit("TWINHEAD_REAL does not name a folder of real images")
     sets = {**real(), "rendered": list(rendered(options.scenes))}
     rows: list[Row] = []
     rates: dict[str, float] = {}

@@ -18,7 +18,7 @@ class Description:
     policy: str
 
     def __str__(self) -> str:
-        return f"{self.family} of width {self.width}; {self.losses}; {self.optimizer}; {self.policy}"
+        return f"{self.family} of width {self.width}; {self.losses}; {self.optimizer}; {self.policy} policy"
 
 
 def describe(config: TrialConfig) -> Description:
@@ -51,7 +51,7 @@ def _times(weight: float) -> str:
 
 
 def _optimizer(config: OptimizerConfig) -> str:
-    named = f"{config.name} {config.lr:g}"
+    named = f"{config.name} lr {config.lr:.3g}"
     if config.name == "sgd" and config.momentum:
         named += f", {'nesterov' if config.nesterov else 'momentum'} {config.momentum:g}"
     elif config.name != "sgd" and config.momentum != OptimizerConfig().momentum:

@@ -361,7 +361,7 @@ def test_real_images_are_composed(tmp_path: Path) -> None:
     """Kinect depth in mm and cut-out people: depth is measured as far-bright by the importers' own measure."""
     root = os.environ.get("TWINHEAD_REAL")
     if root is None:
-        pytest.skip("TWINHEAD_REAL does not name a folder with published pictures")
+        pytest.skip("TWINHEAD_REAL does not name a folder of real images")
     rooms, people = Path(root) / "nyu_rgbd", Path(root) / "sources_eva/garima-mahato/fg"
     for path in sorted((rooms / "rgb").iterdir())[::30]:
         put(tmp_path / "bg" / f"{path.stem}.png", decode_photo(path.read_bytes(), str(path)))

@@ -22,7 +22,7 @@ ROLES = ("bg", "fg_bg", "mask", "depth")
 def real(*parts: str) -> Path:
     root = os.environ.get("TWINHEAD_REAL")
     if root is None:
-        pytest.skip("TWINHEAD_REAL does not name a folder with published pictures")
+        pytest.skip("TWINHEAD_REAL does not name a folder of real images")
     return Path(root).joinpath(*parts)
 
 

@@ -144,7 +144,7 @@ def test_published_images_are_imported(twinhead: Command) -> None:
     """The published layout is recognised, and what was found is said."""
     root = os.environ.get("TWINHEAD_REAL")
     if root is None:
-        pytest.skip("TWINHEAD_REAL does not name a folder with published pictures")
+        pytest.skip("TWINHEAD_REAL does not name a folder of real images")
     said = twinhead("import", Path(root, "nyu_composed"), "set", "--json")
 
     assert said.code == 0
@@ -197,7 +197,7 @@ def test_import_names_a_file_that_is_not_an_image(refused: Command, tmp_path: Pa
     """One broken download among thousands has to be found by its name."""
     root = os.environ.get("TWINHEAD_REAL")
     if root is None:
-        pytest.skip("TWINHEAD_REAL does not name a folder with published pictures")
+        pytest.skip("TWINHEAD_REAL does not name a folder of real images")
     shutil.copytree(Path(root, "nyu_composed"), tmp_path / "photos")
     broken = min((tmp_path / "photos" / "fg_bg_images").iterdir())
     broken.write_bytes(b"not a picture")

@@ -22,7 +22,7 @@ def test_all_recipes_are_listed(twinhead: Callable[..., Said], monkeypatch: pyte
     for name in RECIPES:
         assert any(line.startswith(f"{name} ") for line in said.out.splitlines())
     assert max(map(len, said.out.splitlines())) <= 120
-    assert "18.21 G at 224  l1 mask, l1 depth; sgd 0.5, momentum 0.9;" in said.out
+    assert "18.21 G at 224  l1 mask, l1 depth; sgd lr 0.5, momentum 0.9;" in said.out
     assert "BirenderPanwar/EVA4_Phase1" in said.out
 
 

@@ -50,7 +50,7 @@ def test_summary_shows_the_best_trial(tmp_path: Path) -> None:
     text = shown(show_summary, Experiment(storage=tmp_path, name="first"), summary())
     assert "20 trials (8 finished, 12 stopped), 99 epochs" in text
     assert "resnet-dual of width 32; l1 + ssim + edge mask" in text
-    assert "adam 0.001" in text
+    assert "adam lr 0.001" in text
 
 
 def test_summary_shows_the_gain_over_the_best_recipe(tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ def test_summary_advises_when_all_trials_diverged(experiment: Experiment) -> Non
     said = why_no_result(trial_records(study))
 
     assert said.startswith("40 of 40 diverged, such as trial 0 with bce")
-    assert "sgd 10, momentum 0.9" in said
+    assert "sgd lr 10, momentum 0.9" in said
     assert "Lower optimizer.lr (these had 10 to 49), set optimizer.clip_norm to 1, or lower the weights" in said
     assert len(said) < 500
 

@@ -92,7 +92,7 @@ def test_large_photographs_are_judged_as_small_ones(pairs: list[tuple[Pixels, Pi
 def test_real_pairs_are_recognised() -> None:
     """Every tenth of those that the rates were measured on, and all that people published."""
     if "TWINHEAD_REAL" not in os.environ:
-        pytest.skip("TWINHEAD_REAL does not name a folder with published images")
+        pytest.skip("TWINHEAD_REAL does not name a folder of real images")
     root = Path(os.environ["TWINHEAD_REAL"])
     with (root / "index_quads.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))

@@ -49,7 +49,7 @@ def run(
 
     Args:
         config: the configuration of the trial.
-        data: the data set and its parts.
+        data: the data set and its parts. Without a validation part, the result is an average of the weights.
         context: the distributed context of this process.
         report: callback after each epoch, with the training and the validation loader.
         checkpoint_epochs: epochs after which a checkpoint is due, in addition to the best ones.
@@ -78,6 +78,7 @@ def run(
         data_fingerprint=data.fingerprint,
         replay=list(replay) if replay is not None else None,
         lr_scale=batch_scale,
+        averaged=val is None,
         wrap=wrap,
     )
     resumed = _resume(training, resume_from, damaged, context)

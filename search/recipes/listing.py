@@ -13,7 +13,7 @@ from data.fitting.sizes import size_text
 from search.terminal import print_line, print_table
 from trainable.config.describe import describe
 from trainable.config.text import parse_yaml
-from trainable.recipes import RECIPES, Recipe, load_recipe
+from trainable.recipes import PORTFOLIO, RECIPES, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,3 +114,4 @@ def show_recipes(console: Console, listed: Sequence[RecipeRow]) -> None:
     print_line(
         console, "\n'twinhead recipes NAME' prints a recipe and its corrections; 'twinhead train NAME DATA' trains it."
     )
+    print_line(console, f"{PORTFOLIO[0]} to {PORTFOLIO[-1]} are configurations of our own that did well on other data.")

@@ -204,7 +204,7 @@ def dimensions(findings: Findings, prefix: str) -> Iterator[Chart]:
         yield Chart(
             key=f"{prefix}-dimension{number}",
             title=name,
-            text=f"Best {objective.key} of each trial against {name}.",
+            text=f"Best {objective.key} of each trial against {_what(name)}.",
             columns=["trial", "value"],
             rows=rows,
             views={"": sheet(150, layers=[point], params=[ZOOM] if zooms else [])},
@@ -212,6 +212,10 @@ def dimensions(findings: Findings, prefix: str) -> Iterator[Chart]:
             wide=False,
             filtered=prefix,
         )
+
+
+def _what(name: str) -> str:
+    return f"whether {name[:-1]} is above 0" if name.endswith("?") else name
 
 
 def front(findings: Findings, prefix: str) -> Chart | None:

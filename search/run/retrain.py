@@ -132,7 +132,7 @@ def retrain_and_test(
 
 
 def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path | None:
-    """Train the best configuration on train + validation for all epochs; the last epoch's weights count.
+    """Train the best configuration on train + validation for all epochs; the average of its last weights counts.
 
     It uses the trial's precision. A plateau policy has no validation split here: it replays the learning rates of the
     best trial. An interrupted retraining is resumed; a complete one is repeated only if `again`. None after Ctrl-C.

@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import EnvironmentFaultError, InputError
@@ -201,6 +204,57 @@ def test_the_final_training_has_no_validation(trial_data: TrialData) -> None:
     curve = curve_of(config(), data)
     assert len(curve) == 2
     assert "score" not in curve[0]
+
+
+def final_weights(
+    directory: Path, data: TrialData, config: TrialConfig, resume_from: Sequence[Path] = ()
+) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """The weights in the last checkpoint, and those after each step; each epoch's checkpoint is kept."""
+    steps: list[dict[str, torch.Tensor]] = []
+    network: list[nn.Module] = []
+
+    def keep(end: EpochEnd, training: Training, _: Loader | None) -> None:
+        training.save(directory / str(end.epoch), end.metrics)
+
+    def wrap(module: nn.Module) -> nn.Module:
+        network.append(module)
+        return module
+
+    def after_step(*_: object) -> None:
+        steps.append({name: tensor.clone() for name, tensor in network[0].state_dict().items()})
+
+    hook = register_optimizer_step_post_hook(after_step)
+    try:
+        trial.run(config, data, context=ALONE, report=keep, wrap=wrap, resume_from=resume_from)
+    finally:
+        hook.remove()
+    return load_model(directory / str(config.epochs))[0].state_dict(), steps
+
+
+def test_without_validation_the_weights_are_averaged(trial_data: TrialData, tmp_path: Path) -> None:
+    """No part is left that could pick an epoch, and the weights of a single step may be bad ones."""
+    data = TrialData(path=trial_data.path, fingerprint=trial_data.fingerprint, train="train+val", val=None)
+    long = config(epochs=20)
+    found, steps = final_weights(tmp_path / "whole", data, long)
+    decay = 1 - 20 / len(steps)
+    expected = {name: tensor.double() for name, tensor in steps[0].items()}
+    for after in steps[1:]:
+        expected = {name: decay * expected[name] + (1 - decay) * after[name].double() for name in expected}
+
+    floating = [name for name, tensor in found.items() if tensor.is_floating_point()]
+    assert len(floating) > 4
+    for name in floating:
+        assert torch.allclose(found[name].double(), expected[name], rtol=1e-4, atol=1e-6)
+    assert any(not torch.allclose(found[name], steps[-1][name], rtol=1e-3) for name in floating)
+
+    again, _ = final_weights(tmp_path / "resumed", data, long, resume_from=[tmp_path / "whole" / "12"])
+    assert all(torch.equal(again[name], found[name]) for name in found)
+
+
+def test_with_validation_the_weights_are_those_of_the_epoch(trial_data: TrialData, tmp_path: Path) -> None:
+    """The metrics that picked it are of these weights."""
+    found, steps = final_weights(tmp_path, trial_data, config())
+    assert all(torch.equal(found[name], steps[-1][name]) for name in found)
 
 
 def test_data_that_changed_is_refused(tmp_path: Path) -> None:

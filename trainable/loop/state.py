@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from data.errors import InputError
 from trainable.config import PolicyConfig, TrialConfig
@@ -18,6 +19,9 @@ from trainable.loss.dual_loss import DualLoss
 from trainable.models import Network, build_model
 from trainable.optim.optimizers import build_optimizer
 from trainable.optim.schedules import Policy, build_policy, build_replay
+
+AVERAGED = 1 / 20
+"""Share of a training's steps over which its weights are averaged, where no validation part picks an epoch."""
 
 T = TypeVar("T")
 
@@ -83,6 +87,8 @@ class Training:
     """One for the whole network, or one for each part with its own policy."""
     loss: DualLoss
     data_fingerprint: str
+    average: AveragedModel | None = None
+    """The moving average of the weights, which are the result in place of those of the last step; None for none."""
     epoch: int = 0
     best_score: float = -math.inf
     """Best value of the objective, oriented so that larger is better."""
@@ -93,7 +99,7 @@ class Training:
     """Which checkpoints are damaged, and where the training resumed instead; '' if none is."""
 
     def save(self, directory: Path, metrics: Mapping[str, float]) -> None:
-        """Write a checkpoint for `resume`."""
+        """Write a checkpoint for `resume`; that of the last epoch has the averaged weights, if there are any."""
         origin = checkpoint.Origin(config=self.config, data_fingerprint=self.data_fingerprint, epoch=self.epoch)
         state = {
             "optimizer": self.optimizer.state_dict(),
@@ -103,7 +109,11 @@ class Training:
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
         }
-        checkpoint.save(directory, self.network, origin, metrics, state=state)
+        network: nn.Module = self.network
+        if self.average is not None:
+            state |= {"average": self.average.state_dict()}
+            network = self.average.module if self.epoch == self.config.epochs else network
+        checkpoint.save(directory, network, origin, metrics, state=state)
 
     def resume(self, directory: Path) -> None:
         """Restore a checkpoint written by `save`.
@@ -121,6 +131,8 @@ class Training:
         for policy, policy_state in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(policy_state)
         self.loss.load_state_dict(state["loss"])
+        if self.average is not None and "average" in state:  # earlier versions did not average
+            self.average.load_state_dict(state["average"])
         self.epoch = state["epoch"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
 
@@ -133,6 +145,7 @@ def start(
     data_fingerprint: str,
     replay: list[float] | None = None,
     lr_scale: float = 1.0,
+    averaged: bool = False,
     wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> Training:
     """Create the training of a trial before its first epoch.
@@ -145,6 +158,8 @@ def start(
         replay: learning-rate factors of an earlier run, one per epoch. They replace a plateau policy that watches the
             validation split.
         lr_scale: factor of the learning rate.
+        averaged: whether the result is the moving average of the weights: with a weight that falls exponentially over
+            `AVERAGED` of all steps, and the statistics of batch norm alike (Polyak and Juditsky 1992).
         wrap: wraps the network for several workers.
     """
     torch.manual_seed(config.seed)
@@ -161,7 +176,14 @@ def start(
         policies=[_policy(policy, steps_of_epochs, replay) for policy in policies],
         loss=loss,
         data_fingerprint=data_fingerprint,
+        average=_average(network, sum(steps_of_epochs)) if averaged else None,
     )
+
+
+def _average(network: Network, steps: int) -> AveragedModel:
+    decay = 1 - 1 / max(1.0, AVERAGED * steps)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
 def _policy(config: PolicyConfig, steps_of_epochs: Sequence[int], replay: list[float] | None) -> Policy:

@@ -52,6 +52,8 @@ def train_step(
             clip_grad_norm_(training.network.parameters(), config.clip_norm)
         for _ in range(config.steps_per_batch):
             optimizer.step()
+        if training.average is not None:
+            training.average.update_parameters(training.network)
     return losses
 
 

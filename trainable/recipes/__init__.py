@@ -153,9 +153,8 @@ def _text(name_or_path: str) -> tuple[str, str]:
         return file.read_text(encoding="utf-8"), f"the recipe '{name_or_path}'"
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"} and not path.exists():
-        raise InputError(
-            f"There is no recipe '{name_or_path}'; give one of {', '.join(RECIPES)}, or a YAML file of your own."
-        )
+        known = f"{', '.join(RECIPES)}, {PORTFOLIO[0]} to {PORTFOLIO[-1]}"
+        raise InputError(f"There is no recipe '{name_or_path}'; give one of {known}, or a YAML file of your own.")
     try:
         return path.read_text(encoding="utf-8"), f"'{path}'"
     except (OSError, UnicodeDecodeError) as error:

@@ -6,8 +6,6 @@ is the same on any machine.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,6 +19,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from search.strategy.space import Space
+from tests.benchmarks.clock import Clock
 from trainable.metrics.names import MODE, OBJECTIVE
 
 Result = Mapping[str, Any]
@@ -68,8 +67,8 @@ def run(
         epochs: how many in all; without end when left out.
         seconds: takes a configuration, and returns the simulated time of each of its epochs.
     """
-    controller, known, order = cast("TuneController", None), list[Trial](), itertools.count()
-    running: list[tuple[float, int, Trial, float, Iterator[Result]]] = []
+    controller, known = cast("TuneController", None), list[Trial]()
+    running = Clock[tuple[Trial, float, Iterator[Result]]]()
 
     def start(now: float) -> None:
         if trials is not None and len(known) >= trials:
@@ -82,18 +81,18 @@ def run(
         for callback in search.callbacks:
             callback.on_trial_start(iteration=0, trials=known, trial=trial)
         duration = seconds(trial.config)
-        heapq.heappush(running, (now + duration, next(order), trial, duration, train(trial.config)))
+        running.add(now + duration, (trial, duration, train(trial.config)))
 
     for worker in range(concurrent):
         start(worker / concurrent)
     spent = 0
     while running and (epochs is None or spent < epochs) and not (search.stopper and search.stopper.stop_all()):
-        now, _, trial, duration, reports = heapq.heappop(running)
+        now, (trial, duration, reports) = running.next()
         report = next(reports, None)
         if report is not None:
             spent += 1
             if _report(search, controller, known, trial, report) == TrialScheduler.CONTINUE:
-                heapq.heappush(running, (now + duration, next(order), trial, duration, reports))
+                running.add(now + duration, (trial, duration, reports))
                 continue
         _complete(search, controller, known, trial)
         start(now)

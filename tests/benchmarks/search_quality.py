@@ -84,6 +84,8 @@ class Job:
     """The section `scheduler`."""
     kind: str
     """Kind of the surrogate of the curves."""
+    budgets: tuple[int, ...] = BUDGETS
+    """In full trainings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,9 @@ class Found:
     """By budget; empty if the reference gives it."""
     seconds: float
     """Of CPU"""
+    proposals: int = 0
+    proposal_seconds: float = 0.0
+    """Of CPU, of all proposals."""
 
 
 def main() -> None:
@@ -162,13 +167,21 @@ def simulate(job: Job) -> Found:
     if job.on == LCBENCH:
         return simulate_lcbench(job)
     surrogate = simulation.surrogate_of(job.task, job.kind)
-    budgets = [budget * EPOCHS for budget in BUDGETS]
+    budgets = [budget * EPOCHS for budget in job.budgets]
     started = time.process_time()
-    pair = simulation.search_of(side_of(job.side), job.setting, job.seed, job.task)
-    outcomes = simulation.simulate(surrogate, pair, job.seed, budgets)
+    searcher, scheduler = simulation.search_of(side_of(job.side), job.setting, job.seed, job.task)
+    timed = Timed(searcher)
+    outcomes = simulation.simulate(surrogate, (timed, scheduler), job.seed, budgets)
     spent = time.process_time() - started
-    found = {budget: outcomes[budget * EPOCHS] for budget in BUDGETS}
-    return Found(job=job, outcomes=found, log_worth={}, seconds=spent)
+    found = {budget: outcomes[budget * EPOCHS] for budget in job.budgets}
+    return Found(
+        job=job,
+        outcomes=found,
+        log_worth={},
+        seconds=spent,
+        proposals=timed.proposals,
+        proposal_seconds=timed.seconds,
+    )
 
 
 def side_of(name: str) -> Side:
@@ -190,20 +203,57 @@ def simulate_lcbench(job: Job) -> Found:
         if is_ours
         else lcbench.BASELINES[job.side](job.seed)
     )
-    watched = Watched(searcher)
-    best = lcbench.simulate(lambda config: curves(job.task, config), watched, scheduler, budget=max(BUDGETS) * FULL)
+    timed = Timed(searcher)
+    watched = Watched(timed)
+    epochs = max(job.budgets) * FULL
+    best = lcbench.simulate(lambda config: curves(job.task, config), watched, scheduler, budget=epochs)
     spent = time.process_time() - started
-    worth = {budget: -lcbench.log_share(job.task, best[budget * FULL - 1]) for budget in BUDGETS}
+    worth = {budget: -lcbench.log_share(job.task, best[budget * FULL - 1]) for budget in job.budgets}
     outcomes = watched.chosen.outcomes(
-        [budget * FULL for budget in BUDGETS], lambda configurations: best_accuracies(curves, job.task, configurations)
+        [budget * FULL for budget in job.budgets],
+        lambda configurations: best_accuracies(curves, job.task, configurations),
     )
-    found = {budget: outcomes[budget * FULL] for budget in BUDGETS}
-    return Found(job=job, outcomes=found, log_worth=worth, seconds=spent)
+    found = {budget: outcomes[budget * FULL] for budget in job.budgets}
+    return Found(
+        job=job,
+        outcomes=found,
+        log_worth=worth,
+        seconds=spent,
+        proposals=timed.proposals,
+        proposal_seconds=timed.seconds,
+    )
 
 
 def best_accuracies(curves: Any, task: str, configurations: Sequence[Mapping[str, Any]]) -> Floats:
     """The accuracy of the best epoch of each configuration, (n,) in 0..1."""
     return np.array([float(curves(task, config).max()) / 100 for config in configurations])
+
+
+class Timed(Searcher):
+    """A searcher whose proposals are counted and timed."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        super().__init__(metric=searcher.metric, mode=searcher.mode)
+        self._searcher = searcher
+        self.proposals = 0
+        self.seconds = 0.0
+        """Of CPU, of all proposals."""
+
+    def suggest(self, trial_id: str) -> Any:
+        """A configuration of the searcher."""
+        started = time.process_time()
+        config = self._searcher.suggest(trial_id)
+        self.seconds += time.process_time() - started
+        self.proposals += 1
+        return config
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Every epoch of a trial."""
+        self._searcher.on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The end of a trial."""
+        self._searcher.on_trial_complete(trial_id, result, error)
 
 
 class Watched:

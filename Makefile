@@ -9,6 +9,8 @@ BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
 BENCH_PYTHON := $(BIN)/python
+PEERS_VENV := .venv-peers
+PEERS_READY := $(PEERS_VENV)/.ready
 # One process more than cores, since some tests wait. Each loads torch and Ray, so that more than a few cost more than
 # they save.
 PARALLEL := --numprocesses=$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses=4 --dist=worksteal
@@ -76,5 +78,13 @@ $(BENCH_READY): tests/benchmarks/peers.txt $(READY)
 	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/peers.txt
 	touch $@
 
+# The other search methods run in processes of their own, since they need an older numpy.
+bench-search_peers: $(PEERS_READY)
+
+$(PEERS_READY): tests/benchmarks/syne_tune.txt
+	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/syne_tune.txt
+	touch $@
+
 clean:  ## Remove the environment and the caches; artifacts/ stays
-	rm -rf $(VENV) $(BENCH_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(PEERS_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -67,6 +67,8 @@ SIDES = {
 }
 """The published surrogate is not of this project's networks, which recipes and portfolio are of."""
 RATIOS = {"tpe + asha": "tpe_asha", "random + asha": "random_asha", OPTUNA: "optuna_asha"}
+DRAWS = 2_000
+"""Of the bootstrap of ratios."""
 LCBENCH_TRAININGS, LCBENCH_ROUNDS, LCBENCH_NEIGHBOURS = 2_000, 6, 50
 """For the best possible configuration of the published surrogate, which takes a millisecond each."""
 
@@ -125,9 +127,12 @@ def main() -> None:
             tasks = list(dict.fromkeys(job.task for job in all_jobs))
             found = pool.map(simulate, all_jobs, chunksize=1)
             references = pool.starmap(reference, [(on, task, options.surrogate) for task in tasks], chunksize=1)
-            new = rows_of(on, found, dict(zip(tasks, references, strict=True)))
+            by_task = dict(zip(tasks, references, strict=True))
+            new = rows_of(on, found, by_task)
             rows += new
             ratios |= ratios_of(on, new)
+            if on == CURVES:
+                ratios |= intervals_of(found, by_task)
     publish(rows, ratios, options.json)
 
 
@@ -352,6 +357,28 @@ def ratios_of(on: str, rows: Sequence[Row]) -> dict[str, float]:
                 other = float(by_side[side, budget][figure])  # type: ignore[arg-type]
                 found[f"{prefix}{infix}{name}_{budget}"] = ours / other if other else math.nan
     return found
+
+
+def intervals_of(found: Sequence[Found], references: Mapping[str, Reference]) -> dict[str, float]:
+    """Bounds of 80 % of the regret of our default over that of each other side of the curves.
+
+    By a bootstrap of the pairs with the same task and seed, hence the same noise.
+    """
+    rng, bounds = np.random.default_rng(0), {}
+    for budget in BUDGETS:
+        by_side: dict[str, dict[tuple[str, int], float]] = {}
+        for each in found:
+            regret = references[each.job.task].regret(each.outcomes[budget].chosen)
+            by_side.setdefault(each.job.side, {})[each.job.task, each.job.seed] = regret
+        pairs = sorted(by_side[DEFAULT])
+        drawn = rng.integers(len(pairs), size=(DRAWS, len(pairs)))
+        ours = np.array([by_side[DEFAULT][pair] for pair in pairs])[drawn].mean(1)
+        for side, name in RATIOS.items():
+            other = np.array([by_side[side][pair] for pair in pairs])[drawn].mean(1)
+            low, high = np.quantile(ours / other, [0.1, 0.9])
+            bounds |= {f"curves_regret_{name}_{budget}_low": float(low)}
+            bounds |= {f"curves_regret_{name}_{budget}_high": float(high)}
+    return bounds
 
 
 if __name__ == "__main__":

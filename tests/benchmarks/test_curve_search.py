@@ -348,6 +348,8 @@ def test_rows_have_regret_worth_and_ratios() -> None:
     assert ours["regret_10"] == pytest.approx(10)
     assert ours["regret_tried"] == pytest.approx(5)
     assert ratios["curves_regret_random_asha_10"] == pytest.approx(1 / 3)
+    bounds = search_quality.intervals_of(found, references)
+    assert [bounds[f"curves_regret_random_asha_10_{end}"] for end in ("low", "high")] == pytest.approx([1 / 3, 1 / 3])
     assert ratios["curves_random_asha_10"] == pytest.approx(100 / (100 / 20))
 
 

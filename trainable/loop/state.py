@@ -164,6 +164,7 @@ def start(
     """
     torch.manual_seed(config.seed)
     network = build_model(config.model).on(context.device)
+    average = _average(network, sum(steps_of_epochs)) if averaged else None
     loss = DualLoss(config.loss).to(context.device)
     parts = network.parts() if config.depth_policy is not None else [list(network.parameters())]
     policies = [policy for policy in (config.policy, config.depth_policy) if policy is not None]
@@ -176,7 +177,7 @@ def start(
         policies=[_policy(policy, steps_of_epochs, replay) for policy in policies],
         loss=loss,
         data_fingerprint=data_fingerprint,
-        average=_average(network, sum(steps_of_epochs)) if averaged else None,
+        average=average,
     )
 
 

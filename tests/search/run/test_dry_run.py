@@ -39,7 +39,7 @@ def test_smallest_and_largest_networks_are_measured(drawn: Path) -> None:
     assert (smallest["width"], largest["width"]) == (2, 8)
     assert smallest["multiply_adds"] < largest["multiply_adds"]
     assert min(found["hours"]) > 0
-    assert len(found["first"]) == 10
+    assert len(found["first"]) == 20
     assert json.loads(json.dumps(found)) == found
 
 

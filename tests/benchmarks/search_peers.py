@@ -8,8 +8,8 @@ Each method runs in a process of its own, and proposes trials for the same surro
 workers in simulated time and the same noise as in `search_quality.py`, which says what regret and worth are. Ours are
 run beside them, with the grace period of a search by default. The spaces of the methods are flat: `FlatSpace` says how
 a space with conditions becomes one. A trial that is paused keeps its checkpoint, and a resumed one continues at its
-next epoch. `proposal_seconds` are those of CPU that a proposal takes, on one core. Left out is ifBO, whose network can
-not be had without its server.
+next epoch. `proposal_seconds` are those of CPU that a proposal takes, on one core. Left out is ifBO: the
+weights of its network are in no package registry.
 """
 
 from __future__ import annotations

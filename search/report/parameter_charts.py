@@ -23,6 +23,7 @@ from search.report.vega import (
 )
 from search.results.analysis import normalised
 from search.results.front_chart import COST_NAMES
+from search.spec.domains import in_words
 from trainable.config.settings import Scalar
 from trainable.metrics.objective import Objective
 
@@ -204,7 +205,7 @@ def dimensions(findings: Findings, prefix: str) -> Iterator[Chart]:
         yield Chart(
             key=f"{prefix}-dimension{number}",
             title=name,
-            text=f"Best {objective.key} of each trial against {_what(name)}.",
+            text=f"Best {objective.key} of each trial against {in_words(name)}.",
             columns=["trial", "value"],
             rows=rows,
             views={"": sheet(150, layers=[point], params=[ZOOM] if zooms else [])},
@@ -212,10 +213,6 @@ def dimensions(findings: Findings, prefix: str) -> Iterator[Chart]:
             wide=False,
             filtered=prefix,
         )
-
-
-def _what(name: str) -> str:
-    return f"whether {name[:-1]} is above 0" if name.endswith("?") else name
 
 
 def front(findings: Findings, prefix: str) -> Chart | None:

@@ -252,3 +252,9 @@ def _flag(key: str, plain: Value, source: str) -> bool:
 def _switch(key: str) -> str:
     """Name of the parameter that decides whether a leaf with `or_zero` is above 0."""
     return f"{key}?"
+
+
+def in_words(parameter: str) -> str:
+    """What a parameter is, for a sentence: 'whether loss.mask.l1 is above 0' for the switch of that leaf."""
+    key = parameter.removesuffix("?")
+    return f"whether {key} is above 0" if parameter == _switch(key) else parameter

@@ -22,8 +22,9 @@ from trainable.recipes import PORTFOLIO, RECIPES
 
 MAX_TRIALS = 5
 """Of each earlier search."""
-KEYWORDS = ("recipes", "portfolio", "default")
-"""Entries of `search.start_from` that are not names."""
+GROUPS = {"recipes": RECIPES, "portfolio": PORTFOLIO}
+"""Entries of `search.start_from` that stand for several names."""
+_KNOWN = {"default", *GROUPS, *RECIPES, *PORTFOLIO}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class EarlierTrial:
 
 def is_earlier(name: str) -> bool:
     """Whether an entry of `search.start_from` is the name of a search."""
-    return name not in (*KEYWORDS, *RECIPES, *PORTFOLIO)
+    return name not in _KNOWN
 
 
 def best_trials(

@@ -17,7 +17,7 @@ from search.spec.constraints import broken_limits
 from search.spec.default_space import is_argument
 from search.spec.domains import Choices, Leaves, Range, as_plain, representatives, resolve
 from search.spec.spec import SearchSpec, check_spec
-from search.strategy.earlier import KEYWORDS, EarlierTrial, best_trials, is_earlier
+from search.strategy.earlier import GROUPS, EarlierTrial, best_trials, is_earlier
 from search.strategy.space import FIXED, default_parameters, per_keys
 from search.study.trials import PROPOSED_BY, RECIPE
 from search.terminal import Screen
@@ -196,10 +196,8 @@ def _named(names: Sequence[str], storage: Path | Location, objective: Objective)
     for name in names:
         if is_earlier(name):
             wanted |= {trial.name: trial for trial in best_trials(storage, name, objective)}
-        elif name not in KEYWORDS:
-            wanted[name] = None
-        else:
-            wanted |= dict.fromkeys({"recipes": RECIPES, "portfolio": PORTFOLIO}.get(name, ()))
+        elif name != "default":
+            wanted |= dict.fromkeys(GROUPS.get(name, (name,)))
     return wanted
 
 

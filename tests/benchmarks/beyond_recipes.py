@@ -88,7 +88,7 @@ def train(data: str, storage: Path, seed: int, options: Any) -> dict[str, ImageF
     """Train both configurations with a seed, unless that was done, and return what they measured on test."""
     experiment = Experiment(storage=storage, name=f"seed-{seed}")
     files = ",".join(str(storage / f"{name}.yaml") for name in (CHOSEN, RECIPE))
-    if not experiment.spec_file.is_file() and not experiment.root.is_dir():
+    if not experiment.root.is_dir():
         settings = {"data.image_size": options.size, "seed": seed}
         given = [data, "--recipes", files, "--epochs", str(options.epochs), "--name", experiment.name]
         twinhead("compare", *given, storage=storage, settings=settings)

@@ -18,12 +18,10 @@ import argparse
 import functools
 import logging
 import math
-import multiprocessing
-import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +31,17 @@ sys.path.append(str(Path(__file__).parents[2]))
 from search.strategy.space import define_space
 from tests.benchmarks import search_quality
 from tests.benchmarks.curves import simulation
-from tests.benchmarks.curves.simulation import Chosen, Floats
-from tests.benchmarks.curves.surrogate import DEFAULT_KIND, EPOCHS, KINDS
+from tests.benchmarks.curves.simulation import Chosen, Floats, Reference
+from tests.benchmarks.curves.surrogate import EPOCHS
 from tests.benchmarks.peers.flat_space import Config, FlatSpace
 from tests.benchmarks.peers.loop import Training, run
 from tests.benchmarks.peers.messages import Begin, Values
 from tests.benchmarks.peers.process import PeerProcess
+from tests.benchmarks.peers.serve import ONE_EPOCH
 from tests.benchmarks.results import Row, arguments, publish, write
-from tests.benchmarks.search_quality import BOTH, CURVES, FULL, LCBENCH, VARIABLE, Found, Job
+from tests.benchmarks.search_quality import BOTH, CURVES, FULL, LCBENCH, Found, Job
 
 PYTHON = Path(__file__).parents[2] / ".venv-peers/bin/python"
-ONE_EPOCH = "one-epoch"
 METHODS = (ONE_EPOCH, "asha-stopping", "asha-promotion", "bohb", "dehb", "mobster", "hypertune", "dyhpo")
 OURS = {LCBENCH: (search_quality.OURS,), CURVES: (search_quality.OURS, search_quality.DEFAULT)}
 """The published surrogate is not of this project's networks, which recipes and portfolio are of."""
@@ -85,22 +83,16 @@ class Task:
 def main() -> None:
     """Run all methods and ours on every task and seed, once for each budget."""
     parser = arguments(__doc__)
-    default = BOTH if os.environ.get(VARIABLE) else CURVES
-    parser.add_argument("--on", choices=[LCBENCH, CURVES, BOTH], default=default, help="the surrogates")
-    parser.add_argument("--surrogate", choices=list(KINDS), default=DEFAULT_KIND, help="kind of that of the curves")
+    search_quality.add_options(parser, seeds=5)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS, help="all when left out")
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budgets", type=int, nargs="+", default=list(search_quality.BUDGETS), help="full trainings")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="one a core when left out")
     parser.add_argument("--python", type=Path, default=PYTHON, help="that of the environment of the methods")
     options = parser.parse_args()
     if set(options.methods) - {ONE_EPOCH} and not options.python.is_file():
         sys.exit(f"There is no {options.python}; make it by 'make bench BENCH=search_peers', or set --python.")
-    # Read when numpy is imported, by the processes that start here: a core for each.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     rows: list[Row] = []
     ratios: dict[str, float] = {}
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+    with search_quality.processes(options.processes) as pool:
         for on in (LCBENCH, CURVES) if options.on == BOTH else (options.on,):
             all_jobs = jobs(on, options)
             found = []
@@ -118,9 +110,7 @@ def main() -> None:
 
 def jobs(on: str, options: argparse.Namespace) -> list[Job]:
     """All simulations of a surrogate. All sides of a seed stand together, so that other load meets them alike."""
-    names, epochs = (
-        (list(search_quality.simulator().RANKS), FULL) if on == LCBENCH else (list(simulation.DATA_SETS), EPOCHS)
-    )
+    names, epochs = search_quality.tasks_of(on)
     setting = {"max_epochs": epochs, "grace_epochs": GRACE, "reduction_factor": FACTOR}
     return [
         Job(on=on, task=name, seed=seed, side=side, setting=setting, kind=options.surrogate, budgets=(budget,))
@@ -189,28 +179,14 @@ def curves_of_lcbench() -> Any:
     return search_quality.simulator().Curves()
 
 
-def rows_of(on: str, found: Sequence[Found], references: dict[str, simulation.Reference]) -> list[Row]:
-    """A row a side and budget, over all tasks and for each."""
-    sides = dict.fromkeys(each.job.side for each in found)
-    budgets = dict.fromkeys(budget for each in found for budget in each.outcomes)
-    groups = [(on, list(references)), *((f"{on} {task}", [task]) for task in references)]
-    return [
-        row(
-            name,
-            side,
-            budget,
-            [each for each in found if each.job.side == side and budget in each.outcomes and each.job.task in tasks],
-            references,
-        )
-        for name, tasks in groups
-        for budget in budgets
-        for side in sides
-    ]
+def rows_of(on: str, found: Sequence[Found], references: Mapping[str, Reference]) -> list[Row]:
+    """The rows of `search_quality`, with proposals."""
+    return search_quality.rows_of(on, found, references, row)
 
 
-def row(on: str, side: str, budget: int, found: Sequence[Found], references: dict[str, simulation.Reference]) -> Row:
+def row(on: str, side: str, budget: int, found: Sequence[Found], references: Mapping[str, Reference]) -> Row:
     """The row of `search_quality`, with the number of proposals and the seconds of each instead of those in all."""
-    of_quality = search_quality.row(on, side, budget, found, references)
+    of_quality = search_quality.row_of(on, side, budget, found, references)
     return {
         **{key: value for key, value in of_quality.items() if key != "cpu_seconds"},
         "proposals": statistics.mean(each.proposals for each in found),

@@ -22,8 +22,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import Pool
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -106,22 +107,19 @@ class Found:
     """Of CPU, of all proposals."""
 
 
+RowOf = Callable[[str, str, int, Sequence[Found], Mapping[str, Reference]], Row]
+
+
 def main() -> None:
     """Simulate all sides on every task and seed."""
     parser = arguments(__doc__)
-    default = BOTH if os.environ.get(VARIABLE) else CURVES
-    parser.add_argument("--on", choices=[LCBENCH, CURVES, BOTH], default=default, help="the surrogates")
-    parser.add_argument("--surrogate", choices=list(KINDS), default=DEFAULT_KIND, help="kind of that of the curves")
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="one a core when left out")
+    add_options(parser, seeds=20)
     parser.add_argument("--grace", type=int, default=3, help="grace_epochs of the search")
     parser.add_argument("--factor", type=float, default=3, help="reduction_factor of the search")
     options = parser.parse_args()
-    # Read when numpy is imported, by the processes that start here: a core for each.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     rows: list[Row] = []
     ratios: dict[str, float] = {}
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+    with processes(options.processes) as pool:
         for on in (LCBENCH, CURVES) if options.on == BOTH else (options.on,):
             all_jobs = jobs(on, options)
             tasks = list(dict.fromkeys(job.task for job in all_jobs))
@@ -136,9 +134,30 @@ def main() -> None:
     publish(rows, ratios, options.json)
 
 
+def add_options(parser: argparse.ArgumentParser, *, seeds: int) -> None:
+    """Add the options of a benchmark of searches; `seeds` is the default number."""
+    default = BOTH if os.environ.get(VARIABLE) else CURVES
+    parser.add_argument("--on", choices=[LCBENCH, CURVES, BOTH], default=default, help="the surrogates")
+    parser.add_argument("--surrogate", choices=list(KINDS), default=DEFAULT_KIND, help="kind of that of the curves")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="one a core when left out")
+
+
+def processes(count: int) -> Pool:
+    """A pool of processes with a core for each."""
+    # Read when numpy is imported, by the processes that start here.
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    return multiprocessing.get_context("spawn").Pool(count)
+
+
+def tasks_of(on: str) -> tuple[list[str], int]:
+    """The tasks of a surrogate, and the epochs of a full training."""
+    return (list(simulator().RANKS), FULL) if on == LCBENCH else (list(simulation.DATA_SETS), EPOCHS)
+
+
 def jobs(on: str, options: argparse.Namespace) -> list[Job]:
     """All simulations of a surrogate. All sides of a seed stand together, so that other load meets them alike."""
-    tasks, epochs = (list(simulator().RANKS), FULL) if on == LCBENCH else (list(simulation.DATA_SETS), EPOCHS)
+    tasks, epochs = tasks_of(on)
     setting = {"max_epochs": epochs, "grace_epochs": options.grace, "reduction_factor": options.factor}
     return [
         Job(on=on, task=task, seed=seed, side=side, setting=setting, kind=options.surrogate)
@@ -309,20 +328,7 @@ def search_of(
     return searcher, build_scheduler(name=scheduler, metric="score", mode="max", **setting)
 
 
-def rows_of(on: str, found: Sequence[Found], references: Mapping[str, Reference]) -> list[Row]:
-    """A row a side and budget, over all tasks and for each."""
-    groups = [(on, list(references)), *((f"{on} {task}", [task]) for task in references)]
-    return [
-        row(
-            name, side, budget, [each for each in found if each.job.side == side and each.job.task in tasks], references
-        )
-        for name, tasks in groups
-        for budget in BUDGETS
-        for side in SIDES[on]
-    ]
-
-
-def row(on: str, side: str, budget: int, found: Sequence[Found], references: Mapping[str, Reference]) -> Row:
+def row_of(on: str, side: str, budget: int, found: Sequence[Found], references: Mapping[str, Reference]) -> Row:
     """One side's worth at a budget, with the factor of one standard error, and its regret in hundredths."""
 
     def best(each: Found) -> Reference:
@@ -343,6 +349,25 @@ def row(on: str, side: str, budget: int, found: Sequence[Found], references: Map
         "regret_90": float(np.quantile(regret, 0.9)),
         "regret_tried": statistics.mean(regret_tried),
     }
+
+
+def rows_of(on: str, found: Sequence[Found], references: Mapping[str, Reference], row: RowOf = row_of) -> list[Row]:
+    """A row a side and budget that were simulated, over all tasks and for each."""
+    sides = dict.fromkeys(each.job.side for each in found)
+    budgets = dict.fromkeys(budget for each in found for budget in each.outcomes)
+    groups = [(on, list(references)), *((f"{on} {task}", [task]) for task in references)]
+    return [
+        row(
+            name,
+            side,
+            budget,
+            [each for each in found if each.job.side == side and budget in each.outcomes and each.job.task in tasks],
+            references,
+        )
+        for name, tasks in groups
+        for budget in budgets
+        for side in sides
+    ]
 
 
 def ratios_of(on: str, rows: Sequence[Row]) -> dict[str, float]:

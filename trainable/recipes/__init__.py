@@ -148,8 +148,8 @@ def load_recipe(name_or_path: str, *, faithful: bool | None = None) -> Recipe:
 def _text(name_or_path: str) -> tuple[str, str]:
     """The text of a recipe file, and its description for error messages."""
     if name_or_path in (*RECIPES, *PORTFOLIO):
-        folder = resources.files(__package__) / ("portfolio" if name_or_path in PORTFOLIO else "")
-        file = folder / f"{name_or_path}.yaml"
+        folder = "portfolio/" if name_or_path in PORTFOLIO else ""
+        file = resources.files(__package__) / f"{folder}{name_or_path}.yaml"
         return file.read_text(encoding="utf-8"), f"the recipe '{name_or_path}'"
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"} and not path.exists():

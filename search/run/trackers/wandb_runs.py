@@ -32,6 +32,11 @@ class WandbLogger(_WandbLoggingActor):
         os.environ.update(environment)
         super().__init__(*args, **kwargs)
 
+    def run(self) -> None:
+        """Record the trial, and return when everything is written, since the actor is killed then."""
+        super().run()  # type: ignore[no-untyped-call]
+        self._wandb.teardown()  # waits for W&B's process, whose last writes `finish` does not wait for
+
 
 class WandbRuns(WandbLoggerCallback):
     """Records trials as runs of Weights & Biases.
@@ -57,6 +62,8 @@ class WandbRuns(WandbLoggerCallback):
             environment=DEFAULTS | own,
         )
         self.AUTO_CONFIG_KEYS = ["outcome"]
+        self._cut_off: list[str] = []
+        """Names of the trials whose actors were killed before they had written everything."""
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         """Check the API key, and prepare the class of the actors, which the next report starts anew if they end."""
@@ -78,6 +85,13 @@ class WandbRuns(WandbLoggerCallback):
         if trial in self._trial_queues:
             super().log_trial_end(trial, failed)
 
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Wait for the runs to be complete; raises TimeoutError if some are not, which Ray's callback ignores."""
+        super().on_experiment_end(trials, **info)
+        if self._cut_off:
+            names, self._cut_off = ", ".join(self._cut_off), []
+            raise TimeoutError(f"not everything of {names} was recorded within {self._upload_timeout} s")
+
     def _cleanup_logging_actor(self, trial: Trial) -> None:
         """Forget the actor of a trial; raises its error, which Ray's callback ignores."""
         future = self._trial_logging_futures[trial]
@@ -86,3 +100,5 @@ class WandbRuns(WandbLoggerCallback):
         super()._cleanup_logging_actor(trial)
         if has_ended:
             ray.get(future)
+        else:
+            self._cut_off.append(str(trial))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ray.air.integrations.wandb import _QueueItem
 from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback
 
 from search.run.trackers import tracker as tracking
 from search.run.trackers.of_spec import trackers
 from search.run.trackers.tracker import TrackedTrial, Tracker
+from search.run.trackers.wandb_runs import WandbLogger, WandbRuns
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
@@ -248,3 +251,39 @@ def test_unreachable_mlflow_is_said(tmp_path: Path, said: Said, monkeypatch: pyt
 
     [line] = said.lines
     assert line.startswith("warning: MLflow does not record the trials (Connection refused); the search goes on, ")
+
+
+def children() -> set[str]:
+    """IDs of the processes that this one has started."""
+    return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+
+
+@pytest.mark.slow
+def test_run_of_wandb_is_complete_when_its_actor_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's callback then kills the actor, and with it W&B's own process, which must have nothing left to write."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    messages: queue.Queue[tuple[_QueueItem, Any]] = queue.Queue()
+    for message in ((_QueueItem.RESULT, {"score": 0.5, "training_iteration": 1}), (_QueueItem.END, None)):
+        messages.put(message)
+    before = children()
+
+    WandbLogger(logdir=str(tmp_path), queue=messages, exclude=[], to_config=[], environment={}, dir=str(tmp_path)).run()
+
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"score" in file.read_bytes()
+    assert children() == before
+
+
+def test_run_of_wandb_that_is_cut_off_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for a server that does not answer; a run that is not complete can be sent by hand."""
+    runs = WandbRuns("team/depth", "groups", tmp_path)
+    monkeypatch.setattr("ray.wait", lambda futures, **_: ([], futures))
+    monkeypatch.setattr("ray.kill", lambda _: None)
+    name, future = "groups-00001", object()
+    for of_trial in (runs._trial_logging_futures, runs._trial_queues, runs._trial_logging_actors):
+        cast("dict[str, object]", of_trial)[name] = future
+    cast("dict[object, str]", runs._logging_future_to_trial)[future] = name
+
+    with pytest.raises(TimeoutError, match="not everything of groups-00001 was recorded within 45 s"):
+        runs.on_experiment_end([])

@@ -17,6 +17,7 @@ from tests.examples import PLUGIN, plugin_text
 from trainable.config import TrialConfig
 from trainable.job import TrialData
 from trainable.loop import checkpoint
+from trainable.loop.checkpoint_files import Origin
 from trainable.models import build_model
 from trainable.plugins.load import use_plugins
 
@@ -89,7 +90,7 @@ def save_warmed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrialConf
         model, sides = build_model(config.model), config.data.sides
         for _ in range(20):
             model(torch.rand(4, 3, *sides), torch.rand(4, 3, *sides))
-        origin = checkpoint.Origin(config=config, data_fingerprint="ab12", epoch=1)
+        origin = Origin(config=config, data_fingerprint="ab12", epoch=1)
         checkpoint.save(directory, model, origin, {})
         return directory
 

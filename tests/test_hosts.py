@@ -17,7 +17,7 @@ import pytest
 from data.errors import InputError
 from tests.host_cluster import LIMIT_SECONDS, SMALL, Driver, HostCluster, host_cluster, wait_until
 from tests.hosts import Host
-from trainable.loop.checkpoint import load_metrics, load_origin
+from trainable.loop.checkpoint_files import load_metrics, load_origin
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

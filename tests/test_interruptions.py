@@ -30,7 +30,7 @@ from tests.commands import (
     wait_for_epoch,
     wait_for_file,
 )
-from trainable.loop.checkpoint import STATE, load_origin
+from trainable.loop.checkpoint_files import STATE, load_origin
 
 pytestmark = pytest.mark.cluster
 

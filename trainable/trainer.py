@@ -36,7 +36,7 @@ from trainable.evaluation.grid import grid_of_epoch
 from trainable.evaluation.latency import ms_per_picture
 from trainable.interfaces import use_interface_of
 from trainable.job import TrialJob, TrialRequest, Workers, trial_title
-from trainable.loop.checkpoint import PICTURES
+from trainable.loop.checkpoint_files import PICTURES
 from trainable.loop.fetch import earlier_checkpoints, intact_copies
 from trainable.loop.loaders import sample_count
 from trainable.loop.loop import EpochEnd, NonFiniteLossError

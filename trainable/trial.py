@@ -23,7 +23,7 @@ from trainable.config import TrialConfig, build
 from trainable.config.settings import Value, nest
 from trainable.job import TrialData
 from trainable.loop import loop
-from trainable.loop.checkpoint import DamagedCheckpointError, load_metrics
+from trainable.loop.checkpoint_files import DamagedCheckpointError, load_metrics
 from trainable.loop.loaders import evaluation_loader, training_loaders, with_scaled_batches
 from trainable.loop.loop import EpochEnd, Report
 from trainable.loop.precision import resolve_for_trial

@@ -10,9 +10,9 @@ from data.dataset.storage import AnyPath, Location
 from data.errors import InputError
 from search.api.network import Network
 from search.api.session import interruptible, load_given, pairs_of, prepare, screen_of, storage_of
+from search.data import open_data
 from search.results.summary import find_trial
 from search.results.trials_table import TrialRow, trial_rows
-from search.run.prepare import open_data
 from search.run.run import create_search, run_search
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment

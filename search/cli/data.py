@@ -53,7 +53,7 @@ def inspect(data: str, out: Path | None, samples: int, as_json: bool) -> None:
     """Show counts, statistics and a contact sheet of a data set."""
     from data.dataset.storage import Location
     from data.grids import contact_sheet, save_png
-    from search.run.prepare import open_data
+    from search.data import open_data
 
     sheet = out or Path(f"{Location.parse(data).name}-sheet.png")
     refuse_unwritable(sheet, "--out")

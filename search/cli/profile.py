@@ -42,8 +42,8 @@ def profile(
     """
     refuse_unwritable(out, "--out", is_directory=True)
     os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)  # read when torch is imported
+    from search.data import open_data
     from search.recipes.trainings import with_overrides
-    from search.run.prepare import open_data
     from trainable.evaluation.profiling import TRACED_STEPS, WARMUP_STEPS, profile_training
     from trainable.job import TrialData
     from trainable.loop.loaders import read_part

@@ -117,7 +117,7 @@ def search(
             return
 
     # Imported here because they take seconds: errors in the spec are reported before.
-    from search.run.prepare import open_data
+    from search.data import open_data
     from search.run.run import create_search, run_search
     from search.spec.locate import with_locations
 
@@ -154,7 +154,7 @@ def retrain(
     spec = experiment.spec().with_retraining(epochs, cpus)
     earlier = experiment.summary().retrained
 
-    from search.run.prepare import open_data
+    from search.data import open_data
     from search.run.run import retrain_again
 
     shown, objective = screen(runs=True, verbose=verbose), spec.plan.objective
@@ -193,8 +193,8 @@ def _test_value(network: Retrained, objective: Objective) -> str:
 
 def _dry_run(spec: SearchSpec, storage: Path | Location, as_json: bool) -> None:
     from search.cli.tables import show_dry_run
+    from search.data import open_data
     from search.run.dry_run import dry_run
-    from search.run.prepare import open_data
 
     shown = screen()
     dataset = open_data(spec.data_path, shown)

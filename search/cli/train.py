@@ -184,8 +184,8 @@ def compare(
 
 
 def _start(experiment: Experiment, fixed: FixedConfigs, work: Work[T], verbose: bool) -> T:
+    from search.data import open_data
     from search.recipes.trainings import create_training
-    from search.run.prepare import open_data
 
     experiment.refuse_existing()
     shown = screen(runs=True, verbose=verbose)
@@ -195,8 +195,8 @@ def _start(experiment: Experiment, fixed: FixedConfigs, work: Work[T], verbose: 
 
 
 def _resume(kind: Kind, experiment: Experiment, work: Work[T], verbose: bool) -> T:
+    from search.data import open_data
     from search.recipes.trainings import load_fixed_configs
-    from search.run.prepare import open_data
 
     fixed = load_fixed_configs(experiment)
     if fixed.kind != kind:

@@ -255,22 +255,28 @@ def _environment(name: str, value: str) -> Iterator[None]:
 def _errors(address: str) -> Iterator[None]:
     """Convert errors of the transport into sentences."""
     import requests
-    from ray.exceptions import AuthenticationError, RpcError
 
+    unreachable = UnreachableError(
+        f"No Ray cluster answers at '{address}'; check that it runs and that a tunnel to its dashboard is open "
+        "(ray dashboard cluster.yaml), or give --address."
+    )
     try:
         yield
-    except AuthenticationError:
-        raise TokenError(
-            f"The cluster at '{address}' refuses the token, or there is none; copy the cluster's token to "
-            "~/.ray/auth_token, or set $RAY_AUTH_TOKEN_PATH to its file."
-        ) from None
-    except (requests.RequestException, RpcError, OSError) as error:
-        if isinstance(error, requests.HTTPError):
-            raise InputError(f"The cluster at '{address}' refused a request ({_last_line(error)}).") from None
-        raise UnreachableError(
-            f"No Ray cluster answers at '{address}'; check that it runs and that a tunnel to its dashboard is open "
-            "(ray dashboard cluster.yaml), or give --address."
-        ) from None
+    except requests.HTTPError as error:
+        raise InputError(f"The cluster at '{address}' refused a request ({_last_line(error)}).") from None
+    except OSError:  # so are all others of requests
+        raise unreachable from None
+    except Exception as error:
+        from ray.exceptions import AuthenticationError, RpcError  # imports Ray, which has raised them if any
+
+        if isinstance(error, AuthenticationError):
+            raise TokenError(
+                f"The cluster at '{address}' refuses the token, or there is none; copy the cluster's token to "
+                "~/.ray/auth_token, or set $RAY_AUTH_TOKEN_PATH to its file."
+            ) from None
+        if isinstance(error, RpcError):
+            raise unreachable from None
+        raise
 
 
 def _job(details: JobDetails) -> Job:

@@ -11,7 +11,7 @@ from data.dataset.storage import AnyPath, Location
 from data.errors import InputError
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
-from search.run.prepare import open_data
+from search.data import open_data
 from search.run.run import create_search, run_search
 from search.spec.spec import check_spec
 from search.study.experiment import Experiment

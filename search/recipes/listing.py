@@ -13,6 +13,7 @@ from data.fitting.sizes import size_text
 from search.terminal import print_line, print_table
 from trainable.config.describe import describe
 from trainable.config.text import parse_yaml
+from trainable.families import check_model
 from trainable.recipes import PORTFOLIO, RECIPES, Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def describe_recipe(recipe: Recipe) -> RecipeRow:
         InputError: if its network cannot be built.
     """
     # Imports torch, which is slow, and which not every caller needs.
-    from trainable.models import build_on_meta, check_model, multiply_adds, parameter_count
+    from trainable.models import build_on_meta, multiply_adds, parameter_count
 
     config = recipe.config
     check_model(config.model, recipe.file)

@@ -23,7 +23,7 @@ from search.study.summary import StepCounts, TrainingSummary
 from search.terminal import Screen
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint, evaluate_published
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_origin
+from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.fetch import local_copy, output_file
 from trainable.plugins.active import active_records
 from trainable.recipes import Evaluation, load_recipe

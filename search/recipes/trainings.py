@@ -46,8 +46,8 @@ from search.study.trials import RECIPE, SLOTS, TrialRecord, keep_best_of_finishe
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.config.text import parse_yaml
+from trainable.families import check_model
 from trainable.job import TrialJob, Workers
-from trainable.models import check_model
 from trainable.plugins.active import PluginRecord, own_losses, sources_of
 from trainable.recipes import Evaluation
 

@@ -22,7 +22,8 @@ from search.results.export import baseline_metrics
 from search.study.paths import MEASURED
 from trainable.evaluation.evaluate import baseline_images, evaluate_images, fit_baselines_on
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_model, load_origin
+from trainable.loop.checkpoint import load_model
+from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.loaders import background_ids
 from trainable.metrics.bootstrap import Difference, Interval, differences, intervals
 from trainable.metrics.objective import Objective

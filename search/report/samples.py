@@ -16,7 +16,7 @@ from search.report.findings import Findings
 from search.report.networks import Answer
 from trainable.evaluation.evaluate import predict_images
 from trainable.evaluation.grid import COLUMNS
-from trainable.loop.checkpoint import load_origin
+from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.loaders import sample_ids
 from trainable.metrics.objective import SCORE
 from trainable.metrics.per_image import Floats, metrics_of, values_of

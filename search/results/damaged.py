@@ -15,7 +15,8 @@ from search.study.experiment import Experiment
 from search.study.mirror import mirrored
 from search.study.study import open_study
 from search.study.trials import TrialRecord, trial_records
-from trainable.loop.checkpoint import DamagedCheckpointError, load_model, source_of
+from trainable.loop.checkpoint import load_model
+from trainable.loop.checkpoint_files import DamagedCheckpointError, source_of
 
 
 @contextmanager

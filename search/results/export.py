@@ -13,7 +13,7 @@ from data.dataset.partial import partial_directory, replace_directory, unwritabl
 from data.disk import disk_error
 from data.errors import InputError
 from search.results.model_card import INTENDED_USE, LIMITS, Facts, data_section, training_section
-from trainable.loop.checkpoint import (
+from trainable.loop.checkpoint_files import (
     CHECKSUMS,
     CONFIG,
     METRICS,

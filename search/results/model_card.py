@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from search.spec.spec import SearchSpec
 from search.study.trials import TrialRecord
 from trainable.config.describe import describe
-from trainable.loop.checkpoint import CONFIG, METRICS, Origin
+from trainable.loop.checkpoint_files import CONFIG, METRICS, Origin
 from trainable.metrics.objective import SCORE, Objective
 
 WIDTH = 120

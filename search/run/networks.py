@@ -14,11 +14,12 @@ from data.atomic import replace_file
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from search.commands import cited, shell_command
+from search.data import open_data
 from search.results.damaged import naming_alternatives
 from search.results.export import copy_export, export_checkpoint, refuse_other_files, refuse_other_source
 from search.results.model_card import facts_of_trial
 from search.results.summary import Best, find_trial
-from search.run.prepare import data_config, open_data, split_counts
+from search.run.prepare import data_config, split_counts
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.study import open_study
@@ -27,7 +28,8 @@ from trainable.config import DataConfig
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkpoint
 from trainable.evaluation.worst import measure_images
 from trainable.job import TrialData
-from trainable.loop.checkpoint import check_loads, load_model, source_of, verify
+from trainable.loop.checkpoint import check_loads, load_model
+from trainable.loop.checkpoint_files import source_of, verify
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device

@@ -30,6 +30,7 @@ from search.run.cluster import (
 from search.spec.sections import ResourcesConfig, RetrainConfig
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
+from search.study.study import held_study, removing_if_unstarted
 from search.study.trials import SLOTS
 from search.terminal import Screen
 from trainable.config import DataConfig, ModelConfig
@@ -105,11 +106,6 @@ def open_session(
             trial.
         UnfinishedError: if the study's database is lost within the context.
     """
-    from search.study.study import (  # imports sqlalchemy, which `open_data` does not need
-        held_study,
-        removing_if_unstarted,
-    )
-
     with (
         held_study(experiment) as study,
         removing_if_unstarted(experiment, study),
@@ -118,28 +114,6 @@ def open_session(
         _check_same_data(experiment, study, dataset)
         workers, concurrent = plan(resources, cluster_resources())
         yield Session(study=study, workers=workers, concurrent=concurrent, dashboard=dashboard)
-
-
-def open_data(path: str, screen: Screen) -> Dataset:
-    """Open a data set and verify the checksum of every part.
-
-    Args:
-        path: a directory, or an address such as s3://bucket/prefix.
-        screen: shows the progress.
-
-    Raises:
-        InputError: if it is missing, of a newer schema, truncated or altered.
-    """
-    size = sum(part.bytes for part in Dataset.open(path).info.parts)
-    with screen.bar("checking the data", -(-size // 2**20), "MiB") as move:
-        done = 0
-
-        def show(checked: int) -> None:
-            nonlocal done
-            move(-(-checked // 2**20) - done, "")
-            done = -(-checked // 2**20)
-
-        return Dataset.open(path, verify=True, on_bytes=show)
 
 
 def data_config(spec: SearchSpec) -> DataConfig:

@@ -22,7 +22,7 @@ from search.strategy.searcher import RungSearcher
 from search.study.experiment import Experiment
 from search.study.trials import EpochRecord, TrialRecord, best_epoch, keep_best, note_epoch, note_failure, note_retry
 from search.terminal import append_line
-from trainable.loop.checkpoint import PICTURES
+from trainable.loop.checkpoint_files import PICTURES
 from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.objective import SCORE, Objective
 from trainable.report import GROUPS, TrialReport

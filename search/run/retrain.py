@@ -37,7 +37,7 @@ from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.evaluation.measured import measure_result
 from trainable.job import TrialJob, TrialRequest
-from trainable.loop.checkpoint import DamagedCheckpointError, load_metrics, load_origin, verify
+from trainable.loop.checkpoint_files import DamagedCheckpointError, load_metrics, load_origin, verify
 from trainable.loop.loaders import sample_count, with_scaled_batches
 from trainable.loop.precision import as_recorded, with_precision
 from trainable.metrics.names import DIVERGED

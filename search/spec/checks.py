@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from search.spec.domains import Choices, Domain, Leaf, Leaves, Per, Range, representatives
 from trainable.config import ConfigError, Problem, TrialConfig, build
 from trainable.config.settings import Settings, Value, nest
+from trainable.families import check_model
 from trainable.plugins.active import PluginRecord
 
 _NOT_SEARCHABLE = ("data.image_size", "data.fit", "data.split")
@@ -78,8 +79,6 @@ def _trials(space: Leaves) -> Iterator[dict[str, Value]]:
 
 
 def _problems_of_trial(settings: Settings, own: Sequence[PluginRecord], source: str) -> Iterator[Problem]:
-    from trainable.models import check_model  # imports torch, which nothing else here needs
-
     values = nest(settings)
     families = {name: name in plugin.with_dropout for plugin in own for name in plugin.families}
     found: list[Problem] = []

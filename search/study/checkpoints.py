@@ -17,6 +17,8 @@ from pathlib import Path, PurePosixPath
 from data.dataset.storage import Location
 from data.dataset.transfer import is_inside, listing, read_whole, remove_file, remove_tree
 from data.errors import InputError
+from trainable.loop.checkpoint_files import STATE
+from trainable.loop.fetch import fetch
 
 DIRECTORIES = ("trials", "groups", "retraining")
 """Directories of an experiment with checkpoints: of trials, of trials with several workers, of the retraining."""
@@ -69,8 +71,6 @@ class Checkpoints:
 
     def is_resumable(self, checkpoint: str) -> bool:
         """Whether a checkpoint has the state that a trial resumes from; raises as `kept`."""
-        from trainable.loop.checkpoint import STATE  # imports torch
-
         if not is_inside(checkpoint):
             return False
         if self._location.local is not None:
@@ -79,8 +79,6 @@ class Checkpoints:
 
     def resumable(self, directory: Path) -> list[Path]:
         """All checkpoints below a directory that have the state that a training resumes from; raises as `kept`."""
-        from trainable.loop.checkpoint import STATE
-
         if self._location.local is not None:
             return [state.parent for state in directory.rglob(STATE)]
         below = self._relative(directory)
@@ -102,8 +100,6 @@ class Checkpoints:
                 incomplete or altered.
         """
         if self._location.local is None:
-            from trainable.loop.fetch import fetch  # imports torch
-
             fetch(self._location / self._relative(checkpoint), checkpoint, state=state)
         return checkpoint
 
@@ -152,8 +148,6 @@ class Checkpoints:
         wait(removals)
 
     def _keep_only(self, checkpoint: str, parents: Iterable[PurePosixPath], *, at_once: bool) -> None:
-        from trainable.loop.checkpoint import STATE
-
         for other in [path for parent in parents for path in self._below(parent, at_once=at_once)]:
             if other != checkpoint and PurePosixPath(other).name.startswith("checkpoint_"):
                 self._remove(other)

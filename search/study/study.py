@@ -19,7 +19,6 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from data.dataset.storage import Location
 from data.dataset.transfer import listing
@@ -295,6 +294,8 @@ def _taken(experiment: Experiment, which: str) -> str:
 
 def _cause(error: BaseException | None) -> BaseException | None:
     """The database error in the chain of an error that Ray Tune raised; None if there is none."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     while error is not None and not isinstance(error, StorageInternalError | SQLAlchemyError):
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error

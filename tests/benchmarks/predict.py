@@ -29,6 +29,7 @@ from trainable.evaluation.pairs import Pair, pair_of_files
 from trainable.evaluation.predict import predict_pairs
 from trainable.evaluation.predictor import Predictor
 from trainable.loop import checkpoint
+from trainable.loop.checkpoint_files import Origin
 from trainable.models import build_model
 
 ROUNDS = 3
@@ -96,7 +97,7 @@ def _pairs(root: Path, count: int, size: int) -> list[Pair]:
 def _saved(root: Path) -> Path:
     values = {"data": {"image_size": 96}, "model": {"family": "resunet", "width": 16, "precision": "fp32"}}
     config = build(TrialConfig, values, source="the benchmark")
-    origin = checkpoint.Origin(config=config, data_fingerprint="none", epoch=0)
+    origin = Origin(config=config, data_fingerprint="none", epoch=0)
     checkpoint.save(root / "network", build_model(config.model), origin, {})
     return root / "network"
 

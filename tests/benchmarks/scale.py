@@ -58,7 +58,7 @@ from search.study.journal import Journal
 from search.study.study import open_study
 from search.study.trials import trial_records
 from search.terminal import Screen
-from trainable.loop.checkpoint import STATE, WEIGHTS
+from trainable.loop.checkpoint_files import STATE, WEIGHTS
 from trainable.loop.clock import OTHER, PHASES
 from trainable.metrics.names import METRICS, MODE, OBJECTIVE, TIME_ATTR, TRAINED
 

@@ -24,7 +24,8 @@ from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import note_epoch, note_start
 from trainable.config import DataConfig, ModelConfig, TrialConfig
-from trainable.loop.checkpoint import Origin, save
+from trainable.loop.checkpoint import save
+from trainable.loop.checkpoint_files import Origin
 from trainable.models import build_model
 from trainable.report import TrialReport
 

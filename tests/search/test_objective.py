@@ -36,7 +36,8 @@ from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import keep_best_of_finished, note_epoch, note_start, trial_records
 from tests.search.conftest import CONFIGURATION
-from trainable.loop.checkpoint import Origin, save
+from trainable.loop.checkpoint import save
+from trainable.loop.checkpoint_files import Origin
 from trainable.metrics.objective import Objective
 from trainable.models import build_model
 from trainable.report import TrialReport

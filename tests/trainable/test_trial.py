@@ -24,7 +24,8 @@ from trainable import trial
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop import loaders
-from trainable.loop.checkpoint import STATE, WEIGHTS, load_model
+from trainable.loop.checkpoint import load_model
+from trainable.loop.checkpoint_files import STATE, WEIGHTS
 from trainable.loop.loop import EpochEnd
 from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training

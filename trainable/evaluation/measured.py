@@ -17,7 +17,7 @@ from trainable.evaluation.evaluate import (
     fit_baselines_on,
 )
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_origin
+from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.fetch import local_copy, output_file
 from trainable.metrics.bootstrap import Difference, differences, intervals
 from trainable.metrics.objective import Objective

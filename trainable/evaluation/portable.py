@@ -26,7 +26,8 @@ from data.errors import InputError, UnfinishedError
 from data.fitting.fit import GREY
 from data.fitting.sizes import size_text
 from trainable.config.data import SIDE_MULTIPLE
-from trainable.loop.checkpoint import Origin, load_model
+from trainable.loop.checkpoint import load_model
+from trainable.loop.checkpoint_files import Origin
 from trainable.models import Network, parameter_count
 
 if TYPE_CHECKING:

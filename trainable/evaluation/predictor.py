@@ -16,7 +16,8 @@ from data.errors import InputError
 from data.fitting.fit import Fitting
 from data.schema import Pixels
 from trainable.evaluation.grid import as_pixels, predict_photos
-from trainable.loop.checkpoint import WEIGHTS, checksums, load_model
+from trainable.loop.checkpoint import load_model
+from trainable.loop.checkpoint_files import WEIGHTS, checksums
 from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device
 

@@ -13,7 +13,7 @@ from data.grids import image_grid, save_png
 from trainable.evaluation.evaluate import evaluate_images, predict_images
 from trainable.evaluation.grid import COLUMNS
 from trainable.job import TrialData
-from trainable.loop.checkpoint import load_origin
+from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.loaders import sample_ids
 from trainable.metrics.bootstrap import Interval, intervals
 from trainable.metrics.names import OBJECTIVE

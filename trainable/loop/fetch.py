@@ -12,7 +12,7 @@ from filelock import FileLock
 from data.dataset.storage import Location
 from data.dataset.transfer import Stored, download, listing, write_whole
 from data.errors import EnvironmentFaultError
-from trainable.loop.checkpoint import CHECKSUMS, FILES, STATE, DamagedCheckpointError, checksums, is_intact
+from trainable.loop.checkpoint_files import CHECKSUMS, FILES, STATE, DamagedCheckpointError, checksums, is_intact
 
 _CARD = "README.md"
 

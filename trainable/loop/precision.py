@@ -33,7 +33,7 @@ from torch.nn.utils import clip_grad_norm_
 from data.errors import InputError
 from data.fitting.sizes import size_text
 from trainable.config import ModelConfig, TrialConfig
-from trainable.loop.checkpoint import load_origin
+from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.state import DistributedContext
 from trainable.loss.dual_loss import DualLoss
 from trainable.measurements import machine_kind, recall

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from data.errors import InputError
 from trainable.config import PolicyConfig, TrialConfig
 from trainable.loop import checkpoint
+from trainable.loop.checkpoint_files import Origin
 from trainable.loss.dual_loss import DualLoss
 from trainable.models import Network, build_model
 from trainable.optim.optimizers import build_optimizer
@@ -100,7 +101,7 @@ class Training:
 
     def save(self, directory: Path, metrics: Mapping[str, float]) -> None:
         """Write a checkpoint for `resume`; that of the last epoch has the averaged weights, if there are any."""
-        origin = checkpoint.Origin(config=self.config, data_fingerprint=self.data_fingerprint, epoch=self.epoch)
+        origin = Origin(config=self.config, data_fingerprint=self.data_fingerprint, epoch=self.epoch)
         state = {
             "optimizer": self.optimizer.state_dict(),
             "policies": [policy.state_dict() for policy in self.policies],

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from data.errors import did_you_mean
-from trainable.config.section import ConfigError
+from trainable.families import check_model
 from trainable.models.cost import multiply_adds, parameter_count
 from trainable.models.debug import DebugNet
 from trainable.models.dmnet import dmnet_cnn, dmnet_cnn_v1, dmnet_resnet
@@ -24,7 +23,7 @@ from trainable.models.sepunet import SepUNet
 from trainable.plugins.active import own_families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from torch import nn
 
@@ -33,12 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODELS",
-    "WITH_DROPOUT",
     "Network",
     "Prediction",
     "build_model",
     "build_on_meta",
-    "check_model",
     "multiply_adds",
     "parameter_count",
 ]
@@ -54,9 +51,6 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "sepunet": lambda config: SepUNet(config.width, shared_decoder=config.shared_decoder),
     "debug": lambda config: DebugNet(config.width),
 }
-
-WITH_DROPOUT = frozenset({"pair", "dmnet-cnn", "dmnet-cnn-v1", "dmnet-resnet", "resnet-dual"})
-"""Families that were published with dropout, and support `model.dropout`."""
 
 
 def build_model(config: ModelConfig) -> Network:
@@ -78,44 +72,6 @@ def build_on_meta(config: ModelConfig) -> Network:
     """
     with torch.device("meta"):
         return build_model(config)
-
-
-def check_model(config: ModelConfig, source: str = "the spec", own: Mapping[str, bool] | None = None) -> None:
-    """Check that the network can be built, without building it.
-
-    Args:
-        config: of the network.
-        source: origin of the configuration, for error messages.
-        own: families of plugins, and whether each supports dropout; default: those of this process.
-
-    Raises:
-        ConfigError: if the family is neither a key of `MODELS` nor in `own`, or does not support its dropout or shared
-            decoder.
-    """
-    if own is None:
-        own = {name: family.has_dropout for name, family in own_families().items()}
-    known = sorted({*MODELS, *own})
-    if config.family not in known:
-        raise ConfigError.about(
-            "model.family",
-            f"The value of 'model.family' is '{config.family}', but must be one of {', '.join(known)}; give the plugin "
-            f"of another family with --plugins, or correct it in {source}{did_you_mean(config.family, known)}.",
-            value=config.family,
-        )
-    if config.dropout and config.family not in WITH_DROPOUT and not own.get(config.family):
-        raise ConfigError.about(
-            "model.dropout",
-            f"The value of 'model.dropout' is {config.dropout:g}, but must be 0 for the model family "
-            f"'{config.family}', which has none; correct it in {source}.",
-            value=config.dropout,
-        )
-    if config.shared_decoder and config.family != "sepunet":
-        raise ConfigError.about(
-            "model.shared_decoder",
-            f"The value of 'model.shared_decoder' is true, but must be false for the model family '{config.family}', "
-            f"because only 'sepunet' was published with one; correct it in {source}.",
-            value=True,
-        )
 
 
 def _build_own(family: Family, config: ModelConfig) -> nn.Module:

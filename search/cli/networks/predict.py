@@ -82,7 +82,7 @@ def predict(
 
     from trainable.evaluation.predict import check_threshold
     from trainable.evaluation.predictor import Predictor
-    from trainable.loop.checkpoint import DamagedCheckpointError
+    from trainable.loop.checkpoint_files import DamagedCheckpointError
     from trainable.loop.state import device_named
 
     check_threshold(threshold)

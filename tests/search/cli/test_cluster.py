@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +46,24 @@ def test_list_shows_what_is_in_the_storage(twinhead: Command, stopped: Experimen
 
     assert said.code == 0
     assert said.out.splitlines()[1].split()[:6] == ["first", "stopped", "0", "of", "20", "0.5000"]
+
+
+@pytest.mark.parametrize("command", ["list", "status NAME", "logs NAME", "trials NAME", "spec", "inspect DATA"])
+def test_what_only_reads_imports_neither_torch_nor_ray(
+    command: str, stopped: Experiment, scenes: Path, tmp_path: Path
+) -> None:
+    """They take seconds to import, and people run these commands again and again while a search runs."""
+    words = command.replace("NAME", f"{stopped.name} --storage {stopped.storage}").replace("DATA", str(scenes)).split()
+    if command == "list":
+        words += ["--storage", str(stopped.storage)]
+    code = (
+        f"import sys; sys.argv[1:] = {words!r}\nfrom search.cli.main import main\ntry: main()\n"
+        "finally: print(*sorted({'torch', 'ray', 'pandas', 'sqlalchemy'} & {*sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode in {0, 130}, done.stderr  # `logs` ends as the search did
+    assert done.stderr.splitlines()[-1] == ""
 
 
 def test_list_says_that_a_storage_is_empty(twinhead: Command, tmp_path: Path) -> None:

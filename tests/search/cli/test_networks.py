@@ -16,7 +16,7 @@ import pytest
 from data.images import encode_png
 from data.scenes.scenes import SceneSet
 from search.study.experiment import Experiment
-from trainable.loop.checkpoint import CONFIG, WEIGHTS
+from trainable.loop.checkpoint_files import CONFIG, WEIGHTS
 
 Command = Callable[..., Any]
 

@@ -25,7 +25,7 @@ def test_a_retraining_names_the_scores_of_both_networks(
     before = Summary(name="first", complete=True, retrained=retrained(0.75, 9))
     experiment.write_summary(before)
     after = before.model_copy(update={"retrained": retrained(0.5, 1)})
-    monkeypatch.setattr("search.run.prepare.open_data", lambda *_: None)
+    monkeypatch.setattr("search.data.open_data", lambda *_: None)
     monkeypatch.setattr("search.run.run.retrain_again", lambda *_: after)
     said = twinhead("retrain", "first", "--epochs", 1, "--json")
 
@@ -41,7 +41,7 @@ def test_a_search_that_was_not_retrained_yet_replaces_nothing(
     """There is no earlier network to speak of."""
     before = Summary(name="first", complete=True)
     experiment.write_summary(before)
-    monkeypatch.setattr("search.run.prepare.open_data", lambda *_: None)
+    monkeypatch.setattr("search.data.open_data", lambda *_: None)
     monkeypatch.setattr(
         "search.run.run.retrain_again", lambda *_: before.model_copy(update={"retrained": retrained(0.5, 1)})
     )

@@ -18,7 +18,8 @@ from search.study.study import open_study
 from search.study.trials import note_epoch, note_start
 from tests.s3 import Store, failing_store
 from tests.search.conftest import CONFIGURATION, METRICS, Said
-from trainable.loop.checkpoint import WEIGHTS, Origin, load_model, save
+from trainable.loop.checkpoint import load_model, save
+from trainable.loop.checkpoint_files import WEIGHTS, Origin
 from trainable.models import build_model
 from trainable.report import TrialReport
 

@@ -13,7 +13,7 @@ from search.cli.streams import EQUIVALENTS, in_ascii
 from search.results.export import export_checkpoint
 from search.study.experiment import Experiment
 from tests.commands import command
-from trainable.loop.checkpoint import WEIGHTS
+from trainable.loop.checkpoint_files import WEIGHTS
 
 ROOT = Path(__file__).parents[3]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -21,7 +21,8 @@ from search.study.study import open_study
 from search.study.summary import Retrained
 from search.study.trials import trial_records
 from trainable.config import DataConfig, ModelConfig, TrialConfig
-from trainable.loop.checkpoint import Origin, save
+from trainable.loop.checkpoint import save
+from trainable.loop.checkpoint_files import Origin
 from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures, figures
 from trainable.models import build_model

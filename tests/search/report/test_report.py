@@ -22,7 +22,7 @@ from search.terminal import percent
 from tests.search.conftest import CONFIGURATION, Said
 from tests.search.report.page import Page
 from tests.search.report.studies import best_of, retrained, search_of, table
-from trainable.loop.checkpoint import WEIGHTS
+from trainable.loop.checkpoint_files import WEIGHTS
 from trainable.metrics.bootstrap import difference
 
 BETTER, SAME, WORSE = [0.8] * 24, [0.5, 0.6] * 12, [0.1] * 24

@@ -19,7 +19,7 @@ from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import note_epoch, note_start
 from tests.search.conftest import CONFIGURATION, METRICS, Said
-from trainable.loop.checkpoint import CHECKSUMS, CONFIG, WEIGHTS
+from trainable.loop.checkpoint_files import CHECKSUMS, CONFIG, WEIGHTS
 from trainable.report import TrialReport
 
 Command = Callable[..., Said]

@@ -12,7 +12,8 @@ from data.errors import InputError
 from search.results.export import baseline_metrics, copy_export, export_checkpoint, metrics_table, verdict
 from search.results.model_card import Facts
 from trainable.config import DataConfig, ModelConfig, TrialConfig
-from trainable.loop.checkpoint import DamagedCheckpointError, Origin, load_model, save
+from trainable.loop.checkpoint import load_model, save
+from trainable.loop.checkpoint_files import DamagedCheckpointError, Origin
 from trainable.metrics.objective import Objective
 from trainable.models import build_model
 

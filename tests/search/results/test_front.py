@@ -27,7 +27,8 @@ from search.study.summary import FrontRow, Summary
 from search.study.trials import trial_records
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.config.settings import flatten
-from trainable.loop.checkpoint import Origin, save
+from trainable.loop.checkpoint import save
+from trainable.loop.checkpoint_files import Origin
 from trainable.models import build_model
 
 WIDTHS_AND_SCORES = [(2, 0.3), (4, 0.5), (8, 0.4), (8, 0.7), (2, 0.2)]

@@ -29,7 +29,8 @@ from search.study.study import open_study
 from search.study.summary import Summary
 from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start, trial_records
 from trainable.config import ModelConfig, TrialConfig, build
-from trainable.loop.checkpoint import CONFIG, STATE, WEIGHTS, DamagedCheckpointError, Origin, save
+from trainable.loop.checkpoint import save
+from trainable.loop.checkpoint_files import CONFIG, STATE, WEIGHTS, DamagedCheckpointError, Origin
 from trainable.models import build_model
 from trainable.report import TrialReport
 

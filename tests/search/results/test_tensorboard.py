@@ -32,7 +32,7 @@ from tests.commands import command, descendants
 from tests.s3 import failing_store
 from tests.search.run.test_recorder import StubTrial
 from tests.servers import ask
-from trainable.loop.checkpoint import PICTURES
+from trainable.loop.checkpoint_files import PICTURES
 from trainable.report import TrialReport
 
 SPACE = (

@@ -30,7 +30,7 @@ from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.trials import trial_records
 from trainable.config.policy import PlateauPolicy
-from trainable.loop.checkpoint import PICTURES, STATE, WEIGHTS
+from trainable.loop.checkpoint_files import PICTURES, STATE, WEIGHTS
 from trainable.metrics.objective import Objective
 from trainable.report import metrics_of
 

@@ -12,7 +12,7 @@ from search.spec.spec import SearchSpec, check_spec
 from search.strategy.space import default_parameters, define_space
 from trainable.config import TrialConfig, build
 from trainable.config.settings import nest
-from trainable.models import MODELS, WITH_DROPOUT, check_model
+from trainable.families import FAMILIES, WITH_DROPOUT, check_model
 
 
 def spec_of(**sections: dict[str, Any]) -> SearchSpec:
@@ -152,7 +152,7 @@ def test_trial_may_differ_from_fixed_values() -> None:
     assert build(TrialConfig, values, source="the test").depth_policy is not None
 
 
-@pytest.mark.parametrize("family", sorted(MODELS))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_can_be_searched_alone(family: str) -> None:
     """A fixed family keeps its own widths and dropout."""
     for _, values in draws(spec_of(model={"family": family}), 5):

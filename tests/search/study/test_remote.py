@@ -25,7 +25,8 @@ from search.study.trials import TrialRecord, keep_best, note_epoch, note_start, 
 from tests.s3 import BUCKET, Store, failing_store
 from tests.search.conftest import CONFIGURATION, METRICS
 from trainable.config import TrialConfig
-from trainable.loop.checkpoint import STATE, WEIGHTS, DamagedCheckpointError, Origin, save
+from trainable.loop.checkpoint import save
+from trainable.loop.checkpoint_files import STATE, WEIGHTS, DamagedCheckpointError, Origin
 from trainable.models import build_model
 from trainable.report import TrialReport
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from data.errors import InputError
 from trainable.config import TrialConfig, build
-from trainable.loop import checkpoint
-from trainable.loop.checkpoint import (
+from trainable.loop import checkpoint, checkpoint_files
+from trainable.loop.checkpoint_files import (
     CHECKSUMS,
     CONFIG,
     METRICS,
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_an_earlier_version_opens(tmp_path: Path) -> None:
     found, origin = checkpoint.load_model(tmp_path)
     assert torch.equal(found.state_dict()["body.bottleneck.0.bias"], network().state_dict()["body.bottleneck.0.bias"])
     assert (origin.epoch, checkpoint.load_state(tmp_path)["epoch"]) == (7, 7)
-    assert not checkpoint.verify(tmp_path)
+    assert not checkpoint_files.verify(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_incomplete_description_is_refused(tmp_path: Path, described: Any) -> No
     """Users edit it, and other tools have a config.json too."""
     (saved(tmp_path) / CONFIG).write_text(json.dumps(described))
     with pytest.raises(InputError, match=CONFIG):
-        checkpoint.load_origin(tmp_path)
+        checkpoint_files.load_origin(tmp_path)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     saved(tmp_path)
     trace = tmp_path / "trace"
     torch.save({"epoch": Hostile(trace)}, tmp_path / STATE)
-    checkpoint.seal(tmp_path)  # its author would
+    checkpoint_files.seal(tmp_path)  # its author would
     with pytest.raises(InputError, match=STATE):
         checkpoint.load_state(tmp_path)
     assert not trace.exists()

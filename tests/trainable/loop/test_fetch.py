@@ -14,7 +14,7 @@ from tests.s3 import Store, failing_store
 from trainable import trial
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.job import TrialData
-from trainable.loop.checkpoint import CHECKSUMS, STATE, WEIGHTS
+from trainable.loop.checkpoint_files import CHECKSUMS, STATE, WEIGHTS
 from trainable.loop.fetch import earlier_checkpoints, fetch, intact_copies, local_copy, output_file
 from trainable.loop.loop import EpochEnd
 from trainable.loop.state import DistributedContext, Training

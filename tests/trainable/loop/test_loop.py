@@ -19,7 +19,8 @@ from data.loader import Loader
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop import loop
-from trainable.loop.checkpoint import load_model, load_origin
+from trainable.loop.checkpoint import load_model
+from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.clock import Clock
 from trainable.loop.loaders import evaluation_loader, read_part, training_loaders
 from trainable.loop.loop import EpochEnd, NonFiniteLossError

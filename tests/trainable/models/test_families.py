@@ -5,9 +5,10 @@ import torch
 
 from data.errors import InputError
 from trainable.config import ModelConfig
-from trainable.models import MODELS, WITH_DROPOUT, build_model, multiply_adds, parameter_count
+from trainable.families import FAMILIES, WITH_DROPOUT
+from trainable.models import MODELS, build_model, multiply_adds, parameter_count
 
-FAMILIES = sorted(set(MODELS) - {"resunet", "debug"})
+NETWORKS = sorted(set(MODELS) - {"resunet", "debug"})
 PUBLISHED = {  # family: width, parameters, side in pixels, multiply-adds of the convolutions at that side
     "resunet-lite": (64, 2_634_882, 224, 37_295_620_096),
     "pair": (32, 114_624 + 7_763_041, 64, 465_174_528 + 754_450_432),
@@ -132,10 +133,10 @@ def _same(one, other):
 
 def test_every_family_is_tested_with_its_published_numbers():
     """A new family without published values would be tested by its interface only."""
-    assert set(PUBLISHED) == set(FAMILIES)
+    assert set(PUBLISHED) == set(NETWORKS)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_families_have_the_published_numbers_of_parameters(family):
     """A different number is a different network."""
     assert _parameters(_published(family)) == PUBLISHED[family][1]
@@ -149,7 +150,7 @@ def test_parts_have_the_published_numbers_of_parameters(family):
     assert sum(PARTS[family].values()) == _parameters(model)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_families_have_the_published_multiply_adds(family):
     """They tell strides and places of pooling, which parameters do not show."""
     _, _, side, expected = PUBLISHED[family]
@@ -165,7 +166,7 @@ def test_published_size_of_pair_includes_its_unused_block(part, expected):
     assert parameter_count(_published("pair").body.get_submodule(part)) == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NETWORKS)
 @pytest.mark.parametrize("size", [(16, 16), (32, 80)])
 @pytest.mark.parametrize("width", [1, 3, 5])
 def test_families_predict_at_the_size_of_their_inputs(family, size, width):
@@ -174,7 +175,7 @@ def test_families_predict_at_the_size_of_their_inputs(family, size, width):
     assert prediction.mask_logits.shape == prediction.depth.shape == (2, 1, *size)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_a_single_image_is_predicted_as_in_a_batch(family):
     """The prediction of an image does not depend on the others of its batch."""
     model, (bg, fg_bg) = _model(family).eval(), _images()
@@ -183,7 +184,7 @@ def test_a_single_image_is_predicted_as_in_a_batch(family):
     torch.testing.assert_close(alone.depth, together.depth[:1])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_gradients_reach_every_trained_parameter(family):
     """A parameter without a gradient wastes memory, and stalls training on several workers."""
     model = _model(family, width=4, dropout=0.1 if family in WITH_DROPOUT else 0.0)
@@ -266,7 +267,7 @@ def test_some_families_accept_odd_sizes(family):
     assert prediction.mask_logits.shape == prediction.depth.shape == (2, 1, 17, 39)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NETWORKS)
 def test_families_train_in_channels_last_and_bf16(family):
     """Trials use both for speed; gradients must be finite."""
     model = _model(family, width=4).to(memory_format=torch.channels_last)
@@ -277,3 +278,8 @@ def test_families_train_in_channels_last_and_bf16(family):
     gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert sum(bool(gradient.any()) for gradient in gradients) > len(gradients) // 2
+
+
+def test_every_name_of_a_family_has_a_network() -> None:
+    """A spec is checked by the names, without importing the networks."""
+    assert MODELS.keys() == FAMILIES

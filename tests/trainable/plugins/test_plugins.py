@@ -15,7 +15,8 @@ from trainable.config import ConfigError, DataConfig, LossConfig, ModelConfig, T
 from trainable.config.loss import DepthLoss
 from trainable.evaluation.evaluate import evaluate_checkpoint, evaluate_images
 from trainable.job import TrialData
-from trainable.loop.checkpoint import Origin, load_model, load_origin, save
+from trainable.loop.checkpoint import load_model, save
+from trainable.loop.checkpoint_files import Origin, load_origin
 from trainable.loop.loop import EpochEnd
 from trainable.loop.state import DistributedContext, Training
 from trainable.loss.dual_loss import DualLoss

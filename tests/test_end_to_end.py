@@ -337,9 +337,9 @@ def test_search_for_another_objective_finds_its_best_trial(drawn: Path, tmp_path
 
 @pytest.fixture(scope="module")
 def grouped(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:
-    """A finished search whose trials have two workers, which W&B records offline, and the JSON that it printed."""
+    """A finished search whose trial has two workers, which W&B records offline, and the JSON that it printed."""
     storage = tmp_path_factory.mktemp("storage")
-    options = [*SMALL, "--set", "resources.workers=2", "--set", "scheduler.max_epochs=2", "--trials", "2", "--json"]
+    options = [*SMALL, "--set", "resources.workers=2", "--set", "scheduler.max_epochs=2", "--trials", "1", "--json"]
     options += ["--set", "logging.wandb=team/depth", "--storage", str(storage)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
@@ -357,7 +357,7 @@ def test_trials_that_need_several_workers_run_as_groups(
     twinhead("best", "groups", "--storage", str(experiment.storage), "--out", str(out))
     measured = json.loads(twinhead("evaluate", str(out), str(drawn), "--json"))
 
-    assert summary["outcomes"]["finished"] + summary["outcomes"]["stopped"] == 2
+    assert summary["outcomes"]["finished"] == 1
     assert measured["metrics"] == pytest.approx(summary["retrained"]["metrics"], abs=1e-6)
 
 
@@ -378,7 +378,7 @@ def test_wandb_records_every_trial_offline(grouped: tuple[Experiment, dict[str, 
         for run in runs
     ]
 
-    assert [run.display_name for run in started] == [f"groups-{number:05d}" for number in range(2)]
+    assert [run.display_name for run in started] == ["groups-00000"]
     assert {(run.entity, run.project, run.run_group) for run in started} == {("team", "depth", "groups")}
     assert scores == [[record.score for record in trial.epochs] for trial in records(experiment)]
     held = [path for path in experiment.root.rglob("*") if path.is_file() and API_KEY.encode() in path.read_bytes()]

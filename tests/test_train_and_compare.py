@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from search.study.experiment import Experiment
-from tests.commands import records, run, started, twinhead, wait_for, wait_for_epoch
+from tests.commands import records, started, twinhead, wait_for, wait_for_epoch
 from trainable.loop.checkpoint import load_model
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_cluster")]
@@ -150,25 +150,3 @@ def test_resume_of_a_finished_comparison_trains_nothing(compared: tuple[Experime
 
     assert [trial.epochs for trial in records(experiment)] == before
     assert [row["figures"] for row in again["rows"]] == [row["figures"] for row in comparison["rows"]]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("train",), "'twinhead train RECIPE DATA'"),
-        (("train", "no-such", "set"), "no-such"),
-        (("compare",), "'twinhead compare DATA'"),
-        (("compare", "set", "--recipes", "ramana-dnn,ramana-dnn"), "given twice"),
-        (("compare", "set", "--set", "data.size=3"), "data.size"),
-        (("train", "ramana-dnn", "set", "--set", "optimizer"), "KEY=VALUE"),
-        (("train", "--resume", "no-such"), "no comparison or training 'no-such'"),
-        (("compare", "set", "--resume", "x"), "leave out the other arguments"),
-    ],
-)
-def test_bad_input_gets_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
-    """A mistyped argument gives one sentence, before any file is created."""
-    done = run(*arguments, "--storage", str(tmp_path))
-
-    assert done.returncode == 2
-    assert sentence in done.stderr.strip().splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,11 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SHORT = (*SMALL, "--set", "scheduler.max_epochs=2", "--set", "budget.trials=2", "--set", "retrain.enabled=false")
 ORPHAN_SECONDS = 60
 """After which no process of a killed search may be left."""
-ENDLESS = (*LONG, "--set", "scheduler.max_epochs=5000", "--set", "scheduler.grace_epochs=5000")
+ENDLESS = (
+    *LONG,
+    *("--set", "scheduler.max_epochs=5000", "--set", "scheduler.grace_epochs=5000"),
+    *("--set", "data.image_size=128"),  # epochs of some tenths of a second, which the driver and the study keep up with
+)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ test: setup  ## Run all tests, in two runs: those that start Ray or a database c
 	exit $$failed
 
 test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about a second
-	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not slow and not postgres"
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "not cluster and not slow and not postgres"
 
 check: setup  ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -101,7 +101,9 @@ def _filled_in(hosts: Hosts) -> Path:
     config["provider"] |= {"head_ip": hosts[0].address, "worker_ips": [host.address for host in hosts.hosts[1:]]}
     config["auth"] = {"ssh_user": "root", "ssh_private_key": str(hosts.key)}
     for host in hosts.hosts:
-        host.run(f"mkdir -p ~/twinhead && ln -s {sys.prefix} ~/twinhead/.venv")
+        # With a time of its own, so that `make setup` installs nothing into the environment of the tests.
+        host.run(f"mkdir -p ~/twinhead/.venv && ln -s {sys.prefix}/* ~/twinhead/.venv")
+        host.run("touch -d tomorrow ~/twinhead/.venv/.ready")
     (hosts.shared / "home" / ".ray").mkdir(parents=True)
     (hosts.shared / "home" / ".ray" / "auth_token").write_text(TOKEN)
     path = hosts.shared / "cluster.yaml"

@@ -262,6 +262,7 @@ def test_images_that_cannot_be_used_are_refused(network: twinhead.Network, wrong
         network.predict(image, GREY)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_items_and_batches_hold_the_same_samples(drawn: Path) -> None:
     """Both are uint8; a batch is the item with the batch first."""
     samples = twinhead.Samples(drawn, split="train", image_size=32)
@@ -290,6 +291,7 @@ def test_samples_work_in_a_data_loader_with_workers(drawn: Path) -> None:
     assert torch.equal(torch.cat([batch["fg_bg"] for batch in loader]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -86,6 +86,7 @@ def test_values_outside_the_space_do_not_leave_the_encoding(curves: list[Curve])
     assert np.isclose(features(values), features(inside)).sum() >= len(features(values)) - 1  # but for the batch size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [GaussianProcesses(), Forest(), NearestOfFamily(2)], ids=lambda one: type(one).__name__
 )
@@ -104,6 +105,7 @@ def test_what_is_left_out_is_not_seen(model: Regression, monkeypatch: pytest.Mon
         assert np.corrcoef(model.predict(known)[:, 0], targets[:, 0])[0, 1] > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [GaussianProcesses(), Forest(), NearestOfFamily(2)], ids=lambda one: type(one).__name__
 )
@@ -120,6 +122,7 @@ def test_a_regression_finds_a_dependency(model: Regression, monkeypatch: pytest.
     assert (np.sqrt((error**2).mean(0)) < 0.5 * targets.std(0)).all()
 
 
+@pytest.mark.slow
 def test_predictions_are_near_the_trainings(surrogate: CurveSurrogate, curves: list[Curve]) -> None:
     """Of configurations that it was fitted to: the rank of the final score, and the time of an epoch."""
     predicted = surrogate.score_curves([curve.values for curve in curves])
@@ -133,6 +136,7 @@ def test_predictions_are_near_the_trainings(surrogate: CurveSurrogate, curves: l
     assert np.corrcoef(np.log(seconds), np.log(measured))[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_the_same_configuration_and_seed_have_the_same_curve(surrogate: CurveSurrogate, curves: list[Curve]) -> None:
     """All sides of a seed meet the same noise."""
     one, other = curves[0].values, changed(curves[0].values, optimizer={"lr": 0.5})
@@ -143,6 +147,7 @@ def test_the_same_configuration_and_seed_have_the_same_curve(surrogate: CurveSur
     assert surrogate.observed(other, seed=3).tolist() != first.tolist()
 
 
+@pytest.mark.slow
 def test_the_noise_is_that_of_the_seeds(surrogate: CurveSurrogate, curves: list[Curve]) -> None:
     """A configuration as good as a repeated one has a whole residual curve of the table."""
     table = Table.of(curves)
@@ -254,6 +259,7 @@ class OneAfterTheOther(Searcher):
         pass
 
 
+@pytest.mark.slow
 def test_a_search_returns_what_it_observed_and_is_judged_without_noise(
     surrogate: CurveSurrogate, curves: list[Curve]
 ) -> None:
@@ -272,6 +278,7 @@ def test_a_search_returns_what_it_observed_and_is_judged_without_noise(
     assert min(returned) < means.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "first"),
     [
@@ -362,6 +369,7 @@ def test_a_portfolio_has_the_best_of_each_task_first() -> None:
     assert sorted(portfolio.greedy(scores, 4)) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PORTFOLIO)
 def test_a_portfolio_file_is_a_configuration_of_the_table(name: str) -> None:
     """A file that was edited would be a configuration that nobody has trained."""

@@ -69,6 +69,7 @@ def epoch_numbers(loader: Loader, epoch: int = 0) -> list[list[int]]:
     return [numbers(batch) for batch in loader.epoch(epoch)]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.integers(1, COUNT), st.integers(1, 50), st.integers(1, 6), st.booleans(), st.integers(0, 3))
 def test_all_ranks_together_see_every_sample_once(
@@ -86,6 +87,7 @@ def test_all_ranks_together_see_every_sample_once(
         assert all(batch for batches in seen for batch in batches)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.integers(1, COUNT), st.integers(1, 50), st.integers(1, 6))
 def test_batches_are_of_even_size(split_of: SplitOf, count: int, batch_size: int, world_size: int) -> None:

@@ -87,6 +87,7 @@ def test_missing_gradient_is_an_infinite_error(error: object) -> None:
     assert math.isnan(error(GRADIENTS | {"small": torch.tensor([0.2, math.nan])}, GRADIENTS))
 
 
+@pytest.mark.slow
 def test_part_that_breaks_is_a_failure_and_the_others_run(tmp_path: Path) -> None:
     """An out-of-memory error of one part must not cost the results of the others."""
     run = session(tmp_path)

@@ -93,6 +93,7 @@ def test_spec_path_with_spaces_is_quoted_in_the_shown_command(
     ]
 
 
+@pytest.mark.slow
 def test_commands_are_built_in_one_module_only() -> None:
     """One that holds a name or a path goes through `shell_command`, which quotes."""
     wrong = {

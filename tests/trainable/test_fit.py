@@ -134,6 +134,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> TrialData:
     return TrialData(path=str(path), fingerprint=info.fingerprint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 @pytest.mark.parametrize("augment_on", ["cpu", "device"])
 def test_trials_train_on_fitted_images(wide: TrialData, tmp_path: Path, fit: Fit, augment_on: str) -> None:

@@ -124,6 +124,7 @@ def settings(build: Callable[[Weights], optim.Optimizer]) -> dict[str, Any]:
     return {"beta": beta, "second": second} | {key: float(group[key]) for key in keys if group.get(key)}
 
 
+@pytest.mark.slow
 def test_raguram_faithful_trains_as_the_published_program_does() -> None:
     """The published loop: two steps with each gradient, at the rate and beta1 that constructing OneCycleLR left.
 

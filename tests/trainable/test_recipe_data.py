@@ -51,6 +51,7 @@ def last_metrics(data: TrialData, size: int) -> dict[str, float]:
     return ends[-1].metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 32])
 def test_trial_learns_from_a_recipe_as_from_images(data: dict[str, TrialData], size: int) -> None:
     """The curves differ only by what JPEG makes of the photographs."""

@@ -91,6 +91,7 @@ def test_squares_have_the_entries_of_earlier_versions(trial_data: TrialData, tmp
     assert names == ["32px", "32x48px"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(MODELS))
 def test_every_family_takes_rectangles(family: str) -> None:
     """Multiply-adds of a convolution are proportional to the area."""
@@ -113,6 +114,7 @@ def test_stages_keep_the_aspect_ratio(trial_data: TrialData) -> None:
     assert shapes == [(16, 32), (32, 64)]
 
 
+@pytest.mark.slow
 def test_a_network_of_rectangles_is_trained_measured_and_exported(trial_data: TrialData, tmp_path: Path) -> None:
     """Predictions have the size of the photographs."""
     ends: list[EpochEnd] = []
@@ -134,6 +136,7 @@ def test_a_network_of_rectangles_is_trained_measured_and_exported(trial_data: Tr
     assert exported.difference < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [[64, 32], [48, 64], [64, 96], [32, 32], [16, 16]])
 def test_exports_are_compared_at_sizes_that_differ(
     size: list[int], save_warmed: Callable[[TrialConfig], Path], tmp_path: Path

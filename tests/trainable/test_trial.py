@@ -258,6 +258,7 @@ def test_with_validation_the_weights_are_those_of_the_epoch(trial_data: TrialDat
     assert all(torch.equal(found[name], steps[-1][name]) for name in found)
 
 
+@pytest.mark.slow
 def test_data_that_changed_is_refused(tmp_path: Path) -> None:
     """Trials of one search must read the same images, even in a process that cached the old ones."""
     path = tmp_path / "set"

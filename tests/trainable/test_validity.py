@@ -88,6 +88,7 @@ def test_levels_of_invalid_depth_have_no_influence(
     assert "val_loss" in curves[0][0]
 
 
+@pytest.mark.slow
 def test_evaluations_agree_too(black_and_white: list[TrialData], tmp_path: Path) -> None:
     """Of images one by one, their intervals, and the baselines."""
     curve_of(black_and_white[0], tmp_path / "network")
@@ -102,6 +103,7 @@ def test_evaluations_agree_too(black_and_white: list[TrialData], tmp_path: Path)
     assert baselines[0] == baselines[1]
 
 
+@pytest.mark.slow
 def test_samples_have_the_mask(black_and_white: list[TrialData]) -> None:
     """Users who train with a loop of their own need it."""
     samples = Samples(black_and_white[0].path, split="all", image_size=32)

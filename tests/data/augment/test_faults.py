@@ -18,6 +18,7 @@ def fault_of(name: str, **arguments: Any) -> tuple[str, str]:
     return found.key, found.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(usable()) - {"CropAndPad"}))
 def test_every_usable_transform_runs_with_its_defaults(name: str) -> None:
     """What is offered by name works; what would not is in the list of the refused."""

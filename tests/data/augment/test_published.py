@@ -133,6 +133,7 @@ def test_raguram_as_published_flips_photographs_independently_and_never_targets(
     assert not any(is_flipped(drawn.mask) or is_flipped(drawn.depth) for drawn in changed)
 
 
+@pytest.mark.slow
 def test_raguram_cuts_a_square_out_of_three_photographs_in_four() -> None:
     """Cutout: 16 pixels of 112 in fg_bg and 8 in bg, of the mean colour, cut where the border is."""
     changed = draws(RAGURAM, flat((255, 255, 255), RAGURAM_SIDE), 800)
@@ -170,6 +171,7 @@ def test_birender_jitters_brightness_and_hue_of_each_photograph() -> None:
     assert all((drawn.mask == 200).all() and (drawn.depth == 200).all() for drawn in colours)
 
 
+@pytest.mark.slow
 def test_birender_erases_a_rectangle_of_half_of_the_photographs() -> None:
     """Random erasing of 0.02 to 0.10 of the area, 0.8 to 1.2 times as high as wide, with what becomes 0."""
     changed = draws(BIRENDER, flat((240, 240, 240), 192), 500)

@@ -91,6 +91,7 @@ def test_depth_has_no_values_that_it_had_not_before(name: str) -> None:
     assert (changed(transforms(name), images)["depth"] == 200).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHOTOMETRIC)
 def test_photometric_transforms_leave_mask_and_depth(name: str) -> None:
     """They are the truth that the network learns."""

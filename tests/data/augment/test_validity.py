@@ -102,6 +102,7 @@ def one_by_one(valid: Pixels, warp: NDArray[np.float64]) -> tuple[Pixels, NDArra
     return found, is_clear
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [on_cpu, on_device])
 @pytest.mark.parametrize("strengths", WARPS[:2])
 def test_warped_mask_follows_its_definition(augment: Any, strengths: dict[str, Any]) -> None:

@@ -181,6 +181,7 @@ def test_resize_method_identifies_an_entry(dataset: Dataset, tmp_path: Path) -> 
         assert len(entries(tmp_path)) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bg", "fg_bg", "mask", "depth", "index"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "without a header"])
 def test_damaged_entry_is_rebuilt(dataset: Dataset, tmp_path: Path, name: str, damage: str) -> None:
@@ -270,6 +271,7 @@ def killed(dataset: Dataset, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_builder_are_not_used(dataset: Dataset, killed: Path) -> None:
     """Nodes are taken away in the middle of it; the next trial there has to build the entry anew, and can."""
     assert entries(killed) == []
@@ -278,6 +280,7 @@ def test_leftovers_of_a_killed_builder_are_not_used(dataset: Dataset, killed: Pa
     assert list(killed.glob(".*.building")) == []
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_builder_are_removed_by_any_next_build(dataset: Dataset, killed: Path) -> None:
     """It has the size of an entry, and nobody may ever ask for that entry again."""
     decoded(dataset, [np.arange(3, dtype=np.int64)], 16, root=killed)
@@ -300,6 +303,7 @@ def build_together(path: Path, root: Path, number: int, count: int = 20) -> list
     return told
 
 
+@pytest.mark.slow
 def test_concurrent_processes_build_an_entry_once(dataset: Dataset, tmp_path: Path) -> None:
     """All trials of a node start at the same time, and want the same entry."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:

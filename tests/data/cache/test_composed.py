@@ -83,6 +83,7 @@ def test_composed_size_is_exact(recipe: Dataset, tmp_path: Path) -> None:
     check(split_of(recipe, tmp_path).gather(order), expected(recipe, order, SIZE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["area", "bilinear", "lanczos"])
 @pytest.mark.parametrize("size", [16, 32, 48, 80, 128])
 def test_other_sizes_are_within_a_level(recipe: Dataset, tmp_path: Path, size: int, how: Resize) -> None:
@@ -95,6 +96,7 @@ def test_other_sizes_are_within_a_level(recipe: Dataset, tmp_path: Path, size: i
         assert (difference > 0).mean() < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("size", [(32, 48), (96, 48), (32, 32), (SIZE, SIZE)])
 def test_images_are_fitted_as_those_that_are_stored(

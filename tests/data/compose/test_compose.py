@@ -130,6 +130,7 @@ def test_feet_stand_on_the_floor(samples: list[Sample]) -> None:
         assert sample.depth[inside][0] == room[feet, 0]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_composition_rules_hold_for_any_depth_and_foreground(

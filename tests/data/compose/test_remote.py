@@ -22,6 +22,7 @@ def store() -> Iterator[Store]:
         yield store
 
 
+@pytest.mark.slow
 def test_it_is_composed_at_an_address(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same data set, resumed from the pieces in the cache, of which nothing is left."""
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))

@@ -205,6 +205,7 @@ def store() -> Iterator[Store]:
         yield store
 
 
+@pytest.mark.slow
 def test_recipe_is_written_to_an_address(store: Store, tmp_path: Path, pair: tuple[Dataset, Dataset]) -> None:
     """And read from there."""
     composition = options(tmp_path)

@@ -73,6 +73,7 @@ def names(port: int, prefix: str) -> list[str]:
     return sorted(info.base_name for info in found)
 
 
+@pytest.mark.slow
 def test_round_trip(port: int) -> None:
     """Every byte and id comes back in order, over several parts, and the checksums of what was sent are right."""
     place = address(port, "round/trip")
@@ -88,6 +89,7 @@ def test_round_trip(port: int) -> None:
     assert [bg_id for bg_id, _ in dataset.backgrounds()] == ["bg0", "bg1", "bg2"]
 
 
+@pytest.mark.slow
 def test_fingerprint_does_not_depend_on_the_storage(port: int, tmp_path: Path) -> None:
     """The fingerprint keys caches and experiments: a data set that moves to a store stays the same one."""
     here = write_dataset(samples(4), tmp_path / "set", source={})
@@ -219,6 +221,7 @@ def test_missing_bucket_is_named(port: int) -> None:
         write_dataset(samples(1), place, source={})
 
 
+@pytest.mark.slow
 def test_denied_access_is_named() -> None:
     """Which credentials are used is not seen anywhere: the sentence says where they are taken from."""
     with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as port:

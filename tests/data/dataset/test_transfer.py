@@ -45,6 +45,7 @@ def place(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Locat
     return Location.of_storage(tmp_path if request.param == "local" else store.address(name))
 
 
+@pytest.mark.slow
 def test_files_are_written_listed_and_removed(place: Location) -> None:
     """A directory and a bucket are used in the same way."""
     assert (listing(place / "none"), directories(place / "none"), stored(place / "none")) == ({}, [], None)
@@ -86,6 +87,7 @@ def test_a_broken_download_continues(store: Store, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_a_download_of_an_ended_process_continues(store: Store, tmp_path: Path) -> None:
     """The bytes that arrived are not fetched again; only a whole file gets its name."""
     store.write("later/file", CONTENT)
@@ -96,6 +98,7 @@ def test_a_download_of_an_ended_process_continues(store: Store, tmp_path: Path) 
     assert (tmp_path / "file").read_bytes() == b"x" * 9_000_000 + CONTENT[9_000_000:]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_longer_file_is_dropped(store: Store, tmp_path: Path) -> None:
     """The file may have been replaced by a shorter one meanwhile."""
     store.write("short/file", b"short")

@@ -48,6 +48,7 @@ def sample(number: int, valid: Pixels | None) -> EncodedSample:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(masked=st.lists(st.booleans(), min_size=1, max_size=9), part_bytes=st.sampled_from([1, 3000, 2**28]))
 def test_each_sample_keeps_its_mask(

@@ -163,6 +163,7 @@ def test_images_that_do_not_fit_together_are_named(path: Path) -> None:
     assert "no background 'cellar'" in found.faults[1].reason
 
 
+@pytest.mark.slow
 def test_damage_anywhere_is_found(path: Path) -> None:
     """Whatever byte of whatever part is altered, the part is named, and verifying never fails itself."""
     whole = {part: part.read_bytes() for part in path.glob("*.parquet")}

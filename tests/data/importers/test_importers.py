@@ -375,6 +375,7 @@ def test_background_that_differs_between_folders_is_refused(tmp_path: Path) -> N
         write(import_layout(tmp_path), tmp_path / "set")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("layout", FORMS)
 def test_every_file_is_imported_upright(tmp_path: Path, layout: str, orientation: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from data.images import encode_sample
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
@@ -9,6 +11,7 @@ from data.scenes.scenes import SceneSet
 SCENES = SceneSet(seed=1, backgrounds=3, per_background=2, size=32)
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_nothing() -> None:
     """A data set's fingerprint must be the same on every machine, however many cores it has."""
     expected = [encode_sample(SCENES[index]) for index in range(len(SCENES))]

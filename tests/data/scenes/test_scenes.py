@@ -52,6 +52,7 @@ def _depth_in_scale_of(sample: Sample, other: Sample) -> tuple[NDArray[np.float6
     return fitted, float(np.abs(fitted - sample.depth)[both].max() - 0.5 - 0.5 * slope)
 
 
+@pytest.mark.slow
 def test_sample_depends_on_its_index_alone(rooms: list[list[Sample]]) -> None:
     """Workers read in any order, and a larger set must contain the samples of a smaller one."""
     longer = SceneSet(seed=1, backgrounds=5 * ROOMS, per_background=EACH, size=SIZE)
@@ -66,6 +67,7 @@ def test_another_seed_gives_another_scene() -> None:
     assert not np.array_equal(one.mask, other.mask)
 
 
+@pytest.mark.slow
 def test_a_scene_is_the_same_at_each_size() -> None:
     """A search at a small size must use the scenes that the final model is trained on."""
     for index in range(4):
@@ -83,6 +85,7 @@ def test_a_modified_sample_does_not_change_the_next() -> None:
     assert np.array_equal(scenes[1].bg, kept)
 
 
+@pytest.mark.slow
 def test_a_room_has_one_background(rooms: list[list[Sample]]) -> None:
     """A stored data set keeps a background once, by its id."""
     for number, samples in enumerate(rooms):
@@ -91,6 +94,7 @@ def test_a_room_has_one_background(rooms: list[list[Sample]]) -> None:
     assert len({samples[0].bg.tobytes() for samples in rooms}) == ROOMS
 
 
+@pytest.mark.slow
 def test_figures_reappear_in_other_rooms(rooms: list[list[Sample]]) -> None:
     """A split by foreground needs foregrounds that several backgrounds share."""
     pairs = {(sample.fg_id, sample.bg_id) for samples in rooms for sample in samples}

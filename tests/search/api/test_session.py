@@ -84,6 +84,7 @@ def test_progress_is_plain_in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr() == ("", "a line\n")
 
 
+@pytest.mark.slow
 def test_a_call_without_plugins_has_none(own_plugin: Path) -> None:
     """Those of an earlier call in the program are not those of this one."""
     assert [source.file for source in load_given([own_plugin])] == ["own.py"]

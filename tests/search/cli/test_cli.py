@@ -74,6 +74,7 @@ def test_command_line_typos_are_named(twinhead: Command, arguments: list[str]) -
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_render_and_inspect(twinhead: Command, tmp_path: Path) -> None:
     """Standard output is one JSON document with --json: everything else is on standard error."""
     rendered = twinhead("render", "set", "--backgrounds", 2, "--per-background", 1, "--size", 32, "--json")
@@ -98,6 +99,7 @@ def test_unusable_scene_options_are_named(refused: Command, option: str, value: 
     assert not Path("set").exists()
 
 
+@pytest.mark.slow
 def test_an_existing_destination_is_refused(refused: Command, scenes: Path) -> None:
     """A data set is never written over."""
     sentence = refused("render", scenes, "--backgrounds", 1, "--per-background", 1, "--size", 32)
@@ -105,6 +107,7 @@ def test_an_existing_destination_is_refused(refused: Command, scenes: Path) -> N
     assert "exists already; remove it, or give another destination" in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -227,6 +230,7 @@ def _age(data: Path) -> None:
     manifest.write_text(json.dumps({**values, "schema_version": SCHEMA_VERSION + 1}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -250,6 +254,7 @@ def test_unusable_data_is_named(
     assert not Path("artifacts").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -328,6 +333,7 @@ def test_unrecognised_layout_is_compared_with_the_closest(twinhead: Command, tmp
     assert "the folder 'fg_bg_images' exists, but '0000.jpg' is not named 'fgFFF[flip]_bgBBB_NN'" in said.err
 
 
+@pytest.mark.slow
 def test_a_sheet_that_cannot_be_written_is_named(refused: Command, scenes: Path) -> None:
     """A directory that is not there is a slip like any other."""
     Path("file").write_text("")

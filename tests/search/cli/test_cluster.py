@@ -48,6 +48,7 @@ def test_list_shows_what_is_in_the_storage(twinhead: Command, stopped: Experimen
     assert said.out.splitlines()[1].split()[:6] == ["first", "stopped", "0", "of", "20", "0.5000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["list", "status NAME", "logs NAME", "trials NAME", "spec", "inspect DATA"])
 def test_what_only_reads_imports_neither_torch_nor_ray(
     command: str, stopped: Experiment, scenes: Path, tmp_path: Path

@@ -287,6 +287,7 @@ def test_predict_goes_on_after_a_bad_image(twinhead: Command, network: Path, tmp
     assert [path.name for path in Path("out/mask").iterdir()] == ["1.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bg", "fg_bg", "out", "sentence"),
     [

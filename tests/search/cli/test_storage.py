@@ -58,6 +58,7 @@ def searched(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> E
     return experiment
 
 
+@pytest.mark.slow
 def test_a_search_is_read_from_its_address(twinhead: Command, searched: Experiment, store: Store) -> None:
     """Its trials and its front; only the networks on the front are fetched, and no optimizer state."""
     rows = json.loads(twinhead("trials", searched.name, "--json").out)
@@ -69,6 +70,7 @@ def test_a_search_is_read_from_its_address(twinhead: Command, searched: Experime
     assert fetched == ["checksums.json", "config.json", "metrics.json", WEIGHTS]
 
 
+@pytest.mark.slow
 def test_a_network_is_exported_from_the_storage(twinhead: Command, searched: Experiment) -> None:
     """To a directory that works without the storage."""
     said = twinhead("best", searched.name, "--trial", "0", "--out", "out")
@@ -94,6 +96,7 @@ def test_an_altered_network_is_refused_with_another(
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_hold_the_mirror_is_named(
     refused: Callable[..., str], searched: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_cache_that_cannot_hold_the_mirror_is_named(
     assert refused("trials", searched.name).startswith(f"twinhead: The cache '{cache}' cannot be written")
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_the_mirror_is_named(
     twinhead: Command, searched: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +134,7 @@ def test_a_full_disk_of_the_mirror_is_named(
     assert load_model(Path("out"))[1].epoch == 1
 
 
+@pytest.mark.slow
 def test_a_storage_that_denies_access_is_named(refused: Callable[..., str], searched: Experiment, store: Store) -> None:
     """Instead of a traceback of pyarrow."""
     store.faults.refuses = "denied"

@@ -106,6 +106,7 @@ except InputError as error:
     return run
 
 
+@pytest.mark.slow
 def test_a_cluster_that_demands_the_token(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
     """Its versions and its living nodes are known before anything is uploaded."""
     server = dashboard()

@@ -30,10 +30,12 @@ def metadata() -> Iterator[Callable[[datetime | None], str]]:
         yield start
 
 
+@pytest.mark.slow
 def test_a_notice_says_when_the_instance_ends(metadata: Callable[[datetime | None], str]) -> None:
     assert announced_end(metadata(END)) == END
 
 
+@pytest.mark.slow
 def test_no_notice_is_no_end(metadata: Callable[[datetime | None], str], capsys: pytest.CaptureFixture[str]) -> None:
     assert announced_end(metadata(None)) is None
     assert capsys.readouterr().err == ""

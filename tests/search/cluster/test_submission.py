@@ -51,6 +51,7 @@ def test_a_token_is_not_put_on_the_dashboard(name: str) -> None:
         check_env({name: "secret"})
 
 
+@pytest.mark.slow
 def test_a_job_gets_the_plugins_that_were_submitted_with_it(own_plugin: Path, tmp_path: Path) -> None:
     """By an absolute path, in whatever directory Ray unpacked the code."""
     experiment = Experiment(storage=tmp_path / "my storage", name="first")

@@ -93,6 +93,7 @@ def on_screen(given: Comparison, width: int = 120) -> str:
     return console.export_text()
 
 
+@pytest.mark.slow
 def test_best_row_is_first_and_failed_rows_are_last(tmp_path: Path) -> None:
     """Readers start at the top; the bottom shows what is missing and why."""
     files = write_comparison(comparison(row("low", 0.3), row("broken", None), row("high", 0.6)), tmp_path)
@@ -105,6 +106,7 @@ def test_best_row_is_first_and_failed_rows_are_last(tmp_path: Path) -> None:
     assert "- broken diverged: The loss became nan" in markdown
 
 
+@pytest.mark.slow
 def test_baselines_are_rows_of_the_table(tmp_path: Path) -> None:
     """A network that loses to a threshold on the difference of two images is no network."""
     files = write_comparison(comparison(row("a", 0.5)), tmp_path)
@@ -113,6 +115,7 @@ def test_baselines_are_rows_of_the_table(tmp_path: Path) -> None:
         assert ".875" in text
 
 
+@pytest.mark.slow
 def test_every_column_is_shown(tmp_path: Path) -> None:
     """Our metrics, and each project's own."""
     files = write_comparison(comparison(row("a", 0.5)), tmp_path)

@@ -25,6 +25,7 @@ def findings(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings
     return findings_of(search_of(tmp_path_factory.mktemp("storage"), scenes, 40))
 
 
+@pytest.mark.slow
 def test_rank_correlation_of_a_rung_is_spearmans(findings: Findings) -> None:
     """Over the trials that reached the last rung, of which alone both scores are known."""
     curves = [{epoch.epoch: epoch.score for epoch in trial.epochs} for trial in findings.trials]

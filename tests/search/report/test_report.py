@@ -50,6 +50,7 @@ def elsewhere(tmp_path: Path) -> Experiment:
     return search_of(tmp_path / "artifacts", "nowhere", 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ious", "said"),
     [
@@ -125,6 +126,7 @@ def test_page_is_valid_html_that_a_screen_reader_reads(search: Experiment) -> No
     assert {link[1:] for link in links} <= set(ids)
 
 
+@pytest.mark.slow
 def test_searches_are_compared_on_the_same_images(tmp_path: Path) -> None:
     """Which one is better, whether that is certain, and which settings differ."""
     names = {"first": BETTER, "second": SAME}
@@ -153,6 +155,7 @@ def test_measurements_of_other_images_are_not_used(search: Experiment) -> None:
     assert "On the test images (3 images of 1 background)" in text
 
 
+@pytest.mark.slow
 def test_searches_on_other_data_are_not_compared(scenes: Path, drawn: Path, tmp_path: Path) -> None:
     """Figures on other images say nothing of a difference."""
     searches = [search_of(tmp_path, data, 12, name=name) for name, data in (("a", scenes), ("b", drawn))]

@@ -45,6 +45,7 @@ def search_with(storage: Path, objective: str, mean: float, *, name: str = "firs
     return search
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mean", "said"), [(0.2, "a real gain"), (0.4, "a real loss")])
 def test_smaller_error_is_a_gain(tmp_path: Path, mean: float, said: str) -> None:
     """The sign of a difference means the opposite of that of a score."""
@@ -114,6 +115,7 @@ def test_weighted_mean_has_intervals_and_differences(tmp_path: Path) -> None:
     assert "networkobjectivescoremask IoU" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "key"), [(RMSE, "depth_rmse"), (WEIGHTED, "objective")])
 def test_images_are_chosen_by_the_objective(scenes: Path, tmp_path: Path, objective: str, key: str) -> None:
     """The best has the smallest error, or the largest mean."""
@@ -126,6 +128,7 @@ def test_images_are_chosen_by_the_objective(scenes: Path, tmp_path: Path, object
     assert values[0] != values[-1]
 
 
+@pytest.mark.slow
 def test_searches_with_one_objective_are_compared_by_it(tmp_path: Path) -> None:
     """The lowest error wins, and the line over the budget falls."""
     searches = [search_with(tmp_path, RMSE, mean, name=name) for name, mean in (("first", 0.2), ("second", 0.1))]
@@ -139,6 +142,7 @@ def test_searches_with_one_objective_are_compared_by_it(tmp_path: Path) -> None:
     assert [row[0] for row in page.rows("compared-scores")] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_searches_with_different_objectives_are_compared_by_the_score(tmp_path: Path) -> None:
     """A sentence says so, and each search keeps its own objective below."""
     searches = [search_with(tmp_path, objective, 0.2, name=objective[1:5]) for objective in (RMSE, WEIGHTED)]
@@ -154,6 +158,7 @@ def test_searches_with_different_objectives_are_compared_by_the_score(tmp_path: 
     assert "The objective of the search is depth_rmse" in page.text
 
 
+@pytest.mark.slow
 def test_metric_of_a_plugin_is_measured_with_its_file(
     scenes: Path, tmp_path: Path, own_plugin: Path, twinhead: Callable[..., Said]
 ) -> None:

@@ -23,6 +23,7 @@ def spec(data: Path, *more: tuple[str, str]) -> SearchSpec:
     return load_spec(None, [*SETTINGS, *more], data_path=str(data))
 
 
+@pytest.mark.slow
 def test_epochs_follow_from_the_rungs(drawn: Path) -> None:
     """9 trials of 3 epochs, 3 of which continue to 9, and 1 to 27: ASHA reduces 243 epochs to this."""
     rungs = [("scheduler.max_epochs", "27"), ("scheduler.grace_epochs", "3"), ("budget.trials", "9")]
@@ -31,6 +32,7 @@ def test_epochs_follow_from_the_rungs(drawn: Path) -> None:
     assert found["epochs"] == {"fewest": 9 * 3 + 3 * 6 + 1 * 18, "most": 243}
 
 
+@pytest.mark.slow
 def test_smallest_and_largest_networks_are_measured(drawn: Path) -> None:
     """A budget depends on the extremes of the space, not on its middle."""
     found = dry_run(spec(drawn), Dataset.open(drawn), NOWHERE).as_plain()
@@ -43,6 +45,7 @@ def test_smallest_and_largest_networks_are_measured(drawn: Path) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+@pytest.mark.slow
 def test_too_few_optimizer_steps_are_reported_with_sufficient_epochs(drawn: Path) -> None:
     """The number of epochs says little: with few samples they are too short to train a network."""
     batches = ("data.batch_size", "{choices: [4, 16]}")
@@ -57,6 +60,7 @@ def test_too_few_optimizer_steps_are_reported_with_sufficient_epochs(drawn: Path
     assert dry_run(enough, Dataset.open(drawn), NOWHERE).as_plain()["optimizer_steps"]["warning"] is None
 
 
+@pytest.mark.slow
 def test_networks_beyond_a_limit_are_left_out_of_the_estimate(drawn: Path) -> None:
     """It would not be trained: the largest network is the widest within the limit."""
     wide = ("model.width", "{low: 2, high: 64}")
@@ -70,6 +74,7 @@ def test_networks_beyond_a_limit_are_left_out_of_the_estimate(drawn: Path) -> No
     assert limit * 0.9 < largest["parameters"] <= limit
 
 
+@pytest.mark.slow
 def test_search_starts_with_the_trials_of_its_dry_run(drawn: Path) -> None:
     """Otherwise the shown first trials would be a guess."""
     of_seed = [first_trials(spec(drawn, ("search.seed", seed)), NOWHERE) for seed in ("1", "1", "2")]

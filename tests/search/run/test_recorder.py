@@ -138,6 +138,7 @@ def test_finished_trial_keeps_only_its_best_weights(running: Running) -> None:
     assert not list(running.experiment.trials.rglob(STATE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "reason"),
     [

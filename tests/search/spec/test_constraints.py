@@ -36,6 +36,7 @@ def test_the_excess_is_a_share_of_the_limit() -> None:
     assert violations(NETWORK, ConstraintsConfig(parameters=float(parameters)))["parameters"] == 0
 
 
+@pytest.mark.slow
 def test_multiply_adds_are_of_the_area_of_a_rectangle() -> None:
     """Those of a convolution are proportional to it."""
     limits = ConstraintsConfig(macs=float(multiply_adds(build_model(ModelConfig(family="resunet-lite", width=16)), 64)))
@@ -73,6 +74,7 @@ def test_drawn_configuration_reports_violated_limits(width: int, excess: bool) -
     assert (trial.constraints["parameters"] < 0) is excess
 
 
+@pytest.mark.slow
 def test_recipes_that_violate_limits_are_left_out() -> None:
     """The first trials would be the most expensive way to break them."""
     spec = spec_of(constraints={"parameters": 3e5}, search={"start_from": ["recipes", "default"]})

@@ -70,6 +70,7 @@ def test_invalid_objectives_are_refused(text: str, sentence: str) -> None:
         objectives_of(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "objectives"),
     [
@@ -95,6 +96,7 @@ def test_any_metric_may_be_first_before_costs() -> None:
     assert (spec.plan.objective.key, spec.plan.objective.mode) == ("depth_rmse", "min")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -166,6 +168,7 @@ def test_objectives_of_a_command_line() -> None:
         parse_objectives("[score")
 
 
+@pytest.mark.slow
 def test_known_costs_of_a_trial_are_computed_by_the_space() -> None:
     """The searcher need not model what can be computed; without such an objective, a trial gets no attribute."""
     told, values = drawn_under("[score, -macs, -parameters]")

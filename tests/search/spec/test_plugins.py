@@ -120,6 +120,7 @@ def test_nothing_of_a_storage_is_run(spec_file: Path) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["$(touch ran).py", "../own.py", "own.py; ls", "own"])
 def test_a_record_of_a_storage_is_no_command(spec_file: Path, file: str) -> None:
     """The name of the file is a word of the command of a job."""
@@ -145,6 +146,7 @@ def test_the_command_that_resumes_names_the_plugin(spec_file: Path) -> None:
     assert "--resume first --plugins own.py --storage" in stored(spec_file).resume_command
 
 
+@pytest.mark.slow
 def test_a_search_is_resumed_with_the_same_file_only(
     spec_file: Path, refused: Callable[..., str], twinhead: Callable[..., Said], drawn: Path
 ) -> None:

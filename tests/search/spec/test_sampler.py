@@ -16,6 +16,7 @@ def spec_with(key: str, text: str, *more: tuple[str, str]) -> SearchSpec:
     return load_spec(data_path="set", overrides=[(key, text), *more])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_sampler_is_chosen_by_name(name: str) -> None:
     """A spec that is stored is read again."""

@@ -49,6 +49,7 @@ def test_budgets_and_limits_are_read(tmp_path: Path) -> None:
     assert check_spec(spec.as_plain(), source="the test") == spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [

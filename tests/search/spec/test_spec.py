@@ -91,6 +91,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", BAD)
 def test_invalid_values_are_named(tmp_path: Path, text: str) -> None:
     """A spec is written by hand: each error says which key, what it holds and what it may hold."""

@@ -170,6 +170,7 @@ def test_recipe_of_an_earlier_search_is_tried_once(tmp_path: Path) -> None:
     assert outside == {}
 
 
+@pytest.mark.slow
 def test_missing_search_is_named(refused: Command, experiment: Experiment, scenes: Path) -> None:
     """With the searches that there are, at the place of the name; and nothing is left of what was refused."""
     Path("spec.yaml").write_text(f"data: {{path: {scenes}}}\nsearch:\n  start_from: [recipes, frist]\n")

@@ -38,6 +38,7 @@ def test_hypervolume_agrees_with_the_dominated_region(found: list[tuple[int, ...
     assert hypervolume(np.array(found, float), np.zeros(len(found[0]))) == pytest.approx(dominated)
 
 
+@pytest.mark.slow
 def test_gain_is_the_growth_of_the_hypervolume() -> None:
     """Against volumes of sampled outcomes, up to a constant, for uncertain and known objectives."""
     rng = np.random.default_rng(0)

@@ -79,6 +79,7 @@ def test_known_infeasible_configurations_are_not_proposed() -> None:
     assert all(config["x"] <= 0.3 for config in configs)
 
 
+@pytest.mark.slow
 def test_fully_infeasible_space_is_still_sampled() -> None:
     """Tune takes None for 'no more trials'."""
 
@@ -189,6 +190,7 @@ def small_part(trial: optuna.Trial) -> None:
         trial.set_constraint(UNBUILDABLE, 1.0)
 
 
+@pytest.mark.slow
 def test_small_feasible_part_of_a_space_is_found() -> None:
     """Each proposal elsewhere would be a trial that is not trained."""
     configs = run_trials(searcher_of(small_part), 30, lambda config: float(config["x"]))

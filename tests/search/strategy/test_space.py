@@ -194,6 +194,7 @@ DOMAINS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", CONDITIONAL)
 def test_parameters_without_effect_are_not_searched(key: str) -> None:
     """A parameter is there for Optuna where the rest of the configuration gives it a meaning, and nowhere else."""

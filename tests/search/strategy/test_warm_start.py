@@ -32,6 +32,7 @@ def first_trials(spec: SearchSpec) -> dict[str, TrialConfig]:
     return {trial.user_attrs.get("recipe", ""): build(TrialConfig, values, source="a start") for trial, values in drawn}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_tried_unchanged(name: str) -> None:
     """A search that starts from something near a recipe cannot say that it got beyond the recipe."""
@@ -60,6 +61,7 @@ def test_recipes_come_first_in_their_order() -> None:
     assert outside == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PORTFOLIO)
 def test_the_portfolio_is_tried_unchanged(name: str) -> None:
     """What was chosen is a whole configuration, its batch size included; image size and split are the search's."""

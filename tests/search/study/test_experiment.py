@@ -100,6 +100,7 @@ def test_a_damaged_spec_is_named(tmp_path: Path, text: str, sentence: str) -> No
         experiment.spec()
 
 
+@pytest.mark.slow
 def test_a_larger_budget_is_kept(tmp_path: Path) -> None:
     """A search that is resumed twice has the last budget."""
     experiment = created(tmp_path)

@@ -117,6 +117,7 @@ def test_record_after_an_incomplete_one_is_read(searched: Experiment, capsys: py
     assert "was rewritten" not in capsys.readouterr().err.partition("is damaged")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("operation", "nth"), [(5, 1), (6, 1), (7, 1), (8, 5)], ids=["x", "state", "value", "config"])
 def test_damaged_record_loses_only_its_own_content(
     searched: Experiment, capsys: pytest.CaptureFixture[str], operation: int, nth: int
@@ -141,6 +142,7 @@ def test_damaged_record_loses_only_its_own_content(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nth", range(TRIALS))
 @pytest.mark.parametrize("line", [b"\0\0damaged\n", b'{"op_code":4,"worker_id":"\n'])
 def test_lost_creation_record_does_not_shift_trials(searched: Experiment, nth: int, line: bytes) -> None:
@@ -278,6 +280,7 @@ def test_journal_with_two_searches_is_refused(searched: Experiment) -> None:
         open_study(Experiment(storage=searched.storage, name="third"))
 
 
+@pytest.mark.slow
 def test_commands_on_a_copy_name_the_copy(twinhead: Command, experiment: Experiment) -> None:
     """What is printed for typing must not continue the original."""
     shutil.copytree(experiment.root, experiment.storage / "second")

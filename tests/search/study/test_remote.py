@@ -109,6 +109,7 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_search_is_found_from_another_machine(storage: Location, elsewhere: Move) -> None:
     """With its spec, and by its name."""
     spec = created(storage).spec()
@@ -122,6 +123,7 @@ def test_a_search_is_found_from_another_machine(storage: Location, elsewhere: Mo
         Experiment(storage=storage, name="third").spec()
 
 
+@pytest.mark.slow
 def test_a_name_in_use_is_refused(storage: Location, elsewhere: Move) -> None:
     """From another machine as well, although its mirror is empty."""
     created(storage)
@@ -131,6 +133,7 @@ def test_a_name_in_use_is_refused(storage: Location, elsewhere: Move) -> None:
         created(storage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../first", "a/b", "", ".."])
 def test_a_name_cannot_leave_the_storage(storage: Location, name: str) -> None:
     """Nor the mirror, which is a directory of that name."""
@@ -151,6 +154,7 @@ def test_a_whole_bucket_is_a_storage(store: Store) -> None:
     assert not experiment.mirror or not experiment.mirror.directory.exists()
 
 
+@pytest.mark.slow
 def test_a_password_is_not_written_to_a_storage(storage: Location, store: Store) -> None:
     """Whoever reads the bucket would read it."""
     spec = load_spec(None, [("search.study", '"postgresql://me:s3cr3t@here/db"')], data_path="set")
@@ -162,6 +166,7 @@ def test_a_password_is_not_written_to_a_storage(storage: Location, store: Store)
     assert store.names(storage.name) == []
 
 
+@pytest.mark.slow
 def test_what_the_driver_writes_is_published(storage: Location, store: Store, elsewhere: Move) -> None:
     """Within seconds, whole, and readable from elsewhere while it runs."""
     experiment = created(storage)
@@ -192,6 +197,7 @@ def test_what_the_driver_writes_is_published(storage: Location, store: Store, el
     ]
 
 
+@pytest.mark.slow
 def test_a_journal_is_published_up_to_its_last_whole_line(storage: Location, store: Store) -> None:
     """The driver may be writing while the publisher reads."""
     experiment = created(storage)
@@ -214,6 +220,7 @@ def test_a_failed_run_says_so_in_its_heartbeat(storage: Location) -> None:
     assert (beat.state, beat.reason) == ("failed", "the trial exploded")
 
 
+@pytest.mark.slow
 def test_a_search_is_resumed_from_the_storage_alone(storage: Location, elsewhere: Move, tmp_path: Path) -> None:
     """On another machine, with the same trials and the newest checkpoint of each."""
     experiment = created(storage)
@@ -231,6 +238,7 @@ def test_a_search_is_resumed_from_the_storage_alone(storage: Location, elsewhere
     assert str(again.in_storage(newest)).startswith(f"s3://{BUCKET}/")
 
 
+@pytest.mark.slow
 def test_changes_that_were_not_published_are_kept(storage: Location, store: Store) -> None:
     """A driver that was killed wrote them here; the next one on this machine publishes them."""
     experiment = created(storage)
@@ -244,6 +252,7 @@ def test_changes_that_were_not_published_are_kept(storage: Location, store: Stor
     assert store.read(f"{storage.name}/first/study.journal") == again.study_file.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_another_machine_published_is_read(storage: Location, elsewhere: Move, tmp_path: Path) -> None:
     """A mirror of an earlier run is not taken for the search."""
     mine = created(storage)
@@ -275,6 +284,7 @@ def test_a_removed_search_is_gone_everywhere(storage: Location, elsewhere: Move)
         Experiment(storage=storage, name=experiment.name).spec()
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_removed_by_its_driver_is_gone(storage: Location, store: Store) -> None:
     """One that fails before its first trial is removed, and no heartbeat of that moment is left."""
     experiment = created(storage)
@@ -286,6 +296,7 @@ def test_an_experiment_that_was_removed_by_its_driver_is_gone(storage: Location,
     assert free_name(storage, "first") == "first"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relative", ["trials/../../../../out/checkpoint_000000", "/out/checkpoint_000000"])
 def test_a_checkpoint_cannot_lead_out_of_the_mirror(
     storage: Location, store: Store, tmp_path: Path, relative: str
@@ -318,6 +329,7 @@ def test_a_second_driver_is_refused(storage: Location) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"state": "ended"}, {"written": time.time() - 61.0}])
 def test_a_driver_that_is_gone_is_followed(storage: Location, changes: dict[str, object]) -> None:
     """One that ended, or that was not heard of for a minute."""
@@ -330,6 +342,7 @@ def test_a_driver_that_is_gone_is_followed(storage: Location, changes: dict[str,
         assert beat.host != "elsewhere"
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_replaced_ends(storage: Location, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that slept for minutes must not write over what the next driver did."""
     monkeypatch.setattr(driving, "BEAT_SECONDS", 0.1)
@@ -367,6 +380,7 @@ def test_a_storage_that_refuses_for_a_while_is_waited_for(storage: Location, sto
     assert len(said) == 2
 
 
+@pytest.mark.slow
 def test_a_storage_that_does_not_answer_at_the_end_is_named(
     storage: Location, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +448,7 @@ def test_a_removal_lists_the_storage_anew(
     assert not [name for name in store.names(f"{storage.name}/first/trials/00000") if name.endswith("state.pt")]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_fetched_without_its_state(storage: Location, store: Store, tmp_path: Path) -> None:
     """An export needs a third of it; a resumed trial needs all of it."""
     experiment = created(storage)

@@ -60,6 +60,7 @@ def planes(samples: list[Sample], name: str) -> np.ndarray:
     return np.stack([resize(getattr(sample, name), SIZE) for sample in samples]).astype(np.float32) / 255
 
 
+@pytest.mark.slow
 def test_evaluation_agrees_with_a_manual_computation(trial_data: TrialData, saved: Path) -> None:
     """The exported metrics belong to this network, this part and its image size."""
     samples = samples_of("test", trial_data)

@@ -106,6 +106,7 @@ def test_onnx_file_describes_itself(as_onnx: Callable[[str], tuple[Path, Path]])
     assert "multiples of 16" in metadata["sizes"]
 
 
+@pytest.mark.slow
 def test_torch_export_runs_without_twinhead(save_warmed: Save, tmp_path: Path) -> None:
     """The file has the program, raw weights and the description; nothing in it is pickled."""
     saved = save_warmed(config("debug"))

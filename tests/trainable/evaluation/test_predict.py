@@ -90,6 +90,7 @@ def test_threshold_outside_0_to_1_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_photographs_are_predicted_upright(saved: Path, tmp_path: Path, form: str, orientation: int) -> None:

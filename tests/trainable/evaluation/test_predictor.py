@@ -56,6 +56,7 @@ def test_photographs_that_differ_in_shape_are_refused(save_warmed: Callable[[Tri
             predictor.predict([bg], [fg_bg])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eval_mode", ["dropout", "train"])
 def test_layers_in_training_mode_do_not_mix_pairs(save_warmed: Callable[[TrialConfig], Path], eval_mode: str) -> None:
     """As published, some networks keep layers in training mode: the prediction of a pair is still its own."""

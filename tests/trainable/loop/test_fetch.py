@@ -66,6 +66,7 @@ def resumed(checkpoints: list[Path], data: TrialData, damaged: list[str]) -> tup
     return epochs, notes[0]
 
 
+@pytest.mark.slow
 def test_a_trial_resumes_from_the_storage(store: Store, trained: Path, trial_data: TrialData, tmp_path: Path) -> None:
     """On a node that never saw it; older checkpoints are not fetched."""
     newest = uploaded(store, trained, "whole")
@@ -78,6 +79,7 @@ def test_a_trial_resumes_from_the_storage(store: Store, trained: Path, trial_dat
     assert resumed(copies, trial_data, damaged) == ([3], "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "damage", "problem"),
     [
@@ -107,6 +109,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert note == f"the file '{newest / file}' {problem}; the trial resumes after epoch 1"
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_is_a_fault_of_the_storage(store: Store, tmp_path: Path) -> None:
     """It is no fault of the trial: the search waits until the storage is back."""
     gone = Location.of_storage(store.address("gone/checkpoint_000001"))
@@ -142,6 +145,7 @@ def test_a_broken_download_of_a_checkpoint_continues(store: Store, trained: Path
         assert (tmp_path / "copy" / file.name).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_a_process_elsewhere_writes_is_uploaded(store: Store, tmp_path: Path) -> None:
     """Measurements run on any node of the cluster."""
     with output_file(store.address("out/table.bin")) as path:

@@ -126,6 +126,7 @@ def test_seed_determines_a_trial(trial_data: TrialData, family: str) -> None:
     assert not torch.equal(weights(first), weights(third))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_resumed_trial_equals_the_uninterrupted_one(

@@ -89,6 +89,7 @@ def test_predicted_steps_equal_those_taken(trial_data: TrialData, changes: dict[
     assert len(taken) == optimizer_steps(chosen, sample_count(chosen.data, trial_data, "train"))
 
 
+@pytest.mark.slow
 def test_next_stage_keeps_weights_and_resets_the_optimizer(trial_data: TrialData) -> None:
     """Large images start with the weights of small ones; the momentum is reset."""
     chosen = config(data={"image_size": 32, "progression": STAGES[:1], "batch_size": 8}, epochs=3)

@@ -97,6 +97,7 @@ def test_parameters_are_split_into_parts(family, parts):
     assert sorted(map(id, network.parameters())) == sorted(id(parameter) for part in found for parameter in part)
 
 
+@pytest.mark.slow
 def test_features_keep_the_memory_format_of_batches():
     """Otherwise every layer would convert the memory format."""
     device = torch.device("cpu")

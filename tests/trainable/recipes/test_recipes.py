@@ -47,6 +47,7 @@ def weights(head: Any) -> dict[str, float]:
     return {name: weight for name, weight in head.model_dump().items() if weight}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_the_published_network(name: str) -> None:
     """A different number of parameters or multiply-adds is a different network."""
@@ -168,6 +169,7 @@ def test_faithful_recipe_differs_only_by_its_listed_corrections(name: str) -> No
     build_model(faithful.config.model)
 
 
+@pytest.mark.slow
 def test_a_shared_decoder_is_the_only_correction_of_an_architecture() -> None:
     """The published number of parameters is that of two decoders, which the program did not have."""
     sizes = {

@@ -48,7 +48,7 @@ test: setup  ## Run all tests, in two runs: those that start Ray or a database c
 	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile -m "cluster or postgres" || failed=1; \
 	exit $$failed
 
-test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about a second
+test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about half a second
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "not cluster and not slow and not postgres"
 
 check: setup  ## Lint, formatting and types

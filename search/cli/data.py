@@ -22,10 +22,12 @@ BROKEN = 1
 
 @click.command(epilog="\b\nExample:\n  twinhead render scenes --backgrounds 200 --per-background 10 --size 128")
 @click.argument("destination")
-@click.option("--backgrounds", type=int, default=100, show_default=True, help="Number of rooms.")
-@click.option("--per-background", type=int, default=8, show_default=True, help="Images of each room.")
-@click.option("--size", type=int, default=128, show_default=True, help="Side of the images in pixels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the scenes.")
+@click.option("--backgrounds", type=click.IntRange(1), default=100, show_default=True, help="Number of rooms.")
+@click.option("--per-background", type=click.IntRange(1), default=8, show_default=True, help="Images of each room.")
+@click.option(
+    "--size", type=click.IntRange(32, 1024), default=128, show_default=True, help="Side of the images in pixels."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the scenes.")
 @json_option
 def render(destination: str, backgrounds: int, per_background: int, size: int, seed: int, as_json: bool) -> None:
     """Render a data set of scenes with exact mask and depth.

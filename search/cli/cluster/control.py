@@ -29,12 +29,17 @@ def stop(name: str, storage: Path | Location, address: str | None, insecure: boo
     """Stop a search, with its checkpoints and summary written."""
     experiment = existing(storage, name)
 
-    from search.cluster.client import Cluster
+    from search.cluster.client import Cluster, UnreachableError
     from search.cluster.status import search_status
     from search.cluster.submission import STOP_SECONDS, latest_job
     from search.results.status import ACTIVE
 
-    cluster = Cluster.connect(address, insecure=insecure)
+    try:
+        cluster = Cluster.connect(address, insecure=insecure)
+    except UnreachableError:
+        if search_status(experiment).state == "finished":
+            raise InputError(f"The search '{name}' does not run: it is finished.") from None
+        raise
     job = latest_job(cluster, experiment)
     if job is None or not job.is_live:
         found = search_status(experiment, cluster)

@@ -140,19 +140,31 @@ def test_logs_have_the_exit_code_of_the_search(twinhead: Command, stopped: Exper
     assert trial.out.endswith("Z epoch 1: score 0.5\n")
 
 
-def test_the_log_of_a_finished_search_ends_with_its_summary(twinhead: Command, stopped: Experiment) -> None:
-    """As that of its job does, which the cluster forgets."""
+@pytest.fixture
+def finished(stopped: Experiment) -> Experiment:
+    """A search that is complete."""
     trials = stopped.spec().plan.budget.trials
     summary = Summary(name="first", complete=True, trials=trials, epochs=7, outcomes={"finished": trials})
     stopped.write_summary(summary)
     replace(Heartbeat.of_this_process(), state="ended").write(stopped)
+    return stopped
+
+
+def test_the_log_of_a_finished_search_ends_with_its_summary(twinhead: Command, finished: Experiment) -> None:
+    """As that of its job does, which the cluster forgets."""
+    trials = finished.spec().plan.budget.trials
     for options in ((), ("--follow",)):
-        said = twinhead("logs", "first", "--storage", stopped.storage, *options)
+        said = twinhead("logs", "first", "--storage", finished.storage, *options)
 
         assert said.code == 0
         log, found, rest = said.out.partition(f"\nfirst: {trials} trials ({trials} finished), 7 epochs")
-        assert (log, bool(found)) == (stopped.driver_log.read_text(), True)
-        assert str(stopped.summary_file) in rest
+        assert (log, bool(found)) == (finished.driver_log.read_text(), True)
+        assert str(finished.summary_file) in rest
+
+
+def test_stop_knows_without_a_cluster_that_a_search_is_finished(refused: Refused, finished: Experiment) -> None:
+    """A cluster that is gone is no reason to look for it then."""
+    assert refused("stop", "first", "--storage", finished.storage).endswith("does not run: it is finished.")
 
 
 def test_a_trial_without_a_log_is_named(refused: Refused, stopped: Experiment) -> None:

@@ -152,7 +152,7 @@ def parse_condition(text: str) -> Condition:
     signs: tuple[Literal["=", ">", "<"], ...] = ("=", ">", "<")
     for sign in signs:
         key, found, value = (part.strip() for part in text.partition(sign))
-        if found and key and value:
+        if found and key and value and key[-1] not in "<>!" and value[0] != "=":
             return Condition(key=key, sign=sign, wanted=value)
     raise InputError(f"The value of --where is '{text}', but must be KEY=VALUE, KEY>NUMBER or KEY<NUMBER.")
 

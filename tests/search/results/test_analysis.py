@@ -123,7 +123,9 @@ def test_parameters_of_too_few_trials_are_named(tmp_path: Path) -> None:
     assert "shift" not in analysis["importance"]
 
 
-@pytest.mark.parametrize("text", ["score", "=3", "score=", ""])
+@pytest.mark.parametrize(
+    "text", ["score", "=3", "score=", "", "score>=0.5", "score<=0.5", "recipe!=pair", "score==0.5"]
+)
 def test_invalid_filter_is_refused(text: str) -> None:
     """Otherwise it would keep everything, or nothing."""
     with pytest.raises(InputError, match="--where"):

@@ -11,9 +11,10 @@ BENCH_READY := $(BENCH_VENV)/.ready
 BENCH_PYTHON := $(BIN)/python
 PEERS_VENV := .venv-peers
 PEERS_READY := $(PEERS_VENV)/.ready
-# One process more than cores, since some tests wait. Each loads torch and Ray, so that more than a few cost more than
-# they save.
-PARALLEL := --numprocesses=$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses=4 --dist=worksteal
+# Each process loads torch and Ray, so that more than a few cost more than they save.
+PARALLEL := --maxprocesses=4 --dist=worksteal
+# One process more than cores, since some tests wait.
+WAITING := $(PARALLEL) --numprocesses=$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 # What runs by itself in tests/benchmarks/ is a benchmark.
 BENCHES := $(notdir $(basename $(shell grep -l '__main__' tests/benchmarks/*.py)))
 
@@ -44,12 +45,12 @@ demo: setup  ## Render, search, retrain and test: the main job, small
 
 test: setup  ## Run all tests, in two runs: those that start Ray or a database come last
 	@failed=0; \
-	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster and not postgres" || failed=1; \
+	$(BIN)/python -m pytest $(WAITING) -m "not cluster and not postgres" || failed=1; \
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "cluster or postgres" || failed=1; \
 	exit $$failed
 
 test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about half a second
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "not cluster and not slow and not postgres"
+	$(BIN)/python -m pytest $(PARALLEL) --numprocesses=auto -m "not cluster and not slow and not postgres"
 
 check: setup  ## Lint, formatting and types
 	$(BIN)/ruff check .

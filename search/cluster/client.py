@@ -256,16 +256,12 @@ def _errors(address: str) -> Iterator[None]:
     """Convert errors of the transport into sentences."""
     import requests
 
-    unreachable = UnreachableError(
-        f"No Ray cluster answers at '{address}'; check that it runs and that a tunnel to its dashboard is open "
-        "(ray dashboard cluster.yaml), or give --address."
-    )
     try:
         yield
     except requests.HTTPError as error:
         raise InputError(f"The cluster at '{address}' refused a request ({_last_line(error)}).") from None
     except OSError:  # so are all others of requests
-        raise unreachable from None
+        raise _unreachable(address) from None
     except Exception as error:
         from ray.exceptions import AuthenticationError, RpcError  # imports Ray, which has raised them if any
 
@@ -275,8 +271,15 @@ def _errors(address: str) -> Iterator[None]:
                 "~/.ray/auth_token, or set $RAY_AUTH_TOKEN_PATH to its file."
             ) from None
         if isinstance(error, RpcError):
-            raise unreachable from None
+            raise _unreachable(address) from None
         raise
+
+
+def _unreachable(address: str) -> UnreachableError:
+    return UnreachableError(
+        f"No Ray cluster answers at '{address}'; check that it runs and that a tunnel to its dashboard is open "
+        "(ray dashboard cluster.yaml), or give --address."
+    )
 
 
 def _job(details: JobDetails) -> Job:

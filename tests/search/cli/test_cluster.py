@@ -49,14 +49,14 @@ def test_list_shows_what_is_in_the_storage(twinhead: Command, stopped: Experimen
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["list", "status NAME", "logs NAME", "trials NAME", "spec", "inspect DATA"])
+@pytest.mark.parametrize(
+    "command", ["list WHERE", "status first WHERE", "logs first WHERE", "trials first WHERE", "spec", "inspect DATA"]
+)
 def test_what_only_reads_imports_neither_torch_nor_ray(
     command: str, stopped: Experiment, scenes: Path, tmp_path: Path
 ) -> None:
     """They take seconds to import, and people run these commands again and again while a search runs."""
-    words = command.replace("NAME", f"{stopped.name} --storage {stopped.storage}").replace("DATA", str(scenes)).split()
-    if command == "list":
-        words += ["--storage", str(stopped.storage)]
+    words = command.replace("WHERE", f"--storage {stopped.storage}").replace("DATA", str(scenes)).split()
     code = (
         f"import sys; sys.argv[1:] = {words!r}\nfrom search.cli.main import main\ntry: main()\n"
         "finally: print(*sorted({'torch', 'ray', 'pandas', 'sqlalchemy'} & {*sys.modules}), file=sys.stderr)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -23,6 +24,7 @@ from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.terminal import Screen
+from tests.commands import command_of, descendants
 from tests.search.conftest import CONFIGURATION
 from tests.search.run.test_recorder import StubTrial
 from tests.servers import ask, server
@@ -253,9 +255,9 @@ def test_unreachable_mlflow_is_said(tmp_path: Path, said: Said, monkeypatch: pyt
     assert line.startswith("warning: MLflow does not record the trials (Connection refused); the search goes on, ")
 
 
-def children() -> set[str]:
-    """IDs of the processes that this one has started."""
-    return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+def children() -> set[int]:
+    """IDs of the processes that this one has started and that run."""
+    return {pid for pid in descendants(os.getpid()) if command_of(pid)}
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from search.strategy.scheduler import build_scheduler, replay
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import Space, define_space, unbuildable
 from search.study.experiment import Experiment
-from search.study.trials import RECIPE, TrialRecord, note_start
+from search.study.trials import RECIPE, TrialRecord, attempt_directory, note_start
 from trainable.entry import tune_function
 from trainable.job import TrialJob, TrialRequest
 from trainable.metrics.names import OBJECTIVE, TIME_ATTR
@@ -209,7 +209,7 @@ def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, A
     checkpoint = TrialRecord.of(trial).newest(experiment)
     attempt = note_start(trial, values)
     return TrialRequest(
-        name=f"{trial.number:05d}" + (f"-{attempt}" if attempt else ""),
+        name=attempt_directory(trial.number, attempt),
         number=trial.number,
         recipe=trial.user_attrs.get(RECIPE, ""),
         trial=values,

@@ -113,7 +113,7 @@ class Checkpoints:
         """Remove a checkpoint; errors are ignored, because `keep_only` removes it again."""
         self._later(lambda: self._remove(checkpoint))
 
-    def keep_only(self, checkpoint: str, attempts: Iterable[str], *, at_once: bool = False) -> None:
+    def keep_only(self, checkpoint: str, directories: Iterable[PurePosixPath], *, at_once: bool = False) -> None:
         """Remove the other checkpoints of the same trial, and the state of this one; errors are ignored.
 
         Look at the directories, not at the reports: a worker group may be an epoch ahead when it is stopped, and so may
@@ -121,10 +121,10 @@ class Checkpoints:
 
         Args:
             checkpoint: path relative to the experiment.
-            attempts: other checkpoints of the trial, also removed ones: its attempts have directories of their own.
+            directories: of all attempts of the trial, relative to the experiment.
             at_once: as for `kept`.
         """
-        parents = {PurePosixPath(path).parent for path in (checkpoint, *filter(is_inside, attempts))}
+        parents = {PurePosixPath(checkpoint).parent, *directories}
         self._later(lambda: self._keep_only(checkpoint, parents, at_once=at_once))
 
     def remove_all(self, directory: Path) -> None:

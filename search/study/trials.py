@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import optuna
@@ -213,6 +213,11 @@ def note_objective(study: optuna.Study, objective: Objective) -> None:
             study.set_metric_names([objective.name])
 
 
+def attempt_directory(number: int, attempt: int) -> str:
+    """Name of the directory of an attempt at a trial; 0 is the first."""
+    return f"{number:05d}" + (f"-{attempt}" if attempt else "")
+
+
 def note_start(trial: optuna.Trial, config: Mapping[str, Any]) -> int:
     """Record the start of a trial; returns the number of earlier starts."""
     attempt = int(trial.user_attrs.get("attempt", -1)) + 1
@@ -290,5 +295,7 @@ def keep_best(experiment: Experiment, trial: TrialRecord, *, at_once: bool = Fal
         best = best_epoch(kept)
         if best is None or best.checkpoint is None:
             return
-        reported = [record.checkpoint for record in trial.epochs if record.checkpoint]
-        experiment.checkpoints.keep_only(best.checkpoint, reported, at_once=at_once)
+        # Reports do not name all: the last ones of a killed driver are lost, and a later attempt repeats their epochs.
+        above = PurePosixPath(best.checkpoint).parent.parent
+        directories = [above / attempt_directory(trial.number, attempt) for attempt in range(trial.attempt + 1)]
+        experiment.checkpoints.keep_only(best.checkpoint, directories, at_once=at_once)

@@ -151,16 +151,20 @@ def test_finished_trial_keeps_only_its_best_weights(experiment: Experiment) -> N
     assert not (left / STATE).exists()
 
 
-def test_a_trial_that_was_resumed_keeps_nothing_of_its_earlier_attempt(experiment: Experiment) -> None:
-    """An attempt has its own directory, which nobody else removes."""
+@pytest.mark.parametrize("reported", [{1: 0.5, 2: 0.6}, {}], ids=["some reports lost", "all reports lost"])
+def test_a_trial_that_was_resumed_keeps_nothing_of_its_earlier_attempt(
+    experiment: Experiment, reported: dict[int, float]
+) -> None:
+    """An attempt has its own directory, which nobody else removes, and not all that is in it was reported."""
     study = open_study(experiment)
-    first = trial_of(experiment, study, {1: 0.5, 2: 0.6}, state=TrialState.RUNNING, kept=(1, 2))
-    unreported = (experiment.root / str(first.epochs[-1].checkpoint)).with_name("checkpoint_000003")
-    unreported.mkdir()  # the driver was killed before its report arrived
+    first = trial_of(experiment, study, reported, state=TrialState.RUNNING, kept=tuple(reported))
+    unreported = experiment.trials / "00000" / "checkpoint_000003"
+    unreported.mkdir(parents=True)  # the driver was killed before its report arrived
     later = "trials/00000-1/checkpoint_000003"
     checkpoint(experiment, 7, 3)
     (experiment.trials / "00007").rename(experiment.trials / "00000-1")
     resumed = optuna.Trial(study, study.get_trials()[first.number]._trial_id)
+    assert note_start(resumed, CONFIGURATION.model_dump()) == 1
     note_epoch(resumed, TrialReport(epoch=3, metrics={"score": 0.9}, outcome="trained"), later)
 
     keep_best(experiment, TrialRecord.of(resumed))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from search.study.experiment import Experiment
 
 MAX_PARAMETERS = 12
-OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "proposed by", "epochs")
+OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "proposed_by", "epochs")
 """Columns of the trials that a narrow terminal does not show, the least important first."""
 
 
@@ -79,8 +79,7 @@ def trials(
     if csv_file is not None:
         _write_csv(experiment, rows, csv_file)
         return
-    whole = experiment.spec().plan.scheduler.max_epochs
-    print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort, whole))
+    print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort))
 
 
 @click.command(epilog="\b\nExamples:\n  twinhead importance first\n  twinhead importance first --json")
@@ -137,7 +136,7 @@ def _write_csv(experiment: Experiment, rows: Sequence[TrialRow], file: str) -> N
     click.echo(f"{file}: {counted(len(rows), 'trial')}", err=True)
 
 
-def _show_trials(rows: Sequence[TrialRow], sort: str, whole: int) -> None:
+def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:
     from search.terminal import print_table
 
     if not rows:
@@ -145,19 +144,12 @@ def _show_trials(rows: Sequence[TrialRow], sort: str, whole: int) -> None:
         return
     columns = dict.fromkeys(["number", "outcome", "epochs", sort, "score", "mask_iou", "depth_delta1", "seconds"])
     table = [
-        {column: _value(row, column, whole) for column in columns}
-        | {"proposed by": row.proposed_by, "what it tried": _tried(row)}
+        {column: row.shown_outcome if column == "outcome" else _cell(row.value(column)) for column in columns}
+        | {"proposed_by": row.proposed_by, "what it tried": _tried(row)}
         for row in rows
     ]
     optional = [column for column in OPTIONAL if column != sort]
-    print_table(console(), table, left=["outcome", "proposed by"], wrapped="what it tried", optional=optional)
-
-
-def _value(row: TrialRow, column: str, whole: int) -> str:
-    """A cell; the outcome in the words of the summary. A running trial may also be one that was interrupted."""
-    if column != "outcome" or row.outcome != "trained" or row.state != "complete":
-        return "unfinished" if column == "outcome" and row.state == "running" else _cell(row.value(column))
-    return "finished" if row.epochs >= whole else "stopped"
+    print_table(console(), table, left=["outcome", "proposed_by"], wrapped="what it tried", optional=optional)
 
 
 def _tried(row: TrialRow) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from optuna.trial import TrialState
+
 from data.errors import InputError, without_comma
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
@@ -39,6 +41,9 @@ class TrialRow:
     """Why it diverged, failed or was not trained; '' otherwise."""
     config: Mapping[str, Any]
     """Values of its `TrialConfig`."""
+    shown_outcome: str
+    """In the words of the summary: 'finished' or 'stopped' for 'trained', 'unfinished' while it has not ended, which a
+    trial that was interrupted has not either."""
 
     def as_plain(self, sort: str = OBJECTIVE) -> dict[str, object]:
         """As JSON values, a key per column; `sort` adds the key that the table is sorted by."""
@@ -88,7 +93,8 @@ class Condition:
             InputError: if the sign is '>' or '<' and `wanted` is not a number.
         """
         if self.sign == "=":
-            return str(row.value(self.key)) == self.wanted
+            values = [row.value(self.key), *([row.shown_outcome] if self.key == "outcome" else [])]
+            return self.wanted in map(str, values)
         try:
             wanted = float(self.wanted)
         except ValueError:
@@ -116,7 +122,8 @@ def trial_rows(experiment: Experiment, *, sort: str | None = None, keep: Sequenc
     study = open_existing_study(experiment)
     params = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
     objective = experiment.objective
-    rows = [_row(trial, params[trial.number]) for trial in trial_records(study, objective)]
+    whole = experiment.spec().plan.scheduler.max_epochs
+    rows = [_row(trial, params[trial.number], whole) for trial in trial_records(study, objective)]
     sort = sort or objective.key
     order = {row.number: row.number_of(sort) for row in rows}
     if rows and sort not in (OBJECTIVE, objective.key) and all(value is None for value in order.values()):
@@ -157,7 +164,7 @@ def parse_condition(text: str) -> Condition:
     raise InputError(f"The value of --where is '{text}', but must be KEY=VALUE, KEY>NUMBER or KEY<NUMBER.")
 
 
-def _row(trial: TrialRecord, params: Mapping[str, Scalar]) -> TrialRow:
+def _row(trial: TrialRecord, params: Mapping[str, Scalar], whole: int) -> TrialRow:
     metrics = trial.best_epoch.metrics if trial.best_epoch else {}
     return TrialRow(
         number=trial.number,
@@ -171,4 +178,13 @@ def _row(trial: TrialRecord, params: Mapping[str, Scalar]) -> TrialRow:
         params=params,
         reason=trial.reason,
         config=trial.config,
+        shown_outcome=_shown_outcome(trial, whole),
     )
+
+
+def _shown_outcome(trial: TrialRecord, whole: int) -> str:
+    if trial.state == TrialState.RUNNING:
+        return "unfinished"
+    if trial.outcome != "trained" or trial.state != TrialState.COMPLETE:
+        return trial.outcome
+    return "finished" if trial.last_epoch >= whole else "stopped"

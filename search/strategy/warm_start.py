@@ -96,6 +96,12 @@ def start(study: optuna.Study, spec: SearchSpec, storage: Path | Location, scree
     for kind, what in _WHAT.items():
         if found := [held[kind] for held in attributes if kind in held]:
             screen.say(f"{what.format(epochs=spec.plan.scheduler.max_epochs)}: {', '.join(found)}")
+    trials = spec.plan.budget.trials
+    if attributes and trials <= len(attributes):
+        screen.say(
+            f"budget.trials is {trials}, and there are {len(attributes)} first trials: the searcher proposes none; "
+            f"give more than {len(attributes)}, or fewer in search.start_from"
+        )
     if outside:
         screen.say(
             f"outside the search space, and therefore not tried: {_listed(outside)}; --dry-run gives the reasons"

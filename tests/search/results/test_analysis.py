@@ -91,6 +91,10 @@ def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
     assert trial_rows(searched, sort="mask_iou")[0].number == 0
     assert [row.number for row in trial_rows(searched, sort="number")] == list(range(40))
 
+    for outcome in ("trained", "stopped"):  # as JSON has it, and as the table says it
+        assert len(trial_rows(searched, keep=[parse_condition(f"outcome={outcome}")])) == 40
+    assert not trial_rows(searched, keep=[parse_condition("outcome=finished")])
+
     rates = [row.number_of("optimizer.lr") or 0.0 for row in trial_rows(searched, sort="optimizer.lr")]
     assert rates == sorted(rates, reverse=True) != []
 

@@ -20,6 +20,7 @@ def row(**values: object) -> TrialRow:
     usual = {
         "number": 0, "state": "complete", "outcome": "trained", "epochs": 4, "metrics": {"score": 0.1}, "seconds": 1.5,
         "recipe": "", "proposed_by": "model", "params": {}, "reason": "", "config": {"model": {"width": 2}},
+        "shown_outcome": "finished",
     }  # fmt: skip
     return TrialRow(**{**usual, **values})  # type: ignore[arg-type]
 

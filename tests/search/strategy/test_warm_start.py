@@ -10,8 +10,9 @@ import pytest
 
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.space import define_space
-from search.strategy.warm_start import enqueue_starts, find_starts
+from search.strategy.warm_start import enqueue_starts, find_starts, start
 from search.study.trials import TrialRecord
+from search.terminal import Screen
 from trainable.config import TrialConfig, build
 from trainable.recipes import PORTFOLIO, RECIPES, load_recipe
 
@@ -94,6 +95,16 @@ def test_a_search_starts_from_recipes_and_portfolio_by_default() -> None:
     starts, outside = find_starts(spec_of(model={"family": "sepunet"}), ["portfolio"], NOWHERE)
     assert set(outside) == set(names)
     assert [start.name for start in starts] == [name for name in PORTFOLIO if name not in names]
+
+
+@pytest.mark.parametrize(("trials", "is_said"), [(2, True), (3, False)])
+def test_a_search_without_proposals_is_named(trials: int, is_said: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """It trains known configurations alone; who compares searches must know."""
+    spec = spec_of(budget={"trials": trials}, search={"start_from": ["birender-cnn", "default"]})
+    start(optuna.create_study(), spec, NOWHERE, Screen())
+    said = " ".join(capsys.readouterr().err.split())
+
+    assert ("budget.trials is 2, and there are 2 first trials: the searcher proposes none" in said) == is_said
 
 
 def test_a_recipe_outside_of_the_space_is_named() -> None:

@@ -41,6 +41,9 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # `search.run.failures` decides which losses count
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # a worker group waits for as long after each epoch
+    # A group waits for nodes that cannot take it, such as a drained one, for as long before it looks for others.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a stopped trial to end; after the default of 2, Tune hung
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own state is not used: the study is
     "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",  # not all metrics with each checkpoint

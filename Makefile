@@ -46,7 +46,7 @@ demo: setup  ## Render, search, retrain and test: the main job, small
 test: setup  ## Run all tests, in two runs: those that start Ray or a database come last
 	@failed=0; \
 	$(BIN)/python -m pytest $(WAITING) -m "not cluster and not postgres" || failed=1; \
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "cluster or postgres" || failed=1; \
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "cluster or postgres" || failed=1; \
 	exit $$failed
 
 test-fast: setup  ## Run the tests that start neither Ray nor a database and take less than about half a second

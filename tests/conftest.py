@@ -29,6 +29,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = ("test_hosts.py", "test_interruptions.py", "test_end_to_end.py", "test_jobs.py", "test_remote_search.py")
+"""Files of tests that take minutes, which start first, so that no process runs one of them alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first."""
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _isolate_from_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Use a cache of the session instead of the user's, and one thread."""

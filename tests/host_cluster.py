@@ -133,6 +133,7 @@ class HostCluster:
             "RAY_AUTH_TOKEN_PATH": str(self._token_file),
             "PYTHONPATH": str(CHECKOUT),
             "OMP_NUM_THREADS": "1",
+            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # so that a retraining lasts until hosts left and joined
             "TWINHEAD_CACHE": "/tmp/cache",  # noqa: S108 - a directory of each host's own
         }
         if command.startswith(_script("ray")):

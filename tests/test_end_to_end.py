@@ -273,28 +273,24 @@ def test_trial_can_be_reproduced_without_the_search(searched: tuple[Experiment, 
     assert scores == [record.score for record in remembered.epochs]
 
 
-def test_diverging_trial_gets_the_worst_score_and_the_search_continues(drawn: Path, tmp_path: Path) -> None:
-    """One absurd learning rate must neither end a search nor get a good score."""
+@pytest.fixture(scope="module")
+def wild(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:
+    """A finished search for another objective, some of whose trials diverge, and the JSON that it printed."""
+    storage = tmp_path_factory.mktemp("storage")
+    options = ("--set", "objective=-depth_rmse", "--set", "scheduler.max_epochs=3", "--trials", "6", "--json")
     rates = ("--set", "optimizer.lr={choices: [0.002, 1e+30]}", "--set", "optimizer.clip_norm=0")
-    policy = ("--set", "policy.name=constant", "--set", "optimizer.name=sgd", "--set", "scheduler.max_epochs=3")
-    summary = json.loads(
-        twinhead(
-            "search",
-            "--data",
-            str(drawn),
-            "--name",
-            "wild",
-            "--storage",
-            str(tmp_path),
-            *SMALL,
-            *rates,
-            *policy,
-            "--trials",
-            "6",
-            "--json",
-        )
-    )
-    diverged = [trial for trial in records(Experiment(storage=tmp_path, name="wild")) if trial.outcome == "diverged"]
+    policy = ("--set", "policy.name=constant", "--set", "optimizer.name=sgd")
+    where = ("--data", str(drawn), "--name", "wild", "--storage", str(storage))
+    summary = json.loads(twinhead("search", *where, *SMALL, *rates, *policy, *options))
+    return Experiment(storage=storage, name="wild"), summary
+
+
+def test_diverging_trial_gets_the_worst_score_and_the_search_continues(
+    wild: tuple[Experiment, dict[str, Any]],
+) -> None:
+    """One absurd learning rate must neither end a search nor get a good score."""
+    experiment, summary = wild
+    diverged = [trial for trial in records(experiment) if trial.outcome == "diverged"]
 
     assert summary["outcomes"]["diverged"] == len(diverged) >= 1
     assert summary["best"]["config"]["optimizer"]["lr"] == 0.002
@@ -302,16 +298,9 @@ def test_diverging_trial_gets_the_worst_score_and_the_search_continues(drawn: Pa
     assert "step" in diverged[0].reason
 
 
-def test_search_for_another_objective_finds_its_best_trial(drawn: Path, tmp_path: Path) -> None:
+def test_search_for_another_objective_finds_its_best_trial(wild: tuple[Experiment, dict[str, Any]]) -> None:
     """The smallest error of the depth wins, whatever the score: its trial, its epoch, its weights, and on test."""
-    options = ("--set", "objective=-depth_rmse", "--set", "scheduler.max_epochs=3", "--trials", "4", "--json")
-    rates = ("--set", "optimizer.lr={choices: [0.002, 0.2, 1e+30]}", "--set", "optimizer.clip_norm=0")
-    summary = json.loads(
-        twinhead(
-            "search", "--data", str(drawn), "--name", "depth", "--storage", str(tmp_path), *SMALL, *rates, *options
-        )
-    )
-    experiment = Experiment(storage=tmp_path, name="depth")
+    experiment, summary = wild
     study = open_study(experiment)
     trials = trial_records(study, experiment.objective)
     errors = {

@@ -9,8 +9,11 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -19,7 +22,6 @@ from search.study.experiment import Experiment
 from search.study.trials import TrialRecord
 from tests.commands import (
     LONG,
-    SMALL,
     command_of,
     descendants,
     records,
@@ -35,103 +37,127 @@ from trainable.loop.checkpoint_files import STATE, load_origin
 pytestmark = pytest.mark.cluster
 
 
-def test_search_resumes_after_ctrl_c(drawn: Path, tmp_path: Path) -> None:
-    """Finished trials stay finished, and running ones resume from their checkpoints."""
-    experiment = Experiment(storage=tmp_path, name="broken-off")
-    with started(
-        "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "4"
-    ) as process:
-        wait_for(process, r"trial \d+: score")
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=300)[1]
-    before = {trial.number: trial for trial in records(experiment)}
-    summary = json.loads(experiment.summary_file.read_text())
-
-    assert process.returncode == 130
-    assert f"twinhead search --resume broken-off --storage {tmp_path}" in said
-    assert not summary["complete"]
-    assert summary["outcomes"]["finished"] >= 1
-    assert summary["outcomes"]["interrupted"] >= 1
-
-    twinhead("search", "--resume", experiment.name, "--storage", str(tmp_path))
-
-    check_resumed(experiment, before)
+Trials = Mapping[int, TrialRecord]
 
 
-def test_a_killed_driver_loses_no_finished_trial(drawn: Path, tmp_path: Path) -> None:
-    """The machine that runs the command may fail at any time."""
-    experiment = Experiment(storage=tmp_path, name="killed")
-    with started(
-        "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "3"
-    ) as process:
-        wait_for(process, r"trial \d+: score")
-        for pid in (process.pid, *descendants(process.pid)):
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
-    before = {trial.number: trial for trial in records(experiment)}
+@dataclass(frozen=True)
+class Stages:
+    """What was there, and what was said, after each interruption of one search, and at its end."""
 
-    assert any(trial.state == TrialState.COMPLETE for trial in before.values())
-
-    twinhead("search", "--resume", experiment.name, "--storage", str(tmp_path))
-
-    check_resumed(experiment, before)
+    experiment: Experiment
+    ctrl_c: subprocess.CompletedProcess[str]
+    after_ctrl_c: Trials
+    summary: Mapping[str, Any]
+    """Of the search that Ctrl-C ended."""
+    after_kill: Trials
+    damaged: Mapping[int, Path]
+    """The state of the newest checkpoint of each trial that ran when the driver was killed, which is altered then."""
+    end: subprocess.CompletedProcess[str]
+    after_end: Trials
 
 
-def test_search_resumes_without_a_damaged_checkpoint(drawn: Path, tmp_path: Path) -> None:
-    """The trial resumes from the checkpoint before, or starts over, and the search reports it."""
-    experiment = Experiment(storage=tmp_path, name="damaged")
-    with started(
-        "search", "--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path), *LONG, "--trials", "2"
-    ) as process:
-        wait_for_epoch(process, experiment)
-        for pid in (process.pid, *descendants(process.pid)):
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
-    before = {trial.number: trial for trial in records(experiment)}
-    newest = {number: trial.newest(experiment) for number, trial in before.items()}
-    damaged = {number: path / STATE for number, path in newest.items() if path}
-    for path in damaged.values():
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
-
-    resumed = run("search", "--resume", experiment.name, "--storage", str(tmp_path))
-
-    assert resumed.returncode == 0, resumed.stderr
-    assert "0 of 2 trials are done" in resumed.stderr
-    assert damaged
-    for number, path in damaged.items():
-        assert re.search(
-            rf"trial {number}: the file '{path}' is truncated or altered.*; "
-            "the trial (resumes after epoch [0-9]+|starts over)",
-            resumed.stderr,
-        )
-    check_resumed(experiment, before)
-
-
-def test_killed_trial_resumes_from_its_checkpoint(drawn: Path, tmp_path: Path) -> None:
-    """A dead process is started again; the search only loses time."""
-    experiment = Experiment(storage=tmp_path, name="crashed")
-    with started(
-        "search",
-        "--data",
-        str(drawn),
-        "--name",
-        experiment.name,
-        "--storage",
-        str(tmp_path),
-        *LONG,
-        "--trials",
-        "2",
-        "--json",
-    ) as process:
+@pytest.fixture(scope="module")
+def stages(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """A search: a trial is killed; Ctrl-C; resumed, and the driver is killed; checkpoints are damaged; resumed."""
+    storage = tmp_path_factory.mktemp("storage")
+    experiment = Experiment(storage=storage, name="broken-off")
+    where = ("--storage", str(storage))
+    with started("search", "--data", str(drawn), "--name", experiment.name, *where, *LONG, "--trials", "6") as process:
         wait_for_epoch(process, experiment)
         trials = [pid for pid in descendants(process.pid) if "ray::twinhead" in command_of(pid)]
         os.kill(trials[0], signal.SIGKILL)
-        out, said = process.communicate(timeout=300)
+        wait_for(process, r"trial \d+: score")
+        process.send_signal(signal.SIGINT)
+        ctrl_c = completed(process)
+    after_ctrl_c = numbered(experiment)
+    summary = json.loads(experiment.summary_file.read_text())
 
-    assert process.returncode == 0, said
-    assert json.loads(out)["outcomes"]["finished"] == 2
-    for trial in records(experiment):
-        assert [record.epoch for record in trial.epochs] == list(range(1, 41))
+    with started("search", "--resume", experiment.name, *where) as process:
+        wait_for(process, r"trial \d+: score")
+        while not newest_of_running(experiment):
+            assert process.poll() is None
+            time.sleep(0.1)
+        for pid in (process.pid, *descendants(process.pid)):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    after_kill, damaged = numbered(experiment), newest_of_running(experiment)
+    for path in damaged.values():
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+    end = run("search", "--resume", experiment.name, *where, "--json")
+    return Stages(experiment, ctrl_c, after_ctrl_c, summary, after_kill, damaged, end, numbered(experiment))
+
+
+def completed(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    out, said = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
+
+
+def numbered(experiment: Experiment) -> Trials:
+    return {trial.number: trial for trial in records(experiment)}
+
+
+def newest_of_running(experiment: Experiment) -> Mapping[int, Path]:
+    """The state from which each trial that runs, or was interrupted, would resume."""
+    running = [trial for trial in records(experiment) if trial.state == TrialState.RUNNING]
+    return {trial.number: path / STATE for trial in running if (path := trial.newest(experiment))}
+
+
+def test_ctrl_c_ends_a_search_that_can_be_resumed(stages: Stages) -> None:
+    """Finished trials stay finished, and running ones resume from their checkpoints."""
+    assert stages.ctrl_c.returncode == 130
+    assert f"twinhead search --resume broken-off --storage {stages.experiment.storage}" in stages.ctrl_c.stderr
+    assert not stages.summary["complete"]
+    assert stages.summary["outcomes"]["finished"] >= 1
+    assert stages.summary["outcomes"]["interrupted"] >= 1
+    check_resumed(stages.after_ctrl_c, stages.after_kill)
+
+
+def test_killed_trial_resumes_from_its_checkpoint(stages: Stages) -> None:
+    """A dead process is started again; the search only loses time."""
+    assert stages.summary["retried"] == 1
+    assert [trial.retries for trial in stages.after_end.values() if trial.retries] == [1]
+
+
+def test_a_killed_driver_loses_no_finished_trial(stages: Stages) -> None:
+    """The machine that runs the command may fail at any time."""
+    finished = [trial for trial in stages.after_kill.values() if trial.state == TrialState.COMPLETE]
+    assert len(finished) > stages.summary["outcomes"]["finished"]
+    check_resumed(stages.after_kill, stages.after_end)
+    check_complete(stages.experiment)
+
+
+def test_search_resumes_without_a_damaged_checkpoint(stages: Stages) -> None:
+    """The trial resumes from the checkpoint before, or starts over, and the search reports it."""
+    assert stages.end.returncode == 0, stages.end.stderr
+    assert " of 6 trials are done" in stages.end.stderr
+    assert stages.damaged
+    for number, path in stages.damaged.items():
+        assert re.search(
+            rf"trial {number}: the file '{path}' is truncated or altered.*; "
+            "the trial (resumes after epoch [0-9]+|starts over)",
+            stages.end.stderr,
+        )
+
+
+def test_interrupted_retraining_resumes(stages: Stages) -> None:
+    """It may take days; a service manager ends it with SIGTERM, of which Ray's own handler would print a dump."""
+    experiment = stages.experiment
+    retrain = ("retrain", experiment.name, "--epochs", "100", "--storage", str(experiment.storage))
+    with started(*retrain) as process:
+        wait_for_file(process, experiment.root / "retraining", f"run-0/*/{STATE}")
+        process.send_signal(signal.SIGTERM)
+        done = completed(process)
+
+    assert done.returncode == 130
+    assert done.stderr.endswith(f"continue with: twinhead {' '.join(retrain)}\n")
+    assert "SIGTERM" not in done.stderr
+
+    twinhead(*retrain)
+
+    runs = sorted(path.name for path in (experiment.root / "retraining").glob("run-*"))
+    assert runs == ["run-0", "run-1"]
+    assert load_origin(experiment.retrained).epoch == 100
 
 
 def test_search_survives_an_unavailable_data_set(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,28 +209,6 @@ def check_outage(said: str, sentence: str) -> None:
     assert len(lines) < 20
 
 
-def test_interrupted_retraining_resumes(drawn: Path, tmp_path: Path) -> None:
-    """It may take days; a service manager ends it with SIGTERM, of which Ray's own handler would print a dump."""
-    where = ("--storage", str(tmp_path))
-    once = ("--trials", "1", "--set", "scheduler.max_epochs=1", "--set", "scheduler.grace_epochs=1")
-    alone = ("--set", "retrain.enabled=false", "--set", "search.start_from=[]")
-    twinhead("search", "--data", str(drawn), "--name", "first", *where, *SMALL, *once, *alone)
-    with started("retrain", "first", "--epochs", "100", *where) as process:
-        wait_for_file(process, tmp_path / "first/retraining", f"run-0/*/{STATE}")
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=300)[1]
-
-    assert process.returncode == 130
-    assert said.endswith(f"continue with: twinhead retrain first --epochs 100 --storage {tmp_path}\n")
-    assert "SIGTERM" not in said
-
-    twinhead("retrain", "first", "--epochs", "100", *where)
-
-    runs = sorted(path.name for path in (tmp_path / "first/retraining").glob("run-*"))
-    assert runs == ["run-0", "run-1"]
-    assert load_origin(tmp_path / "first/retrained").epoch == 100
-
-
 def test_search_resumes_after_a_full_disk(drawn: Path, tmp_path: Path) -> None:
     """With one sentence that names it; once there is room again, nothing is lost."""
     small = tmp_path / "small"
@@ -225,7 +229,7 @@ def test_search_resumes_after_a_full_disk(drawn: Path, tmp_path: Path) -> None:
                             fill.write(bytes(2**12))
                     time.sleep(0.01)
             said = process.communicate()[1]
-        before = {trial.number: trial for trial in records(experiment)}
+        before = numbered(experiment)
 
         assert process.returncode == 1
         assert "Traceback" not in said
@@ -237,19 +241,25 @@ def test_search_resumes_after_a_full_disk(drawn: Path, tmp_path: Path) -> None:
         (small / "fill").unlink()
         twinhead("search", "--resume", experiment.name, "--storage", str(small))
 
-        check_resumed(experiment, before)
+        check_resumed(before, numbered(experiment))
+        check_complete(experiment)
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
-def check_resumed(experiment: Experiment, before: dict[int, TrialRecord]) -> None:
-    """Every trial is complete, finished ones did not run again, and interrupted ones resumed from a checkpoint."""
+def check_resumed(before: Trials, after: Trials) -> None:
+    """Finished trials did not run again, and interrupted ones were resumed."""
+    for number, trial in before.items():
+        if trial.state == TrialState.COMPLETE:
+            assert after[number].epochs == trial.epochs
+        assert after[number].attempt == trial.attempt + (trial.state != TrialState.COMPLETE)
+
+
+def check_complete(experiment: Experiment) -> None:
+    """Every trial ran all epochs, and has each of them once."""
     summary = json.loads(experiment.summary_file.read_text())
-    after = {trial.number: trial for trial in records(experiment)}
     assert summary["complete"]
     assert summary["trials"] == experiment.spec().plan.budget.trials
     assert summary["outcomes"]["finished"] == summary["trials"]
-    for number, trial in before.items():
-        assert [record.epoch for record in after[number].epochs] == list(range(1, 41))
-        assert after[number].epochs[: len(trial.epochs)] == trial.epochs or trial.state == TrialState.RUNNING
-        assert after[number].attempt == trial.attempt + (trial.state != TrialState.COMPLETE)
+    for trial in records(experiment):
+        assert [record.epoch for record in trial.epochs] == list(range(1, 41))

@@ -26,13 +26,11 @@ from search.study.experiment import Experiment
 from search.study.study import open_study
 from trainable.job import TrialData, TrialJob
 
-CPUS, TRIALS, SHORT_TRIALS = 6, 8, 32
+CPUS, TRIALS, SHORT_TRIALS = 6, 6, 32
 LIMIT_SECONDS = 120
 """After which no further trial will start."""
 CASES = {
     "a quarter of a GPU": ResourcesConfig(gpus_per_trial=0.25),
-    "a quarter, two at a time": ResourcesConfig(gpus_per_trial=0.25, concurrent=2),
-    "four tenths": ResourcesConfig(gpus_per_trial=0.4),
     "two CPUs": ResourcesConfig(cpus_per_worker=2, gpus_per_trial=0),
 }
 

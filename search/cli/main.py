@@ -37,7 +37,7 @@ _EXAMPLES = """
 Examples:
   twinhead demo
   twinhead import classroom-photos classroom
-  twinhead search --data classroom --name first --trials 12
+  twinhead search --data classroom --name first --trials 24
   twinhead best first --out best/
   twinhead predict best/ --bg bg.jpg --fg-bg fg_bg.jpg --out out/
 """

@@ -50,11 +50,11 @@ def demo(storage: Path | Location, verbose: bool, as_json: bool) -> None:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  twinhead search --data classroom --name first --trials 12\n"
+    epilog="\b\nExamples:\n  twinhead search --data classroom --name first --trials 24\n"
     "  twinhead search spec.yaml --name second --set optimizer.lr=0.01\n"
     "  twinhead search spec.yaml --dry-run\n"
     "  twinhead search --resume first\n"
-    "  twinhead search --resume first --trials 24 --set budget.hours=8"
+    "  twinhead search --resume first --trials 48 --set budget.hours=8"
 )
 @click.argument("spec", type=click.Path(path_type=Path), required=False)
 @click.option("--data", help="The data set to search on.")

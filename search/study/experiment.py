@@ -197,16 +197,22 @@ class Experiment(ExperimentPaths):
         """
         check_name(self.name)
         if not self.spec_file.is_file():
-            names = search_names(self.storage)
-            hint = (
-                f"there are {', '.join(names)}" if names else "start one with 'twinhead search --data DATA --name NAME'"
-            )
-            raise InputError(f"There is no search '{self.name}' in '{self.storage}'; {hint}.")
+            raise InputError(f"There is no search '{self.name}' in '{self.storage}'{self._others()}.")
         try:
             content = self.spec_file.read_bytes()
         except OSError:
             return load_spec(self.spec_file, is_stored=True)  # raises, with the reason
         return _load_spec(self.spec_file, content)
+
+    def _others(self) -> str:
+        """What is in the storage in place of this search, and what to do."""
+        if names := search_names(self.storage):
+            return f"; there are {', '.join(names)}"
+        start = "start one with 'twinhead search --data DATA --name NAME'"
+        local = self.location.parent.local
+        if local is not None and not local.is_dir():
+            return f", which does not exist; give --storage that of the searches, or {start}"
+        return f"; {start}"
 
     def extend(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
         """Change the budget of the spec, and write the spec; see `extended`."""

@@ -83,7 +83,7 @@ def test_best_replaces_an_export_of_the_same_network_only(
         (["third"], "no search 'third' in 'artifacts'; there are first"),
         (["../first"], "is not a valid name"),
         (["first", "--trial", "7"], "no trial 7; give --trial one of its trials (0 to 0)"),
-        (["first", "--storage", "elsewhere"], "no search 'first' in 'elsewhere'; start one with"),
+        (["first", "--storage", "elsewhere"], "'elsewhere', which does not exist; give --storage that of the searches"),
     ],
 )
 def test_missing_network_is_named(

@@ -70,16 +70,21 @@ def trials(
     if csv_file not in {None, "-"}:
         refuse_unwritable(Path(str(csv_file)), "--csv")
 
-    from search.results.trials_table import parse_condition, trial_rows
+    from search.results.trials_table import parse_condition, trial_rows, unknown_values
     from search.study.experiment import Experiment
 
-    experiment = Experiment(storage=storage, name=name)
-    rows = trial_rows(experiment, sort=sort, keep=[parse_condition(text) for text in where])[:top]
+    experiment, keep = Experiment(storage=storage, name=name), [parse_condition(text) for text in where]
+    rows = trial_rows(experiment, sort=sort, keep=keep)[:top]
     sort = sort or experiment.objective.key
     if csv_file is not None:
         _write_csv(experiment, rows, csv_file)
         return
-    print_result([row.as_plain(sort) for row in rows], as_json, lambda: _show_trials(rows, sort))
+    plain = [row.as_plain(sort) for row in rows]
+    if rows:
+        print_result(plain, as_json, lambda: _show_trials(rows, sort))
+        return
+    missing = "; ".join(["there is no such trial", *unknown_values(experiment, keep)])
+    print_result(plain, as_json, lambda: click.echo(missing))
 
 
 @click.command(epilog="\b\nExamples:\n  twinhead importance first\n  twinhead importance first --json")
@@ -139,9 +144,6 @@ def _write_csv(experiment: Experiment, rows: Sequence[TrialRow], file: str) -> N
 def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:
     from search.terminal import print_table
 
-    if not rows:
-        click.echo("there is no such trial")
-        return
     columns = dict.fromkeys(["number", "outcome", "epochs", sort, "score", "mask_iou", "depth_delta1", "seconds"])
     table = [
         {column: row.shown_outcome if column == "outcome" else _cell(row.value(column)) for column in columns}

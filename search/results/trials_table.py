@@ -16,6 +16,9 @@ from search.study.trials import TrialRecord, trial_records
 from trainable.config.settings import Scalar, at
 from trainable.metrics.names import OBJECTIVE
 
+MAX_VALUES = 12
+"""Values of a key that are listed at most."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
@@ -86,6 +89,10 @@ class Condition:
     sign: Literal["=", ">", "<"]
     wanted: str
 
+    def values(self, row: TrialRow) -> set[str]:
+        """What `wanted` may be for '=' to hold."""
+        return {str(row.value(self.key)), *([row.shown_outcome] if self.key == "outcome" else [])}
+
     def holds(self, row: TrialRow) -> bool:
         """Whether a trial meets the condition; False if it lacks the key.
 
@@ -93,8 +100,7 @@ class Condition:
             InputError: if the sign is '>' or '<' and `wanted` is not a number.
         """
         if self.sign == "=":
-            values = [row.value(self.key), *([row.shown_outcome] if self.key == "outcome" else [])]
-            return self.wanted in map(str, values)
+            return self.wanted in self.values(row)
         try:
             wanted = float(self.wanted)
         except ValueError:
@@ -148,6 +154,17 @@ def trial_rows(experiment: Experiment, *, sort: str | None = None, keep: Sequenc
         return (math.inf if value is None else -sign * value, row.number)
 
     return sorted(rows, key=rank)
+
+
+def unknown_values(experiment: Experiment, keep: Sequence[Condition]) -> list[str]:
+    """For each value of `keep` that no trial has, a clause with those that there are; raises as `trial_rows`."""
+    rows, clauses = trial_rows(experiment), []
+    for wanted in keep:
+        present = set().union(*(wanted.values(row) for row in rows))
+        if wanted.sign == "=" and present and wanted.wanted not in present:
+            more = ", …" if len(present) > MAX_VALUES else ""
+            clauses.append(f"{wanted.key} is {', '.join(sorted(present)[:MAX_VALUES])}{more}, not {wanted.wanted}")
+    return clauses
 
 
 def parse_condition(text: str) -> Condition:

@@ -136,6 +136,16 @@ def test_invalid_filter_is_refused(text: str) -> None:
         parse_condition(text)
 
 
+def test_a_value_that_no_trial_has_is_named(searched: Experiment) -> None:
+    """With those that there are: a misspelt one filters everything."""
+    where = ["--storage", str(searched.storage), "--where", "model.family=resnet", "--where", "outcome=stopped"]
+    shown = CliRunner().invoke(cli, ["trials", "first", *where])
+    nothing = CliRunner().invoke(cli, ["trials", "first", *where, "--json"])
+
+    assert shown.output == "there is no such trial; model.family is pair, resunet, not resnet\n"
+    assert json.loads(nothing.output) == []
+
+
 def test_unanswerable_queries_are_refused(tmp_path: Path) -> None:
     """A handful of trials has no best share, and a missing search no trials."""
     few = search_of(tmp_path, 4)

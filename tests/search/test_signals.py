@@ -12,7 +12,8 @@ COMMAND = """
 import os, signal, sys, time
 from search.signals import end_like_ctrl_c
 if "ignored" in sys.argv: signal.signal(signal.SIGINT, signal.SIG_IGN)
-if "nohup" in sys.argv: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# Whatever the tests themselves run under.
+signal.signal(signal.SIGHUP, signal.SIG_IGN if "nohup" in sys.argv else signal.SIG_DFL)
 end_like_ctrl_c()
 if "forked" in sys.argv:
     reading, writing = os.pipe()

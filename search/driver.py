@@ -96,7 +96,3 @@ def request_of(trial: Trial) -> TrialRequest:
 def last_report(trial: Trial) -> TrialReport:
     """The last report of a trial; with epoch 0 and without an outcome if there is none."""
     return TrialReport.from_plain(trial.last_result or {})
-
-
-class InterruptedSearchError(RuntimeError):
-    """The user pressed Ctrl-C; all results so far are stored."""

@@ -12,18 +12,28 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
+class InterruptedSearchError(RuntimeError):
+    """The user pressed Ctrl-C; all results so far are stored."""
+
+
 def end_like_ctrl_c() -> None:
     """Let SIGTERM and SIGHUP do what Ctrl-C does, so that a search stores its trials and says how to resume it.
 
-    A SIGHUP that is ignored, as under `nohup`, stays ignored. Processes forked from this one end at once.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. Processes forked from this one end at once. What is
+    written to the terminal after SIGHUP is dropped: it is lost, and writing to it is an error.
     """
     own = os.getpid()
+    terminals = [file for file in range(3) if os.isatty(file)]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() != own:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             return
+        if number == signal.SIGHUP and terminals:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for file in terminals:
+                os.dup2(nowhere, file)
         handler = signal.getsignal(signal.SIGINT)
         if not callable(handler):  # as a shell sets it for a command in the background
             raise KeyboardInterrupt

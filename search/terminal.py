@@ -27,6 +27,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from data.errors import InputError, UnfinishedError
+from search.signals import InterruptedSearchError
 
 STAMP = "%Y-%m-%d %H:%M:%SZ"
 """Form of a time in a log, in UTC."""
@@ -71,6 +72,9 @@ class Screen:
             yield
         except (InputError, UnfinishedError) as error:
             append_line(file, str(error))
+            raise
+        except InterruptedSearchError:
+            append_line(file, "stopped")
             raise
         except Exception:
             append_line(file, traceback.format_exc())

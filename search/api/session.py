@@ -15,9 +15,8 @@ from data.dataset.storage import AnyPath, Location
 from data.disk import disk_error
 from data.errors import DiskError, InputError
 from search.commands import default_storage, storage_at
-from search.driver import InterruptedSearchError
 from search.run.cluster import prepare_environment
-from search.signals import handlers_kept
+from search.signals import InterruptedSearchError, handlers_kept
 from search.study.experiment import Experiment
 from search.terminal import Screen
 from trainable.config.settings import Value

@@ -90,7 +90,7 @@ def resumable(experiment: Experiment, command: str, work: Callable[[], T]) -> T:
     Raises:
         DiskError: if a file system is full or has another fault, in place of Ray's error.
     """
-    from search.driver import InterruptedSearchError
+    from search.signals import InterruptedSearchError
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # keep Ray's output apart from the result

@@ -21,7 +21,6 @@ from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError, did_you_mean
 from data.fitting.sizes import size_text
-from search.driver import InterruptedSearchError
 from search.results.tally import RunPlan, Tally
 from search.run.outages import Outages
 from search.run.prepare import (
@@ -39,6 +38,7 @@ from search.run.progress import MachineChange, show_trials
 from search.run.recorder import TensorBoard
 from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_trials
+from search.signals import InterruptedSearchError
 from search.spec.default_space import TRANSFORMS, is_argument
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment

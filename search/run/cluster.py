@@ -6,6 +6,7 @@ its GPU workers are scaled to zero.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -88,7 +89,7 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
         try:
             _check_reachable(address)
             level = logging.INFO if verbose else logging.ERROR
-            with handlers_kept():
+            with handlers_kept(), _own_process_groups():
                 context = ray.init(address, logging_level=level, log_to_driver=verbose)
         except (OSError, RuntimeError, ValueError) as error:
             if fault := disk_error(error, Path.home()):
@@ -110,6 +111,23 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
             yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _own_process_groups() -> Iterator[None]:
+    """Let Ray start each of its processes in a process group of its own.
+
+    A signal to the group of the command, as service managers and `timeout` send it, would end Ray before the search
+    has stored its trials.
+    """
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, process_group=0)  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
 
 
 def _check_reachable(address: str) -> None:

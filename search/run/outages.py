@@ -21,10 +21,10 @@ from data.dataset.transfer import remove_file, write_whole
 from data.disk import disk_error
 from data.errors import EnvironmentFaultError, InputError, UnfinishedError, environment
 from search.commands import cited
-from search.driver import InterruptedSearchError
 from search.run.cluster import has_one_node
 from search.run.failures import find_fault, find_unavailable
 from search.run.tuner import Stopper
+from search.signals import InterruptedSearchError
 from search.study.experiment import Experiment
 from search.terminal import Screen, clock
 from trainable.job import TrialData

@@ -17,7 +17,6 @@ from ray import tune
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
-from search.driver import InterruptedSearchError
 from search.results.summary import Best
 from search.results.tally import RunPlan
 from search.run.cluster import start_task
@@ -28,6 +27,7 @@ from search.run.prepare import each_uses, job_on_cluster
 from search.run.progress import MachineChange, show_retraining
 from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_config, trainable, trial_directory
+from search.signals import InterruptedSearchError
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.paths import MEASURED

@@ -15,7 +15,6 @@ from data.dataset.storage import UnavailableError
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
 from search.dashboard import JobNote
-from search.driver import InterruptedSearchError
 from search.results.front import front_rows
 from search.results.summary import (
     Best,
@@ -49,6 +48,7 @@ from search.run.retrain import SearchRun, retrain_and_test
 from search.run.steps import Steps, announce, steps_of_search
 from search.run.trackers.of_spec import trackers
 from search.run.tuner import Stopper, tune_spec
+from search.signals import InterruptedSearchError
 from search.spec.objectives import MILLISECONDS
 from search.spec.spec import SearchSpec
 from search.strategy.warm_start import check_starts, outside_of, start

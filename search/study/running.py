@@ -17,7 +17,7 @@ from data.dataset.storage import UnavailableError
 from data.dataset.transfer import listing
 from data.errors import InputError, UnfinishedError
 from search.commands import cited
-from search.driver import InterruptedSearchError
+from search.signals import InterruptedSearchError
 from search.study.experiment import Experiment
 from search.study.heartbeat import BEAT_SECONDS, FRESH_SECONDS, Heartbeat, State
 

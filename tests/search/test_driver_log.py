@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
+from search.signals import InterruptedSearchError
 from search.terminal import Screen, append_line
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
@@ -33,7 +34,12 @@ def test_the_log_of_a_job_has_times_too(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("error", "kept"), [(InputError("The value is wrong."), "The value is wrong."), (KeyError("x"), "Traceback")]
+    ("error", "kept"),
+    [
+        (InputError("The value is wrong."), "The value is wrong."),
+        (InterruptedSearchError(), "stopped"),
+        (KeyError("x"), "Traceback"),
+    ],
 )
 def test_the_error_that_ends_a_run_is_in_its_log(tmp_path: Path, error: Exception, kept: str) -> None:
     """A sentence for what a user can cause, and where it was raised for anything else."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -50,6 +52,35 @@ def test_a_signal_ends_a_command_like_ctrl_c(how: str, number: signal.Signals, c
         process.send_signal(number)
 
         assert process.wait(timeout=60) == code
+
+
+LOST = """
+import signal, sys, time
+from search.signals import end_like_ctrl_c
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+end_like_ctrl_c()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("stored", flush=True)
+    print("continue with ...", file=sys.stderr, flush=True)
+    sys.exit(130)
+"""
+
+
+def test_a_command_that_loses_its_terminal_ends_well() -> None:
+    """What it says at the end has no reader, and must not be an error."""
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", LOST], stdin=its, stdout=its, stderr=its, start_new_session=True
+    ) as process:
+        os.close(its)
+        assert b"ready" in os.read(ours, 100)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)  # as the system does for a session's terminal
+
+        assert process.wait(timeout=60) == 130
 
 
 def test_a_forked_process_ends_at_once() -> None:

@@ -11,7 +11,7 @@ import pytest
 from data.dataset.storage import Location
 from data.errors import DiskError, InputError
 from search.api.session import interruptible, load_given, pairs_of, prepare, screen_of, storage_of
-from search.driver import InterruptedSearchError
+from search.signals import InterruptedSearchError
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from trainable.plugins.active import active_records

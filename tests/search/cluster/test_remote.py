@@ -11,7 +11,7 @@ import pytest
 from data.dataset.storage import Location
 from search.cluster.logs import STILL_RUNNING, driver_log, trial_log
 from search.cluster.status import list_searches, search_status
-from search.driver import InterruptedSearchError
+from search.signals import InterruptedSearchError
 from search.spec.spec import load_spec
 from search.study import running as driving
 from search.study.experiment import Experiment

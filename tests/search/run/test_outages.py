@@ -15,10 +15,10 @@ from rich.console import Console
 
 from data.dataset.storage import Location
 from data.errors import DiskError, EnvironmentFaultError, InputError, UnfinishedError
-from search.driver import InterruptedSearchError
 from search.run import outages as waiting
 from search.run.outages import Outages
 from search.run.tuner import Stopper
+from search.signals import InterruptedSearchError
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.terminal import Screen

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from search.driver import InterruptedSearchError
+from search.signals import InterruptedSearchError
 from search.spec.spec import load_spec
 from search.study import running as driving
 from search.study.experiment import Experiment

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -71,9 +71,16 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         if process.poll() is None:
-            for pid in (process.pid, *descendants(process.pid)):
-                os.kill(pid, signal.SIGKILL)
+            kill_all(process)
         process.communicate()
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """End a command and its descendants at once; those of Ray may end with the command."""
+    for pid in (process.pid, *descendants(process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextmanager

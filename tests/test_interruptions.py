@@ -24,6 +24,7 @@ from tests.commands import (
     LONG,
     command_of,
     descendants,
+    kill_all,
     records,
     run,
     started,
@@ -77,9 +78,7 @@ def stages(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Stages:
         while not any(numbered(experiment)[number].last_epoch < 30 for number in newest_of_running(experiment)):
             assert process.poll() is None
             time.sleep(0.1)
-        for pid in (process.pid, *descendants(process.pid)):
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
+        kill_all(process)
     after_kill, damaged = numbered(experiment), newest_of_running(experiment)
     for path in damaged.values():
         path.write_bytes(path.read_bytes()[:-1] + b"?")

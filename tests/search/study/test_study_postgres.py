@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -22,7 +20,7 @@ from search.study import database
 from search.study.experiment import Experiment
 from search.study.study import held_study, open_study
 from search.study.trials import TrialRecord, note_epoch, note_start
-from tests.commands import LONG, descendants, records, started, twinhead, wait_for
+from tests.commands import LONG, kill_all, records, started, twinhead, wait_for
 from tests.postgres import Server, running_server
 from trainable.report import TrialReport
 
@@ -190,9 +188,7 @@ def test_killed_search_resumes_from_its_database(drawn: Path, tmp_path: Path, ur
     data = ("--data", str(drawn), "--name", experiment.name, "--storage", str(tmp_path))
     with started("search", *data, "--study", url, *LONG, "--trials", "3") as process:
         wait_for(process, r"trial \d+: score")
-        for pid in (process.pid, *descendants(process.pid)):
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
+        kill_all(process)
     before = {trial.number: trial for trial in records(experiment)}
     printed = twinhead("search", "--resume", experiment.name, "--storage", str(tmp_path), "--json")
     plain = read_plainly(url, "killed")

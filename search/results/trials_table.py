@@ -10,6 +10,7 @@ from typing import Any, Literal
 from optuna.trial import TrialState
 
 from data.errors import InputError, without_comma
+from search.results.summary import outcome_of
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
 from search.study.trials import TrialRecord, trial_records
@@ -195,13 +196,5 @@ def _row(trial: TrialRecord, params: Mapping[str, Scalar], whole: int) -> TrialR
         params=params,
         reason=trial.reason,
         config=trial.config,
-        shown_outcome=_shown_outcome(trial, whole),
+        shown_outcome="unfinished" if trial.state == TrialState.RUNNING else outcome_of(trial, whole),
     )
-
-
-def _shown_outcome(trial: TrialRecord, whole: int) -> str:
-    if trial.state == TrialState.RUNNING:
-        return "unfinished"
-    if trial.outcome != "trained" or trial.state != TrialState.COMPLETE:
-        return trial.outcome
-    return "finished" if trial.last_epoch >= whole else "stopped"

@@ -23,6 +23,7 @@ from search.run.trackers.wandb_runs import WandbLogger, WandbRuns
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.study.trials import attempt_directory
 from search.terminal import Screen
 from tests.commands import command_of, descendants
 from tests.search.conftest import CONFIGURATION
@@ -71,7 +72,7 @@ class Recording(LoggerCallback):
 
 
 def trial(number: int, directory: Path, *, attempt: int = 0) -> Trial:
-    name = f"{number:05d}" + (f"-{attempt}" if attempt else "")
+    name = attempt_directory(number, attempt)
     config = {"name": name, "number": number, "trial": CONFIGURATION.model_dump(), "resume_from": "x" * attempt or None}
     return cast("Trial", StubTrial(directory, trial_id=f"{name}", config=config))
 

@@ -10,8 +10,8 @@ import os
 import shutil
 from pathlib import Path
 
-from data.byte_size import byte_size
 from data.errors import DiskError, causes
+from data.quantities import byte_size
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 """Error numbers of a full file system or quota."""

@@ -21,7 +21,6 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
-from data.byte_size import byte_size
 from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, limit_bytes, sweep
 from data.cache.composed import ComposedSplit
 from data.cache.decoded import DecodedImages, DecodedSplit
@@ -45,6 +44,7 @@ from data.errors import InputError
 from data.fitting.fit import Fit, Fitting
 from data.fitting.sizes import Sides, sides_of, size_text
 from data.images import Resize
+from data.quantities import byte_size
 
 __all__ = [
     "DecodedImages",

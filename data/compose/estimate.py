@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.byte_size import byte_size
 from data.compose.pieces import Piece, PieceFolder, cut_pieces, useful_processes
 from data.compose.sources import read_cutout
 from data.dataset.dataset import write_checked
 from data.dataset.partial import nearest_parent
 from data.dataset.storage import Location
 from data.errors import InputError
+from data.quantities import byte_size
 
 if TYPE_CHECKING:
     from data.compose.composition import Composition

@@ -24,6 +24,7 @@ from data.importers.layouts import ROLES
 from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
 from data.importers.tables import IDS, part_of_split, sort_by_split
+from data.quantities import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +69,7 @@ def find_saved(directory: Path) -> FoundSamples:
         split=sort_by_split(quadruples, str(directory)),
         problems=ImportProblems(str(directory)),
         layout="datasets",
-        reason=f"{len(quadruples):,} rows{names}, saved by the library datasets of Hugging Face",
+        reason=f"{counted(len(quadruples), 'row')}{names}, saved by the library datasets of Hugging Face",
         depth_size="own",
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from data.importers.layouts import LAYOUTS, ROLES
+from data.quantities import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ def _differences(layout: str, found: Mapping[str, _Found]) -> list[str]:
         others = {form.readable(template).rpartition("/")[0] for template in getattr(form, role)} - {folder}
         expected += f" (or in {' or '.join(sorted(others))})" if others and not of_role.matching else ""
         if of_role.matching:
-            state = f"{of_role.matching:,} files"
+            state = counted(of_role.matching, "file")
         elif of_role.wrong_name:
             actual, file = next(iter(of_role.wrong_name.items()))
             state = f"the folder '{actual}' exists, but '{file}' is not named '{name}'"

@@ -19,6 +19,7 @@ from data.importers.archives import Archive, open_source, top_folder
 from data.importers.layouts import ROLES
 from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
+from data.quantities import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -78,7 +79,7 @@ def find_paired(folders: Mapping[str, Path], bg_pattern: str | None) -> FoundSam
         quadruples=quadruples,
         problems=problems,
         layout="folders",
-        reason=f"{len(stems):,} file stems; {used:,} of {len(files['bg'].names):,} backgrounds are used",
+        reason=f"{counted(len(stems), 'file stem')}; {used:,} of {counted(len(files['bg'].names), 'background')} used",
         depth_size="own",
     )
 

@@ -24,6 +24,7 @@ from data.folders import Folder, broken_link_reason
 from data.importers.layouts import ROLES
 from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
+from data.quantities import counted
 from data.splits.splits import PARTS
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def find_listed(path: Path) -> FoundSamples:
         split=sort_by_split(quadruples, str(path)),
         problems=problems,
         layout="table",
-        reason=f"{len(quadruples):,} rows of '{path.name}'",
+        reason=f"{counted(len(quadruples), 'row')} of '{path.name}'",
         depth_size="own",
     )
 

@@ -90,9 +90,11 @@ class Search:
         for trial in self.trials():
             if trial.outcome == "trained":
                 return trial
-        raise InputError(
-            f"The search '{self.name}' has no trial with a result yet; continue it with {type(self).__name__}.resume()."
+        is_running = self._experiment.is_running
+        advice = (
+            "wait for it, since it still runs" if is_running else f"continue it with {type(self).__name__}.resume()"
         )
+        raise InputError(f"The search '{self.name}' has no trial with a result yet; {advice}.")
 
     def network(self, trial: int | None = None) -> Network:
         """The retrained network; that of the best trial if there is none.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from data.byte_size import byte_size
 from data.errors import InputError
-from search.cli.shared import INTERRUPTED, counted, json_option, print_dataset, screen
+from data.quantities import byte_size, counted
+from search.cli.shared import INTERRUPTED, json_option, print_dataset, screen
 
 if TYPE_CHECKING:
     from data.compose.composition import Composition

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data.byte_size import byte_size
 from data.errors import InputError
-from search.cli.shared import counted, json_option, print_dataset, print_result, refuse_unwritable, screen
+from data.quantities import byte_size, counted
+from search.cli.shared import json_option, print_dataset, print_result, refuse_unwritable, screen
 
 if TYPE_CHECKING:
     from data.dataset.verify import Verification

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data.byte_size import byte_size
+from data.quantities import byte_size
 from search.cli.shared import console, json_option, pair, plugins_option, print_result, refuse_unwritable, screen
 from search.cli.train import faithful_option, set_option
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
+from data.quantities import counted
 from search.cli.shared import (
     console,
     json_option,
@@ -187,7 +188,7 @@ def overridden(overrides: Sequence[str], *, trials: int | None, study: str | Non
 
 
 def _test_value(network: Retrained, objective: Objective) -> str:
-    epochs = f"{network.epochs} epoch{'' if network.epochs == 1 else 's'}"
+    epochs = counted(network.epochs, "epoch")
     return f"test {objective.key} {objective.value(network.metrics):.4f} after {epochs}"
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from data.byte_size import byte_size
 from data.dataset.manifest import DatasetInfo, StoredSplit
 from data.dataset.storage import Location
 from data.errors import InputError
+from data.quantities import byte_size, counted
 from search.commands import cited, shell_command
 from search.results.export import baseline_metrics, table_metrics, verdict
 from search.results.front import shown
@@ -59,7 +59,7 @@ def show_summary(console: Console, experiment: Experiment, summary: Summary) -> 
     counts = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items() if count)
     print_line(
         console,
-        f": {summary.trials} trials ({counts}), {summary.epochs} epochs, {summary.seconds:.0f} s",
+        f": {counted(summary.trials, 'trial')} ({counts}), {counted(summary.epochs, 'epoch')}, {summary.seconds:.0f} s",
         title=f"\n{summary.name}",
     )
     if (best := summary.best) is not None:
@@ -101,7 +101,7 @@ def show_training(console: Console, storage: Path | Location, summary: TrainingS
     print_line(
         console,
         f": recipe {summary.recipe}{', faithful' if summary.faithful else ''}, "
-        f"{summary.epochs} epochs, {summary.seconds:.0f} s; validation picked epoch {summary.epoch}",
+        f"{counted(summary.epochs, 'epoch')}, {summary.seconds:.0f} s; validation picked epoch {summary.epoch}",
         title=f"\n{summary.name}",
     )
     _show_warning(console, summary.optimizer_steps)
@@ -242,7 +242,8 @@ def show_dataset(console: Console, path: Path | str, info: DatasetInfo, sheet: P
     sizes = ", ".join(f"{size.width} × {size.height} ({size.samples})" for size in info.sizes)
     lines = {
         "data set": str(path),
-        "samples": f"{counts.samples} with {counts.backgrounds} backgrounds and {counts.foregrounds} foregrounds",
+        "samples": f"{counts.samples:,} with {counted(counts.backgrounds, 'background')} and "
+        f"{counted(counts.foregrounds, 'foreground')}",
         "pixels": sizes,
         "images": "composed when they are read" if info.is_recipe else "stored",
         "depth": info.depth_polarity,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data.byte_size import byte_size
 from data.dataset.dataset import Dataset
 from data.errors import InputError
+from data.quantities import byte_size, counted
 from search.cluster.client import Cluster
 from search.cluster.code import Archive
 from search.cluster.submission import check_python, version_notes
@@ -46,7 +46,7 @@ def submission_plan(
     check_python(info.python)
     nodes, notes = info.nodes, version_notes(info.ray, info.python)
     cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-    there = f"{len(nodes)} node{'' if len(nodes) == 1 else 's'} with {cpus:g} CPU and {gpus:g} GPU"
+    there = f"{counted(len(nodes), 'node')} with {cpus:g} CPU and {gpus:g} GPU"
     try:
         workers, concurrent = plan(spec.plan.resources, nodes)
         resources = f"{each_uses(workers)} a trial, {concurrent} at a time on {there}"
@@ -63,10 +63,10 @@ def submission_plan(
     lines = {
         "search": f"{experiment.name}, in {experiment.storage}",
         "cluster": f"{cluster.address}, Ray {info.ray}, Python {info.python}",
-        "trials": f"{budget.trials} of up to {scheduler.max_epochs} epochs, {steps}, on {parts} samples",
+        "trials": f"{budget.trials} of up to {counted(scheduler.max_epochs, 'epoch')}, {steps}, on {parts} samples",
         "resources": resources,
         "hours": _hours(spec),
-        "upload": f"{byte_size(archive.bytes)} in {archive.files} files; the largest: {largest}",
+        "upload": f"{byte_size(archive.bytes)} in {counted(archive.files, 'file')}; the largest: {largest}",
     }
     return SubmissionPlan(lines=lines, notes=notes)
 

@@ -16,6 +16,7 @@ import torch
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.fitting.sizes import size_text
+from data.quantities import counted
 from search.recipes.trainings import FixedConfigs, RecipeOrigin, Trained, train_all, with_overrides
 from search.report.comparison import write_comparison
 from search.results.comparison import Column, Comparison, HeldOut, Row
@@ -87,7 +88,7 @@ def make_comparison(
         trials[recipe.name] = with_overrides(config, overrides, recipe.file)
     size = size_text(next(iter(trials.values())).data.image_size)
     notes = [
-        f"every learning-rate policy is scaled to {epochs} epochs",
+        f"every learning-rate policy is scaled to {counted(epochs, 'epoch')}",
         f"all use images of {size} px with the same resizing and split",
         "batch sizes are the recipes' own" if not _sets_batch(overrides) else "",
         *(f"{key} is {text} for all" for key, text in overrides),

@@ -21,6 +21,7 @@ from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError, did_you_mean
 from data.fitting.sizes import size_text
+from data.quantities import counted
 from search.results.tally import RunPlan, Tally
 from search.run.outages import Outages
 from search.run.prepare import (
@@ -207,7 +208,7 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
             steps = training_steps(config, dataset, job.workers)
             size = size_text(config.data.image_size)
             screen.say(
-                f"{name}: {config.epochs} epochs at {size} px (data.image_size), in batches of "
+                f"{name}: {counted(config.epochs, 'epoch')} at {size} px (data.image_size), in batches of "
                 f"{config.data.batch_size} (data.batch_size), {steps}"
             )
             screen.warn(steps.warning)

@@ -13,7 +13,6 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from data.errors import InputError
-from search.commands import cited
 from search.results.analysis import Analysis, analyse
 from search.results.front import Point, points_of
 from search.results.summary import Best, find_best, find_best_recipe, outcome_of, outcomes
@@ -161,8 +160,8 @@ def _refuse_unfinished(experiment: Experiment, spec: SearchSpec, trials: Sequenc
         f"{count} {'unfinished' if name == 'interrupted' else name}" for name, count in counts.items() if count
     )
     raise InputError(
-        f"The search '{experiment.name}' has no finished trial to report on ({there or 'no trial yet'}); continue it "
-        f"with {cited(experiment.resume_command)}."
+        f"The search '{experiment.name}' has no finished trial to report on ({there or 'no trial yet'}); "
+        f"{experiment.how_to_continue()}."
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data.atomic import replace_file
 from data.errors import InputError
+from data.quantities import counted
 from search.report.history import epoch_times
 from search.report.networks import Network, paired
 from search.report.page import render
@@ -98,8 +99,7 @@ def _overview(pages: Sequence[SearchPage]) -> Overview:
 
 
 def _what(page: SearchPage) -> str:
-    count = len(page.findings.trials)
-    return f"{count} trials, on {'test' if page.answer.part == 'test' else 'validation'}"
+    return f"{counted(len(page.findings.trials), 'trial')}, on {'test' if page.answer.part == 'test' else 'validation'}"
 
 
 def _common_objective(pages: Sequence[SearchPage]) -> Objective:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from data.quantities import counted
 from search.report.networks import UNKNOWN, Answer
 from search.report.vega import Axis, Chart, Json, objective_title, sheet, tooltip
 from search.report.words import short_verdict, with_interval
@@ -161,9 +162,9 @@ def answer_table(answer: Answer, subject: str) -> MetricTable:
         )
         for each in answer.networks
     ]
-    rooms = f"{answer.backgrounds} background{'' if answer.backgrounds == 1 else 's'}"
+    of = f"{counted(answer.images, 'image')} of {counted(answer.backgrounds, 'background')}"
     with_intervals = ", with 95 % intervals" if answer.backgrounds > 1 else ""
-    size = f" ({answer.images} images of {rooms}){with_intervals}" if answer.images else ""
+    size = f" ({of}){with_intervals}" if answer.images else ""
     return MetricTable(title=f"On the {subject}{size}", columns=list(columns.values()), rows=rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from data.quantities import counted
 from search.commands import cited, shell_command
 from search.report.findings import Findings
 from search.report.networks import Answer, Network
@@ -71,9 +72,9 @@ def meaning_of(objective: Objective, of: str = "search") -> str:
 
 
 def _sentences(findings: Findings, answer: Answer) -> Iterator[str]:
-    result, count, objective = answer.result, len(findings.trials), findings.objective
+    result, trials, objective = answer.result, counted(len(findings.trials), "trial"), findings.objective
     if result is None:
-        yield f"None of the {count} trials has a network that loads, so that nothing can be compared."
+        yield f"None of {trials} has a network that loads, so that nothing can be compared."
         return
     number = f"trial {answer.chosen.trial}"
     value = result.metrics[objective.key]
@@ -81,13 +82,13 @@ def _sentences(findings: Findings, answer: Answer) -> Iterator[str]:
         yield meaning_of(objective)
     if answer.part == "val":
         amount = amount_of(objective, value)
-        yield f"Of {count} trials, {number} is the best, with {amount} on the validation images."
+        yield f"Of {trials}, {number} is the best, with {amount} on the validation images."
         yield (
             "These images picked it, so that the figure is optimistic. The test images are not measured yet: "
             f"{_finish(findings)} retrains the best configuration and measures them."
         )
     else:
-        yield f"Of {count} trials, {number} is the best. Retrained, it {_reaches(objective, value)} on the test images."
+        yield f"Of {trials}, {number} is the best. Retrained, it {_reaches(objective, value)} on the test images."
     yield from _against_baselines(answer, result)
     yield from _against_own_weights(answer, number)
     yield from _against_recipe(findings, answer, number)
@@ -165,11 +166,11 @@ def _basis(answer: Answer) -> Iterator[str]:
     if not answer.images:
         return
     if answer.backgrounds == 1:
-        yield f"All {answer.images} images have one background, so that there are no intervals."
+        yield f"All {counted(answer.images, 'image')} have one background, so that there are no intervals."
         return
     yield (
-        f"Intervals are 95 % of a bootstrap over the {answer.backgrounds} backgrounds of {answer.images} images, and "
-        "differences are paired by image. Each network was trained once: another seed is not covered."
+        f"Intervals are 95 % of a bootstrap over the {answer.backgrounds:,} backgrounds of {answer.images:,} images, "
+        "and differences are paired by image. Each network was trained once: another seed is not covered."
     )
     if answer.backgrounds < FEW_BACKGROUNDS:
         yield "With so few backgrounds, the intervals are too narrow."
@@ -177,6 +178,8 @@ def _basis(answer: Answer) -> Iterator[str]:
 
 def _finish(findings: Findings) -> str:
     summary, experiment = findings.summary, findings.experiment
+    if experiment.is_running:
+        return "the search, which still runs,"
     if summary is not None and summary.complete:
         return cited(shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage))
     return cited(experiment.resume_command)

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from data.errors import InputError
-from search.commands import cited
+from data.quantities import counted
 from search.results.importance import MIN_TRIALS, Figure, importance
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
@@ -81,10 +81,11 @@ def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
         more = max(budget.trials, MIN_TRIALS + len(ended) - len(done))
         limits = [key for key in ("hours", "gpu_hours", "patience") if getattr(budget, key) is not None]
         also = f", and with a larger {' and '.join(f'budget.{key}' for key in limits)}" if limits else ""
+        advice = experiment.how_to_continue("--trials", str(more))
         value = "a score" if objective == SCORE else f"a value of {objective.name}"
         raise InputError(
-            f"The search '{experiment.name}' has {len(done)} trials with {value}, but must have {MIN_TRIALS}; "
-            f"continue it with {cited(f'{experiment.resume_command} --trials {more}')}{also}."
+            f"The search '{experiment.name}' has {counted(len(done), 'trial')} with {value}, but must have "
+            f"{MIN_TRIALS}; {advice}{'' if experiment.is_running else also}."
         )
     diverged = [trial for trial in ended if _diverged_without_value(trial)]
     compared = sorted([*done, *diverged], key=lambda trial: trial.number)

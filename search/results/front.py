@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data.errors import InputError
-from search.commands import cited
 from search.results.summary import find_best
 from search.spec.costs import COSTS
 from search.spec.objectives import MILLISECONDS, known_costs
@@ -68,8 +67,7 @@ def front_of(experiment: Experiment, objectives: Sequence[Notation] | None = Non
     points = points_of(experiment, trials, objectives or spec.plan.objectives)
     if not points:
         raise InputError(
-            f"The search '{experiment.name}' has no trial with a network yet; continue with "
-            f"{cited(experiment.resume_command)}."
+            f"The search '{experiment.name}' has no trial with a network yet; {experiment.how_to_continue()}."
         )
     return points
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from data.quantities import counted
 from search.results.front import Point, shown
 from search.spec.costs import COSTS
 from search.spec.objectives import MILLISECONDS
@@ -89,7 +90,7 @@ def as_svg(points: Sequence[Point], objectives: Sequence[Notation], title: str) 
         for number, other in enumerate(others)
     ]
     width, on_front = WIDTH * len(others), sum(point.on_front for point in points)
-    said = f"on the front: {on_front} of {len(points)} trials"
+    said = f"on the front: {on_front} of {counted(len(points), 'trial')}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
         f'font-family="system-ui, sans-serif" font-size="13" role="img" aria-label="{escape(title)}: {said}">'

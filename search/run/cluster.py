@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.disk import disk_error
 from data.errors import InputError
+from data.quantities import counted
 from search.autoscaler import startable_nodes
 from search.signals import handlers_kept
 from trainable.job import TrialJob, Workers
@@ -231,9 +232,10 @@ def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple
     fits = slots(workers, nodes)
     if fits < 1:
         raise InputError(
-            f"A trial needs {config.workers * config.cpus_per_worker} CPUs and {gpus_per_trial:g} GPUs, but the "
-            f"cluster has {cpus:g} and {gpus:g}{_on_nodes(nodes)}; lower resources.workers, "
-            "resources.cpus_per_worker or resources.gpus_per_trial."
+            f"A trial needs {counted(config.workers * config.cpus_per_worker, 'CPU')} and "
+            f"{counted(gpus_per_trial, 'GPU')}, but the cluster has {counted(cpus, 'CPU')} and "
+            f"{counted(gpus, 'GPU')}{_on_nodes(nodes)}; lower resources.workers, resources.cpus_per_worker or "
+            "resources.gpus_per_trial."
         )
     return workers, concurrent_trials(config, fits)
 

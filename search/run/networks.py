@@ -196,7 +196,7 @@ def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -
 
 
 def _how_to_retrain(experiment: Experiment) -> str:
-    if experiment.summary_file.is_file() and experiment.summary().complete:
+    if not experiment.is_running and experiment.summary_file.is_file() and experiment.summary().complete:
         command = shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage)
         return f"create one with {cited(command)}"
-    return f"finish it with {cited(experiment.resume_command)}"
+    return experiment.how_to_continue()

@@ -10,12 +10,12 @@ from typing import Literal
 
 import optuna
 
-from data.byte_size import byte_size
 from data.cache.budget import growth_bytes
 from data.cache.cache import cache_bytes, open_cache
 from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.fitting.sizes import Sides
+from data.quantities import byte_size, counted
 from data.splits.splits import rows
 from data.splits.subset import subset
 from search.run.cluster import (
@@ -78,8 +78,7 @@ class Slots:
         workers = self._session.workers
         number = concurrent_trials(self._resources, slots(workers, cluster_resources()))
         if number != self._last:
-            trials = f"{number} trial{'' if number == 1 else 's'}"
-            self._screen.say(f"the cluster changed: {trials} at a time, {self._last} before")
+            self._screen.say(f"the cluster changed: {counted(number, 'trial')} at a time, {self._last} before")
             self._last = number
             self._note()
         return number

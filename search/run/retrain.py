@@ -17,6 +17,7 @@ from ray import tune
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
 from data.errors import InputError, UnfinishedError
+from data.quantities import counted
 from search.results.summary import Best
 from search.results.tally import RunPlan
 from search.run.cluster import start_task
@@ -165,7 +166,7 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
     resume_from = str(experiment.in_storage(resumed).explicit()) if resumed else None
     request = TrialRequest(name=f"run-{attempt}", trial=config.model_dump(), resume_from=resume_from)
     steps = _retraining_steps(config, job)
-    screen.say(f"retraining: {epochs} epochs, {steps}, with {each_uses(job.workers)}")
+    screen.say(f"retraining: {counted(epochs, 'epoch')}, {steps}, with {each_uses(job.workers)}")
     screen.warn(steps.warning)
     plan = RunPlan.of_search(experiment.name, spec)
     shown = show_retraining(screen, run.study, plan, job.workers, stopper, run.seconds, done=done, epochs=epochs)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from data.quantities import counted
 from search.run.prepare import Session, announce_dashboard, each_uses
 from search.spec.domains import representatives
 from search.spec.spec import SearchSpec
@@ -37,8 +38,8 @@ class Steps:
     """The spec's key or the option that sets the epochs."""
 
     def __str__(self) -> str:
-        steps = f"{self.fewest:,}" if self.fewest == self.most else f"{self.fewest:,} to {self.most:,}"
-        return f"{steps} optimizer step{'' if self.most == 1 else 's'}"
+        low = "" if self.fewest == self.most else f"{self.fewest:,} to "
+        return low + counted(self.most, "optimizer step")
 
     @property
     def warning(self) -> str:
@@ -99,9 +100,9 @@ def announce(
     """
     parts = ", ".join(f"{count} {part}" for part, count in counts.items())
     screen.say(
-        f"search '{experiment.name}': {spec.plan.budget.trials} trials of up to {spec.plan.scheduler.max_epochs} "
-        f"epochs on {parts} samples; {session.concurrent} at a time with {each_uses(session.workers)} each; a whole "
-        f"trial takes {steps}"
+        f"search '{experiment.name}': {counted(spec.plan.budget.trials, 'trial')} of up to "
+        f"{counted(spec.plan.scheduler.max_epochs, 'epoch')} on {parts} samples; {session.concurrent} at a time with "
+        f"{each_uses(session.workers)} each; a whole trial takes {steps}"
     )
     screen.warn(steps.warning)
     announce_dashboard(screen, session.dashboard)

@@ -21,9 +21,11 @@ from data.dataset.partial import partial_directory, unwritable
 from data.dataset.storage import check_path
 from data.disk import disk_error
 from data.errors import InputError
+from data.quantities import counted
 from search.commands import JOB_VARIABLE, cited, shell_command
 from search.spec.spec import OBJECTIVE_KEYS, SearchSpec, load_spec
 from search.spec.study_url import masked
+from search.study.heartbeat import Heartbeat
 from search.study.names import FIXED_NAME, check_name, names_with, search_names
 from search.study.paths import ExperimentPaths
 from search.study.summary import Summary, TrainingSummary
@@ -83,6 +85,19 @@ class Experiment(ExperimentPaths):
         if os.environ.get(JOB_VARIABLE):
             return shell_command("twinhead", "resume", self.name, *needed, "--storage", self.storage)
         return shell_command("twinhead", command, "--resume", self.name, *needed, "--storage", self.storage)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a driver runs, on this machine or another."""
+        beat = Heartbeat.read(self)
+        return beat is not None and beat.is_alive()
+
+    def how_to_continue(self, *options: str) -> str:
+        """What to do if there is too little yet: to wait while it runs, else to resume it, with these options."""
+        if self.is_running:
+            watch = shell_command("twinhead", "status", self.name, "--watch", "--storage", self.storage)
+            return f"wait for it, since it still runs: {cited(watch)}"
+        return f"continue it with {cited(' '.join([self.resume_command, *options]))}"
 
     def _stored_spec(self) -> dict[str, Any]:
         """The values of the spec as stored; empty if there is none that can be read."""
@@ -246,8 +261,8 @@ class Experiment(ExperimentPaths):
         trials, wanted = self.summary().trials if self.summary_file.is_file() else 0, spec.plan.budget.trials
         if wanted < trials and "budget.trials" in dict(changes):
             raise InputError(
-                f"The value of 'budget.trials' is {wanted}, but '{self.name}' already has {trials} trials, which are "
-                f"included; give at least {trials}."
+                f"The value of 'budget.trials' is {wanted}, but '{self.name}' already has "
+                f"{counted(trials, 'trial')}, which count; give at least {trials}."
             )
         return spec
 
@@ -274,9 +289,7 @@ class Experiment(ExperimentPaths):
         """
         self.spec()
         if not self.summary_file.is_file():
-            raise InputError(
-                f"The search '{self.name}' has no summary yet; finish it with {cited(self.resume_command)}."
-            )
+            raise InputError(f"The search '{self.name}' has no summary yet; {self.how_to_continue()}.")
         try:
             summary = Summary.model_validate(json.loads(self.summary_file.read_text(encoding="utf-8")))
         except ValueError:  # pydantic's ValidationError is one, too

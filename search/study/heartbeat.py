@@ -19,7 +19,7 @@ from typing import Any, Literal, cast, get_args
 from data.atomic import partial_path
 from data.dataset.transfer import read_whole, write_whole
 from search.commands import JOB_VARIABLE
-from search.study.experiment import Experiment
+from search.study.paths import ExperimentPaths
 
 BEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0
@@ -65,7 +65,7 @@ class Heartbeat:
         )
 
     @classmethod
-    def read(cls, experiment: Experiment) -> Heartbeat | None:
+    def read(cls, experiment: ExperimentPaths) -> Heartbeat | None:
         """The heartbeat in the experiment's storage; None if there is none, or it is damaged.
 
         Raises:
@@ -105,7 +105,7 @@ class Heartbeat:
         """As JSON holds it."""
         return asdict(self)
 
-    def write(self, experiment: Experiment) -> None:
+    def write(self, experiment: ExperimentPaths) -> None:
         """Write the heartbeat to the experiment's storage; a directory that is gone is not created again.
 
         Raises:

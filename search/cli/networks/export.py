@@ -45,7 +45,7 @@ def export(checkpoint: Path, form: Format, out: Path | None, as_json: bool) -> N
 
 
 def _shown(exported: Exported, *, replaced: bool) -> str:
-    from data.byte_size import byte_size
+    from data.quantities import byte_size
 
     sizes = ", ".join(f"{batch} × {height} × {width}" for batch, height, width in exported.checked)
     place = ", in place of an earlier file" if replaced else ""

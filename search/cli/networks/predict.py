@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
+from data.quantities import counted
 from search.cli.shared import (
     INTERRUPTED,
-    counted,
     device_option,
     json_option,
     plugins_option,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from data.quantities import counted
 from search.cli.shared import console, json_option, plugins_option, print_result, refuse_unwritable, storage_option
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _show(experiment: Experiment, points: Sequence[Point], objectives: Sequence[
 
     out = console()
     rows = [point.row for point in points if point.on_front]
-    print_line(out, f"on the front: {len(rows)} of {len(points)} trials that have a network")
+    print_line(out, f"on the front: {len(rows)} of {counted(len(points), 'trial')} with a network")
     if len(objectives) > 1:
         out.print()
         for line in as_text(points, objectives):

@@ -41,7 +41,7 @@ def test_files_of_one_stem_are_a_sample(tmp_path: Path) -> None:
 
     assert dataset.ids.sample_id == dataset.ids.bg_id == dataset.ids.fg_id == NAMES
     assert dataset.info.source["folders"] == {role: str(path) for role, path in given.items()}
-    assert found.reason == "4 file stems; 4 of 4 backgrounds are used"
+    assert found.reason == "4 file stems; 4 of 4 backgrounds used"
     for sample in dataset.read_encoded():
         assert sample.bg == (given["bg"] / f"{sample.sample_id}.jpg").read_bytes()
         assert sample.fg_bg == (given["fg_bg"] / f"{sample.sample_id}.jpeg").read_bytes()

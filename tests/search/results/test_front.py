@@ -126,7 +126,7 @@ def test_front_command_prints_a_table(searched: Experiment) -> None:
     """A chart, the table, and how to take one of the trials."""
     shown_lines = said(searched).stdout.splitlines()
 
-    assert shown_lines[0] == "on the front: 3 of 5 trials that have a network"
+    assert shown_lines[0] == "on the front: 3 of 5 trials with a network"
     assert sum(line.count("●") for line in shown_lines) == 3
     assert any("birender-cnn" in line and "trials/00001" in line for line in shown_lines)
     assert any("twinhead best first --trial" in line for line in shown_lines)
@@ -154,7 +154,9 @@ def test_missing_search_and_search_without_trials_are_named(tmp_path: Path) -> N
     """The first can be resumed; for the second, the error lists the existing names."""
     experiment = search_of(tmp_path, [])
 
-    with pytest.raises(InputError, match="no trial with a network yet; continue with 'twinhead search --resume first"):
+    with pytest.raises(
+        InputError, match="no trial with a network yet; continue it with 'twinhead search --resume first"
+    ):
         front_of(experiment)
     with pytest.raises(InputError, match=r"no search 'second' in .*; there are first"):
         front_of(Experiment(storage=tmp_path, name="second"))

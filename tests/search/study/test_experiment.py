@@ -129,7 +129,7 @@ def test_existing_trials_count(tmp_path: Path) -> None:
     experiment.write_summary(Summary(trials=6))
 
     with pytest.raises(
-        InputError, match=r"'budget.trials' is 3, but 'first' already has 6 trials, which are included; give at least 6"
+        InputError, match=r"'budget.trials' is 3, but 'first' already has 6 trials, which count; give at least 6"
     ):
         experiment.extend([("budget.trials", "3")])
     assert experiment.extend([("budget.trials", "7")]).plan.budget.trials == 7
@@ -138,7 +138,7 @@ def test_existing_trials_count(tmp_path: Path) -> None:
 def test_the_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Before a search came that far there is none, and the sentence says how to get it."""
     experiment = created(tmp_path)
-    with pytest.raises(InputError, match=r"no summary yet; finish it with 'twinhead search --resume first --storage"):
+    with pytest.raises(InputError, match=r"no summary yet; continue it with 'twinhead search --resume first --storage"):
         experiment.summary()
     experiment.write_summary(Summary(name="first", best=TrialSummary(trial=3, epoch=2, score=0.5)))
 

@@ -1,4 +1,4 @@
-"""Byte counts in readable units."""
+"""Counts as text: of bytes in readable units, and of anything with a noun."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ def byte_size(count: float) -> str:
     while count >= 999.5 and power < len(UNITS) - 1:
         count, power = count / 1000, power + 1
     if power == 0:
-        whole = math.ceil(count)
-        return f"{whole} byte{'' if whole == 1 else 's'}"
+        return counted(math.ceil(count), "byte")
     decimals = 2 if count < 9.995 else 1 if count < 99.95 else 0
     return f"{count:.{decimals}f} {UNITS[power]}"
+
+
+def counted(number: float, noun: str) -> str:
+    """A number with a noun, such as '1 fault', '1,200 faults', '0.5 GPUs'."""
+    return f"{number if isinstance(number, float) and number % 1 else int(number):,} {noun}{'' if number == 1 else 's'}"

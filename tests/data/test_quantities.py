@@ -1,4 +1,4 @@
-"""Byte counts as text: never rounded to zero."""
+"""Counts as text: those of bytes are never rounded to zero, and nouns are in the plural."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.byte_size import UNITS, byte_size
+from data.quantities import UNITS, byte_size, counted
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,11 @@ def test_a_size_is_right_to_half_a_percent_and_never_zero(count: float) -> None:
 
     assert float(number) * 1000**power == pytest.approx(count, rel=0.0051, abs=1)
     assert 1 <= float(number) < 1000
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 trials"), (1, "1 trial"), (1.0, "1 trial"), (1200, "1,200 trials"), (0.5, "0.5 trials")]
+)
+def test_a_count_has_its_noun_in_the_right_number(count: float, text: str) -> None:
+    """Ray counts CPUs and GPUs as floats."""
+    assert counted(count, "trial") == text

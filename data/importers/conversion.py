@@ -49,6 +49,8 @@ class Import:
     """8, 16 or 32 (floating-point), of the first measured depth. More than 8 bits are scaled, each image over its own
     range."""
     depth_meaning: DepthMeaning
+    look_swapped: bool
+    """Whether the masks look like depth, and the depth like masks."""
     mask_forms: dict[MaskForm, int]
     """Number of masks by form; filled by `samples`. `source` has it too, so that `dataset.json` does."""
     source: dict[str, object]
@@ -139,7 +141,7 @@ def prepare_import(
     measured = measure_polarity(planes)
     if found.problems or planes.unusable:
         raise _check_all(found, planes.depth_scale, meaning, on_checked)
-    polarity = _choose_polarity(measured, depth_polarity, meaning)
+    polarity = _choose_polarity(measured, depth_polarity, meaning, look_swapped=planes.look_swapped)
     mask_forms: dict[MaskForm, int] = {}
     return Import(
         layout=found.layout,
@@ -150,6 +152,7 @@ def prepare_import(
         depth_scale=planes.depth_scale,
         depth_bits=planes.depth_bits,
         depth_meaning=meaning,
+        look_swapped=planes.look_swapped,
         mask_factor=factor,
         mask_forms=mask_forms,
         files=files,
@@ -187,7 +190,7 @@ def _check_all(
 
 
 def _choose_polarity(
-    measured: Polarity, given: str | None, meaning: DepthMeaning
+    measured: Polarity, given: str | None, meaning: DepthMeaning, *, look_swapped: bool
 ) -> Literal["far-bright", "near-bright"]:
     if given is not None and given not in POLARITIES:
         raise InputError(f"The value of '--depth-polarity' is '{given}', but must be 'far-bright' or 'near-bright'.")
@@ -210,6 +213,11 @@ def _choose_polarity(
     for polarity in POLARITIES:
         if given == polarity:
             return polarity
+    if look_swapped:
+        raise InputError(
+            "The masks have many grey levels and the depth has hardly any, as if mask and depth were swapped; correct "
+            "the names of the columns or folders."
+        )
     raise InputError(
         f"It is not clear whether far or near is bright in the depth ({evidence}); look at an image, and give "
         "--depth-polarity far-bright or near-bright."

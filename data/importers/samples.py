@@ -9,12 +9,12 @@ import contextlib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data.depth.files import DepthUnitError, read_depth
-from data.depth.levels import comparable_depth
+from data.depth.levels import MAX_LEVEL, comparable_depth
 from data.errors import InputError
 from data.images import resize_to
 from data.importers.layouts import ROLES
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MAX_MEASURED = 200
 """Limit for the samples, evenly spread, in which the polarity and size of the depth are measured."""
+GREY_MASKS, BLACK_AND_WHITE_DEPTHS = 0.5, 0.1
+"""Mean shares of grey pixels, above and below which mask and depth look swapped."""
 NOUNS = {"bg": "background", "fg_bg": "photograph", "mask": "mask", "depth": "depth"}
 COUNTS = ("no", "one", "other two", "other three")
 """Words for the number of files with the right size."""
@@ -178,6 +180,8 @@ class MeasuredPlanes:
         self._depth_size = depth_size
         self._sizes: Counter[tuple[Shape, Shape]] = Counter()
         """Number of samples by the sizes of mask and depth."""
+        self._grey: list[tuple[float, float]] = []
+        """Share of the pixels between black and white, of the mask and the depth of each sample."""
         self.unusable = 0
         """Number of samples with an unusable file."""
         self.depth_bits = 0
@@ -204,7 +208,15 @@ class MeasuredPlanes:
                 continue
             self._sizes[mask.shape, depth.shape] += 1
             self.depth_bits = self.depth_bits or 8 * depth.dtype.itemsize
-            yield mask, resize_to(comparable_depth(depth, self._meaning), *mask.shape[:2])
+            levels = resize_to(comparable_depth(depth, self._meaning), *mask.shape[:2])
+            self._grey.append((_grey_share(mask), _grey_share(levels)))
+            yield mask, levels
+
+    @property
+    def look_swapped(self) -> bool:
+        """Whether most pixels of the masks are grey, and nearly all of the depths are black or white."""
+        masks, depths = np.mean(self._grey, axis=0) if self._grey else (0.0, 1.0)
+        return bool(masks > GREY_MASKS and depths < BLACK_AND_WHITE_DEPTHS)
 
     @property
     def depth_scale(self) -> float:
@@ -226,6 +238,12 @@ class MeasuredPlanes:
         sizes = [sizes for sizes, _ in self._sizes.most_common() if sizes[1][0] / sizes[0][0] == scale]
         mask, depth = sizes[0]
         return {"from": _size(depth), "to": _size(mask), "by": "area" if scale > 1 else "bilinear"}
+
+
+def _grey_share(levels: NDArray[Any]) -> float:
+    """The share of pixels with a level from 10 to 90 % of 255."""
+    low, high = (share * MAX_LEVEL for share in (0.1, 0.9))
+    return float(((levels > low) & (levels < high)).mean())
 
 
 def find_mask_factor(files: Files, quadruples: Sequence[Quadruple], where: str) -> int:

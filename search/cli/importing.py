@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from data.errors import InputError
-from search.cli.shared import counted, json_option, print_dataset, print_result, screen
+from data.quantities import counted
+from search.cli.shared import json_option, print_dataset, print_result, screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,10 +147,12 @@ def _import(find: Callable[[Callable[[int, int], None]], Import], destination: s
     measured = found.measured
     shown.say(f"layout {found.layout}: {found.reason}")
     shown.say(
-        f"{len(found)} samples; depth is {found.depth_polarity} (inside the mask it differs "
+        f"{counted(len(found), 'sample')}; depth is {found.depth_polarity} (inside the mask it differs "
         f"from just around it by {measured.difference:.1f} grey levels, {measured.agreement:.0%} of {measured.samples} "
         f"samples agree)"
     )
+    if found.look_swapped:
+        shown.warn("the masks have many grey levels and the depth has hardly any, as if mask and depth were swapped")
     if found.mask_factor != 1:
         shown.say(f"masks hold only 0 and 1; they are multiplied by {found.mask_factor}")
     if sentence := _depth_sentence(found):

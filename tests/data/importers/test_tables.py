@@ -123,6 +123,24 @@ def test_ids_do_not_depend_on_other_rows(tmp_path: Path) -> None:
     assert list(few.bg_id) == list(all_ids.bg_id)[3:6]
 
 
+def test_swapped_masks_and_depths_are_noticed(tmp_path: Path) -> None:
+    """Each is an image with one channel; the training would run for hours on them."""
+    rows = images(tmp_path, 12)
+    swapped = [row | {"mask": row["depth"], "depth": row["mask"]} for row in rows]
+    side = mask_at(3).shape[0]
+    ramp = np.tile(np.linspace(30, 220, side).astype(np.uint8), (side, 1))
+    for row in rows:
+        store(tmp_path / str(row["depth"]), encode_png(ramp))
+
+    assert import_source(table(tmp_path / "swapped.csv", swapped)).look_swapped
+    assert not import_source(table(tmp_path / "right.csv", rows), depth_polarity="far-bright").look_swapped
+
+    for row in rows:  # which no longer shows a polarity
+        store(tmp_path / str(row["depth"]), encode_png(np.ascontiguousarray(ramp.T)))
+    with pytest.raises(InputError, match="as if mask and depth were swapped; correct the names of the columns"):
+        import_source(table(tmp_path / "swapped.csv", swapped))
+
+
 def test_missing_columns_are_named_with_those_that_exist(tmp_path: Path) -> None:
     """Most often they have other names."""
     rows = [{"bg": row["bg"], "fgbg": row["fg_bg"], "mask": row["mask"], "z": row["depth"]} for row in images(tmp_path)]

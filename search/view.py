@@ -78,7 +78,7 @@ def rows(status: SearchStatus, width: int) -> Mapping[str, Text]:
     if status.rungs and retraining is None:
         found["rungs"] = _rungs(status, width)
     if status.kind == "search":
-        found["budget"] = Text(spent(status))
+        found["used"] = Text(spent(status))
     if status.cpus_busy or status.gpus_busy:
         found["speed"] = _speed(status, width)
     return found

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
+from data.quantities import counted
 from search.cli.shared import (
     console,
-    counted,
     json_option,
     print_result,
     refuse_unwritable,
@@ -41,7 +41,10 @@ OPTIONAL = ("depth_delta1", "mask_iou", "seconds", "proposed_by", "epochs")
     "  twinhead trials first --csv trials.csv"
 )
 @click.argument("name")
-@click.option("--sort", help="Column: number, epochs, seconds, a metric, or a key; the objective when left out.")
+@click.option(
+    "--sort",
+    help="Column: number, epochs, seconds, a metric (best first) or a key; the objective when left out.",
+)
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Filter the trials; also KEY>NUMBER and KEY<NUMBER.")
 @click.option("--top", type=click.IntRange(1), help="Show at most this many rows.")
 @click.option(

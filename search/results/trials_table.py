@@ -15,7 +15,7 @@ from search.study.experiment import Experiment
 from search.study.study import open_existing_study
 from search.study.trials import TrialRecord, trial_records
 from trainable.config.settings import Scalar, at
-from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.names import ERRORS, OBJECTIVE
 
 MAX_VALUES = 12
 """Values of a key that are listed at most."""
@@ -119,8 +119,8 @@ def trial_rows(experiment: Experiment, *, sort: str | None = None, keep: Sequenc
 
     Args:
         experiment: a search.
-        sort: 'number', or another column, parameter or key of the configuration with numeric values: descending, but
-            the objective best first, and trials without a value last; default: the objective.
+        sort: 'number', or another column, parameter or key of the configuration with numeric values: the objective and
+            metrics best first, others descending, and trials without a value last; default: the objective.
         keep: conditions that a trial must meet.
 
     Raises:
@@ -148,7 +148,7 @@ def trial_rows(experiment: Experiment, *, sort: str | None = None, keep: Sequenc
     if sort == "number":
         return rows
 
-    sign = objective.sign if sort == objective.key else 1
+    sign = objective.sign if sort == objective.key else -1 if sort in ERRORS else 1
 
     def rank(row: TrialRow) -> tuple[float, int]:
         value = order[row.number]

@@ -15,9 +15,11 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from data.fitting.sizes import size_text
+from data.quantities import counted
 from search.spec import spec as spec_module
+from search.spec.conditions import is_present
 from search.spec.default_space import TRANSFORMS, is_argument
-from search.spec.domains import Domain, as_plain
+from search.spec.domains import Domain, Per, as_plain, representatives
 from search.spec.sections import Plan
 from search.spec.spec import DATA_KEYS, SearchSpec, Subject
 from search.spec.study_url import masked
@@ -84,12 +86,12 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     plan, subject, searched = spec.plan, spec.subject, _searched(spec)
     image_size, split_by = (spec.space[f"data.{key}"] for key in ("image_size", "split_by"))
     rungs = plan.scheduler.rungs
-    used = f"{subject.samples} training samples" if subject.samples else "all training samples"
+    used = counted(subject.samples, "training sample") if subject.samples else "all training samples"
     yield f"data: {spec.data_path} at {size_text(cast('int', image_size))} px, split by {split_by}; trials use {used}"
     yield f"objectives: {', '.join(str(Objective.of(each)) for each in plan.objectives)}"
     if plan.plugins:
         yield f"plugins: {', '.join(f'{record.file} (SHA-256 {record.sha256[:SHOWN]}…)' for record in plan.plugins)}"
-    yield f"trials: up to {rungs[-1]} epochs each, compared after epoch {', '.join(str(epoch) for epoch in rungs)}"
+    yield f"trials: up to {counted(rungs[-1], 'epoch')} each, compared after epoch {' and '.join(map(str, rungs))}"
     yield f"proposed by {_flow(plan.search.sampler)}, stopped by {plan.scheduler.name}"
     yield f"budget, until the first limit: {_listed(_set_values(plan.budget))}"
     yield f"each trial: {_listed(plan.resources.model_dump())}"
@@ -98,13 +100,26 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     yield f"study: {masked(plan.search.study) if plan.search.study else 'a journal beside the spec'}"
     if logging := _set_values(plan.logging):
         yield f"logged: {_listed(logging)}"
-    yield f"searched, {len(searched)} keys:"
+    yield f"searched, {counted(len(searched), 'key')}:"
     for key, domain in searched.items():
         yield f"  {key}: {_flow(domain)}"
 
 
 def _searched(spec: SearchSpec) -> dict[str, Value]:
-    return {key: leaf.as_plain() for key, leaf in spec.space.items() if isinstance(leaf, Domain)}
+    """The domains of the keys that can be present in a trial, for the values that those before them can have."""
+    space = spec.space
+    found: dict[str, Value] = {}
+    for key, leaf in space.items():
+        name = f"{key.partition('.')[0]}.name"
+        if not isinstance(leaf, Domain) or not any(
+            is_present({name: one}, key) for one in representatives(space.get(name))
+        ):
+            continue
+        if isinstance(leaf, Per):
+            cases = {str(value) for value in representatives(space[leaf.key])}
+            leaf = Per(leaf.key, {case: domain for case, domain in leaf.domains.items() if case in cases})
+        found[key] = leaf.as_plain()
+    return found
 
 
 def _section(fields: Mapping[str, FieldInfo], prefix: str, values: Settings, indent: str) -> Iterator[str]:

@@ -56,7 +56,7 @@ def test_what_a_running_search_shows() -> None:
         "best        score 0.6123 ▁▄█ trial 4, epoch 9",
         "            resunet of width 16; bce mask, ssim depth; adamw 0.003",
         "rungs       epoch 1 █ 5 · epoch 3 ▄ 2 · epoch 9 ▁ 0",
-        "budget      0.50 of 2 h",
+        "used        0.50 of 2 h",
         "speed       1,312 samples/s · 2 CPU and 1 GPU in use · 2 trials at a time",
     ]
 

@@ -18,6 +18,8 @@ from trainable.config import DataConfig
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif"})
 """Extensions of the files in a folder that are photographs; others are ignored."""
+MAX_NAMED = 8
+"""Columns of a file that an error names at most."""
 BG, FG_BG, NAME = "bg", "fg_bg", "name"
 """Columns of a CSV file; the last one is optional."""
 
@@ -179,7 +181,8 @@ def _csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(text.splitlines(), delimiter=";" if ";" in header and "," not in header else ",")
     columns = reader.fieldnames or []
     if not {BG, FG_BG} <= set(columns):
-        has = f"the columns {', '.join(map(repr, columns))}" if columns else "no columns"
+        more = f" and {len(columns) - MAX_NAMED} more" if len(columns) > MAX_NAMED else ""
+        has = f"the columns {', '.join(map(repr, columns[:MAX_NAMED]))}{more}" if columns else "no columns"
         raise InputError(f"The file '{file}' has {has}, but must have '{BG}' and '{FG_BG}'; correct its first line.")
     found = []
     for row in reader:

@@ -111,12 +111,12 @@ def _show_list(storage: Path | Location, found: Sequence[SearchStatus]) -> None:
             "trials": f"{each.budget.trials} of {each.budget.max_trials}",
             best: _value(each.best) if each.best else "–",
             "age": _ago(each.started),
-            "budget": spent(each),
+            "used": spent(each),
             "restarts": str(each.recoveries),
         }
         for each in found
     ]
-    print_table(console(), rows, left=["name", "state"], optional=["restarts", "budget", "age"])
+    print_table(console(), rows, left=["name", "state"], optional=["restarts", "used", "age"])
     for each in found:
         if each.reason:
             click.echo(f"{each.name}: {each.reason}", err=True)

@@ -162,6 +162,16 @@ def test_check_describes_the_search_space(tmp_path: Path) -> None:
     assert found["searched"]["optimizer.name"] == {"choices": ["sgd", "adam", "adamw"]}
 
 
+def test_check_lists_only_what_can_be_in_a_trial(tmp_path: Path) -> None:
+    """Not the settings of other policies, and not the widths of other families."""
+    file = tmp_path / "spec.yaml"
+    file.write_text("data: {path: set}\nmodel: {family: {choices: [resunet, pair]}}\npolicy: {name: cosine}\n")
+    searched = json.loads(said("--check", file, "--json").stdout)["searched"]
+
+    assert [key for key in searched if key.startswith("policy.")] == ["policy.warmup", "policy.cosine.floor"]
+    assert list(searched["model.width"]) == ["per", "resunet", "pair"]
+
+
 def test_an_unknown_key_is_answered_with_the_valid_ones(tmp_path: Path) -> None:
     """All of them, also those of `data` that are never searched, and the one that was probably meant."""
     found = problems_of(tmp_path, "data: {path: set, sampels: 3}\noptimiser: {}\nbudget: {trails: 3}\n")

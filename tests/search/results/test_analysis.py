@@ -34,7 +34,7 @@ def trial(number: int) -> optuna.trial.FrozenTrial:
     if number % 3:
         params["shift"], distributions["shift"] = number * 7 % 40 / 40, SHIFT
     score = 0.8 - abs(number % 20 - 10) / 20
-    metrics = {"score": score, "mask_iou": 1 - score, "seconds": 2.0, "time_data": 0.1}
+    metrics = {"score": score, "mask_iou": 1 - score, "depth_rmse": score / 2, "seconds": 2.0, "time_data": 0.1}
     config = {"model": {"width": 4 + number % 2}}
     attributes = {"outcome": "trained", "config": config, "epoch:1": {"metrics": metrics, "checkpoint": None}}
     return create_trial(
@@ -94,6 +94,9 @@ def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
     for outcome in ("trained", "stopped"):  # as JSON has it, and as the table says it
         assert len(trial_rows(searched, keep=[parse_condition(f"outcome={outcome}")])) == 40
     assert not trial_rows(searched, keep=[parse_condition("outcome=finished")])
+
+    errors = [row.metrics["depth_rmse"] for row in trial_rows(searched, sort="depth_rmse")]
+    assert errors == sorted(errors)
 
     rates = [row.number_of("optimizer.lr") or 0.0 for row in trial_rows(searched, sort="optimizer.lr")]
     assert rates == sorted(rates, reverse=True) != []

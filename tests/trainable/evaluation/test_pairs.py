@@ -89,6 +89,7 @@ def test_csv_file_of_a_spreadsheet(tmp_path: Path) -> None:
     [
         ("", "has no columns, but must have 'bg' and 'fg_bg'"),
         ("bg,foreground\na,b\n", "has the columns 'bg', 'foreground', but must have"),
+        (",".join(f"c{number}" for number in range(150)) + "\n", "'c6', 'c7' and 142 more, but must have"),
         ("bg,fg_bg\n", "has no pairs"),
         ("bg,fg_bg\na.png\n", r"The column 'fg_bg' is empty \(.*pairs.csv:2\)"),
         ("bg,fg_bg\na.png,1.png\nb.png,1.jpg\n", "lines 2 and 3 of .* would both be named '1'; add a column 'name'"),

@@ -16,13 +16,13 @@ the directory. If flock fails, nothing is removed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
 import secrets
 import shutil
 import socket
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,14 +98,17 @@ def nearest_parent(path: Path) -> Path:
 
 
 def unwritable(path: Path) -> OSError | None:
-    """Check whether `path` can be created.
+    """Check whether `path` can be created, by a file beside it that is removed at once.
 
     Returns:
         None if it can, else an error with the nearest existing parent as its file name.
     """
     parent = nearest_parent(path)
-    number = errno.ENOTDIR if not parent.is_dir() else 0 if os.access(parent, os.W_OK | os.X_OK) else errno.EACCES
-    return OSError(number, os.strerror(number), str(parent)) if number else None
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            return None
+    except OSError as error:
+        return OSError(error.errno, error.strerror, str(parent))
 
 
 def _claim(destination: Path) -> tuple[Path, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -139,7 +140,10 @@ def refuse_unwritable(path: Path, option: str, *, is_directory: bool = False) ->
     Raises:
         InputError: if it cannot be written to.
     """
-    if error := unwritable(path / "file" if is_directory else path):
+    error = unwritable(path / "file" if is_directory else path)
+    if path.is_dir() and not is_directory:
+        error = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if error:
         raise InputError(f"Nothing can be written to '{path}' ({error.strerror}); give another {option}.")
 
 
@@ -182,8 +186,3 @@ def screen(*, runs: bool = False, verbose: bool = False) -> Screen:
 
     stamped = bool(os.environ.get(JOB_VARIABLE)) or (runs and not sys.stderr.isatty())
     return Screen(stamped=stamped, verbose=verbose)
-
-
-def counted(number: int, noun: str) -> str:
-    """'1 fault', '1,200 faults'."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

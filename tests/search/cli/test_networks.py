@@ -15,7 +15,10 @@ import pytest
 
 from data.images import encode_png
 from data.scenes.scenes import SceneSet
+from search.spec.spec import load_spec
 from search.study.experiment import Experiment
+from search.study.heartbeat import Heartbeat
+from search.study.study import open_study
 from trainable.loop.checkpoint_files import CONFIG, WEIGHTS
 
 Command = Callable[..., Any]
@@ -31,7 +34,7 @@ def test_best_exports_the_retrained_network(
 ) -> None:
     """Before the retraining there is none, and the sentence says what to do."""
     sentence = refused("best", "first", "--out", "mine")
-    assert "no retrained network yet; finish it with 'twinhead search --resume first" in sentence
+    assert "no retrained network yet; continue it with 'twinhead search --resume first" in sentence
 
     shutil.copytree(network, experiment.retrained)
     said = twinhead("best", "first", "--out", "mine", "--json")
@@ -39,6 +42,18 @@ def test_best_exports_the_retrained_network(
     assert said.code == 0
     assert json.loads(said.out)["out"] == "mine"
     assert {path.name for path in Path("mine").iterdir()} >= {"model.safetensors", "config.json", "README.md"}
+
+
+@pytest.mark.parametrize("command", ["best", "report", "front", "importance"])
+def test_results_of_a_running_search_are_worth_waiting_for(refused: Command, command: str) -> None:
+    """To resume it would be refused."""
+    running = Experiment(storage=Path("artifacts"), name="running")
+    running.create(load_spec(data_path="set"))
+    open_study(running)
+    Heartbeat.of_this_process().write(running)
+
+    said = refused(command, "running")
+    assert "wait for it, since it still runs: 'twinhead status running --watch --storage artifacts'" in said
 
 
 def test_best_exports_a_trial(twinhead: Command, experiment: Experiment) -> None:
@@ -392,6 +407,8 @@ def test_export_writes_and_describes_a_file(twinhead: Command, network: Path) ->
         (["raw", "--out", "model.txt"], "'model.txt' must end in .onnx for the format 'onnx'"),
         (["artifacts"], "'artifacts' is not a directory; give a directory made by 'twinhead best'"),
         (["raw", "--out", "raw/config.json/model.onnx"], "Nothing can be written to 'raw/config.json/model.onnx'"),
+        (["raw", "--out", "raw"], "Nothing can be written to 'raw' (Is a directory); give another --out"),
+        (["raw", "--out", "/proc/model.onnx"], "Nothing can be written to '/proc/model.onnx'"),
     ],
 )
 def test_export_refuses_what_it_cannot_use(

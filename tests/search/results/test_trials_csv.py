@@ -79,7 +79,7 @@ def test_numbers_stay_numbers() -> None:
     [
         (["--json", "--csv"], "Both --csv and --json are given"),
         (["--csv", "."], "'.' is a directory"),
-        (["--csv", "/proc/x.csv"], "The table cannot be written to '/proc/x.csv'"),
+        (["--csv", "/proc/x.csv"], "Nothing can be written to '/proc/x.csv'"),
     ],
 )
 def test_bad_csv_options_are_refused(

@@ -10,7 +10,8 @@ import hashlib
 import json
 import platform
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -159,24 +160,25 @@ def submitted_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in COMPARED}
 
 
-def code_archive(directory: Path | None = None, plugins: Iterable[PluginRecord] = ()) -> Archive:
-    """The archive of the code, in a directory or in a temporary one.
+@contextmanager
+def code_archive(plugins: Iterable[PluginRecord] = ()) -> Iterator[Archive]:
+    """Within the context, the archive of the code, in a temporary directory.
 
     Args:
-        directory: of the archive; default: a temporary one.
         plugins: of the search; each is a plugin of this process.
 
     Raises:
         InputError: if it is far larger than the code can be, or a plugin is not loaded or has changed.
     """
-    archive = write_archive(directory or Path(tempfile.mkdtemp(prefix="twinhead-code-")), sources_of(plugins))
-    if archive.bytes > MAX_BYTES:
-        name, size = archive.largest[0]
-        raise InputError(
-            f"The code has {archive.bytes >> 20} MiB, more than {MAX_BYTES >> 20}, because of files such as '{name}' "
-            f"({size >> 20} MiB); move them out of the packages."
-        )
-    return archive
+    with tempfile.TemporaryDirectory(prefix="twinhead-code-") as directory:
+        archive = write_archive(Path(directory), sources_of(plugins))
+        if archive.bytes > MAX_BYTES:
+            name, size = archive.largest[0]
+            raise InputError(
+                f"The code has {archive.bytes >> 20} MiB, more than {MAX_BYTES >> 20}, because of files such as "
+                f"'{name}' ({size >> 20} MiB); move them out of the packages."
+            )
+        yield archive
 
 
 def _as_floats(value: object) -> object:

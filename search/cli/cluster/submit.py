@@ -97,7 +97,7 @@ def submit(
             _follow(experiment, cluster, address)
         return
     _check_after(experiment, after)
-    archive = code_archive(plugins=checked.plan.plugins)
+    archive = click.get_current_context().with_resource(code_archive(checked.plan.plugins))
     _show_plan(cluster, experiment, checked, dataset, archive, after)
     confirm(f"Submit '{experiment.name}'?", yes=yes)
     if is_new:
@@ -165,7 +165,7 @@ def resume(
     elif state == "finished":
         raise InputError(f"The search '{name}' is finished; give --trials or --set budget.KEY=VALUE for a larger one.")
     _check_after(experiment, after)
-    archive = code_archive(plugins=spec.plan.plugins)
+    archive = click.get_current_context().with_resource(code_archive(spec.plan.plugins))
     _show_plan(cluster, experiment, spec, dataset, archive, after)
     confirm(f"Continue '{name}'?", yes=yes)
     if pairs:

@@ -12,7 +12,14 @@ import pytest
 
 from data.errors import InputError
 from search.cluster.code import ENTRY
-from search.cluster.submission import MIN_PYTHON, check_env, check_python, job_command, version_notes
+from search.cluster.submission import (
+    MIN_PYTHON,
+    check_env,
+    check_python,
+    code_archive,
+    job_command,
+    version_notes,
+)
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 
@@ -49,6 +56,15 @@ def test_a_token_is_not_put_on_the_dashboard(name: str) -> None:
     assert check_env({"A": "1"}) == {"A": "1"}
     with pytest.raises(InputError, match=rf"The variable '{name}' cannot be given with --env"):
         check_env({name: "secret"})
+
+
+def test_the_archive_of_the_code_is_removed() -> None:
+    """Each submission left a file in the directory for temporary ones, also one that was not confirmed."""
+    with pytest.raises(KeyboardInterrupt), code_archive() as archive:
+        assert archive.path.stat().st_size == archive.bytes
+        raise KeyboardInterrupt
+
+    assert not archive.path.parent.exists()
 
 
 @pytest.mark.slow

@@ -242,19 +242,23 @@ def test_repeated_search_gives_the_same_trials(
 
 
 def test_sampler_and_scheduler_can_be_chosen(drawn: Path, tmp_path: Path) -> None:
-    """TPE proposes and Ray's ASHA stops, on the same study, which a larger budget continues."""
+    """TPE proposes and Ray's ASHA stops, on the same study, which a larger budget continues after a limit ended it."""
     chosen = ("--set", "search.sampler=tpe", "--set", "scheduler.name=asha", "--set", "scheduler.grace_epochs=1")
-    options = (*SMALL, *chosen, "--set", "scheduler.max_epochs=3", "--set", "retrain.enabled=false")
+    options = (*SMALL, *chosen, "--set", "scheduler.max_epochs=3", "--set", "budget.patience=1", "--json")
     where = ("--storage", str(tmp_path))
-    twinhead("search", "--data", str(drawn), "--name", "chosen", *where, *options, "--trials", "6")
+    first = json.loads(twinhead("search", "--data", str(drawn), "--name", "chosen", *where, *options, "--trials", "30"))
     experiment = Experiment(storage=tmp_path, name="chosen")
     before = records(experiment)
-    twinhead("search", "--resume", "chosen", *where, "--trials", "8")
+    more = len(before) + 2
+    twinhead("search", "--resume", "chosen", *where, "--trials", str(more), "--set", "budget.patience=30")
     after = records(experiment)
 
-    assert [trial.config for trial in after[:6]] == [trial.config for trial in before]
-    assert [trial.state.name for trial in after] == ["COMPLETE"] * 8
-    assert {trial.last_epoch for trial in after} == {1, 3}
+    assert (first["ended_by"], first["limit"], first["trials"] < 30) == ("patience", 1, True)
+    assert first["retrained"]["metrics"]["score"] > 0  # which the limit does not end
+    assert [trial.config for trial in after[: len(before)]] == [trial.config for trial in before]
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * more
+    assert {1, 3} <= {trial.last_epoch for trial in after}  # an interrupted one may be compared at 2
+    assert experiment.summary().ended_by == "trials"
 
 
 def test_trial_can_be_reproduced_without_the_search(searched: tuple[Experiment, dict[str, Any]], drawn: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import optuna
 import ray
 from ray.tune.experiment import Trial
 
-from data.errors import InputError
+from data.errors import InputError, UnfinishedError
 from search.driver import TrialCallback, last_report
 from search.run.prepare import each_uses
 from search.spec.sections import BudgetConfig
@@ -113,8 +114,10 @@ class Budget(TrialCallback):
     failed = completed
 
     def ended(self, trials: list[Trial]) -> None:
-        """Count the time of interrupted trials, which the next run resumes."""
+        """Count and store the time of interrupted trials, which the next run resumes."""
         self._used = self.gpu_seconds
+        with suppress(OSError, UnfinishedError):  # the storage itself may be lost
+            self._study.set_user_attr(GPU_SECONDS, self._used)
         self._started.clear()
         self._best_of.clear()
 

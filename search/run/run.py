@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -56,7 +57,7 @@ from search.study.experiment import Experiment
 from search.study.running import running
 from search.study.study import check_study, open_study, study_location
 from search.study.summary import StepCounts, Summary
-from search.study.trials import TrialRecord, keep_best_of_finished, trial_records
+from search.study.trials import RETRAINING_SECONDS, TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.job import Workers
 from trainable.metrics.objective import Objective
@@ -186,10 +187,24 @@ def _run(search: _Search) -> Summary:
         raise UnfinishedError(f"No trial of '{experiment.name}' reached a result: {why_no_result(trials)}.")
     export_best(experiment, spec, best, run.dataset)
     if spec.plan.retrain.enabled:
-        summary = retrain_and_test(run, summary, best, recipe)
+        run.stopper.lift_budget()
+        with _timing_retraining(run):
+            summary = retrain_and_test(run, summary, best, recipe)
     summary = summary.model_copy(update={"complete": True, "seconds": round(run.seconds(), 1)})
     experiment.write_summary(summary)
     return summary
+
+
+@contextmanager
+def _timing_retraining(run: SearchRun) -> Iterator[None]:
+    """Within the context, count the time that `budget.hours` does not."""
+    begun = run.seconds()
+    try:
+        yield
+    finally:
+        with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
+            earlier = float(run.study.user_attrs.get(RETRAINING_SECONDS, 0.0))
+            run.study.set_user_attr(RETRAINING_SECONDS, earlier + run.seconds() - begun)
 
 
 def _prepare(
@@ -228,7 +243,8 @@ def _prepare(
         study.set_user_attr("seconds", before)
     hours = spec.plan.budget.hours
     budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus, objective=spec.plan.objective)
-    stopper = Stopper(seconds=hours * 3600 - before if hours else None, budget=budget)
+    searched = before - float(study.user_attrs.get(RETRAINING_SECONDS, 0.0))
+    stopper = Stopper(seconds=hours * 3600 - searched if hours else None, budget=budget)
     started -= before
     run = _make_run(experiment, spec, dataset, screen, stopper, workers, session.concurrent, study, started)
     decode([config], run.job, dataset, screen)
@@ -288,12 +304,15 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
         callbacks += trackers(experiment, spec, study, screen)
         trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
         run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))
+    records = keep_best_of_finished(experiment, study, spec.plan.objective)
+    if sum(record.state.is_finished() for record in records) >= spec.plan.budget.trials:
+        stopper.reason = ""  # the limit was reached with the last trial, or after it
     if stopper.reason:
         screen.say(
             f"the search ended before its {tally.plan.trials} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
             f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
         )
-    return keep_best_of_finished(experiment, study, spec.plan.objective)
+    return records
 
 
 def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best | None, Best | None]:
@@ -310,6 +329,7 @@ def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best |
             **outside_of(study),
             "study": study_location(experiment),
             "ended_by": run.stopper.reason or "trials",
+            "limit": getattr(spec.plan.budget, run.stopper.reason) if run.stopper.reason else None,
             "optimizer_steps": StepCounts(**search.steps.as_plain()),
             "front": front_rows(experiment, trials, spec.plan.objectives),
         }

@@ -58,7 +58,8 @@ def tune_spec(
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
     metric = job.objective.key
     scheduler = build_scheduler(metric=metric, mode=job.objective.mode, **plan.scheduler.model_dump())
-    replay(scheduler, ended, metric=metric)
+    interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    replay(scheduler, [*ended, *interrupted], metric=metric)
     run_trials(
         experiment,
         job,
@@ -276,6 +277,10 @@ class Stopper(DriverOnly, tune.Stopper):
         """Postpone the deadline by the time that the search spent waiting."""
         if self._deadline is not None:
             self._deadline += seconds
+
+    def lift_budget(self) -> None:
+        """End nothing by the deadline and the budget from now on: the retraining does not count."""
+        self._deadline, self._budget, self.reason = None, None, ""
 
     @contextmanager
     def on_ctrl_c(self, then: Callable[[], None] = lambda: None) -> Iterator[None]:

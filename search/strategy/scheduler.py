@@ -77,16 +77,20 @@ class _PastTrial:
     config: Mapping[str, Any]
 
 
-def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial], *, metric: str = OBJECTIVE) -> None:
-    """Replay the history of ended trials to a new scheduler, so that a resumed search is as strict as before.
+def replay(scheduler: TrialScheduler, trials: Iterable[FrozenTrial], *, metric: str = OBJECTIVE) -> None:
+    """Replay the history of trials to a new scheduler, so that a resumed search is as strict as before.
 
     Args:
-        scheduler: as `build_scheduler` made it.
-        ended: trials of the study.
+        scheduler: as `build_scheduler` made it. Ours knows an interrupted trial again when it is resumed; to Ray's,
+            which compare it anew, its history is not replayed.
+        trials: trials of the study that ended or were interrupted.
         metric: key of the scheduler's metric.
     """
-    for frozen in ended:
-        request = TrialRequest(name="", recipe=frozen.user_attrs.get(RECIPE, ""))
+    for frozen in trials:
+        has_ended = frozen.state.is_finished()
+        if not has_ended and not isinstance(scheduler, _Halving):
+            continue
+        request = TrialRequest(name="", number=frozen.number, recipe=frozen.user_attrs.get(RECIPE, ""))
         past: Any = _PastTrial(trial_id=f"past-{frozen.number}", config=request.as_plain())
         results = [{TIME_ATTR: epoch, metric: value} for epoch, value in sorted(frozen.intermediate_values.items())]
         if not results:
@@ -97,7 +101,8 @@ def replay(scheduler: TrialScheduler, ended: Iterable[FrozenTrial], *, metric: s
         scheduler.on_trial_add(None, past)  # type: ignore[arg-type]
         for result in results:
             scheduler.on_trial_result(None, past, result)  # type: ignore[arg-type]
-        scheduler.on_trial_complete(None, past, results[-1])  # type: ignore[arg-type]
+        if has_ended:
+            scheduler.on_trial_complete(None, past, results[-1])  # type: ignore[arg-type]
 
 
 class _InOrder(FIFOScheduler):
@@ -163,6 +168,9 @@ class _Halving(_InOrder):
         self._last = rungs[-1]
         self._rungs = {rung: _Rung() for rung in rungs[:-1]}
         self._ahead: dict[str, list[int]] = {}
+        """Rungs that a trial has not reached, by `_key`."""
+        self._stopped: set[str] = set()
+        """Trials that are to stop; one that was interrupted before it did stops when it is resumed."""
         self._recipes: dict[int, list[float]] = defaultdict(list)
 
     def on_trial_result(
@@ -176,22 +184,27 @@ class _Halving(_InOrder):
             return str(TrialScheduler.CONTINUE)
         epoch, score = int(result[TIME_ATTR]), self._sign * float(result[self._score_key])
         is_best_recipe = self._is_best_recipe(trial, epoch, score)
-        if epoch >= self._last:
+        key = _key(trial)
+        if epoch >= self._last or key in self._stopped:
             return str(TrialScheduler.STOP)
-        ahead = self._ahead.setdefault(trial.trial_id, list(self._rungs))
+        ahead = self._ahead.setdefault(key, list(self._rungs))
         continues = True
         while ahead and ahead[0] <= epoch:
             continues = self._rungs[ahead.pop(0)].is_continued(score, self._factor)
-        return str(TrialScheduler.CONTINUE if continues or is_best_recipe else TrialScheduler.STOP)
+        if continues or is_best_recipe:
+            return str(TrialScheduler.CONTINUE)
+        self._stopped.add(key)
+        return str(TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> None:
         """Add the last report of a trial that ended by itself."""
         self.on_trial_result(tune_controller, trial, result)
-        self._ahead.pop(trial.trial_id, None)
+        self.on_trial_remove(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """Forget a trial that was stopped by something else."""
-        self._ahead.pop(trial.trial_id, None)
+        self._ahead.pop(_key(trial), None)
+        self._stopped.discard(_key(trial))
 
     def debug_string(self) -> str:
         """A description for the output of Tune."""
@@ -204,3 +217,9 @@ class _Halving(_InOrder):
         is_best = all(score >= other for other in others)  # false for a score that is NaN
         others.append(score)
         return is_best
+
+
+def _key(trial: Trial) -> str:
+    """The same in all runs of a search, while Tune's own ID changes when a trial is resumed."""
+    number = TrialRequest.from_plain(trial.config).number
+    return trial.trial_id if number is None else str(number)

@@ -131,6 +131,8 @@ class Summary(_Stored):
     """The journal relative to the experiment, or the URL of the database without its password."""
     ended_by: str = ""
     """'trials', or the key of `budget` that ended the search."""
+    limit: float | None = None
+    """The value of that key of `budget`; None for 'trials', and in summaries of earlier versions."""
     optimizer_steps: StepCounts | None = None
     """Of a trial that runs for all epochs."""
     front: list[FrontRow] = []

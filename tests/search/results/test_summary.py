@@ -18,6 +18,7 @@ from search.results.summary import (
     find_best,
     find_best_recipe,
     find_trial,
+    is_complete,
     outcomes,
     progress_line,
     summarise,
@@ -328,3 +329,25 @@ def test_resumed_search_reports_its_progress(experiment: Experiment) -> None:
         "2 of 5 trials are done (1 finished, 1 stopped); best score 0.7500 of trial 0; unfinished: 2"
     )
     assert best_score([]) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "complete"),
+    [
+        ({"trials": 20}, True),
+        ({"trials": 20, "complete": False}, False),
+        ({"trials": 20, "outcomes": {"finished": 18, "interrupted": 2}}, False),  # by an earlier version
+        ({"trials": 20, "outcomes": {"interrupted": 2}, "ended_by": "hours", "limit": 1.0}, True),
+        ({"trials": 12, "ended_by": "hours", "limit": 1.0}, True),
+        ({"trials": 12, "ended_by": "hours", "limit": 0.5}, False),  # it may take longer now
+        ({"trials": 12, "ended_by": "patience", "limit": 3}, False),  # which is not limited any more
+    ],
+)
+def test_search_is_complete_until_its_limit_is_raised(
+    experiment: Experiment, found: dict[str, object], complete: bool
+) -> None:
+    """Trials that its hours cut off are there to be resumed, with a larger budget as with no such limit."""
+    spec = load_spec({"budget": {"trials": 20, "hours": 1.0}}, data_path="set")
+    experiment.write_summary(Summary.model_validate({"complete": True, "ended_by": "trials", **found}))
+
+    assert is_complete(experiment, spec) is complete

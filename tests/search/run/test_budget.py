@@ -95,6 +95,31 @@ def test_gpu_hours_add_up_over_trials_and_runs() -> None:
     assert budget.spent() == "gpu_hours"
 
 
+def test_gpu_hours_of_interrupted_trials_are_stored() -> None:
+    """A resumed search would otherwise use them once more."""
+    now, study = [0.0], optuna.create_study()
+    budget = budget_of(study, clock=lambda: now[0], gpus=2.0, gpu_hours=1.0)
+    run(budget, "a", 0.5, ends=False)
+    now[0] = 900.0
+    budget.on_experiment_end([])
+
+    assert budget_of(study, gpus=2.0, gpu_hours=1.0).gpu_seconds == 1800.0
+
+
+def test_the_retraining_is_not_ended_by_a_limit_of_the_search() -> None:
+    """Neither by the one that ended the trials, nor by one that is reached meanwhile."""
+    budget = budget_of(patience=1)
+    stopper = Stopper(seconds=1e-9, budget=budget)
+    assert stopper.stop_all()
+
+    run(budget, "a", 0.5)
+    run(budget, "b", 0.5)
+    stopper.lift_budget()
+    assert (stopper.stop_all(), stopper.reason) == (False, "")
+    stopper.interrupted = True
+    assert stopper.stop_all()
+
+
 def test_the_first_limit_ends_the_search() -> None:
     """And it is said which one it was."""
     budget = budget_of(patience=1)

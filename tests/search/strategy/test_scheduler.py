@@ -14,6 +14,7 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 
 from search.spec.sections import rung_epochs
 from search.strategy.scheduler import build_scheduler, replay
+from trainable.job import TrialRequest
 
 
 @pytest.mark.parametrize(
@@ -200,6 +201,30 @@ def test_resumed_search_is_as_strict(name: str) -> None:
     assert [end_of(resumed, str(number), curve) for number, curve in enumerate(new)] == [
         end_of(uninterrupted, str(number), curve) for number, curve in enumerate(new)
     ]
+
+
+def test_an_interrupted_trial_is_compared_once_at_each_rung() -> None:
+    """Its scores of later epochs, after it is resumed, are none of the rungs that it has passed."""
+    study = optuna.create_study()
+    for state, reported in (
+        (TrialState.COMPLETE, dict.fromkeys(range(1, 10), 0.4)),
+        (TrialState.RUNNING, {2: 0.5, 6: 0.6}),  # passed the rung at 2
+        (TrialState.RUNNING, {2: 0.1}),  # was to stop there
+    ):
+        value = 0.4 if state == TrialState.COMPLETE else None
+        study.add_trial(create_trial(state=state, value=value, intermediate_values=reported))
+    scheduler = build_scheduler(metric="score", mode="max", max_epochs=9, grace_epochs=2, reduction_factor=4)
+    replay(scheduler, study.get_trials())
+
+    def report(number: int, epoch: int, score: float) -> str:
+        trial: Any = Stub(f"resumed-{number}")
+        trial.config = TrialRequest(name="", number=number).as_plain()
+        return scheduler.on_trial_result(None, trial, {"epoch": epoch, "score": score})  # type: ignore[arg-type]
+
+    assert report(1, 6, 0.6) == TrialScheduler.CONTINUE  # a repeated epoch
+    assert report(1, 7, 0.9) == TrialScheduler.CONTINUE
+    assert report(2, 3, 0.95) == TrialScheduler.STOP
+    assert report(3, 2, 0.55) == TrialScheduler.CONTINUE  # the best one at 2
 
 
 def test_no_trial_is_stopped_by_none() -> None:

@@ -109,12 +109,14 @@ class Proposer:
         distributions: Mapping[str, BaseDistribution],
         figures: Mapping[str, float] | None = None,
     ) -> None:
-        """Add a trial that runs or ran, with the objectives that are known before it runs."""
+        """Add a trial that runs or ran, with the objectives that are known before it runs; or one that is resumed."""
         self._extend_encoding(distributions)
         row = self._encoding.row(params, distributions)
-        known = Candidate(dict(params), dict(distributions), row, figures=figures or {})
+        before = self._trials.get(trial)  # a trial that is resumed is added again
+        violation = before.violation if before else None
+        known = Candidate(dict(params), dict(distributions), row, violation, figures or {})
         self._trials[trial] = known
-        self._parameters += len(params)
+        self._parameters += len(params) - (len(before.params) if before else 0)
         self._seen.add(known.row.tobytes())
 
     def score(self, trial: int, rung: int, score: float) -> None:
@@ -133,8 +135,9 @@ class Proposer:
         values = [value for name, value in constraints.items() if name != UNBUILDABLE]
         if values:
             violation = constraint_violation(values)
+            if self._trials[trial].violation is None:
+                self._constrained.append(trial)
             self._trials[trial].violation = violation
-            self._constrained.append(trial)
             self._violated |= violation > 0
 
     def propose(self, number: int, pending: Iterable[int]) -> Proposal:

@@ -72,7 +72,9 @@ class SamplerProposer:
         distributions: Mapping[str, BaseDistribution],  # noqa: ARG002  the space gives them again
         figures: Mapping[str, float] | None = None,
     ) -> None:
-        """Add a trial that runs or ran, with the objectives that are known before it runs."""
+        """Add a trial that runs or ran, with the objectives that are known before it runs; or one that is resumed."""
+        if trial in self._trials:
+            return
         known = self._trials[trial] = _Known(params=dict(params), figures=figures or {})
         if self._proposed is not None and self._proposed.params == known.params:
             known.twin, self._proposed = self._proposed, None

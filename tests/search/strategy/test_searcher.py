@@ -365,6 +365,45 @@ def test_resumed_trial_is_completed_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "QMCSampler"])
+def test_search_goes_on_after_interrupted_trials(tmp_path: Path, sampler: str) -> None:
+    """Such a trial is read from the study, and added again when it is resumed: it must count once."""
+
+    def opened() -> RungSearcher:
+        study = journal_study(tmp_path / "j")
+        return RungSearcher(line, metric="score", mode="max", rungs=RUNGS, study=study, sampler=sampler)
+
+    def report(searcher: RungSearcher, name: str, epoch: int) -> None:
+        searcher.on_trial_result(name, {"epoch": epoch, "score": 0.1 * epoch})
+        if (trial := searcher.running(name)) is not None and not trial.constraints:
+            trial.set_constraint("milliseconds", trial.params["x"] - 0.5)
+
+    def finish(searcher: RungSearcher, name: str) -> None:
+        for epoch in RUNGS:
+            report(searcher, name, epoch)
+        searcher.on_trial_complete(name)
+
+    before = opened()
+    for number in range(2 * MIN_RESULTS):
+        before.suggest(f"first-{number}")
+        finish(before, f"first-{number}")
+    for name in ("interrupted", "too"):
+        before.suggest(name)
+        report(before, name, 1)
+
+    after = opened()
+    names = ["resumed", "resumed too", *(f"new-{number}" for number in range(4))]
+    for name in names[:2]:
+        after.suggest(name)
+    for name, following in zip(names, names[2:], strict=False):
+        finish(after, name)
+        after.suggest(following)
+
+    states = [trial.state for trial in after.study.get_trials()]
+    assert states == [TrialState.COMPLETE] * (2 * MIN_RESULTS + 4) + [TrialState.RUNNING] * 2
+
+
+@pytest.mark.slow
 def test_resumed_search_uses_earlier_results(tmp_path: Path) -> None:
     """It starts where the first left: in the good region, not with random trials."""
     near = []

@@ -154,7 +154,8 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
             return resumed
         resumed, done = None, 0
     if resumed is None:
-        experiment.checkpoints.remove_all(experiment.retraining)
+        for directory in _directories(experiment):  # Ray Train restores a group from what an earlier one left
+            experiment.checkpoints.remove_all(directory)
     attempt = _attempts(experiment) if resumed else 0
     job = replace(
         job,
@@ -215,10 +216,14 @@ def _resumable(experiment: Experiment, config: TrialConfig, screen: Screen) -> P
     return max(found, default=(0, None))[1]
 
 
+def _directories(experiment: Experiment) -> tuple[Path, Path]:
+    """Those of retrainings with one worker, and with several."""
+    return experiment.retraining, experiment.groups / experiment.retraining.name
+
+
 def _retrainings(experiment: Experiment) -> list[Path]:
-    """The resumable checkpoints of all attempts, with one worker and with several."""
-    directories = (experiment.retraining, experiment.groups / experiment.retraining.name)
-    return [path for directory in directories for path in experiment.checkpoints.resumable(directory)]
+    """The resumable checkpoints of all attempts."""
+    return [path for directory in _directories(experiment) for path in experiment.checkpoints.resumable(directory)]
 
 
 def _attempts(experiment: Experiment) -> int:

@@ -86,8 +86,10 @@ class Mirror:
 
         open_cache()
         with self._lock_of_readers():
-            if as_driver or not self._is_driven():
-                self._refresh()
+            if as_driver:
+                self._refresh((*REFRESHED, LOGS_NAME))  # a driver appends to the logs of trials that it resumes
+            elif not self._is_driven():
+                self._refresh(REFRESHED)
         self._is_fresh = True
 
     def refresh_curves(self) -> None:
@@ -170,12 +172,12 @@ class Mirror:
         beside.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(beside)
 
-    def _refresh(self) -> None:
+    def _refresh(self, directories: Iterable[str]) -> None:
         found = {name: file for name, file in listing(self._location, recursive=False).items() if _is_refreshed(name)}
         if not {SPEC_NAME, FIXED_NAME} & found.keys():
             shutil.rmtree(self.directory, ignore_errors=True)  # it was removed, or there was never one
             return
-        for directory in REFRESHED:
+        for directory in directories:
             found |= {f"{directory}/{name}": file for name, file in listing(self._location / directory).items()}
         self.directory.mkdir(parents=True, exist_ok=True)
         if not (self.directory / _ADDRESS).is_file():

@@ -22,6 +22,7 @@ from search.study.running import running
 from search.study.study import open_existing_study, open_study
 from search.study.summary import Summary
 from search.study.trials import TrialRecord, keep_best, note_epoch, note_start, trial_records
+from search.terminal import append_line
 from tests.s3 import BUCKET, Store, failing_store
 from tests.search.conftest import CONFIGURATION, METRICS
 from trainable.config import TrialConfig
@@ -270,6 +271,22 @@ def test_what_another_machine_published_is_read(storage: Location, elsewhere: Mo
         here = Experiment(storage=storage, name="first")
         assert len(trial_records(open_existing_study(here))) == 2
         assert here.summary().trials == 2
+
+
+def test_logs_of_a_trial_go_on_on_another_machine(storage: Location, elsewhere: Move) -> None:
+    """They are published as whole files, which must not begin anew."""
+    mine = created(storage)
+    with running(mine, lambda _: None):
+        mine.logs.mkdir()
+        append_line(mine.trial_log(3), "starts")
+    elsewhere()
+    theirs = Experiment(storage=storage, name="first")
+    with running(theirs, lambda _: None):
+        append_line(theirs.trial_log(3), "is resumed")
+
+    with (storage / "first/logs/00003.log").open_input() as opened:
+        lines = opened.read().decode().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["starts", "is resumed"]
 
 
 def test_a_removed_search_is_gone_everywhere(storage: Location, elsewhere: Move) -> None:

@@ -41,13 +41,11 @@ class SearchMetrics(TrialCallback):
         self._figures = _Figures(name)
         self._last: dict[int | None, TrialReport] = {}
         """The last report of each running trial."""
-        self._update_trials()
-        self._update_reports()
+        self._update()
 
     def started(self, trial: Trial) -> None:
         """Update the number of running trials."""
-        self._update_trials()
-        self._update_reports()
+        self._update()
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
         """Count the epoch, and update what the running trials do."""
@@ -56,29 +54,25 @@ class SearchMetrics(TrialCallback):
             self._figures.epochs.inc()
             if checkpoint := report.metrics["seconds"] * report.metrics["time_checkpoint"]:
                 self._figures.checkpoint_seconds.inc(checkpoint)  # which refuses 0
-        self._update_reports()
+        self._update()
 
     def completed(self, trial: Trial) -> None:
         """Update the numbers of trials, without the last report of this one."""
         self._last.pop(request_of(trial).number, None)
-        self._update_trials()
-        self._update_reports()
+        self._update()
 
     failed = completed
 
     def ended(self, trials: list[Trial]) -> None:
         """Update the numbers of trials; none runs any more."""
         self._last.clear()
-        self._update_trials()
-        self._update_reports()
+        self._update()
 
-    def _update_trials(self) -> None:
-        for state, count in self._tally.counts.items():
-            self._figures.trials.set(count, {"state": state})
-
-    def _update_reports(self) -> None:
-        """Update what changes with a report: sums over the last reports of the running trials."""
+    def _update(self) -> None:
+        """Update the numbers of trials, sums over the last reports of the running ones, and the used budget."""
         figures, last = self._figures, [report.metrics for report in self._last.values()]
+        for state, count in self._tally.counts.items():
+            figures.trials.set(count, {"state": state})
         if best := self._tally.best:
             figures.best_score.set(best.value)
         seconds = sum(epoch["seconds"] for epoch in last)
@@ -88,16 +82,13 @@ class SearchMetrics(TrialCallback):
         for memory, where in (("host", "host"), ("gpu", "device")):
             peak = max((epoch.get(f"memory_{where}_gb", 0.0) for epoch in last), default=0.0)
             figures.memory.set(peak * 1e9, {"memory": memory})
-        self._update_budget()
-
-    def _update_budget(self) -> None:
         shares = {"trials": self._tally.ended / self._limits.trials}
         if self._limits.hours is not None:
             shares["hours"] = self._seconds() / 3600 / self._limits.hours
         if self._limits.gpu_hours is not None:
             shares["gpu_hours"] = self._budget.gpu_seconds / 3600 / self._limits.gpu_hours
         for limit, share in shares.items():
-            self._figures.budget.set(share, {"limit": limit})
+            figures.budget.set(share, {"limit": limit})
 
 
 class _Figures:

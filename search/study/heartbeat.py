@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from data.atomic import partial_path
 from data.dataset.transfer import read_whole, write_whole
@@ -73,33 +75,13 @@ class Heartbeat:
             OSError: if a local file cannot be read.
         """
         try:
-            return cls.of(json.loads(read_whole(experiment.location / experiment.heartbeat_file.name)))
+            content = read_whole(experiment.location / experiment.heartbeat_file.name)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        try:
+            return TypeAdapter(cls).validate_json(content)
+        except ValidationError:
             return None
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Heartbeat:
-        """The inverse of `as_plain`.
-
-        Raises:
-            KeyError, TypeError, ValueError: if a value is missing or does not fit.
-        """
-        state = str(values["state"])
-        if state not in get_args(State):
-            raise ValueError(state)
-        return cls(
-            driver=str(values["driver"]),
-            host=str(values["host"]),
-            pid=int(values["pid"]),
-            processes=str(values["processes"]),
-            job=str(values["job"]),
-            started=float(values["started"]),
-            written=float(values["written"]),
-            state=cast("State", state),
-            reason=str(values["reason"]),
-        )
 
     def as_plain(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -82,7 +82,7 @@ def check_study(experiment: Experiment, spec: SearchSpec) -> None:
         storage = open_database(url, "search.study")
         weakref.finalize(storage, storage.engine.dispose)
         with named_errors(url, "search.study"):
-            is_there = _has(storage, experiment.name)
+            is_there = experiment.name in optuna.get_all_study_names(storage)
     except InputError as error:
         raise ConfigError.about("search.study", str(error)) from None
     if is_there:
@@ -202,7 +202,7 @@ def _say_once(sentence: str) -> None:
 
 def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna.Study:
     own = experiment.study_id
-    name = experiment.name if _has(storage, experiment.name) else _name_of(storage, own)
+    name = experiment.name if experiment.name in optuna.get_all_study_names(storage) else _name_of(storage, own)
     if name is None:
         if _has_started(experiment):
             raise InputError(
@@ -275,14 +275,6 @@ def _create(experiment: Experiment, storage: BaseStorage, *, load_if_exists: boo
     )
     note_objective(study, experiment.objective)
     return study
-
-
-def _has(storage: RDBStorage, name: str) -> bool:
-    try:
-        storage.get_study_id_from_name(name)
-    except KeyError:
-        return False
-    return True
 
 
 def _taken(experiment: Experiment, which: str) -> str:

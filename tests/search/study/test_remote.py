@@ -333,7 +333,7 @@ def test_a_checkpoint_cannot_lead_out_of_the_mirror(
 def beating(experiment: Experiment, **changes: object) -> None:
     """A heartbeat of a driver on another machine."""
     values = Heartbeat.of_this_process().as_plain() | {"host": "elsewhere", "pid": 7, "processes": "pid:[1]"} | changes
-    Heartbeat.of(values).write(experiment)
+    Heartbeat(**values).write(experiment)
 
 
 def test_a_second_driver_is_refused(storage: Location) -> None:
@@ -427,6 +427,17 @@ def test_a_storage_that_refuses_is_a_sentence(storage: Location, store: Store, e
         Experiment(storage=storage, name="first").spec()
     store.faults.refuses = ""
     assert Experiment(storage=storage, name="first").spec()
+
+
+def test_a_heartbeat_that_cannot_be_read_is_not_a_missing_one(storage: Location, store: Store) -> None:
+    """A second driver would start beside the first."""
+    experiment = created(storage)
+    Heartbeat.of_this_process().write(experiment)
+    store.faults.refuses = "denied"
+    with pytest.raises(UnavailableError, match="was denied"):
+        Heartbeat.read(experiment)
+    store.faults.refuses = ""
+    assert Heartbeat.read(experiment) is not None
 
 
 @pytest.mark.slow

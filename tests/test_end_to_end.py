@@ -18,7 +18,7 @@ import torch
 from data.dataset.dataset import Dataset
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.trials import trial_records
+from search.study.trials import RETRAINING_SECONDS, trial_records
 from tests.commands import SMALL, records, run, twinhead
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
@@ -255,6 +255,7 @@ def test_sampler_and_scheduler_can_be_chosen(drawn: Path, tmp_path: Path) -> Non
 
     assert (first["ended_by"], first["limit"], first["trials"] < 30) == ("patience", 1, True)
     assert first["retrained"]["metrics"]["score"] > 0  # which the limit does not end
+    assert 0 < open_study(experiment).user_attrs[RETRAINING_SECONDS] < experiment.summary().seconds
     assert [trial.config for trial in after[: len(before)]] == [trial.config for trial in before]
     assert [trial.state.name for trial in after] == ["COMPLETE"] * more
     assert {1, 3} <= {trial.last_epoch for trial in after}  # an interrupted one may be compared at 2

@@ -69,6 +69,8 @@ def replace_file(path: Path, content: str | bytes, *, mode: int | None = None) -
         if mode is None and path.exists():
             mode = stat.S_IMODE(path.stat().st_mode)
         partial.touch(mode=0o666 if mode is None else mode)  # before the content, which may be secret
+        if mode is not None:
+            partial.chmod(mode)  # the umask applies to touch
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_bytes() == b"new"
+
+
+def test_the_umask_does_not_narrow_the_permissions_of_a_replaced_file(tmp_path: Path) -> None:
+    """A file that a group shares stays writable for it, whoever replaces it."""
+    path = tmp_path / "shared"
+    path.write_text("old")
+    path.chmod(0o664)
+    before = os.umask(0o022)
+    try:
+        replace_file(path, "new")
+        replace_file(tmp_path / "created", "new")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+    assert stat.S_IMODE((tmp_path / "created").stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("no"), SystemExit()])

@@ -70,9 +70,11 @@ class Layout:
         """Id of the foreground `fg` of a key; a mirrored foreground has the same id."""
         if not fg.isdigit():
             return fg
-        if self.mirrors_from is not None and self.mirrors_from <= int(fg) < 2 * self.mirrors_from:
-            fg = str(int(fg) - self.mirrors_from)
-        return f"fg{fg}"
+        if self.mirrors_from is None:
+            return f"fg{fg}"
+        number = int(fg)  # without leading zeros, which the number of the mirror image need not have
+        is_mirrored = self.mirrors_from <= number < 2 * self.mirrors_from
+        return f"fg{number - self.mirrors_from if is_mirrored else number}"
 
 
 LAYOUTS: dict[str, Layout] = {

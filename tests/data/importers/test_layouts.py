@@ -246,6 +246,19 @@ def test_raguram_numbers_beyond_the_mirror_images_are_foregrounds() -> None:
     assert [each.fg_id for each in pair(*names_of(names))] == ["fg0", "fg103", "fg0", "fg103", "fg208"]
 
 
+def test_leading_zeros_do_not_tell_a_mirror_image_from_its_original() -> None:
+    """A leak: numbers filled to the same width would put the two into different parts of a split by foreground."""
+    keys = ("001_003_001", "001_107_001", "001_3_002", "001_208_001")
+    folders = ("fg_bg", "fg_bg_mask", "fg_bg_depth")
+    names = [f"{folder}/Image_{key}.JPEG" for folder in folders for key in keys]
+
+    found = pair("bg_images/Image_001.JPEG", *names)
+
+    assert {each.sample_id: each.fg_id for each in found} == dict(
+        zip(keys, ("fg3", "fg3", "fg3", "fg208"), strict=True)
+    )
+
+
 @pytest.mark.parametrize("layout", PUBLISHED)
 @pytest.mark.parametrize("role", ROLES)
 def test_a_missing_file_is_named_and_counted(layout: str, role: str) -> None:

@@ -28,6 +28,10 @@ NPY = b"\x93NUMPY"
 PFM, PFM_COLOUR = (b"Pf\n", b"Pf\r", b"Pf "), (b"PF\n", b"PF\r", b"PF ")
 _PFM_HEADER = re.compile(rb"Pf\s+(\d{1,6})\s+(\d{1,6})\s+([-+]?)[\d.]+(?:[eE][-+]?\d+)?(?:\r\n|\s)")
 """Width, height, and '-' for little-endian numbers; the size of the scale is not used."""
+HEADER_ERRORS = (ValueError, LookupError, TypeError, SyntaxError, TokenError, RecursionError)
+"""Errors of NumPy for a damaged or hostile header."""
+NUMBERS = "fiu"
+"""Kinds of NumPy types that are depth: floating-point numbers and integers."""
 FLOATS = (".npy", ".pfm", ".exr")
 """Extensions of depth files that are not images."""
 
@@ -77,8 +81,8 @@ def _as_stored(values: NDArray[Any], where: str, meaning: DepthMeaning) -> tuple
         raise InputError(
             f"The depth '{where}' has the shape {values.shape}, but must be (height, width); store one value a pixel."
         )
-    if values.dtype.kind not in "fiu":
-        raise InputError(f"The depth '{where}' is {values.dtype}, but must be numbers; convert it to float32.")
+    if values.dtype.kind not in NUMBERS:
+        raise _no_numbers(where, values.dtype)
     if values.dtype == np.uint8:
         levels = np.ascontiguousarray(values, np.uint8)
         return levels, encode_png(levels)
@@ -93,20 +97,28 @@ def _as_stored(values: NDArray[Any], where: str, meaning: DepthMeaning) -> tuple
         return np.ascontiguousarray(values, np.float32), b""
 
 
+def _no_numbers(where: str, dtype: np.dtype[Any]) -> InputError:
+    return InputError(f"The depth '{where}' is {dtype}, but must be numbers; convert it to float32.")
+
+
 def _npy(encoded: bytes, where: str) -> NDArray[Any]:
     """The array of a NumPy file, whose size is compared with its header before memory is taken."""
     file = io.BytesIO(encoded)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, is_fortran, dtype = read_header[np.lib.format.read_magic(file)](file)
-    except (ValueError, KeyError, SyntaxError, TokenError) as error:
+    except HEADER_ERRORS as error:
         raise InputError(
             f"The depth '{where}' is not a whole NumPy file ({error}); write it again with np.save."
         ) from None
     if dtype.hasobject:
         raise InputError(f"The depth '{where}' has Python objects, but must be numbers; convert it to float32.")
+    if dtype.kind not in NUMBERS:  # such as strings, whose size may be 0, and structures
+        raise _no_numbers(where, dtype)
+    shape = tuple(map(int, shape))  # True is a valid size for NumPy's header, but not for reshape
     content = encoded[file.tell() :]
-    if min(shape, default=0) < 0 or len(content) != math.prod(shape) * dtype.itemsize:
+    fits = all(0 <= size <= len(encoded) for size in shape) and len(content) == math.prod(shape) * dtype.itemsize
+    if not fits:
         raise InputError(
             f"The depth '{where}' is cut off: it has {len(content):,} bytes for {dtype} of shape {shape}; write it "
             "again with np.save."

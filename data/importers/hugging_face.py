@@ -237,7 +237,7 @@ def _check_columns(schema: pa.Schema, directory: Path) -> None:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"The file '{path}' cannot be read ({reason}); save the data set again.") from None
     if not isinstance(values, dict):

@@ -232,7 +232,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, str]]:
         for number, line in enumerate((line for line in file if line.strip()), start=1):
             try:
                 values = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # also for a number of thousands of digits
                 raise InputError(
                     f"Row {number} of '{path}' is not JSON ({error}); write an object on each line."
                 ) from None

@@ -36,6 +36,12 @@ def tiff(values: NDArray[Any], **options: Any) -> bytes:
     return file.getvalue()
 
 
+def npy_of(descr: str, shape: str, content: bytes = b"") -> bytes:
+    """A NumPy file whose header has these values, as a damaged or hostile one may."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
 def pfm(values: NDArray[np.float32], order: str = "<") -> bytes:
     """As its description says: rows from the bottom to the top, and a negative scale for little-endian numbers."""
     height, width = values.shape
@@ -129,6 +135,31 @@ def test_an_unusable_file_is_named(encoded: bytes, said: str) -> None:
     """With what to do."""
     with pytest.raises(InputError, match=f"'d' {said}"):
         read_depth(encoded, "d", METRES)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "said"),
+    [
+        (npy_of("'|S0'", "(2, 3)"), "but must be numbers"),
+        (npy_of("'|V0'", "(2, 3)"), "but must be numbers"),
+        (npy_of("[('z', '<f4')]", "(2, 3)", bytes(24)), "but must be numbers"),
+        (npy_of("('<f4', (2,))", "(2, 3)", bytes(48)), "but must be numbers"),
+        (npy_of("()", "(2, 3)"), "is not a whole NumPy file"),
+        (npy_of("-" * 5000, "(2, 3)"), "is not a whole NumPy file"),
+        (npy_of("'<f4'", "(10000000000000000000000, 0)"), "is cut off"),
+    ],
+)
+def test_a_header_of_no_numbers_is_refused(encoded: bytes, said: str) -> None:
+    """Traceback of NumPy: its header allows types of 0 bytes, structures, and sizes that no array has."""
+    with pytest.raises(InputError, match=f"The depth 'd' .*{said}"):
+        read_depth(encoded, "d", METRES)
+
+
+def test_a_size_of_true_in_a_header_is_1() -> None:
+    """Traceback of NumPy, whose header allows it."""
+    values, _ = read_depth(npy_of("'<f4'", "(True, 1)", np.float32(2.5).tobytes()), "d", METRES)
+
+    np.testing.assert_array_equal(values, [[2.5]])
 
 
 class Trap:

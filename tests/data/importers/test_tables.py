@@ -242,6 +242,8 @@ def test_different_backgrounds_with_one_id_are_refused(tmp_path: Path) -> None:
         ("t.csv", b"bg\xff\xfe", "cannot be read"),
         ("t.jsonl", "{\n", "Row 1 .* is not JSON"),
         ("t.jsonl", "[1]\n", "Row 1 .* is not a JSON object"),
+        ("t.jsonl", '{"bg": ' + "1" * 5000 + "}\n", "Row 1 .* is not JSON"),
+        ("t.jsonl", "[" * 100_000 + "\n", "Row 1 .* is not JSON"),
         (
             "t.jsonl",
             '{"bg": 1.5, "fg_bg": "", "mask": "", "depth": ""}\n',

@@ -129,7 +129,9 @@ class Archive:
                 f"{MAX_MEMBER_BYTES:,}; replace it in the archive."
             )
         try:
-            return self._zip.read(member)
+            # Not ZipFile.read, which unpacks all there is before it compares the size with that of the index.
+            with self._zip.open(member) as file:
+                return file.read(member.file_size + 1)  # reading 0 bytes would not compare the checksum
         except NotImplementedError as error:
             raise InputError(
                 f"The file '{self.where(name)}' has an unsupported compression ({error}); create the archive with "
@@ -148,7 +150,8 @@ class Archive:
     def _members(self) -> dict[str, ZipInfo]:
         members: dict[str, ZipInfo] = {}
         for member in self._zip.infolist():
-            name = member.filename.replace("\\", "/")  # written by some programs on Windows
+            parts = member.filename.replace("\\", "/").split("/")  # backslashes: some programs on Windows
+            name = "/".join(part for part in parts if part != ".")  # './bg/a.jpg': bsdtar
             if _is_outside(name):
                 raise InputError(
                     f"The archive '{self.root}' has a member '{member.filename}', but member names must not be "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
@@ -75,6 +76,16 @@ def test_backslashes_in_names_are_separators(tmp_path: Path) -> None:
     assert files.read("bg/a.jpg") == PICTURE
 
 
+def test_names_may_begin_with_a_dot(tmp_path: Path) -> None:
+    """Silent loss: all members of an archive that bsdtar made of '.' would count as hidden."""
+    names = ("./", "./bg/", "./bg/a.jpg", "./b.jpg", "./bg/.hidden.jpg", "./.git/x.jpg")
+
+    files = open_source(archive(tmp_path / "data.zip", dict.fromkeys(names, PICTURE)))
+
+    assert files.names == ("b.jpg", "bg/a.jpg")
+    assert files.read("bg/a.jpg") == PICTURE
+
+
 def test_member_without_a_name_is_skipped(tmp_path: Path) -> None:
     """A name ends where a zero is, be it at its beginning."""
     files = open_source(archive(tmp_path / "data.zip", {"": PICTURE, "a.jpg": PICTURE}))
@@ -127,7 +138,17 @@ def test_archive_beside_its_extracted_folder_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil.jpg", "/etc/evil.jpg", "C:/evil.jpg", "c:\\evil.jpg", "bg\\..\\..\\evil.jpg"]
+    "name",
+    [
+        "../evil.jpg",
+        "/etc/evil.jpg",
+        "C:/evil.jpg",
+        "c:\\evil.jpg",
+        "bg\\..\\..\\evil.jpg",
+        ".//etc/evil.jpg",
+        "./C:/evil.jpg",
+        "./../evil.jpg",
+    ],
 )
 def test_a_member_that_points_out_of_the_archive_is_refused(tmp_path: Path, name: str) -> None:
     """Nothing is extracted, but such an archive was made to do harm, and is not to be trusted with anything."""
@@ -193,13 +214,22 @@ def test_member_larger_than_memory_is_refused(tmp_path: Path) -> None:
         open_source(path).read("a.jpg")
 
 
-def test_member_larger_than_declared_is_not_read_further(tmp_path: Path) -> None:
-    """An index that lies about a size must not get around the limit."""
-    path = archive(tmp_path / "data.zip", {"a.jpg": bytes(10**6)})
-    overwrite(path, CENTRAL_HEADER, 24, struct.pack("<I", 1000))
+@pytest.mark.parametrize("declared", [0, 1000])
+def test_member_larger_than_declared_is_not_read_further(tmp_path: Path, declared: int) -> None:
+    """Memory exhaustion: an index that lies about a size must not get around the limit."""
+    path = archive(tmp_path / "data.zip", {"a.jpg": bytes(2**24)})
+    overwrite(path, CENTRAL_HEADER, 24, struct.pack("<I", declared))
+    files = open_source(path)
 
-    with pytest.raises(InputError, match=r"data\.zip/a\.jpg' is damaged"):
-        open_source(path).read("a.jpg")
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"data\.zip/a\.jpg' is damaged in its archive \(Bad CRC-32"):
+            files.read("a.jpg")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2**20
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

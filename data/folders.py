@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from data.errors import InputError
+
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Errors that say that there is no file."""
 
 
 @dataclass(eq=False)
@@ -54,8 +58,7 @@ class Folder:
         """Names and gaps. A link to a folder that contains the link is skipped: its files are listed already."""
         names: list[str] = []
         gaps: dict[str, str] = {}
-        ancestors = frozenset(map(_identity, (self.root.resolve(), *self.root.resolve().parents)))
-        pending = [("", ancestors)]
+        pending = [("", _with_parents(self.root))]
         while pending:
             folder, ancestors = pending.pop()
             try:
@@ -67,20 +70,64 @@ class Folder:
                 name = folder + entry.name
                 if entry.name.startswith("."):
                     continue
-                if entry.is_symlink() and (reason := broken_link_reason(Path(entry.path))):
-                    gaps[name] = reason
-                elif entry.is_file():
-                    names.append(name)
-                elif entry.is_dir() and (identity := _identity(Path(entry.path))) not in ancestors:
-                    pending.append((f"{name}/", ancestors | {identity}))
+                try:
+                    if entry.is_symlink() and (reason := broken_link_reason(Path(entry.path))):
+                        gaps[name] = reason
+                    elif entry.is_file():
+                        names.append(name)
+                    elif entry.is_dir() and (identity := _identity(Path(entry.path))) not in ancestors:
+                        pending.append((f"{name}/", ancestors | {identity}))
+                except OSError as error:  # such as a folder of a folder that may be listed, but not entered
+                    gaps[name] = _unreadable(Path(entry.path), error)
         if "" in gaps:
             raise InputError(gaps[""])
         return tuple(sorted(names)), gaps
 
 
+def examine(path: Path) -> os.stat_result | None:
+    """The status of a file or directory; None if there is none of this path.
+
+    Raises:
+        InputError: if that cannot be found out, such as in a directory of another user, or of a name that is too long.
+    """
+    try:
+        return path.stat()
+    except ValueError:  # a name with a zero byte
+        return None
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise InputError(
+            f"The path '{path}' cannot be examined ({error.strerror}); correct it, or make its folder accessible."
+        ) from None
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory of this path.
+
+    Raises:
+        InputError: as `examine`.
+    """
+    status = examine(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this path.
+
+    Raises:
+        InputError: as `examine`.
+    """
+    status = examine(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
 def broken_link_reason(path: Path) -> str | None:
-    """Error message for a broken symbolic link; None if `path` is not one."""
-    if not path.is_symlink():
+    """Error message for a broken symbolic link; None if `path` is not one, or cannot be examined."""
+    try:
+        if not path.is_symlink():
+            return None
+    except OSError:
         return None
     try:
         path.stat()
@@ -92,6 +139,14 @@ def broken_link_reason(path: Path) -> str | None:
             return f"The link '{path}' points to '{path.readlink()}', which does not exist; {advice}"
         return f"The link '{path}' points to '{path.readlink()}', which cannot be read ({error.strerror}); {advice}"
     return None
+
+
+def _with_parents(root: Path) -> frozenset[tuple[int, int]]:
+    """The identities of a folder and of those that contain it."""
+    try:
+        return frozenset(map(_identity, (root.resolve(), *root.resolve().parents)))
+    except OSError as error:
+        raise InputError(_unreadable(root, error)) from None
 
 
 def _identity(directory: Path) -> tuple[int, int]:

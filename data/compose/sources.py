@@ -15,7 +15,7 @@ from data.compose.depth import DepthScale, middle_square
 from data.composed.rendering import cutout_size
 from data.depth.meaning import PER_METRE
 from data.errors import InputError
-from data.folders import broken_link_reason
+from data.folders import broken_link_reason, is_directory, is_file
 from data.images import resize_to
 from data.source_images import source_cutout, source_depth, source_photo
 
@@ -186,15 +186,19 @@ def _listed(folder: Path, what: str) -> dict[str, Path]:
     """The image files of a folder, sorted, by name without the extension."""
     if reason := broken_link_reason(folder):
         raise InputError(reason)
-    if not folder.is_dir():
+    if not is_directory(folder):
         raise InputError(f"The folder '{folder}' does not exist; give the folder of the {what} with --{what}.")
     by_name: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"The folder '{folder}' cannot be read ({error.strerror}); make it readable.") from None
+    for path in paths:
         if path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
             continue
         if reason := broken_link_reason(path):
             raise InputError(reason)
-        if not path.is_file():
+        if not is_file(path):
             continue
         if path.stem in by_name:
             raise InputError(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from zipfile import BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 from data.errors import InputError
-from data.folders import Folder, broken_link_reason
+from data.folders import Folder, broken_link_reason, examine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,11 +69,12 @@ def open_source(source: Path) -> Files:
     """Open a folder, a zip archive, or a folder with zip archives.
 
     Raises:
-        InputError: if the source does not exist, is another kind of file, or contains an unreadable archive.
+        InputError: if the source does not exist, cannot be examined or is another kind of file, or if an archive in it
+            is unreadable.
     """
     if reason := broken_link_reason(source):
         raise InputError(reason)
-    if not source.exists():
+    if examine(source) is None:
         raise InputError(
             f"The source '{source}' does not exist; give a folder, a zip archive or a table (.csv, .jsonl, .parquet)."
         )

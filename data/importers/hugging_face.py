@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from data.errors import InputError, did_you_mean
+from data.folders import is_directory, is_file
 from data.importers.layouts import ROLES
 from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
@@ -35,8 +36,12 @@ FILE_MAGIC = b"ARROW1"
 
 
 def is_saved_dataset(source: Path) -> bool:
-    """Whether a source is the directory of a `Dataset` or a `DatasetDict`."""
-    return (source / STATE).is_file() or (source / SPLITS).is_file()
+    """Whether a source is the directory of a `Dataset` or a `DatasetDict`.
+
+    Raises:
+        InputError: if it cannot be examined.
+    """
+    return is_directory(source) and (is_file(source / STATE) or is_file(source / SPLITS))
 
 
 def find_saved(directory: Path) -> FoundSamples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections import defaultdict
@@ -35,6 +36,12 @@ NAMES = {
 
 def suggested_command(files: Files) -> str:
     """The command that imports a table, a saved data set or four folders within a source; '' if there are none."""
+    with contextlib.suppress(InputError, OSError):  # a path that cannot be examined
+        return _found_command(files)
+    return ""
+
+
+def _found_command(files: Files) -> str:
     paths = [files.root / name for name in files.names]
     tables = [path for path in paths if is_table(path) and path.is_file()][:MAX_TABLES]
     saved = [parent for parent in {path.parent for path in paths if path.suffix == ".json"} if is_saved_dataset(parent)]

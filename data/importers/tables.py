@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from data.dataset.manifest import StoredSplit
 from data.errors import InputError, did_you_mean
-from data.folders import Folder, broken_link_reason
+from data.folders import Folder, broken_link_reason, is_directory
 from data.importers.layouts import ROLES
 from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
@@ -38,11 +38,17 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 CSV, JSON_LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
 DELIMITERS = ",;\t"
 BATCH_ROWS = 4096
+MAX_SHOWN = 400
+"""Characters of a path that messages show."""
 
 
 def is_table(source: Path) -> bool:
-    """Whether the name of a source is that of a table."""
-    return source.suffix.lower() in CSV + JSON_LINES + PARQUET and not source.is_dir()
+    """Whether the name of a source is that of a table.
+
+    Raises:
+        InputError: if it cannot be examined.
+    """
+    return source.suffix.lower() in CSV + JSON_LINES + PARQUET and not is_directory(source)
 
 
 def lists_samples(path: Path) -> bool:
@@ -136,7 +142,7 @@ class _Table:
         for role, name in names.items():
             if reason := self._missing(name):
                 sentence = f"{reason}; restore it, or correct column '{role}' of '{self.path}'."
-                problems.add("missing", role, str(self.path.parent / name), sentence, sample_id, row=row)
+                problems.add("missing", role, _shown(self.path.parent / name), sentence, sample_id, row=row)
         return Quadruple(
             sample_id=sample_id,
             bg_id=values.get("bg_id") or _id_of(names["bg"]),
@@ -188,10 +194,23 @@ class _Table:
                 self._reasons[name] = ""
             else:
                 path = self.path.parent / name
-                state = "is a directory, not a file" if path.is_dir() else "does not exist"
                 reason = (broken_link_reason(path) or "").rpartition("; ")[0]
-                self._reasons[name] = reason or f"The file '{path}' {state}"
+                self._reasons[name] = reason or f"The file '{_shown(path)}' {_state(path)}"
         return self._reasons[name]
+
+
+def _state(path: Path) -> str:
+    """What is at a path that is not that of a file."""
+    try:
+        return "is a directory, not a file" if path.is_dir() else "does not exist"
+    except OSError as error:
+        return f"cannot be examined ({error.strerror})"
+
+
+def _shown(path: Path) -> str:
+    """A path for messages: a cell may hold an encoded image in place of a path."""
+    text = str(path)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _id_of(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
@@ -13,6 +15,7 @@ from data.compose.sources import open_sources
 from data.errors import InputError
 from data.folders import Folder
 from data.importers.archives import open_source
+from data.importers.importers import import_source
 from data.importers.pairing import find_layout, find_quadruples
 from data.importers.problems import ImportProblems
 from tests.data.compose.compose_kit import kit
@@ -131,6 +134,64 @@ def test_a_link_within_an_archive_is_named(tmp_path: Path) -> None:
 
     assert "set.zip/bg' is a symbolic link, which is not followed within an archive" in missing(tmp_path / "set.zip")
     assert "set.zip/bg' is a symbolic link" in missing(tmp_path / "set.zip")
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize("name", [LONG, f"{LONG}.csv", f"{LONG}/a.jsonl", f"{LONG}.zip"])
+def test_a_source_that_cannot_be_examined_is_named(tmp_path: Path, name: str) -> None:
+    """Traceback of the file system."""
+    with pytest.raises(InputError, match=r"The path '.*' cannot be examined \(File name too long\); correct it"):
+        import_source(tmp_path / name)
+    with pytest.raises(InputError, match=r"The path '.*' cannot be examined \(File name too long\); correct it"):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["backgrounds", "depths", "foregrounds"])
+def test_a_folder_to_compose_that_cannot_be_examined_is_named(tmp_path: Path, name: str) -> None:
+    """Traceback of the file system."""
+    with pytest.raises(InputError, match=r"The path '.*' cannot be examined \(File name too long\); correct it"):
+        open_sources(Composition(**kit(tmp_path) | {name: tmp_path / LONG}))
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Path]]:
+    """Paths whose status another user cannot get; for root, there are none."""
+    paths: set[Path] = set()
+    status_of = Path.stat
+
+    def stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self in paths:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return status_of(self, follow_symlinks=follow_symlinks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        yield paths
+
+
+def test_a_source_of_another_user_is_named(tmp_path: Path, locked: set[Path]) -> None:
+    """Traceback of the file system."""
+    locked |= {tmp_path, tmp_path / "state.json", tmp_path / "t.csv"}
+
+    for source in (tmp_path, tmp_path / "t.csv"):
+        with pytest.raises(InputError, match=r"' cannot be examined \(Permission denied\); correct it, or make its "):
+            import_source(source)
+    with pytest.raises(InputError, match=r"The folder '.*' cannot be read \(Permission denied\); make it readable"):
+        _ = Folder(tmp_path).names
+
+
+def test_a_folder_that_cannot_be_entered_is_a_gap(tmp_path: Path, locked: set[Path]) -> None:
+    """Traceback of the file system; the other files may be all that is needed."""
+    store(tmp_path / "bg/a.jpg")
+    store(tmp_path / "fg/a.jpg")
+    locked.add(tmp_path / "fg")
+
+    files = Folder(tmp_path)
+
+    assert files.names == ("bg/a.jpg",)
+    assert files.gaps == {"fg": f"The folder '{tmp_path / 'fg'}' cannot be read (Permission denied); make it readable."}
 
 
 @pytest.mark.parametrize("name", ["backgrounds", "depths", "foregrounds"])

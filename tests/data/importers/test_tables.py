@@ -213,6 +213,15 @@ def test_a_bad_value_is_named_with_its_row(tmp_path: Path, changes: Row, said: s
         import_source(table(tmp_path / "t.csv", rows))
 
 
+def test_an_image_in_place_of_its_path_is_named_in_short(tmp_path: Path) -> None:
+    """Traceback of the file system: no path has thousands of characters."""
+    rows = [row | {"mask": "data:image/png;base64," + "A" * 5000} for row in images(tmp_path)]
+
+    with pytest.raises(InputError, match=r"A…' cannot be examined \(File name too long\) \(row 1; 4 of 4 .*") as caught:
+        import_source(table(tmp_path / "t.csv", rows))
+    assert len(str(caught.value)) < 1000
+
+
 def test_one_image_in_two_rows_needs_sample_ids(tmp_path: Path) -> None:
     """The derived ids would be equal."""
     rows = images(tmp_path)

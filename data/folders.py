@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,6 +121,26 @@ def is_file(path: Path) -> bool:
     """
     status = examine(path)
     return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def refuse_other_encodings(names: Iterable[str]) -> None:
+    """Refuse file names that are not UTF-8, such as from an old zip archive: the ids that are made of them must be.
+
+    Raises:
+        InputError: for the first such name.
+    """
+    for name in names:
+        if escaped(name) != name:
+            raise InputError(f"The file name '{escaped(name)}' is not UTF-8; rename the file, such as with convmv.")
+
+
+def escaped(text: str) -> str:
+    r"""The text, with escapes such as '\xfc' in place of bytes and characters that are not UTF-8."""
+    try:
+        encoded = text.encode("utf-8", "surrogateescape")  # the bytes of a file name, as the operating system has it
+    except UnicodeEncodeError:
+        encoded = text.encode("utf-8", "backslashreplace")
+    return encoded.decode("utf-8", "backslashreplace")
 
 
 def broken_link_reason(path: Path) -> str | None:

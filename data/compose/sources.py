@@ -15,7 +15,7 @@ from data.compose.depth import DepthScale, middle_square
 from data.composed.rendering import cutout_size
 from data.depth.meaning import PER_METRE
 from data.errors import InputError
-from data.folders import broken_link_reason, is_directory, is_file
+from data.folders import broken_link_reason, is_directory, is_file, refuse_other_encodings
 from data.images import resize_to
 from data.source_images import source_cutout, source_depth, source_photo
 
@@ -200,6 +200,7 @@ def _listed(folder: Path, what: str) -> dict[str, Path]:
             raise InputError(reason)
         if not is_file(path):
             continue
+        refuse_other_encodings([path.name])
         if path.stem in by_name:
             raise InputError(
                 f"The {what} '{by_name[path.stem]}' and '{path.name}' differ in the extension only; rename or remove "

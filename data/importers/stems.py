@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from data.depth.files import FLOATS
 from data.errors import InputError
+from data.folders import refuse_other_encodings
 from data.importers.archives import Archive, open_source, top_folder
 from data.importers.layouts import ROLES
 from data.importers.pairing import FoundSamples, Quadruple
@@ -137,9 +138,9 @@ class _StemFiles:
         self._top = top_folder(self.files.names) if isinstance(self.files, Archive) else ""
         self.names: dict[str, str] = {}
         """Name of the file by stem."""
-        for name in self.files.names:
-            if posixpath.splitext(name)[1].lower() not in extensions:
-                continue
+        images = [name for name in self.files.names if posixpath.splitext(name)[1].lower() in extensions]
+        refuse_other_encodings(images)
+        for name in images:
             first = self.names.setdefault(self._stem(name), name)
             if first != name:
                 raise InputError(

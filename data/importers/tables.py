@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from data.dataset.manifest import StoredSplit
 from data.errors import InputError, did_you_mean
-from data.folders import Folder, broken_link_reason, is_directory
+from data.folders import Folder, broken_link_reason, escaped, is_directory
 from data.importers.layouts import ROLES
 from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
@@ -277,6 +277,11 @@ def _text(value: object, path: Path, row: int, column: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
+        if column in COLUMNS and escaped(value) != value:
+            raise InputError(
+                f"Column '{column}' has '{escaped(value)}' in row {row} of '{path}', which is not UTF-8; rename the "
+                "file, such as with convmv, and correct the value."
+            )
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

@@ -11,9 +11,9 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 
 from data.compose.composition import Composition
-from data.compose.sources import open_sources
+from data.compose.sources import count_images, open_sources
 from data.errors import InputError
-from data.folders import Folder
+from data.folders import Folder, escaped
 from data.importers.archives import open_source
 from data.importers.importers import import_source
 from data.importers.pairing import find_layout, find_quadruples
@@ -153,6 +153,23 @@ def test_a_folder_to_compose_that_cannot_be_examined_is_named(tmp_path: Path, na
     """Traceback of the file system."""
     with pytest.raises(InputError, match=r"The path '.*' cannot be examined \(File name too long\); correct it"):
         open_sources(Composition(**kit(tmp_path) | {name: tmp_path / LONG}))
+
+
+@pytest.mark.parametrize("name", ["backgrounds", "foregrounds"])
+def test_a_name_that_is_not_utf8_is_not_composed(tmp_path: Path, name: str) -> None:
+    """Traceback of an encoding: ids are made of the names."""
+    given = kit(tmp_path)
+    image = min(given[name].iterdir())
+    image.rename(image.with_name(os.fsdecode(b"k\xfcche.png")))
+
+    with pytest.raises(InputError, match=r"^The file name 'k\\xfcche\.png' is not UTF-8; rename the file, such as "):
+        count_images(Composition(**given))
+
+
+@pytest.mark.parametrize(("text", "shown"), [("Küche", "Küche"), ("k\udcfcche", r"k\xfcche"), ("\ud800", r"\ud800")])
+def test_what_is_not_utf8_is_shown_by_escapes(text: str, shown: str) -> None:
+    """Neither a terminal nor a log prints it."""
+    assert escaped(text) == shown
 
 
 @pytest.fixture

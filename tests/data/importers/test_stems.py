@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -133,6 +134,20 @@ def test_a_pattern_that_finds_no_background_is_refused(tmp_path: Path, pattern: 
     """With what it finds, and what there is."""
     with pytest.raises(InputError, match=said):
         import_folders(folders(tmp_path, shared=True), bg_pattern=pattern)
+
+
+def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """Traceback of an encoding: ids are made of the names. Other files may have any name, and so may folders."""
+    given = folders(tmp_path / os.fsdecode(b"k\xfcche"), ("a", "b"))
+    store(given["mask"] / os.fsdecode(b"k\xfcche.txt"), b"")
+    assert len(import_folders(given)) == 2
+
+    for path in given.values():
+        (image,) = path.glob("a.*")
+        image.rename(image.with_stem(os.fsdecode(b"k\xfcche")))
+
+    with pytest.raises(InputError, match=r"^The file name 'k\\xfcche\.jpg' is not UTF-8; rename the file, such as "):
+        import_folders(given)
 
 
 def test_two_files_of_one_stem_are_refused(tmp_path: Path) -> None:

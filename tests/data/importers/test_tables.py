@@ -222,6 +222,16 @@ def test_an_image_in_place_of_its_path_is_named_in_short(tmp_path: Path) -> None
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize("column", ["fg_bg", "bg_id"])
+def test_a_value_that_is_not_utf8_is_named_with_its_row(tmp_path: Path, column: str) -> None:
+    """Traceback of an encoding: JSON has escapes for the names that Python gives such files, and ids are text."""
+    rows = images(tmp_path)
+    rows[1][column] = "k\udcfcche.png"
+
+    with pytest.raises(InputError, match=rf"Column '{column}' has 'k\\xfcche\.png' in row 2 of .*, which is not UTF-8"):
+        import_source(table(tmp_path / "t.jsonl", rows))
+
+
 def test_one_image_in_two_rows_needs_sample_ids(tmp_path: Path) -> None:
     """The derived ids would be equal."""
     rows = images(tmp_path)

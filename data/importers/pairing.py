@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -171,6 +172,36 @@ def find_quadruples(files: Files, arrangement: Arrangement, problems: ImportProb
             )
         )
     return quadruples
+
+
+class BackgroundIds:
+    """Ids of background files by content: copies under other names, such as one for each sample, are one background.
+
+    Otherwise, they would be in several parts of a split by background. Each file is read once.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._by_name: dict[str, str] = {}
+        self._by_digest: dict[bytes, str] = {}
+        """By the SHA-256 of the content."""
+
+    def find(self, name: str, own: str) -> str:
+        """The id of the first file with the same bytes as `name`.
+
+        Args:
+            name: a file, or '' for a missing one.
+            own: the id that its name gives; that of a missing or unreadable file, and of the first of its content.
+        """
+        if not name:
+            return own
+        if name not in self._by_name:
+            try:
+                digest = hashlib.sha256(self._files.read(name)).digest()
+                self._by_name[name] = self._by_digest.setdefault(digest, own)
+            except InputError:  # a problem of its samples, when they are read
+                self._by_name[name] = own
+        return self._by_name[name]
 
 
 class _MissingFiles:

@@ -1,8 +1,8 @@
 """Find samples in four folders, one for each image of a sample, by the stems of their files.
 
 A stem is the name of a file below its folder, with subfolders and without extension. `fg_bg`, `mask` and `depth` of a
-sample have the same stem, and so has its background, unless a pattern finds the background's stem in the sample's. Each
-folder may be a zip archive.
+sample have the same stem, and so has its background, unless a pattern finds the background's stem in the sample's.
+Copies of a background have the id of the first. Each folder may be a zip archive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from data.errors import InputError
 from data.folders import refuse_other_encodings
 from data.importers.archives import Archive, open_source, top_folder
 from data.importers.layouts import ROLES
-from data.importers.pairing import FoundSamples, Quadruple
+from data.importers.pairing import BackgroundIds, FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
 from data.quantities import counted
 
@@ -55,6 +55,7 @@ def find_paired(folders: Mapping[str, Path], bg_pattern: str | None) -> FoundSam
     bg_of = _backgrounds(stems, files["bg"], bg_pattern)
     source = Path(os.path.commonpath([path.absolute() for path in folders.values()]))
     problems = ImportProblems(str(source))
+    bg_ids = BackgroundIds(files["bg"].files)
     quadruples = []
     for stem in stems:
         stem_of = dict.fromkeys(ROLES, stem) | {"bg": bg_of[stem]}
@@ -66,7 +67,7 @@ def find_paired(folders: Mapping[str, Path], bg_pattern: str | None) -> FoundSam
         quadruples.append(
             Quadruple(
                 sample_id=sample_id,
-                bg_id=_id_of(bg_of[stem]),
+                bg_id=bg_ids.find(names["bg"], _id_of(bg_of[stem])),
                 fg_id=sample_id,
                 row=None,
                 **{role: f"{role}/{name}" if name else "" for role, name in names.items()},

@@ -2,8 +2,8 @@
 
 The columns `bg`, `fg_bg`, `mask` and `depth` hold paths, relative to the directory of the table, or absolute. Optional
 columns are `sample_id`, `bg_id`, `fg_id` and `split`. Without ids, `sample_id` and `bg_id` are the paths of `fg_bg`
-and `bg` without extension, with '_' between directories, so that rows with one background file share its id; `fg_id`
-is the sample's id. Rows count from 1, without the header.
+and `bg` without extension, with '_' between directories, so that rows with one background file share its id, as do
+rows with copies of it; `fg_id` is the sample's id. Rows count from 1, without the header.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from data.dataset.manifest import StoredSplit
 from data.errors import InputError, did_you_mean
 from data.folders import Folder, broken_link_reason, escaped, is_directory
 from data.importers.layouts import ROLES
-from data.importers.pairing import FoundSamples, Quadruple
+from data.importers.pairing import BackgroundIds, FoundSamples, Quadruple
 from data.importers.problems import ImportProblems
 from data.quantities import counted
 from data.splits.splits import PARTS
@@ -70,13 +70,14 @@ def find_listed(path: Path) -> FoundSamples:
     if reason := broken_link_reason(path):
         raise InputError(reason)
     problems = ImportProblems(str(path))
-    table = _Table(path)
+    files = Folder(path.parent)
+    table = _Table(path, BackgroundIds(files))
     quadruples = [table.sample(row, values, problems) for row, values in _rows(path)]
     if not quadruples:
         raise InputError(f"The table '{path}' has no rows; give one with a row for each sample.")
     return FoundSamples(
         source=path,
-        files=Folder(path.parent),
+        files=files,
         quadruples=quadruples,
         split=sort_by_split(quadruples, str(path)),
         problems=problems,
@@ -118,8 +119,9 @@ def sort_by_split(samples: list[Quadruple], where: str) -> StoredSplit | None:
 class _Table:
     """Converts the rows of a table to samples."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bg_ids: BackgroundIds) -> None:
         self.path = path
+        self._bg_ids = bg_ids
         self._directory = str(path.parent)
         self._row_of: dict[str, int] = {}
         """First row by sample id."""
@@ -143,13 +145,14 @@ class _Table:
             if reason := self._missing(name):
                 sentence = f"{reason}; restore it, or correct column '{role}' of '{self.path}'."
                 problems.add("missing", role, _shown(self.path.parent / name), sentence, sample_id, row=row)
+        found = {role: "" if self._missing(name) else name for role, name in names.items()}
         return Quadruple(
             sample_id=sample_id,
-            bg_id=values.get("bg_id") or _id_of(names["bg"]),
+            bg_id=values.get("bg_id") or self._bg_ids.find(found["bg"], _id_of(names["bg"])),
             fg_id=values.get("fg_id") or sample_id,
             row=row,
             split=self._part(row, values),
-            **{role: "" if self._missing(name) else name for role, name in names.items()},
+            **found,
         )
 
     def _check_columns(self, values: Mapping[str, str]) -> None:

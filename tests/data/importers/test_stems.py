@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def folders(root: Path, names: tuple[str, ...] = NAMES, *, shared: bool = False)
     for number, name in enumerate(names):
         mask = mask_at(3 + number)
         room = name.rpartition("_")[0] if shared else name
-        store(found["bg"] / f"{room}.jpg", encode_jpeg(photo(len(room) + ord(room[-1]))))
+        store(found["bg"] / f"{room}.jpg", encode_jpeg(photo(zlib.crc32(room.encode()))))
         store(found["fg_bg"] / f"{name}.jpeg", encode_jpeg(photo(50 + number)))
         store(found["mask"] / f"{name}.PNG", encode_png(mask))
         store(found["depth"] / f"{name}.png", encode_png(depth_of(mask)))
@@ -57,6 +58,30 @@ def test_samples_share_the_background_that_the_pattern_finds(tmp_path: Path, pat
 
     assert dataset.ids.bg_id == ("room_1", "room_1", "room_2", "room_2")
     assert dataset.info.counts.backgrounds == 2
+
+
+def test_copies_of_a_background_are_one(tmp_path: Path) -> None:
+    """A leak: without a pattern, each sample has a background file, and copies would be in several parts of a split."""
+    given = folders(tmp_path)
+    for room in ("room_1", "room_2"):
+        shutil.copy(given["bg"] / f"{room}_a.jpg", given["bg"] / f"{room}_b.jpg")
+
+    dataset = write(import_folders(given), tmp_path / "set")
+
+    assert dataset.ids.bg_id == ("room_1_a", "room_1_a", "room_2_a", "room_2_a")
+    assert dataset.info.counts.backgrounds == 2
+
+
+def test_a_damaged_background_is_named_for_each_of_its_copies(tmp_path: Path) -> None:
+    """A wrong advice: replacing one of the copies would not be enough."""
+    given = folders(tmp_path)
+    for path in given["bg"].iterdir():
+        path.write_bytes(b"<html>quota exceeded</html>")
+
+    with pytest.raises(ImportProblemsError) as caught:
+        write(import_folders(given), tmp_path / "set")
+
+    assert [problem.sample_id for problem in caught.value.problems] == list(NAMES)
 
 
 def test_subfolders_belong_to_the_stem(tmp_path: Path) -> None:

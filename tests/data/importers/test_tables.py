@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import pytest
 
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
+from data.folders import Folder
 from data.images import encode_jpeg, encode_png
 from data.importers.importers import import_source
 from data.importers.problems import ImportProblemsError
+from data.importers.tables import find_listed
 from data.splits.splits import PARTS
 from data.splits.splits import rows as parts
 from tests.data.importers.test_importers import depth_of, mask_at, photo, store, write
@@ -121,6 +124,37 @@ def test_ids_do_not_depend_on_other_rows(tmp_path: Path) -> None:
 
     assert list(few.sample_id) == list(all_ids.sample_id)[3:6]
     assert list(few.bg_id) == list(all_ids.bg_id)[3:6]
+
+
+@pytest.mark.parametrize("has_id", [False, True])
+def test_copies_of_a_background_are_one_unless_the_table_says_otherwise(tmp_path: Path, has_id: bool) -> None:
+    """A leak: copies under several names would be in several parts of a split by background."""
+    rows = images(tmp_path, 6)
+    for number, row in enumerate(rows):
+        copy = f"copies/{number}.jpg"
+        store(tmp_path / copy, (tmp_path / str(row["bg"])).read_bytes())
+        row |= {"bg": copy} | ({"bg_id": f"room {number % 3}"} if has_id and number else {"bg_id": ""})
+    (tmp_path / "copies/1.jpg").unlink()
+    (tmp_path / "copies/1.jpg").symlink_to(tmp_path / "copies/3.jpg")
+
+    found = import_source(table(tmp_path / "t.csv", rows))
+
+    expected = ["copies_0", "copies_1"] * 3 if not has_id else ["copies_0", *(f"room {n % 3}" for n in range(1, 6))]
+    assert [quadruple.bg_id for quadruple in found.quadruples] == expected
+
+
+def test_a_shared_background_is_read_once_for_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours: a table of 400,000 rows names few background files."""
+    path, names, read = table(tmp_path / "t.csv", images(tmp_path, 8)), Counter[str](), Folder.read
+
+    def counted(self: Folder, name: str) -> bytes:
+        names[name] += 1
+        return read(self, name)
+
+    monkeypatch.setattr(Folder, "read", counted)
+    find_listed(path)
+
+    assert names == {"rooms/room 0.jpg": 1, "rooms/room 1.jpg": 1}
 
 
 def test_swapped_masks_and_depths_are_noticed(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, limit_bytes, sweep
 from data.cache.composed import ComposedSplit
 from data.cache.decoded import DecodedImages, DecodedSplit
-from data.cache.encoded import ENCODED_ARRAYS, CachedImages, StoredImages, build_encoded
+from data.cache.encoded import ENCODED_ARRAYS, CachedImages, EncodedImages, StoredImages, build_encoded
 from data.cache.entry import Entry, progress
 from data.cache.mapped import MappedSplit, build_decoded, decoded_arrays, decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
@@ -32,6 +32,7 @@ from data.cache.sources import (
     RESIZED_ARRAYS,
     SOURCE_ARRAYS,
     CachedSources,
+    Sources,
     StoredSources,
     build_resized,
     build_sources,
@@ -118,7 +119,7 @@ def decoded(
         for rows, counter in zip(parts, counters, strict=True):
             counter.update(len(rows) * copied // total)
 
-    images: CachedImages | StoredImages
+    images: EncodedImages
     try:
         images = CachedImages(_encoded_entry(root, dataset, on_ready))
     except NoRoomError as error:
@@ -182,7 +183,7 @@ def _composed(
     progress: _Progress,
 ) -> ComposedSplit:
     """Samples of a recipe; its sources are read from the data set if they do not fit into the cache."""
-    sources: CachedSources | StoredSources
+    sources: Sources
     try:
         sources = _cached_sources(root, dataset, recipe, fitting)
     except NoRoomError as error:

@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,17 +29,6 @@ A data set with validity masks has a fifth; start and end of those that are miss
 
 _MAX_GROUP_BYTES = 256 * 2**20
 """Row groups that stay in memory where not even the encoded images fit into the cache."""
-
-
-class EncodedImages(Protocol):
-    """The encoded images of a data set; safe to use from several threads."""
-
-    def read(self, row: int, name: str) -> bytes:
-        """Image `name` of `image_names` of the sample in `row`; empty if it has no validity mask.
-
-        Raises:
-            InputError: if a part of the data set is damaged or gone.
-        """
 
 
 def build_encoded(dataset: Dataset, entry: Path, on_ready: Callable[[int], None]) -> None:
@@ -132,3 +120,7 @@ class StoredImages:
         table = group.read(columns, checked=group not in self._checked)
         self._checked.add(group)
         return table
+
+
+EncodedImages = CachedImages | StoredImages
+"""The encoded images of a data set; safe to use from several threads."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,22 +52,6 @@ class Resized(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of both."""
         return self.bg.nbytes + self.depth.nbytes
-
-
-class Sources(Protocol):
-    """The source images of a recipe; safe to use from several threads."""
-
-    def background(self, row: int) -> Pixels:
-        """A background (S, S, 3)."""
-
-    def depth(self, row: int) -> Pixels:
-        """Its depth (S, S)."""
-
-    def resized(self, row: int) -> Resized:
-        """Both at the size of the split."""
-
-    def cutout(self, foreground: int, height: int, width: int) -> Cutout:
-        """A cutout at a size that a sample has."""
 
 
 class CachedSources:
@@ -150,6 +134,10 @@ class StoredSources:
 
     def _resize(self, row: int) -> Resized:
         return _fitted(self._fitting, self._recipe.background(row), self._recipe.depth(row))
+
+
+Sources = CachedSources | StoredSources
+"""The source images of a recipe; safe to use from several threads."""
 
 
 class _Shapes:

@@ -39,20 +39,9 @@ DAMAGE_ERRORS = (BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, 
 class Files(Protocol):
     """The files of a source, by name."""
 
-    root: Path
-    """The source, as the user gave it."""
-
     @property
     def archives(self) -> tuple[str, ...]:
         """Archives that are read, relative to the source."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all files, sorted, relative to the source, with '/' between folders."""
-
-    @property
-    def gaps(self) -> Mapping[str, str]:
-        """Unreadable entries, such as broken links: name to error message."""
 
     def read(self, name: str) -> bytes:
         """Read a file.
@@ -65,7 +54,22 @@ class Files(Protocol):
         """Name of the file for messages."""
 
 
-def open_source(source: Path) -> Files:
+class ListedFiles(Files, Protocol):
+    """The files of a source whose names say what they are."""
+
+    root: Path
+    """The source, as the user gave it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all files, sorted, relative to the source, with '/' between folders."""
+
+    @property
+    def gaps(self) -> Mapping[str, str]:
+        """Unreadable entries, such as broken links: name to error message."""
+
+
+def open_source(source: Path) -> ListedFiles:
     """Open a folder, a zip archive, or a folder with zip archives.
 
     Raises:
@@ -227,7 +231,7 @@ class FolderWithArchives:
             mounts[name[: -len(SUFFIX)] + "/"] = archive, top_folder(archive.names)
         return mounts
 
-    def _find(self, name: str) -> tuple[Files, str]:
+    def _find(self, name: str) -> tuple[Archive | Folder, str]:
         for mount, (archive, top) in self._mounts.items():
             if name.startswith(mount):
                 return archive, top + name.removeprefix(mount)

@@ -69,7 +69,7 @@ def find_saved(directory: Path) -> FoundSamples:
     names = f" in {', '.join(splits)}" if len(splits) > 1 else ""
     return FoundSamples(
         source=directory,
-        files=_Images(directory, splits),
+        files=_Images(splits),
         quadruples=quadruples,
         split=sort_by_split(quadruples, str(directory)),
         problems=ImportProblems(str(directory)),
@@ -144,20 +144,8 @@ class _Images:
 
     archives: tuple[str, ...] = ()
 
-    def __init__(self, root: Path, splits: Mapping[str, _Split]) -> None:
-        self.root = root
-        self.gaps: dict[str, str] = {}
+    def __init__(self, splits: Mapping[str, _Split]) -> None:
         self._splits = splits
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all images."""
-        return tuple(
-            f"{split.name}/{index}/{role}"
-            for split in self._splits.values()
-            for index in range(split.table.num_rows)
-            for role in ROLES
-        )
 
     def read(self, name: str) -> bytes:
         """Read an image."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data.dataset.manifest import StoredSplit
-    from data.importers.archives import Files
+    from data.importers.archives import Files, ListedFiles
     from data.importers.layouts import DepthSize
     from data.importers.problems import ImportProblems
 
@@ -89,7 +89,7 @@ class Arrangement:
     """How many images of the source match the names of the layout."""
 
 
-def find_layout(files: Files, layout: str | None = None) -> Arrangement:
+def find_layout(files: ListedFiles, layout: str | None = None) -> Arrangement:
     """Find the data set in a source: the one nearest to the top, in the layout with files for the most roles.
 
     Args:
@@ -131,7 +131,7 @@ def find_layout(files: Files, layout: str | None = None) -> Arrangement:
     return best[0]
 
 
-def find_quadruples(files: Files, arrangement: Arrangement, problems: ImportProblems) -> list[Quadruple]:
+def find_quadruples(files: ListedFiles, arrangement: Arrangement, problems: ImportProblems) -> list[Quadruple]:
     """List the samples of a data set, sorted by folder, background, foreground and take.
 
     If a folder lacks a background, it is taken from another folder: numbers mean the same in all of them.
@@ -207,7 +207,7 @@ class BackgroundIds:
 class _MissingFiles:
     """Describes missing files, with the reason if it is known, such as a broken link in the path."""
 
-    def __init__(self, files: Files, arrangement: Arrangement) -> None:
+    def __init__(self, files: ListedFiles, arrangement: Arrangement) -> None:
         self._files = files
         self._arrangement = arrangement
         self._gaps = {name: gap for gap in files.gaps for name in (gap, gap.rpartition(".")[0] or gap)}

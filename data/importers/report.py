@@ -12,7 +12,7 @@ from data.quantities import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from data.importers.archives import Files
+    from data.importers.archives import ListedFiles
     from data.importers.layouts import Layout
 
 MAX_FOLDERS, MAX_FILES = 8, 3
@@ -40,7 +40,7 @@ class _Found:
         return 3 * bool(self.matching) + 2 * bool(self.wrong_folder or self.wrong_name)
 
 
-def mismatch_report(files: Files, layout: str | None = None) -> str:
+def mismatch_report(files: ListedFiles, layout: str | None = None) -> str:
     """List the content of a source and its differences from a layout; each line starts with a line break.
 
     Args:

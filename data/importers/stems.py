@@ -25,7 +25,7 @@ from data.quantities import counted
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from data.importers.archives import Files
+    from data.importers.archives import ListedFiles
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 """Extensions of images; other files are ignored."""
@@ -77,7 +77,7 @@ def find_paired(folders: Mapping[str, Path], bg_pattern: str | None) -> FoundSam
     return FoundSamples(
         source=source,
         details={"folders": {role: str(path) for role, path in folders.items()}, "bg_pattern": bg_pattern},
-        files=_Folders(source, {role: found.files for role, found in files.items()}),
+        files=_Folders({role: found.files for role, found in files.items()}),
         quadruples=quadruples,
         problems=problems,
         layout="folders",
@@ -98,24 +98,13 @@ def find_pattern(stems: Sequence[str], backgrounds: Collection[str]) -> str:
 class _Folders:
     """The files of four folders; a name is the role, '/', and the name in the folder."""
 
-    def __init__(self, root: Path, folders: Mapping[str, Files]) -> None:
-        self.root = root
+    def __init__(self, folders: Mapping[str, ListedFiles]) -> None:
         self._folders = folders
         self.archives = tuple(
             archive if isinstance(files, Archive) else f"{files.root}/{archive}"
             for files in folders.values()
             for archive in files.archives
         )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all files, sorted by role."""
-        return tuple(f"{role}/{name}" for role, files in self._folders.items() for name in files.names)
-
-    @property
-    def gaps(self) -> dict[str, str]:
-        """Gaps of each folder."""
-        return {f"{role}/{name}": gap for role, files in self._folders.items() for name, gap in files.gaps.items()}
 
     def read(self, name: str) -> bytes:
         """Read a file."""

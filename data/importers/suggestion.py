@@ -19,7 +19,7 @@ from data.importers.tables import is_table, lists_samples
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from data.importers.archives import Files
+    from data.importers.archives import ListedFiles
 
 MAX_TABLES = 5
 """Limit for the tables that are read."""
@@ -34,14 +34,14 @@ NAMES = {
 """Usual names of the folders, by role."""
 
 
-def suggested_command(files: Files) -> str:
+def suggested_command(files: ListedFiles) -> str:
     """The command that imports a table, a saved data set or four folders within a source; '' if there are none."""
     with contextlib.suppress(InputError, OSError):  # a path that cannot be examined
         return _found_command(files)
     return ""
 
 
-def _found_command(files: Files) -> str:
+def _found_command(files: ListedFiles) -> str:
     paths = [files.root / name for name in files.names]
     tables = [path for path in paths if is_table(path) and path.is_file()][:MAX_TABLES]
     saved = [parent for parent in {path.parent for path in paths if path.suffix == ".json"} if is_saved_dataset(parent)]
@@ -56,7 +56,7 @@ def _found_command(files: Files) -> str:
     return _four_folders(files)
 
 
-def _four_folders(files: Files) -> str:
+def _four_folders(files: ListedFiles) -> str:
     stems: dict[str, set[str]] = defaultdict(set)
     for name in files.names:
         if PurePosixPath(name).suffix.lower() in DEPTHS:
@@ -84,7 +84,7 @@ def _options(folders: Mapping[str, str], places: Mapping[str, Path], pattern: st
     return words + (["--bg-pattern", pattern] if pattern else [])
 
 
-def _place(files: Files, folder: str) -> Path | None:
+def _place(files: ListedFiles, folder: str) -> Path | None:
     """The folder, or the archive that appears as it; None if it is within an archive."""
     path = files.root / folder
     if path.is_dir():

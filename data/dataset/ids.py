@@ -1,8 +1,7 @@
-"""Memory-efficient collections of hundreds of thousands of ids: an Arrow column, and a set of hashes."""
+"""Hundreds of thousands of ids in little memory: an Arrow column."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -55,41 +54,3 @@ class IdColumn(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"IdColumn({len(self)} ids, {self.nbytes} bytes)"
-
-
-class SeenIds:
-    """A set of ids with 16 bytes per id: the first half of the SHA-256.
-
-    The probability that two of 400,000 ids collide is 2e-28.
-    """
-
-    def __init__(self) -> None:
-        self._sorted = np.zeros((0, 2), np.uint64)
-        """Hashes as two numbers, sorted by the first."""
-        self._recent: set[tuple[int, int]] = set()
-
-    def __contains__(self, id_: str) -> bool:
-        hashed = _hashed(id_)
-        if hashed in self._recent:
-            return True
-        first = self._sorted[:, 0]
-        index = int(np.searchsorted(first, np.uint64(hashed[0])))
-        while index < len(first) and first[index] == hashed[0]:
-            if self._sorted[index, 1] == hashed[1]:
-                return True
-            index += 1
-        return False
-
-    def add(self, id_: str) -> None:
-        """Add an id."""
-        self._recent.add(_hashed(id_))
-        # The threshold grows with the array, so the average cost per id is constant.
-        if len(self._recent) >= max(CHUNK_IDS, len(self._sorted) // 8):
-            merged = np.concatenate([self._sorted, np.array(list(self._recent), np.uint64)])
-            self._sorted = merged[np.argsort(merged[:, 0])]
-            self._recent.clear()
-
-
-def _hashed(id_: str) -> tuple[int, int]:
-    digest = hashlib.sha256(id_.encode()).digest()
-    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")

@@ -1,4 +1,4 @@
-"""Compact storage of ids: they remain a sequence, and duplicates are recognised."""
+"""Compact storage of ids: they remain a sequence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.dataset.ids import IdColumn, SeenIds
+from data.dataset.ids import IdColumn
 
 LISTS = st.lists(st.text(max_size=5) | st.sampled_from(["bg0", "bg1"]), max_size=40)
 
@@ -40,16 +40,3 @@ def test_repeated_id_is_stored_once() -> None:
     long_ids = [f"a-background-with-a-long-name-{number % 10}" for number in range(10_000)]
 
     assert IdColumn(long_ids).nbytes < 5 * len(long_ids)
-
-
-@settings(deadline=None, max_examples=20)
-@given(ids=st.lists(st.integers(0, 30_000), max_size=30), before=st.integers(0, 20_000))
-def test_earlier_ids_are_recognised(ids: list[int], before: int) -> None:
-    """A sample that comes twice would be in two parts of a split; here with ids enough to be sorted several times."""
-    seen, expected = SeenIds(), {str(number) for number in range(before)}
-    for id_ in expected:
-        seen.add(id_)
-    for number in ids:
-        assert (str(number) in seen) == (str(number) in expected)
-        seen.add(str(number))
-        expected.add(str(number))

@@ -109,7 +109,7 @@ def profile_training(
     steps_taken = _Steps(training, train[-1], context, clock, on_step)
     steps_taken.run(WARMUP_STEPS)
     clock.read()
-    wall, shares = steps_taken.run(steps)
+    samples, wall, shares = steps_taken.run(steps)
     _write_trace(steps_taken, trace)
     epoch_steps = len(train[-1])
     seconds = {name: shares[name] * wall / steps * epoch_steps for name in (*STEP_PHASES, OTHER)}
@@ -121,7 +121,7 @@ def profile_training(
         seconds=seconds,
         epoch_steps=epoch_steps,
         batch_size=resolved.data.batch_size,
-        samples_per_second=steps_taken.measured_samples / wall,
+        samples_per_second=samples / wall,
         memory_gb=peaks(device),
         parameters=parameter_count(training.network),
         multiply_adds=multiply_adds(training.network, resolved.data.image_size),
@@ -150,11 +150,10 @@ class _Steps:
         self._batches = itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count(1))
         self._run_steps = len(loader) * training.config.epochs
         self._number = 0
-        self.measured_samples = 0
 
-    def run(self, steps: int) -> tuple[float, dict[str, float]]:
-        """Run `steps` steps; return their wall seconds and the share of each phase."""
-        self.measured_samples = 0
+    def run(self, steps: int) -> tuple[int, float, dict[str, float]]:
+        """Run `steps` steps; return the number of their samples, their wall seconds and the share of each phase."""
+        samples = 0
         self._training.model.train()
         for _ in range(steps):
             with self._clock.during("data"):
@@ -162,9 +161,9 @@ class _Steps:
             # Restart the policies at the end of the run.
             train_step(self._training, batch, self._number % self._run_steps, self._context, self._clock)
             self._number += 1
-            self.measured_samples += len(batch)
+            samples += len(batch)
             self._on_step(1)
-        return self._clock.read()
+        return samples, *self._clock.read()
 
 
 def _write_trace(steps: _Steps, trace: Path) -> None:

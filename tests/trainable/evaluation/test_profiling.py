@@ -12,7 +12,9 @@ from trainable.config import TrialConfig, build
 from trainable.evaluation.profiling import STEP_PHASES, profile_training
 from trainable.job import TrialData
 from trainable.loop.clock import OTHER
+from trainable.loop.loaders import training_loaders
 from trainable.loop.precision import faster_precision
+from trainable.loop.state import DistributedContext
 
 CPU = torch.device("cpu")
 
@@ -39,6 +41,16 @@ def test_profile_splits_the_time_of_an_epoch(trial_data: TrialData, tmp_path: Pa
     assert measured.samples_per_second > 0 < measured.memory_gb["host"]
     assert json.loads(json.dumps(plain)) == plain
     assert [path.name for path in trace.parent.iterdir()] == [trace.name]
+
+
+def test_profile_counts_the_samples_of_the_measured_steps_alone(trial_data: TrialData, tmp_path: Path) -> None:
+    """Wrong count: the steps of the warm-up and of the trace are no part of the rate, which is that of an epoch."""
+    measured = profile_training(config(), trial_data, tmp_path / "t.json", device=CPU, steps=12)
+    seconds = sum(measured.seconds[phase] for phase in (*STEP_PHASES, OTHER))
+    [*_, loader] = training_loaders(config(), trial_data, DistributedContext(device=CPU))
+
+    assert 12 % measured.epoch_steps == 0
+    assert measured.samples_per_second == pytest.approx(len(loader.split) / seconds)
 
 
 def test_profile_shows_automatic_choices(trial_data: TrialData, tmp_path: Path) -> None:

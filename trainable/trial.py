@@ -120,7 +120,7 @@ def _resume(
             raise EnvironmentFaultError(f"The checkpoint '{directory}' does not exist; bring the storage back.")
         damage: DamagedCheckpointError | None = None
         try:
-            training.resume(directory)
+            training.resume(directory, world_size=context.world_size)
         except DamagedCheckpointError as error:
             damage = error
         problem = context.broadcast(f"the file '{damage.file}' {damage.problem}" if damage else "")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -121,7 +122,12 @@ class _CheckpointPace:
 def train_epoch(
     training: Training, train: Sequence[Loader], epoch: int, context: DistributedContext, clock: Clock
 ) -> dict[str, float]:
-    """Train on one pass over the training split; return the mean of each loss and the last learning rate."""
+    """Train on one pass over the training split; return the mean of each loss and the last learning rate.
+
+    The random numbers of the network, such as the masks of dropout, depend on (seed, epoch, rank) alone, so that a
+    resumed training has those of an uninterrupted one, and each worker has its own.
+    """
+    torch.manual_seed(_seed_of_epoch(training.config.seed, epoch, context.rank))
     loader, steps_before = train[epoch - 1], sum(len(earlier) for earlier in train[: epoch - 1])
     training.model.train()
     means = _LossMeans(training, context, epoch)
@@ -132,6 +138,10 @@ def train_epoch(
         "lr": float(training.optimizer.param_groups[0]["lr"]),
         "micro_batches": training.micro_batches,
     }
+
+
+def _seed_of_epoch(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 class _LossMeans:

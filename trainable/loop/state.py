@@ -109,6 +109,7 @@ class Training:
             "epoch": self.epoch,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
+            "micro_batches": self.micro_batches,
         }
         network: nn.Module = self.network
         if self.average is not None:
@@ -116,8 +117,12 @@ class Training:
             network = self.average.module if self.epoch == self.config.epochs else network
         checkpoint.save(directory, network, origin, metrics, state=state)
 
-    def resume(self, directory: Path) -> None:
+    def resume(self, directory: Path, *, world_size: int = 1) -> None:
         """Restore a checkpoint written by `save`.
+
+        Args:
+            directory: the checkpoint.
+            world_size: number of workers; several do not split their batches.
 
         Raises:
             InputError: if it has no state or belongs to another network; the subclass DamagedCheckpointError if it is
@@ -136,6 +141,8 @@ class Training:
             self.average.load_state_dict(state["average"])
         self.epoch = state["epoch"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
+        if world_size == 1:
+            self.micro_batches = state.get("micro_batches", 1)  # earlier versions did not save it
 
 
 def start(

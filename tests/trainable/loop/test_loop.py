@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data.loader import Loader
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
-from trainable.loop import loop
+from trainable.loop import checkpoint, loop
 from trainable.loop.checkpoint import load_model
 from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.clock import Clock
@@ -154,6 +154,75 @@ def test_resumed_trial_equals_the_uninterrupted_one(
     assert resumed.policies[0].history == whole.policies[0].history
     if policy == "plateau":
         assert len(set(whole.policies[0].history)) > 2
+
+
+@pytest.mark.slow
+def test_resumed_trial_continues_the_random_numbers_of_its_network(trial_data: TrialData, tmp_path: Path) -> None:
+    """Repeated random numbers: with the masks of the first epochs, dropout would make another curve."""
+    network = {"family": "dmnet-cnn", "width": 1, "dropout": 0.3, "eval_mode": "dropout"}
+    chosen = config(model=network, optimizer={"lr": 0.01}, epochs=3)
+
+    def keep(end: EpochEnd) -> None:
+        if end.epoch == 1:
+            assert end.save is not None
+            end.save(tmp_path)
+
+    whole, ends = run(chosen, trial_data, listen=keep)
+    torch.rand(5)
+    resumed, rest = run(chosen, trial_data, resume_from=tmp_path)
+
+    assert curve(rest) == curve(ends[1:])
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_random_numbers_differ_between_epochs_and_workers(
+    trial_data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeated random numbers: the same masks of dropout in each epoch, or on each worker, are no random masks."""
+    drawn: list[float] = []
+
+    def step(*_: object) -> dict[str, torch.Tensor]:
+        drawn.append(torch.rand(()).item())
+        return {"loss": torch.ones(())}
+
+    monkeypatch.setattr(loop, "train_step", step)
+    training, train, _ = begin(config(), trial_data)
+    for epoch, rank in ((1, 0), (2, 0), (2, 1), (2, 1)):
+        context = DistributedContext(device=ALONE.device, rank=rank)
+        loop.train_epoch(training, train, epoch, context, Clock(ALONE.device))
+
+    steps = len(train[0])
+    assert drawn[2 * steps : 3 * steps] == drawn[3 * steps :]
+    assert len(set(drawn)) == 3 * steps
+
+
+@pytest.mark.parametrize(("world_size", "pieces"), [(1, 4), (2, 1)])
+def test_resumed_trial_keeps_the_number_of_pieces_of_a_batch(
+    trial_data: TrialData, tmp_path: Path, world_size: int, pieces: int
+) -> None:
+    """Lost state: with other pieces, batch norm would see other samples. Several workers do not split their batches."""
+    training, *_ = begin(config(), trial_data)
+    training.micro_batches = 4
+    training.save(tmp_path, {})
+    resumed, *_ = begin(config(), trial_data)
+    resumed.resume(tmp_path, world_size=world_size)
+
+    assert resumed.micro_batches == pieces
+
+
+def test_state_of_an_earlier_version_has_whole_batches(
+    trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost state: earlier versions did not save the number of pieces, and their trials must resume."""
+    training, *_ = begin(config(), trial_data)
+    training.save(tmp_path, {})
+    state = checkpoint.load_state(tmp_path)
+    monkeypatch.setattr(
+        checkpoint, "load_state", lambda _: {key: state[key] for key in state if key != "micro_batches"}
+    )
+    training.resume(tmp_path)
+
+    assert training.micro_batches == 1
 
 
 def test_a_finished_trial_that_is_resumed_does_nothing(trial_data: TrialData, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def _train_from(task: _Task, checkpoints: Sequence[Path], damaged: Sequence[str]
                 wrap=prepare_model if job.workers.is_group else lambda network: network,
             )
     except NonFiniteLossError as error:
-        _report(job.workers, TrialReport.worst(reporter.epoch + 1, DIVERGED, str(error), objective=job.objective), None)
+        _report(job.workers, TrialReport.worst(error.epoch, DIVERGED, str(error), objective=job.objective), None)
 
 
 def _latency(

@@ -35,7 +35,20 @@ MAX_CHECKPOINT_SHARE = 0.1
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or NaN. The trial ends, and the search avoids its configuration."""
+    """The loss became infinite or NaN. The trial ends, and the search avoids its configuration.
+
+    Args:
+        message: what happened, with the settings that decide it.
+        epoch: epoch of the trial, also after a resume.
+    """
+
+    def __init__(self, message: str, epoch: int) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+
+    def __reduce__(self) -> tuple[type[NonFiniteLossError], tuple[str, int]]:
+        """Pickle the arguments, because the constructor takes more than the message."""
+        return NonFiniteLossError, (str(self), self.epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +201,8 @@ class _LossMeans:
             settings = _key_settings(self._training.config)
             raise NonFiniteLossError(
                 f"The loss became {loss} at step {step} (epoch {self._epoch}) with {settings}; "
-                "lower optimizer.lr or optimizer.clip_norm."
+                "lower optimizer.lr or optimizer.clip_norm.",
+                self._epoch,
             )
 
 

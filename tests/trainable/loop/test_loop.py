@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import pickle
 import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -244,6 +245,8 @@ def test_non_finite_loss_ends_the_trial(trial_data: TrialData) -> None:
     assert "optimizer.name sgd, optimizer.lr 1e+30, optimizer.clip_norm 0, policy.name constant, loss." in sentence
     assert len(sentence) < 400
     assert sentence.endswith("lower optimizer.lr or optimizer.clip_norm.")
+    pickled = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+    assert (str(pickled), pickled.epoch) == (sentence, 1)
 
 
 def test_clipping_bounds_a_step(trial_data: TrialData) -> None:

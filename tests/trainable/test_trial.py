@@ -25,7 +25,7 @@ from trainable.config import TrialConfig, build
 from trainable.job import TrialData
 from trainable.loop import loaders
 from trainable.loop.checkpoint import load_model
-from trainable.loop.checkpoint_files import STATE, WEIGHTS
+from trainable.loop.checkpoint_files import CHECKSUMS, STATE, WEIGHTS
 from trainable.loop.loop import EpochEnd
 from trainable.loop.precision import resolve_for_trial
 from trainable.loop.state import DistributedContext, Training
@@ -160,6 +160,21 @@ def test_trial_resumes_from_the_checkpoint_before_a_damaged_one(
     assert note == (
         f"the file '{second / name}' is truncated or altered: its SHA-256 is not that in checksums.json; "
         "the trial resumes after epoch 1"
+    )
+
+
+def test_trial_does_not_resume_from_a_checkpoint_without_its_checksums(trial_data: TrialData, tmp_path: Path) -> None:
+    """Unverified files: altered weights would be trained on, if it were enough to remove the checksums."""
+    first, second = saved_epochs(tmp_path, trial_data)
+    (second / CHECKSUMS).unlink()
+    weights = (second / WEIGHTS).read_bytes()
+    (second / WEIGHTS).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+
+    epochs, note = notes_of(trial_data, [second, first])
+
+    assert epochs == [2, 3]
+    assert note == (
+        f"the file '{second / CHECKSUMS}' is missing, so the checkpoint is incomplete; the trial resumes after epoch 1"
     )
 
 

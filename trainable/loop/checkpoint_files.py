@@ -76,12 +76,14 @@ def verify(directory: Path, names: Sequence[str] = FILES) -> bool:
         names: the files to verify; files without a checksum are skipped.
 
     Returns:
-        False if the checkpoint has no checksums, as written by early versions.
+        False if the checkpoint was written without checksums, as by early versions.
 
     Raises:
         DamagedCheckpointError: if a file, or the file of checksums, is missing, truncated or altered.
     """
     sums = checksums(directory)
+    if not sums and _had_checksums(directory):
+        raise DamagedCheckpointError(directory / CHECKSUMS, "is missing, so the checkpoint is incomplete")
     for name in names:
         path = directory / name
         if name not in sums or (name == STATE and not path.exists()):  # the state is removed when a trial ends
@@ -122,6 +124,14 @@ def is_intact(file: Path, sha256: str | None) -> bool:
     return sha256 is None or _sha256(file) == sha256
 
 
+def _had_checksums(directory: Path) -> bool:
+    """Whether a checkpoint was written with checksums, by its configuration; True if that cannot be read."""
+    try:
+        return "checksums" in json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return True
+
+
 def source_of(directory: Path) -> dict[str, object]:
     """The `search` and `trial` that a checkpoint was exported from; empty if unknown."""
     try:
@@ -140,8 +150,7 @@ def load_origin(directory: Path) -> Origin:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         _refuse_newer(int(described["format"]), directory)
-        if not verify(directory, (CONFIG, METRICS)) and "checksums" in described:
-            raise DamagedCheckpointError(directory / CHECKSUMS, "is missing, so the checkpoint is incomplete")
+        verify(directory, (CONFIG, METRICS))
         return Origin(
             config=build(TrialConfig, described["trial"], source=str(path)),
             data_fingerprint=str(described["data_fingerprint"]),
@@ -151,7 +160,8 @@ def load_origin(directory: Path) -> Origin:
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError):
-        verify(directory, (CONFIG,))
+        if checksums(directory):
+            verify(directory, (CONFIG,))
         fault = f"holds no readable {CONFIG}" if directory.is_dir() else "is not a directory"
         raise InputError(f"'{directory}' {fault}; give a directory made by 'twinhead best'.") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,21 @@ def test_checksums_are_those_of_sha256(tmp_path: Path) -> None:
 
 
 def test_checkpoint_without_checksums_is_incomplete(tmp_path: Path) -> None:
-    """They are written last: without them, writing or copying was interrupted."""
+    """Unverified files: the checksums are written last, so without them, writing or copying was interrupted."""
     (saved(tmp_path) / CHECKSUMS).unlink()
-    with pytest.raises(DamagedCheckpointError, match=f"{CHECKSUMS}' is missing"):
-        checkpoint.load_model(tmp_path)
+    readers: list[Callable[[Path], object]] = [
+        checkpoint.load_model,
+        checkpoint.load_state,
+        partial(checkpoint.load_weights, network()),
+        checkpoint_files.verify,
+    ]
+    for read in readers:
+        with pytest.raises(DamagedCheckpointError, match=f"{CHECKSUMS}' is missing"):
+            read(tmp_path)
+    (tmp_path / CONFIG).unlink()
+    for read in readers[1:]:
+        with pytest.raises(DamagedCheckpointError, match=f"{CHECKSUMS}' is missing"):
+            read(tmp_path)
 
 
 def test_a_checkpoint_of_an_earlier_version_opens(tmp_path: Path) -> None:

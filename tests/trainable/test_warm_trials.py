@@ -18,6 +18,8 @@ from trainable.job import TrialData
 from trainable.loop import loop
 from trainable.loop.loop import EpochEnd, NonFiniteLossError
 from trainable.loop.state import DistributedContext, Training
+from trainable.models.network import Network
+from trainable.models.prediction import Prediction
 
 ALONE = DistributedContext(device=torch.device("cpu"))
 MEASURED = re.compile(r"second|^time_|^memory_")
@@ -78,7 +80,20 @@ def out_of_memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def forward(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("trainable.models.network.Network.forward", forward)
+    monkeypatch.setattr(Network, "forward", forward)
+    return {}
+
+
+def out_of_memory_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A single sample is too large for the evaluation, but not for a step."""
+    forward = Network.forward
+
+    def cramped(self: Network, *images: torch.Tensor) -> Prediction:
+        if not self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, *images)
+
+    monkeypatch.setattr(Network, "forward", cramped)
     return {}
 
 
@@ -91,12 +106,13 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     [
         (in_an_epoch(ValueError("a bug")), ValueError),
         (out_of_memory, torch.OutOfMemoryError),
+        (out_of_memory_in_evaluation, torch.OutOfMemoryError),
         (diverging, NonFiniteLossError),
     ],
-    ids=["bug", "memory", "diverged"],
+    ids=["bug", "memory", "evaluation", "diverged"],
 )
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:A batch of .* ran out of memory")
+@pytest.mark.filterwarnings("ignore:(A batch of .*|Evaluation) ran out of memory")
 def test_failed_trial_restores_global_state(
     trial_data: TrialData, monkeypatch: pytest.MonkeyPatch, broken: Break, error: type[Exception]
 ) -> None:

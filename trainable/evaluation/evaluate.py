@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from data.grids import save_png
 from data.loader import Loader
 from data.schema import Batch, Pixels
-from trainable.config import Augmentation, DataConfig, TrialConfig
+from trainable.config import Augmentation, DataConfig, ModelConfig, TrialConfig
 from trainable.evaluation.grid import predict, prediction_grid, prediction_rows
 from trainable.job import TrialData
 from trainable.loop.checkpoint import load_model
 from trainable.loop.loaders import background_ids, evaluation_loader
 from trainable.loop.loop import evaluate
+from trainable.loop.memory import in_batches_that_fit
 from trainable.loop.precision import as_recorded, preserving_random_state
 from trainable.loop.state import DistributedContext
 from trainable.metrics.baselines import Baselines, evaluate_baselines, fit_baselines
@@ -60,6 +62,7 @@ def evaluate_images(
     """Measure each image of `part`, in storage order, for `trainable.metrics.bootstrap`.
 
     The images are not augmented, even with `data.augment.in_evaluation`, so that networks are compared on equal images.
+    On an out-of-memory error, the measurement starts over with half the batch size.
 
     Args:
         directory: a checkpoint.
@@ -73,10 +76,7 @@ def evaluate_images(
     """
     with _network(directory, device) as (model, config):
         loader = replace(evaluation_loader(config, data, part, DistributedContext(device=device)), augmenter=None)
-        measured = []
-        for batch in loader.epoch(0):
-            prediction = predict(model, batch, config.model)
-            measured.append(_columns(finite_mask(prediction), prediction.depth, batch))
+        measured = in_batches_that_fit(loader, partial(_measured, model, config.model))
         if grid is not None:
             save_png(prediction_grid(model, loader, config.model), grid)
     return _table(measured, config.data, data, part)
@@ -108,23 +108,23 @@ def evaluate_published(
         data: the data set.
         part: as in `data.splits.splits.rows`.
         metric: a key of `PUBLISHED_METRICS`; the result is empty for any other.
-        evaluation: how the metric is computed. An average over batches uses the batch size of the training.
+        evaluation: how the metric is computed. An average over batches uses the batch size of the training, which is
+            part of the metric; on an out-of-memory error, any other evaluation starts over with half the batch size.
         device: device of the computation.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
+        torch.OutOfMemoryError: if a batch of such an average, or a single sample, does not fit.
     """
     if metric not in PUBLISHED_METRICS:
         return {}
-    metrics = PublishedMetrics(on=evaluation.on, average=evaluation.average)
     with _network(directory, device) as (model, config):
         loader = evaluation_loader(config, data, part, DistributedContext(device=device))
+        measure = partial(_published, model, config.model, evaluation)
         if evaluation.average == "batches":
-            loader = replace(loader, batch_size=config.data.batch_size)
-        for batch in loader.epoch(0):
-            prediction = predict(model, batch, config.model)
-            metrics.update(prediction, batch.mask, batch.depth, *batch.regions())
-    computed = metrics.compute()
+            computed = measure(replace(loader, batch_size=config.data.batch_size))
+        else:
+            computed = in_batches_that_fit(loader, measure)
     return {name: computed[name] for name in PUBLISHED_METRICS[metric]}
 
 
@@ -166,6 +166,23 @@ def _unchanged(config: DataConfig, data: TrialData, part: str) -> Loader:
     """The images of a part on the CPU, without augmentation."""
     unchanged = TrialConfig(data=config.model_copy(update={"augment": Augmentation()}))
     return evaluation_loader(unchanged, data, part, DistributedContext(device=torch.device("cpu")))
+
+
+def _measured(model: nn.Module, config: ModelConfig, loader: Loader) -> list[Tensor]:
+    """The measurements of the images of each batch."""
+    measured = []
+    for batch in loader.epoch(0):
+        prediction = predict(model, batch, config)
+        measured.append(_columns(finite_mask(prediction), prediction.depth, batch))
+    return measured
+
+
+def _published(model: nn.Module, config: ModelConfig, evaluation: Evaluation, loader: Loader) -> dict[str, float]:
+    metrics = PublishedMetrics(on=evaluation.on, average=evaluation.average)
+    for batch in loader.epoch(0):
+        prediction = predict(model, batch, config)
+        metrics.update(prediction, batch.mask, batch.depth, *batch.regions())
+    return metrics.compute()
 
 
 def _columns(mask: Tensor, depth: Tensor, batch: Batch) -> Tensor:

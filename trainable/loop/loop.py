@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ from data.loader import Loader
 from data.schema import Batch
 from trainable.config import TrialConfig
 from trainable.loop.clock import Clock, peaks, reset_peaks
+from trainable.loop.memory import in_batches_that_fit
 from trainable.loop.precision import autocast
 from trainable.loop.state import DistributedContext, Training
-from trainable.loop.step import train_step, warn_out_of_memory
+from trainable.loop.step import train_step
 from trainable.loss.dual_loss import DualLoss
 from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.objective import SCORE, Objective
@@ -270,30 +271,29 @@ def evaluate(
         torch.OutOfMemoryError: with several workers, or if a single sample does not fit.
     """
     model.eval()
-    while True:
-        try:
-            sums, losses = MetricSums(context.device), torch.zeros(2, dtype=torch.float64, device=context.device)
-            for batch in loader.epoch(0):
-                with autocast(config.model, batch.bg.device):
-                    prediction: Prediction = model(*batch.inputs())
-                regions = batch.regions()
-                sums.update(prediction, batch.mask, batch.depth, *regions)
-                if loss is not None:
-                    total, _ = loss(prediction, *batch.targets(), *regions)
-                    losses += torch.stack([total.double() * len(batch), torch.full_like(losses[0], len(batch))])
-            break
-        except torch.OutOfMemoryError:
-            if context.world_size > 1 or loader.batch_size == 1:
-                raise
-        loader = replace(loader, batch_size=loader.batch_size // 2)
-        warn_out_of_memory(
-            f"Evaluation ran out of memory; it starts over with batches of {loader.batch_size} samples.", context.device
-        )
+    # Not a closure, which the traceback of an error would keep alive, and the model with it.
+    sums, losses = in_batches_that_fit(loader, functools.partial(_measure, model, config, loss))
     sums.load(context.all_reduce(sums.state()))
     if loss is None:
         return sums.compute()
     total, samples = context.all_reduce(losses).tolist()
     return sums.compute() | {"val_loss": total / samples}
+
+
+def _measure(
+    model: nn.Module, config: TrialConfig, loss: DualLoss | None, loader: Loader
+) -> tuple[MetricSums, torch.Tensor]:
+    """The sums of the metrics over this worker's samples, and those of the loss and of the samples, (2,)."""
+    sums, losses = MetricSums(loader.device), torch.zeros(2, dtype=torch.float64, device=loader.device)
+    for batch in loader.epoch(0):
+        with autocast(config.model, batch.bg.device):
+            prediction: Prediction = model(*batch.inputs())
+        regions = batch.regions()
+        sums.update(prediction, batch.mask, batch.depth, *regions)
+        if loss is not None:
+            total, _ = loss(prediction, *batch.targets(), *regions)
+            losses += torch.stack([total.double() * len(batch), torch.full_like(losses[0], len(batch))])
+    return sums, losses
 
 
 def _end_epoch(training: Training, epoch: int, metrics: Mapping[str, float], objective: Objective) -> bool:

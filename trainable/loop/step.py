@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from data.schema import Batch
 from trainable.loop.clock import Clock
+from trainable.loop.memory import warn_out_of_memory
 from trainable.loop.precision import autocast
 from trainable.loop.state import DistributedContext, Training
 from trainable.models.prediction import Prediction
@@ -55,13 +55,6 @@ def train_step(
         if training.average is not None:
             training.average.update_parameters(training.network)
     return losses
-
-
-def warn_out_of_memory(sentence: str, device: torch.device) -> None:
-    """Warn, and release the memory that the device still caches for the failed attempt."""
-    warnings.warn(sentence, RuntimeWarning, stacklevel=3)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _gradients(training: Training, batch: Batch, context: DistributedContext, clock: Clock) -> dict[str, torch.Tensor]:

@@ -30,6 +30,8 @@ from trainable.loop.loaders import background_ids
 from trainable.metrics.names import METRICS
 from trainable.metrics.per_image import figures
 from trainable.metrics.published import PUBLISHED_METRICS
+from trainable.models.network import Network
+from trainable.models.prediction import Prediction
 from trainable.recipes import RECIPES, Evaluation, load_recipe
 
 CPU = torch.device("cpu")
@@ -172,6 +174,44 @@ def test_published_metrics_use_training_batches(
     published = evaluate_published(directory, trial_data, "test", "delta-rms", batchwise, device=CPU)
     assert published["soft_mask_rmse"] == pytest.approx(expected, rel=1e-5)
     assert expected != pytest.approx(np.sqrt(squares.mean()), rel=1e-4)
+
+
+def cramp(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Let networks run out of memory with more than `most` samples."""
+    forward = Network.forward
+
+    def cramped(self: Network, bg: torch.Tensor, fg_bg: torch.Tensor) -> Prediction:
+        if len(bg) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, bg, fg_bg)
+
+    monkeypatch.setattr(Network, "forward", cramped)
+
+
+def test_final_evaluation_out_of_memory_continues_with_smaller_batches(
+    trial_data: TrialData, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost result: a search ends with an evaluation, whose batches are larger than those of its trainings."""
+    whole = evaluate_images(saved, trial_data, "test", device=CPU)
+    published = evaluate_published(saved, trial_data, "test", "delta-rms", Evaluation(), device=CPU)
+    cramp(monkeypatch, most=2)
+    with pytest.warns(RuntimeWarning, match="Evaluation ran out of memory"):
+        found = evaluate_images(saved, trial_data, "test", device=CPU)
+    with pytest.warns(RuntimeWarning, match="Evaluation ran out of memory"):
+        found_published = evaluate_published(saved, trial_data, "test", "delta-rms", Evaluation(), device=CPU)
+
+    assert found.bg_ids == whole.bg_ids
+    np.testing.assert_allclose(found.columns(), whole.columns(), rtol=1e-4, atol=1e-6)
+    assert found_published == pytest.approx(published, rel=1e-5)
+
+
+def test_average_over_batches_is_not_measured_with_smaller_ones(
+    trial_data: TrialData, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong metric: the batch size is part of such an average."""
+    cramp(monkeypatch, most=2)
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate_published(saved, trial_data, "test", "delta-rms", Evaluation(average="batches"), device=CPU)
 
 
 def test_recipes_are_measured_by_their_projects_metrics(trial_data: TrialData, saved: Path) -> None:

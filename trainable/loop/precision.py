@@ -34,6 +34,7 @@ from data.errors import InputError
 from data.fitting.sizes import size_text
 from trainable.config import ModelConfig, TrialConfig
 from trainable.loop.checkpoint_files import load_origin
+from trainable.loop.memory import release_memory
 from trainable.loop.state import DistributedContext
 from trainable.loss.dual_loss import DualLoss
 from trainable.measurements import machine_kind, recall
@@ -126,7 +127,10 @@ def choose_precision(config: TrialConfig, device: torch.device, measurements: Pa
     """The faster precision for the network of `config` on this machine, whatever precision `config` has.
 
     It is measured with four to eight steps in each precision, fewer if they take longer than `_MAX_SECONDS`, unless it
-    is already in the file `measurements`.
+    is already in the file `measurements`. If they run out of memory, they have half as many images.
+
+    Raises:
+        torch.OutOfMemoryError: if a single image does not fit.
     """
     key = f"precision | {machine_kind(device)} | {_network(config)}"
     found = recall(measurements, key, lambda: _measure(config, device), _is_choice)
@@ -134,7 +138,7 @@ def choose_precision(config: TrialConfig, device: torch.device, measurements: Pa
         precision=found["precision"],
         seconds=found["seconds"],
         step_seconds=found["step_seconds"],
-        images=_images(config),
+        images=found.get("images", _images(config)),  # earlier versions did not record it
     )
 
 
@@ -206,9 +210,22 @@ def _images(config: TrialConfig) -> int:
 
 
 def _measure(config: TrialConfig, device: torch.device) -> dict[str, object]:
+    """Measure with as many images as fit; a training splits its batches if they do not."""
+    images = _images(config)
+    while True:
+        try:
+            return _measure_steps(config, device, images)
+        except torch.OutOfMemoryError:
+            if images == 1:
+                raise
+        images //= 2
+        release_memory(device)
+
+
+def _measure_steps(config: TrialConfig, device: torch.device, images: int) -> dict[str, object]:
     """Measure the median seconds of a step in each precision, and choose one."""
     models = {name: with_precision(config, name).model for name in supported_precisions(device)}
-    step = build_step(config, device, images=_images(config))
+    step = build_step(config, device, images=images)
     for model in models.values():
         step(model)  # warm-up: the first step is slower
     started = time.monotonic()
@@ -227,11 +244,14 @@ def _measure(config: TrialConfig, device: torch.device) -> dict[str, object]:
             break
     seconds = {name: statistics.median(taken[name] for taken in rounds) for name in models}
     precision = faster_precision(seconds)
-    return {"precision": precision, "seconds": seconds, "step_seconds": statistics.median(elapsed[precision])}
+    step_seconds = statistics.median(elapsed[precision])
+    return {"precision": precision, "seconds": seconds, "step_seconds": step_seconds, "images": images}
 
 
 def _is_choice(value: Any) -> bool:
     seconds = value.get("seconds") if isinstance(value, dict) else None
     if not isinstance(seconds, dict) or value.get("precision") not in seconds or not seconds.keys() <= set(PRECISIONS):
+        return False
+    if not isinstance(images := value.get("images", 1), int) or images < 1:
         return False
     return all(isinstance(taken, float) for taken in (*seconds.values(), value.get("step_seconds")))

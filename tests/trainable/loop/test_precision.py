@@ -12,6 +12,8 @@ import torch
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.loop import precision as module
 from trainable.loop.precision import Precision, as_recorded, autocast, choose_precision, faster_precision, resolve
+from trainable.models.network import Network
+from trainable.models.prediction import Prediction
 
 CPU = torch.device("cpu")
 
@@ -69,8 +71,10 @@ def test_recorded_precision_is_used_without_measuring(memory: Path) -> None:
     resolve(config(), CPU, memory)
     (key,) = json.loads(memory.read_text())
     for decided, other in (("fp32", "bf16"), ("bf16", "fp32")):
+        # As earlier versions wrote it, without the number of images.
         planted = {key: {"precision": decided, "seconds": {decided: 0.25, other: 0.5}, "step_seconds": 0.3}}
         memory.write_text(json.dumps(planted))
+        assert choose_precision(config(), CPU, memory).images == 8
         assert resolve(config(), CPU, memory).model.precision == decided
         assert json.loads(memory.read_text()) == planted
 
@@ -134,6 +138,32 @@ def test_smaller_batch_is_measured_unchanged(memory: Path) -> None:
     assert len(json.loads(memory.read_text())) == 2
 
 
+def cramp(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Let steps run out of memory with more than `most` images."""
+
+    def cramped(self: Network, bg: torch.Tensor, fg_bg: torch.Tensor) -> Prediction:
+        if len(bg) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, bg, fg_bg)
+
+    forward = Network.forward
+    monkeypatch.setattr(Network, "forward", cramped)
+
+
+def test_precision_is_measured_with_as_many_images_as_fit(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost trial: its training would have split the batches that the measurement ran out of memory with."""
+    cramp(monkeypatch, most=3)
+    chosen = choose_precision(config(), CPU, memory)
+    (measured,) = json.loads(memory.read_text()).values()
+
+    assert chosen.images == measured["images"] == 2
+    assert choose_precision(config(), CPU, memory) == chosen
+
+    cramp(monkeypatch, most=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        choose_precision(config(), CPU)
+
+
 def test_a_gpu_without_bf16_runs_in_fp32(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would emulate bf16 slowly, so no measurement is needed."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
@@ -173,12 +203,15 @@ def test_damaged_entry_is_measured_again(memory: Path) -> None:
     resolve(config(), CPU, memory)
     (key,) = json.loads(memory.read_text())
     other = {"another network": {"precision": "fp32", "seconds": {"fp32": 1.0, "bf16": 2.0}, "step_seconds": 1.0}}
-    for damaged in (None, {"seconds": {"fp32": 1.0}}, {"precision": "fp32", "seconds": {"fp32": "fast", "bf16": 1.0}}):
+    without_images = {"precision": "fp32", "seconds": {"fp32": 1.0, "bf16": 2.0}, "step_seconds": 1.0, "images": 0}
+    textual = {"precision": "fp32", "seconds": {"fp32": "fast", "bf16": 1.0}}
+    for damaged in (None, {"seconds": {"fp32": 1.0}}, textual, without_images):
         memory.write_text(json.dumps(other | {key: damaged}))
         resolve(config(), CPU, memory)
         found = json.loads(memory.read_text())
         assert found.keys() == {"another network", key}
         assert all(isinstance(seconds, float) for seconds in found[key]["seconds"].values())
+        assert found[key]["images"] == 8
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

@@ -28,8 +28,9 @@ MAX_WEIGHTS = 2**22
 class Interval:
     """A metric and its confidence interval over backgrounds of the same kind.
 
-    With few backgrounds the interval is too narrow. With a single one, `low` and `high` are NaN, as they are if the
-    metric is NaN.
+    The bounds are quantiles over the resamples in which the metric is defined: that of the depth is not where no pixel
+    of a resample was measured. With few backgrounds the interval is too narrow. With a single one, `low` and `high` are
+    NaN, as they are if the metric is NaN.
     """
 
     value: float
@@ -51,7 +52,10 @@ class Difference(Interval):
     """
 
     probability: float
-    """That the first network is better: the share of resamples in which it is, ties counted by half; NaN as `low`."""
+    """That the first network is better: the share of resamples in which it is, ties counted by half.
+
+    Like the bounds, it is over the resamples in which both metrics are defined, and NaN as `low`.
+    """
 
 
 def intervals(
@@ -121,8 +125,8 @@ def difference(
     value = objective.value(figures_a) - objective.value(figures_b)
     apart = [both[:, 0] - both[:, 1] for both in resampled]
     found = _interval(value, apart, level)
-    better = np.sign(np.concatenate(apart)) * (-1 if objective.name in ERRORS else objective.sign)
-    return Difference(**asdict(found), probability=float((better + 1).mean() / 2))
+    better = np.sign(_defined(value, apart)) * (-1 if objective.name in ERRORS else objective.sign)
+    return Difference(**asdict(found), probability=float((better + 1).mean() / 2) if better.size else math.nan)
 
 
 def differences(a: ImageFigures, b: ImageFigures, objective: Objective) -> dict[str, Difference]:
@@ -164,5 +168,12 @@ def _interval(value: float, resampled: Sequence[Floats], level: float) -> Interv
     if not 0 < level < 1:
         raise ValueError(f"The level is {level}, but must lie between 0 and 1.")
     tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(resampled), [tail, 1 - tail])
+    defined = _defined(value, resampled)
+    low, high = np.quantile(defined, [tail, 1 - tail]) if defined.size else (math.nan, math.nan)
     return Interval(value=value, low=float(low), high=float(high))
+
+
+def _defined(value: float, resampled: Sequence[Floats]) -> Floats:
+    """The values of the resamples in which a metric is defined; none if it is NaN without resampling."""
+    values = np.concatenate(resampled)
+    return values[:0] if math.isnan(value) else values[~np.isnan(values)]

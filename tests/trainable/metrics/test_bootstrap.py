@@ -165,6 +165,30 @@ def test_nan_metric_does_not_affect_others() -> None:
     assert [name for name, interval in measured.items() if math.isnan(interval.low)] == ["mask_rmse"]
 
 
+def test_resamples_without_a_measured_depth_are_left_out() -> None:
+    """Lost bounds: with few rooms of measured depth, some resamples have none of them, and no metric of the depth."""
+    found = table(7, rooms=6)
+    unmeasured = np.asarray([bg_id not in ("room-0", "room-1") for bg_id in found.bg_ids])
+    states = found.states.copy()
+    states[unmeasured, STATES.index("depth_squares") : STATES.index("depth_within3") + 1] = 0
+    states[unmeasured, STATES.index("depth_invalid_pixels")] = states[unmeasured, STATES.index("pixels")]
+    states[unmeasured, STATES.index("depth_invalid_images")] = 1
+    a = replace(found, states=states)
+    worse = states.copy()
+    worse[:, STATES.index("depth_within1")] *= 0.9
+    measured, apart = intervals(a), difference(a, replace(a, states=worse), "depth_delta1")
+
+    assert all(math.isfinite(interval.low) and math.isfinite(interval.high) for interval in measured.values())
+    of_room = (states[np.asarray(a.bg_ids) == room].sum(axis=0) for room in ("room-0", "room-1"))
+    rooms = [metrics_of(sums)["depth_delta1"] for sums in of_room]
+    assert min(rooms) <= measured["depth_delta1"].low < measured["depth_delta1"].high <= max(rooms)
+    assert 0 < apart.low < apart.value < apart.high
+    assert apart.probability == 1
+    states[:, STATES.index("depth_squares")] = math.nan
+    undefined = difference(a, a, "depth_rmse")
+    assert all(math.isnan(number) for number in (undefined.low, undefined.high, undefined.probability))
+
+
 def test_equal_tables_get_equal_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed comparison gives the same table, whatever the chunk size."""
     once = intervals(table(8))

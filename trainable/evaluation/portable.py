@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import logging
 import warnings
@@ -114,8 +115,8 @@ def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
         form: 'onnx', or 'torch' for a program that `torch.export.load` reads.
 
     Raises:
-        InputError: if the checkpoint cannot be loaded, a package is missing, or `out` has another suffix or cannot be
-            written.
+        InputError: if the checkpoint cannot be loaded, a package is missing, the family is that of a plugin and does
+            not support images of any size, or `out` has another suffix or cannot be written.
         UnfinishedError: if the outputs differ; `out` is unchanged.
     """
     if out.suffix != SUFFIXES[form]:
@@ -131,7 +132,7 @@ def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
     nn.Module.train(network, False)  # `network.eval()` keeps the layers of `eval_mode` in training mode
     sizes = _sizes(*origin.config.data.sides)
     with _quiet(), torch.no_grad():
-        program = _traced(portable, sizes[1])
+        program = _traced(portable, sizes[1], origin)
         try:
             with replacing(out) as partial:
                 runs = _WRITERS[form](program, partial, _metadata(origin, network))
@@ -170,11 +171,24 @@ def _sizes(height: int, width: int) -> tuple[tuple[int, int, int], ...]:
     return (1, height, width), (2, height, wider), (3, height + 7, width // 2 + 19)
 
 
-def _traced(portable: Portable, size: tuple[int, int, int]) -> ExportedProgram:
-    """The program of `portable` for images of any size and number; no example is stored with it."""
+def _traced(portable: Portable, size: tuple[int, int, int], origin: Origin) -> ExportedProgram:
+    """The program of `portable` for images of any size and number; no example is stored with it.
+
+    Raises:
+        InputError: if the family of a plugin does not support them.
+    """
     batch, height, width = (torch.export.Dim(name, min=1 if name == "batch" else MIN_SIDE) for name in AXES)
     shape = {0: batch, 1: height, 2: width}
-    program = torch.export.export(portable, _photos(size, seed=0), dynamic_shapes=(shape, shape))
+    try:
+        program = torch.export.export(portable, _photos(size, seed=0), dynamic_shapes=(shape, shape))
+    except Exception as error:
+        if origin.plugin is None or isinstance(error, InputError):
+            raise
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise InputError(
+            f"The network of the family '{origin.config.model.family}' cannot be exported for images of any size "
+            f"({reason}); correct forward() in its plugin."
+        ) from error
     program.example_inputs = None  # it would be stored as a pickle
     return program
 
@@ -280,11 +294,12 @@ def _note(origin: Origin) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of torch's exporter, which are about its own code."""
+    """Without what torch's exporter prints: warnings about its own code, and details of an error that it raises."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+        printed = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from trainable.evaluation import portable
 from trainable.evaluation.portable import METADATA_FILE, MIN_SIDE, export_network
 from trainable.loop.checkpoint import load_model
 from trainable.models import MODELS
+from trainable.plugins.active import PluginSource
+from trainable.plugins.load import use_plugins
 
 Save = Callable[[TrialConfig], Path]
 
@@ -135,6 +137,53 @@ def test_layers_that_were_in_training_mode_are_noted(save_warmed: Save, tmp_path
     program = torch.export.load(tmp_path / "model.pt2").module()
     photos = [torch.from_numpy(stack) for stack in stacks(1, 32, 32)]
     assert all(torch.equal(a, b) for a, b in zip(program(*photos), program(*photos), strict=True))
+
+
+ONE_SIZE = """
+import torch
+import twinhead
+from torch import nn
+
+
+class OneSize(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(6, 2, kernel_size=3, padding=1)
+        self.grid = nn.Parameter(torch.zeros(1, 1, 32, 32))
+
+    def forward(self, bg, fg_bg):
+        return (self.conv(torch.cat([bg, fg_bg], dim=1)) + self.grid).chunk(2, dim=1)
+
+
+PLUGINS = [twinhead.Family("one-size", OneSize)]
+"""
+
+
+@pytest.fixture
+def _one_size() -> Iterator[None]:
+    """The plugin `ONE_SIZE` in this process."""
+    use_plugins([PluginSource("own.py", ONE_SIZE)])
+    yield
+    use_plugins([])
+
+
+@pytest.mark.usefixtures("_one_size")
+@pytest.mark.slow
+def test_network_of_a_plugin_for_one_size_only_is_refused(
+    save_warmed: Save, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Traceback: the author of the plugin needs a sentence that says what to correct."""
+    saved = save_warmed(config("one-size"))
+    with pytest.raises(InputError) as refused:
+        export_network(saved, tmp_path / "model.pt2", "torch")
+
+    sentence = str(refused.value)
+    assert sentence.startswith("The network of the family 'one-size' cannot be exported for images of any size (")
+    assert "must match the size of tensor b (32)" in sentence
+    assert sentence.endswith("; correct forward() in its plugin.")
+    assert "\n" not in sentence
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow

@@ -149,15 +149,6 @@ def files_look_swapped(bg: Path, fg_bg: Path) -> bool:
     return look_swapped(*(source_photo(read_photo(path), str(path))[0] for path in (bg, fg_bg)))
 
 
-def predict_pixels(checkpoint: Path, bg: Pixels, fg_bg: Pixels) -> tuple[Pixels, Pixels]:
-    """Predict mask (probability) and depth, both (H, W) uint8, of two (H, W, 3) uint8 images.
-
-    `Predictor` keeps the network for more of them.
-    """
-    [planes] = Predictor(checkpoint).predict([bg], [fg_bg])
-    return planes
-
-
 def _outputs(name: str, out: Path) -> tuple[Path, ...]:
     if not name:
         return tuple(out / output for output in OUTPUTS)

@@ -14,7 +14,6 @@ from data.errors import InputError
 from data.schema import Batch, Pixels
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.evaluation.grid import predict
-from trainable.evaluation.predict import predict_pixels
 from trainable.evaluation.predictor import Predictor
 from trainable.loop.state import device_named
 from trainable.models import Prediction
@@ -41,7 +40,8 @@ def test_photographs_of_any_sizes_in_batches(
     found = Predictor(saved).predict(bgs, fg_bgs)
 
     for planes, bg, fg_bg in zip(found, bgs, fg_bgs, strict=True):
-        for plane, expected in zip(planes, predict_pixels(saved, bg, fg_bg), strict=True):
+        [alone] = Predictor(saved).predict([bg], [fg_bg])
+        for plane, expected in zip(planes, alone, strict=True):
             assert plane.shape == bg.shape[:2]
             np.testing.assert_allclose(plane.astype(int), expected.astype(int), atol=1)
     assert len({planes[0].tobytes() for planes in found}) == len(sizes)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainable.models.blocks import DoubleConv
 from trainable.models.prediction import Heads
-from trainable.models.sizes import require_multiple
+from trainable.models.sizes import require_sides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Pair(nn.Module):
         Raises:
             InputError: if H or W is not a multiple of 16.
         """
-        require_multiple(bg, 16, family="pair")
+        require_sides(bg, multiple=16, family="pair")
         return Heads(mask=self.mask_net(fg_bg), depth=self.depth_net(fg_bg))
 
     def networks(self) -> Sequence[nn.Module]:

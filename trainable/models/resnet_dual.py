@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainable.models.blocks import shortcut_1x1
 from trainable.models.prediction import Heads
-from trainable.models.sizes import require_multiple
+from trainable.models.sizes import require_sides
 
 
 class ResNetDual(nn.Module):
@@ -41,7 +41,7 @@ class ResNetDual(nn.Module):
         Raises:
             InputError: if H or W is not a multiple of 4.
         """
-        require_multiple(bg, 4, family="resnet-dual")
+        require_sides(bg, multiple=4, family="resnet-dual")
         stems = [self.bg_layer(self.bg_stem(bg)), self.fg_bg_layer(self.fg_bg_stem(fg_bg))]
         skip1 = torch.cat(stems, dim=1)  # (B, 2 W0, H, W)
         skip2 = self.layer3(skip1)  # (B, 4 W0, H/2, W/2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainable.models.blocks import DoubleConv, enlarge, shortcut_1x1
 from trainable.models.prediction import Heads
-from trainable.models.sizes import require_multiple
+from trainable.models.sizes import require_sides
 
 
 class ResUNet(nn.Module):
@@ -45,7 +45,7 @@ class ResUNet(nn.Module):
         Raises:
             InputError: if H or W is not a multiple of 16.
         """
-        require_multiple(bg, 16, family="resunet")
+        require_sides(bg, multiple=16, family="resunet")
         skip1 = self.enc1(torch.cat([bg, fg_bg], dim=1))  # (B, W0, H, W)
         skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
         skip3 = self.enc3(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
@@ -80,7 +80,7 @@ class ResUNetLite(nn.Module):
         Raises:
             InputError: if H or W is not a multiple of 4.
         """
-        require_multiple(bg, 4, family="resunet-lite")
+        require_sides(bg, multiple=4, family="resunet-lite")
         skip1 = self.enc1(torch.cat([bg, fg_bg], dim=1))  # (B, W0, H, W)
         skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
         deepest = self.bottleneck(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)

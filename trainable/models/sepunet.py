@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainable.models.blocks import enlarge
 from trainable.models.prediction import Heads
-from trainable.models.sizes import require_at_least
+from trainable.models.sizes import require_sides
 
 
 class SepUNet(nn.Module):
@@ -43,7 +43,7 @@ class SepUNet(nn.Module):
         Raises:
             InputError: if H or W is below 16.
         """
-        require_at_least(bg, 16, family="sepunet")
+        require_sides(bg, smallest=16, family="sepunet")
         skip1 = self.inc(torch.cat([_grey(fg_bg), _grey(bg)], dim=1))  # (B, W0, H, W)
         skip2 = self.down1(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
         skip3 = self.down2(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)

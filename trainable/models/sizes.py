@@ -13,30 +13,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def require_multiple(image: Tensor, multiple: int, *, family: str) -> None:
-    """Refuse (B, C, H, W) images whose sides are not multiples of `multiple`.
+def require_sides(image: Tensor, *, family: str, multiple: int = 1, smallest: int = 1) -> None:
+    """Refuse (B, C, H, W) images of a size that a family does not support.
 
     Raises:
-        InputError: if H or W is not a multiple of `multiple`.
+        InputError: if H or W is not a multiple of `multiple`, or below `smallest`.
     """
     height, width = image.shape[-2:]
     if height % multiple or width % multiple:
-        raise _refusal(height, width, f"multiples of {multiple}", family)
-
-
-def require_at_least(image: Tensor, smallest: int, *, family: str) -> None:
-    """Refuse (B, C, H, W) images whose sides are below `smallest`.
-
-    Raises:
-        InputError: if H or W is below `smallest`.
-    """
-    height, width = image.shape[-2:]
-    if height < smallest or width < smallest:
-        raise _refusal(height, width, f"at least {smallest}", family)
-
-
-def _refusal(height: int, width: int, wanted: str, family: str) -> InputError:
-    return InputError(
+        wanted = f"multiples of {multiple}"
+    elif height < smallest or width < smallest:
+        wanted = f"at least {smallest}"
+    else:
+        return
+    raise InputError(
         f"The value of 'image_size' is {height} x {width} (height x width), but must be {wanted} "
         f"for the model family '{family}'; set data.image_size in the spec."
     )

@@ -18,7 +18,7 @@ from trainable.models.network import Network
 from trainable.models.pair import Pair
 from trainable.models.prediction import Prediction
 from trainable.models.resnet_dual import ResNetDual
-from trainable.models.resunet import ResUNet, ResUNetLite
+from trainable.models.resunet import ResUNet
 from trainable.models.sepunet import SepUNet
 from trainable.plugins.active import own_families
 
@@ -42,7 +42,7 @@ __all__ = [
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "resunet": lambda config: ResUNet(config.width),
-    "resunet-lite": lambda config: ResUNetLite(config.width),
+    "resunet-lite": lambda config: ResUNet(config.width, stages=2),
     "pair": lambda config: Pair(config.width, config.dropout),
     "dmnet-cnn": lambda config: dmnet_cnn(config.width, config.dropout),
     "dmnet-cnn-v1": lambda config: dmnet_cnn_v1(config.width, config.dropout),

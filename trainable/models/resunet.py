@@ -15,23 +15,27 @@ from trainable.models.blocks import DoubleConv, enlarge, shortcut_1x1
 from trainable.models.prediction import Heads
 from trainable.models.sizes import require_sides
 
+_FAMILIES = {4: "resunet", 2: "resunet-lite"}
+"""Names of the families, by number of stages."""
+
 
 class ResUNet(nn.Module):
     """Predicts mask and depth from two images of the same size.
 
     Args:
-        width: channels W0 of the first stage; the next stages have 2, 4, 8 and 16 times as many.
+        width: channels W0 of the first stage; each next stage, and the bottleneck, has twice as many.
+        stages: stages of the encoder, S: 4, or 2 for the variant with a smaller receptive field.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, stages: int = 4) -> None:
         super().__init__()
-        self.enc1 = _ResBlock(6, width)
-        self.enc2 = _ResBlock(width, 2 * width)
-        self.enc3 = _ResBlock(2 * width, 4 * width)
-        self.enc4 = _ResBlock(4 * width, 8 * width)
-        self.bottleneck = DoubleConv(8 * width, 16 * width, bias=True)
-        self.mask_decoder = _Decoder(width)
-        self.depth_decoder = _Decoder(width)
+        self._stages, self._family = stages, _FAMILIES[stages]
+        channels = [6, *(width * 2**number for number in range(stages))]
+        for number in range(1, stages + 1):
+            self.add_module(f"enc{number}", _ResBlock(channels[number - 1], channels[number]))
+        self.bottleneck = DoubleConv(channels[-1], 2 * channels[-1], bias=True)
+        self.mask_decoder = _Decoder(width, stages)
+        self.depth_decoder = _Decoder(width, stages)
         self.mask_head = nn.Conv2d(width, 1, kernel_size=1)
         self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
 
@@ -43,50 +47,18 @@ class ResUNet(nn.Module):
             fg_bg: (B, 3, H, W) float in 0..1, the same background with a foreground object.
 
         Raises:
-            InputError: if H or W is not a multiple of 16.
+            InputError: if H or W is not a multiple of 2^S.
         """
-        require_sides(bg, multiple=16, family="resunet")
-        skip1 = self.enc1(torch.cat([bg, fg_bg], dim=1))  # (B, W0, H, W)
-        skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
-        skip3 = self.enc3(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
-        skip4 = self.enc4(F.max_pool2d(skip3, 2))  # (B, 8 W0, H/8, W/8)
-        deepest = self.bottleneck(F.max_pool2d(skip4, 2))  # (B, 16 W0, H/16, W/16)
+        require_sides(bg, multiple=2**self._stages, family=self._family)
+        x = torch.cat([bg, fg_bg], dim=1)
+        skips: list[Tensor] = []
+        for number in range(1, self._stages + 1):
+            skips.append(self.get_submodule(f"enc{number}")(x))  # from (B, W0, H, W), each next one half the size
+            x = F.max_pool2d(skips[-1], 2)
+        deepest = self.bottleneck(x)  # (B, 2^S W0, H/2^S, W/2^S)
         return Heads(
-            mask=self.mask_head(self.mask_decoder(deepest, skip4, skip3, skip2, skip1)),
-            depth=self.depth_head(self.depth_decoder(deepest, skip4, skip3, skip2, skip1)),
-        )
-
-
-class ResUNetLite(nn.Module):
-    """The same with two stages instead of four, and a smaller receptive field.
-
-    Args:
-        width: channels W0 of the first stage; the next stages have 2 and 4 times as many.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.enc1 = _ResBlock(6, width)
-        self.enc2 = _ResBlock(width, 2 * width)
-        self.bottleneck = DoubleConv(2 * width, 4 * width, bias=True)
-        self.mask_decoder = _LiteDecoder(width)
-        self.depth_decoder = _LiteDecoder(width)
-        self.mask_head = nn.Conv2d(width, 1, kernel_size=1)
-        self.depth_head = nn.Conv2d(width, 1, kernel_size=1)
-
-    def forward(self, bg: Tensor, fg_bg: Tensor) -> Heads:
-        """Predict mask and depth, (B, 1, H, W) each, from two (B, 3, H, W) float images in 0..1.
-
-        Raises:
-            InputError: if H or W is not a multiple of 4.
-        """
-        require_sides(bg, multiple=4, family="resunet-lite")
-        skip1 = self.enc1(torch.cat([bg, fg_bg], dim=1))  # (B, W0, H, W)
-        skip2 = self.enc2(F.max_pool2d(skip1, 2))  # (B, 2 W0, H/2, W/2)
-        deepest = self.bottleneck(F.max_pool2d(skip2, 2))  # (B, 4 W0, H/4, W/4)
-        return Heads(
-            mask=self.mask_head(self.mask_decoder(deepest, skip2, skip1)),
-            depth=self.depth_head(self.depth_decoder(deepest, skip2, skip1)),
+            mask=self.mask_head(self.mask_decoder(deepest, skips)),
+            depth=self.depth_head(self.depth_decoder(deepest, skips)),
         )
 
 
@@ -115,31 +87,15 @@ class _UpBlock(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """From (B, 16 W0, H/16, W/16) and the four encoder outputs to (B, W0, H, W)."""
+    """From (B, 2^S W0, H/2^S, W/2^S) and the encoder outputs of S stages to (B, W0, H, W)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, stages: int) -> None:
         super().__init__()
-        self.up4 = _UpBlock(16 * width, 8 * width, 8 * width)
-        self.up3 = _UpBlock(8 * width, 4 * width, 4 * width)
-        self.up2 = _UpBlock(4 * width, 2 * width, 2 * width)
-        self.up1 = _UpBlock(2 * width, width, width)
+        for number in range(stages, 0, -1):
+            channels = width * 2 ** (number - 1)
+            self.add_module(f"up{number}", _UpBlock(2 * channels, channels, channels))
 
-    def forward(self, deepest: Tensor, skip4: Tensor, skip3: Tensor, skip2: Tensor, skip1: Tensor) -> Tensor:
-        x = self.up4(deepest, skip4)
-        x = self.up3(x, skip3)
-        x = self.up2(x, skip2)
-        full: Tensor = self.up1(x, skip1)
-        return full
-
-
-class _LiteDecoder(nn.Module):
-    """From (B, 4 W0, H/4, W/4) and the two encoder outputs to (B, W0, H, W)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.up2 = _UpBlock(4 * width, 2 * width, 2 * width)
-        self.up1 = _UpBlock(2 * width, width, width)
-
-    def forward(self, deepest: Tensor, skip2: Tensor, skip1: Tensor) -> Tensor:
-        full: Tensor = self.up1(self.up2(deepest, skip2), skip1)
-        return full
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        for number in range(len(skips), 0, -1):
+            x = self.get_submodule(f"up{number}")(x, skips[number - 1])
+        return x

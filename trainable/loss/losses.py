@@ -72,10 +72,26 @@ def _in_float32(loss: Callable[[Tensor, Tensor, LossConfig, Tensor | None], Tens
     return computed
 
 
-@_in_float32
-def _bce(logits: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
-    """Binary cross-entropy of sigmoid(logits), mean over pixels."""
-    return _pixel_mean(F.binary_cross_entropy_with_logits, logits, target, valid)
+def _over_pixels(loss: Callable[[LossConfig], Pointwise]) -> Loss:
+    """A loss that is the mean of a pointwise one over pixels."""
+
+    @_in_float32
+    def computed(prediction: Tensor, target: Tensor, config: LossConfig, valid: Tensor | None) -> Tensor:
+        return _pixel_mean(loss(config), prediction, target, valid)
+
+    return computed
+
+
+_bce = _over_pixels(lambda _: F.binary_cross_entropy_with_logits)
+"""Binary cross-entropy of sigmoid(logits), mean over pixels."""
+_l1 = _over_pixels(lambda _: F.l1_loss)
+"""Absolute error, mean over pixels."""
+_smooth_l1 = _over_pixels(lambda _: F.smooth_l1_loss)
+"""Half the squared error below 1, the absolute error less a half above (Girshick 2015); mean over pixels."""
+_huber = _over_pixels(lambda config: partial(F.huber_loss, delta=config.huber_delta))
+"""Half the squared error below `huber_delta`, linear above (Huber 1964); mean over pixels."""
+_mse = _over_pixels(lambda _: F.mse_loss)
+"""Squared error, mean over pixels."""
 
 
 @_in_float32
@@ -83,30 +99,6 @@ def _weighted_bce(logits: Tensor, target: Tensor, config: LossConfig, valid: Ten
     """Binary cross-entropy with weight `positive_weight` for foreground, mean over pixels."""
     weight = torch.full((), config.positive_weight, device=logits.device)  # full() avoids a synchronising copy
     return _pixel_mean(partial(F.binary_cross_entropy_with_logits, pos_weight=weight), logits, target, valid)
-
-
-@_in_float32
-def _l1(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
-    """Absolute error, mean over pixels."""
-    return _pixel_mean(F.l1_loss, prediction, target, valid)
-
-
-@_in_float32
-def _smooth_l1(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
-    """Half the squared error below 1, the absolute error less a half above (Girshick 2015); mean over pixels."""
-    return _pixel_mean(F.smooth_l1_loss, prediction, target, valid)
-
-
-@_in_float32
-def _huber(prediction: Tensor, target: Tensor, config: LossConfig, valid: Tensor | None) -> Tensor:
-    """Half the squared error below `huber_delta`, linear above (Huber 1964); mean over pixels."""
-    return _pixel_mean(partial(F.huber_loss, delta=config.huber_delta), prediction, target, valid)
-
-
-@_in_float32
-def _mse(prediction: Tensor, target: Tensor, _: LossConfig, valid: Tensor | None) -> Tensor:
-    """Squared error, mean over pixels."""
-    return _pixel_mean(F.mse_loss, prediction, target, valid)
 
 
 @_in_float32

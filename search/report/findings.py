@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import optuna
@@ -17,12 +17,13 @@ from search.results.analysis import Analysis, analyse
 from search.results.front import Point, points_of
 from search.results.summary import Best, find_best, find_best_recipe, outcome_of, outcomes
 from search.spec.spec import SearchSpec
+from search.spec.study_url import masked
 from search.study.damage import examine
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
 from search.study.summary import Summary
 from search.study.trials import GPU_SECONDS, SLOTS, TrialRecord, trial_records
-from trainable.config.settings import Scalar
+from trainable.config.settings import Scalar, Value
 from trainable.metrics.objective import Notation, Objective
 
 T = TypeVar("T")
@@ -71,6 +72,15 @@ class Findings:
     def objective(self) -> Objective:
         """By which trials and networks are compared."""
         return self.spec.plan.objective
+
+    @property
+    def plain_spec(self) -> dict[str, Value]:
+        """The spec for a page that others may read: without the password in the URL of its study."""
+        url = self.spec.plan.search.study
+        if url is None:
+            return self.spec.as_plain()
+        search = self.spec.plan.search.model_copy(update={"study": masked(url)})
+        return replace(self.spec, plan=self.spec.plan.model_copy(update={"search": search})).as_plain()
 
     @property
     def max_epochs(self) -> int:

@@ -208,7 +208,7 @@ def _over_time(pages: Sequence[SearchPage], objective: Objective) -> Chart:
 def _differing(pages: Sequence[SearchPage]) -> list[tuple[str, list[str]]]:
     specs = []
     for page in pages:
-        plain = flatten(page.findings.spec.as_plain())
+        plain = flatten(page.findings.plain_spec)
         listed = ", ".join(str(Objective.of(each)) for each in page.findings.spec.plan.objectives)
         specs.append({key: listed if key == "objectives" else str(value) for key, value in plain.items()})
     keys = dict.fromkeys(key for spec in specs for key in spec if key != "name")

@@ -145,7 +145,7 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
         failures=failures(findings),
         commands=commands(findings),
         provenance=provenance(findings),
-        spec=as_yaml(findings.spec.as_plain()),
+        spec=as_yaml(findings.plain_spec),
     )
 
 

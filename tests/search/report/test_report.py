@@ -8,11 +8,14 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
+from search.report import search_page
+from search.report.findings import Findings
 from search.report.report import write_report
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
@@ -82,6 +85,24 @@ def test_differences_from_the_best_recipe_are_paired_by_image(elsewhere: Experim
     assert "compared with the best recipe, birender-cnn, is +0.010 (+0.010 to +0.010): a real gain" in text
     assert "as the interval excludes 0; the probability of being better is over 99 %." in text
     assert "less best recipe (birender-cnn)" in text
+
+
+@pytest.mark.slow
+def test_report_has_no_password(elsewhere: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leak: a report is sent to others, and the spec has the URL of the study's database, with its password."""
+    other = search_of(tmp_path / "artifacts", "nowhere", 12, name="other")
+    read = search_page.findings_of
+
+    def findings(experiment: Experiment) -> Findings:
+        url = f"postgresql+psycopg://{experiment.name}:s3cr3t@db/studies"
+        spec = load_spec(data_path="nowhere", overrides=[("search.study", url)])
+        return replace(read(experiment), spec=spec)
+
+    monkeypatch.setattr(search_page, "findings_of", findings)
+    page = page_of(elsewhere, other)
+
+    assert "s3cr3t" not in f"{page.text}{page.data}{page.tags}"
+    assert page.text.count("postgresql+psycopg://first:***@db/studies") == 2  # the spec, and the settings that differ
 
 
 def test_search_without_a_retraining_shows_validation(search: Experiment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,8 +88,10 @@ class Search:
         Raises:
             InputError: if no trial has a result.
         """
+        key = self._experiment.objective.key
         for trial in self.trials():
-            if trial.outcome == "trained":
+            value = trial.number_of(key)
+            if trial.outcome == "trained" and value is not None and not math.isnan(value):
                 return trial
         is_running = self._experiment.is_running
         advice = (

@@ -25,7 +25,7 @@ from trainable.loop.checkpoint_files import (
     source_of,
     verify,
 )
-from trainable.metrics.names import ERRORS, OBJECTIVE
+from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.objective import SCORE, Objective
 
 CARD = "README.md"
@@ -177,12 +177,13 @@ def verdict(
     return [
         f"{said}: {name} {metrics[name]:.4f} against {baseline[name]:.4f}"
         for name, said in names.items()
-        if name in metrics and name in baseline and not _is_better(name, metrics[name], baseline[name])
+        if name in metrics and name in baseline and not _is_better(name, metrics[name], baseline[name], objective)
     ]
 
 
-def _is_better(name: str, value: float, baseline: float) -> bool:
-    return value < baseline if name in ERRORS else value > baseline
+def _is_better(name: str, value: float, baseline: float, objective: Objective) -> bool:
+    """Of the metrics of `verdict`, smaller is better in an objective alone."""
+    return value < baseline if name == objective.key and objective.sign < 0 else value > baseline
 
 
 def model_card(origin: Origin, metrics: Mapping[str, Any], title: str, pictures: Path, facts: Facts) -> str:

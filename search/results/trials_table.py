@@ -11,11 +11,13 @@ from optuna.trial import TrialState
 
 from data.errors import InputError, without_comma
 from search.results.summary import outcome_of
+from search.spec.objectives import known_objectives
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
 from search.study.trials import TrialRecord, trial_records
 from trainable.config.settings import Scalar, at
-from trainable.metrics.names import ERRORS, OBJECTIVE
+from trainable.metrics.names import OBJECTIVE
+from trainable.metrics.objective import Objective
 
 MAX_VALUES = 12
 """Values of a key that are listed at most."""
@@ -119,8 +121,8 @@ def trial_rows(experiment: Experiment, *, sort: str | None = None, keep: Sequenc
 
     Args:
         experiment: a search.
-        sort: 'number', or another column, parameter or key of the configuration with numeric values: the objective and
-            metrics best first, others descending, and trials without a value last; default: the objective.
+        sort: 'number', or another column, parameter or key of the configuration with numeric values: the objective,
+            metrics and costs best first, others descending, and trials without a value last; default: the objective.
         keep: conditions that a trial must meet.
 
     Raises:
@@ -148,11 +150,12 @@ def trial_rows(experiment: Experiment, *, sort: str | None = None, keep: Sequenc
     if sort == "number":
         return rows
 
-    sign = objective.sign if sort == objective.key else -1 if sort in ERRORS else 1
+    own = [notation for record in experiment.spec().plan.plugins for notation in record.metrics]
+    by = objective if sort == objective.key else Objective.of(known_objectives(own).get(sort, sort))
 
     def rank(row: TrialRow) -> tuple[float, int]:
         value = order[row.number]
-        return (math.inf if value is None else -sign * value, row.number)
+        return (math.inf if value is None else -by.oriented(value), row.number)
 
     return sorted(rows, key=rank)
 

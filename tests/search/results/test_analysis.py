@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,21 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from data.errors import InputError
+from search.api.searches import Search
 from search.cli.main import cli
 from search.results.analysis import analyse
 from search.results.trials_table import parse_condition, trial_rows
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from trainable.plugins.load import use_plugins
 
 LR = FloatDistribution(1e-3, 1.0, log=True)
 FAMILY = CategoricalDistribution(["resunet", "pair"])
 SHIFT = FloatDistribution(0.0, 1.0)
 
 
-def trial(number: int) -> optuna.trial.FrozenTrial:
+def trial(number: int, **changes: float) -> optuna.trial.FrozenTrial:
     """The score falls off from lr 0.1, and depends on nothing else; 'shift' is there under 'pair' alone."""
     lr = 10 ** -(number % 20 / 10)
     params: dict[str, Any] = {"optimizer.lr": lr, "model.family": "pair" if number % 3 else "resunet"}
@@ -35,6 +38,7 @@ def trial(number: int) -> optuna.trial.FrozenTrial:
         params["shift"], distributions["shift"] = number * 7 % 40 / 40, SHIFT
     score = 0.8 - abs(number % 20 - 10) / 20
     metrics = {"score": score, "mask_iou": 1 - score, "depth_rmse": score / 2, "seconds": 2.0, "time_data": 0.1}
+    metrics |= changes
     config = {"model": {"width": 4 + number % 2}}
     attributes = {"outcome": "trained", "config": config, "epoch:1": {"metrics": metrics, "checkpoint": None}}
     return create_trial(
@@ -163,3 +167,38 @@ def test_unanswerable_queries_are_refused(tmp_path: Path) -> None:
         trial_rows(few, keep=[parse_condition("model.famly=resunet")])
     with pytest.raises(InputError, match="compares with 'much'"):
         trial_rows(few, keep=[parse_condition("score>much")])
+
+
+def test_trials_are_sorted_in_the_direction_of_a_plugins_metric(own_plugin: Path, tmp_path: Path) -> None:
+    """A wrong order: the built-in errors are not the only metrics of which smaller is better."""
+    own_plugin.write_text(own_plugin.read_text().replace('"mask_f1", mask_f1)', '"mask_err", mask_f1, better="lower")'))
+    experiment = Experiment(storage=tmp_path / "artifacts", name="first")
+    experiment.create(load_spec(data_path="nowhere", overrides=[("plugins", f"[{own_plugin}]")]))
+    use_plugins([])
+    study = open_study(experiment)
+    for number, error in enumerate((0.3, 0.1, 0.2)):
+        study.add_trial(trial(number, mask_err=error, mask_rmse=error, macs=error))
+
+    for sort in ("mask_err", "mask_rmse", "macs"):
+        assert [row.number for row in trial_rows(experiment, sort=sort)] == [1, 2, 0]
+
+
+def test_trial_whose_value_is_not_a_number_is_last(tmp_path: Path) -> None:
+    """A wrong order: as a key of a sort, NaN leaves the trials as they are, and the first one is taken for the best."""
+    experiment = search_of(tmp_path, 0)
+    study = open_study(experiment)
+    for number, error in enumerate((math.nan, 0.5, 0.1, math.nan, 0.3)):
+        study.add_trial(trial(number, depth_rmse=error, score=error))
+
+    assert [row.number for row in trial_rows(experiment, sort="depth_rmse")] == [2, 4, 1, 0, 3]
+    assert [row.number for row in trial_rows(experiment)] == [1, 4, 2, 0, 3]
+    assert Search(experiment, ()).best.number == 1
+
+
+def test_search_without_a_finite_value_has_no_best_trial(tmp_path: Path) -> None:
+    """A trial without a result was returned as the best one, when it is the first in the table."""
+    experiment = search_of(tmp_path, 0)
+    open_study(experiment).add_trial(trial(0, score=math.nan))
+
+    with pytest.raises(InputError, match="has no trial with a result yet"):
+        _ = Search(experiment, ()).best

@@ -239,3 +239,6 @@ def test_verdict_compares_the_objective() -> None:
     assert verdict(metrics | {"depth_rmse": 0.1}, baselines, Objective.of("-depth_rmse")) == []
     assert baseline_metrics(baselines, weighted)["objective"] == 0.5
     assert verdict(weighted.with_value(metrics), baselines, weighted) == []
+    error = {"mask_threshold": {"mask_iou": 0.5, "mask_err": 0.2}, "depth_mean": {"depth_delta1": 0.5}}
+    assert verdict({"mask_err": 0.1}, error, Objective.of("-mask_err")) == []
+    assert len(verdict({"mask_err": 0.3}, error, Objective.of("-mask_err"))) == 1  # of a plugin

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -170,6 +171,22 @@ class _Log:
         self._screen.say(f"{self._title}: {progress}, {clock(elapsed)} so far{left}{f'; {note}' if note else ''}")
 
 
+class Ragged:
+    """A table without the spaces at the ends of its lines: a terminal that becomes narrower would wrap them."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for shown in console.render_lines(self._table, options, pad=False):
+            while shown and not shown[-1].text.strip():
+                shown.pop()
+            if shown:
+                yield from shown[:-1]
+                yield Segment(shown[-1].text.rstrip(), shown[-1].style)
+            yield Segment.line()
+
+
 def print_line(console: Console, line: str, *, title: str = "") -> None:
     """Print a line as it is, after a bold title: without markup and line breaks, so that commands can be copied."""
     console.print(Text.assemble((title, "bold"), line), soft_wrap=True)
@@ -189,8 +206,9 @@ def print_table(
     Args:
         console: where it is printed.
         rows: at least one; cells by heading, the same headings in all of them.
-        left: headings of the columns that are aligned left, not right.
-        wrapped: heading of a column of long texts, whose cells may take several lines.
+        left: headings of the columns of texts, which are aligned left, not right. Where everything else is too wide,
+            their cells take several lines; a number is never cut off.
+        wrapped: heading of a column of long texts, whose cells may always take several lines.
         optional: headings of the columns that may be left out, the least important one first.
         title: bold, above the headings.
     """
@@ -205,11 +223,11 @@ def print_table(
         del widths[name]
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name in widths:
-        is_wrapped, is_left = name == wrapped, name == wrapped or name in left
-        table.add_column(name, justify="left" if is_left else "right", no_wrap=not is_wrapped, overflow="fold")
+        is_text = name == wrapped or name in left
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for row in rows:
         table.add_row(*(Text(row[name]) for name in widths))
-    console.print(table)
+    console.print(Ragged(table))
     if left_out:
         print_line(console, f"not shown in {console.width} columns: {', '.join(left_out)} (--json shows everything)")
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.segment import Segment
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from search.results.status import ACTIVE, SearchStatus
-from search.terminal import clock
+from search.terminal import Ragged, clock
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_COLUMNS = 24
@@ -32,23 +31,7 @@ def view(status: SearchStatus, width: int) -> RenderableType:
     table.add_column(overflow="fold")
     for name, text in rows(status, width - TITLE_COLUMNS).items():
         table.add_row(name, text)
-    return _Ragged(table)
-
-
-class _Ragged:
-    """A table without the spaces at the ends of its lines: a terminal that becomes narrower would wrap them."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for shown in console.render_lines(self._table, options, pad=False):
-            while shown and not shown[-1].text.strip():
-                shown.pop()
-            if shown:
-                yield from shown[:-1]
-                yield Segment(shown[-1].text.rstrip(), shown[-1].style)
-            yield Segment.line()
+    return Ragged(table)
 
 
 def rows(status: SearchStatus, width: int) -> Mapping[str, Text]:

@@ -175,7 +175,7 @@ def _tried(row: TrialRow) -> str:
 
 def _show_importance(analysis: Analysis) -> None:
     from search.results.importance import MIN_TRIALS, RESAMPLES
-    from search.terminal import print_line, print_table
+    from search.terminal import Ragged, print_line, print_table
 
     out = console()
     print_line(
@@ -183,7 +183,7 @@ def _show_importance(analysis: Analysis) -> None:
         f"of {analysis.trials} trials, the best {analysis.good} against all (PED-ANOVA; the shares add up to 1); "
         f"95 % intervals over {RESAMPLES} resamples of the trials",
     )
-    out.print(_importance_table(analysis))
+    out.print(Ragged(_importance_table(analysis)))
     if len(analysis.figures) > MAX_PARAMETERS:
         print_line(out, f"and {len(analysis.figures) - MAX_PARAMETERS} parameters of smaller shares")
     if analysis.too_few:

@@ -70,3 +70,31 @@ def test_recipes_have_a_line_each_on_80_columns() -> None:
 
     assert lines[1].split() == ["birender-resnet", "resnet-dual", "32", "11,000,000", "18.21", "G", "at", "224"]
     assert "not shown in 80 columns: losses, optimizer and policy" in lines[2]
+
+
+@pytest.mark.parametrize("width", [80, 70, 60])
+def test_numbers_are_whole_on_narrow_terminals(width: int) -> None:
+    """A wrong number: Rich crops a column that must not wrap, and 1.234 G was shown as 1.234."""
+    numbers = {"trial": "12", "score": "0.8123", "macs": "1.234 G", "ms_per_picture": "12.34"}
+    texts = {
+        "network": "resnet-dual of width 32, recipe birender-resnet",
+        "checkpoint": "trials/00012/checkpoint_000015",
+    }
+    console = terminal(width)
+    print_table(
+        console, [numbers | texts], left=["network"], wrapped="checkpoint", optional=["checkpoint"], title="trade-offs"
+    )
+    _, headings, first, *rest = written(console).splitlines()
+
+    assert headings.split() == [*numbers, "network"]
+    assert first.split()[:5] == ["12", "0.8123", "1.234", "G", "12.34"]
+    assert "resnet-dual of width 32, recipe birender-resnet" in " ".join(f"{first} {' '.join(rest)}".split())
+    assert all(len(line) <= width for line in (headings, first))
+
+
+def test_lines_of_a_table_have_no_blanks_at_their_ends() -> None:
+    """Noise in a copied table, and empty lines where the terminal becomes narrower."""
+    console = terminal(80)
+    print_table(console, [{"name": "a", "what": "short"}, {"name": "b", "what": "a longer text"}], left=["what"])
+
+    assert written(console).splitlines() == ["name  what", "   a  short", "   b  a longer text"]

@@ -143,10 +143,15 @@ def _gain_over_recipe(summary: Summary) -> list[str]:
     lines = [f"trial {best.trial} minus the recipe {recipe.recipe}, with 95 % intervals over backgrounds: {gains}"]
     objective = Objective.of(summary.objective)
     found = beyond[objective.key]
-    low = found.low if objective.sign > 0 else found.high and -found.high
-    if low is not None and low <= 0:
-        contains = f"the {objective.key}'s interval contains 0"
-        lines.append(f"{contains}: the trial is not clearly better than the recipe on these images")
+    if found.low is not None and found.high is not None:
+        ends = objective.sign * found.low, objective.sign * found.high
+        if max(ends) < 0:
+            lines.append(
+                f"the {objective.key}'s interval excludes 0: the trial is worse than the recipe on these images"
+            )
+        elif min(ends) <= 0:
+            contains = f"the {objective.key}'s interval contains 0"
+            lines.append(f"{contains}: the trial is not clearly better than the recipe on these images")
     if found.probability is not None:
         better = "better than the recipe on other backgrounds of this kind with a probability of"
         lines.append(f"trial {best.trial} is {better} {percent(found.probability)}")

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from search.cli.tables import show_summary, show_training
@@ -65,6 +66,29 @@ def test_summary_shows_the_gain_over_the_best_recipe(tmp_path: Path) -> None:
     text = shown(show_summary, Experiment(storage=tmp_path, name="first"), unclear)
     assert "not clearly better" in text
     assert "trial 12 is better than the recipe on other backgrounds of this kind with a probability of 93 %" in text
+
+
+@pytest.mark.parametrize(("objective", "sign"), [("score", 1), ("-depth_rmse", -1)])
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.03, -0.01, "excludes 0: the trial is worse than the recipe"),
+        (-0.03, 0.01, "contains 0: the trial is not clearly better"),
+        (0.01, 0.03, ""),
+    ],
+)
+def test_summary_says_that_a_trial_is_worse_than_the_recipe(
+    tmp_path: Path, objective: str, sign: int, low: float, high: float, said: str
+) -> None:
+    """A wrong sentence: an interval wholly on the bad side, which is the upper one of an error, contained 0."""
+    name = objective.removeprefix("-")
+    ends = sorted((sign * low, sign * high))
+    beyond = {name: {"value": sum(ends) / 2, "low": ends[0], "high": ends[1]}}
+    found = summary(objective=objective, beyond_recipe=beyond)
+    text = shown(show_summary, Experiment(storage=tmp_path, name="first"), found)
+
+    assert (f"the {name}'s interval {said}" in text) == bool(said)
+    assert ("interval excludes 0" in text, "interval contains 0" in text) == ("excludes" in said, "contains" in said)
 
 
 def test_a_gain_without_an_interval_is_shown_without_one(tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ class TokenError(InputError):
     """The cluster refuses the token, or there is none."""
 
 
+class RefusedError(InputError):
+    """The cluster answers a request with an error, such as for a job that it does not know any more."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A job of the cluster that Twinhead submitted."""
@@ -105,17 +109,15 @@ class Cluster:
         Raises:
             UnreachableError: if nothing answers there.
             TokenError: if the cluster refuses the token.
+            RefusedError: if another web server answers.
             InputError: if the cluster answers without a token, and this is not accepted.
         """
         given = address or os.environ.get(ADDRESS) or DEFAULT_ADDRESS
-        try:
-            with _errors(given):
-                url = _dashboard(given)
-                is_open = _is_open(url)
-                if not is_open or insecure:
-                    return cls(_client(url, sends_token=not is_open), is_open=is_open)
-        except RuntimeError as error:
-            raise InputError(f"The cluster at '{given}' cannot be used ({_last_line(error)}).") from None
+        with _errors(given):
+            url = _dashboard(given)
+            is_open = _is_open(url)
+            if not is_open or insecure:
+                return cls(_client(url, sends_token=not is_open), is_open=is_open)
         raise InputError(
             f"The cluster at '{given}' answers without a token, so that anyone who reaches it can run code there; "
             "start it with RAY_AUTH_MODE=token (see docs/cluster.md), or insist with --insecure."
@@ -158,6 +160,9 @@ class Cluster:
             code: a zip archive.
             env: environment variables of the driver and all workers.
             metadata: shown on the dashboard.
+
+        Raises:
+            RefusedError: if the cluster refuses the job.
         """
         try:
             with _errors(self.address):
@@ -167,10 +172,10 @@ class Cluster:
                     runtime_env={"working_dir": str(code), "env_vars": dict(env)},
                     metadata=dict(metadata),
                 )
-        except RuntimeError as error:
+        except RefusedError as error:
             if f"{submission_id} already exists" in str(error):
                 return False
-            raise InputError(f"The cluster at '{self.address}' refused the job ({_last_line(error)}).") from None
+            raise
         return True
 
     def stop(self, submission_id: str) -> bool:
@@ -235,7 +240,10 @@ def _client(url: str, *, sends_token: bool) -> JobSubmissionClient:
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     with _environment(_OVERRIDE, url):
-        return JobSubmissionClient(url, headers=None if sends_token else {"Authorization": "none"})
+        try:
+            return JobSubmissionClient(url, headers=None if sends_token else {"Authorization": "none"})
+        except (KeyError, TypeError):  # JSON without a version, of another web server
+            raise _unreachable(url) from None
 
 
 @contextmanager
@@ -258,8 +266,8 @@ def _errors(address: str) -> Iterator[None]:
 
     try:
         yield
-    except requests.HTTPError as error:
-        raise InputError(f"The cluster at '{address}' refused a request ({_last_line(error)}).") from None
+    except (requests.HTTPError, RuntimeError) as error:  # RuntimeError: of Ray's client, for any answer but 200
+        raise RefusedError(f"The cluster at '{address}' refused a request ({_last_line(error)}).") from None
     except OSError:  # so are all others of requests
         raise _unreachable(address) from None
     except Exception as error:

@@ -10,7 +10,7 @@ from importlib import metadata
 from data.dataset.storage import UnavailableError
 from data.dataset.transfer import stored
 from data.errors import InputError
-from search.cluster.client import Cluster, UnreachableError
+from search.cluster.client import Cluster, RefusedError, UnreachableError
 from search.cluster.status import search_status
 from search.cluster.submission import AFTER, VERSIONS
 from search.results.status import LIVE
@@ -57,7 +57,7 @@ def _is_live(other: Experiment) -> bool:
         if stored(other.location / SPEC_NAME) is None:
             return False
         return search_status(other, Cluster.connect(insecure=True)).state in LIVE
-    except (UnreachableError, UnavailableError):
+    except (UnreachableError, RefusedError, UnavailableError):
         return True
 
 

@@ -10,9 +10,15 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+
+from search.cluster import entry
+from search.cluster.client import Cluster, RefusedError
+from search.cluster.submission import AFTER
+from search.study.experiment import Experiment
+from search.terminal import Screen
 
 TOKEN = "a" * 64
 ANSWERS: dict[str, Any] = {
@@ -152,3 +158,65 @@ def test_an_open_cluster_is_refused_and_is_not_sent_the_token(
     assert connected(server.url).startswith(f"InputError The cluster at '{server.url}' answers without a token")
     assert connected(server.url, insecure=True).startswith("ClusterInfo(")
     assert not any(TOKEN in (token or "") for token in server.sent)
+
+
+class _Refusing:
+    """Ray's client at a head that was replaced: its error for any answer but 200."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_address(self) -> str:
+        return "http://head:8265"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def refuse(*_: object, **__: object) -> None:
+            raise RuntimeError(f"Request failed with status code 404: {self._text}.")
+
+        return refuse
+
+
+def refusing(text: str) -> Cluster:
+    return Cluster(cast("Any", _Refusing(text)))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda cluster: cluster.jobs("twinhead-"),
+        lambda cluster: cluster.job("a-1"),
+        lambda cluster: cluster.stop("a-1"),
+        lambda cluster: cluster.log("a-1"),
+        lambda cluster: cluster.submit("a-1", "true", code=Path("code.zip"), env={}, metadata={}),
+    ],
+    ids=["jobs", "job", "stop", "log", "submit"],
+)
+def test_an_answer_that_is_an_error_is_a_sentence(ask: Callable[[Cluster], object]) -> None:
+    """A traceback: Ray's client raises a plain RuntimeError, in 'logs --follow' once the head was replaced."""
+    with pytest.raises(
+        RefusedError, match=r"cluster at 'http://head:8265' refused a request \(.*404: Job a-1 does not exist\)\."
+    ):
+        ask(refusing("Job a-1 does not exist"))
+
+
+def test_a_job_that_exists_is_not_an_error() -> None:
+    """Two machines may submit the same search at a time; the answer is a traceback of Ray."""
+    text = "Traceback:\n  File\nValueError: Job with submission_id a-1 already exists. Use a different submission_id.\n"
+
+    assert not refusing(text).submit("a-1", "true", code=Path("code.zip"), env={}, metadata={})
+
+
+def test_a_job_waits_on_while_the_cluster_answers_with_errors(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash: the job that waits for another one outlives the restart of the dashboard."""
+    answers = iter([refusing("Internal Server Error"), refusing("Internal Server Error"), None])
+    said: list[str] = []
+    screen = Screen()
+    monkeypatch.setattr(Cluster, "connect", lambda **_: next(answers))
+    monkeypatch.setattr(entry, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(screen, "say", said.append)
+    monkeypatch.setenv(AFTER, experiment.name)
+    entry.prepare_driver(experiment, screen)
+
+    assert said == ["waiting until the search 'first' ended", "the search 'first' ended"]

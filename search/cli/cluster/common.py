@@ -53,21 +53,26 @@ def existing(storage: Path | Location, name: str, *, or_training: bool = False) 
 
 
 def reachable(address: str | None) -> Cluster | None:
-    """The cluster, if one answers and accepts the token; the storage alone is read otherwise.
+    """The cluster, if one answers and can be used; the storage alone is read otherwise.
 
     Raises:
         InputError: if an address was given, and the cluster there cannot be used.
     """
-    from search.cluster.client import Cluster, TokenError, UnreachableError
+    from search.cluster.client import Cluster, UnreachableError
 
     try:
         return Cluster.connect(address, insecure=True)
-    except (UnreachableError, TokenError) as error:
+    except InputError as error:
         if address is not None:
             raise
-        if isinstance(error, TokenError):
-            click.echo(f"note: {error} What follows is from the storage alone.", err=True)
+        if not isinstance(error, UnreachableError):
+            note_storage_alone(error)
         return None
+
+
+def note_storage_alone(error: InputError) -> None:
+    """Say why a cluster is not looked at."""
+    click.echo(f"note: {error} What follows is from the storage alone.", err=True)
 
 
 def command(word: str, experiment: Experiment, address: str | None, *options: str) -> str:

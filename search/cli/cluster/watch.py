@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
-from search.cli.cluster.common import address_option, end_with, existing, follow_log, follow_option, reachable
+from search.cli.cluster.common import (
+    address_option,
+    end_with,
+    existing,
+    follow_log,
+    follow_option,
+    note_storage_alone,
+    reachable,
+)
 from search.cli.shared import INTERRUPTED, console, json_option, print_result, storage_option
 from trainable.metrics.names import OBJECTIVE
 
@@ -51,13 +59,28 @@ def status(name: str, watch: bool, storage: Path | Location, address: str | None
     from search.cluster.status import search_status
 
     cluster = reachable(address)
-    found = search_status(experiment, cluster, address=address)
+    lost: InputError | None = None
+
+    def read() -> SearchStatus:
+        nonlocal lost
+        lost = None
+        try:
+            return search_status(experiment, cluster, address=address)
+        except InputError as error:
+            if cluster is None or address is not None:
+                raise
+            lost = error
+            return search_status(experiment)
+
+    found = read()
     if watch and not as_json:
         try:
-            found = _watch(found, lambda: search_status(experiment, cluster, address=address))
+            found = _watch(found, read)
         except KeyboardInterrupt:
             click.echo(f"'{name}' goes on", err=True)
             end_with(INTERRUPTED)
+    if lost is not None:
+        note_storage_alone(lost)
     print_result(found.as_plain(), as_json, lambda: _show_status(found))
 
 

@@ -6,13 +6,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from search.cli.cluster import watch
+from search.cluster.client import Job, UnreachableError
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
 from search.study.summary import Summary
@@ -65,6 +68,84 @@ def test_what_only_reads_imports_neither_torch_nor_ray(
 
     assert done.returncode in {0, 130}, done.stderr  # `logs` ends as the search did
     assert done.stderr.splitlines()[-1] == ""
+
+
+@pytest.fixture
+def web_server(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a web server that is no dashboard, in $RAY_ADDRESS; its parameter is what it answers."""
+    answer: bytes | None = getattr(request, "param", None)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if answer is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on standard error."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{server.server_port}")
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("command", "code"), [("list", 0), ("status first", 0), ("logs first", 130)])
+def test_another_web_server_is_noted(
+    twinhead: Command, refused: Refused, stopped: Experiment, web_server: str, command: str, code: int
+) -> None:
+    """A command without its result: port 8265 may be that of anything, and the storage has the answer."""
+    said = twinhead(*command.split(), "--storage", stopped.storage)
+
+    assert (said.code, "0.5000" in said.out) == (code, True)
+    assert said.err.startswith(f"note: The cluster at '{web_server}' refused a request (")
+    assert said.err.endswith(" What follows is from the storage alone.\n")
+    assert "refused a request" in refused(*command.split(), "--storage", stopped.storage, "--address", web_server)
+
+
+@pytest.mark.parametrize("web_server", [b"<html>", b"[]", b"{}"], indirect=True)
+def test_another_web_server_is_no_cluster(twinhead: Command, stopped: Experiment, web_server: str) -> None:
+    """A traceback: not every answer with code 200 is that of a dashboard."""
+    said = twinhead("list", "--storage", stopped.storage)
+
+    assert (said.code, "0.5000" in said.out, said.err) == (0, True, "")
+
+
+@pytest.mark.parametrize("address", [None, "http://head:8265"])
+def test_a_cluster_that_goes_away_ends_no_watch(
+    twinhead: Command, stopped: Experiment, monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    """A command without its result: the storage knows how the search ended, unless another cluster was asked for."""
+
+    class Leaving:
+        is_gone = False
+
+        def jobs(self, _: str) -> list[Job]:
+            if self.is_gone:
+                raise UnreachableError("No Ray cluster answers.")
+            return []
+
+    cluster = Leaving()
+
+    def leave() -> None:
+        cluster.is_gone = True
+        replace(Heartbeat.of_this_process(), state="interrupted").write(stopped)
+
+    Heartbeat.of_this_process().write(stopped)
+    monkeypatch.setattr(watch, "reachable", lambda _: cluster)
+    monkeypatch.setattr(watch, "_pause", leave)
+    where = ("--address", address) if address else ()
+    said = twinhead("status", "first", "--watch", "--storage", stopped.storage, *where)
+
+    if address:
+        assert (said.code, said.err) == (2, "twinhead: No Ray cluster answers.\n")
+        return
+    assert (said.code, "first: stopped" in said.out) == (0, True)
+    assert said.err == "note: No Ray cluster answers. What follows is from the storage alone.\n"
 
 
 def test_list_says_that_a_storage_is_empty(twinhead: Command, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def follow(
         log: the log.
         write: callback for each new text.
         warn: callback for a sentence.
-        earliest: the first line's time, as in `lines_since`.
+        earliest: the first line's time in the first text, as in `lines_since`.
         pause: waits for a number of seconds.
     """
     shown, is_lost = 0, False
@@ -141,6 +141,7 @@ def follow(
             write(new if earliest is None else lines_since(new, earliest))
         if code != STILL_RUNNING:
             return code
+        earliest = None  # what comes after the first text is later, also lines without a time
         pause(POLL_SECONDS)
 
 

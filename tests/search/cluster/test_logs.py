@@ -60,10 +60,12 @@ class _Growing:
 
 @pytest.fixture
 def followed() -> Followed:
-    def run(*texts: str | Exception, code: int = 0) -> tuple[int, str, list[str]]:
+    def run(*texts: str | Exception, code: int = 0, earliest: float | None = None) -> tuple[int, str, list[str]]:
         written: list[str] = []
         warned: list[str] = []
-        ended = follow(_Growing(*texts).log(code), written.append, warned.append, pause=lambda _: None)
+        ended = follow(
+            _Growing(*texts).log(code), written.append, warned.append, earliest=earliest, pause=lambda _: None
+        )
         return ended, "".join(written), warned
 
     return run
@@ -91,6 +93,15 @@ def test_a_connection_that_breaks_is_taken_up_again(followed: Followed) -> None:
 
     assert (code, text) == (0, "one\ntwo\nthree\n")
     assert warned == ["No Ray cluster answers. Trying again; the search goes on.", "The connection is back."]
+
+
+def test_what_comes_later_is_shown_without_a_time_too(followed: Followed) -> None:
+    """Lost lines: the summary and a traceback, which have no times, were dropped where a piece begins with them."""
+    old, new = f"{stamp('one', 100)}\n", f"{stamp('two', 200)}\n"
+
+    assert followed(old, f"{old}a summary\n", f"{old}a summary\n{new}", earliest=150)[1] == f"a summary\n{new}"
+    assert followed(f"{old}{new}", f"{old}{new}a traceback\n", earliest=150)[1] == f"{new}a traceback\n"
+    assert followed("", "a traceback\n", earliest=150)[1] == "a traceback\n"
 
 
 def job(state: JobState, exit_code: int | None = None) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -51,6 +52,12 @@ SECTIONS = {
     "Recipes": ("recipes", "train", "compare", "profile"),
 }
 """Headings of `twinhead --help`, with their commands."""
+PATH_FAULTS = {
+    errno.EACCES: "give another one, or have its permissions changed",
+    errno.EPERM: "give another one, or have its permissions changed",
+    errno.ENAMETOOLONG: "give a shorter one",
+}
+"""What to do about a path, by the error number."""
 
 
 class _Sections(click.Group):
@@ -111,13 +118,21 @@ def main() -> None:
         click.echo(f"twinhead: {error}", err=True)
         sys.exit(1)
     except Exception as error:
-        fault = disk_error(error, *written_directories())
-        if fault is None:
+        sentence, code = _fault(error)
+        if not sentence:
             raise
-        click.echo(f"twinhead: {fault}", err=True)
-        sys.exit(1)
+        click.echo(f"twinhead: {sentence}", err=True)
+        sys.exit(code)
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)  # after a second Ctrl-C, exit without waiting for Ray
+
+
+def _fault(error: Exception) -> tuple[str, int]:
+    """The sentence and the exit code for a path or a file system that cannot be used; '' for any other error."""
+    if isinstance(error, OSError) and error.errno in PATH_FAULTS and isinstance(error.filename, str | bytes):
+        advice = PATH_FAULTS[error.errno]
+        return f"The path '{os.fsdecode(error.filename)}' cannot be used ({error.strerror}); {advice}.", BAD_INPUT
+    return str(disk_error(error, *written_directories()) or ""), 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -349,3 +350,33 @@ def test_outcomes_have_the_same_words_everywhere(twinhead: Command, experiment: 
 
     assert (shown.code, counted["stopped"]) == (0, 1)
     assert shown.out.splitlines()[1].split()[:2] == ["0", "stopped"]
+
+
+@pytest.mark.parametrize(
+    "command", ["list --storage", "status first --storage", "inspect", "spec --check", "recipes", "train"]
+)
+def test_path_that_is_too_long_is_refused(refused: Callable[..., str], command: str) -> None:
+    """A traceback: even to ask whether such a path exists is an error."""
+    path = "a" * 300
+    said = refused(*command.split(), path, *([path] if command == "train" else []))
+
+    assert said.startswith(f"twinhead: The path '{path}")
+    assert said.endswith("' cannot be used (File name too long); give a shorter one.")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_path_of_another_user_is_refused(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A traceback: a directory that the user must not read cannot be asked for its files either."""
+
+    def exists(path: Path, **_: object) -> bool:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    said = refused("list", "--storage", "/home/other/searches")
+
+    assert said == (
+        f"twinhead: The path '/home/other/searches' cannot be used ({os.strerror(number)}); give another one, or have "
+        "its permissions changed."
+    )

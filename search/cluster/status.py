@@ -10,7 +10,7 @@ from data.errors import InputError
 from search.cluster.client import Cluster, Job
 from search.cluster.submission import job_prefix
 from search.commands import shell_command
-from search.results.status import LIVE, Budget, Retraining, SearchStatus, State
+from search.results.status import LIVE, Retraining, SearchStatus, State
 from search.results.summary import is_complete
 from search.results.tally import RunPlan, Tally
 from search.study.experiment import Experiment
@@ -53,7 +53,7 @@ def list_searches(storage: AnyPath, cluster: Cluster | None = None) -> list[Sear
         try:
             found.append(_status(experiment, own[-1] if own else None))
         except InputError as error:
-            found.append(_damaged(experiment, str(error)))
+            found.append(SearchStatus(name=name, state="damaged", reason=str(error)))
     return found
 
 
@@ -134,25 +134,3 @@ def _command(
     follow = ("--follow",) if state in LIVE else ()
     where = ("--address", address) if address else ()
     return shell_command("twinhead", word, name, *follow, "--storage", storage, *where)
-
-
-def _damaged(experiment: Experiment, reason: str) -> SearchStatus:
-    return SearchStatus(
-        name=experiment.name,
-        state="damaged",
-        reason=reason,
-        trials={},
-        recoveries=0,
-        best=None,
-        rungs={},
-        budget=Budget(trials=0, max_trials=0, hours=0, max_hours=None, gpu_hours=0, max_gpu_hours=None),
-        seconds_left=None,
-        concurrent=None,
-        cpus_busy=0,
-        gpus_busy=0,
-        started=None,
-        reported=None,
-        job="",
-        host="",
-        command="",
-    )

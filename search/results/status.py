@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from trainable.metrics.names import OBJECTIVE
@@ -39,13 +39,13 @@ class BestTrial:
 class Budget:
     """What a search has used, and what it may use; None where there is no limit."""
 
-    trials: int
+    trials: int = 0
     """Trials that ended."""
-    max_trials: int
-    hours: float
-    max_hours: float | None
-    gpu_hours: float
-    max_gpu_hours: float | None
+    max_trials: int = 0
+    hours: float = 0
+    max_hours: float | None = None
+    gpu_hours: float = 0
+    max_gpu_hours: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,36 +72,36 @@ class Retraining:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchStatus:
-    """The state of a search, a comparison or a training."""
+    """The state of a search, a comparison or a training; the defaults are those of one of which nothing is known."""
 
     name: str
     kind: Kind = "search"
     state: State
-    reason: str
+    reason: str = ""
     """Why it failed, waits or is damaged, in a sentence; '' otherwise."""
-    trials: Mapping[str, int]
+    trials: Mapping[str, int] = field(default_factory=dict)
     """Number of trials by outcome; unfinished ones are 'running', 'waiting' or, while no driver runs, 'interrupted'."""
-    recoveries: int
+    recoveries: int = 0
     """Restarts of trials: retries after a crash, and resumptions after any interruption, such as a stop."""
-    best: BestTrial | None
-    rungs: Mapping[int, int]
+    best: BestTrial | None = None
+    rungs: Mapping[int, int] = field(default_factory=dict)
     """Number of trials that reached each rung, by its epoch."""
-    budget: Budget
-    seconds_left: float | None
+    budget: Budget = field(default_factory=Budget)
+    seconds_left: float | None = None
     """Estimate, from the mean time of the trials so far; None before the first one ended, or if nothing runs."""
-    concurrent: int | None
+    concurrent: int | None = None
     """Trials that may run at a time; None before the first run."""
-    cpus_busy: float
-    gpus_busy: float
-    started: float | None
+    cpus_busy: float = 0
+    gpus_busy: float = 0
+    started: float | None = None
     """Unix time of the first trial's start; None before it."""
-    reported: float | None
+    reported: float | None = None
     """Unix time at which the driver last wrote; None before the first run."""
-    job: str
+    job: str = ""
     """Submission ID of its last job; '' if it ran outside of a job."""
-    host: str
+    host: str = ""
     """Of its driver; '' before the first run."""
-    command: str
+    command: str = ""
     """What to do next: how to follow, resume or use it; '' for a comparison or training that is complete."""
     objective: str = OBJECTIVE
     """Key of the objective."""

@@ -228,7 +228,6 @@ class Tally:
         if retraining is not None:
             uses = {"cpus": retraining.cpus, "gpus": retraining.gpus}
             speed, left = retraining.samples_per_second, retraining.seconds_left
-        unknown = {"started": None, "reported": None, "job": "", "host": "", "command": ""}
         best = self.best
         return SearchStatus(
             name=plan.name,
@@ -250,7 +249,7 @@ class Tally:
             scores=(*self._values, *([best.value] if best and plan.trials > 1 else [])),
             samples_per_second=round(speed, 1),
             retraining=retraining,
-            **(unknown | origin),
+            **origin,
         )
 
     def _add(self, record: TrialRecord) -> None:

@@ -18,7 +18,7 @@ from data.errors import InputError
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
 from search.study.summary import Summary, TrialSummary
-from search.study.trials import EpochRecord, TrialRecord, best_epoch, trial_records
+from search.study.trials import EpochRecord, TrialRecord, trial_records
 from trainable.config import TrialConfig, build
 from trainable.config.describe import describe
 from trainable.metrics.names import CONSTRAINT, DIVERGED
@@ -100,21 +100,6 @@ def find_trial(experiment: Experiment, study: optuna.Study, number: int) -> Best
     return found[0]
 
 
-def best_score(trials: Iterable[TrialRecord]) -> float | None:
-    """The best value of the objective in any epoch of `trials`; None before the first one."""
-    best = best_epoch(record for trial in trials if trial.outcome != CONSTRAINT for record in trial.epochs)
-    return best.value if best and best.rank > -math.inf else None
-
-
-def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The first trial with the best value of the objective; None before the first report."""
-    trials = list(trials)
-    best = best_score(trials)
-    return next(
-        (each for each in trials if best is not None and each.best_epoch and each.best_epoch.value == best), None
-    )
-
-
 def progress_line(trials: Sequence[TrialRecord], total: int, max_epochs: int) -> str:
     """The state of a resumed search in one line: trials by outcome, best value of the objective, unfinished trials.
 
@@ -127,8 +112,11 @@ def progress_line(trials: Sequence[TrialRecord], total: int, max_epochs: int) ->
     unfinished = [str(trial.number) for trial in trials if not trial.state.is_finished()]
     done = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name != "interrupted")
     line = f"{len(trials) - len(unfinished)} of {total} trials are done{f' ({done})' if done else ''}"
-    if (best := best_trial(trials)) is not None and (epoch := best.best_epoch) is not None:
-        line += f"; best {epoch.objective.key} {epoch.value:.4f} of trial {best.number}"
+    trained = [(trial.best_epoch, trial.number) for trial in trials if trial.outcome != CONSTRAINT]
+    reached = [(epoch, number) for epoch, number in trained if epoch is not None and epoch.rank > -math.inf]
+    if reached:
+        epoch, number = max(reached, key=lambda one: one[0].rank)
+        line += f"; best {epoch.objective.key} {epoch.value:.4f} of trial {number}"
     if unfinished:
         line += f"; unfinished: {', '.join(unfinished)}"
     return line

@@ -22,7 +22,6 @@ from search.cluster.status import search_status
 from search.results.analysis import analyse
 from search.results.front import front_of
 from search.results.summary import (
-    best_score,
     find_best,
     find_best_recipe,
     find_trial,
@@ -123,7 +122,6 @@ def test_best_trial_epoch_and_recipe_are_those_of_the_objective(searched: Experi
     assert (best.trial.number, best.epoch.epoch, best.epoch.value) == (1, 1, 0.1)
     assert recipe is not None
     assert (recipe.trial.number, recipe.epoch.value) == (2, 0.25)
-    assert best_score(trials) == 0.1
     assert "best depth_rmse 0.1000 of trial 1" in progress_line(trials, 4, 2)
     assert find_trial(searched, open_study(searched), 1).epoch.epoch == 1
 

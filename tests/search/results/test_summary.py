@@ -14,7 +14,6 @@ from optuna.trial import TrialState
 
 from data.errors import InputError
 from search.results.summary import (
-    best_score,
     find_best,
     find_best_recipe,
     find_trial,
@@ -324,11 +323,22 @@ def test_resumed_search_reports_its_progress(experiment: Experiment) -> None:
     trial_of(experiment, study, {1: 0.5}, state=TrialState.RUNNING)
     trials = trial_records(study)
 
-    assert best_score(trials) == 0.75
     assert progress_line(trials, 5, 2) == (
         "2 of 5 trials are done (1 finished, 1 stopped); best score 0.7500 of trial 0; unfinished: 2"
     )
-    assert best_score([]) is None
+    assert progress_line([], 5, 2) == "0 of 5 trials are done"
+
+
+def test_progress_of_a_resumed_search_leaves_out_what_was_not_trained(experiment: Experiment) -> None:
+    """A trial outside the limits has no result, and the first of two equal ones is the best."""
+    study = open_study(experiment)
+    note_epoch(study.ask(), TrialReport.worst(1, "constraint", "it is too large"))
+    nothing = progress_line(trial_records(study), 5, 2)
+    for _ in range(2):
+        trial_of(experiment, study, {1: 0.5})
+
+    assert "best" not in nothing
+    assert "; best score 0.5000 of trial 1" in progress_line(trial_records(study), 5, 2)
 
 
 @pytest.mark.parametrize(

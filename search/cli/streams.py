@@ -82,12 +82,4 @@ def _found(name: str) -> codecs.CodecInfo | None:
     if name.replace("_", "-") != ASCII:
         return None
     ascii_codec = codecs.lookup("ascii")
-    return codecs.CodecInfo(
-        name=ASCII,
-        encode=ascii_codec.encode,
-        decode=ascii_codec.decode,
-        incrementalencoder=ascii_codec.incrementalencoder,
-        incrementaldecoder=ascii_codec.incrementaldecoder,
-        streamreader=ascii_codec.streamreader,
-        streamwriter=ascii_codec.streamwriter,
-    )
+    return codecs.CodecInfo(*ascii_codec, ascii_codec.incrementalencoder, ascii_codec.incrementaldecoder, name=ASCII)

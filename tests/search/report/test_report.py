@@ -105,6 +105,18 @@ def test_report_has_no_password(elsewhere: Experiment, tmp_path: Path, monkeypat
     assert page.text.count("postgresql+psycopg://first:***@db/studies") == 2  # the spec, and the settings that differ
 
 
+@pytest.mark.slow
+def test_labels_of_the_filter_differ(search: Experiment, tmp_path: Path) -> None:
+    """An ambiguous label: 'from' named both where a trial comes from and the lower end of a range."""
+    page_of(search)
+    html = (tmp_path / "artifacts" / "report.html").read_text()
+    [form] = re.findall(r"<form class=.filter.*?</form>", html, re.DOTALL)
+    labels = [text.strip().lower() for text in re.findall(r"<label[^>]*>([^<]+)", form)]
+
+    assert {"source", "at least", "at most"} <= {*labels}
+    assert len(labels) == len({*labels})
+
+
 def test_search_without_a_retraining_shows_validation(search: Experiment) -> None:
     """What picked the trial is no test, and the page says so and how to get one."""
     text = page_of(search).text

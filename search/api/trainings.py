@@ -9,7 +9,8 @@ from data.dataset.storage import AnyPath
 from search.api.network import Network
 from search.api.session import interruptible, load_given, pairs_of, prepare, screen_of, storage_of
 from search.data import open_data
-from search.recipes.train import make_training, run_training
+from search.recipes.configs import make_training
+from search.recipes.train import run_training
 from search.recipes.trainings import create_training
 from search.study.experiment import Experiment
 from search.study.names import free_name

@@ -43,17 +43,19 @@ def profile(
     refuse_unwritable(out, "--out", is_directory=True)
     os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)  # read when torch is imported
     from search.data import open_data
-    from search.recipes.trainings import with_overrides
-    from trainable.evaluation.profiling import TRACED_STEPS, WARMUP_STEPS, profile_training
-    from trainable.job import TrialData
-    from trainable.loop.loaders import read_part
-    from trainable.loop.state import default_device
+    from search.recipes.configs import with_overrides
     from trainable.recipes import load_recipe
 
     found = load_recipe(recipe, faithful=faithful or None)
     config = with_overrides(found.config, [pair(text) for text in overrides], found.file)
     shown = screen()
     dataset = open_data(data, shown)
+
+    from trainable.evaluation.profiling import TRACED_STEPS, WARMUP_STEPS, profile_training  # imports torch
+    from trainable.job import TrialData
+    from trainable.loop.loaders import read_part
+    from trainable.loop.state import default_device
+
     part = TrialData(path=data, fingerprint=dataset.info.fingerprint)
     with shown.warnings():
         with shown.bar("decoding", dataset.info.counts.samples, "samples") as move:

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
     from data.dataset.dataset import Dataset
     from data.dataset.storage import Location
-    from search.recipes.trainings import FixedConfigs, Kind
+    from search.recipes.configs import FixedConfigs, Kind
+    from search.results.comparison import Comparison
     from search.study.experiment import Experiment
+    from search.study.summary import TrainingSummary
     from search.terminal import Screen
 
     Work = Callable[[Experiment, FixedConfigs, Dataset, Screen], T]
@@ -106,21 +108,23 @@ def train(
     RECIPE is a name that 'twinhead recipes' lists, or a YAML file like those it prints. Policies keep their published
     step counts. Validation picks the epoch; its network is evaluated on the test images once and exported.
     """
-    from search.cli.tables import show_training
-    from search.recipes.train import make_training, run_training
+    from search.recipes.configs import make_training
     from search.study.experiment import Experiment
     from search.study.names import free_name
 
     if resume:
         _refuse_with_resume(resume, recipe, data, name, overrides, epochs, faithful)
-        summary = _resume("train", Experiment(storage=storage, name=resume), run_training, verbose)
+        summary = _resume("train", Experiment(storage=storage, name=resume), _run_training, verbose)
     elif recipe is None or data is None:
         raise InputError("The recipe and the data set are needed; write 'twinhead train RECIPE DATA'.")
     else:
         pairs = [pair(text) for text in overrides]
         fixed = make_training(recipe, data, epochs=epochs, overrides=pairs, faithful=faithful, workers=workers)
         experiment = Experiment(storage=storage, name=name or free_name(storage, next(iter(fixed.trials))))
-        summary = _start(experiment, fixed, run_training, verbose)
+        summary = _start(experiment, fixed, _run_training, verbose)
+
+    from search.cli.tables import show_training
+
     print_result(summary.as_plain(), as_json, lambda: show_training(console(), storage, summary))
 
 
@@ -158,15 +162,14 @@ def compare(
     scaled to the given epochs; image size, split and --set apply to all. Writes comparison.md, comparison.json and
     comparison.html, with images.
     """
-    from search.recipes.compare import make_comparison, run_comparison
-    from search.results.comparison_report import show_comparison
+    from search.recipes.configs import make_comparison
     from search.study.experiment import Experiment
     from search.study.names import free_name
 
     if resume:
         _refuse_with_resume(resume, data, name, overrides, faithful)
         experiment = Experiment(storage=storage, name=resume)
-        comparison = _resume("compare", experiment, run_comparison, verbose)
+        comparison = _resume("compare", experiment, _run_comparison, verbose)
     elif data is None:
         raise InputError("The data set is needed; write 'twinhead compare DATA'.")
     else:
@@ -174,29 +177,45 @@ def compare(
         pairs = [pair(text) for text in overrides]
         fixed = make_comparison(data, names, epochs=epochs, overrides=pairs, faithful=faithful)
         experiment = Experiment(storage=storage, name=name or free_name(storage, "compare"))
-        comparison = _start(experiment, fixed, run_comparison, verbose)
+        comparison = _start(experiment, fixed, _run_comparison, verbose)
 
     def show() -> None:
+        from search.results.comparison_report import show_comparison
+
         show_comparison(console(), comparison)
         click.echo(f"\nreport      {experiment.root / 'comparison.html'} (and .md, .json)")
 
     print_result(comparison.as_plain(), as_json, show)
 
 
+def _run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> TrainingSummary:
+    from search.recipes.train import run_training
+
+    return run_training(experiment, fixed, dataset, screen)
+
+
+def _run_comparison(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> Comparison:
+    from search.recipes.compare import run_comparison
+
+    return run_comparison(experiment, fixed, dataset, screen)
+
+
 def _start(experiment: Experiment, fixed: FixedConfigs, work: Work[T], verbose: bool) -> T:
     from search.data import open_data
-    from search.recipes.trainings import create_training
 
     experiment.refuse_existing()
     shown = screen(runs=True, verbose=verbose)
     dataset = open_data(fixed.data, shown)
+
+    from search.recipes.trainings import create_training  # imports torch and Ray, which takes seconds
+
     create_training(experiment, fixed, dataset)
     return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, shown))
 
 
 def _resume(kind: Kind, experiment: Experiment, work: Work[T], verbose: bool) -> T:
     from search.data import open_data
-    from search.recipes.trainings import load_fixed_configs
+    from search.recipes.configs import load_fixed_configs
 
     fixed = load_fixed_configs(experiment)
     if fixed.kind != kind:

@@ -14,10 +14,8 @@ import ray
 import torch
 
 from data.dataset.dataset import Dataset
-from data.errors import InputError
-from data.fitting.sizes import size_text
-from data.quantities import counted
-from search.recipes.trainings import FixedConfigs, RecipeOrigin, Trained, train_all, with_overrides
+from search.recipes.configs import FixedConfigs
+from search.recipes.trainings import Trained, train_all
 from search.report.comparison import write_comparison
 from search.results.comparison import Column, Comparison, HeldOut, Row
 from search.results.summary import find_best, outcome_of, versions
@@ -27,7 +25,6 @@ from search.study.experiment import Experiment
 from search.study.running import running
 from search.study.trials import TrialRecord
 from search.terminal import Screen
-from trainable.config import TrialConfig
 from trainable.config.describe import describe
 from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_images
 from trainable.job import TrialData, Workers
@@ -36,8 +33,6 @@ from trainable.loop.loaders import optimizer_steps
 from trainable.metrics.bootstrap import intervals
 from trainable.metrics.per_image import ImageFigures
 from trainable.models import build_on_meta, multiply_adds, parameter_count
-from trainable.plugins.active import active_records
-from trainable.recipes import RECIPES, load_recipe
 
 _OURS = "on the test images"
 COLUMNS = (
@@ -55,53 +50,6 @@ COLUMNS = (
     Column(key="iou75_mask", title="mask IoU at .75", group="monimoyd", better="higher"),
 )
 """Columns of a comparison: our metrics, then the published metric of each project."""
-
-
-def make_comparison(
-    data_path: str, recipes: Sequence[str], *, epochs: int, overrides: Sequence[tuple[str, str]], faithful: bool
-) -> FixedConfigs:
-    """The configurations of a comparison: all recipes with the same image size, split and number of epochs.
-
-    Args:
-        data_path: the data set.
-        recipes: names, files, or 'all'.
-        epochs: of each training; the learning-rate policies are scaled to them.
-        overrides: (dotted key, YAML text) pairs for all recipes.
-        faithful: whether the recipes keep their published errors.
-
-    Raises:
-        InputError: if a recipe is not known, two have the same name, or an override does not fit.
-    """
-    if not recipes:
-        raise InputError(f"The value of --recipes is empty; give 'all', or some of {', '.join(RECIPES)} or YAML files.")
-    trials: dict[str, TrialConfig] = {}
-    origins: dict[str, RecipeOrigin] = {}
-    common = TrialConfig().data
-    for name in RECIPES if list(recipes) == ["all"] else recipes:
-        recipe = load_recipe(name, faithful=faithful or None)
-        if recipe.name in trials:
-            raise InputError(f"The recipe '{recipe.name}' is given twice in --recipes; give each file its own 'name:'.")
-        config = recipe.scaled(epochs)
-        same = {key: getattr(common, key) for key in ("image_size", "resize", "fit", "split_by", "split")}
-        config = config.model_copy(update={"data": config.data.model_copy(update=same)})
-        origins[recipe.name] = RecipeOrigin(source=recipe.source, faithful=recipe.faithful)
-        trials[recipe.name] = with_overrides(config, overrides, recipe.file)
-    size = size_text(next(iter(trials.values())).data.image_size)
-    notes = [
-        f"every learning-rate policy is scaled to {counted(epochs, 'epoch')}",
-        f"all use images of {size} px with the same resizing and split",
-        "batch sizes are the recipes' own" if not _sets_batch(overrides) else "",
-        *(f"{key} is {text} for all" for key, text in overrides),
-    ]
-    return FixedConfigs(
-        kind="compare",
-        data=data_path,
-        trials=trials,
-        faithful=faithful,
-        origins=origins,
-        notes=[note for note in notes if note],
-        plugins=active_records(),
-    )
 
 
 def run_comparison(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> Comparison:
@@ -124,10 +72,6 @@ def run_comparison(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset
         comparison = _comparison(experiment, fixed, trained.trials, dataset, baselines, seconds)
         write_comparison(comparison, experiment.root)
     return comparison
-
-
-def _sets_batch(overrides: Sequence[tuple[str, str]]) -> bool:
-    return any(key == "data.batch_size" for key, _ in overrides)
 
 
 def _measure_all(experiment: Experiment, trained: Trained, screen: Screen) -> None:

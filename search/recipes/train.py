@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from functools import partial
 
 import ray
@@ -11,7 +10,8 @@ import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import UnfinishedError
-from search.recipes.trainings import FixedConfigs, train_all, training_steps, with_overrides
+from search.recipes.configs import FixedConfigs
+from search.recipes.trainings import train_all, training_steps
 from search.results.export import export_checkpoint
 from search.results.model_card import Facts
 from search.results.summary import find_best, versions
@@ -25,46 +25,7 @@ from trainable.evaluation.evaluate import evaluate_baselines_on, evaluate_checkp
 from trainable.job import TrialData
 from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.fetch import local_copy, output_file
-from trainable.plugins.active import active_records
-from trainable.recipes import Evaluation, load_recipe
-
-
-def make_training(
-    recipe: str,
-    data_path: str,
-    *,
-    epochs: int | None,
-    overrides: Sequence[tuple[str, str]],
-    faithful: bool,
-    workers: int = 1,
-) -> FixedConfigs:
-    """The configuration that `twinhead train` trains: the recipe with its own epochs, step counts and data settings.
-
-    Args:
-        recipe: a name, or a file.
-        data_path: the data set.
-        epochs: in place of the recipe's; learning-rate policies keep their published step counts.
-        overrides: (dotted key, YAML text) pairs, in place of the recipe's values.
-        faithful: whether the recipe keeps its published errors.
-        workers: processes that share the training.
-
-    Raises:
-        InputError: if the recipe is not known, or an override does not fit.
-    """
-    found = load_recipe(recipe, faithful=faithful or None)
-    config = found.config if epochs is None else found.config.model_copy(update={"epochs": epochs})
-    config = with_overrides(config, overrides, found.file)
-    return FixedConfigs(
-        kind="train",
-        data=data_path,
-        trials={found.name: config},
-        faithful=found.faithful,
-        metric=found.metric,
-        evaluation=found.evaluation,
-        workers=workers,
-        notes=[f"{key} is {text}" for key, text in overrides],
-        plugins=active_records(),
-    )
+from trainable.recipes import Evaluation
 
 
 def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> TrainingSummary:

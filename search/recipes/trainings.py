@@ -10,18 +10,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
-from pydantic import BaseModel, ConfigDict
 from ray.tune.schedulers import FIFOScheduler
 
 from data.cache.cache import open_cache
 from data.dataset.dataset import Dataset
-from data.errors import InputError, did_you_mean
 from data.fitting.sizes import size_text
 from data.quantities import counted
+from search.recipes.configs import FixedConfigs
 from search.results.tally import RunPlan, Tally
 from search.run.outages import Outages
 from search.run.prepare import (
@@ -40,54 +38,13 @@ from search.run.recorder import TensorBoard
 from search.run.steps import Steps, steps_of
 from search.run.tuner import Stopper, run_trials
 from search.signals import InterruptedSearchError
-from search.spec.default_space import TRANSFORMS, is_argument
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
 from search.study.trials import RECIPE, SLOTS, TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
-from trainable.config import TrialConfig, build
-from trainable.config.text import parse_yaml
-from trainable.families import check_model
+from trainable.config import TrialConfig
 from trainable.job import TrialJob, Workers
-from trainable.plugins.active import PluginRecord, own_losses, sources_of
-from trainable.recipes import Evaluation
-
-Kind = Literal["compare", "train"]
-
-
-class RecipeOrigin(BaseModel):
-    """Where a configuration comes from."""
-
-    source: str
-    """Author and place of publication."""
-    faithful: bool
-    """Whether it keeps the published errors."""
-
-
-class FixedConfigs(BaseModel):
-    """Fixed configurations to train on a data set, the content of given.yaml."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: Kind
-    data: str
-    """Path or address of the data set."""
-    faithful: bool
-    """Whether the recipes keep their published errors."""
-    metric: str = "none"
-    """The project's own metric of the recipe that `train` trains."""
-    evaluation: Evaluation = Evaluation()
-    """How that metric is computed."""
-    workers: int = 1
-    """Processes that share a training."""
-    origins: dict[str, RecipeOrigin] = {}
-    """By recipe name."""
-    notes: list[str] = []
-    """Changes to the recipes, as clauses."""
-    plugins: list[PluginRecord] = []
-    """Plugins with families, losses and metrics that are not built in."""
-    trials: dict[str, TrialConfig]
-    """By recipe name."""
+from trainable.plugins.active import sources_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,46 +57,6 @@ class Trained:
     outages: Outages
 
 
-def with_overrides(config: TrialConfig, overrides: Sequence[tuple[str, str]], file: str) -> TrialConfig:
-    """A recipe's configuration with the values at some keys replaced.
-
-    Args:
-        config: the recipe's.
-        overrides: (dotted key, YAML text) pairs.
-        file: the recipe's file, for error messages.
-
-    Raises:
-        InputError: if a key is not known, or a value does not fit.
-    """
-    values = config.model_dump()
-    for weights in (values["loss"]["mask"], values["loss"]["depth"]):
-        weights |= {name: 0.0 for name in own_losses() if name not in weights}
-    source = f"--set, or in {file}" if overrides else file
-    for key, text in overrides:
-        *sections, leaf = key.split(".")
-        node: Any = values
-        is_open = key == TRANSFORMS or is_argument(key)
-        for section in sections:
-            node = node.setdefault(section, {}) if is_open else node.get(section)
-            if not isinstance(node, dict):
-                meant = did_you_mean(section, values)
-                raise InputError(
-                    f"The key '{key}' of --set is not known; use sections such as {', '.join(values)}{meant}."
-                )
-        if leaf not in node and not is_open:
-            meant = did_you_mean(leaf, node)
-            raise InputError(f"The key '{key}' of --set is not known; use one of {', '.join(node)} there{meant}.")
-        if isinstance(node.get(leaf), dict) and not is_open:
-            raise InputError(f"The key '{key}' of --set is a section; set one of {', '.join(node[leaf])} in it.")
-        node[leaf] = parse_yaml(text, f"--set {key}")
-    if any(key == "data.batch_size" for key, _ in overrides):
-        for stage in values["data"]["progression"]:
-            stage["batch_size"] = None
-    config = build(TrialConfig, values, source=source)
-    check_model(config.model, source)
-    return config
-
-
 def create_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset) -> None:
     """Check that the data set fits the configurations, then create the experiment.
 
@@ -150,15 +67,6 @@ def create_training(experiment: Experiment, fixed: FixedConfigs, dataset: Datase
     for config in fixed.trials.values():
         split_counts(dataset, config.data)
     experiment.create_fixed(fixed.model_dump(mode="json"), plugins=fixed.plugins)
-
-
-def load_fixed_configs(experiment: Experiment) -> FixedConfigs:
-    """The configurations that an experiment trains.
-
-    Raises:
-        InputError: if there is no such experiment, or its file is damaged.
-    """
-    return build(FixedConfigs, experiment.fixed(), source=str(experiment.fixed_file))
 
 
 def training_steps(config: TrialConfig, dataset: Dataset, workers: Workers) -> Steps:

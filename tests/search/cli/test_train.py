@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,3 +29,29 @@ def test_bad_input_of_trainings_gets_one_sentence(
     """A mistyped argument gives one sentence, before any file is created."""
     assert sentence in refused(*arguments, "--storage", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("train no-such set", "There is no recipe 'no-such'"),
+        ("train ramana-dnn set", "The data set 'set' does not exist"),
+        ("train --resume no-such", "no comparison or training 'no-such'"),
+        ("compare set --recipes no-such", "There is no recipe 'no-such'"),
+        ("compare set", "The data set 'set' does not exist"),
+        ("profile ramana-dnn set", "The data set 'set' does not exist"),
+        ("profile ramana-dnn set --set model.wide=3", "The key 'model.wide' of --set is not known"),
+    ],
+)
+def test_bad_input_is_refused_without_torch_and_ray(command: str, sentence: str, tmp_path: Path) -> None:
+    """A delay: both were imported before the arguments were looked at, which takes five seconds."""
+    code = (
+        f"import sys; sys.argv[1:] = {command.split()!r}\nfrom search.cli.main import main\ntry: main()\n"
+        "finally: print(*sorted({'torch', 'ray'} & {*sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.splitlines()[-1] == ""

@@ -98,11 +98,13 @@ def replay(scheduler: TrialScheduler, trials: Iterable[FrozenTrial], *, metric: 
         if isinstance(scheduler, _Median):
             scheduler.replay(past, results)
             continue
+        if isinstance(scheduler, _Halving):
+            scheduler.replay(past, results, has_ended=has_ended)
+            continue
         scheduler.on_trial_add(None, past)  # type: ignore[arg-type]
         for result in results:
             scheduler.on_trial_result(None, past, result)  # type: ignore[arg-type]
-        if has_ended:
-            scheduler.on_trial_complete(None, past, results[-1])  # type: ignore[arg-type]
+        scheduler.on_trial_complete(None, past, results[-1])  # type: ignore[arg-type]
 
 
 class _InOrder(FIFOScheduler):
@@ -149,12 +151,16 @@ class _Rung:
         if math.isnan(score):
             score = -math.inf
         better = len(self._scores) - bisect.bisect_right(self._scores, score)
-        bisect.insort(self._scores, score)
-        count = len(self._scores)
+        count = len(self._scores) + 1
         has_room = self._continued < ROOM * count / factor
         decision = score > -math.inf and (better == 0 or (better + 1 <= count / factor and has_room))
-        self._continued += decision
+        self.add(score, decision)
         return decision
+
+    def add(self, score: float, continued: bool) -> None:
+        """Add a score, and whether its trial continued."""
+        bisect.insort(self._scores, -math.inf if math.isnan(score) else score)
+        self._continued += continued
 
 
 class _Halving(_InOrder):
@@ -195,6 +201,25 @@ class _Halving(_InOrder):
             return str(TrialScheduler.CONTINUE)
         self._stopped.add(key)
         return str(TrialScheduler.STOP)
+
+    def replay(self, trial: Trial, results: Sequence[Mapping[str, Any]], *, has_ended: bool) -> None:
+        """Add the scores of a trial as they were compared: it continued at a rung if it reported again.
+
+        An interrupted trial whose last report is at a rung is compared there now.
+        """
+        key, last = _key(trial), int(results[-1][TIME_ATTR])
+        ahead = list(self._rungs)
+        for result in results:
+            epoch, score = int(result[TIME_ATTR]), self._sign * float(result[self._score_key])
+            continues = self._is_best_recipe(trial, epoch, score)
+            while ahead and ahead[0] <= epoch:
+                rung = self._rungs[ahead.pop(0)]
+                if epoch < last or has_ended:
+                    rung.add(score, epoch < last)
+                elif not rung.is_continued(score, self._factor) and not continues:
+                    self._stopped.add(key)
+        if not has_ended:
+            self._ahead[key] = ahead
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> None:
         """Add the last report of a trial that ended by itself."""

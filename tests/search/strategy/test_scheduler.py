@@ -227,6 +227,25 @@ def test_an_interrupted_trial_is_compared_once_at_each_rung() -> None:
     assert report(3, 2, 0.55) == TrialScheduler.CONTINUE  # the best one at 2
 
 
+def test_an_interrupted_trial_is_not_compared_with_later_ones_where_it_continued() -> None:
+    """It passed that rung when it was the best one there; a late start of the others must not end it."""
+    study = optuna.create_study()
+    for state, reported in (
+        (TrialState.RUNNING, {3: 0.5, 9: 0.9, 10: 0.91}),
+        (TrialState.COMPLETE, {3: 0.6}),
+        (TrialState.COMPLETE, {3: 0.7}),
+    ):
+        value = 0.6 if state == TrialState.COMPLETE else None
+        study.add_trial(create_trial(state=state, value=value, intermediate_values=reported))
+    scheduler = build_scheduler(metric="score", mode="max", max_epochs=27, grace_epochs=3, reduction_factor=3)
+    replay(scheduler, study.get_trials())
+
+    trial: Any = Stub("resumed")
+    trial.config = TrialRequest(name="", number=0).as_plain()
+    decision = scheduler.on_trial_result(None, trial, {"epoch": 11, "score": 0.92})  # type: ignore[arg-type]
+    assert decision == TrialScheduler.CONTINUE
+
+
 def test_no_trial_is_stopped_by_none() -> None:
     """Every trial is worth all of its epochs to whoever asks for this."""
     scheduler = build_scheduler(name="none", **SCHEDULE)

@@ -124,7 +124,9 @@ class RungSearcher(DriverOnly, Searcher):
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Record a report as an intermediate value and, at a rung, as an observation."""
-        self._record(self._running[trial_id], result)
+        running = self._running.get(trial_id)
+        if running is not None:  # else an error after its end made Tune start it again
+            self._record(running, result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """End the trial of the study: complete with the best value of its curve, or failed.
@@ -133,13 +135,15 @@ class RungSearcher(DriverOnly, Searcher):
         constraints become observations. The last report may arrive only here: Tune does not pass the report after
         which a trial is stopped to `on_trial_result`.
         """
-        running = self._running.pop(trial_id, None)
+        # It is forgotten when it is told, not before: Tune repeats an end that failed.
+        running = self._running.get(trial_id)
         if running is None:
             return
         if result and not error:
             self._record(running, result)
         finite = [value for value in running.curve.values() if math.isfinite(value)]
         if self._interrupted or (error and not self._when_failed(trial_id, running.trial)):
+            del self._running[trial_id]
             return
         self._proposer.constrain(running.trial.number, running.trial.constraints)
         is_excluded = not error and _is_excluded(running.curve, running.trial.constraints)
@@ -150,6 +154,7 @@ class RungSearcher(DriverOnly, Searcher):
             self._study.tell(running.trial, state=TrialState.FAIL)
         else:
             self._study.tell(running.trial, max(finite) if self._direction == "maximize" else min(finite))
+        del self._running[trial_id]
 
     def when_failed(self, then: Callable[[str, optuna.Trial], bool]) -> None:
         """Set a callback that gets the id and the trial of the study of each failed trial, before it is ended.

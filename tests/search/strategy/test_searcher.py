@@ -364,6 +364,25 @@ def test_resumed_trial_is_completed_once(tmp_path: Path) -> None:
     assert trial.value == 0.9
 
 
+def test_end_that_failed_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a short fault of the storage: Tune starts such a trial again, and ends it once more."""
+    searcher = searcher_of()
+    searcher.suggest("a")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="away"):
+        patch.setattr(searcher.study, "tell", lambda *_, **__: raise_away())
+        searcher.on_trial_complete("a", {"epoch": 1, "score": 0.5})
+    searcher.on_trial_result("a", {"epoch": 2, "score": 0.6})
+    searcher.on_trial_complete("a", {"epoch": 3, "score": 0.7})
+    searcher.on_trial_result("a", {"epoch": 4, "score": 0.8})  # if another callback failed after the end
+
+    [trial] = searcher.study.get_trials()
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.7)
+
+
+def raise_away() -> None:
+    raise OSError("the storage is away")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["gp", "tpe", "QMCSampler"])
 def test_search_goes_on_after_interrupted_trials(tmp_path: Path, sampler: str) -> None:

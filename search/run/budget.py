@@ -12,7 +12,8 @@ import ray
 from ray.tune.experiment import Trial
 
 from data.errors import InputError, UnfinishedError
-from search.driver import TrialCallback, last_report
+from search.driver import TrialCallback, last_report, request_of
+from search.run.failures import find_fault, is_lost, last_error
 from search.run.prepare import each_uses
 from search.spec.sections import BudgetConfig
 from search.study.trials import GPU_SECONDS, WAITING, by_end, trial_records
@@ -78,6 +79,7 @@ class Budget(TrialCallback):
         self._without_gain = 0
         for record in by_end(each for each in trial_records(study, objective) if each.state.is_finished()):
             self._end(record.best_epoch.rank if record.best_epoch else -math.inf, record.outcome)
+        self._interrupted = self._read_interrupted()
 
     @property
     def gpu_seconds(self) -> float:
@@ -90,15 +92,17 @@ class Budget(TrialCallback):
         hours, patience = self._config.gpu_hours, self._config.patience
         if hours is not None and self.gpu_seconds >= hours * 3600:
             return "gpu_hours"
-        # A running trial that is the best so far is an improvement already.
-        ahead = any(rank > self._best for rank in self._best_of.values())
+        # A trial that has not ended and is the best so far is an improvement already.
+        ahead = any(rank > self._best for rank in (*self._best_of.values(), *self._interrupted.values()))
         if patience is not None and self._without_gain >= patience and not ahead:
             return "patience"
         return ""
 
     def started(self, trial: Trial) -> None:
-        """Note the time from which the trial uses its GPUs."""
+        """Note the time from which the trial uses its GPUs, and what it reached before an interruption."""
         self._started.setdefault(trial.trial_id, self._clock())
+        if (rank := self._interrupted.pop(request_of(trial).number, None)) is not None:
+            self._best_of[trial.trial_id] = rank
 
     def reported(self, trial: Trial, report: TrialReport) -> None:
         """Update the trial's best value of the objective."""
@@ -108,10 +112,15 @@ class Budget(TrialCallback):
     def completed(self, trial: Trial) -> None:
         """Count a trial that ended, and store the GPU seconds."""
         self._end(self._best_of.pop(trial.trial_id, -math.inf), last_report(trial).outcome)
-        self._used += (self._clock() - self._started.pop(trial.trial_id, self._clock())) * self._gpus
-        self._study.set_user_attr(GPU_SECONDS, self._used)
+        self._stop(trial)
 
-    failed = completed
+    def failed(self, trial: Trial) -> None:
+        """Count a trial that failed by itself; another one is interrupted."""
+        error = last_error(trial)
+        if find_fault(error) is None and not is_lost(error):
+            self.completed(trial)
+        else:
+            self._stop(trial)
 
     def ended(self, trials: list[Trial]) -> None:
         """Count and store the time of interrupted trials, which the next run resumes."""
@@ -120,6 +129,19 @@ class Budget(TrialCallback):
             self._study.set_user_attr(GPU_SECONDS, self._used)
         self._started.clear()
         self._best_of.clear()
+        with suppress(OSError, UnfinishedError):
+            self._interrupted = self._read_interrupted()
+
+    def _stop(self, trial: Trial) -> None:
+        self._used += (self._clock() - self._started.pop(trial.trial_id, self._clock())) * self._gpus
+        self._study.set_user_attr(GPU_SECONDS, self._used)
+
+    def _read_interrupted(self) -> dict[int | None, float]:
+        """The best values that trials reached before they were interrupted, by number."""
+        records = trial_records(self._study, self._objective)
+        return {
+            each.number: each.best_epoch.rank for each in records if not each.state.is_finished() and each.best_epoch
+        }
 
     def _end(self, rank: float, outcome: str) -> None:
         if outcome == CONSTRAINT:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pickle
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,19 +12,22 @@ import optuna
 import pytest
 from ray.tune.experiment import Trial
 
-from data.errors import InputError
+from data.errors import EnvironmentFaultError, InputError
 from search.run.budget import Budget, check_budget
 from search.run.tuner import Stopper
 from search.spec.sections import BudgetConfig
 from search.study.trials import note_epoch
-from trainable.job import Workers
+from trainable.job import TrialRequest, Workers
 from trainable.metrics.objective import Objective
 from trainable.report import TrialReport
 
 
-def run(budget: Budget, name: str, *scores: float, outcome: str = "trained", ends: bool = True) -> None:
+def run(
+    budget: Budget, name: str, *scores: float, outcome: str = "trained", ends: bool = True, number: int | None = None
+) -> None:
     """Let a trial start, report these scores, and end."""
-    trial = cast("Trial", SimpleNamespace(trial_id=name, last_result={"outcome": outcome}))
+    config = TrialRequest(name=name, number=number).as_plain()
+    trial = cast("Trial", SimpleNamespace(trial_id=name, last_result={"outcome": outcome}, config=config))
     budget.on_trial_start(0, [], trial)
     for epoch, score in enumerate(scores, start=1):
         budget.on_trial_result(0, [], trial, {"score": score, "epoch": epoch})
@@ -74,6 +79,36 @@ def test_resumed_search_keeps_its_patience_count() -> None:
 
     assert budget_of(study, patience=2).spent() == "patience"
     assert budget_of(study, patience=3).spent() == ""
+
+
+def test_patience_waits_for_an_interrupted_better_trial() -> None:
+    """What it reached before is its own, also if its last epochs are worse."""
+    study = optuna.create_study(direction="maximize")
+    for score in (0.5, 0.4, 0.8):
+        trial = study.ask()
+        note_epoch(trial, TrialReport(epoch=1, metrics={"score": score}, outcome="trained"))
+        if score < 0.8:
+            study.tell(trial, score)
+
+    budget = budget_of(study, patience=1)
+    assert budget.spent() == ""
+    run(budget, "resumed", 0.3, number=2)
+    assert budget.spent() == ""
+    run(budget, "next", 0.7, number=3)
+    assert budget.spent() == "patience"
+
+
+def test_trial_that_its_environment_interrupted_is_not_one_without_improvement(tmp_path: Path) -> None:
+    """It is resumed later, and counted then."""
+    error = tmp_path / "error.pkl"
+    budget = budget_of(patience=1)
+    run(budget, "a", 0.5)
+    run(budget, "b", 0.4, ends=False)
+    for cause, spent in ((EnvironmentFaultError("The storage is away."), ""), (ValueError("its own"), "patience")):
+        error.write_bytes(pickle.dumps(cause))
+        trial: Any = SimpleNamespace(trial_id="b", last_result={}, error_file=str(tmp_path / "error.txt"))
+        budget.on_trial_error(0, [], trial)
+        assert budget.spent() == spent
 
 
 def test_gpu_hours_add_up_over_trials_and_runs() -> None:
@@ -148,7 +183,8 @@ def test_patience_follows_the_objective() -> None:
         study.tell(trial, error)
     budget = Budget(BudgetConfig(patience=2), study, gpus=0, objective=objective)
     for name, error in (("a", 0.25), ("b", 0.1), ("c", math.inf)):
-        trial = cast("Trial", SimpleNamespace(trial_id=name, last_result={"outcome": "trained"}))
+        found = {"outcome": "trained"}
+        trial = cast("Trial", SimpleNamespace(trial_id=name, last_result=found, config={}))
         budget.on_trial_start(0, [], trial)
         budget.on_trial_result(0, [], trial, {"score": 0.9, "depth_rmse": error, "epoch": 1})
         budget.on_trial_complete(0, [], trial)

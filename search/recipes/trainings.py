@@ -92,8 +92,9 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
     resources = ResourcesConfig(workers=fixed.workers)
     with open_session(experiment, dataset, resources, verbose=screen.verbose) as session:
         study, fits = session.study, session.concurrent
-        if not study.get_trials(deepcopy=False):
-            for name in fixed.trials:
+        enqueued = {trial.user_attrs.get(RECIPE) for trial in study.get_trials(deepcopy=False)}
+        for name in fixed.trials:
+            if name not in enqueued:  # in a new study, or after an interruption of this, or damage
                 study.enqueue_trial({}, user_attrs={RECIPE: name})
         concurrent = min(fits, len(configs))
         sizes = {(config.data.sides, config.data.resize, config.data.fit): config.data for config in configs}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from data.dataset.storage import Location
 from search.spec.conditions import has_effect, is_present
@@ -77,12 +78,14 @@ def check_starts(spec: SearchSpec, storage: Path | Location) -> None:
 
 
 def start(study: optuna.Study, spec: SearchSpec, storage: Path | Location, screen: Screen) -> None:
-    """Enqueue the first trials of a new study and print their names; do nothing for a study with trials.
+    """Enqueue the first trials of a study and print their names; do nothing if they are.
 
     Raises:
         InputError: as `check_starts`.
     """
-    if study.get_trials(deepcopy=False):
+    if OUTSIDE in study.user_attrs or any(
+        each.state != TrialState.WAITING for each in study.get_trials(deepcopy=False)
+    ):
         return
     for name in filter(is_earlier, spec.plan.search.start_from):
         ranked_by = best_trials(storage, name, spec.plan.objective)[0].ranked_by
@@ -126,10 +129,10 @@ def outside_of(study: optuna.Study) -> dict[str, dict[str, str]]:
 
 
 def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path | Location) -> dict[str, str]:
-    """Enqueue the first trials of a new study, from `search.start_from`.
+    """Enqueue the first trials of a study, from `search.start_from`.
 
     Args:
-        study: a new study.
+        study: a new study, or one with some of them, after an interruption.
         spec: of its search.
         storage: directory of the earlier searches.
 
@@ -141,10 +144,13 @@ def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path | Locati
     """
     names = spec.plan.search.start_from
     starts, outside = find_starts(spec, [name for name in names if name != "default"], storage)
+    attributes = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
     for start in starts:
-        enqueue(study, start)
+        if all(held.get(start.kind) != start.name for held in attributes):
+            enqueue(study, start)
     default = _with_image_size(flatten(TrialConfig().model_dump()), spec)
-    if "default" in names and not broken_limits(default, spec.plan.constraints):
+    has_default = any(held.get(PROPOSED_BY) == "default" for held in attributes)
+    if "default" in names and not has_default and not broken_limits(default, spec.plan.constraints):
         study.enqueue_trial(default_parameters(spec), user_attrs={PROPOSED_BY: "default"})
     return outside
 

@@ -10,7 +10,7 @@ import pytest
 
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.space import define_space
-from search.strategy.warm_start import enqueue_starts, find_starts, start
+from search.strategy.warm_start import enqueue, enqueue_starts, find_starts, start
 from search.study.trials import TrialRecord
 from search.terminal import Screen
 from trainable.config import TrialConfig, build
@@ -95,6 +95,24 @@ def test_a_search_starts_from_recipes_and_portfolio_by_default() -> None:
     starts, outside = find_starts(spec_of(model={"family": "sepunet"}), ["portfolio"], NOWHERE)
     assert set(outside) == set(names)
     assert [start.name for start in starts] == [name for name in PORTFOLIO if name not in names]
+
+
+def test_an_interrupted_start_is_completed() -> None:
+    """Nothing is left out, and nothing comes twice; a search that runs gets no first trials later."""
+    spec = spec_of(search={"start_from": ["birender-cnn", "default", "monimoyd-unet"]})
+    starts, _ = find_starts(spec, ["birender-cnn"], NOWHERE)
+    study = optuna.create_study()
+    enqueue(study, starts[0])
+    for _ in range(2):
+        start(study, spec, NOWHERE, Screen())
+
+    names = [trial.user_attrs.get("recipe", trial.user_attrs.get("proposed_by")) for trial in study.get_trials()]
+    assert names == ["birender-cnn", "monimoyd-unet", "default"]
+
+    running = optuna.create_study()
+    running.ask()
+    start(running, spec, NOWHERE, Screen())
+    assert len(running.get_trials()) == 1
 
 
 @pytest.mark.parametrize(("trials", "is_said"), [(2, True), (3, False)])

@@ -133,7 +133,7 @@ def _group_trainer(task: _Task) -> TorchTrainer:
             storage_path=storage.path,
             storage_filesystem=storage.filesystem() if storage.scheme else None,
             checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1,
+                num_to_keep=2 if task.job.data.val else 1,  # a group may be an epoch ahead of what the study names
                 checkpoint_score_attribute=task.job.objective.key if task.job.data.val else None,
                 checkpoint_score_order=task.job.objective.mode,
             ),

@@ -63,6 +63,8 @@ class Job:
     device: str
     precision: str
     workers: int
+    last: int | None
+    """The last epoch that is trained, of those that its policy is made for; None for all."""
     work: Path
     """Directory of the file with its rows."""
     ends_at: float
@@ -109,6 +111,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--nice", type=int, default=19, help="priority; 19 is the lowest, beside other work")
     parser.add_argument("--trainings", type=int, help="maximum number of trainings")
     parser.add_argument("--epochs", type=int, help="for a test of the script: other than in the configurations")
+    parser.add_argument("--last", type=int, metavar="EPOCH", help="end each training after it, as if it were stopped")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="training samples")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of every tenth configuration")
     parser.add_argument("--configurations", type=Path, default=CONFIGURATIONS)
     parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="only add the trainings of these tables")
     options = parser.parse_args()
@@ -125,7 +130,7 @@ def _jobs(options: argparse.Namespace, ends_at: float) -> list[Job]:
     sets = {}
     for path in sorted(each for each in options.sets.iterdir() if each.is_dir()):
         fingerprint = Dataset.open(path).info.fingerprint
-        sets[path.name] = TrialData(path=str(path), fingerprint=fingerprint, samples=SAMPLES)
+        sets[path.name] = TrialData(path=str(path), fingerprint=fingerprint, samples=options.samples)
     configurations = json.loads(options.configurations.read_text(encoding="utf-8"))
     jobs = [
         Job(
@@ -135,19 +140,20 @@ def _jobs(options: argparse.Namespace, ends_at: float) -> list[Job]:
             device=options.device,
             precision=options.precision,
             workers=options.workers,
+            last=options.last,
             work=options.work,
             ends_at=ends_at,
         )
-        for key in planned(list(sets), len(configurations))
+        for key in planned(list(sets), len(configurations), options.seeds)
         if key not in done
     ]
     return [job for job in jobs if not job.file.with_suffix(f".{FAILED}").exists()][: options.trainings]
 
 
-def planned(sets: Sequence[str], configurations: int) -> Iterator[Key]:
+def planned(sets: Sequence[str], configurations: int, seeds: int = SEEDS) -> Iterator[Key]:
     """Yield the keys of all trainings, in their order."""
     for number in range(configurations):
-        for seed in range(SEEDS if number % REPEATED == 0 else 1):
+        for seed in range(seeds if number % REPEATED == 0 else 1):
             for name in sets:
                 yield name, number, seed
 
@@ -231,6 +237,8 @@ def train(job: Job) -> tuple[str, int]:
 
     def report(end: EpochEnd, _training: Training, _val: Loader | None) -> None:
         epochs.append(end.metrics)
+        if end.epoch == job.last:
+            raise _LastEpochError
         if time.monotonic() > job.ends_at and end.epoch < config.epochs:
             raise _TimeUpError
 
@@ -239,6 +247,8 @@ def train(job: Job) -> tuple[str, int]:
         config = build(TrialConfig, _complete(job), source="configurations.json")
         with trial.releasing_memory(device):
             trial.run(config, job.data, context=DistributedContext(device=device), report=report)
+    except _LastEpochError:
+        pass
     except _TimeUpError:
         return STOPPED, len(epochs)
     except NonFiniteLossError:
@@ -255,6 +265,10 @@ def train(job: Job) -> tuple[str, int]:
     }
     write(job.file, rows_of(job.key, texts, job.workers, epochs))
     return outcome, len(epochs)
+
+
+class _LastEpochError(Exception):
+    """The training has run as far as it should."""
 
 
 class _TimeUpError(Exception):

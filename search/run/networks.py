@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from trainable.loop.checkpoint_files import source_of, verify
 from trainable.loop.loaders import sample_count
 from trainable.loop.precision import as_recorded
 from trainable.loop.state import default_device
+from trainable.metrics.bootstrap import intervals
+from trainable.metrics.pooled import pooled_figures
 from trainable.threads import use_fastest_threads
 
 EVALUATION = "evaluation.json"
@@ -136,7 +139,8 @@ def evaluate_with_baselines(
 ) -> Evaluated:
     """Metrics of an exported network on a part of a data set, and of the baselines on the same images.
 
-    The split is that of the network's configuration, so that 'test' holds images that it was not trained on.
+    The split is that of the network's configuration, so that 'test' holds images that it was not trained on. The images
+    are not augmented, even with `data.augment.in_evaluation`, as those of the baselines are not.
 
     Args:
         checkpoint: a directory exported by `twinhead best`.
@@ -166,24 +170,36 @@ def evaluate_with_baselines(
     config = as_recorded(origin.config)
     samples = sample_count(config.data, data, part)
     use_fastest_threads(config, device, limit=torch.get_num_threads(), samples=samples)
+    if out is None:
+        metrics, plain = evaluate_checkpoint(checkpoint, data, part, device=device, may_augment=False), None
+    else:
+        with _writing_to(out):
+            table = measure_images(checkpoint, data, part, out, device=device)
+        metrics = pooled_figures(table)
+        plain = {name: interval.as_plain() for name, interval in intervals(table).items()}
     evaluated = Evaluated(
         checkpoint=str(checkpoint),
         data=data_path,
         split=part,
-        metrics=evaluate_checkpoint(checkpoint, data, part, device=device),
+        metrics=metrics,
         baselines=_baselines(origin.config.data, data, part, screen),
         same_data=fingerprint == origin.data_fingerprint,
         verified=verified,
+        intervals=plain,
     )
-    if out is None:
-        return evaluated
+    if out is not None:
+        with _writing_to(out):
+            replace_file(out / EVALUATION, json.dumps(asdict(evaluated), indent=2) + "\n")
+    return evaluated
+
+
+@contextlib.contextmanager
+def _writing_to(out: Path) -> Iterator[None]:
+    """Report that nothing can be written to the directory `out`."""
     try:
-        found = measure_images(checkpoint, data, part, out, device=device)
-        evaluated = replace(evaluated, intervals={name: interval.as_plain() for name, interval in found.items()})
-        replace_file(out / EVALUATION, json.dumps(asdict(evaluated), indent=2) + "\n")
+        yield
     except OSError as error:
         raise InputError(f"Nothing can be written to '{out}' ({error.strerror}); give another --out.") from None
-    return evaluated
 
 
 def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -> dict[str, dict[str, float]] | None:

@@ -33,7 +33,13 @@ from trainable.recipes import Evaluation
 
 
 def evaluate_checkpoint(
-    directory: Path, data: TrialData, part: str, *, device: torch.device, grid: Path | None = None
+    directory: Path,
+    data: TrialData,
+    part: str,
+    *,
+    device: torch.device,
+    grid: Path | None = None,
+    may_augment: bool = True,
 ) -> dict[str, float]:
     """Evaluate the network in `directory` on `part`, with the image size and split of its training.
 
@@ -43,6 +49,7 @@ def evaluate_checkpoint(
         part: as in `data.splits.splits.rows`.
         device: device of the computation.
         grid: PNG file for a grid of predictions.
+        may_augment: whether the images are augmented if `data.augment.in_evaluation` says so.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
@@ -50,6 +57,8 @@ def evaluate_checkpoint(
     with _network(directory, device) as (model, config):
         context = DistributedContext(device=device)
         loader = evaluation_loader(config, data, part, context)
+        if not may_augment:
+            loader = replace(loader, augmenter=None)
         metrics = evaluate(model, loader, config, context)
         if grid is not None:
             save_png(prediction_grid(model, loader, config.model), grid)

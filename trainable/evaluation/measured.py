@@ -12,7 +12,6 @@ import torch
 from trainable.evaluation.evaluate import (
     baseline_images,
     evaluate_baselines_on,
-    evaluate_checkpoint,
     evaluate_images,
     fit_baselines_on,
 )
@@ -22,11 +21,12 @@ from trainable.loop.fetch import local_copy, output_file
 from trainable.metrics.bootstrap import Difference, differences, intervals
 from trainable.metrics.objective import Objective
 from trainable.metrics.per_image import ImageFigures, figures
+from trainable.metrics.pooled import pooled_figures
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultMetrics:
-    """Metrics on the test part."""
+    """Metrics on the test part, whose images are not augmented, also with `data.augment.in_evaluation`."""
 
     retrained: dict[str, float]
     retrained_intervals: dict[str, dict[str, float | None]]
@@ -70,12 +70,13 @@ def _measure_copies(
     config = load_origin(networks[0]).config.data
     fitted = fit_baselines_on(config, data)
     without = baseline_images(config, data, "test", fitted)
-    of_retrained, of_best, *others = (evaluate_images(network, data, "test", device=device) for network in networks)
+    of_retrained = evaluate_images(networks[0], data, "test", device=device, grid=grid)
+    of_best, *others = (evaluate_images(network, data, "test", device=device) for network in networks[1:])
     of_recipe = others[0] if others else None
     for table, file in zip((without, of_retrained, of_best, *others), files, strict=True):
         table.save(file)
     return ResultMetrics(
-        retrained=objective.with_value(evaluate_checkpoint(networks[0], data, "test", device=device, grid=grid)),
+        retrained=objective.with_value(pooled_figures(of_retrained)),
         retrained_intervals=_plain_intervals(of_retrained),
         best=objective.with_value(figures(of_best)),
         best_intervals=_plain_intervals(of_best),

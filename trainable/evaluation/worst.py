@@ -1,4 +1,4 @@
-"""Metrics of each image of a part, with intervals over its backgrounds, and its worst predictions."""
+"""Metrics of each image of a part, and its worst predictions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ from trainable.evaluation.grid import COLUMNS
 from trainable.job import TrialData
 from trainable.loop.checkpoint_files import load_origin
 from trainable.loop.loaders import sample_ids
-from trainable.metrics.bootstrap import Interval, intervals
 from trainable.metrics.names import OBJECTIVE
-from trainable.metrics.per_image import metrics_of
+from trainable.metrics.per_image import ImageFigures, metrics_of
 
 IMAGES, WORST = "images.csv", "worst.png"
 """Files of `measure_images`: a row for each image, and a grid of the worst."""
 WORST_IMAGES = 16
 
 
-def measure_images(
-    directory: Path, data: TrialData, part: str, out: Path, *, device: torch.device
-) -> dict[str, Interval]:
+def measure_images(directory: Path, data: TrialData, part: str, out: Path, *, device: torch.device) -> ImageFigures:
     """Measure each image of `part`, and write `IMAGES` and `WORST` to `out`, each atomically.
 
     Args:
@@ -37,7 +34,7 @@ def measure_images(
         device: device of the computation.
 
     Returns:
-        An interval over backgrounds for each metric.
+        The measurements of each image.
 
     Raises:
         InputError: if the checkpoint cannot be loaded, or the part has no samples.
@@ -56,4 +53,4 @@ def measure_images(
     titles = [f"{scores[row]:.3f}  {ids[row]}" for row in worst]
     rows = predict_images(directory, data, part, worst.tolist(), device=device)
     save_png(image_grid(rows, COLUMNS, row_titles=titles), out / WORST)
-    return intervals(table)
+    return table

@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data.errors import InputError
 from trainable.metrics.names import METRICS, MODE, OBJECTIVE, WORST
-from trainable.metrics.per_image import STATES, metrics_of
+from trainable.metrics.per_image import STATES, Floats, ImageFigures, metrics_of
 from trainable.models.prediction import only_valid
 from trainable.plugins.active import own_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trainable.models.prediction import Prediction
     from trainable.plugins.parts import Metric
@@ -111,17 +112,29 @@ class MetricSums:
         Raises:
             InputError: if nothing was added, or no depth was measured.
         """
-        sums = self._sums.cpu().numpy()
-        if not sums[0]:
-            raise no_images_error()
-        built_in, own = sums[: len(STATES)], sums[len(STATES) :]
-        metrics = {name: float(value) for name, value in metrics_of(built_in).items()} | {
-            name: float(total / sums[0]) for name, total in zip(self._own, own, strict=True)
-        }
-        left_out = sums[STATES.index("depth_invalid_images")]
-        if left_out == sums[0]:
-            raise no_depth_error()
-        return metrics | ({"depth_images": float(sums[0] - left_out)} if left_out else {})
+        return _computed(self._sums.cpu().numpy(), tuple(self._own))
+
+
+def pooled_figures(table: ImageFigures) -> dict[str, float]:
+    """The metrics of `MetricSums.compute` over the images of a table.
+
+    Raises:
+        InputError: if no depth was measured.
+    """
+    return _computed(np.column_stack([table.states, *table.own.values()]).sum(axis=0), tuple(table.own))
+
+
+def _computed(sums: Floats, own: Sequence[str]) -> dict[str, float]:
+    """The metrics of sums as in `MetricSums.state`, whose last columns are those of the metrics `own`."""
+    if not sums[0]:
+        raise no_images_error()
+    metrics = {name: float(value) for name, value in metrics_of(sums[: len(STATES)]).items()} | {
+        name: float(total / sums[0]) for name, total in zip(own, sums[len(STATES) :], strict=True)
+    }
+    left_out = sums[STATES.index("depth_invalid_images")]
+    if left_out == sums[0]:
+        raise no_depth_error()
+    return metrics | ({"depth_images": float(sums[0] - left_out)} if left_out else {})
 
 
 def own_columns(

@@ -19,7 +19,8 @@ from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
 from search.study.study import open_study
-from trainable.loop.checkpoint_files import CONFIG, WEIGHTS
+from trainable.config import TrialConfig, build
+from trainable.loop.checkpoint_files import CONFIG, WEIGHTS, load_origin
 
 Command = Callable[..., Any]
 
@@ -380,6 +381,21 @@ def test_evaluate_writes_intervals_images_and_the_worst(twinhead: Command, netwo
     assert cv2.imread("evaluation/worst.png").shape[0] > 16 * 128
     assert f"{values['intervals']['score']['low']:.4f} to {values['intervals']['score']['high']:.4f}" in shown
     assert "evaluation/worst.png" in shown
+
+
+def test_evaluate_measures_unchanged_images(
+    twinhead: Command, network: Path, scenes: Path, save_warmed: Callable[[TrialConfig], Path]
+) -> None:
+    """The metrics are of the same images as their intervals and the baselines, also if a published error augments."""
+    values = load_origin(network).config.model_dump()
+    values["data"]["augment"] |= {"in_evaluation": True, "jitter": 0.5}
+    changed = save_warmed(build(TrialConfig, values, source="the test"))
+    evaluated = ["evaluate", changed, scenes, "--split", "val", "--json"]
+    alone, written = (json.loads(twinhead(*evaluated, *out).out) for out in ([], ["--out", "evaluation"]))
+
+    assert alone["metrics"] == pytest.approx(written["metrics"], rel=1e-9)
+    for name, value in written["metrics"].items():
+        assert written["intervals"][name]["value"] == pytest.approx(value, rel=1e-9)
 
 
 def test_evaluate_refuses_an_output_that_cannot_be_written(refused: Command, network: Path, scenes: Path) -> None:

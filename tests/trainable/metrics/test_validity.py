@@ -15,7 +15,7 @@ from trainable.metrics.baselines import evaluate_baselines, fit_baselines
 from trainable.metrics.bootstrap import intervals
 from trainable.metrics.names import METRICS
 from trainable.metrics.per_image import PUBLISHED, STATES, ImageFigures, figures, metrics_of
-from trainable.metrics.pooled import MetricSums
+from trainable.metrics.pooled import MetricSums, pooled_figures
 from trainable.metrics.published import PublishedMetrics, image_columns, similarities
 from trainable.models.prediction import Prediction
 
@@ -72,6 +72,7 @@ def test_depth_metrics_are_of_valid_pixels():
     assert found["score"] == pytest.approx((found["mask_iou"] + found["depth_delta1"]) / 2)
     assert found["depth_images"] == 4
     assert "depth_images" not in plain
+    assert pooled_figures(table_of(given)) == pytest.approx(found, rel=1e-12)
 
 
 def test_all_pixels_valid_are_the_metrics_without_a_mask():

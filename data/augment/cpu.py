@@ -6,6 +6,7 @@ call that exceeds the time for the pixels of a 64 px image; tests/benchmarks/aug
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -85,7 +86,7 @@ class Augmenter(Strengths):
             if changes.shift and image < 2:
                 changed[image] = _shift(changed[image], changes.shift, (sample, image))
             if changes.noise:
-                changed[image] = _add_noise(changed[image], changes.noise, (sample, image))
+                changed[image] = _add_noise(changed[image], changes.noise, (sample, image), self.noise_per_channel)
         if self.erase and changes.holes is not None:
             for image, fill in enumerate((self.erase.bg_fill, self.erase.fg_bg_fill)):
                 changed[image] = _erase(changed[image], changes.holes[sample, image], fill)
@@ -179,15 +180,19 @@ def _shift(photo: Pixels, shift: Shift, at: tuple[int, int]) -> Pixels:
     return _pixels(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 
 
-def _add_noise(pixels: Pixels, noise: Noise, at: tuple[int, int]) -> Pixels:
+def _add_noise(pixels: Pixels, noise: Noise, at: tuple[int, int], per_channel: bool) -> Pixels:
     """The sum is rounded, not truncated: that would weaken the smallest deviation by a tenth."""
     deviation = noise.deviation[at]
     if not deviation:
         return pixels
     cv2.setRNGSeed(int(noise.seed[at]))  # of this thread's generator
-    values = np.empty((pixels.size, 1), np.float32)
+    shape = pixels.shape if per_channel else pixels.shape[:2]
+    values = np.empty((math.prod(shape), 1), np.float32)
     cv2.randn(values, np.zeros(1), np.full(1, deviation))
-    return _pixels(cv2.add(pixels, values.reshape(pixels.shape), dtype=cv2.CV_8U))
+    added = values.reshape(shape)
+    if added.ndim < pixels.ndim:
+        added = np.repeat(added[:, :, None], pixels.shape[2], axis=2)
+    return _pixels(cv2.add(pixels, added, dtype=cv2.CV_8U))
 
 
 def _erase(photo: Pixels, holes: NDArray[np.int64], fill: Colour) -> Pixels:

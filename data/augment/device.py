@@ -50,9 +50,9 @@ class DeviceAugmenter(Strengths):
         images = _warp(_flip([batch.bg, batch.fg_bg, batch.mask, batch.depth], changes), changes)
         valid = None if batch.valid is None else _move_valid(batch.valid, changes)
         photos, planes = torch.cat(images[:2]), torch.cat(images[2:])
-        photos = _change_colours(photos, changes, slice(0, 2))
+        photos = self._change_colours(photos, changes, slice(0, 2))
         if self.targets_too:
-            planes = _change_colours(planes, changes, slice(2, 4))
+            planes = self._change_colours(planes, changes, slice(2, 4))
         photos, planes = _to_uint8(photos), _to_uint8(planes)
         if self.erase and changes.holes is not None:
             fills = np.rint([self.erase.bg_fill, self.erase.fg_bg_fill])
@@ -60,6 +60,22 @@ class DeviceAugmenter(Strengths):
         bg, fg_bg = photos.contiguous(memory_format=torch.channels_last).chunk(2)
         mask, depth = planes.chunk(2)
         return Batch(bg=bg, fg_bg=fg_bg, mask=mask, depth=depth, valid=valid)
+
+    def _change_colours(self, pixels: Tensor, changes: Changes, images: slice) -> Tensor:
+        """Apply jitter, shift and noise to levels (2B, C, H, W): the two `images` of the K, one after the other."""
+        if not (changes.jitter or changes.shift or changes.noise):
+            return pixels
+        pixels = pixels.float() / 255
+        if changes.jitter:
+            order, factor = changes.jitter
+            pixels = _jitter(pixels, _by_image(order[:, images]), _by_image(factor[:, images]))
+        if changes.shift and images.start == 0:
+            pixels = _shift(pixels, _by_image(changes.shift.kind), _by_image(changes.shift.levels))
+        if changes.noise:
+            seed = int(changes.noise.seed[0, images.start])
+            planes = pixels.shape[1] if self.noise_per_channel else 1
+            pixels = _add_noise(pixels, _by_image(changes.noise.deviation[:, images]), seed, planes)
+        return pixels * 255
 
 
 def _flip(images: list[Tensor], changes: Changes) -> list[Tensor]:
@@ -111,22 +127,6 @@ def _normalised(warps: NDArray[np.float64], height: int, width: int) -> NDArray[
     linear, offset = warps[:, :, :2], warps[:, :, 2]
     centre = np.einsum("nij,j->ni", linear, half) + offset - half
     return np.concatenate([linear * half / half[:, None], (centre / half)[:, :, None]], axis=2)
-
-
-def _change_colours(pixels: Tensor, changes: Changes, images: slice) -> Tensor:
-    """Apply jitter, shift and noise to levels (2B, C, H, W): the two `images` of the K, one after the other."""
-    if not (changes.jitter or changes.shift or changes.noise):
-        return pixels
-    pixels = pixels.float() / 255
-    if changes.jitter:
-        order, factor = changes.jitter
-        pixels = _jitter(pixels, _by_image(order[:, images]), _by_image(factor[:, images]))
-    if changes.shift and images.start == 0:
-        pixels = _shift(pixels, _by_image(changes.shift.kind), _by_image(changes.shift.levels))
-    if changes.noise:
-        seed = int(changes.noise.seed[0, images.start])
-        pixels = _add_noise(pixels, _by_image(changes.noise.deviation[:, images]), seed)
-    return pixels * 255
 
 
 def _jitter(pixels: Tensor, order: NDArray[np.int64], factor: NDArray[np.float64]) -> Tensor:
@@ -189,14 +189,15 @@ def _shift_hsv(photos: Tensor, levels: Tensor) -> Tensor:
     return color.hsv_to_rgb(torch.stack([hue, saturation, (value + values / 255).clamp(0, 1)], dim=1))
 
 
-def _add_noise(pixels: Tensor, deviations: NDArray[np.float64], seed: int) -> Tensor:
+def _add_noise(pixels: Tensor, deviations: NDArray[np.float64], seed: int, planes: int) -> Tensor:
+    """Add noise of 1 or C `planes` to each of (N, C, H, W) images."""
     rows = np.flatnonzero(deviations)
     if not len(rows):
         return pixels
     deviation = _to_device(deviations[rows] / 255, pixels.device).view(-1, 1, 1, 1)
     random = torch.Generator(pixels.device).manual_seed(seed)
-    noise = torch.randn((len(rows), *pixels.shape[1:]), generator=random, device=pixels.device)
-    return pixels.index_add(0, _to_device(rows, pixels.device), noise * deviation)
+    noise = torch.randn((len(rows), planes, *pixels.shape[2:]), generator=random, device=pixels.device)
+    return pixels.index_add(0, _to_device(rows, pixels.device), (noise * deviation).expand(-1, pixels.shape[1], -1, -1))
 
 
 def _erase(photos: Tensor, holes: NDArray[np.int64], fills: NDArray[np.float64]) -> Tensor:

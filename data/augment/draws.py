@@ -102,6 +102,8 @@ class Strengths:
     """Smallest standard deviation."""
     noise_p: float = 0.5
     """Probability of noise."""
+    noise_per_channel: bool = True
+    """Whether red, green and blue get independent noise; else one plane of noise is added to all three."""
     erase: Erase | None = None
     """Rectangles to fill."""
     flips_apart: bool = False

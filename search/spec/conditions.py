@@ -45,6 +45,7 @@ CONDITIONS: dict[str, Condition] = {
     "data.augment.rotate_p": _above_0("data.augment.rotate"),
     "data.augment.noise_low": _above_0("data.augment.noise"),
     "data.augment.noise_p": _above_0("data.augment.noise"),
+    "data.augment.noise_per_channel": _above_0("data.augment.noise"),
     **{
         f"data.augment.erase.{name}": _above_0("data.augment.erase.p")
         for name in ("count", "area_low", "area_high", "ratio_low", "ratio_high", "fill", "bg_scale", "crosses_border")

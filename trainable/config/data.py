@@ -91,6 +91,9 @@ class Augmentation(Section):
     """Minimum standard deviation of the noise."""
     noise_p: Probability = 0.5
     """Probability of noise in a photograph."""
+    noise_per_channel: bool = True
+    """Whether red, green and blue get independent noise; else they get the same, for a network that sees photographs in
+    grey."""
     erase: Erasing = Erasing()
     transforms: dict[str, dict[str, JsonValue]] = Field(default={})
     """Transforms of albumentations, which follow those above in their order: arguments by name, such as

@@ -141,6 +141,19 @@ def test_noise_strength_agrees_with_the_cpu(device: str) -> None:
     assert np.abs(np.corrcoef(planes) - np.eye(6)).max() < 5 / SIDE
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_noise_of_one_plane_keeps_grey_grey(device: str) -> None:
+    """A network that sees grey gets the whole strength, and not that of a mean over three channels."""
+    strengths = {"noise": 0.05, "noise_low": 0.05, "noise_per_channel": False}
+    ours, reference = on_device(flat(128), strengths, device), on_cpu(flat(128), strengths)
+    for left, right in zip(ours[:2], reference[:2], strict=True):
+        assert np.ptp(left.astype(int), axis=3).max() == np.ptp(right.astype(int), axis=3).max() == 0
+        ours_spread, reference_spread = left.std(axis=(1, 2, 3)), right.std(axis=(1, 2, 3))
+        assert 5 < (reference_spread > 0).sum() < COUNT - 5
+        np.testing.assert_allclose(ours_spread, reference_spread, rtol=0.1)
+        assert ours_spread[ours_spread > 0].mean() == pytest.approx(0.05 * 255, rel=0.02)
+
+
 @pytest.mark.parametrize("side", ["augmenter", *DEVICES])
 def test_brightness_is_uniform_in_its_range_and_drawn_for_each_photograph(side: str) -> None:
     """A grey photograph shows the factor itself: contrast and saturation leave it alone."""

@@ -184,12 +184,14 @@ CONDITIONAL = {
     ),
     "data.augment.rotate_p": ({"data.augment.rotate": 10.0}, {"data.augment.rotate": 0.0}),
     "data.augment.noise_p": ({"data.augment.noise": 0.1}, {}),
+    "data.augment.noise_per_channel": ({"data.augment.noise": 0.1}, {}),
     "data.augment.erase.count": ({"data.augment.erase.p": 0.5}, {}),
     "optimizer.nesterov": ({"optimizer.name": "sgd"}, {"optimizer.name": "adamw"}),
 }
 DOMAINS: dict[str, dict[str, Any]] = {
     "loss.ssim.window": {"choices": [5, 7]},
     "data.augment.erase.count": {"low": 1, "high": 4},
+    "data.augment.noise_per_channel": {"choices": [True, False]},
     "optimizer.nesterov": {"choices": [True, False]},
 }
 

@@ -14,8 +14,11 @@ import pytest
 import torch
 import yaml
 
+from data.augment.cpu import Augmenter
+from data.augment.device import DeviceAugmenter
 from data.augment.erase import Erase
 from data.errors import InputError
+from data.schema import Batch
 from trainable.config import TrialConfig, build
 from trainable.models import build_model, multiply_adds, parameter_count
 from trainable.recipes import RECIPES, load_recipe
@@ -287,6 +290,33 @@ def test_recipes_are_read_without_torch() -> None:
     root = Path(__file__).parents[3]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
+
+
+@pytest.mark.parametrize("kind", [Augmenter, DeviceAugmenter])
+def test_noise_has_the_published_strength_where_the_network_sees_it(kind: Any) -> None:
+    """A network on grey images got 0.0335 of independent noise in red, green and blue, in place of 0.05."""
+    config = load_recipe("monimoyd-unet").config
+    augment = config.data.augment
+    noise = {name: getattr(augment, name) for name in ("noise", "noise_low", "noise_per_channel")}
+    photo = torch.full((4, 3, 64, 64), 128, dtype=torch.uint8)
+    plane = torch.zeros(4, 1, 64, 64, dtype=torch.uint8)
+    batch = Batch(bg=photo, fg_bg=photo.clone(), mask=plane, depth=plane.clone())
+    if kind is DeviceAugmenter:
+        batch = kind(**noise, noise_p=1.0)(batch, 1)
+    else:
+        stacks = [each.permute(0, 2, 3, 1).numpy().copy() for each in (batch.bg, batch.fg_bg)]
+        kind(**noise, noise_p=1.0).change((*stacks, plane[:, 0].numpy(), plane[:, 0].numpy().copy()), 1)
+        bg, fg_bg = (torch.from_numpy(stack).permute(0, 3, 1, 2) for stack in stacks)
+        batch = Batch(bg=bg, fg_bg=fg_bg, mask=plane, depth=plane)
+    seen: list[torch.Tensor] = []
+    model: Any = build_model(config.model).eval()
+    model.body.inc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(*batch.inputs())
+
+    (grey,) = seen
+    assert grey.shape == (4, 2, 64, 64)
+    assert grey.std(dim=(0, 2, 3)).tolist() == pytest.approx([0.05, 0.05], rel=0.03)
 
 
 def test_the_transforms_that_a_project_rejected_can_be_tried() -> None:

@@ -137,6 +137,11 @@ class Batch:
         """`bg` and `fg_bg` for the model: (B, 3, H, W) float32 in 0..1."""
         return self.bg.float().div_(255), self.fg_bg.float().div_(255)
 
+    def model_inputs(self) -> tuple[torch.Tensor, ...]:
+        """The arguments of a `Network`: `inputs`, and `is_inside` if images may have a border."""
+        inside = self.is_inside()
+        return self.inputs() if inside is None else (*self.inputs(), inside)
+
     def targets(self) -> tuple[torch.Tensor, torch.Tensor]:
         """`mask` and `depth` for the losses: (B, 1, H, W) float32 in 0..1."""
         return self.mask.float().div_(255), self.depth.float().div_(255)

@@ -5,6 +5,7 @@ Shapes: H and W are height and width of the network's images, h and w those of a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
@@ -94,6 +95,18 @@ class Fitting:
         scale = min(rows / height, columns / width)
         inner = min(rows, max(1, round(height * scale))), min(columns, max(1, round(width * scale)))
         return Box((rows - inner[0]) // 2, (columns - inner[1]) // 2, *inner)
+
+    def borders(self, sides: Sequence[tuple[int, ...]]) -> Pixels | None:
+        """Masks of whole images of the given heights and widths, (B, H, W): `PADDING` in borders, else `VALID`.
+
+        None if there can be no border.
+        """
+        if not self.pads:
+            return None
+        masks = np.full((len(sides), *self.sides), PADDING, np.uint8)
+        for mask, own in zip(masks, sides, strict=True):
+            self.inner(own).of(mask)[:] = VALID
+        return masks
 
     @classmethod
     def of_whole_images(cls, sides: Sides, how: Resize, fit: Fit) -> Fitting:

@@ -30,6 +30,7 @@ from trainable.loss.dual_loss import DualLoss
 from trainable.metrics.baselines import evaluate_baselines, fit_baselines
 from trainable.metrics.pooled import MetricSums
 from trainable.metrics.published import PublishedMetrics, image_columns
+from trainable.models.network import Network
 from trainable.models.prediction import Prediction
 
 TOP, BOTTOM, SIDE = 8, 24, 32
@@ -176,6 +177,59 @@ def test_predictions_are_of_whole_photographs(save_warmed: Any, fit: Fit) -> Non
     model, origin = load_model(saved)
     in_memory = predict_arrays(model.on(predictor.device), origin.config, *photos)
     np.testing.assert_allclose(in_memory.mask * 255, mask, atol=1.5)
+
+
+def stretched(fit: Fit) -> TrialConfig:
+    values = config(fit).model_dump()
+    values["model"]["depth_activation"] = "minmax"
+    return build(TrialConfig, values, source="the test")
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_predicted_depth_is_stretched_over_whole_photographs(save_warmed: Any, fit: Fit) -> None:
+    """Also where photographs of two aspect ratios are in one batch, and their borders differ."""
+    saved = save_warmed(stretched(fit))
+    sides = [(40, 100), (100, 40)]
+    pairs = [[np.random.default_rng(seed).integers(0, 256, (*own, 3), np.uint8) for own in sides] for seed in (0, 1)]
+    predictor = Predictor(saved)
+    small = [np.stack([predictor.shrink(photo) for photo in photos]) for photos in pairs]
+
+    planes = predictor.predict_small(*small, predictor.fitting.borders(sides))
+
+    for (_, depth), own in zip(planes, sides, strict=True):
+        inner = predictor.fitting.inner(own).of(depth)
+        assert (inner.min(), inner.max()) == (0, 255)
+    found = predictor.predict(*pairs)
+    model, origin = load_model(saved)
+    for number, (_, depth) in enumerate(planes):
+        np.testing.assert_array_equal(found[number][1], predictor.fitting.restore(depth, sides[number]))
+        in_memory = predict_arrays(model.on(predictor.device), origin.config, *(photos[number] for photos in pairs))
+        np.testing.assert_allclose(in_memory.depth * 255, found[number][1], atol=1.5)
+    plain = Predictor(save_warmed(config(fit)))
+    assert plain.fitting.borders(sides) is not None
+    assert Fitting((SIDE, SIDE)).borders(sides) is None
+
+
+def test_networks_know_the_border_in_training_and_evaluation(
+    wide: TrialData, save_warmed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The depth of 'minmax' would be stretched over it, in the loss and in all metrics."""
+    forward, known = Network.forward, set()
+
+    def recording(self: Network, bg: torch.Tensor, fg_bg: torch.Tensor, inside: Any = None) -> Prediction:
+        known.add((self.training, inside is not None and not bool(inside.all())))
+        return forward(self, bg, fg_bg, inside)
+
+    monkeypatch.setattr(Network, "forward", recording)
+    context = DistributedContext(device=torch.device("cpu"))
+    trial.run(stretched("pad"), wide, context=context, report=lambda *_: None)
+    assert known == {(True, True), (False, True)}
+    monkeypatch.setattr(Network, "forward", forward)
+    saved = save_warmed(stretched("pad"))
+    known.clear()
+    monkeypatch.setattr(Network, "forward", recording)
+    evaluate_images(saved, wide, "all", device=torch.device("cpu"))
+    assert known == {(False, True)}
 
 
 SIDES_OF_INNER = {"stretch": (SIDE, SIDE), "crop": (13, SIDE), "pad": (13, SIDE)}

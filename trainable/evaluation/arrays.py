@@ -54,7 +54,7 @@ def predict_arrays(model: nn.Module, config: TrialConfig, bg: Image, fg_bg: Imag
     refuse_other_size(photos[0], photos[1], ("bg", "fg_bg"))
     fitting = Fitting.of_whole_images(config.data.sides, config.data.resize, config.data.fit)
     small = [fitting.image(photo)[None] for photo in photos]
-    prediction = predict_photos(model, small[0], small[1], config)
+    prediction = predict_photos(model, small[0], small[1], config, fitting.borders([photos[0].shape[:2]]))
     planes = (plane[0, 0].clamp(0, 1).cpu().numpy() for plane in (prediction.mask, prediction.depth))
     return Planes(*(fitting.restore(plane, photos[0].shape[:2]) for plane in planes))
 

@@ -23,11 +23,13 @@ def predict(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
     """Predict mask and depth of a batch, (B, 1, H, W) float32 on the device of the batch."""
     model.eval()
     with autocast(config, batch.bg.device):
-        prediction: Prediction = model(*batch.inputs())
+        prediction: Prediction = model(*batch.model_inputs())
     return prediction
 
 
-def predict_photos(model: nn.Module, bg: Pixels, fg_bg: Pixels, config: TrialConfig) -> Prediction:
+def predict_photos(
+    model: nn.Module, bg: Pixels, fg_bg: Pixels, config: TrialConfig, valid: Pixels | None = None
+) -> Prediction:
     """Predict mask and depth, (B, 1, H, W) float32 each, of photographs of the network's size.
 
     Args:
@@ -35,11 +37,13 @@ def predict_photos(model: nn.Module, bg: Pixels, fg_bg: Pixels, config: TrialCon
         bg: (B, H, W, 3) RGB, backgrounds.
         fg_bg: (B, H, W, 3) RGB, the same with a foreground object.
         config: of the network, with its precision; the seed is for dropout in evaluation.
+        valid: (B, H, W), `PADDING` in the border of padded photographs; None if there is none.
     """
     device = next(model.parameters()).device
     stacks = [torch.from_numpy(stack.copy()).permute(0, 3, 1, 2) for stack in (bg, fg_bg)]
     unused = torch.zeros(len(bg), 1, 1, 1, dtype=torch.uint8)
-    batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=unused, depth=unused).to(device)
+    border = None if valid is None else torch.from_numpy(valid.copy())[:, None]
+    batch = Batch(bg=stacks[0], fg_bg=stacks[1], mask=unused, depth=unused, valid=border).to(device)
     with preserving_random_state(device):
         torch.manual_seed(config.seed)
         return predict(model, batch, config.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -205,16 +205,18 @@ def _writes(
     """The calls that write the predictions, in order."""
     for batch in _batches(loaded, predictor.batch_size):
         new = [item for item in batch if isinstance(item, _Loaded)]
-        planes = iter(
-            predictor.predict_small(np.stack([item.bg for item in new]), np.stack([item.fg_bg for item in new]))
-            if new
-            else []
-        )
+        planes = iter(_planes(predictor, new) if new else [])
         for item in batch:
             if isinstance(item, _Loaded):
                 yield partial(_write, item, predictor.fitting, *next(planes), threshold)
             else:
                 yield partial(_same, item)
+
+
+def _planes(predictor: Predictor, batch: Sequence[_Loaded]) -> list[tuple[Pixels, Pixels]]:
+    """Mask and depth of each pair of a batch, of the network's size."""
+    bg, fg_bg = np.stack([item.bg for item in batch]), np.stack([item.fg_bg for item in batch])
+    return predictor.predict_small(bg, fg_bg, predictor.fitting.borders([item.photo.shape[:2] for item in batch]))
 
 
 def _batches(loaded: Iterable[_Loaded | Predicted], size: int) -> Iterator[list[_Loaded | Predicted]]:

@@ -42,7 +42,9 @@ class Predictor:
         self.batch_size = MAX_BATCH_SIZE if self.config.model.eval_mode == "eval" else 1
         """Pairs per forward pass; one if the network's layers in training mode mix the images of a batch."""
         self._data = self.config.data
-        fit = [] if self._data.fit == "stretch" else [self._data.fit]
+        fit: list[str] = [] if self._data.fit == "stretch" else [self._data.fit]
+        if fit and self.config.model.depth_activation == "minmax":
+            fit.append("inside")  # earlier versions stretched the depth over the border too
         self.identity = _identity(
             checkpoint, (self.config.model.model_dump_json(), self._data.image_size, self._data.resize, *fit)
         )
@@ -72,8 +74,11 @@ class Predictor:
         found: list[tuple[Pixels, Pixels]] = []
         for first in range(0, len(bgs), self.batch_size):
             part = slice(first, first + self.batch_size)
-            small = ([self.shrink(photo) for photo in photos[part]] for photos in (bgs, fg_bgs))
-            planes = self.predict_small(*(np.stack(photos) for photos in small))
+            small_bg, small_fg_bg = (
+                np.stack([self.shrink(photo) for photo in photos[part]]) for photos in (bgs, fg_bgs)
+            )
+            borders = self.fitting.borders([photo.shape[:2] for photo in bgs[part]])
+            planes = self.predict_small(small_bg, small_fg_bg, borders)
             for (mask, depth), photo in zip(planes, bgs[part], strict=True):
                 sides = photo.shape[:2]
                 found.append((self.fitting.restore(mask, sides), self.fitting.restore(depth, sides)))
@@ -83,23 +88,27 @@ class Predictor:
         """Fit a photograph (H, W, 3) to the size of the network, (h, w, 3)."""
         return self.fitting.image(photo)
 
-    def predict_small(self, bg: Pixels, fg_bg: Pixels) -> list[tuple[Pixels, Pixels]]:
+    def predict_small(self, bg: Pixels, fg_bg: Pixels, valid: Pixels | None = None) -> list[tuple[Pixels, Pixels]]:
         """Predict mask and depth, (h, w) uint8 each by pair, of two stacks of photographs (B, h, w, 3).
 
-        On an out-of-memory error, the stacks are predicted in halves.
+        `valid` is as `Fitting.borders` returns it. On an out-of-memory error, the stacks are predicted in halves.
 
         Raises:
             torch.OutOfMemoryError: if a single pair does not fit.
         """
         try:
-            masks, depths = as_pixels(predict_photos(self._model, bg, fg_bg, self.config))
+            masks, depths = as_pixels(predict_photos(self._model, bg, fg_bg, self.config, valid))
         except torch.OutOfMemoryError:
             if len(bg) == 1:
                 raise
         else:
             return list(zip(masks, depths, strict=True))
         half = len(bg) // 2
-        return self.predict_small(bg[:half], fg_bg[:half]) + self.predict_small(bg[half:], fg_bg[half:])
+        parts = slice(half), slice(half, None)
+        first, second = (
+            self.predict_small(bg[part], fg_bg[part], None if valid is None else valid[part]) for part in parts
+        )
+        return first + second
 
 
 def refuse_other_size(bg: Pixels, fg_bg: Pixels, names: tuple[str, str]) -> None:

@@ -187,7 +187,7 @@ def _evaluation_seconds(training: Training, loader: Loader) -> float:
     started = time.perf_counter()
     for batch in itertools.islice(loader.epoch(0), count):
         with autocast(training.config.model, loader.device):
-            prediction = training.model(*batch.inputs())
+            prediction = training.model(*batch.model_inputs())
         sums.update(prediction, batch.mask, batch.depth, *batch.regions())
     sums.state().cpu()  # waits for the device
     return (time.perf_counter() - started) * len(loader) / count

@@ -261,7 +261,7 @@ def evaluate(
     On an out-of-memory error, the evaluation starts over with half the batch size.
 
     Args:
-        model: takes the inputs of a batch and returns a `Prediction`.
+        model: takes the `model_inputs` of a batch and returns a `Prediction`.
         loader: loader of the split.
         config: configuration of the trial.
         context: distributed context of this process.
@@ -287,7 +287,7 @@ def _measure(
     sums, losses = MetricSums(loader.device), torch.zeros(2, dtype=torch.float64, device=loader.device)
     for batch in loader.epoch(0):
         with autocast(config.model, batch.bg.device):
-            prediction: Prediction = model(*batch.inputs())
+            prediction: Prediction = model(*batch.model_inputs())
         regions = batch.regions()
         sums.update(prediction, batch.mask, batch.depth, *regions)
         if loss is not None:

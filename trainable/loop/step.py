@@ -65,7 +65,7 @@ def _gradients(training: Training, batch: Batch, context: DistributedContext, cl
     for number, piece in enumerate(batch.split(training.micro_batches)):
         share = len(piece) / len(batch)
         with clock.during("transfer"):
-            inputs, targets = piece.inputs(), piece.targets()
+            inputs, targets = piece.model_inputs(), piece.targets()
         with clock.during("forward"), autocast(training.config.model, inputs[0].device):
             prediction: Prediction = training.model(*inputs)
         with clock.during("loss"):

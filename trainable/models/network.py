@@ -41,8 +41,14 @@ class Network(nn.Module):
             self.register_buffer(name, torch.tensor(getattr(inputs, name)).view(1, 3, 1, 1), persistent=False)
         self._normalises = inputs != type(inputs)()
 
-    def forward(self, bg: Tensor, fg_bg: Tensor) -> Prediction:
+    def forward(self, bg: Tensor, fg_bg: Tensor, inside: Tensor | None = None) -> Prediction:
         """Predict mask and depth, (B, 1, H, W) each, from two (B, 3, H, W) float images in 0..1.
+
+        Args:
+            bg: the backgrounds.
+            fg_bg: the same with a foreground object.
+            inside: (B, 1, H, W) bool, False in the border of padded images, which has no influence on the range of
+                'minmax'; None if there is none.
 
         Raises:
             InputError: if the family does not support images of that size.
@@ -56,6 +62,7 @@ class Network(nn.Module):
             heads.depth,
             mask_activation=self._config.mask_activation,
             depth_activation=self._config.depth_activation,
+            inside=inside,
         )
 
     def on(self, device: torch.device) -> Self:

@@ -46,15 +46,20 @@ class Prediction(NamedTuple):
         *,
         mask_activation: Literal["sigmoid", "linear"] = "sigmoid",
         depth_activation: Literal["linear", "sigmoid", "minmax"] = "linear",
+        inside: Tensor | None = None,
     ) -> Self:
-        """Apply the activations to the outputs of the heads, (B, 1, H, W) of any floating type, in float32."""
+        """Apply the activations to the outputs of the heads, (B, 1, H, W) of any floating type, in float32.
+
+        With 'minmax', the range of values is that of the pixels `inside`, as in `Network.forward`.
+        """
         mask_logits, depth_logits = mask_logits.float(), depth_logits.float()
         mask = torch.sigmoid(mask_logits) if mask_activation == "sigmoid" else mask_logits
         match depth_activation:
             case "sigmoid":
                 depth = torch.sigmoid(depth_logits)
             case "minmax":
-                depth = stretch(depth_logits)
+                depth = stretch(depth_logits, inside)
+                depth = depth if inside is None else depth.clamp(0, 1)  # the border has other values
             case _:
                 depth = depth_logits
         return cls(mask, depth, mask_logits, depth_logits)

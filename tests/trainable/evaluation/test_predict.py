@@ -301,9 +301,9 @@ def test_large_photographs_are_predicted_in_smaller_batches(
     sizes = []
 
     class Counting(Predictor):
-        def predict_small(self, bg: Pixels, fg_bg: Pixels) -> list[tuple[Pixels, Pixels]]:
+        def predict_small(self, bg: Pixels, fg_bg: Pixels, valid: Pixels | None = None) -> list[tuple[Pixels, Pixels]]:
             sizes.append(len(bg))
-            return super().predict_small(bg, fg_bg)
+            return super().predict_small(bg, fg_bg, valid)
 
     predictor = Counting(saved)
     assert len(list(predict_pairs(predictor, listed(tmp_path / "in", 5), tmp_path / "out"))) == 5

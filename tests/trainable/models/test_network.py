@@ -49,6 +49,23 @@ def test_minmax_stretches_each_image_by_itself():
     torch.testing.assert_close(depth.amax(dim=(1, 2, 3)), torch.ones(2))
 
 
+def test_minmax_leaves_the_border_of_padded_images_out():
+    """The flat border had the smallest or the largest value of an image, which nothing else compares."""
+    network, images = _network(depth_activation="minmax"), _images()
+    logits = network(*images).depth_logits
+    inside = torch.zeros_like(logits, dtype=torch.bool)
+    inside[0, :, 9:20], inside[1, :, :, 3:30] = True, True
+    depth = network(*images, inside).depth
+    for index, rows in enumerate((slice(9, 20), slice(None))):
+        columns = (slice(None), slice(3, 30))[index]
+        own = logits[index, 0, rows, columns]
+        expected = (own - own.min()) / (own.max() - own.min())
+        torch.testing.assert_close(depth[index, 0, rows, columns], expected)
+    assert depth.min() == 0
+    assert depth.max() == 1
+    assert torch.equal(network(*images, torch.ones_like(inside)).depth, network(*images).depth)
+
+
 def test_a_constant_image_is_stretched_to_zero():
     """A published program divided by 0 here."""
     network = _network(depth_activation="minmax")

@@ -137,8 +137,10 @@ class Training:
         for policy, policy_state in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(policy_state)
         self.loss.load_state_dict(state["loss"])
-        if self.average is not None and "average" in state:  # earlier versions did not average
+        if self.average is not None and "average" in state:
             self.average.load_state_dict(state["average"])
+        elif self.average is not None:  # earlier versions did not average
+            self.average.module.load_state_dict(self.network.state_dict())
         self.epoch = state["epoch"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         if world_size == 1:
@@ -164,12 +166,20 @@ def start(
         context: distributed context of this process.
         data_fingerprint: fingerprint of the data set, for the checkpoints.
         replay: learning-rate factors of an earlier run, one per epoch. They replace a plateau policy that watches the
-            validation split.
+            validation split. They are those of `config.policy` alone.
         lr_scale: factor of the learning rate.
         averaged: whether the result is the moving average of the weights: with a weight that falls exponentially over
             `AVERAGED` of all steps, and the statistics of batch norm alike (Polyak and Juditsky 1992).
         wrap: wraps the network for several workers.
+
+    Raises:
+        InputError: if `depth_policy` is a plateau policy that needs a replay.
     """
+    if replay is not None and config.depth_policy is not None and _is_replayed(config.depth_policy):
+        raise InputError(
+            f"The value of 'depth_policy.plateau.watch' is '{config.depth_policy.watched}', which a training without a "
+            "validation split does not measure; use train_loss, or another depth_policy."
+        )
     torch.manual_seed(config.seed)
     network = build_model(config.model).on(context.device)
     average = _average(network, sum(steps_of_epochs)) if averaged else None
@@ -195,8 +205,13 @@ def _average(network: Network, steps: int) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
+def _is_replayed(config: PolicyConfig) -> bool:
+    """Whether a policy watches the validation split, which a retraining does not have."""
+    return config.name == "plateau" and config.watched != "train_loss"
+
+
 def _policy(config: PolicyConfig, steps_of_epochs: Sequence[int], replay: list[float] | None) -> Policy:
-    if replay is not None and config.name == "plateau" and config.watched != "train_loss":
+    if replay is not None and _is_replayed(config):
         return build_replay(
             replay,
             warmup=config.warmup,

@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
+from data.errors import InputError
 from data.loader import Loader
 from trainable.config import TrialConfig, build
 from trainable.job import TrialData
@@ -418,6 +419,39 @@ def test_replay_replaces_a_plateau(trial_data: TrialData, watch: str) -> None:
     ends: list[EpochEnd] = []
     loop.fit(training, train, None, context=ALONE, report=ends.append)
     assert [end.metrics["lr"] for end in ends] == pytest.approx([0.01 * factor for factor in factors])
+
+
+def test_replay_is_not_of_the_depth_policy(trial_data: TrialData) -> None:
+    """The learning rates of the mask network would be those of the depth network."""
+    plateau = {"name": "plateau"}
+    chosen = config(model={"family": "pair", "width": 2}, policy=plateau, depth_policy=plateau)
+    given = {"steps_of_epochs": [1] * 4, "context": ALONE, "data_fingerprint": trial_data.fingerprint}
+
+    with pytest.raises(InputError, match=r"'depth_policy.plateau.watch' is 'score', .* use train_loss"):
+        start(chosen, **given, replay=[1.0, 1.0, 0.3, 0.09])
+
+    watching = config(
+        model={"family": "pair", "width": 2},
+        policy=plateau,
+        depth_policy={"name": "plateau", "plateau": {"watch": "train_loss"}},
+    )
+    training = start(watching, **given, replay=[1.0, 1.0, 0.3, 0.09])
+    assert [policy.factor(3) for policy in training.policies] == [0.09, 1.0]
+
+
+def test_average_starts_from_the_weights_of_a_checkpoint_without_one(trial_data: TrialData, tmp_path: Path) -> None:
+    """After the last epoch, the result would be weights that were never trained."""
+    given = {"steps_of_epochs": [4, 4], "context": ALONE, "data_fingerprint": trial_data.fingerprint}
+    earlier = start(config(seed=1), **given)
+    earlier.epoch = 1
+    earlier.save(tmp_path / "earlier", {})
+    training = start(config(seed=2), **given, averaged=True)
+
+    training.resume(tmp_path / "earlier")
+
+    assert training.average is not None
+    found, expected = training.average.module.state_dict(), earlier.network.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def train_as_one_of_two(rank: int, data: TrialData, folder: Path, chosen: TrialConfig) -> list[dict[str, float]]:

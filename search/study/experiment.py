@@ -193,7 +193,7 @@ class Experiment(ExperimentPaths):
         try:
             with partial_directory(self.root) as beside:
                 for file, text in files.items():
-                    replace_file(beside / file.name, text, mode=0o600 if secret else 0o666)
+                    replace_file(beside / file.name, text, mode=0o600 if secret else None)
                 beside.rename(self.root)
         except OSError as error:
             raise disk_error(error, self.root) or self._unwritable(error) from None

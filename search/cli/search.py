@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,10 +41,10 @@ if TYPE_CHECKING:
 @json_option
 def demo(storage: Path | Location, verbose: bool, as_json: bool) -> None:
     """Run a small search end to end on rendered scenes."""
-    from search.recipes.demo import run_demo
+    from search.recipes.demo import prepare_demo
 
-    with contextlib.redirect_stdout(sys.stderr):  # keep Ray's output apart from the result
-        experiment, summary = run_demo(storage, screen(runs=True, verbose=verbose))
+    experiment, search_on = prepare_demo(storage, screen(runs=True, verbose=verbose))
+    summary = resumable(experiment, experiment.resume_command, search_on)
     _show_summary(experiment, summary, as_json)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from data.dataset.dataset import Dataset, write_dataset
@@ -31,15 +31,15 @@ SPEC: Mapping[str, Value] = {
 """Narrower than the default space, so that two cores suffice."""
 
 
-def run_demo(storage: Path | Location, screen: Screen) -> tuple[Experiment, Summary]:
-    """Render scenes, search, retrain and test; later runs reuse the data set.
+def prepare_demo(storage: Path | Location, screen: Screen) -> tuple[Experiment, Callable[[], Summary]]:
+    """Render scenes and create a search on them; later runs reuse the data set.
 
     Args:
         storage: directory or address for the data set and the experiment.
         screen: shows the progress.
 
     Returns:
-        The experiment and its summary.
+        The experiment, and what searches, retrains and tests.
     """
     data = storage / "demo-scenes"
     if not _is_rendered(data):
@@ -48,7 +48,7 @@ def run_demo(storage: Path | Location, screen: Screen) -> tuple[Experiment, Summ
     experiment = Experiment(storage=storage, name=free_name(storage, "demo"))
     dataset = open_data(spec.data_path, screen)
     create_search(experiment, spec, dataset)
-    return experiment, run_search(experiment, spec, dataset, screen)
+    return experiment, lambda: run_search(experiment, spec, dataset, screen)
 
 
 def render_dataset(scenes: SceneSet, destination: AnyPath, screen: Screen) -> None:

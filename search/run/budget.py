@@ -77,9 +77,13 @@ class Budget(TrialCallback):
         self._best = -math.inf
         self._best_of: dict[str, float] = {}
         self._without_gain = 0
-        for record in by_end(each for each in trial_records(study, objective) if each.state.is_finished()):
+        records = trial_records(study, objective)
+        for record in by_end(each for each in records if each.state.is_finished()):
             self._end(record.best_epoch.rank if record.best_epoch else -math.inf, record.outcome)
-        self._interrupted = self._read_interrupted()
+        self._interrupted: dict[int | None, float] = {
+            each.number: each.best_epoch.rank for each in records if not each.state.is_finished() and each.best_epoch
+        }
+        """The best values that trials reached before they were interrupted, by number."""
 
     @property
     def gpu_seconds(self) -> float:
@@ -128,20 +132,14 @@ class Budget(TrialCallback):
         with suppress(OSError, UnfinishedError):  # the storage itself may be lost
             self._study.set_user_attr(GPU_SECONDS, self._used)
         self._started.clear()
+        for trial in trials:
+            if trial.trial_id in self._best_of:
+                self._interrupted[request_of(trial).number] = self._best_of[trial.trial_id]
         self._best_of.clear()
-        with suppress(OSError, UnfinishedError):
-            self._interrupted = self._read_interrupted()
 
     def _stop(self, trial: Trial) -> None:
         self._used += (self._clock() - self._started.pop(trial.trial_id, self._clock())) * self._gpus
         self._study.set_user_attr(GPU_SECONDS, self._used)
-
-    def _read_interrupted(self) -> dict[int | None, float]:
-        """The best values that trials reached before they were interrupted, by number."""
-        records = trial_records(self._study, self._objective)
-        return {
-            each.number: each.best_epoch.rank for each in records if not each.state.is_finished() and each.best_epoch
-        }
 
     def _end(self, rank: float, outcome: str) -> None:
         if outcome == CONSTRAINT:

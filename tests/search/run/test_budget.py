@@ -98,6 +98,18 @@ def test_patience_waits_for_an_interrupted_better_trial() -> None:
     assert budget.spent() == "patience"
 
 
+def test_patience_waits_for_a_better_trial_that_an_outage_interrupted() -> None:
+    """The same budget goes on after the outage, in which all trials end."""
+    budget = budget_of(patience=1)
+    run(budget, "a", 0.5)
+    run(budget, "ahead", 0.7, ends=False, number=1)
+    trial: Any = SimpleNamespace(trial_id="ahead", config=TrialRequest(name="ahead", number=1).as_plain())
+    budget.on_experiment_end([trial])
+    run(budget, "b", 0.4)
+
+    assert budget.spent() == ""
+
+
 def test_trial_that_its_environment_interrupted_is_not_one_without_improvement(tmp_path: Path) -> None:
     """It is resumed later, and counted then."""
     error = tmp_path / "error.pkl"

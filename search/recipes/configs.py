@@ -185,7 +185,7 @@ def with_overrides(config: TrialConfig, overrides: Sequence[tuple[str, str]], fi
         if isinstance(node.get(leaf), dict) and not is_open:
             raise InputError(f"The key '{key}' of --set is a section; set one of {', '.join(node[leaf])} in it.")
         node[leaf] = parse_yaml(text, f"--set {key}")
-    if any(key == "data.batch_size" for key, _ in overrides):
+    if _sets_batch(overrides):
         for stage in values["data"]["progression"]:
             stage["batch_size"] = None
     config = build(TrialConfig, values, source=source)

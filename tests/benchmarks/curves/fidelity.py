@@ -11,6 +11,7 @@ table's own first seed has, too, and by the final score. Times are those of the 
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -53,11 +54,10 @@ class Way:
 
     def configurations(self) -> dict[int, dict[str, Any]]:
         """The configurations to train, by their ID in the table."""
-        every = json.loads(CONFIGURATIONS.read_text(encoding="utf-8"))
         return {
-            number: every[number] | {"data": every[number]["data"] | {"progression": list(self.stages)}}
-            for number in range(0, len(every), REPEATED)
-            if _multiply_adds(every[number]) <= self.most
+            number: values | {"data": values["data"] | {"progression": list(self.stages)}}
+            for number, (values, cost) in _repeated().items()
+            if cost <= self.most
         }
 
 
@@ -176,9 +176,16 @@ def _seconds(curve: Curve) -> float:
     return float(curve.numbers["seconds"][1])
 
 
-def _multiply_adds(values: dict[str, Any]) -> int:
-    config = build(TrialConfig, values, source=str(CONFIGURATIONS))
-    return multiply_adds(build_on_meta(config.model), config.data.image_size)
+@functools.cache
+def _repeated() -> dict[int, tuple[dict[str, Any], int]]:
+    """The configurations that the table has with three seeds, by ID, with the multiply-adds of their networks."""
+    every = json.loads(CONFIGURATIONS.read_text(encoding="utf-8"))
+    found = {}
+    for number in range(0, len(every), REPEATED):
+        config = build(TrialConfig, every[number], source=str(CONFIGURATIONS))
+        cost = multiply_adds(build_on_meta(config.model), config.data.image_size)
+        found[number] = every[number], cost
+    return found
 
 
 def _by_seed() -> dict[tuple[str, int], list[Curve]]:

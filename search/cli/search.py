@@ -159,7 +159,7 @@ def retrain(
     shown, objective = screen(runs=True, verbose=verbose), spec.plan.objective
     dataset = open_data(spec.data_path, shown)
     given = [word for pair in (("--epochs", epochs), ("--cpus", cpus)) if pair[1] is not None for word in pair]
-    command = shell_command("twinhead", "retrain", name, *given, "--storage", storage)
+    command = experiment.command("retrain", *given)
     if earlier is not None:
         shown.say(f"replaces '{experiment.retrained}' when it is complete: {_test_value(earlier, objective)}")
     summary = resumable(experiment, command, lambda: retrain_again(experiment, spec, dataset, shown, command))

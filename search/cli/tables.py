@@ -92,7 +92,7 @@ def show_front(console: Console, experiment: Experiment, front: Sequence[FrontRo
     ]
     print_table(console, rows, left=["network"], wrapped="checkpoint", optional=["checkpoint", "epoch"])
     middle = front[len(front) // 2].trial
-    command = _command(experiment, "best", "--trial", middle)
+    command = experiment.command("best", "--trial", middle)
     print_line(console, f"take one of them, such as trial {middle}: {command}")
 
 
@@ -314,30 +314,25 @@ def loss_by_retraining(experiment: Experiment, summary: Summary) -> str:
     ours, its = objective.value(retrained.metrics), objective.value(best.test)
     if objective.oriented(ours) >= objective.oriented(its):
         return ""
-    command = _command(experiment, "best", "--trial", best.trial)
-    report = _command(experiment, "report")
+    command = experiment.command("best", "--trial", best.trial)
+    report = experiment.command("report")
     return (
         f"the retrained network is below trial {best.trial} on the test images: {objective.key} {ours:.4f} against "
         f"{its:.4f}; {cited(report)} says whether that is real, and {cited(command)} exports that one"
     )
 
 
-def _command(experiment: Experiment, name: str, *options: object) -> str:
-    """A command on a search, to be copied."""
-    return shell_command("twinhead", name, experiment.name, *options, "--storage", experiment.storage)
-
-
 def _paths(experiment: Experiment, summary: Summary) -> dict[str, str]:
     paths = {
         "summary": str(experiment.in_storage(experiment.summary_file)),
         "best trial": str(experiment.in_storage(experiment.best)),
-        "report": _command(experiment, "report"),
-        "curves": _command(experiment, "tensorboard"),
+        "report": experiment.command("report"),
+        "curves": experiment.command("tensorboard"),
     }
     if "://" in summary.study:
         paths["study"] = shell_command("optuna-dashboard", summary.study)
     if summary.retrained:
         retrained, grid = (experiment.in_storage(path) for path in (experiment.retrained, experiment.test_grid))
         paths = {"retrained": str(retrained), "images": str(grid)} | paths
-    paths["more"] = _command(experiment, "trials")
+    paths["more"] = experiment.command("trials")
     return paths

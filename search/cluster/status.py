@@ -9,7 +9,6 @@ from data.dataset.storage import AnyPath, Location
 from data.errors import InputError
 from search.cluster.client import Cluster, Job
 from search.cluster.submission import job_prefix
-from search.commands import shell_command
 from search.results.status import LIVE, Retraining, SearchStatus, State
 from search.results.summary import is_complete
 from search.results.tally import RunPlan, Tally
@@ -121,16 +120,14 @@ def _state(is_done: bool, heartbeat: Heartbeat | None, job: Job | None) -> tuple
 def _command(
     experiment: Experiment, state: State, job: Job | None, heartbeat: Heartbeat | None, address: str | None
 ) -> str:
-    name, storage = experiment.name, experiment.storage
     if experiment.fixed_file.is_file():
-        watch = shell_command("twinhead", "status", name, "--watch", "--storage", storage)
+        watch = experiment.command("status", "--watch")
         return watch if state in LIVE else "" if state == "finished" else experiment.resume_command
     if state == "finished":
-        return shell_command("twinhead", "best", name, "--out", f"{name}-best", "--storage", storage)
+        return experiment.command("best", "--out", f"{experiment.name}-best")
     is_job = job is not None or (heartbeat is not None and heartbeat.job.startswith("twinhead-"))
     if not is_job and state not in LIVE:
         return experiment.resume_command
-    word = "logs" if state in LIVE else "resume"
-    follow = ("--follow",) if state in LIVE else ()
-    where = ("--address", address) if address else ()
-    return shell_command("twinhead", word, name, *follow, "--storage", storage, *where)
+    if state in LIVE:
+        return experiment.command("logs", "--follow", address=address)
+    return experiment.command("resume", address=address)

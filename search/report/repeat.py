@@ -44,12 +44,12 @@ def failures(findings: Findings) -> list[tuple[str, str, str]]:
 
 def commands(findings: Findings) -> str:
     """The commands that repeat the search and use its result."""
-    storage, name = findings.experiment.storage, findings.name
+    experiment, name = findings.experiment, f"{findings.name}-again"
     found = [
-        shell_command("twinhead", "search", "spec.yaml", "--name", f"{name}-again", "--storage", storage),
-        shell_command("twinhead", "best", name, "--out", "best", "--storage", storage),
+        shell_command("twinhead", "search", "spec.yaml", "--name", name, "--storage", experiment.storage),
+        experiment.command("best", "--out", "best"),
         shell_command("twinhead", "evaluate", "best", findings.spec.data_path, "--split", "test"),
-        shell_command("twinhead", "report", name, "--out", "report.html", "--storage", storage),
+        experiment.command("report", "--out", "report.html"),
     ]
     return "\n".join(found)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from data.quantities import counted
-from search.commands import cited, shell_command
+from search.commands import cited
 from search.report.findings import Findings
 from search.report.networks import Answer, Network
 from search.terminal import percent
@@ -181,5 +181,5 @@ def _finish(findings: Findings) -> str:
     if experiment.is_running:
         return "the search, which still runs,"
     if summary is not None and summary.complete:
-        return cited(shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage))
+        return cited(experiment.command("retrain"))
     return cited(experiment.resume_command)

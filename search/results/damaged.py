@@ -9,7 +9,7 @@ from pathlib import Path
 from data.cache.remote import mirror_of
 from data.dataset.storage import Location
 from data.errors import InputError
-from search.commands import cited, default_storage, shell_command
+from search.commands import cited, default_storage
 from search.results.summary import find_best
 from search.study.experiment import Experiment
 from search.study.mirror import mirrored
@@ -72,13 +72,10 @@ def _alternatives(experiment: Experiment, checkpoint: Path) -> str:
         copy = experiment.storage / experiment.name / experiment.best.name
         ways.append(f"'{copy}' has an intact copy of the network")
     if number is None:
-        again = shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage)
-        ways.append(f"train the network again with {cited(again)}")
+        ways.append(f"train the network again with {cited(experiment.command('retrain'))}")
     best = own or find_best(experiment, trials)
     if best is not None:
-        export = shell_command(
-            "twinhead", "best", experiment.name, "--trial", best.trial.number, "--storage", experiment.storage
-        )
+        export = experiment.command("best", "--trial", best.trial.number)
         which = "the intact copy in trials/" if own else "the best trial with an intact checkpoint"
         ways.append(f"export {which}, with {cited(export)}")
     return ", or ".join(ways)

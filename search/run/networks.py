@@ -14,7 +14,7 @@ import torch
 from data.atomic import replace_file
 from data.dataset.dataset import Dataset
 from data.errors import InputError
-from search.commands import cited, shell_command
+from search.commands import cited
 from search.data import open_data
 from search.results.damaged import naming_alternatives
 from search.results.export import copy_export, export_checkpoint, refuse_other_files, refuse_other_source
@@ -213,6 +213,5 @@ def _baselines(config: DataConfig, data: TrialData, part: str, screen: Screen) -
 
 def _how_to_retrain(experiment: Experiment) -> str:
     if not experiment.is_running and experiment.summary_file.is_file() and experiment.summary().complete:
-        command = shell_command("twinhead", "retrain", experiment.name, "--storage", experiment.storage)
-        return f"create one with {cited(command)}"
+        return f"create one with {cited(experiment.command('retrain'))}"
     return experiment.how_to_continue()

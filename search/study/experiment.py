@@ -83,7 +83,7 @@ class Experiment(ExperimentPaths):
         with contextlib.suppress(InputError):  # of a damaged file, which is reported where it is read
             needed = [word for record in records_in(stored) for word in ("--plugins", record.file)]
         if os.environ.get(JOB_VARIABLE):
-            return shell_command("twinhead", "resume", self.name, *needed, "--storage", self.storage)
+            return self.command("resume", *needed)
         return shell_command("twinhead", command, "--resume", self.name, *needed, "--storage", self.storage)
 
     @property
@@ -92,11 +92,15 @@ class Experiment(ExperimentPaths):
         beat = Heartbeat.read(self)
         return beat is not None and beat.is_alive()
 
+    def command(self, word: str, *options: object, address: str | None = None) -> str:
+        """A command on the experiment, to be copied, with the options that find it, and the cluster at `address`."""
+        where = ("--address", address) if address else ()
+        return shell_command("twinhead", word, self.name, *options, "--storage", self.storage, *where)
+
     def how_to_continue(self, *options: str) -> str:
         """What to do if there is too little yet: to wait while it runs, else to resume it, with these options."""
         if self.is_running:
-            watch = shell_command("twinhead", "status", self.name, "--watch", "--storage", self.storage)
-            return f"wait for it, since it still runs: {cited(watch)}"
+            return f"wait for it, since it still runs: {cited(self.command('status', '--watch'))}"
         return f"continue it with {cited(' '.join([self.resume_command, *options]))}"
 
     def _stored_spec(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import click
 
 from data.errors import InputError
 from search.cli.shared import INTERRUPTED
-from search.commands import shell_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,12 +74,6 @@ def note_storage_alone(error: InputError) -> None:
     click.echo(f"note: {error} What follows is from the storage alone.", err=True)
 
 
-def command(word: str, experiment: Experiment, address: str | None, *options: str) -> str:
-    """A command on a search, with the options that find it."""
-    where = ("--address", address) if address else ()
-    return shell_command("twinhead", word, experiment.name, *options, "--storage", experiment.storage, *where)
-
-
 def confirm(question: str, *, yes: bool) -> None:
     """Ask for confirmation, unless `yes`.
 
@@ -98,9 +91,9 @@ def confirm(question: str, *, yes: bool) -> None:
 def announce(experiment: Experiment, cluster: Cluster, job: Job, address: str | None) -> None:
     """Print the commands that follow a submission."""
     lines = {
-        "status": command("status", experiment, address),
-        "logs": command("logs", experiment, address, "--follow"),
-        "stop": command("stop", experiment, address),
+        "status": experiment.command("status", address=address),
+        "logs": experiment.command("logs", "--follow", address=address),
+        "stop": experiment.command("stop", address=address),
         "dashboard": f"{cluster.address}/#/jobs/{job.id}",
     }
     for name, text in lines.items():
@@ -117,8 +110,8 @@ def follow_log(experiment: Experiment, log: Log, address: str | None, *, since: 
     except KeyboardInterrupt:
         click.echo(
             f"\nThe search '{experiment.name}' goes on.\n"
-            f"follow it   {command('logs', experiment, address, '--follow')}\n"
-            f"stop it     {command('stop', experiment, address)}",
+            f"follow it   {experiment.command('logs', '--follow', address=address)}\n"
+            f"stop it     {experiment.command('stop', address=address)}",
             err=True,
         )
         return INTERRUPTED

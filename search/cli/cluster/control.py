@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError, UnfinishedError
-from search.cli.cluster.common import address_option, command, confirm, existing, insecure_option, reachable, yes_option
+from search.cli.cluster.common import address_option, confirm, existing, insecure_option, reachable, yes_option
 from search.cli.shared import storage_option
 from search.commands import cited
 
@@ -58,7 +58,7 @@ def stop(name: str, storage: Path | Location, address: str | None, insecure: boo
     found = search_status(experiment, cluster)
     best = f", best {found.best.objective} {found.best.value:.4f} (trial {found.best.trial})" if found.best else ""
     click.echo(f"stopped '{name}': {found.budget.trials} of {found.budget.max_trials} trials ended{best}")
-    click.echo(f"{'resume':<12}{command('resume', experiment, address)}")
+    click.echo(f"{'resume':<12}{experiment.command('resume', address=address)}")
 
 
 @click.command(epilog="\b\nExample:\n  twinhead rm first --storage s3://bucket/searches")
@@ -77,7 +77,8 @@ def rm(name: str, storage: Path | Location, address: str | None, yes: bool) -> N
     found = search_status(experiment, reachable(address))
     if found.state in LIVE:
         raise InputError(
-            f"The search '{name}' is {found.state}; stop it first, with {cited(command('stop', experiment, address))}."
+            f"The search '{name}' is {found.state}; stop it first, with "
+            f"{cited(experiment.command('stop', address=address))}."
         )
     confirm(
         f"Remove '{name}' with {found.budget.trials} trials and all networks from '{storage}'? It is {found.state}.",

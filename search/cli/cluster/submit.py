@@ -11,7 +11,6 @@ from data.errors import InputError
 from search.cli.cluster.common import (
     address_option,
     announce,
-    command,
     confirm,
     end_with,
     env_option,
@@ -155,7 +154,7 @@ def resume(
     if state in LIVE and pairs:
         raise InputError(
             f"The search '{name}' is {state}, and its budget cannot be changed now; stop it first, with "
-            f"{cited(command('stop', experiment, address))}, or wait for its end."
+            f"{cited(experiment.command('stop', address=address))}, or wait for its end."
         )
     if state in LIVE:
         _say_live(experiment, cluster, address)
@@ -209,7 +208,7 @@ def _is_to_submit(experiment: Experiment, checked: SearchSpec, cluster: Cluster,
     if state != "new":
         raise InputError(
             f"The search '{experiment.name}' exists in '{experiment.storage}' and is {state}; choose another --name, "
-            f"or continue with {cited(command('resume', experiment, address))}."
+            f"or continue with {cited(experiment.command('resume', address=address))}."
         )
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import sys
@@ -45,11 +46,11 @@ Examples:
 
 
 SECTIONS = {
-    "Data": ("render", "compose", "import", "inspect", "verify"),
-    "Search": ("demo", "spec", "search", "retrain"),
-    "Cluster": ("submit", "list", "status", "logs", "stop", "resume", "rm"),
-    "Results": ("report", "trials", "importance", "front", "tensorboard", "best", "evaluate", "predict", "export"),
-    "Recipes": ("recipes", "train", "compare", "profile"),
+    "Data": (render, compose, import_, inspect, verify),
+    "Search": (demo, spec, search, retrain),
+    "Cluster": (submit, list_, status, logs, stop, resume, rm),
+    "Results": (report, trials, importance, front, tensorboard, best, evaluate, predict, export),
+    "Recipes": (recipes, train, compare, profile),
 }
 """Headings of `twinhead --help`, with their commands."""
 PATH_FAULTS = {
@@ -64,12 +65,10 @@ class _Sections(click.Group):
     """A group whose help lists its commands under headings."""
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, names in SECTIONS.items():
+        width = max(map(len, self.commands))
+        for title, commands in SECTIONS.items():
             with formatter.section(title):
-                width = max(map(len, self.commands))
-                formatter.write_dl(
-                    [(f"{name:{width}}", self.commands[name].get_short_help_str(limit=1000)) for name in names]
-                )
+                formatter.write_dl([(f"{each.name:{width}}", each.get_short_help_str(limit=1000)) for each in commands])
 
 
 @click.group(
@@ -80,13 +79,7 @@ def cli() -> None:
     """Hyperparameter search for dual-head networks: mask and depth from two images."""
 
 
-for command in (
-    *(render, compose, import_, inspect, verify),
-    *(demo, spec, search, retrain),
-    *(submit, list_, status, logs, stop, resume, rm),
-    *(report, trials, importance, front, tensorboard, best, evaluate, predict, export),
-    *(recipes, train, compare, profile),
-):
+for command in itertools.chain(*SECTIONS.values()):
     cli.add_command(command)
 
 

@@ -51,7 +51,7 @@ def test_help_lists_every_command(twinhead: Command) -> None:
 def test_help_groups_commands_one_line_each(twinhead: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command is found by its heading, and its sentence is read whole in a terminal of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    grouped = [name for names in command_line.SECTIONS.values() for name in names]
+    grouped = [str(each.name) for listed in command_line.SECTIONS.values() for each in listed]
     lines = twinhead("--help").out.splitlines()
 
     assert sorted(grouped) == commands()

@@ -36,25 +36,25 @@ def import_source(
     """Import a table of samples, a saved data set of Hugging Face, or a published layout, whichever the source is.
 
     Args:
-        source: see `data.importers.tables`, `data.importers.hugging_face` and `import_layout`.
-        layout: as in `import_layout`; for a published layout only.
-        depth_polarity: as in `import_layout`.
-        depth_meaning: as in `import_layout`.
-        on_checked: as in `import_layout`.
+        source: a table (see `data.importers.tables`), a saved data set (see `data.importers.hugging_face`), or, of a
+            published layout, a folder, a zip archive, or a folder with zip archives; nothing is extracted.
+        layout: a key of `LAYOUTS`, for a published layout only; by default recognised by the file names.
+        depth_polarity: 'far-bright' or 'near-bright', in case the measurement is not clear.
+        depth_meaning: unit and invalid value of the depth.
+        on_checked: progress callback while all files are checked: (samples checked, samples in total). They are if a
+            file is missing, or a measured file is unusable.
 
     Raises:
         ImportProblemsError: if a file is missing or unusable.
-        InputError: if the source is unusable, or as in `import_layout`.
+        InputError: if the source is unusable; if the layout or the polarity is neither clear nor given; if the given
+            polarity contradicts a clear measurement.
     """
     find = find_listed if is_table(source) else find_saved if is_saved_dataset(source) else None
-    if find is None:
-        return import_layout(
-            source, layout=layout, depth_polarity=depth_polarity, depth_meaning=depth_meaning, on_checked=on_checked
-        )
-    if layout is not None:
+    if find is not None and layout is not None:
         kind = "a table" if is_table(source) else "a saved data set"
         raise InputError(f"The option '--layout' is '{layout}', but '{source}' is {kind}; leave it out.")
-    return prepare_import(find(source), depth_polarity, depth_meaning, on_checked)
+    found = find(source) if find is not None else _find_published(source, layout)
+    return prepare_import(found, depth_polarity, depth_meaning, on_checked)
 
 
 def import_folders(
@@ -70,41 +70,19 @@ def import_folders(
     Args:
         folders: the folders of 'bg', 'fg_bg', 'mask' and 'depth'; each may be a zip archive.
         bg_pattern: regular expression that finds the background of a sample; see `data.importers.stems`.
-        depth_polarity: as in `import_layout`.
-        depth_meaning: as in `import_layout`.
-        on_checked: as in `import_layout`.
+        depth_polarity: as in `import_source`.
+        depth_meaning: as in `import_source`.
+        on_checked: as in `import_source`.
 
     Raises:
         ImportProblemsError: if a file is missing or unusable.
-        InputError: if a folder is unusable, or as in `import_layout`.
+        InputError: if a folder is unusable, or as in `import_source`.
     """
     return prepare_import(find_paired(folders, bg_pattern), depth_polarity, depth_meaning, on_checked)
 
 
-def import_layout(
-    source: Path,
-    *,
-    layout: str | None = None,
-    depth_polarity: str | None = None,
-    depth_meaning: DepthMeaning = UNKNOWN,
-    on_checked: Callable[[int, int], None] | None = None,
-) -> Import:
-    """Recognise a published data set, pair its files by name, and measure the polarity of its depth.
-
-    If a file is missing, or a measured file is unusable, all files are checked and all problems reported.
-
-    Args:
-        source: a folder, a zip archive, or a folder with zip archives; nothing is extracted.
-        layout: a key of `LAYOUTS`; by default recognised by the file names.
-        depth_polarity: 'far-bright' or 'near-bright', in case the measurement is not clear.
-        depth_meaning: unit and invalid value of the depth.
-        on_checked: progress callback while all files are checked: (samples checked, samples in total).
-
-    Raises:
-        ImportProblemsError: if a file is missing or unusable.
-        InputError: if the source is unusable; if the layout or the polarity is neither clear nor given; if the given
-            polarity contradicts a clear measurement.
-    """
+def _find_published(source: Path, layout: str | None) -> FoundSamples:
+    """Recognise a published data set, and pair its files by name."""
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"The value of '--layout' is '{layout}', but must be one of {', '.join(LAYOUTS)}.")
     files = open_source(source)
@@ -115,7 +93,7 @@ def import_layout(
         raise UnknownLayoutError(f"{error}\n  try       {command}" if command else str(error)) from None
     reason = arrangement.reason if layout is None else f"chosen with --layout; {arrangement.reason}"
     problems = ImportProblems(str(source))
-    found = FoundSamples(
+    return FoundSamples(
         source=source,
         files=files,
         quadruples=find_quadruples(files, arrangement, problems),
@@ -124,4 +102,3 @@ def import_layout(
         reason=reason,
         depth_size=LAYOUTS[arrangement.layout].depth_size,
     )
-    return prepare_import(found, depth_polarity, depth_meaning, on_checked)

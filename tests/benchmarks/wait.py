@@ -19,7 +19,7 @@ import torch
 from results import arguments, publish, write
 
 from data.dataset.dataset import Dataset, write_dataset
-from data.importers.importers import import_layout
+from data.importers.importers import import_source
 from data.loader import Loader
 from trainable import trial
 from trainable.config import TrialConfig, build
@@ -88,7 +88,7 @@ def dataset(path: str | None) -> Iterator[TrialData]:
     with tempfile.TemporaryDirectory() as directory:
         if path is None:
             path = str(Path(directory) / "nyu")
-            found = import_layout(Path(os.environ["TWINHEAD_REAL"]) / "nyu_composed", layout=None, depth_polarity=None)
+            found = import_source(Path(os.environ["TWINHEAD_REAL"]) / "nyu_composed", layout=None, depth_polarity=None)
             write_dataset(found.samples(), path, source=found.source)
         yield TrialData(path=path, fingerprint=Dataset.open(path).info.fingerprint)
 

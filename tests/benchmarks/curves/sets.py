@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data.dataset.dataset import write_dataset
 from data.images import decode_sample, encode_sample, resize_to
-from data.importers.importers import import_layout
+from data.importers.importers import import_source
 from data.scenes.scenes import SceneSet
 from data.schema import EncodedSample, Sample
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     directory: Path = parser.parse_args().directory
     if not (directory / "nyu").exists():
-        found = import_layout(Path(os.environ["TWINHEAD_REAL"]) / "nyu_composed", layout=None, depth_polarity=None)
+        found = import_source(Path(os.environ["TWINHEAD_REAL"]) / "nyu_composed", layout=None, depth_polarity=None)
         samples = (decode_sample(sample) for sample in found.samples())
         write_dataset(resized(samples), directory / "nyu", source={**found.source, "resized_to": SIZE})
     if not (directory / "rooms").exists():

@@ -19,7 +19,7 @@ from data.depth.levels import scale_depth
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_jpeg, encode_png, resize_to
 from data.importers.conversion import Import
-from data.importers.importers import import_layout
+from data.importers.importers import import_source
 from data.schema import Pixels
 
 SIDE = 32
@@ -196,7 +196,7 @@ def test_published_images_make_a_round_trip(tmp_path: Path, layout: str, kept: s
     elif kept == "archive of the folder":
         source = Path(shutil.make_archive(str(tmp_path / "one"), "zip", tmp_path, "published"))
 
-    found = import_layout(source)
+    found = import_source(source)
     dataset = write(found, tmp_path / "set")
 
     assert found.layout == layout
@@ -216,7 +216,7 @@ def test_published_images_make_a_round_trip(tmp_path: Path, layout: str, kept: s
 def test_imported_data_set_records_its_source(tmp_path: Path) -> None:
     """Whoever opens dataset.json sees what was read, as which layout, and what was done to depth, and why."""
     published(tmp_path / "published", "birender")
-    found = import_layout(archived(tmp_path / "published", "birender", tmp_path / "archives"))
+    found = import_source(archived(tmp_path / "published", "birender", tmp_path / "archives"))
 
     source = write(found, tmp_path / "set").info.source
 
@@ -235,7 +235,7 @@ def test_explicit_layout_is_recorded_as_the_reason(tmp_path: Path) -> None:
     """It was not recognised, and the record says so."""
     published(tmp_path, "ramana")
 
-    assert import_layout(tmp_path, layout="ramana").reason.startswith("chosen with --layout; 11 of 11 images")
+    assert import_source(tmp_path, layout="ramana").reason.startswith("chosen with --layout; 11 of 11 images")
 
 
 @pytest.mark.parametrize(
@@ -244,14 +244,14 @@ def test_explicit_layout_is_recorded_as_the_reason(tmp_path: Path) -> None:
 def test_depth_of_another_size_than_published_is_refused(tmp_path: Path, layout: str, side: int, wanted: str) -> None:
     """A layout's depth is the mask's size, or half, or any that most samples share; another is a mistake."""
     written = published(tmp_path, layout)
-    found = import_layout(tmp_path)
+    found = import_source(tmp_path)
     changed = found.quadruples[:1] if layout == "birender" else found.quadruples
     for each in changed:
         path = written[each.sample_id][2]["depth"]
         path.write_bytes(encode_jpeg(resize_to(decode_plane(path.read_bytes(), ""), side, side)))
 
     with pytest.raises(InputError, match=f"is {side}x{side}, but must be {wanted} to match"):
-        list(import_layout(tmp_path).samples())
+        list(import_source(tmp_path).samples())
 
 
 def test_depth_of_other_proportions_is_refused(tmp_path: Path) -> None:
@@ -261,13 +261,13 @@ def test_depth_of_other_proportions_is_refused(tmp_path: Path) -> None:
         path.write_bytes(encode_png(resize_to(decode_plane(path.read_bytes(), ""), 24, 32)))
 
     with pytest.raises(InputError, match="is 32x24, but must be 24x24 to match"):
-        list(import_layout(root).samples())
+        list(import_source(root).samples())
 
 
 def test_images_keep_the_published_bytes(tmp_path: Path) -> None:
     """Encoding a second time would lose quality and cost time; where nothing was resized, nothing says so."""
     root = birender(tmp_path)
-    found = import_layout(root)
+    found = import_source(root)
 
     assert found.source["depth_resized"] is None
     for quadruple, sample in zip(found.quadruples, found.samples(), strict=True):
@@ -282,7 +282,7 @@ def test_colour_files_of_grey_are_stored_as_one_channel(tmp_path: Path) -> None:
         plane = decode_plane(path.read_bytes(), "")
         path.write_bytes(encode_png(np.stack([plane] * 3, axis=2)))
 
-    for sample in import_layout(root).samples():
+    for sample in import_source(root).samples():
         stored = np.asarray(cv2.imdecode(np.frombuffer(sample.depth, np.uint8), cv2.IMREAD_UNCHANGED))
         assert stored.shape == (SIDE, SIDE)
 
@@ -292,31 +292,31 @@ def test_explicit_polarity_is_used_when_unclear(tmp_path: Path, given: str) -> N
     """Depth that does not show the foreground cannot tell; then the user does."""
     root = birender(tmp_path, inside=150)
 
-    assert import_layout(root, depth_polarity=given).depth_polarity == given
+    assert import_source(root, depth_polarity=given).depth_polarity == given
 
 
 def test_unclear_polarity_is_refused(tmp_path: Path) -> None:
     """Guessing would turn a whole data set inside out, and no loss would show it."""
     with pytest.raises(InputError, match=r"not clear .*give --depth-polarity far-bright or near-bright"):
-        import_layout(birender(tmp_path, inside=150))
+        import_source(birender(tmp_path, inside=150))
 
 
 def test_contradicting_polarity_is_refused(tmp_path: Path) -> None:
     """Where the images are clear, the flag is wrong."""
     with pytest.raises(InputError, match="'near-bright', but the depth was measured to be far-bright"):
-        import_layout(birender(tmp_path, 12), depth_polarity="near-bright")
+        import_source(birender(tmp_path, 12), depth_polarity="near-bright")
 
 
 def test_unknown_polarity_is_refused(tmp_path: Path) -> None:
     """The two names are given."""
     with pytest.raises(InputError, match="'bright', but must be 'far-bright' or 'near-bright'"):
-        import_layout(birender(tmp_path), depth_polarity="bright")
+        import_source(birender(tmp_path), depth_polarity="bright")
 
 
 def test_unknown_layout_name_is_refused(tmp_path: Path) -> None:
     """The names that exist are given."""
     with pytest.raises(InputError, match="'seed', but must be one of raguram, divyansh, birender, ramana, monimoyd"):
-        import_layout(birender(tmp_path), layout="seed")
+        import_source(birender(tmp_path), layout="seed")
 
 
 @pytest.mark.parametrize("folder", ["bg_images", "fg_bg_images", "fg_bg_mask_images", "fg_bg_depth_images"])
@@ -327,7 +327,7 @@ def test_file_that_is_not_an_image_is_named(tmp_path: Path, folder: str) -> None
     path.write_bytes(b"<html>not found</html>")
 
     with pytest.raises(InputError, match=f"{path.name}' is not an image"):
-        write(import_layout(root), tmp_path / "set")
+        write(import_source(root), tmp_path / "set")
 
 
 @pytest.mark.parametrize("folder", ["bg_images", "fg_bg_images"])
@@ -338,7 +338,7 @@ def test_sizes_that_differ_are_refused(tmp_path: Path, folder: str) -> None:
         path.write_bytes(encode_png(photo(7, SIDE // 2)))
 
     with pytest.raises(InputError, match=rf"{folder}/.*' is 16x16, but must be 32x32"):
-        list(import_layout(root, depth_polarity="far-bright").samples())
+        list(import_source(root, depth_polarity="far-bright").samples())
 
 
 @pytest.mark.parametrize("folder", ["fg_bg_mask_images", "fg_bg_depth_images"])
@@ -349,7 +349,7 @@ def test_target_with_colours_is_refused(tmp_path: Path, folder: str) -> None:
         path.write_bytes(encode_png(photo(7)))
 
     with pytest.raises(InputError, match=f"{folder}/.* has colours"):
-        import_layout(root)
+        import_source(root)
 
 
 def test_damaged_image_in_an_archive_is_named(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_damaged_image_in_an_archive_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
 
     with pytest.raises(InputError, match=r"dataset\.zip/fg_bg_mask/Image_80_3_332801\.JPEG' is damaged in its archive"):
-        import_layout(path)
+        import_source(path)
 
 
 def test_background_that_differs_between_folders_is_refused(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_background_that_differs_between_folders_is_refused(tmp_path: Path) -> N
 
     said = "batch10/bg_jpg/bg_img_51.jpg' is another image than '.*batch1/bg_jpg/bg_img_51.jpg', but both have the id"
     with pytest.raises(InputError, match=said):
-        write(import_layout(tmp_path), tmp_path / "set")
+        write(import_source(tmp_path), tmp_path / "set")
 
 
 @pytest.mark.slow
@@ -384,7 +384,7 @@ def test_every_file_is_imported_upright(tmp_path: Path, layout: str, orientation
     for path in {path for _, _, files in expected.values() for path in files.values()}:
         path.write_bytes(turned(np.asarray(Image.open(path)), orientation, "JPEG"))
 
-    for sample in write(import_layout(tmp_path / "published"), tmp_path / "set").read():
+    for sample in write(import_source(tmp_path / "published"), tmp_path / "set").read():
         files = expected[sample.sample_id][2]
         shown = {role: ImageOps.exif_transpose(Image.open(path)) for role, path in files.items()}
         depth = resize_to(np.array(shown["depth"]), SIDE, SIDE)
@@ -408,7 +408,7 @@ def test_depth_of_16_bits_is_imported_with_its_whole_range(tmp_path: Path, layou
         path.write_bytes(cv2.imencode(extension, depth)[1].tobytes())
         stored[sample_id] = depth
 
-    found = import_layout(tmp_path / "published")
+    found = import_source(tmp_path / "published")
     dataset = write(found, tmp_path / "set")
 
     assert found.depth_bits == dataset.info.source["depth_bits"] == 16
@@ -428,7 +428,7 @@ def test_masks_of_0_and_1_are_multiplied(tmp_path: Path, layout: str) -> None:
         files["mask"].unlink()
         store(files["mask"].with_suffix(".png"), encode_png(masks[sample_id]))
 
-    found = import_layout(tmp_path / "published")
+    found = import_source(tmp_path / "published")
     dataset = write(found, tmp_path / "set")
 
     assert found.mask_factor == dataset.info.source["mask_factor"] == 255
@@ -442,7 +442,7 @@ def test_a_nearly_empty_mask_does_not_decide_for_the_set(tmp_path: Path) -> None
     path = min((root / "fg_bg_mask_images").iterdir())
     path.write_bytes(encode_png((mask_at(3) > 0).astype(np.uint8)))
 
-    found = import_layout(root)
+    found = import_source(root)
 
     assert found.mask_factor == 1
     (sample,) = (sample for sample in found.samples() if sample.sample_id == path.stem)
@@ -452,7 +452,7 @@ def test_a_nearly_empty_mask_does_not_decide_for_the_set(tmp_path: Path) -> None
 def test_opaque_alpha_and_palettes_are_imported(tmp_path: Path) -> None:
     """What editors and labelling programs write is what the published files hold."""
     root = birender(tmp_path)
-    plain = {sample.sample_id: sample for sample in write(import_layout(root), tmp_path / "plain").read()}
+    plain = {sample.sample_id: sample for sample in write(import_source(root), tmp_path / "plain").read()}
     for path in (root / "fg_bg_images").iterdir():
         store(path.with_suffix(".png"), pillow_png(Image.open(path).convert("RGBA")))
         path.unlink()
@@ -461,7 +461,7 @@ def test_opaque_alpha_and_palettes_are_imported(tmp_path: Path) -> None:
         image.putpalette([0, 0, 0, 255, 0, 0])
         path.write_bytes(pillow_png(image))
 
-    for sample in write(import_layout(root), tmp_path / "set").read():
+    for sample in write(import_source(root), tmp_path / "set").read():
         np.testing.assert_array_equal(sample.fg_bg, plain[sample.sample_id].fg_bg)
         np.testing.assert_array_equal(sample.mask, 255 * (plain[sample.sample_id].mask > 127))
 
@@ -482,5 +482,5 @@ def test_transparent_pixel_of_a_photograph_is_located(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=rf"{path.stem}\.png' is transparent in \d+ of 1,024 pixels \(columns 0 to 31,"
     ):
-        write(import_layout(root), tmp_path / "set")
+        write(import_source(root), tmp_path / "set")
     assert not (tmp_path / "set").exists()

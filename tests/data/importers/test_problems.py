@@ -11,7 +11,7 @@ import pytest
 from data.dataset.dataset import write_dataset
 from data.errors import InputError
 from data.images import decode_plane, encode_png, resize_to
-from data.importers.importers import import_layout
+from data.importers.importers import import_source
 from data.importers.problems import MAX_NAMED, ImportProblemsError
 from tests.data.importers.test_importers import birender, photo, store
 
@@ -25,7 +25,7 @@ def files(root: Path, role: str) -> list[Path]:
 def refused(root: Path, destination: Path) -> ImportProblemsError:
     """With which a source is refused, wherever on the way."""
     with pytest.raises(ImportProblemsError) as caught:
-        write_dataset(import_layout(root).samples(), destination, source={})
+        write_dataset(import_source(root).samples(), destination, source={})
     assert not destination.exists()
     assert not any(path.name.startswith(".") for path in destination.parent.iterdir())
     return caught.value
@@ -120,7 +120,7 @@ def test_problems_found_while_writing_are_all_named(tmp_path: Path) -> None:
     for path in broken:
         path.write_bytes(b"<html>")
 
-    found = import_layout(root)
+    found = import_source(root)
     with pytest.raises(ImportProblemsError) as caught:
         write_dataset(found.samples(), tmp_path / "set", source={})
 
@@ -131,7 +131,7 @@ def test_problems_found_while_writing_are_all_named(tmp_path: Path) -> None:
 def test_odd_first_sample_is_the_one_blamed(tmp_path: Path) -> None:
     """Where depth may have any size that all share, the size of most counts and not that of the first."""
     root = birender(tmp_path / "source", 12)
-    first = import_layout(root).quadruples[0]
+    first = import_source(root).quadruples[0]
     shrink(root / first.depth)
 
     assert [problem.file for problem in refused(root, tmp_path / "set").problems] == [str(root / first.depth)]
@@ -144,7 +144,7 @@ def test_file_check_reports_progress(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
     with pytest.raises(ImportProblemsError):
-        import_layout(root, on_checked=lambda done, total: seen.append((done, total)))
+        import_source(root, on_checked=lambda done, total: seen.append((done, total)))
 
     assert seen == [(number, 12) for number in range(1, 13)]
 

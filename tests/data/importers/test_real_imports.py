@@ -14,7 +14,7 @@ from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import decode_photo, decode_plane, encode_png, resize_to
 from data.importers.conversion import Import
-from data.importers.importers import import_layout
+from data.importers.importers import import_source
 
 ROLES = ("bg", "fg_bg", "mask", "depth")
 
@@ -75,7 +75,7 @@ def as_ramana(root: Path, number: int) -> tuple[str, tuple[Path, ...]]:
 @pytest.mark.slow
 def test_real_composed_scenes_are_imported(tmp_path: Path) -> None:
     """All 600 samples are stored, with every background once, and depth is recognised as far-bright."""
-    found = import_layout(real("nyu_composed"))
+    found = import_source(real("nyu_composed"))
     dataset = write(found, tmp_path / "set")
 
     assert (found.layout, found.depth_polarity) == ("birender", "far-bright")
@@ -89,8 +89,8 @@ def test_real_monimoyd_sample_needs_an_explicit_polarity(tmp_path: Path) -> None
     source = real("eva4_quads", "monimoyd")
 
     with pytest.raises(InputError, match="not clear"):
-        import_layout(source)
-    (sample,) = write(import_layout(source, depth_polarity="far-bright"), tmp_path / "set").read()
+        import_source(source)
+    (sample,) = write(import_source(source, depth_polarity="far-bright"), tmp_path / "set").read()
 
     assert sample.sample_id == "batch1_9_51_1_2"
     assert sample.depth.shape == (160, 160)
@@ -123,7 +123,7 @@ def test_real_images_make_a_round_trip(
     if is_archived:
         source = Path(shutil.make_archive(str(tmp_path / "real"), "zip", source))
 
-    found = import_layout(source, depth_polarity=polarity)
+    found = import_source(source, depth_polarity=polarity)
     dataset = write(found, tmp_path / "set")
 
     assert (found.layout, found.depth_polarity) == (layout, "far-bright")

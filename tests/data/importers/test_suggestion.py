@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data.importers.importers import import_folders, import_layout, import_source
+from data.importers.importers import import_folders, import_source
 from data.importers.pairing import UnknownLayoutError
 from tests.data.importers.test_hugging_face import dict_saved, samples
 from tests.data.importers.test_importers import photo, store
@@ -20,7 +20,7 @@ from tests.data.importers.test_tables import encode_jpeg, images, table
 def suggested(source: Path) -> list[str]:
     """The words of the command; none if there is none."""
     with pytest.raises(UnknownLayoutError) as caught:
-        import_layout(source)
+        import_source(source)
     assert "\n  found" in str(caught.value)
     match = re.search(r"\n  try +(.*)$", str(caught.value))
     words = shlex.split(match[1]) if match else []

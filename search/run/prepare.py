@@ -16,7 +16,7 @@ from data.dataset.dataset import Dataset
 from data.errors import InputError
 from data.fitting.sizes import Sides
 from data.quantities import byte_size, counted
-from data.splits.splits import rows
+from data.splits.splits import PARTS, rows
 from data.splits.subset import subset
 from search.run.cluster import (
     cluster,
@@ -39,7 +39,6 @@ from trainable.loop.loaders import read_part
 from trainable.models import build_on_meta, parameter_count
 from trainable.plugins.active import PluginRecord, sources_of
 
-PARTS = ("train", "val", "test")
 OPTIMIZER_COPIES = 3
 """A resumable checkpoint holds the weights and up to two optimizer moments of each."""
 BESIDE_TRIALS = 3

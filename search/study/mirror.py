@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from data.atomic import replace_file, replacing
 from data.dataset.storage import Location
 from data.dataset.transfer import download, listing, remove_file, remove_tree, stored, write_whole
-from search.study.names import FIXED_NAME, SPEC_NAME
+from search.study.names import CONCURRENT_REQUESTS, FIXED_NAME, SPEC_NAME
 
 JOURNAL_NAME, HEARTBEAT_NAME, LOCK_NAME = "study.journal", "heartbeat.json", ".lock"
 REFRESHED = ("measured", "pictures")
@@ -28,9 +28,9 @@ PUBLISHED = (*REFRESHED, "best", "retrained")
 LOGS_NAME = "logs"
 """Directory of the trials' logs."""
 EVENTS = "trials/*/events*"
+"""Files of TensorBoard in an experiment."""
 CURVES = (EVENTS, f"{LOGS_NAME}/*")
-"""Files of TensorBoard and logs of trials, which grow with each epoch; they are published less often."""
-CONCURRENT_REQUESTS = 8
+"""These and the logs of trials, which grow with each epoch; they are published less often."""
 _BATCH = 64
 """Event files that are downloaded under one lock."""
 _INDEX = ".mirror.json"

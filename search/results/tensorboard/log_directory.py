@@ -27,11 +27,10 @@ from search.results.tensorboard.hparams import (
     table_event,
 )
 from search.study.experiment import Experiment
+from search.study.mirror import EVENTS
 from search.study.study import open_study
 from search.study.trials import TrialRecord
 
-EVENTS = "*/events*"
-"""Event files in an experiment's directory of trials."""
 _TRIAL = re.compile(r"(\d+)(-\d+)?")
 """Name of a trial's directory: its number and its attempt."""
 
@@ -67,7 +66,7 @@ class LogDirectory:
         if mirror := self._experiment.mirror:
             mirror.refresh()
             mirror.refresh_curves()
-        for path in sorted(self._experiment.trials.glob(EVENTS)):
+        for path in sorted(self._experiment.root.glob(EVENTS)):
             if match := _TRIAL.fullmatch(path.parent.name):
                 run = self._run(int(match[1])) / f"{path.name}{match[2] or ''}"
                 if mirror:

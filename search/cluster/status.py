@@ -8,7 +8,7 @@ from __future__ import annotations
 from data.dataset.storage import AnyPath, Location
 from data.errors import InputError
 from search.cluster.client import Cluster, Job
-from search.cluster.submission import job_prefix
+from search.cluster.submission import job_prefix, latest_job
 from search.results.status import LIVE, Retraining, SearchStatus, State
 from search.results.summary import is_complete
 from search.results.tally import RunPlan, Tally
@@ -33,8 +33,7 @@ def search_status(
         InputError: if there is no such search, or its storage cannot be read.
     """
     experiment = Experiment(storage=experiment.storage, name=experiment.name)
-    jobs = cluster.jobs(job_prefix(experiment)) if cluster else []
-    return _status(experiment, jobs[-1] if jobs else None, address)
+    return _status(experiment, latest_job(cluster, experiment) if cluster else None, address)
 
 
 def list_searches(storage: AnyPath, cluster: Cluster | None = None) -> list[SearchStatus]:

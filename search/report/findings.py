@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
@@ -184,7 +183,6 @@ def _journal_problems(experiment: Experiment) -> list[str]:
 
 
 def _analysis(experiment: Experiment) -> Analysis | str:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         return analyse(experiment)
     except InputError as error:

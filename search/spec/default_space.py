@@ -89,8 +89,6 @@ def default_space(own: Mapping[str, bool]) -> Leaves:
     Args:
         own: their names, and whether each supports dropout.
     """
-    if not own:
-        return DEFAULT_SPACE
     families = _FAMILIES | {
         name: (_OWN_WIDTH, _DROPOUT if has_dropout else _NO_DROPOUT) for name, has_dropout in own.items()
     }

@@ -143,7 +143,7 @@ def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path | Locati
         InputError: as `check_starts`.
     """
     names = spec.plan.search.start_from
-    starts, outside = find_starts(spec, [name for name in names if name != "default"], storage)
+    starts, outside = find_starts(spec, names, storage)
     attributes = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
     for start in starts:
         if all(held.get(start.kind) != start.name for held in attributes):
@@ -173,7 +173,7 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
     Args:
         spec: of the search.
         names: of recipes, of configurations of the portfolio, and of earlier searches; 'recipes' and 'portfolio' mean
-            all of them.
+            all of them, and 'default' is left out.
         storage: directory of the earlier searches.
 
     Returns:

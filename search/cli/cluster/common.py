@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -106,7 +107,7 @@ def follow_log(experiment: Experiment, log: Log, address: str | None, *, since: 
 
     earliest = None if since is None else time.time() - since
     try:
-        return follow(log, lambda text: click.echo(text, nl=False), _warn, earliest=earliest)
+        return follow(log, lambda text: click.echo(text, nl=False), partial(click.echo, err=True), earliest=earliest)
     except KeyboardInterrupt:
         click.echo(
             f"\nThe search '{experiment.name}' goes on.\n"
@@ -121,7 +122,3 @@ def end_with(code: int) -> None:
     """Exit with a code that is not 0."""
     if code:
         sys.exit(code)
-
-
-def _warn(sentence: str) -> None:
-    click.echo(sentence, err=True)

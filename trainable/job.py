@@ -128,10 +128,7 @@ class TrialJob:
     def resources(self) -> dict[str, float]:
         """Resources that Tune reserves for the actor of the trial. A worker group reserves its own."""
         if self.workers.is_group:
-            return {
-                "CPU": 0,
-                "memory": 1,
-            }  # one byte: Tune requires a resource, and a CPU would be missing for the workers
+            return {"CPU": 0, "memory": 1}  # one byte: Tune requires a resource, and workers would miss a CPU
         return {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
 
 

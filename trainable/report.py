@@ -66,11 +66,6 @@ class TrialReport:
         metrics = objective.worst_metrics()
         return cls(epoch=epoch, metrics=metrics, outcome=outcome, reason=reason, violations=violations or {})
 
-    @property
-    def score(self) -> float:
-        """The metric 'score'."""
-        return float(self.metrics[OBJECTIVE])
-
     def checkpoint(self, trial_directory: Path) -> Path | None:
         """Directory of the checkpoint of a trial with this directory; None without a checkpoint."""
         if self.checkpoint_path:

@@ -111,12 +111,8 @@ class _Blocks:
         block = self._fitting(count)
         # numpy makes the owner of a buffer the base of all its views: `lent` lives as long as the last of them.
         lent = np.frombuffer(block.data, np.uint8, count)
-        weakref.finalize(lent, _give_back, weakref.ref(self), block).atexit = False
+        weakref.finalize(lent, _give_back, weakref.ref(self._free), block).atexit = False
         return lent
-
-    def give_back(self, block: Pixels) -> None:
-        """Keep a block for reuse; of more than `_MAX_BLOCKS`, the oldest is dropped."""
-        self._free.append(block)
 
     def _fitting(self, count: int) -> Pixels:
         for _ in range(len(self._free)):
@@ -130,7 +126,8 @@ class _Blocks:
         return np.empty(count, np.uint8)
 
 
-def _give_back(blocks: weakref.ref[_Blocks], block: Pixels) -> None:
-    owner = blocks()
-    if owner is not None:
-        owner.give_back(block)
+def _give_back(free: weakref.ref[deque[Pixels]], block: Pixels) -> None:
+    """Keep a block for reuse; of more than `_MAX_BLOCKS`, the oldest is dropped."""
+    blocks = free()
+    if blocks is not None:
+        blocks.append(block)

@@ -59,11 +59,11 @@ def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
     A recipe is a YAML file: copy it, change it, and pass the path of the copy to 'train' or 'compare'. It ends with the
     list of its corrections, those that --faithful undoes and those that it does not, each with the reason.
     """
-    from search.recipes.listing import as_text, describe_in_full, list_recipes, show_recipes
-    from trainable.recipes import load_recipe
+    from search.recipes.listing import as_text, describe_in_full, describe_recipe, show_recipes
+    from trainable.recipes import RECIPES, load_recipe
 
     if name is None:
-        listed = list_recipes(faithful=faithful)
+        listed = [describe_recipe(load_recipe(each, faithful=faithful)) for each in RECIPES]
         print_result([asdict(row) for row in listed], as_json, lambda: show_recipes(console(), listed))
     else:
         recipe = load_recipe(name, faithful=faithful or None)

@@ -14,7 +14,7 @@ from search.terminal import print_line, print_table
 from trainable.config.describe import describe
 from trainable.config.text import parse_yaml
 from trainable.families import check_model
-from trainable.recipes import PORTFOLIO, RECIPES, Recipe, load_recipe
+from trainable.recipes import PORTFOLIO, Recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,11 +41,6 @@ class RecipeRow:
     metric: str
     """The project's own metric; 'none' if it has none."""
     faithful: bool
-
-
-def list_recipes(*, faithful: bool = False) -> list[RecipeRow]:
-    """The row of every recipe."""
-    return [describe_recipe(load_recipe(name, faithful=faithful)) for name in RECIPES]
 
 
 def describe_recipe(recipe: Recipe) -> RecipeRow:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
-from data.cache.cache import DecodedSplit
+from data.cache.decoded import DecodedSplit
 from data.composed.device import DeviceComposer
 from data.errors import environment
 from data.parallel import ahead

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from data.cache.cache import DecodedSplit
-from data.cache.decoded import image_names
+from data.cache.decoded import DecodedSplit, image_names
 from data.dataset.dataset import Dataset
 from data.dataset.manifest import DatasetInfo
 from data.dataset.storage import AnyPath, Location

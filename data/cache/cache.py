@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from data.cache.budget import CACHE_GB, NoRoomError, entry_lock, entry_name, limit_bytes, sweep
 from data.cache.composed import ComposedSplit
-from data.cache.decoded import DecodedImages, DecodedSplit
+from data.cache.decoded import DecodedSplit
 from data.cache.encoded import ENCODED_ARRAYS, CachedImages, EncodedImages, StoredImages, build_encoded
 from data.cache.entry import Entry, progress
 from data.cache.mapped import MappedSplit, build_decoded, decoded_arrays, decoded_bytes
@@ -46,16 +46,6 @@ from data.fitting.fit import Fit, Fitting
 from data.fitting.sizes import Sides, sides_of, size_text
 from data.images import Resize
 from data.quantities import byte_size
-
-__all__ = [
-    "DecodedImages",
-    "DecodedSplit",
-    "cache_bytes",
-    "cache_root",
-    "decoded",
-    "decoded_bytes",
-    "open_cache",
-]
 
 CACHE = "TWINHEAD_CACHE"
 _POLL_SECONDS = 0.2

@@ -31,8 +31,7 @@ from data.augment.device import DeviceAugmenter
 from data.augment.draws import MAX_HSV_SHIFT, MAX_RGB_SHIFT
 from data.augment.erase import Erase
 from data.augment.transforms import Transforms
-from data.cache.cache import DecodedImages
-from data.cache.decoded import IMAGES
+from data.cache.decoded import IMAGES, DecodedImages
 from data.schema import Batch
 from trainable.config import Augmentation
 from trainable.loop.precision import choose_precision

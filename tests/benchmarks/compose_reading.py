@@ -28,8 +28,9 @@ from loader_pictures import FIELDS, stored_jpeg
 from PIL import Image
 from results import Row, arguments, publish, write
 
-from data.cache.cache import DecodedSplit, cache_bytes, decoded, decoded_bytes
-from data.cache.decoded import IMAGES
+from data.cache.cache import cache_bytes, decoded
+from data.cache.decoded import IMAGES, DecodedSplit
+from data.cache.mapped import decoded_bytes
 from data.compose.compose import compose
 from data.compose.composition import Composition
 from data.compose.materialise import materialise

@@ -27,7 +27,8 @@ from loader_peers import BATCH, Epochs, Form, Stored
 from loader_pictures import batch_fingerprints, fingerprints, lossless_samples, make_pictures, stored_jpeg, stored_raw
 from results import Row, arguments, publish, write
 
-from data.cache.cache import DecodedImages, decoded
+from data.cache.cache import decoded
+from data.cache.decoded import DecodedImages
 from data.dataset.dataset import Dataset, write_dataset
 from data.loader import Loader
 from data.schema import Batch

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.cache.cache import DecodedImages
+from data.cache.decoded import DecodedImages
 from data.schema import Batch, EncodedSample, Pixels
 
 FIELDS = ("bg", "fg_bg", "mask", "depth")

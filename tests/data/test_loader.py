@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter
-from data.cache.cache import DecodedImages, DecodedSplit, decoded
+from data.cache.cache import decoded
+from data.cache.decoded import DecodedImages, DecodedSplit
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import EnvironmentFaultError
 from data.images import encode_sample, resize

@@ -13,7 +13,8 @@ from data.augment.cpu import Augmenter
 from data.augment.device import DeviceAugmenter, is_on_device
 from data.augment.erase import BLACK, Colour, Erase
 from data.augment.transforms import Transforms
-from data.cache.cache import DecodedSplit, cache_root, decoded
+from data.cache.cache import cache_root, decoded
+from data.cache.decoded import DecodedSplit
 from data.composed.device import DeviceComposer, device_composer
 from data.dataset.dataset import Dataset
 from data.dataset.manifest import SampleIds

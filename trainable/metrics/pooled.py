@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
-from trainable.metrics.names import METRICS, MODE, OBJECTIVE, WORST
 from trainable.metrics.per_image import STATES, Floats, ImageFigures, metrics_of
 from trainable.models.prediction import only_valid
 from trainable.plugins.active import own_metrics
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     from trainable.models.prediction import Prediction
     from trainable.plugins.parts import Metric
-
-__all__ = ["METRICS", "MODE", "OBJECTIVE", "WORST", "MetricSums"]
 
 DELTA_BASE = 1.25
 """A pixel is within delta k if the ratio of prediction and truth is below DELTA_BASE**k."""
@@ -105,7 +102,7 @@ class MetricSums:
         self._sums.copy_(state)
 
     def compute(self) -> dict[str, float]:
-        """Compute the metrics of all added batches, with the keys `METRICS` and the names of metrics of plugins.
+        """Compute the metrics of all added batches, with the keys `names.METRICS` and the names of metrics of plugins.
 
         If the depth leaves images out, 'depth_images' is the number of the others.
 

@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 
 from data.cache.budget import growth_bytes
-from data.cache.cache import DecodedImages, decoded, decoded_bytes
+from data.cache.cache import decoded
+from data.cache.decoded import DecodedImages
+from data.cache.mapped import decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError

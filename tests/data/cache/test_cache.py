@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.cache.cache import DecodedImages, cache_root, decoded, decoded_bytes
-from data.cache.decoded import IMAGES
+from data.cache.cache import cache_root, decoded
+from data.cache.decoded import IMAGES, DecodedImages
+from data.cache.mapped import decoded_bytes
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import Resize, encode_sample, resize

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.cache.cache import DecodedImages, DecodedSplit, cache_bytes, decoded
-from data.cache.decoded import IMAGES
+from data.cache.cache import cache_bytes, decoded
+from data.cache.decoded import IMAGES, DecodedImages, DecodedSplit
 from data.compose.compose import compose
 from data.compose.composition import Composition
 from data.compose.materialise import materialise

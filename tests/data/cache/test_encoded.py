@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.cache.cache import DecodedImages, DecodedSplit, decoded, decoded_bytes
-from data.cache.decoded import IMAGES
+from data.cache.cache import decoded
+from data.cache.decoded import IMAGES, DecodedImages, DecodedSplit
+from data.cache.mapped import decoded_bytes
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import InputError
 from data.images import Resize, encode_sample, resize

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.cache.cache import DecodedSplit, decoded, decoded_bytes
+from data.cache.cache import decoded
+from data.cache.decoded import DecodedSplit
+from data.cache.mapped import decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset, write_dataset
 from data.images import Resize, encode_mask, encode_sample, resize_depth, resize_to

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.cache.cache import decoded, decoded_bytes
+from data.cache.cache import decoded
+from data.cache.mapped import decoded_bytes
 from data.cache.on_the_fly import OnTheFlySplit
 from data.dataset.dataset import Dataset, write_dataset
 from data.fitting.fit import GREY, Fit, Fitting

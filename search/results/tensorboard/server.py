@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from data.errors import InputError, UnfinishedError
 from search.results.tensorboard.log_directory import LogDirectory
-from search.signals import SIGNALS, handlers_kept
 from search.study.experiment import Experiment
 
 REFRESH_SECONDS = 3
@@ -46,7 +42,10 @@ def serve(
         InputError: if there is no such experiment, its storage cannot be used, or the port or host cannot be used.
     """
     _check_address(host, port)
-    with tempfile.TemporaryDirectory(prefix="twinhead-tensorboard-") as directory, _ending_on_signals():
+    with (
+        contextlib.suppress(KeyboardInterrupt),  # also of SIGTERM and SIGHUP: see `end_like_ctrl_c`
+        tempfile.TemporaryDirectory(prefix="twinhead-tensorboard-") as directory,
+    ):
         logs = LogDirectory(experiment, Path(directory))
         if experiment.mirror:
             say(f"downloading the curves of '{experiment.name}'")
@@ -117,17 +116,3 @@ def _load_fast() -> str:
     except server_ingester.NoDataServerError:
         return "false"
     return "true"
-
-
-@contextlib.contextmanager
-def _ending_on_signals() -> Iterator[None]:
-    """End the context, and the process with code 0, at Ctrl-C, SIGTERM or the end of the terminal."""
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        sys.exit(0)
-
-    with handlers_kept():
-        for number in (signal.SIGINT, *SIGNALS):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-                signal.signal(number, end)
-        yield

@@ -169,7 +169,7 @@ def _train(
             rungs=sorted(epochs),
             samples=len(unfinished),
             seed=0,
-            concurrent=concurrent,
+            slots=lambda: concurrent,
             stopper=stopper,
             callbacks=callbacks,
         )

@@ -302,8 +302,8 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
         callbacks += [TrialLogs(experiment), JobNote(tally)]
         callbacks.append(SearchMetrics(experiment.name, spec, tally, search.budget, run.seconds))
         callbacks += trackers(experiment, spec, study, screen)
-        trials = partial(tune_spec, experiment, spec, run.job, study, stopper=stopper, callbacks=callbacks)
-        run.outages.outlast(lambda: trials(concurrent=run.concurrent, slots=search.slots))
+        trials = partial(tune_spec, experiment, spec, run.job, study, slots=search.slots, stopper=stopper)
+        run.outages.outlast(lambda: trials(callbacks=callbacks))
     records = keep_best_of_finished(experiment, study, spec.plan.objective)
     if sum(record.state.is_finished() for record in records) >= spec.plan.budget.trials:
         stopper.reason = ""  # the limit was reached with the last trial, or after it

@@ -48,10 +48,9 @@ def tune_spec(
     job: TrialJob,
     study: optuna.Study,
     *,
-    concurrent: int,
+    slots: Callable[[], int],
     stopper: Stopper,
     callbacks: Sequence[tune.Callback] = (),
-    slots: Callable[[], int] | None = None,
 ) -> None:
     """Run the trials that are left of a search's budget; see `run_trials` for the arguments."""
     plan = spec.plan
@@ -71,10 +70,9 @@ def tune_spec(
         seed=plan.search.seed,
         objectives=plan.objectives[1:],
         sampler=plan.search.sampler,
-        concurrent=concurrent,
+        slots=slots,
         stopper=stopper,
         callbacks=callbacks,
-        slots=slots,
     )
 
 
@@ -88,12 +86,11 @@ def run_trials(
     rungs: Sequence[int],
     samples: int,
     seed: int,
-    concurrent: int,
+    slots: Callable[[], int],
     stopper: Stopper,
     callbacks: Sequence[tune.Callback],
     objectives: Sequence[Notation] = (),
     sampler: SamplerNotation = OURS,
-    slots: Callable[[], int] | None = None,
 ) -> None:
     """Run trials and store their reports in the study; waiting and interrupted trials run first.
 
@@ -106,12 +103,11 @@ def run_trials(
         rungs: epochs at which trials are compared.
         samples: number of trials to run; does nothing if not positive.
         seed: of the proposals.
-        concurrent: trials at a time.
+        slots: returns the number of trials that may run at a time, which changes as nodes join and leave.
         stopper: ends the run.
         callbacks: receive every report.
         objectives: further objectives after that of the job, as in the spec.
         sampler: what proposes, as in the spec.
-        slots: the present number of concurrent trials, as nodes join and leave; `concurrent` when left out.
 
     Raises:
         EnvironmentFaultError: if what trials share is unavailable; running trials stay interrupted in the study.
@@ -131,7 +127,7 @@ def run_trials(
             trainable(job),
             tune_config=tune.TuneConfig(
                 num_samples=samples,
-                search_alg=SlotLimiter(searcher, slots or (lambda: concurrent)),
+                search_alg=SlotLimiter(searcher, slots),
                 scheduler=scheduler,
                 # The driver of a worker group is still shutting down when the next trial would reuse its process.
                 reuse_actors=not job.workers.is_group,

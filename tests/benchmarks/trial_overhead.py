@@ -182,7 +182,7 @@ def search(
         watch = Watch()
         progress = SearchProgress(screen, tally, changed)
         callbacks = [TensorBoard(experiment), progress, Budget(spec.plan.budget, study, gpus=0), watch]
-        tune_spec(experiment, spec, job, study, concurrent=SLOTS, stopper=Stopper(), callbacks=callbacks)
+        tune_spec(experiment, spec, job, study, slots=lambda: SLOTS, stopper=Stopper(), callbacks=callbacks)
     watch.returned = time.time()
     return watch
 

@@ -82,7 +82,7 @@ def run(experiment: Experiment, config: ResourcesConfig, function: Any, samples:
         rungs=[1],
         samples=samples,
         seed=0,
-        concurrent=concurrent,
+        slots=lambda: concurrent,
         stopper=Stopper(),
         callbacks=[],
     )

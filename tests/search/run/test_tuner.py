@@ -90,7 +90,7 @@ def set_up(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> tune.Tune
         group_storage=str(experiment.groups),
         objective=experiment.objective,
     )
-    tune_spec(experiment, experiment.spec(), job, open_study(experiment), concurrent=1, stopper=Stopper())
+    tune_spec(experiment, experiment.spec(), job, open_study(experiment), slots=lambda: 1, stopper=Stopper())
     return _TunerStub.made[0] if _TunerStub.made else None
 
 

@@ -131,7 +131,7 @@ def main(storage: Path, path: str, workers: int, troubles: list[str]) -> None:
             rungs=[EPOCHS],
             samples=len(troubles),
             seed=0,
-            concurrent=2 // workers,
+            slots=lambda: 2 // workers,
             stopper=Stopper(),
             callbacks=[],
         )

@@ -168,7 +168,7 @@ def warm(storage: Path, data: TrialData) -> tuple[list[list[dict[str, float]]], 
         rungs=[EPOCHS],
         samples=UNLIKE + 1,
         seed=0,
-        concurrent=1,
+        slots=lambda: 1,
         stopper=Stopper(),
         callbacks=[],
     )

@@ -212,11 +212,5 @@ def _is_replayed(config: PolicyConfig) -> bool:
 
 def _policy(config: PolicyConfig, steps_of_epochs: Sequence[int], replay: list[float] | None) -> Policy:
     if replay is not None and _is_replayed(config):
-        return build_replay(
-            replay,
-            warmup=config.warmup,
-            steps_of_epochs=steps_of_epochs,
-            horizon_epochs=config.horizon_epochs,
-            horizon_batches=config.horizon_batches,
-        )
+        return build_replay(replay, config, steps_of_epochs=steps_of_epochs)
     return build_policy(config, steps_of_epochs=steps_of_epochs)

@@ -128,23 +128,14 @@ def build_policy(config: PolicyConfig, *, steps_of_epochs: Sequence[int]) -> Pol
     )
 
 
-def build_replay(
-    history: Sequence[float],
-    *,
-    steps_of_epochs: Sequence[int],
-    warmup: float = 0.0,
-    horizon_epochs: int | None = None,
-    horizon_batches: int | None = None,
-) -> Policy:
+def build_replay(history: Sequence[float], config: PolicyConfig, *, steps_of_epochs: Sequence[int]) -> Policy:
     """Build a policy that replays the `Policy.history` of another run, for a run without validation.
 
     Args:
         history: one factor in (0, 1] for each epoch of the other run. If this run has more or fewer epochs, each uses
             the factor of the epoch at the same share of the other run.
+        config: of the other run, for its warm-up and its horizon.
         steps_of_epochs: optimizer steps of each epoch of this run.
-        warmup: `PolicyConfig.warmup` of the other run.
-        horizon_epochs: horizon of the other run, which the warm-up refers to; this run if neither horizon is given.
-        horizon_batches: the same in optimizer steps, instead of epochs.
 
     Raises:
         InputError: if the history is empty, or one of its factors is not in (0, 1].
@@ -159,8 +150,9 @@ def build_replay(
     epochs = len(steps_of_epochs)
     factors = [history[int((epoch + 0.5) * len(history) / epochs)] for epoch in range(epochs)]
     rule = Rule(lambda _step, epoch: factors[min(epoch, epochs - 1)])
-    horizon = run.horizon(epochs=horizon_epochs, steps=horizon_batches)
-    return Policy(rule, epochs=run, hold_epochs=0, hold_steps=0, warmup_steps=round_share(warmup, horizon.steps))
+    horizon = run.horizon(epochs=config.horizon_epochs, steps=config.horizon_batches)
+    warmup_steps = round_share(config.warmup, horizon.steps)
+    return Policy(rule, epochs=run, hold_epochs=0, hold_steps=0, warmup_steps=warmup_steps)
 
 
 BY_EPOCH = frozenset({"constant", "step", "plateau"})

@@ -286,7 +286,7 @@ def test_replay_repeats_the_learning_rates(horizon):
     length = {"steps_per_epoch": 3, "epochs": 12}
     policy = _policy(PolicyConfig(name="plateau", warmup=0.25, hold=0.1, **horizon), length)
     expected = _rates(policy, scores=SCORES, **length)
-    replay = build_replay(policy.history, warmup=0.25, steps_of_epochs=_steps(**length), **horizon)
+    replay = build_replay(policy.history, PolicyConfig(warmup=0.25, **horizon), steps_of_epochs=_steps(**length))
     assert _rates(replay, **length) == expected
     assert replay.history == policy.history
 
@@ -302,7 +302,7 @@ def test_replay_repeats_the_learning_rates(horizon):
 )
 def test_a_replay_of_another_length_is_stretched(history, epochs, expected):
     """The reduction is at the same share of the run; a tie goes to the later epoch."""
-    replay = build_replay(history, steps_of_epochs=[2] * epochs)
+    replay = build_replay(history, PolicyConfig(), steps_of_epochs=[2] * epochs)
     assert [replay.factor(2 * epoch) for epoch in range(epochs)] == expected
     assert [replay.factor(2 * epoch + 1) for epoch in range(epochs)] == expected
 
@@ -311,7 +311,7 @@ def test_a_replay_of_another_length_is_stretched(history, epochs, expected):
 def test_invalid_history_is_refused(history):
     """A trial that stops in its first epoch has no history."""
     with pytest.raises(InputError, match=r"'history' is .* must be a factor in"):
-        build_replay(history, steps_of_epochs=[2] * 2)
+        build_replay(history, PolicyConfig(), steps_of_epochs=[2] * 2)
 
 
 def test_every_policy_of_the_configuration_has_its_rule():

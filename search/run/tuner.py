@@ -35,7 +35,7 @@ from search.study.experiment import Experiment
 from search.study.trials import RECIPE, TrialRecord, attempt_directory, note_start
 from trainable.entry import tune_function
 from trainable.job import TrialJob, TrialRequest
-from trainable.metrics.names import OBJECTIVE, TIME_ATTR
+from trainable.metrics.names import OBJECTIVE
 from trainable.metrics.objective import Notation, Objective
 
 RETRIES = 2
@@ -155,7 +155,6 @@ def build_searcher(
         metric=objective.key,
         mode=objective.mode,
         rungs=rungs,
-        time_attr=TIME_ATTR,
         seed=seed,
         objectives=objectives[1:],
         sampler=sampler,

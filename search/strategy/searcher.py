@@ -18,6 +18,7 @@ from search.strategy.proposer import KNOWN, Proposer, Space
 from search.strategy.samplers import SamplerProposer
 from search.study.trials import PROPOSED_BY, is_diverged
 from trainable.config.settings import Value
+from trainable.metrics.names import TIME_ATTR
 from trainable.metrics.objective import Notation, Objective
 
 FIGURES = "figures:"
@@ -51,7 +52,6 @@ class RungSearcher(DriverOnly, Searcher):
             trial without a finite value, such as one that diverged at once, is a failed one.
         mode: 'max' or 'min'.
         rungs: the epochs at which trials are compared, in any order.
-        time_attr: key of the epoch in a report.
         seed: of every random choice.
         objectives: those beside the first, such as '-macs', with '-' where smaller is better; proposals then improve
             the Pareto front. Trials report them, or the space knows them (`proposer.KNOWN`).
@@ -69,7 +69,6 @@ class RungSearcher(DriverOnly, Searcher):
         metric: str,
         mode: str,
         rungs: Sequence[int],
-        time_attr: str = "epoch",
         seed: int = 0,
         objectives: Sequence[Notation] = (),
         sampler: SamplerNotation = OURS,
@@ -79,7 +78,6 @@ class RungSearcher(DriverOnly, Searcher):
         super().__init__(metric=metric, mode=mode)
         self._space = space
         self._metric_key = metric
-        self._time_attr = time_attr
         self._describe = describe
         self._direction: Literal["maximize", "minimize"] = "maximize" if mode == "max" else "minimize"
         self._study = study or optuna.create_study(direction=self._direction)
@@ -221,9 +219,9 @@ class RungSearcher(DriverOnly, Searcher):
 
     def _record(self, running: _Running, result: Mapping[str, Any]) -> None:
         """Record a report; a repeated report changes nothing."""
-        if self._time_attr not in result or self._metric_key not in result:
+        if TIME_ATTR not in result or self._metric_key not in result:
             return
-        epoch, value = int(result[self._time_attr]), float(result[self._metric_key])
+        epoch, value = int(result[TIME_ATTR]), float(result[self._metric_key])
         figures = {each.name: each.value(result) for each in self._figures if each.is_in(result)}
         if epoch not in running.curve:
             running.curve[epoch] = value

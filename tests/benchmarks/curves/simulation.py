@@ -206,7 +206,6 @@ def search_of(side: Side, setting: Mapping[str, Any], seed: int, data_set: str) 
         metric=OBJECTIVE,
         mode=MODE,
         rungs=rung_epochs(**setting),
-        time_attr=TIME_ATTR,
         seed=seed,
         sampler=side.sampler,
         study=study,

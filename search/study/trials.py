@@ -156,26 +156,18 @@ class TrialRecord:
         """The best epoch by the objective; None before the first report."""
         return best_epoch(self.epochs)
 
-    def best_kept(self, experiment: Experiment, *, at_once: bool = False) -> EpochRecord | None:
-        """The best epoch among those whose checkpoint still exists; None if there is none.
-
-        Args:
-            experiment: of the trial.
-            at_once: as in `Checkpoints.kept`.
-
-        Raises:
-            UnavailableError: if a remote storage cannot be used.
-        """
-        return best_epoch(self.kept(experiment, at_once=at_once))
+    def best_kept(self, experiment: Experiment) -> EpochRecord | None:
+        """The best epoch among those whose checkpoint still exists; None if there is none. Raises as `kept`."""
+        return best_epoch(self.kept(experiment))
 
     def kept(self, experiment: Experiment, *, at_once: bool = False) -> list[EpochRecord]:
-        """The epochs whose checkpoint still exists; see `best_kept`."""
+        """The epochs whose checkpoint still exists; `at_once`, and what it raises, are as in `Checkpoints.kept`."""
         named = [record.checkpoint for record in self.epochs if record.checkpoint]
         found = experiment.checkpoints.kept(named, at_once=at_once)
         return [record for record in self.epochs if record.checkpoint in found]
 
     def newest(self, experiment: Experiment) -> Path | None:
-        """The latest checkpoint from which the trial can be resumed; raises as `best_kept`."""
+        """The latest checkpoint from which the trial can be resumed; raises as `kept`."""
         for record in reversed(self.epochs):
             if record.checkpoint and experiment.checkpoints.is_resumable(record.checkpoint):
                 return experiment.root / record.checkpoint

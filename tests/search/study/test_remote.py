@@ -21,7 +21,7 @@ from search.study.names import free_name, search_names
 from search.study.running import running
 from search.study.study import open_existing_study, open_study
 from search.study.summary import Summary
-from search.study.trials import TrialRecord, keep_best, note_epoch, note_start, trial_records
+from search.study.trials import TrialRecord, best_epoch, keep_best, note_epoch, note_start, trial_records
 from search.terminal import append_line
 from tests.s3 import BUCKET, Store, failing_store
 from tests.search.conftest import CONFIGURATION, METRICS
@@ -326,7 +326,7 @@ def test_a_checkpoint_cannot_lead_out_of_the_mirror(
         note_epoch(trial, TrialReport(epoch=1, metrics=METRICS, outcome="trained"), relative)
         record = TrialRecord.of(trial)
 
-        assert record.best_kept(experiment) is record.best_kept(experiment, at_once=True) is None
+        assert record.kept(experiment) == record.kept(experiment, at_once=True) == []
         assert record.newest(experiment) is None
 
 
@@ -448,7 +448,7 @@ def test_superseded_checkpoints_are_removed(storage: Location, store: Store, tmp
         record = with_trial(experiment, tmp_path, [0.1, 0.3, 0.2])
         experiment.checkpoints.remove("trials/00000/checkpoint_000000")
         experiment.checkpoints.settle()
-        best = record.best_kept(experiment, at_once=True)
+        best = best_epoch(record.kept(experiment, at_once=True))
         assert best is not None
         assert best.epoch == 2
         keep_best(experiment, record, at_once=True)

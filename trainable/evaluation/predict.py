@@ -21,7 +21,7 @@ from data.images import encode_png
 from data.parallel import ahead
 from data.schema import Pixels
 from data.source_images import source_photo
-from trainable.evaluation.pairs import Pair, pair_of_files, read_photo
+from trainable.evaluation.pairs import Pair, read_photo
 from trainable.evaluation.predictor import Predictor, refuse_other_size
 from trainable.evaluation.swapped import look_swapped
 
@@ -66,32 +66,6 @@ class _Loaded:
     looks_swapped: bool
 
 
-def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, threshold: float | None = None) -> list[Path]:
-    """Predict mask and depth of a pair of images, and write them as PNG files of the same size.
-
-    Args:
-        checkpoint: directory exported by `twinhead best`.
-        bg: image of the background.
-        fg_bg: image of the same background with a foreground object, of the same size.
-        out: output directory, created if it is missing.
-        threshold: minimum probability in 0..1 of a foreground pixel; None for a mask of probabilities.
-
-    Returns:
-        mask.png (probability, 0..255; 0 or 255 with a threshold), depth.png (far is bright, clipped to 0..255) and
-        overlay.png in `out`.
-
-    Raises:
-        InputError: if a file cannot be read, the two images differ in size, the threshold is out of its range, or
-            `out` cannot be written or has another prediction.
-    """
-    check_threshold(threshold)
-    predictor = Predictor(checkpoint)
-    [found] = predict_pairs(predictor, [pair_of_files(bg, fg_bg)], out, threshold=threshold)
-    if found.state == "failed":
-        raise InputError(found.reason)
-    return list(found.written)
-
-
 def predict_pairs(
     predictor: Predictor, pairs: Iterable[Pair], out: Path, *, threshold: float | None = None
 ) -> Iterator[Predicted]:
@@ -105,7 +79,7 @@ def predict_pairs(
         pairs: the images.
         out: output directory, created if it is missing. The files are those of `OUTPUTS` for a pair without a name,
             else mask/NAME.png, depth/NAME.png and overlay/NAME.png.
-        threshold: as in `predict_files`.
+        threshold: minimum probability in 0..1 of a foreground pixel; None for a mask of probabilities.
 
     Yields:
         What became of each pair, in order. A pair whose images cannot be used has failed.

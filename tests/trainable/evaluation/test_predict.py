@@ -17,7 +17,7 @@ from data.schema import Pixels
 from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import as_pixels, predict
 from trainable.evaluation.pairs import Pair, pair_of_files
-from trainable.evaluation.predict import count_made, predict_files, predict_pairs
+from trainable.evaluation.predict import count_made, predict_pairs
 from trainable.evaluation.predictor import Predictor
 from trainable.job import TrialData
 from trainable.loop import checkpoint
@@ -49,6 +49,14 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     paths[0].write_bytes(encode_png(photo(0)))
     paths[1].write_bytes(encode_jpeg(photo(1)))
     return paths
+
+
+def predict_files(checkpoint: Path, bg: Path, fg_bg: Path, out: Path, *, threshold: float | None = None) -> list[Path]:
+    """Predict one pair, as the command does: mask.png, depth.png and overlay.png in `out`."""
+    [found] = predict_pairs(Predictor(checkpoint), [pair_of_files(bg, fg_bg)], out, threshold=threshold)
+    if found.state == "failed":
+        raise InputError(found.reason)
+    return list(found.written)
 
 
 def test_three_images_of_the_inputs_size(saved: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from data.images import decode_sample, encode_sample
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
 from data.schema import PADDING, VALID, Batch, EncodedSample, Pixels
+from tests.trainable.evaluation.whole import predict_whole
 from trainable import trial
 from trainable.config import LossConfig, TrialConfig, build
 from trainable.evaluation.arrays import predict_arrays
@@ -164,7 +165,7 @@ def test_predictions_are_of_whole_photographs(save_warmed: Any, fit: Fit) -> Non
     photos = [np.random.default_rng(seed).integers(0, 256, (40, 100, 3), np.uint8) for seed in (0, 1)]
     predictor = Predictor(saved)
 
-    [(mask, depth)] = predictor.predict(photos[:1], photos[1:])
+    [(mask, depth)] = predict_whole(predictor, photos[:1], photos[1:])
 
     assert mask.shape == depth.shape == (40, 100)
     fitted: list[Pixels] = [predictor.shrink(photo) for photo in photos]
@@ -199,7 +200,7 @@ def test_predicted_depth_is_stretched_over_whole_photographs(save_warmed: Any, f
     for (_, depth), own in zip(planes, sides, strict=True):
         inner = predictor.fitting.inner(own).of(depth)
         assert (inner.min(), inner.max()) == (0, 255)
-    found = predictor.predict(*pairs)
+    found = predict_whole(predictor, *pairs)
     model, origin = load_model(saved)
     for number, (_, depth) in enumerate(planes):
         np.testing.assert_array_equal(found[number][1], predictor.fitting.restore(depth, sides[number]))

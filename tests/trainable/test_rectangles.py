@@ -13,6 +13,7 @@ import torch
 from data.cache.cache import decoded
 from data.dataset.dataset import Dataset
 from data.images import resize_to
+from tests.trainable.evaluation.whole import predict_whole
 from trainable import trial
 from trainable.config import ConfigError, DataConfig, ModelConfig, TrialConfig, build
 from trainable.evaluation.latency import ms_per_picture
@@ -128,7 +129,7 @@ def test_a_network_of_rectangles_is_trained_measured_and_exported(trial_data: Tr
     assert 0 <= ends[-1].metrics["score"] <= 1
     assert load_model(tmp_path / "network")[1].config.data.image_size == [32, 64]
     photo = np.zeros((50, 90, 3), np.uint8)
-    [(mask, depth)] = Predictor(tmp_path / "network").predict([photo], [photo])
+    [(mask, depth)] = predict_whole(Predictor(tmp_path / "network"), [photo], [photo])
     assert mask.shape == depth.shape == (50, 90)
     assert ms_per_picture(config(), torch.device("cpu")) > 0
     exported = export_network(tmp_path / "network", tmp_path / "model.pt2", "torch")

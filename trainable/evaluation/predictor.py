@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from data.errors import InputError
@@ -51,38 +50,6 @@ class Predictor:
         """Equal for networks that make the same predictions, up to rounding."""
         self.fitting = Fitting.of_whole_images(self._data.sides, self._data.resize, self._data.fit)
         self._model = model.on(self.device)
-
-    def predict(self, bgs: Sequence[Pixels], fg_bgs: Sequence[Pixels]) -> list[tuple[Pixels, Pixels]]:
-        """Predict mask and depth of pairs of photographs.
-
-        Args:
-            bgs: (H, W, 3) RGB each, backgrounds of any sizes.
-            fg_bgs: (H, W, 3) RGB each, the same with a foreground object.
-
-        Returns:
-            Mask (probability, 0..255 for 0..1) and depth (far is bright), (H, W) uint8 each, by pair.
-
-        Raises:
-            ValueError: if the two photographs of a pair differ in shape, or are not (H, W, 3) uint8.
-        """
-        for bg, fg_bg in zip(bgs, fg_bgs, strict=True):
-            if not (bg.shape == fg_bg.shape and bg.shape[2:] == (3,) and bg.dtype == fg_bg.dtype == np.uint8):
-                raise ValueError(
-                    f"The photographs of a pair are {bg.dtype} of shape {bg.shape} and {fg_bg.dtype} of shape "
-                    f"{fg_bg.shape}, but must be uint8 of one shape (height, width, 3)."
-                )
-        found: list[tuple[Pixels, Pixels]] = []
-        for first in range(0, len(bgs), self.batch_size):
-            part = slice(first, first + self.batch_size)
-            small_bg, small_fg_bg = (
-                np.stack([self.shrink(photo) for photo in photos[part]]) for photos in (bgs, fg_bgs)
-            )
-            borders = self.fitting.borders([photo.shape[:2] for photo in bgs[part]])
-            planes = self.predict_small(small_bg, small_fg_bg, borders)
-            for (mask, depth), photo in zip(planes, bgs[part], strict=True):
-                sides = photo.shape[:2]
-                found.append((self.fitting.restore(mask, sides), self.fitting.restore(depth, sides)))
-        return found
 
     def shrink(self, photo: Pixels) -> Pixels:
         """Fit a photograph (H, W, 3) to the size of the network, (h, w, 3)."""

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from data.errors import InputError
 from data.images import decode_photo, encode_jpeg, encode_png
 from data.schema import Pixels
+from tests.trainable.evaluation.whole import predict_whole
 from trainable.config import TrialConfig, build
 from trainable.evaluation.grid import as_pixels, predict
 from trainable.evaluation.pairs import Pair, pair_of_files
@@ -68,7 +69,7 @@ def test_three_images_of_the_inputs_size(saved: Path, pair: tuple[Path, Path], t
     mask, depth, overlay = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in written)
     assert (mask.shape, depth.shape, overlay.shape) == ((40, 70), (40, 70), (40, 70, 3))
     photos = [decode_photo(path.read_bytes(), path.name) for path in pair]
-    [expected] = Predictor(saved).predict(photos[:1], photos[1:])
+    [expected] = predict_whole(Predictor(saved), photos[:1], photos[1:])
     np.testing.assert_array_equal(mask, expected[0])
     np.testing.assert_array_equal(depth, expected[1])
     assert mask.std() > 0
@@ -111,14 +112,14 @@ def test_photographs_are_predicted_upright(saved: Path, tmp_path: Path, form: st
     shown = [np.array(ImageOps.exif_transpose(Image.open(path))) for path in paths]
     written = predict_files(saved, *paths, tmp_path / "out")
     mask, depth = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in written[:2])
-    [expected] = Predictor(saved).predict(shown[:1], shown[1:])
+    [expected] = predict_whole(Predictor(saved), shown[:1], shown[1:])
     np.testing.assert_array_equal(mask, expected[0])
     np.testing.assert_array_equal(depth, expected[1])
 
 
 def test_order_of_the_two_images_matters(saved: Path) -> None:
     """With swapped inputs, the mask would show an object that does not exist."""
-    [(mask, _), (swapped, _)] = Predictor(saved).predict([photo(0), photo(1)], [photo(1), photo(0)])
+    [(mask, _), (swapped, _)] = predict_whole(Predictor(saved), [photo(0), photo(1)], [photo(1), photo(0)])
     assert not np.array_equal(mask, swapped)
 
 
@@ -130,7 +131,7 @@ def test_a_stored_sample_is_predicted_as_the_evaluation_does(saved: Path, trial_
     expected = as_pixels(predict(model, batch, origin.config.model))
     stored = read_part(origin.config.data, trial_data, "test").gather(np.arange(3))
     for index in range(3):
-        [found] = Predictor(saved).predict([stored.bg[index]], [stored.fg_bg[index]])
+        [found] = predict_whole(Predictor(saved), [stored.bg[index]], [stored.fg_bg[index]])
         for plane, wanted in zip(found, expected, strict=True):
             np.testing.assert_allclose(plane.astype(int), wanted[index].astype(int), atol=1)
 
@@ -355,5 +356,5 @@ def test_photographs_of_other_modes(saved: Path, tmp_path: Path, mode: str, sent
         return
     mask, *_ = predict_files(saved, bg, fg_bg, tmp_path / "out")
     shown = np.array(Image.open(fg_bg).convert("RGB"))
-    [(expected, _)] = Predictor(saved).predict([photo(0)], [shown])
+    [(expected, _)] = predict_whole(Predictor(saved), [photo(0)], [shown])
     np.testing.assert_array_equal(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED), expected)

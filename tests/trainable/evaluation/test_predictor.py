@@ -12,6 +12,7 @@ from torch import nn
 
 from data.errors import InputError
 from data.schema import Batch, Pixels
+from tests.trainable.evaluation.whole import predict_whole
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.evaluation.grid import predict
 from trainable.evaluation.predictor import Predictor
@@ -37,23 +38,14 @@ def test_photographs_of_any_sizes_in_batches(
     saved, sizes = save_warmed(config()), [(40, 70), (32, 32), (70, 40), (33, 20), (64, 64)]
     bgs, fg_bgs = photos(*sizes, seed=0), photos(*sizes, seed=1)
 
-    found = Predictor(saved).predict(bgs, fg_bgs)
+    found = predict_whole(Predictor(saved), bgs, fg_bgs)
 
     for planes, bg, fg_bg in zip(found, bgs, fg_bgs, strict=True):
-        [alone] = Predictor(saved).predict([bg], [fg_bg])
+        [alone] = predict_whole(Predictor(saved), [bg], [fg_bg])
         for plane, expected in zip(planes, alone, strict=True):
             assert plane.shape == bg.shape[:2]
             np.testing.assert_allclose(plane.astype(int), expected.astype(int), atol=1)
     assert len({planes[0].tobytes() for planes in found}) == len(sizes)
-
-
-def test_photographs_that_differ_in_shape_are_refused(save_warmed: Callable[[TrialConfig], Path]) -> None:
-    """Their pixels do not correspond."""
-    predictor = Predictor(save_warmed(config()))
-    (bg, other), [grey] = photos((40, 70), (40, 71), seed=0), photos((40, 70), seed=1)
-    for fg_bg in (other, grey[:, :, 0], grey.astype(np.float32)):
-        with pytest.raises(ValueError, match="must be uint8 of one shape"):
-            predictor.predict([bg], [fg_bg])
 
 
 @pytest.mark.slow
@@ -62,10 +54,10 @@ def test_layers_in_training_mode_do_not_mix_pairs(save_warmed: Callable[[TrialCo
     """As published, some networks keep layers in training mode: the prediction of a pair is still its own."""
     saved = save_warmed(config(family="resnet-dual", dropout=0.2, eval_mode=eval_mode))
     bgs, fg_bgs = photos(*[(32, 32)] * 3, seed=0), photos(*[(32, 32)] * 3, seed=1)
-    together = Predictor(saved).predict(bgs, fg_bgs)
+    together = predict_whole(Predictor(saved), bgs, fg_bgs)
 
     torch.manual_seed(1)
-    alone = Predictor(saved).predict(bgs[2:], fg_bgs[2:])
+    alone = predict_whole(Predictor(saved), bgs[2:], fg_bgs[2:])
 
     np.testing.assert_array_equal(together[2], alone[0])
 
@@ -76,7 +68,7 @@ def test_out_of_memory_halves_the_batch(
     """A small GPU predicts fewer pairs at a time."""
     predictor = Predictor(save_warmed(config()))
     bgs, fg_bgs = photos(*[(32, 32)] * 3, seed=0), photos(*[(32, 32)] * 3, seed=1)
-    expected = predictor.predict(bgs, fg_bgs)
+    expected = predict_whole(predictor, bgs, fg_bgs)
     sizes = []
 
     def limited(model: nn.Module, batch: Batch, config: ModelConfig) -> Prediction:
@@ -86,7 +78,7 @@ def test_out_of_memory_halves_the_batch(
         return predict(model, batch, config)
 
     monkeypatch.setattr("trainable.evaluation.grid.predict", limited)
-    found = predictor.predict(bgs, fg_bgs)
+    found = predict_whole(predictor, bgs, fg_bgs)
 
     assert sizes == [3, 1, 2, 1, 1]
     np.testing.assert_allclose(np.array(found, int), np.array(expected, int), atol=1)

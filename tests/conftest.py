@@ -14,6 +14,7 @@ from data.dataset.dataset import Dataset, write_dataset
 from data.scenes.render import render
 from data.scenes.scenes import SceneSet
 from tests.examples import PLUGIN, plugin_text
+from tests.s3 import Store, failing_store
 from trainable.config import TrialConfig
 from trainable.job import TrialData
 from trainable.loop import checkpoint
@@ -113,3 +114,10 @@ def own_plugin(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / PLUGIN).write_text(plugin_text())
     yield tmp_path / PLUGIN
     use_plugins([])
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    """An S3 server on this machine whose requests can be made to fail."""
+    with failing_store() as store:
+        yield store

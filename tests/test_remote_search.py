@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from search.study.heartbeat import Heartbeat
 from search.study.study import open_existing_study
 from search.study.trials import TrialRecord, trial_records
 from tests.commands import GIVE_UP, started, twinhead
-from tests.s3 import Store, failing_store
+from tests.s3 import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -27,12 +26,6 @@ SEARCH = (
     *("--set", "scheduler.max_epochs=12", "--set", "scheduler.grace_epochs=12", "--set", "resources.concurrent=1"),
     *("--set", "retrain.enabled=false", "--json"),
 )
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with failing_store() as store:
-        yield store
 
 
 def scored(address: str, name: str) -> list[tuple[int, int, list[float]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,7 @@ from data.compose.materialise import materialise
 from data.compose.sources import open_sources
 from data.dataset.dataset import Dataset
 from tests.data.compose.compose_kit import kit
-from tests.s3 import Store, failing_store
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with failing_store() as store:
-        yield store
+from tests.s3 import Store
 
 
 @pytest.mark.slow

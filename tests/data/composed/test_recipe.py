@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from data.grids import contact_sheet
 from data.splits.splits import rows
 from data.splits.subset import subset
 from tests.data.compose.compose_kit import kit, photo, put
-from tests.s3 import Store, failing_store
+from tests.s3 import Store
 
 
 def options(root: Path) -> Composition:
@@ -197,12 +196,6 @@ def test_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"room2.png' was changed while"):
         compose(composition, sources, tmp_path / "set")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with failing_store() as store:
-        yield store
 
 
 @pytest.mark.slow

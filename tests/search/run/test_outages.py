@@ -6,7 +6,7 @@ import errno
 import io
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from search.signals import InterruptedSearchError
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.terminal import Screen
-from tests.s3 import Store, failing_store
+from tests.s3 import Store
 from trainable.job import TrialData
 
 
@@ -274,12 +274,6 @@ def test_outage_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch, text: st
     monkeypatch.setenv("TWINHEAD_OUTAGE_SECONDS", text)
     with pytest.raises(InputError, match=rf"'TWINHEAD_OUTAGE_SECONDS' is '{text}', but must be a number of seconds"):
         waiting.outage_limit()
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with failing_store() as store:
-        yield store
 
 
 def remote_outages(

@@ -123,6 +123,11 @@ def is_file(path: Path) -> bool:
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
+def from_here(path: Path) -> Path:
+    """A path relative to the working directory, if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def refuse_other_encodings(names: Iterable[str]) -> None:
     """Refuse file names that are not UTF-8, such as from an old zip archive: the ids that are made of them must be.
 

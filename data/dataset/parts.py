@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.atomic import sync_file
 from data.dataset.manifest import Part
 from data.dataset.storage import Location, unavailable
 from data.disk import disk_error
@@ -178,8 +178,7 @@ class PartsWriter:
             file.close()
             path = (self._directory / self._name).local
             if path is not None:
-                with path.open("rb") as written:
-                    os.fsync(written.fileno())
+                sync_file(path)
         self._parts.append(
             Part(path=self._name, kind=self._kind, rows=self._rows, bytes=file.bytes, sha256=file.sha256())
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from data.cache.remote import mirror_of
 from data.dataset.storage import Location
 from data.errors import InputError
+from data.folders import from_here
 from search.commands import cited, default_storage
 from search.results.summary import find_best
 from search.study.experiment import Experiment
@@ -46,18 +47,13 @@ def _experiment_of(checkpoint: Path) -> Experiment | None:
     """The experiment that contains a checkpoint, or from which it was exported; None if it cannot be found."""
     for above in checkpoint.absolute().parents:
         remote = mirrored(above)
-        found = Experiment(storage=remote.parent if remote else _shown(above.parent), name=above.name)
+        found = Experiment(storage=remote.parent if remote else from_here(above.parent), name=above.name)
         if found.spec_file.is_file() or found.fixed_file.is_file():
             return found
     if name := source_of(checkpoint).get("search"):
         found = Experiment(storage=default_storage(), name=str(name))
         return found if found.spec_file.is_file() else None
     return None
-
-
-def _shown(storage: Path) -> Path:
-    """A path relative to the working directory, if it is below it."""
-    return storage.relative_to(Path.cwd()) if storage.is_relative_to(Path.cwd()) else storage
 
 
 def _alternatives(experiment: Experiment, checkpoint: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from data.dataset.dataset import Dataset
 from data.dataset.storage import AnyPath
 from data.errors import InputError
-from data.folders import Folder
+from data.folders import Folder, from_here
 from data.schema import EncodedSample
 from data.splits.splits import rows
 from trainable.config import DataConfig
@@ -114,7 +114,7 @@ def pairs_in_csv(file: Path) -> Pairs:
                 f"The predictions of lines {first[name]} and {line} of '{file}' would both be named '{name}'; add a "
                 "column 'name' with a name for each."
             )
-        pairs[name] = pair_of_files(_shown(bg), _shown(fg_bg), name)
+        pairs[name] = pair_of_files(from_here(bg), from_here(fg_bg), name)
         first[name] = line
     return Pairs(names=list(pairs), pairs=list(pairs.values()))
 
@@ -193,8 +193,3 @@ def _csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     if not found:
         raise InputError(f"The file '{file}' has no pairs; add a line for each.")
     return found
-
-
-def _shown(path: Path) -> Path:
-    """The path relative to the working directory, if it is below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

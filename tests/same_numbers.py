@@ -60,7 +60,7 @@ def proposals(data: TrialData) -> list[dict[str, Any]]:
     """What the searcher proposes in the default space, trial by trial, for made-up curves."""
     spec = load_spec(data_path=data.path)
     rungs = [3, 9]
-    searcher = RungSearcher(define_space(spec), metric="score", mode="max", rungs=rungs, seed=5)
+    searcher = RungSearcher(define_space(spec), rungs=rungs, seed=5)
     found = []
     for number in range(TRIALS):
         config = searcher.suggest(f"trial-{number}")

@@ -144,8 +144,7 @@ def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[First
 
     searcher = RungSearcher(
         define_space(spec),
-        metric=objective.key,
-        mode=objective.mode,
+        objective=objective,
         rungs=spec.plan.scheduler.rungs,
         seed=spec.plan.search.seed,
         objectives=spec.plan.objectives[1:],

@@ -35,8 +35,7 @@ from search.study.experiment import Experiment
 from search.study.trials import RECIPE, TrialRecord, attempt_directory, note_start
 from trainable.entry import tune_function
 from trainable.job import TrialJob, TrialRequest
-from trainable.metrics.names import OBJECTIVE
-from trainable.metrics.objective import Notation, Objective
+from trainable.metrics.objective import Notation
 
 RETRIES = 2
 """How often a crashed trial resumes from its checkpoint."""
@@ -114,8 +113,16 @@ def run_trials(
     """
     if samples <= 0:
         return
-    every = (job.objective.plain, *objectives)
-    searcher = build_searcher(experiment, study, space, rungs=rungs, seed=seed, objectives=every, sampler=sampler)
+    searcher = RungSearcher(
+        space,
+        objective=job.objective,
+        rungs=rungs,
+        seed=seed,
+        objectives=objectives,
+        sampler=sampler,
+        study=study,
+        describe=partial(new_request, experiment),
+    )
 
     def pause(fault: EnvironmentFaultError) -> None:
         stopper.pause(fault)
@@ -136,31 +143,6 @@ def run_trials(
             ),
             run_config=run_config(experiment.in_storage(experiment.trials), stopper, [recorder, *callbacks]),
         ).fit()
-
-
-def build_searcher(
-    experiment: Experiment,
-    study: optuna.Study,
-    space: Space,
-    *,
-    rungs: Sequence[int],
-    seed: int,
-    objectives: Sequence[Notation] = (OBJECTIVE,),
-    sampler: SamplerNotation = OURS,
-) -> RungSearcher:
-    """The searcher of a study for all `objectives`; see `run_trials` for the other arguments."""
-    objective = Objective.of(objectives[0])
-    return RungSearcher(
-        space,
-        metric=objective.key,
-        mode=objective.mode,
-        rungs=rungs,
-        seed=seed,
-        objectives=objectives[1:],
-        sampler=sampler,
-        study=study,
-        describe=partial(_request, experiment),
-    )
 
 
 def run_config(
@@ -200,7 +182,7 @@ def _resources(job: TrialJob) -> dict[str, float] | tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([job.resources()], bundle_label_selector=[{"ray.io/market-type": "!spot"}])
 
 
-def _request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, object]:
+def new_request(experiment: Experiment, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, object]:
     """A trial's request: its directory's name, its hyperparameters and its last checkpoint."""
     checkpoint = TrialRecord.of(trial).newest(experiment)
     attempt = note_start(trial, values)

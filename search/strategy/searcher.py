@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -19,7 +19,7 @@ from search.strategy.samplers import SamplerProposer
 from search.study.trials import PROPOSED_BY, is_diverged
 from trainable.config.settings import Value
 from trainable.metrics.names import TIME_ATTR
-from trainable.metrics.objective import Notation, Objective
+from trainable.metrics.objective import SCORE, Notation, Objective
 
 FIGURES = "figures:"
 """Prefix, before an epoch, of the attribute with the other objectives that a trial reported."""
@@ -48,9 +48,8 @@ class RungSearcher(DriverOnly, Searcher):
 
     Args:
         space: samples from an `optuna.Trial`, and returns a dict or None.
-        metric: key of the score, which is the first objective, in a report. Its scale does not matter to the model. A
-            trial without a finite value, such as one that diverged at once, is a failed one.
-        mode: 'max' or 'min'.
+        objective: the first one, whose values are the scores; their scale does not matter to the model. A trial without
+            a finite value, such as one that diverged at once, is a failed one.
         rungs: the epochs at which trials are compared, in any order.
         seed: of every random choice.
         objectives: those beside the first, such as '-macs', with '-' where smaller is better; proposals then improve
@@ -66,8 +65,7 @@ class RungSearcher(DriverOnly, Searcher):
         self,
         space: Space,
         *,
-        metric: str,
-        mode: str,
+        objective: Objective = SCORE,
         rungs: Sequence[int],
         seed: int = 0,
         objectives: Sequence[Notation] = (),
@@ -75,12 +73,11 @@ class RungSearcher(DriverOnly, Searcher):
         study: optuna.Study | None = None,
         describe: Callable[[optuna.Trial, dict[str, Value]], dict[str, object]] = _all_parameters,
     ) -> None:
-        super().__init__(metric=metric, mode=mode)
+        super().__init__(metric=objective.key, mode=objective.mode)
         self._space = space
-        self._metric_key = metric
+        self._objective = objective
         self._describe = describe
-        self._direction: Literal["maximize", "minimize"] = "maximize" if mode == "max" else "minimize"
-        self._study = study or optuna.create_study(direction=self._direction)
+        self._study = study or optuna.create_study(direction=objective.direction)
         self._rungs = sorted(rungs)
         self._proposed = sum(frozen.state != TrialState.WAITING for frozen in self._study.get_trials(deepcopy=False))
         # Not the seed alone: a resumed search would repeat its first samples.
@@ -151,7 +148,7 @@ class RungSearcher(DriverOnly, Searcher):
         if error or not finite:
             self._study.tell(running.trial, state=TrialState.FAIL)
         else:
-            self._study.tell(running.trial, max(finite) if self._direction == "maximize" else min(finite))
+            self._study.tell(running.trial, max(finite, key=self._objective.oriented))
         del self._running[trial_id]
 
     def when_failed(self, then: Callable[[str, optuna.Trial], bool]) -> None:
@@ -213,15 +210,15 @@ class RungSearcher(DriverOnly, Searcher):
 
         Without failures, the model would treat their region as unexplored and return to it.
         """
-        self._proposer.score(number, rung, value if self._direction == "maximize" else -value)
+        self._proposer.score(number, rung, self._objective.oriented(value))
         if figures and isinstance(self._proposer, MultiObjectiveProposer | SamplerProposer):
             self._proposer.report(number, rung, figures)
 
     def _record(self, running: _Running, result: Mapping[str, Any]) -> None:
         """Record a report; a repeated report changes nothing."""
-        if TIME_ATTR not in result or self._metric_key not in result:
+        if TIME_ATTR not in result or self._objective.key not in result:
             return
-        epoch, value = int(result[TIME_ATTR]), float(result[self._metric_key])
+        epoch, value = int(result[TIME_ATTR]), float(result[self._objective.key])
         figures = {each.name: each.value(result) for each in self._figures if each.is_in(result)}
         if epoch not in running.curve:
             running.curve[epoch] = value

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from search.run.failures import Failures
 from search.run.metrics import SearchMetrics
 from search.run.progress import MachineChange, SearchProgress
 from search.run.recorder import Recorder, TensorBoard, TrialLogs
-from search.run.tuner import Stopper, build_searcher
+from search.run.tuner import Stopper, new_request
 from search.spec.sections import BudgetConfig
 from search.spec.spec import SearchSpec, check_spec
 from search.strategy.scheduler import build_scheduler, replay
@@ -129,7 +130,8 @@ def driver(experiment: Experiment, spec: SearchSpec, trials: int, *callbacks: tu
     """All that Tune calls in a search of so many trials, as `search.run` connects it, and further callbacks."""
     study, screen, begun = open_study(experiment), Screen(Console(file=io.StringIO())), time.monotonic()
     earlier = trial_records(study)
-    searcher = build_searcher(experiment, study, define_space(spec), rungs=spec.plan.scheduler.rungs, seed=0)
+    describe = partial(new_request, experiment)
+    searcher = RungSearcher(define_space(spec), rungs=spec.plan.scheduler.rungs, study=study, describe=describe)
     budget = Budget(BudgetConfig(patience=10**9, gpu_hours=1e9), study, gpus=1)
     tally = Tally(RunPlan.of_search(experiment.name, spec), earlier)
     with live(screen, lambda: tally.status(seconds=time.monotonic() - begun)) as changed:

@@ -324,8 +324,8 @@ def search_of(
 ) -> tuple[Searcher, TrialScheduler]:
     """What a search with these settings runs."""
     rungs = rung_epochs(**setting)
-    searcher = RungSearcher(lcbench.space, metric="score", mode="max", rungs=rungs, seed=seed, sampler=sampler)
-    return searcher, build_scheduler(name=scheduler, metric="score", mode="max", **setting)
+    searcher = RungSearcher(lcbench.space, rungs=rungs, seed=seed, sampler=sampler)
+    return searcher, build_scheduler(name=scheduler, **setting)
 
 
 def row_of(on: str, side: str, budget: int, found: Sequence[Found], references: Mapping[str, Reference]) -> Row:

@@ -40,7 +40,7 @@ from search.spec.spec import SearchSpec, check_spec
 from search.strategy.scheduler import build_scheduler
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import Space, define_space
-from trainable.metrics.names import MODE, OBJECTIVE
+from trainable.metrics.names import OBJECTIVE
 
 SCHEDULE = {"max_epochs": 9, "grace_epochs": 3, "reduction_factor": 3}
 STEP_SIZES = {"resunet": [4, 8], "pair": [4, 8], "sepunet": [8, 16]}
@@ -132,8 +132,6 @@ def search_of(sampler: str, scheduler: str, space: Space, seed: int) -> tuple[Se
     """What a search with these settings runs."""
     searcher = RungSearcher(
         space,
-        metric=OBJECTIVE,
-        mode=MODE,
         rungs=rung_epochs(**SCHEDULE),
         seed=seed,
         sampler=sampler,

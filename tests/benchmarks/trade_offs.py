@@ -181,8 +181,6 @@ def run(side: str, problem: Problem, trials: int, seed: int) -> list[tuple[float
     """What the trials of a search reached, each at the epoch of its best score."""
     searcher = RungSearcher(
         problem.space,
-        metric="score",
-        mode="max",
         rungs=rung_epochs(**SCHEDULE),
         seed=seed,
         objectives=[problem.objective],

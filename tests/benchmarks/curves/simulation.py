@@ -31,7 +31,7 @@ from tests.benchmarks.curves.surrogate import EPOCHS, CurveSurrogate
 from tests.benchmarks.tune_loop import Search, optuna_search, run
 from trainable.config import TrialConfig, build
 from trainable.job import TrialRequest
-from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
+from trainable.metrics.names import OBJECTIVE, TIME_ATTR
 
 Floats = NDArray[np.float64]
 Config = Mapping[str, Any]
@@ -203,8 +203,6 @@ def search_of(side: Side, setting: Mapping[str, Any], seed: int, data_set: str) 
         enqueue(study, start)
     searcher = RungSearcher(
         space,
-        metric=OBJECTIVE,
-        mode=MODE,
         rungs=rung_epochs(**setting),
         seed=seed,
         sampler=side.sampler,

@@ -101,7 +101,7 @@ def running(tmp_path: Path) -> Running:
     experiment.create(load_spec(data_path="set"))
     study = open_study(experiment)
     space = lambda trial: {"x": trial.suggest_float("x", 0, 1)}  # noqa: E731
-    searcher = RungSearcher(space, metric="score", mode="max", rungs=[9], study=study)
+    searcher = RungSearcher(space, rungs=[9], study=study)
     searcher.suggest("a")
     recorder, trial = Recorder(experiment, searcher, Failures(lambda _: None)), cast("Trial", StubTrial(tmp_path))
     recorder.on_trial_start(iteration=0, trials=CONTROLLER, trial=trial)
@@ -205,7 +205,7 @@ def test_environment_fault_is_not_recorded_as_a_failure(running: Running) -> Non
 
     [record] = trial_records(running.study)
     assert (record.state, record.retries, record.outcome) == (TrialState.RUNNING, 0, "")
-    again = RungSearcher(lambda trial: trial.params, metric="score", mode="max", rungs=[9], study=running.study)
+    again = RungSearcher(lambda trial: trial.params, rungs=[9], study=running.study)
     assert again.suggest("b") == running.study.trials[0].params
 
 

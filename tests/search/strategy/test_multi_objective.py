@@ -47,9 +47,7 @@ def run_trials(
     objectives: Sequence[str] = ("-size",),
     study: optuna.Study | None = None,
 ) -> tuple[RungSearcher, list[dict[str, Any]]]:
-    searcher = RungSearcher(
-        space, metric="score", mode="max", rungs=RUNGS, seed=seed, objectives=objectives, study=study
-    )
+    searcher = RungSearcher(space, rungs=RUNGS, seed=seed, objectives=objectives, study=study)
     configs = []
     for number in map(str, range(count)):
         configs.append(searcher.suggest(number))

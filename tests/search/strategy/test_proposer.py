@@ -19,7 +19,7 @@ Space = Callable[[optuna.Trial], "dict[str, Any] | None"]
 
 
 def searcher_of(space: Space, *, seed: int = 0, study: optuna.Study | None = None) -> RungSearcher:
-    return RungSearcher(space, metric="score", mode="max", rungs=[1, 3, 9], seed=seed, study=study)
+    return RungSearcher(space, rungs=[1, 3, 9], seed=seed, study=study)
 
 
 def run_trials(
@@ -177,7 +177,7 @@ def test_configurations_that_cannot_be_built_are_not_proposed() -> None:
     """Scores that grow as weights fall lead to where all losses of the mask are left out."""
     names = ("bce", "dice", "l1")
     space = define_space(load_spec(data_path="set"))
-    searcher = RungSearcher(space, metric="score", mode="max", rungs=[1, 3, 9], describe=lambda _, values: dict(values))
+    searcher = RungSearcher(space, rungs=[1, 3, 9], describe=lambda _, values: dict(values))
     configs = run_trials(searcher, 40, lambda config: -sum(config["loss"]["mask"][name] for name in names))
 
     assert not [why for config in configs if (why := unbuildable(config))]

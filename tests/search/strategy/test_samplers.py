@@ -15,6 +15,7 @@ from search.spec.sampler import NAMES, OURS, SamplerNotation
 from search.strategy.proposer import KNOWN
 from search.strategy.searcher import RungSearcher
 from search.study.trials import trial_records
+from trainable.metrics.objective import Objective
 
 RUNGS = [1, 3, 9]
 SAMPLERS: list[Any] = [name for name in NAMES if name not in (OURS, "CmaEsSampler", "GPSampler")]
@@ -49,8 +50,7 @@ def searcher_of(
 ) -> RungSearcher:
     return RungSearcher(
         space,
-        metric="score",
-        mode=mode,
+        objective=Objective.of("score" if mode == "max" else "-score"),
         rungs=RUNGS,
         seed=seed,
         sampler=sampler,

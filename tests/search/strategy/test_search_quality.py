@@ -39,8 +39,8 @@ def test_searcher_outperforms_random_search_with_asha(lcbench: ModuleType) -> No
     curves = lcbench.Curves()
     gains = []
     for task in lcbench.RANKS:
-        searcher = RungSearcher(lcbench.space, metric="score", mode="max", rungs=rung_epochs(**SETTING), seed=0)
-        ours = searcher, build_scheduler(metric="score", mode="max", **SETTING)
+        searcher = RungSearcher(lcbench.space, rungs=rung_epochs(**SETTING), seed=0)
+        ours = searcher, build_scheduler(**SETTING)
         found, other = (
             lcbench.simulate(lambda config, task=task: curves(task, config), *pair, budget=BUDGET * FULL)[-1]
             for pair in (ours, lcbench.BASELINES["random + ASHA"](0))

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from search.strategy.proposer import MIN_RESULTS
 from search.strategy.searcher import RungSearcher
 from search.study.trials import note_epoch, trial_records
+from trainable.metrics.objective import Objective
 from trainable.report import TrialReport
 
 RUNGS = [1, 3, 9]
@@ -41,7 +42,9 @@ def searcher_of(
     mode: str = "max",
     study: optuna.Study | None = None,
 ) -> RungSearcher:
-    return RungSearcher(space, metric="score", mode=mode, rungs=RUNGS, seed=seed, study=study)
+    return RungSearcher(
+        space, objective=Objective.of("score" if mode == "max" else "-score"), rungs=RUNGS, seed=seed, study=study
+    )
 
 
 def run_trial(searcher: RungSearcher, trial_id: str, curve: Curve, epochs: Sequence[int] = RUNGS) -> dict[str, Any]:
@@ -235,10 +238,10 @@ def test_region_that_diverges_before_the_first_rung_is_avoided(resumed: bool) ->
     """A trial that diverged has the score 0, but no rung at which it is compared."""
     late = []
     for seed in range(5):
-        searcher = RungSearcher(line, metric="score", mode="max", rungs=[3, 9], seed=seed)
+        searcher = RungSearcher(line, rungs=[3, 9], seed=seed)
         for number in range(32):
             if resumed and number == 25:
-                searcher = RungSearcher(line, metric="score", mode="max", rungs=[3, 9], seed=seed, study=searcher.study)
+                searcher = RungSearcher(line, rungs=[3, 9], seed=seed, study=searcher.study)
             x = searcher.suggest(str(number))["x"]
             if x <= 0.5:
                 note_outcome(searcher, str(number), "diverged")
@@ -301,8 +304,6 @@ def test_describe_determines_the_configuration_for_tune() -> None:
     """The tuner adds a trial's name and directory to what the space returned."""
     searcher = RungSearcher(
         lambda trial: {"nested": {"x": trial.suggest_float("x", 0, 1)}},
-        metric="score",
-        mode="max",
         rungs=RUNGS,
         describe=lambda trial, values: {"number": trial.number, **values},
     )
@@ -390,7 +391,7 @@ def test_search_goes_on_after_interrupted_trials(tmp_path: Path, sampler: str) -
 
     def opened() -> RungSearcher:
         study = journal_study(tmp_path / "j")
-        return RungSearcher(line, metric="score", mode="max", rungs=RUNGS, study=study, sampler=sampler)
+        return RungSearcher(line, rungs=RUNGS, study=study, sampler=sampler)
 
     def report(searcher: RungSearcher, name: str, epoch: int) -> None:
         searcher.on_trial_result(name, {"epoch": epoch, "score": 0.1 * epoch})
@@ -478,7 +479,7 @@ def test_region_of_infinite_errors_is_avoided(tmp_path: Path, resumed: bool) -> 
 
     def opened() -> RungSearcher:
         study = journal_study(tmp_path / "journal")
-        return RungSearcher(line, metric="score", mode="min", rungs=[3, 9], study=study)
+        return RungSearcher(line, objective=Objective.of("-score"), rungs=[3, 9], study=study)
 
     def drawn(searcher: RungSearcher, names: Sequence[str]) -> list[float]:
         found = []
@@ -512,14 +513,14 @@ def test_trial_that_is_not_trained_says_nothing_about_the_objective(resumed: boo
 
     configs = {}
     for value in (math.inf, 1.0):
-        searcher = RungSearcher(space, metric="score", mode="min", rungs=[3, 9])
+        searcher = RungSearcher(space, objective=Objective.of("-score"), rungs=[3, 9])
         for x in (0.6, 0.7, 0.8, 0.9):
             searcher.study.enqueue_trial({"x": x})
             run_trial(searcher, f"excluded-{x}", lambda *_: value, [1])  # noqa: B023
         for number in range(MIN_RESULTS):
             run_trial(searcher, f"trial-{number}", lambda config, _: 1 - float(config["x"]), [3, 9])
         if resumed:
-            searcher = RungSearcher(space, metric="score", mode="min", rungs=[3, 9], study=searcher.study)
+            searcher = RungSearcher(space, objective=Objective.of("-score"), rungs=[3, 9], study=searcher.study)
         configs[value] = [searcher.suggest(f"late-{number}") for number in range(8)]
 
     assert configs[math.inf] == configs[1.0]  # a finite value before the first rung is no observation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from data.errors import InputError, UnfinishedError
-from search.run.tuner import build_searcher
+from search.run.tuner import new_request
 from search.spec.spec import load_spec
 from search.strategy.searcher import RungSearcher
 from search.study import database
@@ -68,7 +69,7 @@ def searcher_of(experiment: Experiment) -> RungSearcher:
     def space(trial: optuna.Trial) -> dict[str, Any]:
         return {"x": trial.suggest_float("x", 0, 1)}
 
-    return build_searcher(experiment, open_study(experiment), space, rungs=RUNGS, seed=0)
+    return RungSearcher(space, rungs=RUNGS, study=open_study(experiment), describe=partial(new_request, experiment))
 
 
 def run(searcher: RungSearcher, name: str, epochs: int) -> None:

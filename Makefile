@@ -43,6 +43,9 @@ demo: setup  ## Render, search, retrain and test: the main job, small
 	$(BIN)/twinhead demo
 	@echo "for the commands above: source $(BIN)/activate"
 
+# Threads of OpenBLAS that spin take the cores of the other tests.
+test test-fast: export OPENBLAS_NUM_THREADS = 1
+
 test: setup  ## Run all tests, in two runs: those that start Ray or a database come last
 	@failed=0; \
 	$(BIN)/python -m pytest $(WAITING) -m "not cluster and not postgres" || failed=1; \

@@ -30,7 +30,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("test_hosts.py", "test_interruptions.py", "test_end_to_end.py", "test_jobs.py", "test_remote_search.py")
+LONGEST = (
+    *("test_hosts.py", "test_end_to_end.py", "test_jobs.py", "test_interruptions.py", "test_trouble.py"),
+    *("test_remote_search.py", "test_train_and_compare.py", "test_charts.py", "test_cluster_files.py"),
+)
 """Files of tests that take minutes, which start first, so that no process runs one of them alone at the end."""
 
 

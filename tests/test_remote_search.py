@@ -60,7 +60,7 @@ def _reports(store: Store, journal: str) -> int:
 def test_a_killed_search_continues_on_another_machine(
     store: Store, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the same trials and scores as without the fault, from the storage alone, through a minute without it."""
+    """With the same trials and scores as without the fault, from the storage alone, half a minute without it."""
     runs = store.address("runs")
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "one"))
     twinhead("search", "--data", str(drawn), "--name", "whole", "--storage", runs, *SEARCH)

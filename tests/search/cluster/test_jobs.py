@@ -265,7 +265,7 @@ def test_a_search_whose_driver_or_supervisor_is_killed_is_lost(
 def test_a_search_waits_for_another(twinhead: Command, drawn: Path, tmp_path: Path) -> None:
     """It is queued, says so in its log, and can be stopped while it waits."""
     where = ("--storage", str(tmp_path))
-    twinhead("submit", "--data", str(drawn), "--name", "long", *where, *ENDLESS, "-y")
+    twinhead("submit", "--data", str(drawn), "--name", "long", *where, *ENDLESS, "--share", "0.5", "-y")
     twinhead("submit", "--data", str(drawn), "--name", "next", *where, *SHORT, "--after", "long", "-y")
     waiting = Experiment(storage=tmp_path, name="next")
     end = time.monotonic() + GIVE_UP

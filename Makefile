@@ -31,17 +31,20 @@ help:  ## Say what there is
 
 setup: $(READY)  ## Make .venv with the pinned dependencies
 
-# Renewed when a pin or a dependency changes, and not otherwise.
+# Renewed when a pin or a dependency changes, and not otherwise. Without Debian's python3-venv, a failed `venv` leaves a Python
+# without pip.
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with the pinned dependencies, which takes some minutes"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "twinhead needs Python 3.11 or newer; set PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# The shell outlives Ctrl-C, because the demo then prints the command that continues.
 demo: setup  ## Render, search, retrain and test: the main job, small
-	$(BIN)/twinhead demo
-	@echo "for the commands above: source $(BIN)/activate"
+	@trap : INT; $(BIN)/twinhead demo; code=$$?; \
+	echo "for the commands above: source $(BIN)/activate"; \
+	exit $$code
 
 # Threads of OpenBLAS that spin take the cores of the other tests.
 test test-fast: export OPENBLAS_NUM_THREADS = 1
@@ -76,7 +79,7 @@ bench-loader: BENCH_PYTHON := $(BENCH_BIN)/python
 
 # It sees what .venv has, beneath its own.
 $(BENCH_READY): tests/benchmarks/peers.txt $(READY)
-	test -x $(BENCH_BIN)/python || $(VENV)/bin/python -m venv $(BENCH_VENV)
+	$(BENCH_BIN)/python -m pip --version > /dev/null 2>&1 || $(VENV)/bin/python -m venv --clear $(BENCH_VENV)
 	echo "import site; site.addsitedir('$$(echo $(CURDIR)/$(VENV)/lib/python*/site-packages)')" \
 		> "$$(echo $(BENCH_VENV)/lib/python*/site-packages)/twinhead.pth"
 	$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/peers.txt
@@ -86,7 +89,7 @@ $(BENCH_READY): tests/benchmarks/peers.txt $(READY)
 bench-search_peers: $(PEERS_READY)
 
 $(PEERS_READY): tests/benchmarks/syne_tune.txt
-	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(PEERS_VENV)
 	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/syne_tune.txt
 	touch $@
 

@@ -71,8 +71,8 @@ class Search:
             import pandas as pd
         except ImportError:
             raise InputError(
-                "The trials as a frame need pandas, which is not installed; install it with 'pip install "
-                "twinhead[pandas]', or use trials()."
+                "The trials as a frame need pandas, which is not installed; install it with pip install "
+                "'twinhead[pandas]', or use trials()."
             ) from None
         rows = []
         for trial in self.trials():

@@ -32,6 +32,7 @@ def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_jso
     from search.spec.spec import load_spec
     from search.spec.template import as_text, describe, summary_lines
     from search.spec.trackers import check_packages
+    from search.strategy.warm_start import starts_within
 
     pairs = [pair(override) for override in overrides]
     if file is None:
@@ -43,8 +44,10 @@ def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_jso
         check_packages(checked.plan, file, overridden=[key for key, _ in pairs])
     except InputError as error:
         _refuse(error, as_json)
-    lines = [f"{file}: ok", *summary_lines(checked)]
-    print_result({"ok": True, **describe(checked)}, as_json, lambda: click.echo("\n".join(lines)))
+    count, outside = starts_within(checked)
+    within = f"{count} of {count + len(outside)} are within the space" if count or outside else ""
+    lines = [f"{file}: ok", *summary_lines(checked, within)]
+    print_result({"ok": True, **describe(checked), "outside": outside}, as_json, lambda: click.echo("\n".join(lines)))
 
 
 def _refuse(error: InputError, as_json: bool) -> None:

@@ -201,7 +201,7 @@ def show_dry_run(console: Console, found: Mapping[str, Any]) -> None:
         print_line(console, f"outside the space: {', '.join(names)}: {reason}")
     print_line(console, "", title="\nfirst trials")
     for number, first in enumerate(found["first"]):
-        whose = first["recipe"] or first["portfolio"] or first["earlier"] or "proposed"
+        whose = first["recipe"] or first["portfolio"] or first["earlier"] or first["proposed_by"]
         print_line(console, f"{number:>3}  {whose}: {_first(first)}")
 
 

@@ -84,7 +84,7 @@ def recipes(name: str | None, faithful: bool, as_json: bool) -> None:
 @set_option
 @faithful_option
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes per training.")
-@click.option("--name", help="Name of the training; the recipe's when left out.")
+@click.option("--name", help="Name of the training; when left out the recipe's, with a number if in use.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted training.")
 @plugins_option
 @storage_option
@@ -138,7 +138,7 @@ def train(
 @click.option("--epochs", type=click.IntRange(1), default=9, show_default=True, help="Epochs of each training.")
 @set_option
 @faithful_option
-@click.option("--name", help="Name of the comparison; 'compare' when left out.")
+@click.option("--name", help="Name of the comparison; when left out 'compare', with a number if in use.")
 @click.option("--resume", metavar="NAME", help="Resume an interrupted comparison.")
 @plugins_option
 @storage_option

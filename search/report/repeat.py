@@ -22,12 +22,11 @@ def described(trial: TrialRecord | None) -> str:
     """The best trial, where it came from, and its main choices."""
     if trial is None:
         return "No checkpoint of a trial loads."
-    made = f"the recipe {trial.recipe}" if trial.recipe else "proposed by the search"
     try:
         choices = describe(build(TrialConfig, trial.config, source="the study"))
     except InputError:  # of another version
-        return f"Trial {trial.number}, {made}."
-    return f"Trial {trial.number}, {made}: {choices}."
+        return f"Trial {trial.number}, {trial.origin}."
+    return f"Trial {trial.number}, {trial.origin}: {choices}."
 
 
 def failures(findings: Findings) -> list[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from search.report.tables import DifferenceRow, MetricTable, answer_charts, answ
 from search.report.vega import OUTCOMES, Cell, Chart, table_of
 from search.report.words import answer_in_words, basis_in_words
 from search.study.experiment import Experiment
-from search.study.trials import TrialRecord
+from search.study.trials import FIRST_TRIALS, TrialRecord
 from trainable.config.settings import Scalar
 from trainable.metrics.bootstrap import COMPARED
 from trainable.metrics.names import OBJECTIVE
@@ -53,6 +53,8 @@ class SearchPage:
     no_importance: str
     """Why there is no importance; '' if there is."""
     outcomes: Sequence[tuple[str, int]]
+    first_trials: Sequence[str]
+    """Sources of the first trials that are no recipes."""
     families: Sequence[str]
     rare: Sequence[str]
     """Parameters of too few trials for a chart."""
@@ -138,6 +140,7 @@ def search_page(experiment: Experiment, prefix: str, say: Callable[[str], None])
         costs=[chart for chart in costs if chart is not None],
         no_importance=findings.analysis if isinstance(findings.analysis, str) else "",
         outcomes=[(name, counts[name]) for name in OUTCOMES if counts[name]],
+        first_trials=[name for name in FIRST_TRIALS if any(trial.proposed_by == name for trial in findings.trials)],
         families=sorted(families),
         rare=[name for name in findings.parameters() if findings.counts()[name] < MIN_POINTS],
         trial_metrics=_trial_metrics(findings.objective),
@@ -171,7 +174,7 @@ def _trial(findings: Findings, trial: TrialRecord, metrics: Sequence[str]) -> li
     return [
         trial.number,
         findings.outcome(trial),
-        f"recipe {trial.recipe}" if trial.recipe else _origin(trial),
+        _source(trial),
         model.get("family"),
         model.get("width"),
         *(measured.get(name) for name in metrics),
@@ -181,8 +184,12 @@ def _trial(findings: Findings, trial: TrialRecord, metrics: Sequence[str]) -> li
     ]
 
 
-def _origin(trial: TrialRecord) -> str:
-    """Where a trial comes from that is no recipe; the filter looks for the first word."""
+def _source(trial: TrialRecord) -> str:
+    """Where a trial comes from; the filter compares the beginning."""
+    if trial.recipe:
+        return f"recipe {trial.recipe}"
+    if trial.proposed_by in FIRST_TRIALS:
+        return trial.proposed_by
     return f"proposed ({trial.proposed_by})" if trial.proposed_by else "proposed"
 
 

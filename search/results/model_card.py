@@ -13,6 +13,8 @@ from trainable.loop.checkpoint_files import CONFIG, METRICS, Origin
 from trainable.metrics.objective import SCORE, Objective
 
 WIDTH = 120
+HASHED = ("background", "foreground", "sample")
+"""Values of `data.split_by` whose split is the hash of an id."""
 
 INTENDED_USE = """## Intended use
 
@@ -41,7 +43,7 @@ class Facts:
     trained_on: str = "train"
     """The parts that the weights were trained on, joined by '+'."""
     recipe: str = ""
-    """Origin of the configuration, as the predicate of a sentence: 'was proposed by the search 'first' (trial 3)'."""
+    """Origin of the configuration, as the predicate of a sentence: 'is the recipe birender-cnn'."""
     seeds: Mapping[str, int] = field(default_factory=dict)
     """Seeds by their use, beside that of the training."""
     objective: Objective = SCORE
@@ -60,12 +62,11 @@ def facts_of_trial(
         samples: number of samples by part; empty if unknown.
         trained_on: the parts that the weights were trained on.
     """
-    how = f"is the recipe {trial.recipe}" if trial.recipe else "was proposed"
     return Facts(
         data=spec.data_path,
         samples=samples,
         trained_on=trained_on,
-        recipe=f"{how} in trial {trial.number} of the search `{name}`",
+        recipe=f"is that of trial {trial.number} of the search `{name}`, {trial.origin}",
         seeds={"search": spec.plan.search.seed},
         objective=spec.plan.objective,
     )
@@ -76,7 +77,7 @@ def data_section(origin: Origin, facts: Facts) -> str:
     data, shares = origin.config.data, origin.config.data.shares
     name = f"Data set `{facts.data}`, with the" if facts.data else "The data set has the"
     by = f"by the published split '{data.split_by}'"
-    if data.split_by in ("background", "foreground", "sample"):
+    if data.split_by in HASHED:
         by = f"by the hash of the {data.split_by} id, so that each {data.split_by} is in one part"
     by += f"; the shares of train, val and test are {', '.join(f'{share:g}' for share in shares)}"
     if data.split_by == "stored":
@@ -96,12 +97,13 @@ def data_section(origin: Origin, facts: Facts) -> str:
 def training_section(origin: Origin, facts: Facts) -> str:
     """Recipe, epochs, precision and seeds, as Markdown."""
     config = origin.config
-    seeds = {"training": config.seed, **facts.seeds}
+    seeds = ", ".join(f"{name} {seed}" for name, seed in {"training": config.seed, **facts.seeds}.items())
+    split = "; the split is a hash and has none" if config.data.split_by in HASHED else ""
     return "## Training\n\n" + _filled(
         f"Recipe: {describe(config)}; batches of {config.data.batch_size}, {config.model.precision}; {origin.epoch} of "
         f"{config.epochs} epochs.",
         f"The configuration {facts.recipe}." if facts.recipe else "",
-        f"Seeds: {', '.join(f'{name} {seed}' for name, seed in seeds.items())}; the split is a hash and has none.",
+        f"Seeds: {seeds}{split}.",
         f"`{CONFIG}` has the whole configuration, `{METRICS}` every metric.",
     )
 

@@ -32,7 +32,7 @@ class BestTrial:
     settings: str
     """Its main settings in one line."""
     recipe: str = ""
-    """Name of its recipe; '' for a proposal of the searcher."""
+    """Name of its recipe; '' if it is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

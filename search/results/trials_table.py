@@ -39,7 +39,7 @@ class TrialRow:
     seconds: float
     """Of all epochs."""
     recipe: str
-    """'' for a proposal of the searcher."""
+    """'' if it is none."""
     proposed_by: str
     """As in `TrialRecord`."""
     params: Mapping[str, Scalar]

@@ -103,7 +103,7 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"The Ray cluster '{address}' cannot be joined ({reason}); check $RAY_ADDRESS, that the cluster runs, "
-                "and its token in $RAY_AUTH_TOKEN or ~/.ray/auth_token."
+                "and its token in $RAY_AUTH_TOKEN, the file $RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token."
             ) from None
         for name in ("ray.tune", "ray.train"):
             # They log tracebacks of trials, which the trial's error.txt holds too.

@@ -23,7 +23,7 @@ from search.spec.spec import SearchSpec
 from search.strategy.searcher import RungSearcher
 from search.strategy.space import define_space
 from search.strategy.warm_start import EARLIER, PORTFOLIO_MEMBER, enqueue_starts
-from search.study.trials import RECIPE
+from search.study.trials import RECIPE, TrialRecord
 from trainable.config import TrialConfig
 from trainable.config.settings import flatten
 from trainable.loop.precision import choose_precision
@@ -58,6 +58,8 @@ class FirstTrial:
     """Name of the configuration of the portfolio; '' if it is none."""
     earlier: str
     """The trial of an earlier search that it repeats, as SEARCH:NUMBER; '' if it is none."""
+    proposed_by: str
+    """As in `TrialRecord`."""
     parameters: Mapping[str, object]
     """Optuna's parameters."""
     config: Mapping[str, object]
@@ -85,7 +87,7 @@ class Estimate:
     """The `smallest` and the `largest`."""
     first: Sequence[FirstTrial]
     outside: Mapping[str, str]
-    """Why recipes and earlier trials are not among the first trials."""
+    """Why recipes, configurations of the portfolio, earlier trials or the default are not among the first trials."""
 
     def as_plain(self) -> dict[str, object]:
         """As JSON holds it."""
@@ -139,7 +141,8 @@ def first_trials(spec: SearchSpec, storage: Path | Location) -> tuple[list[First
 
     def describe(trial: optuna.Trial, values: Mapping[str, object]) -> dict[str, object]:
         origin = {name: trial.user_attrs.get(name, "") for name in (RECIPE, PORTFOLIO_MEMBER, EARLIER)}
-        first.append(FirstTrial(**origin, parameters=trial.params, config=values))
+        proposed_by = TrialRecord.of(trial).proposed_by
+        first.append(FirstTrial(**origin, proposed_by=proposed_by, parameters=trial.params, config=values))
         return dict(values)
 
     searcher = RungSearcher(

@@ -81,8 +81,8 @@ def describe(spec: SearchSpec) -> dict[str, Value]:
     }
 
 
-def summary_lines(spec: SearchSpec) -> Iterator[str]:
-    """The summary of a spec as lines of text."""
+def summary_lines(spec: SearchSpec, within: str = "") -> Iterator[str]:
+    """The summary of a spec as lines of text; `within` says how many first trials its space contains."""
     plan, subject, searched = spec.plan, spec.subject, _searched(spec)
     image_size, split_by = (spec.space[f"data.{key}"] for key in ("image_size", "split_by"))
     rungs = plan.scheduler.rungs
@@ -96,7 +96,8 @@ def summary_lines(spec: SearchSpec) -> Iterator[str]:
     yield f"budget, until the first limit: {_listed(_set_values(plan.budget))}"
     yield f"each trial: {_listed(plan.resources.model_dump())}"
     yield f"constraints: {_listed(_set_values(plan.constraints)) or 'none'}"
-    yield f"first trials: {', '.join(plan.search.start_from) or 'none'}; seed {plan.search.seed}"
+    first = [", ".join(plan.search.start_from) or "none", within, f"seed {plan.search.seed}"]
+    yield f"first trials: {'; '.join(part for part in first if part)}"
     yield f"study: {masked(plan.search.study) if plan.search.study else 'a journal beside the spec'}"
     if logging := _set_values(plan.logging):
         yield f"logged: {_listed(logging)}"

@@ -24,7 +24,9 @@ MAX_TRIALS = 5
 """Of each earlier search."""
 GROUPS = {"recipes": RECIPES, "portfolio": PORTFOLIO}
 """Entries of `search.start_from` that stand for several names."""
-_KNOWN = {"default", *GROUPS, *RECIPES, *PORTFOLIO}
+DEFAULT = "default"
+"""Entry of `search.start_from`: the default configuration, clipped to the space."""
+_KNOWN = {DEFAULT, *GROUPS, *RECIPES, *PORTFOLIO}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from search.spec.constraints import broken_limits
 from search.spec.default_space import is_argument
 from search.spec.domains import Choices, Leaves, Range, as_plain, representatives, resolve
 from search.spec.spec import SearchSpec, check_spec
-from search.strategy.earlier import GROUPS, EarlierTrial, best_trials, is_earlier
+from search.strategy.earlier import DEFAULT, GROUPS, EarlierTrial, best_trials, is_earlier
 from search.strategy.space import FIXED, default_parameters, per_keys
 from search.study.trials import PROPOSED_BY, RECIPE
 from search.terminal import Screen
@@ -148,10 +148,9 @@ def enqueue_starts(study: optuna.Study, spec: SearchSpec, storage: Path | Locati
     for start in starts:
         if all(held.get(start.kind) != start.name for held in attributes):
             enqueue(study, start)
-    default = _with_image_size(flatten(TrialConfig().model_dump()), spec)
-    has_default = any(held.get(PROPOSED_BY) == "default" for held in attributes)
-    if "default" in names and not has_default and not broken_limits(default, spec.plan.constraints):
-        study.enqueue_trial(default_parameters(spec), user_attrs={PROPOSED_BY: "default"})
+    has_default = any(held.get(PROPOSED_BY) == DEFAULT for held in attributes)
+    if DEFAULT in names and DEFAULT not in outside and not has_default:
+        study.enqueue_trial(default_parameters(spec), user_attrs={PROPOSED_BY: DEFAULT})
     return outside
 
 
@@ -173,7 +172,7 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
     Args:
         spec: of the search.
         names: of recipes, of configurations of the portfolio, and of earlier searches; 'recipes' and 'portfolio' mean
-            all of them, and 'default' is left out.
+            all of them. 'default' is no start, and outside if it breaks a limit.
         storage: directory of the earlier searches.
 
     Returns:
@@ -193,7 +192,17 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
             continue
         if all((start.parameters, start.fixed) != (other.parameters, other.fixed) for other in starts):
             starts.append(start)
+    default = _with_image_size(flatten(TrialConfig().model_dump()), spec)
+    if DEFAULT in names and (wrong := broken_limits(default, spec.plan.constraints)):
+        outside[DEFAULT] = wrong
     return starts, outside
+
+
+def starts_within(spec: SearchSpec) -> tuple[int, dict[str, str]]:
+    """How many first trials are within the space, and why the others are not, without those of earlier searches."""
+    names = [name for name in spec.plan.search.start_from if not is_earlier(name)]
+    starts, outside = find_starts(spec, names, Path())
+    return len(starts) + (DEFAULT in names and DEFAULT not in outside), outside
 
 
 def default_leaves(spec: SearchSpec) -> Leaves:
@@ -208,7 +217,7 @@ def _named(names: Sequence[str], storage: Path | Location, objective: Objective)
     for name in names:
         if is_earlier(name):
             wanted |= {trial.name: trial for trial in best_trials(storage, name, objective)}
-        elif name != "default":
+        elif name != DEFAULT:
             wanted |= dict.fromkeys(GROUPS.get(name, (name,)))
     return wanted
 

@@ -32,7 +32,7 @@ class TrialSummary(_Record):
     trial: int
     """Its number."""
     recipe: str | None = None
-    """None for a proposal of the searcher."""
+    """Name of its recipe; None if it is none."""
     epoch: int
     score: float
     """The metric of this name on validation, whatever the objective is."""

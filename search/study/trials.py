@@ -37,6 +37,12 @@ RETRAINING = "retraining"
 """Attribute of a study: how far its retraining is, as `search.results.status.Retraining`; None while there is none."""
 WAITING = "waiting"
 """Attribute of a study: why the cluster has no room for its trials; '' while it has."""
+FIRST_TRIALS = {
+    "portfolio": "from the portfolio",
+    "earlier search": "from an earlier search",
+    "default": "the default configuration",
+}
+"""Origin, in words, of the first trials that are no recipes, by `TrialRecord.proposed_by`."""
 _EPOCH = "epoch:"
 _LONG_REASON = re.compile(r" with the configuration \{.*\}(?=;)")
 """Earlier versions repeated the whole configuration in the reason of a diverged trial."""
@@ -83,11 +89,11 @@ class TrialRecord:
     retries: int
     """Number of retries after a crash."""
     recipe: str
-    """Name of the recipe; '' for a proposal of the searcher."""
+    """Name of the recipe; '' if it is none."""
     config: Mapping[str, Any]
     """Values of its `TrialConfig`."""
     outcome: str
-    """'trained', 'diverged', 'constraint', or '' before the first report."""
+    """'trained', 'diverged', 'constraint', 'failed', or '' before the first report."""
     reason: str
     """Why it diverged, failed or was not trained, in a sentence."""
     lr_factors: list[float]
@@ -95,8 +101,8 @@ class TrialRecord:
     epochs: list[EpochRecord]
     """Ascending."""
     proposed_by: str = ""
-    """'recipe', 'earlier search' or 'default' for a first trial; 'exploration' or 'model' for our method, else the
-    sampler; '' in a study of an earlier version."""
+    """'recipe', 'portfolio', 'earlier search' or 'default' for a first trial; 'exploration' or 'model' for our method,
+    else the sampler; '' in a study of an earlier version."""
     precision: str = ""
     """Precision of the run, if the configuration has 'auto'; '' before the first report."""
     machine: str = ""
@@ -107,6 +113,13 @@ class TrialRecord:
     """Time of the first start, with its time zone; None if it is unknown."""
     ended: datetime | None = None
     """Time of the end, with its time zone; None for an unfinished trial."""
+
+    @property
+    def origin(self) -> str:
+        """Where its configuration comes from, in words: 'the recipe NAME', 'proposed by the search' or another."""
+        if self.recipe:
+            return f"the recipe {self.recipe}"
+        return FIRST_TRIALS.get(self.proposed_by, "proposed by the search")
 
     @property
     def seconds(self) -> float:

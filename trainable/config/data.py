@@ -155,7 +155,7 @@ class DataConfig(Section):
     grey border, which losses and metrics leave out. 'predict' needs the whole image, and pads it with 'crop' too."""
     split_by: SplitKey = "background"
     """The id whose hash decides the split; 'background' keeps each room in one part. 'stored' is the split of a table
-    that was imported; the five before it are published."""
+    or saved data set that was imported; the five before it are published."""
     split: Split = Split()
     augment: Augmentation = Augmentation()
     augment_on: Literal["auto", "cpu", "device"] = "auto"

@@ -25,7 +25,7 @@ class ModelConfig(Section):
     """The network."""
 
     family: str = "resunet"
-    """A key of `trainable.models.MODELS`."""
+    """Name of a model family; plugins add others."""
     width: Annotated[int, Field(ge=1, le=1024)] = 16
     """Channels of the first stage; those of the other stages are multiples of it."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

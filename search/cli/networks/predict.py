@@ -74,7 +74,8 @@ def predict(
 
     The photographs are two files, two folders whose files have the same names, one background and a folder, or SOURCE:
     a CSV file with the columns bg and fg_bg, or a data set. Predictions of the same network, photographs and threshold
-    that are in --out are kept, so that the same command continues after an interruption. Others are not replaced.
+    that are in --out are kept, so that the same command continues after an interruption. Those of another threshold
+    are replaced; those of another network or other photographs, and other files, are refused.
     """
     refuse_unwritable(out, "--out", is_directory=True)
     _check_source(source, bg, fg_bg, split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ budget: {patience: 0}
 constraints:
   parameters: -1
 """
+
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def said(*arguments: object) -> Result:
@@ -160,6 +164,23 @@ def test_check_describes_the_search_space(tmp_path: Path) -> None:
     assert found["constraints"] == {"parameters": 2e6}
     assert "model.width" not in found["searched"]
     assert found["searched"]["optimizer.name"] == {"choices": ["sgd", "adam", "adamw"]}
+
+
+def test_check_counts_the_first_trials_within_the_space(tmp_path: Path) -> None:
+    """The example of the documentation keeps the portfolio and the recipes: people copy it."""
+    example = re.findall(
+        r"```yaml\n(# spec.yaml.*?)```", (DOCS / "search.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    file = tmp_path / "spec.yaml"
+    file.write_text(*example)
+    outside = json.loads(said("--check", file, "--json").stdout)["outside"]
+
+    assert "\nfirst trials: portfolio, recipes; 13 of 16 are within the space; seed 0\n" in said("--check", file).stdout
+    assert len(outside) == 3
+    assert all("constraints.parameters is 5,000,000" in reason for reason in outside.values())
+
+    file.write_text("data: {path: set}\nsearch: {start_from: [earlier]}\n")
+    assert "\nfirst trials: earlier; seed 0\n" in said("--check", file).stdout  # whose storage is not known
 
 
 def test_check_lists_only_what_can_be_in_a_trial(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def test_labels_of_the_filter_differ(search: Experiment, tmp_path: Path) -> None
 
     assert {"source", "at least", "at most"} <= {*labels}
     assert len(labels) == len({*labels})
+    [sources] = re.findall(r"<select name=.source.*?</select>", form)
+    assert re.findall(r"<option[^>]*>([^<]+)", sources) == ["any", "recipes", "portfolio", "proposals"]
 
 
 def test_search_without_a_retraining_shows_validation(search: Experiment) -> None:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from optuna.trial import create_trial
 
 from data.errors import InputError
+from search.report.repeat import described
 from search.results.export import baseline_metrics, copy_export, export_checkpoint, metrics_table, verdict
-from search.results.model_card import Facts
+from search.results.model_card import Facts, facts_of_trial, training_section
+from search.spec.spec import load_spec
+from search.study.trials import TrialRecord
 from trainable.config import DataConfig, ModelConfig, TrialConfig
 from trainable.loop.checkpoint import load_model, save
 from trainable.loop.checkpoint_files import DamagedCheckpointError, Origin
@@ -83,7 +87,7 @@ def test_model_card_names_data_recipe_and_seeds(checkpoint: Path, tmp_path: Path
         data="classroom",
         samples={"train": 1200, "val": 30, "test": 40},
         trained_on="train+val",
-        recipe="is the recipe birender-cnn in trial 3 of the search `first`",
+        recipe="is that of trial 3 of the search `first`, the recipe birender-cnn",
         seeds={"search": 5},
     )
     export_checkpoint(checkpoint, tmp_path / "out", metrics={"test": METRICS}, title="first", facts=facts)
@@ -94,9 +98,31 @@ def test_model_card_names_data_recipe_and_seeds(checkpoint: Path, tmp_path: Path
     assert "0.7, 0.15, 0.15 (1,200 train, 30 val, 40 test images)" in card
     assert "trained on the training + validation images, at 32 × 32 pixels" in card
     assert "Recipe: debug of width 2; " in card
-    assert "The configuration is the recipe birender-cnn in trial 3 of the search `first`." in card
+    assert "The configuration is that of trial 3 of the search `first`, the recipe birender-cnn." in card
     assert "Seeds: training 0, search 5; the split is a hash" in card
+    stored = CONFIGURATION.model_copy(update={"data": CONFIGURATION.data.model_copy(update={"split_by": "stored"})})
+    origin = Origin(config=stored, data_fingerprint="abc", epoch=7)
+    assert "the split is a hash" not in " ".join(training_section(origin, facts).split())
     assert card.index("## Intended use") < card.index("## Metrics") < card.index("## Limits")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "origin"),
+    [
+        ({"recipe": "birender-cnn"}, "the recipe birender-cnn"),
+        ({"proposed_by": "portfolio"}, "from the portfolio"),
+        ({"proposed_by": "earlier search"}, "from an earlier search"),
+        ({"proposed_by": "default"}, "the default configuration"),
+        ({"proposed_by": "model"}, "proposed by the search"),
+    ],
+)
+def test_model_card_and_report_name_the_origin(attributes: dict[str, str], origin: str) -> None:
+    """A first trial is no proposal of the search: what won was known before."""
+    trial = TrialRecord.of(create_trial(value=0.5, user_attrs={"config": CONFIGURATION.model_dump(), **attributes}))
+    facts = facts_of_trial(load_spec(data_path="set"), "first", trial, samples={})
+
+    assert facts.recipe == f"is that of trial {trial.number} of the search `first`, {origin}"
+    assert described(trial).startswith(f"Trial {trial.number}, {origin}: ")
 
 
 def test_model_card_shows_intervals(checkpoint: Path, tmp_path: Path) -> None:

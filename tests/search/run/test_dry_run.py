@@ -82,6 +82,13 @@ def test_search_starts_with_the_trials_of_its_dry_run(drawn: Path) -> None:
     assert of_seed[0] == of_seed[1] != of_seed[2]
 
 
+def test_first_trials_have_their_origin(drawn: Path) -> None:
+    """The default configuration is no proposal of the searcher."""
+    first, _ = first_trials(spec(drawn, ("search.start_from", "[default]"), ("budget.trials", "2")), NOWHERE)
+
+    assert [trial.proposed_by for trial in first] == ["default", "exploration"]
+
+
 @pytest.mark.slow
 def test_dry_run_creates_no_files(drawn: Path, tmp_path: Path) -> None:
     """A dry run that leaves a search behind is not dry."""
@@ -91,7 +98,7 @@ def test_dry_run_creates_no_files(drawn: Path, tmp_path: Path) -> None:
     assert "GPU-hours" in done.stdout
     assert "of the optimizer in a whole trial" in done.stdout
     assert re.search(r"^warning: .* optimizer steps are too few", done.stdout, re.MULTILINE)
-    assert "first trials" in done.stdout
+    assert re.search(r"first trials\s+0  exploration: ", done.stdout)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -85,6 +85,7 @@ def test_recipes_that_violate_limits_are_left_out() -> None:
     assert "raguram-resunet" not in {start.name for start in starts}
     assert "constraints.parameters is 300,000" in outside["raguram-resunet"]
     assert len(study.get_trials()) == len(starts)  # the default network is too large as well
+    assert enqueue_starts(optuna.create_study(), spec, NOWHERE)["default"].endswith("constraints.parameters is 300,000")
 
 
 def test_limit_below_the_smallest_network_is_refused() -> None:

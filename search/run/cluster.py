@@ -91,6 +91,8 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
             _check_reachable(address)
             level = logging.INFO if verbose else logging.ERROR
             with handlers_kept(), _own_process_groups():
+                if address == "local":
+                    _make_token_private()
                 context = ray.init(address, logging_level=level, log_to_driver=verbose)
         except (OSError, RuntimeError, ValueError) as error:
             if fault := disk_error(error, Path.home()):
@@ -112,6 +114,18 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
             yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
         finally:
             ray.shutdown()
+
+
+def _make_token_private() -> None:
+    """Let only this user read the token, which Ray generates into an empty file too."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    token = Path.home() / ".ray" / "auth_token"
+    if not token.exists():
+        token.parent.mkdir(parents=True, exist_ok=True)
+        token.touch(mode=0o600)
+    elif token.stat().st_mode & 0o077:
+        token.chmod(0o600)
 
 
 @contextmanager

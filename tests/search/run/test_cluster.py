@@ -6,9 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
+from ray._private.authentication.authentication_token_setup import generate_and_save_token
 
 from data.errors import InputError
 from search.run.cluster import check_retraining, cluster, plan, retraining_workers
@@ -177,3 +181,28 @@ def test_the_address_of_a_dashboard_is_refused(monkeypatch: pytest.MonkeyPatch) 
         cluster(),
     ):
         pass
+
+
+@pytest.mark.parametrize("before", [None, "7" * 64])
+def test_the_token_is_readable_by_its_user_alone(
+    before: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray writes it with the permissions of the umask: every user of the machine could run code as this one."""
+
+    def init(*_: object, **__: object) -> SimpleNamespace:
+        if before is None:
+            generate_and_save_token()
+        return SimpleNamespace(dashboard_url="")
+
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(ray, "init", init)
+    token = tmp_path / ".ray" / "auth_token"
+    if before is not None:
+        token.parent.mkdir()
+        token.write_text(before)
+        token.chmod(0o644)
+    with cluster():
+        assert token.stat().st_mode & 0o777 == 0o600
+        assert len(token.read_text()) == 64

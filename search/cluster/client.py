@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import InputError
+from search.run.cluster import CONNECT_SECONDS, answers_without_token
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "http://localhost:8265"
 """The address of the dashboard on its own machine, and at the end of `ray dashboard cluster.yaml`."""
 ADDRESS = "RAY_ADDRESS"
-CONNECT_SECONDS = 5.0
 _OVERRIDE = "RAY_API_SERVER_ADDRESS"
 """With it, Ray's client ignores $RAY_ADDRESS, which it otherwise prefers to the address that it is given."""
 _LOGGERS = (
@@ -31,7 +31,6 @@ _LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-_REFUSED = (401, 403)
 
 JobState = Literal["pending", "running", "stopped", "succeeded", "failed"]
 
@@ -115,7 +114,7 @@ class Cluster:
         given = address or os.environ.get(ADDRESS) or DEFAULT_ADDRESS
         with _errors(given):
             url = _dashboard(given)
-            is_open = _is_open(url)
+            is_open = answers_without_token(url)
             if not is_open or insecure:
                 return cls(_client(url, sends_token=not is_open), is_open=is_open)
         raise InputError(
@@ -224,13 +223,6 @@ def _answers_http(url: str) -> bool:
     except requests.RequestException:
         return False
     return True
-
-
-def _is_open(url: str) -> bool:
-    """Whether the cluster answers a request without a token."""
-    import requests
-
-    return requests.get(f"{url}/api/version", timeout=CONNECT_SECONDS).status_code not in _REFUSED
 
 
 def _client(url: str, *, sends_token: bool) -> JobSubmissionClient:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -32,6 +35,21 @@ from trainable.report import TrialReport
 CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2), data=DataConfig(image_size=32))
 METRICS = {"score": 0.5, "mask_iou": 0.4, "mask_rmse": 0.3, "depth_delta1": 0.6, "depth_rmse": 0.2}
 BASELINES = {"mask_threshold": {"mask_iou": 0.25}, "depth_mean": {"depth_delta1": 0.75}}
+TOKEN = "a" * 64
+ANSWERS: dict[str, Any] = {
+    "/api/version": {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""},
+    "/api/v0/cluster_metadata": {"data": {"rayVersion": "2.60.0", "pythonVersion": "3.11.7"}},
+    "/api/v0/nodes": {
+        "data": {
+            "result": {
+                "result": [
+                    {"state": "ALIVE", "resources_total": {"CPU": 8.0, "GPU": 1.0}},
+                    {"state": "DEAD", "resources_total": {"CPU": 8.0}},
+                ]
+            }
+        }
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +162,51 @@ def _stopped_at(
 def stopped_at() -> Callable[..., int]:
     """The epoch after which a scheduler stops a trial of a name, with these scores, of a recipe or none."""
     return _stopped_at
+
+
+class Dashboard(ThreadingHTTPServer):
+    """Answers with or without a token, and keeps the tokens that it was sent."""
+
+    def __init__(self, *, is_open: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _DashboardHandler)
+        self.is_open = is_open
+        self.sent: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _DashboardHandler(BaseHTTPRequestHandler):
+    server: Dashboard
+
+    def do_GET(self) -> None:
+        token = self.headers.get("Authorization")
+        self.server.sent.append(token)
+        code = 200 if self.server.is_open or token == f"Bearer {TOKEN}" else 401 if token is None else 403
+        body = json.dumps(ANSWERS[self.path.partition("?")[0]] if code == 200 else "Unauthorized").encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on standard error."""
+
+
+@pytest.fixture
+def dashboard() -> Iterator[Callable[..., Dashboard]]:
+    """Starts a server."""
+    started: list[Dashboard] = []
+
+    def start(*, is_open: bool = False) -> Dashboard:
+        server = Dashboard(is_open=is_open)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()

@@ -26,6 +26,8 @@ DEFAULT_ADDRESS = "http://localhost:8265"
 ADDRESS = "RAY_ADDRESS"
 _OVERRIDE = "RAY_API_SERVER_ADDRESS"
 """With it, Ray's client ignores $RAY_ADDRESS, which it otherwise prefers to the address that it is given."""
+_NODES = "/api/v0/nodes?detail=1&limit=10000&filter_keys=state&filter_predicates=%3D&filter_values=ALIVE"
+"""The nodes that run now. By default, Ray returns a hundred, and dead ones among them; the limit is its largest."""
 _LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -126,9 +128,9 @@ class Cluster:
         """The versions of Ray and Python, and the nodes."""
         with _errors(self.address):
             versions = self._get("/api/v0/cluster_metadata")["data"]
-            nodes = self._get("/api/v0/nodes?detail=1")["data"]["result"]["result"]
-        alive = (node["resources_total"] for node in nodes if node["state"] == "ALIVE")
-        return ClusterInfo(ray=versions["rayVersion"], python=versions["pythonVersion"], nodes=tuple(alive))
+            nodes = self._get(_NODES)["data"]["result"]["result"]
+        alive = tuple(node["resources_total"] for node in nodes)
+        return ClusterInfo(ray=versions["rayVersion"], python=versions["pythonVersion"], nodes=alive)
 
     def jobs(self, prefix: str) -> list[Job]:
         """The jobs whose ID begins with `prefix`, in the order of their submission."""

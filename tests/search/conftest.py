@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qsl
 
 import optuna
 import pytest
@@ -39,17 +40,11 @@ TOKEN = "a" * 64
 ANSWERS: dict[str, Any] = {
     "/api/version": {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""},
     "/api/v0/cluster_metadata": {"data": {"rayVersion": "2.60.0", "pythonVersion": "3.11.7"}},
-    "/api/v0/nodes": {
-        "data": {
-            "result": {
-                "result": [
-                    {"state": "ALIVE", "resources_total": {"CPU": 8.0, "GPU": 1.0}},
-                    {"state": "DEAD", "resources_total": {"CPU": 8.0}},
-                ]
-            }
-        }
-    },
 }
+NODES = [
+    *({"state": "DEAD", "resources_total": {"CPU": 8.0}} for _ in range(100)),
+    {"state": "ALIVE", "resources_total": {"CPU": 8.0, "GPU": 1.0}},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -184,12 +179,22 @@ class _DashboardHandler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization")
         self.server.sent.append(token)
         code = 200 if self.server.is_open or token == f"Bearer {TOKEN}" else 401 if token is None else 403
-        body = json.dumps(ANSWERS[self.path.partition("?")[0]] if code == 200 else "Unauthorized").encode()
+        body = json.dumps(self._answer() if code == 200 else "Unauthorized").encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _answer(self) -> Any:
+        """As Ray's StateHead: nodes in the asked-for state, no more than the limit."""
+        path, _, query = self.path.partition("?")
+        if path != "/api/v0/nodes":
+            return ANSWERS[path]
+        asked = dict(parse_qsl(query))
+        is_filtered = (asked.get("filter_keys"), asked.get("filter_predicates")) == ("state", "=")
+        found = [node for node in NODES if not is_filtered or node["state"] == asked["filter_values"]]
+        return {"data": {"result": {"result": found[: int(asked.get("limit", 100))]}}}
 
     def log_message(self, *_: object) -> None:
         """Nothing on standard error."""

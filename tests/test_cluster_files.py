@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.command_runner import SSHCommandRunner
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.host_cluster import CHECKOUT, checkout_is_shared
@@ -42,6 +44,31 @@ def test_every_node_gets_the_token_and_asks_for_it(name: str) -> None:
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         [start] = [command for command in config[commands] if "ray start" in command]
         assert "RAY_AUTH_MODE=token" in start
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
+@pytest.mark.parametrize("name", FILES)
+def test_nodes_get_the_code_alone(name: str, tmp_path: Path) -> None:
+    """Not networks, caches or a file of passwords: half a gigabyte to every node, which anyone there could read."""
+    checkout, node = tmp_path / "checkout", tmp_path / "node"
+    code = [".gitignore", "data/dataset/dataset.py", "tests/data/x.py"]
+    others = [
+        ".env",
+        ".git/config",
+        ".venv/bin/x",
+        "artifacts/x",
+        "best/model.pt",
+        ".mypy_cache/x",
+        "data/__pycache__/x",
+    ]
+    for each in [*code, *others]:
+        (checkout / each).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / each).touch()
+    shutil.copy(CHECKOUT / ".gitignore", checkout)
+    filters = SSHCommandRunner._create_rsync_filter_args(None, read(name))
+    subprocess.run(["rsync", "-a", *filters, f"{checkout}/", f"{node}/"], check=True)
+
+    assert sorted(str(path.relative_to(node)) for path in node.rglob("*") if path.is_file()) == code
 
 
 @pytest.mark.parametrize("name", FILES)

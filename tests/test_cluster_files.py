@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,21 @@ def test_the_manifest_of_kubernetes_has_a_token_and_this_version_of_ray() -> Non
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["rayVersion"] == pin.removeprefix("ray==")
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_image_for_kubernetes_has_what_the_setup_needs_and_no_more() -> None:
+    """A whole checkout has secrets and the environment of another machine."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    setuptools = project["tool"]["setuptools"]
+    packages = {name for name in setuptools["packages"]["find"]["include"] if "." not in name}
+    files = {"Makefile", "pyproject.toml", "constraints.txt", "LICENSE", project["project"]["readme"]}
+    document = (CHECKOUT / "docs" / "cluster.md").read_text()
+    copies = [line.split()[1:] for line in document.splitlines() if line.startswith("    COPY ")]
+
+    assert {name for *names, _ in copies for name in names} == packages | files | {
+        f"{module}.py" for module in setuptools["py-modules"]
+    }
+    assert all(target == f"/twinhead/{names[0] if names[0] in packages else ''}" for *names, target in copies)
 
 
 def test_the_script_for_slurm_is_valid() -> None:

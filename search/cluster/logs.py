@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.dataset.storage import UnavailableError
 from data.dataset.transfer import read_whole
 from data.errors import InputError
 from search.cluster.client import Cluster, Job, UnreachableError
@@ -39,7 +40,8 @@ class Log:
     """Returns all of it so far.
 
     Raises:
-        UnreachableError: while it cannot be read.
+        UnreachableError: while its cluster does not answer.
+        UnavailableError: while its storage does not.
     """
     exit_code: Callable[[], int]
     """Returns `STILL_RUNNING`, or the exit code of the writer; raises as `read`."""
@@ -125,7 +127,7 @@ def follow(
         try:
             code = log.exit_code()  # before the text, so that the last lines are in it
             text = clean(log.read())
-        except UnreachableError as error:
+        except (UnreachableError, UnavailableError) as error:
             if not is_lost:
                 warn(f"{error} Trying again; the search goes on.")
             is_lost = True

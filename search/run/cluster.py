@@ -166,11 +166,14 @@ def answers_without_token(dashboard: str) -> bool:
         dashboard: its URL.
 
     Raises:
-        OSError: if nothing answers there.
+        OSError: if nothing answers there, or only a gateway whose cluster does not.
     """
     import requests
 
-    return requests.get(f"{dashboard}/api/version", timeout=CONNECT_SECONDS).status_code not in (401, 403)
+    code = requests.get(f"{dashboard}/api/version", timeout=CONNECT_SECONDS).status_code
+    if code >= 500:
+        raise ConnectionError(f"'{dashboard}' answers with the status {code}")
+    return code not in (401, 403)
 
 
 def _refuse_open(address: str, dashboard: str) -> None:

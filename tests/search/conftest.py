@@ -160,11 +160,11 @@ def stopped_at() -> Callable[..., int]:
 
 
 class Dashboard(ThreadingHTTPServer):
-    """Answers with or without a token, and keeps the tokens that it was sent."""
+    """Answers with or without a token, or with an error, and keeps the tokens that it was sent."""
 
-    def __init__(self, *, is_open: bool) -> None:
+    def __init__(self, *, is_open: bool, error: int | None) -> None:
         super().__init__(("127.0.0.1", 0), _DashboardHandler)
-        self.is_open = is_open
+        self.is_open, self.error = is_open, error
         self.sent: list[str | None] = []
 
     @property
@@ -178,7 +178,8 @@ class _DashboardHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         token = self.headers.get("Authorization")
         self.server.sent.append(token)
-        code = 200 if self.server.is_open or token == f"Bearer {TOKEN}" else 401 if token is None else 403
+        is_accepted = self.server.is_open or token == f"Bearer {TOKEN}"
+        code = self.server.error or (200 if is_accepted else 401 if token is None else 403)
         body = json.dumps(self._answer() if code == 200 else "Unauthorized").encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
@@ -205,8 +206,8 @@ def dashboard() -> Iterator[Callable[..., Dashboard]]:
     """Starts a server."""
     started: list[Dashboard] = []
 
-    def start(*, is_open: bool = False) -> Dashboard:
-        server = Dashboard(is_open=is_open)
+    def start(*, is_open: bool = False, error: int | None = None) -> Dashboard:
+        server = Dashboard(is_open=is_open, error=error)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         started.append(server)
         return server

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from search.cluster import entry
-from search.cluster.client import Cluster, RefusedError
+from search.cluster.client import Cluster, RefusedError, UnreachableError
 from search.cluster.submission import AFTER
 from search.study.experiment import Experiment
 from search.terminal import Screen
@@ -92,6 +92,12 @@ def test_an_open_cluster_is_refused_and_is_not_sent_the_token(
     assert connected(server.url).startswith(f"InputError The cluster at '{server.url}' answers without a token")
     assert connected(server.url, insecure=True).startswith("ClusterInfo(")
     assert not any(TOKEN in (token or "") for token in server.sent)
+
+
+def test_a_gateway_without_its_cluster_is_not_an_open_cluster(dashboard: Callable[..., Dashboard]) -> None:
+    """The sentence on clusters without a token would be wrong: the cluster only starts, or is gone."""
+    with pytest.raises(UnreachableError, match="No Ray cluster answers at"):
+        Cluster.connect(dashboard(error=503).url)
 
 
 class _Refusing:

@@ -16,7 +16,7 @@ from search.cluster.client import Cluster, Job, UnreachableError
 from search.cluster.status import search_status
 from search.results.status import LIVE
 from search.study.experiment import Experiment
-from search.terminal import STAMP
+from search.terminal import STAMP, without_control
 
 STILL_RUNNING = 3
 """Exit code of `twinhead logs` while the search runs."""
@@ -29,7 +29,6 @@ _JOB_MANAGER = re.compile(
     r"^(?:[\d-]+ [\d:,]+\s+INFO job_manager\.py:\d+ -- |Running entrypoint for job ).*\n", re.MULTILINE
 )
 """Lines of Ray at the beginning of a job's log."""
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +148,7 @@ def follow(
 
 def clean(text: str) -> str:
     """A job's own text, without control characters."""
-    return _JOB_MANAGER.sub("", _CONTROL.sub("", text))
+    return _JOB_MANAGER.sub("", without_control(text))
 
 
 def _stored_log(experiment: Experiment, path: Path, cluster: Cluster | None) -> Log:

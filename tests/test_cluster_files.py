@@ -88,6 +88,7 @@ def test_no_trial_runs_on_the_head_or_the_driver_on_a_spot_node() -> None:
 def test_workers_look_for_the_notice_of_a_spot_instance() -> None:
     [look] = [command for command in read("cluster.yaml")["worker_start_ray_commands"] if "spot_notice" in command]
     assert "RAY_AUTH_MODE=token" in look
+    assert "/tmp/" not in look  # noqa: S108 - where any user of the node could take its names first
     assert find_spec("search.cluster.spot_notice")
 
 

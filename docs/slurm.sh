@@ -20,6 +20,7 @@ STORAGE=${STORAGE:-/shared/searches}            # CHANGE
 # Every node reads the same token from the home directory, which Slurm nodes share; without one nothing answers.
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 OMP_WAIT_POLICY=PASSIVE
 .venv/bin/ray get-auth-token --generate > /dev/null
+chmod 600 "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 
 if [ -d "$STORAGE/$NAME" ]; then
   search=(.venv/bin/twinhead search --resume "$NAME" --storage "$STORAGE")

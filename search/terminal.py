@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 import warnings
@@ -40,6 +41,13 @@ GAP = 2
 """Characters between two columns of a table."""
 MIN_TEXT = 46
 """Width of a column of long texts, in which most configurations take one line."""
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def without_control(text: str) -> str:
+    """A text of another program without control characters, which would move the cursor of a terminal that shows it."""
+    return _CONTROL.sub("", text)
 
 
 class Screen:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.command_runner import SSHCommandRunner
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.host_cluster import CHECKOUT, checkout_is_shared
@@ -44,6 +47,31 @@ def test_every_node_gets_the_token_and_asks_for_it(name: str) -> None:
         assert "RAY_AUTH_MODE=token" in start
 
 
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
+@pytest.mark.parametrize("name", FILES)
+def test_nodes_get_the_code_alone(name: str, tmp_path: Path) -> None:
+    """Not networks, caches or a file of passwords: half a gigabyte to every node, which anyone there could read."""
+    checkout, node = tmp_path / "checkout", tmp_path / "node"
+    code = [".gitignore", "data/dataset/dataset.py", "tests/data/x.py"]
+    others = [
+        ".env",
+        ".git/config",
+        ".venv/bin/x",
+        "artifacts/x",
+        "best/model.pt",
+        ".mypy_cache/x",
+        "data/__pycache__/x",
+    ]
+    for each in [*code, *others]:
+        (checkout / each).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / each).touch()
+    shutil.copy(CHECKOUT / ".gitignore", checkout)
+    filters = SSHCommandRunner._create_rsync_filter_args(None, read(name))
+    subprocess.run(["rsync", "-a", *filters, f"{checkout}/", f"{node}/"], check=True)
+
+    assert sorted(str(path.relative_to(node)) for path in node.rglob("*") if path.is_file()) == code
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_the_dashboard_is_bound_to_localhost(name: str) -> None:
     [start] = [command for command in read(name)["head_start_ray_commands"] if "ray start" in command]
@@ -60,6 +88,7 @@ def test_no_trial_runs_on_the_head_or_the_driver_on_a_spot_node() -> None:
 def test_workers_look_for_the_notice_of_a_spot_instance() -> None:
     [look] = [command for command in read("cluster.yaml")["worker_start_ray_commands"] if "spot_notice" in command]
     assert "RAY_AUTH_MODE=token" in look
+    assert "/tmp/" not in look  # noqa: S108 - where any user of the node could take its names first
     assert find_spec("search.cluster.spot_notice")
 
 
@@ -69,6 +98,21 @@ def test_the_manifest_of_kubernetes_has_a_token_and_this_version_of_ray() -> Non
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["rayVersion"] == pin.removeprefix("ray==")
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_image_for_kubernetes_has_what_the_setup_needs_and_no_more() -> None:
+    """A whole checkout has secrets and the environment of another machine."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    setuptools = project["tool"]["setuptools"]
+    packages = {name for name in setuptools["packages"]["find"]["include"] if "." not in name}
+    files = {"Makefile", "pyproject.toml", "constraints.txt", "LICENSE", project["project"]["readme"]}
+    document = (CHECKOUT / "docs" / "cluster.md").read_text()
+    copies = [line.split()[1:] for line in document.splitlines() if line.startswith("    COPY ")]
+
+    assert {name for *names, _ in copies for name in names} == packages | files | {
+        f"{module}.py" for module in setuptools["py-modules"]
+    }
+    assert all(target == f"/twinhead/{names[0] if names[0] in packages else ''}" for *names, target in copies)
 
 
 def test_the_script_for_slurm_is_valid() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 """Environment variables that select credentials."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """Filesystems in which a directory is only a prefix of names."""
+_SECRET = re.compile("sig|secret|password|token|key", re.IGNORECASE)
+"""Part of the names of options that hold credentials, such as those of Azure."""
 DENIED = (
     "ACCESS_DENIED",
     "INVALID_ACCESS_KEY",
@@ -93,12 +96,9 @@ class Location:
         if SEPARATOR not in text:
             return cls(os.fspath(Path(text)))
         parts = urlsplit(text)
-        if "@" in parts.netloc or "@" in unquote(parts.query):
-            raise InputError(
-                f"The address '{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}' contains credentials, "
-                "which would be written to reports; set them in the environment, such as AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY."
-            )
+        options = parse_qsl(parts.query, keep_blank_values=True)
+        if "@" in parts.netloc or "@" in unquote(parts.query) or any(_SECRET.search(name) for name, _ in options):
+            raise _with_credentials(f"address '{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}'")
         if parts.scheme == "file" and parts.netloc in ("", "localhost"):
             return cls(unquote(parts.path))
         path = f"{parts.netloc}{parts.path}".rstrip("/")
@@ -142,7 +142,11 @@ class Location:
         return self if self.scheme else replace(self, path=os.fspath(Path(self.path).absolute()))
 
     def explicit(self) -> Location:
-        """The same location with the server that $AWS_ENDPOINT_URL names, for processes of other machines."""
+        """The same location with the server that $AWS_ENDPOINT_URL names, for processes of other machines.
+
+        Raises:
+            InputError: if that contains credentials.
+        """
         endpoint = _endpoint(dict(parse_qsl(self.query, keep_blank_values=True))) if self.scheme == "s3" else None
         if endpoint is None or "endpoint_override=" in self.query:
             return self
@@ -279,7 +283,17 @@ def _open_s3(root: Location) -> fs.FileSystem:
 
 def _endpoint(options: Mapping[str, str]) -> str | None:
     """The S3 server of an address with these options; None for that of AWS."""
-    return options.get("endpoint_override") or next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+    endpoint = options.get("endpoint_override") or next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+    if endpoint and "@" in endpoint:
+        raise _with_credentials(f"S3 server '…@{endpoint.rpartition('@')[2]}' of ${ENDPOINTS[1]}")
+    return endpoint
+
+
+def _with_credentials(what: str) -> InputError:
+    return InputError(
+        f"The {what} contains credentials, which would be written to reports; set them in the environment, such as "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AZURE_CLIENT_SECRET."
+    )
 
 
 def _credentials() -> tuple[object, ...]:

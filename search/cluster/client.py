@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import InputError
+from search.run.cluster import CONNECT_SECONDS, answers_without_token
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "http://localhost:8265"
 """The address of the dashboard on its own machine, and at the end of `ray dashboard cluster.yaml`."""
 ADDRESS = "RAY_ADDRESS"
-CONNECT_SECONDS = 5.0
 _OVERRIDE = "RAY_API_SERVER_ADDRESS"
 """With it, Ray's client ignores $RAY_ADDRESS, which it otherwise prefers to the address that it is given."""
+_NODES = "/api/v0/nodes?detail=1&limit=10000&filter_keys=state&filter_predicates=%3D&filter_values=ALIVE"
+"""The nodes that run now. By default, Ray returns a hundred, and dead ones among them; the limit is its largest."""
 _LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-_REFUSED = (401, 403)
 
 JobState = Literal["pending", "running", "stopped", "succeeded", "failed"]
 
@@ -115,7 +116,7 @@ class Cluster:
         given = address or os.environ.get(ADDRESS) or DEFAULT_ADDRESS
         with _errors(given):
             url = _dashboard(given)
-            is_open = _is_open(url)
+            is_open = answers_without_token(url)
             if not is_open or insecure:
                 return cls(_client(url, sends_token=not is_open), is_open=is_open)
         raise InputError(
@@ -127,9 +128,9 @@ class Cluster:
         """The versions of Ray and Python, and the nodes."""
         with _errors(self.address):
             versions = self._get("/api/v0/cluster_metadata")["data"]
-            nodes = self._get("/api/v0/nodes?detail=1")["data"]["result"]["result"]
-        alive = (node["resources_total"] for node in nodes if node["state"] == "ALIVE")
-        return ClusterInfo(ray=versions["rayVersion"], python=versions["pythonVersion"], nodes=tuple(alive))
+            nodes = self._get(_NODES)["data"]["result"]["result"]
+        alive = tuple(node["resources_total"] for node in nodes)
+        return ClusterInfo(ray=versions["rayVersion"], python=versions["pythonVersion"], nodes=alive)
 
     def jobs(self, prefix: str) -> list[Job]:
         """The jobs whose ID begins with `prefix`, in the order of their submission."""
@@ -224,13 +225,6 @@ def _answers_http(url: str) -> bool:
     except requests.RequestException:
         return False
     return True
-
-
-def _is_open(url: str) -> bool:
-    """Whether the cluster answers a request without a token."""
-    import requests
-
-    return requests.get(f"{url}/api/version", timeout=CONNECT_SECONDS).status_code not in _REFUSED
 
 
 def _client(url: str, *, sends_token: bool) -> JobSubmissionClient:

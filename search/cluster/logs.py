@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.dataset.storage import UnavailableError
 from data.dataset.transfer import read_whole
 from data.errors import InputError
 from search.cluster.client import Cluster, Job, UnreachableError
 from search.cluster.status import search_status
 from search.results.status import LIVE
 from search.study.experiment import Experiment
-from search.terminal import STAMP
+from search.terminal import STAMP, without_control
 
 STILL_RUNNING = 3
 """Exit code of `twinhead logs` while the search runs."""
@@ -28,7 +29,6 @@ _JOB_MANAGER = re.compile(
     r"^(?:[\d-]+ [\d:,]+\s+INFO job_manager\.py:\d+ -- |Running entrypoint for job ).*\n", re.MULTILINE
 )
 """Lines of Ray at the beginning of a job's log."""
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class Log:
     """Returns all of it so far.
 
     Raises:
-        UnreachableError: while it cannot be read.
+        UnreachableError: while its cluster does not answer.
+        UnavailableError: while its storage does not.
     """
     exit_code: Callable[[], int]
     """Returns `STILL_RUNNING`, or the exit code of the writer; raises as `read`."""
@@ -125,7 +126,7 @@ def follow(
         try:
             code = log.exit_code()  # before the text, so that the last lines are in it
             text = clean(log.read())
-        except UnreachableError as error:
+        except (UnreachableError, UnavailableError) as error:
             if not is_lost:
                 warn(f"{error} Trying again; the search goes on.")
             is_lost = True
@@ -147,7 +148,7 @@ def follow(
 
 def clean(text: str) -> str:
     """A job's own text, without control characters."""
-    return _JOB_MANAGER.sub("", _CONTROL.sub("", text))
+    return _JOB_MANAGER.sub("", without_control(text))
 
 
 def _stored_log(experiment: Experiment, path: Path, cluster: Cluster | None) -> Log:

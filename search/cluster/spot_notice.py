@@ -58,10 +58,15 @@ def drain_this_node(address: str, end: datetime) -> bool:
     Returns:
         Whether the cluster accepted it.
     """
+    try:
+        node = _node_id(address)
+    except Exception as error:  # noqa: BLE001 - Ray has many for a head that does not answer; the watch must go on
+        sys.stderr.write(f"the cluster does not answer: {error}\n")
+        return False
     remaining = max(1, int((end - datetime.now(UTC)).total_seconds()))
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={address}"),
-        *(f"--node-id={_node_id(address)}", "--reason=DRAIN_NODE_REASON_PREEMPTION"),
+        *(f"--node-id={node}", "--reason=DRAIN_NODE_REASON_PREEMPTION"),
         *("--reason-message=the spot instance ends", f"--deadline-remaining-seconds={remaining}"),
     ]
     return subprocess.run(command, check=False).returncode == 0  # noqa: S603

@@ -24,6 +24,7 @@ from search.commands import JOB_VARIABLE, shell_command
 from search.run.cluster import ENVIRONMENT
 from search.spec.spec import SearchSpec
 from search.study.experiment import Experiment
+from search.study.heartbeat import Heartbeat
 from trainable.plugins.active import PluginRecord, sources_of
 
 STOP_SECONDS = 60
@@ -90,7 +91,9 @@ def submit(
     jobs = cluster.jobs(prefix)
     if jobs and jobs[-1].is_live:
         return Submitted(job=jobs[-1], is_new=False)
-    number = max((int(job.id.removeprefix(prefix)) for job in jobs), default=0) + 1
+    beat = Heartbeat.read(experiment)  # of a job that a new head of the cluster does not know
+    ids = [job.id for job in jobs] + ([beat.job] if beat and beat.job.startswith(prefix) else [])
+    number = max((int(each.removeprefix(prefix)) for each in ids), default=0) + 1
     submission_id = f"{prefix}{number}"
     is_new = cluster.submit(
         submission_id,

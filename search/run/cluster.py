@@ -12,7 +12,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from data.disk import disk_error
 from data.errors import InputError
 from data.quantities import counted
 from search.autoscaler import startable_nodes
+from search.commands import JOB_VARIABLE
 from search.signals import handlers_kept
 from trainable.job import TrialJob, Workers
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from trainable.plugins.active import PluginSource
 
 T = TypeVar("T")
+CONNECT_SECONDS = 5.0
 MIN_SAMPLES = 8
 """Samples of a batch that each worker of a retraining has at least, by default: batch norm is of these alone."""
 ENVIRONMENT = {
@@ -71,6 +73,8 @@ def prepare_environment() -> None:
 def cluster(*, verbose: bool = False) -> Iterator[str]:
     """Join the cluster that $RAY_ADDRESS names, or start one on this machine and stop it at the end.
 
+    A cluster without authentication is for jobs alone, whose submission has accepted it.
+
     Args:
         verbose: whether Ray's own output is shown, and that of its processes.
 
@@ -78,7 +82,7 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
         The dashboard's address, or an empty string.
 
     Raises:
-        InputError: if it cannot be joined, or Ray cannot write its files.
+        InputError: if it cannot be joined or has no authentication, or Ray cannot write its files.
         DiskError: if their file system is full or has another fault.
     """
     import ray
@@ -86,11 +90,20 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
     if ray.is_initialized():  # by the program that calls; it stays as it is
         yield ""
         return
+    accepts_open = bool(os.environ.get(JOB_VARIABLE))
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode.lower() != "token" and not accepts_open:
+        raise InputError(
+            f"The value of RAY_AUTH_MODE is '{mode}', so that anyone who reaches a port of Ray could run code here; "
+            "unset it, or set it to token."
+        )
     with _address() as address:
         try:
             _check_reachable(address)
             level = logging.INFO if verbose else logging.ERROR
             with handlers_kept(), _own_process_groups():
+                if address == "local":
+                    _make_token_private()
                 context = ray.init(address, logging_level=level, log_to_driver=verbose)
         except (OSError, RuntimeError, ValueError) as error:
             if fault := disk_error(error, Path.home()):
@@ -109,9 +122,24 @@ def cluster(*, verbose: bool = False) -> Iterator[str]:
             # They log tracebacks of trials, which the trial's error.txt holds too.
             logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
         try:
-            yield f"http://{context.dashboard_url}" if context.dashboard_url else ""
+            dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else ""
+            if dashboard and address != "local" and not accepts_open:
+                _refuse_open(address, dashboard)
+            yield dashboard
         finally:
             ray.shutdown()
+
+
+def _make_token_private() -> None:
+    """Let only this user read the token, which Ray generates into an empty file too."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    token = Path.home() / ".ray" / "auth_token"
+    if not token.exists():
+        token.parent.mkdir(parents=True, exist_ok=True)
+        token.touch(mode=0o600)
+    elif token.stat().st_mode & 0o077:
+        token.chmod(0o600)
 
 
 @contextmanager
@@ -131,11 +159,38 @@ def _own_process_groups() -> Iterator[None]:
         services.ConsolePopen = popen  # type: ignore[misc]
 
 
+def answers_without_token(dashboard: str) -> bool:
+    """Whether a cluster answers a request without a token.
+
+    Args:
+        dashboard: its URL.
+
+    Raises:
+        OSError: if nothing answers there, or only a gateway whose cluster does not.
+    """
+    import requests
+
+    code = requests.get(f"{dashboard}/api/version", timeout=CONNECT_SECONDS).status_code
+    if code >= 500:
+        raise ConnectionError(f"'{dashboard}' answers with the status {code}")
+    return code not in (401, 403)
+
+
+def _refuse_open(address: str, dashboard: str) -> None:
+    """Refuse a cluster that answers without a token; its dashboard may be reachable on its own machine only."""
+    with suppress(OSError):
+        if answers_without_token(dashboard):
+            raise InputError(
+                f"The Ray cluster '{address}' answers without a token, so that anyone who reaches it can run code "
+                "there; start it with RAY_AUTH_MODE=token (see docs/cluster.md)."
+            )
+
+
 def _check_reachable(address: str) -> None:
     """Fail within seconds if nothing listens at the address; Ray itself retries for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 @contextmanager

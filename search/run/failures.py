@@ -111,7 +111,9 @@ def is_drained(error: BaseException | None) -> bool:
 
 def last_error(trial: Trial) -> BaseException | None:
     """The last error of a trial; None if it is unknown."""
-    path = Path(trial.error_file or "error").with_suffix(".pkl")
+    if trial.error_file is None:
+        return None
+    path = Path(trial.error_file).with_suffix(".pkl")
     with contextlib.suppress(Exception):  # some errors cannot be unpickled
         error = pickle.loads(path.read_bytes())  # noqa: S301  Tune wrote it a moment ago, in this process
         return error if isinstance(error, BaseException) else None

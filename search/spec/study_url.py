@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 
+_SECRETS = "pass|pwd|secret|token|odbc_connect"
+"""Parts of the names of options that hold secrets."""
 _IN_MEMORY = frozenset({"", ":memory:"})
 
 
@@ -36,9 +38,9 @@ def problems_of_study(url: str | None, source: str) -> Iterator[Problem]:
 
 
 def masked(url: str) -> str:
-    """`url` without its password, for output."""
-    without = re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)
-    return re.sub(r"(password=)[^&]*", r"\1***", without)
+    """`url` without its password, for output. Where an '@' could belong to a password, more is masked, never less."""
+    without = re.sub(r"(://[^:/]*):.*@", r"\1:***@", url)  # a user name as SQLAlchemy takes it
+    return re.sub(rf"(?i)([?&][^=&]*(?:{_SECRETS})[^=&]*=)[^&]*", r"\1***", without)
 
 
 def parse(url: str) -> URL | None:

@@ -22,6 +22,7 @@ from data.atomic import partial_path
 from data.dataset.transfer import read_whole, write_whole
 from search.commands import JOB_VARIABLE
 from search.study.paths import ExperimentPaths
+from search.terminal import without_control
 
 BEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0
@@ -79,9 +80,11 @@ class Heartbeat:
         except FileNotFoundError:
             return None
         try:
-            return TypeAdapter(cls).validate_json(content)
+            found = TypeAdapter(cls).validate_json(content)
         except ValidationError:
             return None
+        host, job, reason = map(without_control, (found.host, found.job, found.reason))
+        return replace(found, host=host, job=job, reason=reason)
 
     def as_plain(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from data.dataset.storage import UnavailableError
 from data.dataset.transfer import listing
@@ -31,6 +32,8 @@ MAX_PAUSE_SECONDS = 30.0
 """Longest pause between two attempts to reach a storage that refuses requests."""
 CLAIM_SECONDS = 1.0
 """Time after which a new driver reads its heartbeat back, in case that another one started at the same time."""
+CHANGE_SECONDS = 2.5 * BEAT_SECONDS
+"""Time in which the heartbeat of a driver that runs on another machine changes."""
 FLUSH_SECONDS = 60.0
 """Time for which a storage that refuses requests is waited for at the end."""
 
@@ -52,7 +55,7 @@ def running(experiment: Experiment, say: Say) -> Iterator[float]:
     with experiment.lock():
         beat, last = Heartbeat.of_this_process(), Heartbeat.read(experiment)
         if experiment.mirror:
-            _claim(experiment, beat)
+            _claim(experiment, beat, say)
             experiment.mirror.refresh(as_driver=True)
         publisher = _Publisher(experiment, beat, say)
         publisher.start()
@@ -70,9 +73,17 @@ def running(experiment: Experiment, say: Say) -> Iterator[float]:
             publisher.stop(state, reason)
 
 
-def _claim(experiment: Experiment, beat: Heartbeat) -> None:
+def _claim(experiment: Experiment, beat: Heartbeat, say: Say) -> None:
     """Write the first heartbeat, unless another driver runs: a remote storage has no locks."""
-    _refuse_second(experiment, beat, Heartbeat.read(experiment))
+    other = Heartbeat.read(experiment)
+    _refuse_second(experiment, beat, other)
+    if other is not None and other.state == "running" and other.host != beat.host:
+        # It looks lost by the clock of this machine; one that changes is of a driver whose clock is behind.
+        say(f"waiting {CHANGE_SECONDS:.0f} s to see whether the driver on '{other.host}' still runs")
+        time.sleep(CHANGE_SECONDS)
+        found = Heartbeat.read(experiment)
+        if found is not None and found != other:
+            _refuse_second(experiment, beat, replace(found, written=time.time()))
     beat.write(experiment)
     time.sleep(CLAIM_SECONDS)
     found = Heartbeat.read(experiment)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qsl
 
 import optuna
 import pytest
@@ -32,6 +36,15 @@ from trainable.report import TrialReport
 CONFIGURATION = TrialConfig(model=ModelConfig(family="debug", width=2), data=DataConfig(image_size=32))
 METRICS = {"score": 0.5, "mask_iou": 0.4, "mask_rmse": 0.3, "depth_delta1": 0.6, "depth_rmse": 0.2}
 BASELINES = {"mask_threshold": {"mask_iou": 0.25}, "depth_mean": {"depth_delta1": 0.75}}
+TOKEN = "a" * 64
+ANSWERS: dict[str, Any] = {
+    "/api/version": {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""},
+    "/api/v0/cluster_metadata": {"data": {"rayVersion": "2.60.0", "pythonVersion": "3.11.7"}},
+}
+NODES = [
+    *({"state": "DEAD", "resources_total": {"CPU": 8.0}} for _ in range(100)),
+    {"state": "ALIVE", "resources_total": {"CPU": 8.0, "GPU": 1.0}},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +157,62 @@ def _stopped_at(
 def stopped_at() -> Callable[..., int]:
     """The epoch after which a scheduler stops a trial of a name, with these scores, of a recipe or none."""
     return _stopped_at
+
+
+class Dashboard(ThreadingHTTPServer):
+    """Answers with or without a token, or with an error, and keeps the tokens that it was sent."""
+
+    def __init__(self, *, is_open: bool, error: int | None) -> None:
+        super().__init__(("127.0.0.1", 0), _DashboardHandler)
+        self.is_open, self.error = is_open, error
+        self.sent: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _DashboardHandler(BaseHTTPRequestHandler):
+    server: Dashboard
+
+    def do_GET(self) -> None:
+        token = self.headers.get("Authorization")
+        self.server.sent.append(token)
+        is_accepted = self.server.is_open or token == f"Bearer {TOKEN}"
+        code = self.server.error or (200 if is_accepted else 401 if token is None else 403)
+        body = json.dumps(self._answer() if code == 200 else "Unauthorized").encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _answer(self) -> Any:
+        """As Ray's StateHead: nodes in the asked-for state, no more than the limit."""
+        path, _, query = self.path.partition("?")
+        if path != "/api/v0/nodes":
+            return ANSWERS[path]
+        asked = dict(parse_qsl(query))
+        is_filtered = (asked.get("filter_keys"), asked.get("filter_predicates")) == ("state", "=")
+        found = [node for node in NODES if not is_filtered or node["state"] == asked["filter_values"]]
+        return {"data": {"result": {"result": found[: int(asked.get("limit", 100))]}}}
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on standard error."""
+
+
+@pytest.fixture
+def dashboard() -> Iterator[Callable[..., Dashboard]]:
+    """Starts a server."""
+    started: list[Dashboard] = []
+
+    def start(*, is_open: bool = False, error: int | None = None) -> Dashboard:
+        server = Dashboard(is_open=is_open, error=error)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()

@@ -114,7 +114,7 @@ def places(text: str) -> dict[tuple[str, ...], tuple[Place, Place]]:
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
-        found = _walk(loader, root, ()) if root is not None else iter(())
+        found = _walk(loader, root, (), set()) if root is not None else iter(())
         known: dict[tuple[str, ...], tuple[Place, Place]] = {}
         for path, key, value in found:
             known.setdefault(path, (key, value))
@@ -124,27 +124,36 @@ def places(text: str) -> dict[tuple[str, ...], tuple[Place, Place]]:
 
 
 def _walk(
-    loader: yaml.SafeLoader, node: yaml.Node, path: tuple[str, ...], above: tuple[yaml.Node, ...] = ()
+    loader: yaml.SafeLoader,
+    node: yaml.Node,
+    path: tuple[str, ...],
+    seen: set[tuple[yaml.Node, tuple[str, ...]]],
+    *,
+    is_merged: bool = False,
 ) -> Iterator[tuple[tuple[str, ...], Place, Place]]:
-    """Yield (path, place of the key, place of the value) of all nodes below `node`, merged ('<<') ones last."""
-    if node in above:  # an anchor within itself
+    """Yield (path, place of the key, place of the value) of all nodes below `node`, merged ('<<') ones last.
+
+    What is below an alias is left out: aliases of aliases would be more than any memory holds.
+    """
+    visit = (node, path if is_merged else ())
+    if visit in seen:
         return
-    above = (*above, node)
+    seen.add(visit)
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             yield (*path, str(number)), _place(item.start_mark), _place(item.start_mark)
-            yield from _walk(loader, item, (*path, str(number)), above)
+            yield from _walk(loader, item, (*path, str(number)), seen)
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
         if key.tag != MERGE:
             below = (*path, str(loader.construct_object(key, deep=True)))
             yield below, _place(key.start_mark), _place(value.start_mark)
-            yield from _walk(loader, value, below, above)
+            yield from _walk(loader, value, below, seen)
     for key, value in node.value:
         if key.tag == MERGE:
             for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                yield from _walk(loader, merged, path, above)
+                yield from _walk(loader, merged, path, seen, is_merged=True)
 
 
 def _place(mark: yaml.Mark) -> Place:
@@ -161,8 +170,10 @@ class _CommaError(Exception):
 
 def _refuse_comma(first: yaml.Node, second: yaml.Node, *, or_two: bool = False) -> None:
     """Raise if two adjacent nodes are a number with a comma; `or_two` if they may also be two numbers."""
+    if not _is_comma(first, second):  # before they are printed: each alias would print a whole tree
+        return
     written = f"{first.value},{second.value}"
-    if _is_comma(first, second) and (fixed := without_comma(written)):
+    if fixed := without_comma(written):
         two = f", or put a space after each comma if {first.value} and {second.value} are two values" if or_two else ""
         raise _CommaError(written, f"{fixed}{two}", first.start_mark)
 
@@ -197,9 +208,9 @@ class _Loader(yaml.SafeLoader):
         items = sequence.value
         tight = [_is_comma(first, second) for first, second in itertools.pairwise(items)]
         alternate = len(items) > 3 and all(is_tight == (index % 2 == 0) for index, is_tight in enumerate(tight))
-        for first, second in itertools.pairwise(items):
-            if alternate or re.match("0[0-9]", str(second.value)):
-                _refuse_comma(first, second, or_two=not str(second.value).startswith("0"))
+        for (first, second), is_tight in zip(itertools.pairwise(items), tight, strict=True):
+            if is_tight and (alternate or re.match("0[0-9]", second.value)):
+                _refuse_comma(first, second, or_two=not second.value.startswith("0"))
         return sequence
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:

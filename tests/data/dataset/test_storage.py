@@ -295,6 +295,9 @@ def test_an_address_keeps_its_options() -> None:
         ("s3://bucket", "is not valid for a data set"),
         ("s3://bucket//set", "is not valid for a data set"),
         ("s3://key:s3cr3t@bucket/set", r"'s3://…@bucket/set' contains credentials"),
+        ("abfs://account.net/set?sv=1&sig=s3cr3t", r"'abfs://…@account.net/set' contains credentials"),
+        ("abfs://account.net/set?client_id=a&client_secret=s3cr3t", "contains credentials"),
+        ("s3://bucket/set?Secret_Key=s3cr3t", "contains credentials"),
         ("s3://bucket/set?regoin=x", "has an unknown option 'regoin'; use only endpoint_override, region, scheme"),
         ("carrier://pigeon/set", "cannot be opened"),
         ("file://other-machine/set", "cannot be opened"),
@@ -305,3 +308,12 @@ def test_unusable_address_is_refused(text: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence) as refused:
         Dataset.open(text)
     assert "s3cr3t" not in str(refused.value)
+
+
+def test_a_server_with_credentials_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It becomes a part of addresses, which are written to reports and commands."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://key:s3cr3t@server:9000")
+    for use in (Location.explicit, Location.filesystem):
+        with pytest.raises(InputError, match=r"S3 server '…@server:9000' .*contains credentials"):
+            use(Location.parse("s3://bucket/set"))

@@ -2,87 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from search.cluster import entry
-from search.cluster.client import Cluster, RefusedError
+from search.cluster.client import Cluster, RefusedError, UnreachableError
 from search.cluster.submission import AFTER
 from search.study.experiment import Experiment
 from search.terminal import Screen
-
-TOKEN = "a" * 64
-ANSWERS: dict[str, Any] = {
-    "/api/version": {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""},
-    "/api/v0/cluster_metadata": {"data": {"rayVersion": "2.60.0", "pythonVersion": "3.11.7"}},
-    "/api/v0/nodes": {
-        "data": {
-            "result": {
-                "result": [
-                    {"state": "ALIVE", "resources_total": {"CPU": 8.0, "GPU": 1.0}},
-                    {"state": "DEAD", "resources_total": {"CPU": 8.0}},
-                ]
-            }
-        }
-    },
-}
-
-
-class _Dashboard(ThreadingHTTPServer):
-    """Answers with or without a token, and keeps the tokens that it was sent."""
-
-    def __init__(self, *, is_open: bool) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.is_open = is_open
-        self.sent: list[str | None] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Dashboard
-
-    def do_GET(self) -> None:
-        token = self.headers.get("Authorization")
-        self.server.sent.append(token)
-        code = 200 if self.server.is_open or token == f"Bearer {TOKEN}" else 401 if token is None else 403
-        body = json.dumps(ANSWERS[self.path.partition("?")[0]] if code == 200 else "Unauthorized").encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on standard error."""
-
-
-@pytest.fixture
-def dashboard() -> Iterator[Callable[..., _Dashboard]]:
-    """Starts a server."""
-    started: list[_Dashboard] = []
-
-    def start(*, is_open: bool = False) -> _Dashboard:
-        server = _Dashboard(is_open=is_open)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        started.append(server)
-        return server
-
-    yield start
-    for server in started:
-        server.shutdown()
-        server.server_close()
+from tests.search.conftest import TOKEN, Dashboard
 
 
 @pytest.fixture
@@ -113,7 +47,7 @@ except InputError as error:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_demands_the_token(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
+def test_a_cluster_that_demands_the_token(dashboard: Callable[..., Dashboard], connected: Callable[..., str]) -> None:
     """Its versions and its living nodes are known before anything is uploaded."""
     server = dashboard()
 
@@ -123,7 +57,7 @@ def test_a_cluster_that_demands_the_token(dashboard: Callable[..., _Dashboard], 
 
 
 @pytest.mark.slow
-def test_an_address_that_is_given_wins(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
+def test_an_address_that_is_given_wins(dashboard: Callable[..., Dashboard], connected: Callable[..., str]) -> None:
     """Ray itself prefers $RAY_ADDRESS, and would submit a search to another cluster."""
     nowhere = "http://127.0.0.1:1"
 
@@ -132,7 +66,7 @@ def test_an_address_that_is_given_wins(dashboard: Callable[..., _Dashboard], con
 
 
 @pytest.mark.slow
-def test_an_address_without_a_scheme(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
+def test_an_address_without_a_scheme(dashboard: Callable[..., Dashboard], connected: Callable[..., str]) -> None:
     """As `ray start` prints that of the dashboard; Ray itself takes it for that of the GCS, and tries for a minute."""
     assert connected(dashboard().url.removeprefix("http://")).startswith("ClusterInfo(")
     assert connected("127.0.0.1:1").startswith("UnreachableError No Ray cluster answers at '127.0.0.1:1'")
@@ -140,7 +74,7 @@ def test_an_address_without_a_scheme(dashboard: Callable[..., _Dashboard], conne
 
 
 @pytest.mark.slow
-def test_a_wrong_token(dashboard: Callable[..., _Dashboard], connected: Callable[..., str]) -> None:
+def test_a_wrong_token(dashboard: Callable[..., Dashboard], connected: Callable[..., str]) -> None:
     """The sentence names where the token is looked for, and not the token."""
     said = connected(dashboard().url, token="b" * 64)
 
@@ -150,7 +84,7 @@ def test_a_wrong_token(dashboard: Callable[..., _Dashboard], connected: Callable
 
 @pytest.mark.slow
 def test_an_open_cluster_is_refused_and_is_not_sent_the_token(
-    dashboard: Callable[..., _Dashboard], connected: Callable[..., str]
+    dashboard: Callable[..., Dashboard], connected: Callable[..., str]
 ) -> None:
     """It may be anybody's; who insists does not give a token away either."""
     server = dashboard(is_open=True)
@@ -158,6 +92,12 @@ def test_an_open_cluster_is_refused_and_is_not_sent_the_token(
     assert connected(server.url).startswith(f"InputError The cluster at '{server.url}' answers without a token")
     assert connected(server.url, insecure=True).startswith("ClusterInfo(")
     assert not any(TOKEN in (token or "") for token in server.sent)
+
+
+def test_a_gateway_without_its_cluster_is_not_an_open_cluster(dashboard: Callable[..., Dashboard]) -> None:
+    """The sentence on clusters without a token would be wrong: the cluster only starts, or is gone."""
+    with pytest.raises(UnreachableError, match="No Ray cluster answers at"):
+        Cluster.connect(dashboard(error=503).url)
 
 
 class _Refusing:

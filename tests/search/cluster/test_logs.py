@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from data.dataset.storage import UnavailableError
 from data.errors import InputError
 from search.cluster.client import Job, JobState, UnreachableError
 from search.cluster.logs import STILL_RUNNING, Log, clean, exit_code_of, follow, lines_since, seconds_of
@@ -85,9 +86,10 @@ def test_each_line_is_shown_once_and_whole(followed: Followed) -> None:
     assert followed("one\ntw", "one\ntwo\n", "one\ntwo\nthr", code=4) == (4, "one\ntwo\nthr", [])
 
 
-def test_a_connection_that_breaks_is_taken_up_again(followed: Followed) -> None:
-    """Nothing is lost or repeated, and it is said once."""
-    lost = UnreachableError("No Ray cluster answers.")
+@pytest.mark.parametrize("fault", [UnreachableError, UnavailableError])
+def test_a_connection_that_breaks_is_taken_up_again(followed: Followed, fault: type[InputError]) -> None:
+    """To the cluster or to the storage: nothing is lost or repeated, and it is said once."""
+    lost = fault("No Ray cluster answers.")
 
     code, text, warned = followed("one\n", lost, lost, "one\ntwo\n", "one\ntwo\nthree\n")
 

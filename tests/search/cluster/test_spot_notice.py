@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
-from search.cluster.spot_notice import announced_end
+from search.cluster import spot_notice
+from search.cluster.spot_notice import announced_end, watch
 from tests.instance_metadata import service
 
 END = datetime(2026, 11, 26, 12, 30, 15, tzinfo=UTC)
@@ -45,3 +47,29 @@ def test_a_service_that_does_not_answer_is_said(capsys: pytest.CaptureFixture[st
     """Its next look may succeed: the node must not stop watching."""
     assert announced_end("http://127.0.0.1:1/latest") is None
     assert "the metadata service does not answer" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The watch ended at the first try, and the trials of the node were lost with it."""
+    answers = iter([ConnectionError("the head restarts"), RuntimeError("no node yet"), "ab12"])
+    drained: list[str] = []
+
+    def node_id(_: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        drained.extend(word for word in command if word.startswith("--node-id="))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(spot_notice, "_node_id", node_id)
+    monkeypatch.setattr(spot_notice.subprocess, "run", run)
+    monkeypatch.setattr(spot_notice.time, "sleep", lambda _: None)
+    watch("head:6379", look=lambda: datetime.now(UTC) + timedelta(seconds=120))
+
+    assert drained == ["--node-id=ab12"]
+    assert "the cluster does not answer: the head restarts" in capsys.readouterr().err

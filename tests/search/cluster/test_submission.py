@@ -5,23 +5,30 @@ from __future__ import annotations
 import platform
 import subprocess
 import tomllib
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.errors import InputError
-from search.cluster.code import ENTRY
+from search.cluster.client import Cluster, Job
+from search.cluster.code import ENTRY, Archive
+from search.cluster.status import search_status
 from search.cluster.submission import (
     MIN_PYTHON,
     check_env,
     check_python,
     code_archive,
     job_command,
+    job_prefix,
+    submit,
     version_notes,
 )
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
+from search.study.heartbeat import Heartbeat
 
 RAY, PYTHON = metadata.version("ray"), platform.python_version()
 
@@ -82,3 +89,36 @@ def test_a_job_gets_the_plugins_that_were_submitted_with_it(own_plugin: Path, tm
 
     assert words[:3] == ["search", "--resume", "first"]
     assert words[-2:] == ["--plugins", str(code / "plugins" / "own.py")]
+
+
+class _NewHead(Cluster):
+    """A cluster that knows no jobs yet."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._jobs: dict[str, Job] = {}
+
+    def jobs(self, prefix: str) -> list[Job]:
+        return [job for job in self._jobs.values() if job.id.startswith(prefix)]
+
+    def job(self, submission_id: str) -> Job:
+        return self._jobs[submission_id]
+
+    def submit(self, submission_id: str, *_: object, **__: Any) -> bool:
+        self._jobs[submission_id] = Job(
+            id=submission_id, state="pending", exit_code=None, started=1.0, message="", metadata={}
+        )
+        return True
+
+
+@pytest.mark.parametrize("ended", ["running", "interrupted", "failed"])
+def test_a_job_on_a_new_head_is_not_taken_for_the_last_one(experiment: Experiment, ended: Any, tmp_path: Path) -> None:
+    """With its number, the end of the last one was shown as its own: `rm` removed a search that was queued."""
+    beat = replace(Heartbeat.of_this_process(), host="another", job=f"{job_prefix(experiment)}4", written=0.0)
+    replace(beat, state=ended).write(experiment)
+    head = _NewHead()
+
+    submitted = submit(head, experiment, Archive(path=tmp_path, bytes=0, files=0, largest=()), env={})
+
+    assert (submitted.job.id, submitted.is_new) == (f"{job_prefix(experiment)}5", True)
+    assert search_status(experiment, head).state == "queued"

@@ -6,13 +6,20 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
+from ray._private.authentication.authentication_token_setup import generate_and_save_token
 
 from data.errors import InputError
+from search.commands import JOB_VARIABLE
 from search.run.cluster import check_retraining, cluster, plan, retraining_workers
 from search.spec.sections import ResourcesConfig, RetrainConfig
+from tests.search.conftest import Dashboard
 from trainable.job import Workers
 
 
@@ -177,3 +184,72 @@ def test_the_address_of_a_dashboard_is_refused(monkeypatch: pytest.MonkeyPatch) 
         cluster(),
     ):
         pass
+
+
+@pytest.mark.parametrize("before", [None, "7" * 64])
+def test_the_token_is_readable_by_its_user_alone(
+    before: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray writes it with the permissions of the umask: every user of the machine could run code as this one."""
+
+    def init(*_: object, **__: object) -> SimpleNamespace:
+        if before is None:
+            generate_and_save_token()
+        return SimpleNamespace(dashboard_url="")
+
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(ray, "init", init)
+    token = tmp_path / ".ray" / "auth_token"
+    if before is not None:
+        token.parent.mkdir()
+        token.write_text(before)
+        token.chmod(0o644)
+    with cluster():
+        assert token.stat().st_mode & 0o777 == 0o600
+        assert len(token.read_text()) == 64
+
+
+def test_a_ray_without_authentication_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable may come from a profile: nothing would say that everyone can run code here."""
+    monkeypatch.delenv(JOB_VARIABLE, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(InputError, match=r"RAY_AUTH_MODE is 'disabled', so that anyone .*; unset it"), cluster():
+        pass
+
+
+@pytest.mark.parametrize("job", ["", "twinhead-first-1"])
+def test_a_cluster_without_authentication_is_not_joined(
+    job: str, dashboard: Callable[..., Dashboard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a cluster takes any token; the submission of a job has asked already."""
+    left: list[str] = []
+    address = dashboard(is_open=True).url.removeprefix("http://")
+    monkeypatch.setenv(JOB_VARIABLE, job)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled" if job else "token")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: SimpleNamespace(dashboard_url=address))
+    monkeypatch.setattr(ray, "shutdown", lambda: left.append(address))
+    if job:
+        with cluster() as url:
+            assert url == f"http://{address}"
+    else:
+        with pytest.raises(InputError, match=f"cluster '{address}' answers without a token"), cluster():
+            pytest.fail("an open cluster was joined")
+    assert left == [address]
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_cluster_with_authentication_is_joined(
+    reached: bool, dashboard: Callable[..., Dashboard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its dashboard listens on the head alone, as docs/cluster.md recommends."""
+    address = dashboard().url.removeprefix("http://")
+    monkeypatch.delenv(JOB_VARIABLE, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    shown = address if reached else "127.0.0.1:1"
+    monkeypatch.setattr(ray, "init", lambda *_, **__: SimpleNamespace(dashboard_url=shown))
+    with cluster() as url:
+        assert url == f"http://{shown}"

@@ -15,7 +15,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.tune.experiment import Trial
 
 from data.errors import EnvironmentFaultError, InputError, NodeDrainedError
-from search.run.failures import MAX_LOST, Failures, find_fault, is_drained, is_lost
+from search.run.failures import MAX_LOST, Failures, find_fault, is_drained, is_lost, last_error
 from trainable.report import TrialReport
 
 FAULT = EnvironmentFaultError("The data set 'x' does not exist; give the directory of a data set.")
@@ -93,6 +93,16 @@ def test_other_errors_are_failures_of_the_trial(tmp_path: Path, error: Exception
 
     assert Failures(paused.append).is_own(trial)
     assert (paused, trial.max_failures) == ([], 2)
+
+
+def test_a_trial_without_a_file_of_errors_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of this name in the working directory may be from anyone: unpickling it runs their code."""
+    trial = trial_with(tmp_path, FAULT)
+    assert last_error(trial) is not None
+    monkeypatch.chdir(tmp_path)
+    trial.error_file = None  # type: ignore[misc, assignment]
+
+    assert last_error(trial) is None
 
 
 @pytest.mark.parametrize("ended", [False, True])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from search.commands import JOB_VARIABLE
 from search.run.cluster import ENVIRONMENT
 
 pytestmark = pytest.mark.cluster
@@ -65,7 +66,8 @@ def test_crashes_do_not_end_the_search(found: dict[str, Any]) -> None:
 
 def test_trial_of_a_dead_node_resumes_elsewhere(scenes: Path, tmp_path: Path) -> None:
     """From its checkpoint, and without a retry spent: it can do nothing for it."""
-    found = troubled(tmp_path, scenes, 1, "node:1", FINE, RAY_AUTH_MODE="disabled")
+    open_cluster = {"RAY_AUTH_MODE": "disabled", JOB_VARIABLE: "insecure"}
+    found = troubled(tmp_path, scenes, 1, "node:1", FINE, **open_cluster)
     trial = found["trials"]["node:1"]
     assert (trial["state"], trial["outcome"], trial["retries"]) == ("COMPLETE", "trained", 0)
     assert trial["begun"] == [1, 2, 2, 3]

@@ -46,6 +46,16 @@ def test_a_damaged_heartbeat_is_none(tmp_path: Path, content: str) -> None:
     assert Heartbeat.read(experiment) is None
 
 
+def test_a_reason_has_no_control_characters(tmp_path: Path) -> None:
+    """It is an error of anything that runs in a trial, and `list` and `status` print it on a terminal."""
+    experiment = experiment_in(tmp_path)
+    Heartbeat.of_this_process().now("failed", "\x1b]0;title\x07\x1b[2Jthe disk\x9b2J is full").write(experiment)
+    found = Heartbeat.read(experiment)
+
+    assert found is not None
+    assert found.reason == "]0;titlethe disk2J is full"
+
+
 def test_an_old_heartbeat_is_of_a_lost_driver() -> None:
     """A driver whose machine is gone cannot say so."""
     beat = Heartbeat.of_this_process()

@@ -47,6 +47,7 @@ def store(_server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(driving, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(driving, "CLAIM_SECONDS", 0.01)
+    monkeypatch.setattr(driving, "CHANGE_SECONDS", 0.01)
     monkeypatch.setattr("data.dataset.transfer.FIRST_PAUSE_SECONDS", 0.01)
     yield _server
     _server.faults.__init__()  # type: ignore[misc]
@@ -344,6 +345,20 @@ def test_a_second_driver_is_refused(storage: Location) -> None:
     sentence = r"'first' in 's3://.*' is running on 'elsewhere' \(process 7, last heard of \d+ s ago\); stop it there"
     with pytest.raises(InputError, match=sentence), running(experiment, lambda _: None):
         pass
+
+
+def test_a_second_driver_is_refused_whatever_the_clock_of_the_first(storage: Location) -> None:
+    """By a clock that is a minute behind, each heartbeat is old; that it changes shows a driver that runs."""
+    experiment, said = created(storage), list[str]()
+    beating(experiment, written=time.time() - 75.0)
+
+    def say(line: str) -> None:
+        said.append(line)
+        beating(experiment, written=time.time() - 65.0)
+
+    with pytest.raises(InputError, match=r"is running on 'elsewhere' \(.* 0 s ago\)"), running(experiment, say):
+        pass
+    assert said == ["waiting 0 s to see whether the driver on 'elsewhere' still runs"]
 
 
 @pytest.mark.slow

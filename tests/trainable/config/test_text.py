@@ -67,10 +67,21 @@ def test_positions_of_keys_and_values_are_recorded() -> None:
 
 def test_merged_values_have_their_original_position() -> None:
     """An override has its own place; an anchor within itself ends the recursion."""
-    found = places("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: &c [*c]\n")
+    found = places("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: &c [*c]\nd: &d {<<: *d}\n")
 
     assert found["b", "x"][1] == Place(line=2, column=16)
     assert found["b", "y"][1] == Place(line=1, column=17)
+
+
+@pytest.mark.parametrize("node", ["[{}]", "{{x: [{}]}}", "{{x: [{}], 5}}", "{{<<: {{x: [{}]}}}}"])
+def test_aliases_of_aliases_take_no_time(node: str) -> None:
+    """Lists of lists, nine times nine items deep in a few hundred bytes: each check took more than any memory holds."""
+    lines = ["a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+    lines += [f"a{n}: &a{n} {node.format(', '.join([f'*a{n - 1}'] * 9))}" for n in range(1, 20)]
+    text = "\n".join(lines)
+
+    assert len(parse_yaml(text, "a test")) == 20
+    assert places(text)["a19",] == (Place(line=20, column=1), Place(line=20, column=6))
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,7 @@ def test_a_ray_without_authentication_is_not_started(monkeypatch: pytest.MonkeyP
     """The variable may come from a profile: nothing would say that everyone can run code here."""
     monkeypatch.delenv(JOB_VARIABLE, raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("an open Ray was started"))
     with pytest.raises(InputError, match=r"RAY_AUTH_MODE is 'disabled', so that anyone .*; unset it"), cluster():
         pass
 

@@ -26,7 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.atomic import sync_file
+from data.atomic import is_device, sync_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,12 +92,14 @@ def nearest_parent(path: Path) -> Path:
 
 
 def unwritable(path: Path) -> OSError | None:
-    """Check whether `path` can be created, by a file beside it that is removed at once.
+    """Check whether `path` can be created or replaced, by a file beside it, or its target, that is removed at once.
 
     Returns:
-        None if it can, else an error with the nearest existing parent as its file name.
+        None if it can, or is a device or pipe; else an error with the nearest existing parent as its file name.
     """
-    parent = nearest_parent(path)
+    if is_device(path):
+        return None
+    parent = nearest_parent(Path(os.path.realpath(path)))
     try:
         with tempfile.TemporaryFile(dir=parent):
             return None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.atomic import partial_path, replace_file, replacing
+from data.dataset.partial import unwritable
 from data.errors import DiskError
 
 
@@ -79,3 +80,34 @@ def test_partial_file_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
 
     assert names(tmp_path) == ["file"]
     assert path.read_text() == "new"
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    """The file that a link names has the new content, also where it did not exist."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/file")
+    for text in ("created", "replaced"):
+        replace_file(tmp_path / "link", text)
+
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "there" / "file").read_text() == text
+    assert names(tmp_path / "there") == ["file"]
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    """`--csv /dev/stdout`, and `--csv >(gzip > trials.csv.gz)` in bash: replacing the name would lose the output."""
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(fifo, os.O_WRONLY)
+    try:
+        for path in (fifo, Path(f"/dev/fd/{writing}")):
+            replace_file(path, "content", mode=0o600)
+            assert os.read(reader, 100) == b"content"
+            assert unwritable(path) is None
+    finally:
+        os.close(writing)
+        os.close(reader)
+
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert names(tmp_path) == ["pipe"]

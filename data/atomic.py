@@ -10,17 +10,31 @@ Directories appear whole by `data/dataset/partial.py`.
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import os
+import socket
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from data.disk import disk_error
 
+ABANDONED_SECONDS = 3600.0
+"""A temporary file that nobody has written to for so long is of a killed writer, maybe on another host."""
+
+
+def partial_name(name: str) -> str:
+    """The hidden temporary name of this thread for a file."""
+    writer = f"{socket.gethostname()} {threading.get_native_id()}"
+    return f".{name}.partial-{hashlib.sha256(writer.encode()).hexdigest()[:8]}"
+
 
 def partial_path(path: Path) -> Path:
-    """The hidden temporary path of this process for `path`, in the same directory."""
-    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+    """The hidden temporary path of this thread for `path`, in the same directory."""
+    return path.with_name(partial_name(path.name))
 
 
 def is_device(path: Path) -> bool:
@@ -41,8 +55,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Args:
         path: a file, which need not exist, or a link to one; missing parents are created.
-        durable: whether to sync the content before the rename, so that a power loss leaves the old or the new content.
-            Takes some milliseconds per file.
+        durable: whether to sync the content before the rename, so that a power loss leaves the old or the new content,
+            and to remove what killed writers of the file left. Takes some milliseconds per file.
 
     Raises:
         DiskError: if the file system is full or has another fault.
@@ -55,6 +69,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             yield path
             return
         target.parent.mkdir(parents=True, exist_ok=True)
+        if durable:
+            _remove_abandoned(target)
         yield partial
         if durable:
             sync_file(partial)
@@ -88,6 +104,13 @@ def replace_file(path: Path, content: str | bytes, *, mode: int | None = None) -
             if mode is not None:
                 partial.chmod(mode)  # the umask applies to touch
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _remove_abandoned(path: Path) -> None:
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.partial-{'[0-9a-f]' * 8}"):
+        with contextlib.suppress(OSError):  # such as a directory
+            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
+                partial.unlink()
 
 
 def sync_file(path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from data.atomic import partial_path, replace_file, replacing
+from data.atomic import ABANDONED_SECONDS, replace_file, replacing
 from data.dataset.partial import unwritable
 from data.errors import DiskError
 
@@ -72,14 +74,29 @@ def test_failed_write_keeps_the_old_content(tmp_path: Path, error: BaseException
     assert path.read_text() == "old"
 
 
-def test_partial_file_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
-    """Process numbers come again."""
-    path = tmp_path / "file"
-    partial_path(path).write_text("half")
+def test_the_file_of_a_killed_writer_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    """Full disk: an export has hundreds of megabytes. The file of a living writer, and of another name, is kept."""
+    path = tmp_path / "file[1]"
+    kept = [".file[1].partial-0000000b", ".file1.partial-0000000a", ".file[1].partial-download"]
+    for name in (".file[1].partial-0000000a", *kept):
+        (tmp_path / name).write_text("half")
+        if name != kept[0]:
+            os.utime(tmp_path / name, (0, time.time() - ABANDONED_SECONDS - 60))
     replace_file(path, "new")
 
-    assert names(tmp_path) == ["file"]
+    assert names(tmp_path) == sorted([path.name, *kept])
     assert path.read_text() == "new"
+
+
+def test_two_writers_in_one_process_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    """Threads: the first one to end took the file of the other one, which failed."""
+    path = tmp_path / "file"
+    with ThreadPoolExecutor(1) as other, replacing(path) as partial:
+        partial.write_text("first")
+        other.submit(replace_file, path, "second").result()
+
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["file"]
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ use the same value; the next search measures again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from collections.abc import Callable
@@ -16,12 +17,14 @@ import torch
 from filelock import FileLock
 
 from data.atomic import replace_file
+from data.errors import DiskError
 
 
 def recall(file: Path | None, key: str, measure: Callable[[], Any], is_valid: Callable[[Any], bool]) -> Any:
     """The measurement under `key` in `file`; if it is missing, measure it and add it to the file.
 
-    The file is locked meanwhile, so that no two processes measure at the same time.
+    The file is locked meanwhile, so that no two processes measure at the same time. On a full or faulty disk, trials
+    measure for themselves.
 
     Args:
         file: JSON file, created if it is missing; None to measure without a file.
@@ -31,12 +34,15 @@ def recall(file: Path | None, key: str, measure: Callable[[], Any], is_valid: Ca
     """
     if file is None:
         return measure()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(f"{file}.lock"))
         known = _read(file)
         if not is_valid(known.get(key)):
             known[key] = measure()
-            replace_file(file, json.dumps(known, indent=1) + "\n")
+            with contextlib.suppress(OSError, DiskError):
+                replace_file(file, json.dumps(known, indent=1) + "\n")
     return known[key]
 
 

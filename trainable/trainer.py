@@ -27,7 +27,7 @@ from data.atomic import replace_file
 from data.cache.remote import mirror_of
 from data.dataset.storage import Location
 from data.dataset.transfer import reaching, read_whole
-from data.errors import EnvironmentFaultError, InputError, NodeDrainedError, environment
+from data.errors import DiskError, EnvironmentFaultError, InputError, NodeDrainedError, environment
 from data.grids import save_png
 from data.loader import Loader
 from trainable import trial
@@ -306,6 +306,6 @@ def _measurements(job: TrialJob) -> Path | None:
         return location.local if location else None
     path = mirror_of(location)
     if not path.exists():
-        with contextlib.suppress(FileNotFoundError, InputError):
+        with contextlib.suppress(OSError, DiskError, InputError):  # none yet, or a full disk
             replace_file(path, read_whole(location))
     return path

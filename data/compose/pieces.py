@@ -160,7 +160,7 @@ class PieceFolder:
         try:
             with self._writing():
                 self.check(record)
-                if not self._record_file.exists():
+                if not self.is_started:
                     replace_file(self._record_file, json.dumps(dict(record), indent=2) + "\n")
                 self._remove_partial_files()
             yield
@@ -173,7 +173,7 @@ class PieceFolder:
         Raises:
             InputError: if there are any.
         """
-        if not self._record_file.exists():
+        if not self.is_started:
             return
         stored = _load(self._record_file)
         if differing := sorted(key for key in stored.keys() | record.keys() if stored.get(key) != record.get(key)):
@@ -185,8 +185,8 @@ class PieceFolder:
 
     @property
     def is_started(self) -> bool:
-        """Whether a run was started, and is not finished."""
-        return self._record_file.exists()
+        """Whether a run was started, has finished a piece, and is not finished."""
+        return self._record_file.exists() and (self.dataset.exists() or any(self._pieces()))
 
     def file(self, number: int) -> Path:
         """Path of a finished piece."""

@@ -6,7 +6,7 @@
 
 `path` is `.NAME.partial-TOKEN/NAME`. The writer holds a lock (flock) on a file beside it. The kernel releases the lock
 when the process ends for any reason, so the next writer into the same parent directory can recognise and remove
-abandoned directories.
+abandoned directories. It puts the old directory back where one was killed between the renames of `replace_directory`.
 
 On a network file system, flock works between hosts (NFS since Linux 2.6.12), fails, or works on one host only (NFS
 mount options nolock and local_lock). Because of the last case, the lock file names the host, and only that host removes
@@ -26,7 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.atomic import sync_file
+from data.atomic import is_device, sync_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,20 +68,14 @@ def replace_directory(path: Path, destination: Path) -> None:
     so that a power loss leaves the old or the new content.
 
     Raises:
-        OSError: if the file system refuses; the old directory is then back in its place.
+        OSError: if the file system refuses; the end of `partial_directory` puts the old directory back.
     """
     for file in path.rglob("*"):
         if file.is_file():
             sync_file(file)
-    old = path.parent / "old"
     if destination.exists():
-        destination.rename(old)
-    try:
-        path.rename(destination)
-    except OSError:
-        if old.exists():
-            old.rename(destination)
-        raise
+        destination.rename(_old(path.parent))
+    path.rename(destination)
 
 
 def remove_abandoned(parent: Path) -> None:
@@ -98,12 +92,14 @@ def nearest_parent(path: Path) -> Path:
 
 
 def unwritable(path: Path) -> OSError | None:
-    """Check whether `path` can be created, by a file beside it that is removed at once.
+    """Check whether `path` can be created or replaced, by a file beside it, or its target, that is removed at once.
 
     Returns:
-        None if it can, else an error with the nearest existing parent as its file name.
+        None if it can, or is a device or pipe; else an error with the nearest existing parent as its file name.
     """
-    parent = nearest_parent(path)
+    if is_device(path):
+        return None
+    parent = nearest_parent(Path(os.path.realpath(path)))
     try:
         with tempfile.TemporaryFile(dir=parent):
             return None
@@ -166,8 +162,22 @@ def _remove_if_abandoned(work: Path) -> None:
         os.close(lock)
 
 
+def _destination(work: Path) -> Path:
+    return work.with_name(work.name[1:].rpartition(".partial-")[0])
+
+
+def _old(work: Path) -> Path:
+    """Where `replace_directory` moves what is at the destination; never the name of the destination."""
+    return work / f"{_destination(work).name}.old"
+
+
 def _remove(work: Path) -> None:
-    """Remove the lock file last, so that the next process can continue an interrupted removal."""
+    """Put the old directory back if nothing replaced it, and remove the rest.
+
+    The lock file is removed last, so that the next process can continue an interrupted removal.
+    """
+    if _old(work).exists() and not os.path.lexists(_destination(work)):
+        _old(work).rename(_destination(work))
     for path in work.glob("*"):
         if path.name != LOCK_NAME:
             shutil.rmtree(path, ignore_errors=True)

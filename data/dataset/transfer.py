@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
-from data.atomic import replace_file
+from data.atomic import partial_name, replace_file
 from data.dataset.storage import OBJECT_STORES, Location, UnavailableError, unavailable
 from data.disk import disk_error
 from data.errors import InputError
@@ -88,7 +87,7 @@ def write_whole(file: Location, content: bytes) -> None:
         if filesystem.type_name in OBJECT_STORES and len(content) <= MAX_SINGLE_BYTES:
             _put(file, content)
             return
-        partial = file.parent / f".{file.name}.partial-{os.getpid()}"
+        partial = file.parent / partial_name(file.name)
         try:
             _put(partial, content)
             filesystem.move(partial.path, file.path)

@@ -5,7 +5,6 @@ Archives are not extracted: the index is read once, and members are read in plac
 
 from __future__ import annotations
 
-import lzma
 import re
 import stat
 import struct
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from zipfile import BadZipFile, ZipFile, ZipInfo, is_zipfile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 from data.errors import InputError
 from data.folders import Folder, broken_link_reason, examine
@@ -26,13 +25,15 @@ if TYPE_CHECKING:
 SUFFIX = ".zip"
 MAX_MEMBER_BYTES = 256 * 2**20
 """Limit for the unpacked size of a member: a larger one is not an image and could exhaust the memory."""
+METHODS = (ZIP_STORED, ZIP_DEFLATED)
+"""Compression methods of members: zipfile unpacks bzip2 and LZMA without a limit."""
 ENCRYPTED = 0x1
 """Flag bit of an encrypted member."""
 RESOURCE_FORKS = "__MACOSX"
 """Folder of metadata files that macOS adds to archives."""
 UNIX_MODE_SHIFT = 16
 """Position of the Unix file mode in a member's attributes."""
-DAMAGE_ERRORS = (BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, RuntimeError)
+DAMAGE_ERRORS = (BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
 """Errors of a damaged archive."""
 
 
@@ -133,15 +134,15 @@ class Archive:
                 f"The file '{self.where(name)}' has {member.file_size:,} bytes, but an image must have at most "
                 f"{MAX_MEMBER_BYTES:,}; replace it in the archive."
             )
+        if member.compress_type not in METHODS:
+            raise InputError(
+                f"The file '{self.where(name)}' has an unsupported compression (method {member.compress_type}); create "
+                "the archive with deflate, or extract it and give the folder."
+            )
         try:
             # Not ZipFile.read, which unpacks all there is before it compares the size with that of the index.
             with self._zip.open(member) as file:
                 return file.read(member.file_size + 1)  # reading 0 bytes would not compare the checksum
-        except NotImplementedError as error:
-            raise InputError(
-                f"The file '{self.where(name)}' has an unsupported compression ({error}); create the archive with "
-                "deflate, or extract it and give the folder."
-            ) from error
         except DAMAGE_ERRORS as error:
             raise InputError(
                 f"The file '{self.where(name)}' is damaged in its archive ({error}); download the archive again."

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from data.atomic import partial_path, replace_file, replacing
+from data.atomic import ABANDONED_SECONDS, replace_file, replacing
+from data.dataset.partial import unwritable
 from data.errors import DiskError
 
 
@@ -71,11 +74,57 @@ def test_failed_write_keeps_the_old_content(tmp_path: Path, error: BaseException
     assert path.read_text() == "old"
 
 
-def test_partial_file_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
-    """Process numbers come again."""
-    path = tmp_path / "file"
-    partial_path(path).write_text("half")
+def test_the_file_of_a_killed_writer_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    """Full disk: an export has hundreds of megabytes. The file of a living writer, and of another name, is kept."""
+    path = tmp_path / "file[1]"
+    kept = [".file[1].partial-0000000b", ".file1.partial-0000000a", ".file[1].partial-download"]
+    for name in (".file[1].partial-0000000a", *kept):
+        (tmp_path / name).write_text("half")
+        if name != kept[0]:
+            os.utime(tmp_path / name, (0, time.time() - ABANDONED_SECONDS - 60))
     replace_file(path, "new")
 
-    assert names(tmp_path) == ["file"]
+    assert names(tmp_path) == sorted([path.name, *kept])
     assert path.read_text() == "new"
+
+
+def test_two_writers_in_one_process_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    """Threads: the first one to end took the file of the other one, which failed."""
+    path = tmp_path / "file"
+    with ThreadPoolExecutor(1) as other, replacing(path) as partial:
+        partial.write_text("first")
+        other.submit(replace_file, path, "second").result()
+
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    """The file that a link names has the new content, also where it did not exist."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/file")
+    for text in ("created", "replaced"):
+        replace_file(tmp_path / "link", text)
+
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "there" / "file").read_text() == text
+    assert names(tmp_path / "there") == ["file"]
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    """`--csv /dev/stdout`, and `--csv >(gzip > trials.csv.gz)` in bash: replacing the name would lose the output."""
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(fifo, os.O_WRONLY)
+    try:
+        for path in (fifo, Path(f"/dev/fd/{writing}")):
+            replace_file(path, "content", mode=0o600)
+            assert os.read(reader, 100) == b"content"
+            assert unwritable(path) is None
+    finally:
+        os.close(writing)
+        os.close(reader)
+
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert names(tmp_path) == ["pipe"]

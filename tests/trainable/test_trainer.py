@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,28 @@ def test_divergence_after_a_resume_is_reported_in_its_epoch(
 
     assert [(report.epoch, report.outcome) for report in reports] == [(2, DIVERGED)]
     assert "(epoch 2)" in reports[0].reason
+
+
+def test_a_full_cache_disk_does_not_fail_a_trial(
+    trial_data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost trials: the copy of a remote storage's measurements is not worth one."""
+
+    def full(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path))
+    monkeypatch.setattr(trainer, "read_whole", lambda _: b"{}")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    job = TrialJob(
+        data=trial_data,
+        workers=Workers(count=1, cpus=1, gpus=0),
+        checkpoint_epochs=frozenset(),
+        group_storage=str(tmp_path),
+        measurements="s3://bucket/searches/first/measurements.json",
+    )
+
+    path = trainer._measurements(job)
+
+    assert path is not None
+    assert not path.exists()

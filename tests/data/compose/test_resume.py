@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from data.compose.compose import refuse_unfinished
 from data.compose.composition import Composition
 from data.compose.estimate import plan_composition
 from data.compose.materialise import materialise, run_record
@@ -169,6 +170,16 @@ def test_other_arguments_are_refused(tmp_path: Path, changed: dict[str, Any], sa
         run(given | changed, tmp_path / "set")
     run(given, tmp_path / "set")
     assert Dataset.open(tmp_path / "set").info.counts.samples == 16
+
+
+def test_a_record_without_pieces_refuses_nothing(tmp_path: Path) -> None:
+    """A run that is killed when its data set is complete, or before its first piece, leaves nothing to resume."""
+    given = options(tmp_path, 2)
+    with PieceFolder(tmp_path / "set").locked({"seed": "of another run"}):
+        pass
+    refuse_unfinished(tmp_path / "set")
+    run(given, tmp_path / "set")
+    assert not (tmp_path / ".set.compose").exists()
 
 
 def test_changed_sources_are_refused(tmp_path: Path) -> None:

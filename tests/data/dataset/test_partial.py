@@ -63,16 +63,17 @@ def test_directory_appears_complete_without_leftovers(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["deep", "set", "whole"]
 
 
-def test_directory_is_replaced_atomically(tmp_path: Path) -> None:
-    """Nothing of the old one stays in it, and nothing beside it."""
-    place = tmp_path / "best"
+@pytest.mark.parametrize("destination", ["best", "old"])
+def test_directory_is_replaced_atomically(tmp_path: Path, destination: str) -> None:
+    """Nothing of the old one stays in it, and nothing beside it, whatever its name."""
+    place = tmp_path / destination
     for name in ("old", "new"):
         with partial_directory(place) as path:
             (path / name).write_text(name)
             replace_directory(path, place)
 
     assert [path.name for path in place.iterdir()] == ["new"]
-    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert [path.name for path in tmp_path.iterdir()] == [destination]
 
 
 def test_a_directory_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +93,31 @@ def test_a_directory_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: 
 
     assert [path.name for path in place.iterdir()] == ["sub"]
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+REPLACING = """
+import os, signal, sys
+from pathlib import Path
+from data.dataset.partial import partial_directory, replace_directory
+def killed(path, target, rename=Path.rename):
+    rename(path, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = killed
+with partial_directory(Path(sys.argv[1])) as path:
+    replace_directory(path, Path(sys.argv[1]))
+"""
+
+
+def test_the_old_directory_comes_back_after_a_kill_between_the_renames(tmp_path: Path) -> None:
+    """Lost network: the next writer removed the old export, which was the only whole one."""
+    (tmp_path / "best" / "whole").mkdir(parents=True)
+    subprocess.run([sys.executable, "-c", REPLACING, str(tmp_path / "best")], cwd=ROOT, check=False)
+    assert not (tmp_path / "best").exists()
+
+    write(tmp_path / "another")
+
+    assert (tmp_path / "best" / "whole").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "best"]
 
 
 @pytest.mark.parametrize("name", ["set", "another"])

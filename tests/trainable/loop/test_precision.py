@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +197,21 @@ def test_damaged_measurements_are_measured_again(memory: Path, text: str) -> Non
     chosen = resolve(config(), CPU, memory).model.precision
     assert chosen in ("fp32", "bf16")
     assert chosen in [kept["precision"] for kept in json.loads(memory.read_text()).values() if isinstance(kept, dict)]
+
+
+def test_a_full_disk_does_not_fail_a_trial(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a remote storage, the file is in the node's cache, which a trial does not depend on."""
+
+    def full(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        assert resolve(config(), CPU, memory).model.precision in ("fp32", "bf16")
+    lock = memory.with_name(f"{memory.name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # a lock that cannot be created
+    assert resolve(config(), CPU, memory).model.precision in ("fp32", "bf16")
 
 
 def test_damaged_entry_is_measured_again(memory: Path) -> None:

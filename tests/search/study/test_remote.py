@@ -14,6 +14,7 @@ import pytest
 from data.dataset.storage import Location, UnavailableError
 from data.errors import InputError
 from search.spec.spec import load_spec
+from search.study import mirror as mirroring
 from search.study import running as driving
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
@@ -251,6 +252,34 @@ def test_changes_that_were_not_published_are_kept(storage: Location, store: Stor
     with running(again, lambda _: None):
         assert len(trial_records(open_study(again))) == 2
     assert store.read(f"{storage.name}/first/study.journal") == again.study_file.read_bytes()
+
+
+def test_an_upload_without_its_answer_loses_nothing(storage: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage has more than the index knows, as after a driver that was killed while it published."""
+    monkeypatch.setattr(driving, "FLUSH_SECONDS", 0.0)
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        open_study(experiment).ask()
+        experiment.driver_log.write_text("one\n")
+    write = mirroring.write_whole
+
+    def unanswered(file: Location, content: bytes) -> None:
+        write(file, content)
+        raise UnavailableError("The storage does not answer; check the network.")
+
+    monkeypatch.setattr(mirroring, "write_whole", unanswered)
+    with running(experiment, lambda _: None):
+        open_study(experiment).ask()
+    open_study(experiment).ask()
+    experiment.driver_log.write_text("one\ntwo\n")
+    monkeypatch.setattr(mirroring, "write_whole", write)
+
+    again = Experiment(storage=storage, name="first")
+    with running(again, lambda _: None):
+        assert len(trial_records(open_study(again))) == 3
+        assert again.driver_log.read_text() == "one\ntwo\n"
+    with (storage / "first/study.journal").open_input() as opened:
+        assert opened.read() == again.study_file.read_bytes()
 
 
 @pytest.mark.slow

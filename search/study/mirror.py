@@ -61,6 +61,8 @@ class Mirror:
         """Set to have changes published at once."""
         self._location = location
         self._is_fresh = False
+        self._seen: set[str] = set()
+        """Names of the files that were here, of which one that is missing was removed by this process."""
         self._changes = threading.RLock()  # of the index and the files that it describes
 
     def refreshed(self) -> Path:
@@ -133,7 +135,8 @@ class Mirror:
             try:
                 for name in sorted(files, key=_publication_order):
                     self._publish(name, files[name], index)
-                for name in [name for name in index if curves or not name.startswith("trials/")]:
+                self._seen |= files.keys()
+                for name in self._seen & index.keys():
                     if not (self.directory / name).exists():
                         remove_file(self._location / name)
                         del index[name]

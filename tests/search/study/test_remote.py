@@ -282,6 +282,25 @@ def test_an_upload_without_its_answer_loses_nothing(storage: Location, monkeypat
         assert opened.read() == again.study_file.read_bytes()
 
 
+def test_what_a_cache_lost_stays_in_the_storage(storage: Location, store: Store) -> None:
+    """A cache may be emptied at any time; only what the driver removed itself is removed."""
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        for directory, name in ((experiment.retrained, "model.safetensors"), (experiment.trials / "00000", "events.1")):
+            directory.mkdir(parents=True)
+            (directory / name).write_bytes(b"kept")
+    shutil.rmtree(experiment.retrained)
+    shutil.rmtree(experiment.trials)
+
+    again = Experiment(storage=storage, name="first")
+    kept = ["retrained/model.safetensors", "trials/00000/events.1"]
+    with running(again, lambda _: None):
+        again.driver_log.write_text("")
+        until(lambda: "driver.log" in store.names(f"{storage.name}/first"))
+        again.driver_log.unlink()
+    assert store.names(f"{storage.name}/first") == sorted(["heartbeat.json", "spec.yaml", *kept])
+
+
 @pytest.mark.slow
 def test_what_another_machine_published_is_read(storage: Location, elsewhere: Move, tmp_path: Path) -> None:
     """A mirror of an earlier run is not taken for the search."""

@@ -184,6 +184,8 @@ class Experiment(ExperimentPaths):
 
     def _create(self, files: Mapping[Path, str], *, secret: bool = False) -> None:
         """Create the directory with all its files, or nothing; only the user may read secret files."""
+        if self.mirror:
+            self.mirror.refresh()  # the data set was verified since the name was checked
         self.refuse_existing()
         if secret and self.mirror:
             raise InputError(
@@ -196,6 +198,8 @@ class Experiment(ExperimentPaths):
                     replace_file(beside / file.name, text, mode=0o600 if secret else None)
                 beside.rename(self.root)
         except OSError as error:
+            if self.root.exists():
+                self.refuse_existing()  # it was created meanwhile
             raise disk_error(error, self.root) or self._unwritable(error) from None
         if self.mirror:
             try:

@@ -44,6 +44,21 @@ def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
     assert experiment.spec_file.read_text() == before
 
 
+def test_of_two_creations_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the sentence for a name in use, not as a storage that cannot be written to."""
+    late, refuse = Experiment(storage=tmp_path, name="first"), Experiment.refuse_existing
+
+    def refuse_and_be_overtaken(experiment: Experiment) -> None:
+        refuse(experiment)
+        monkeypatch.setattr(Experiment, "refuse_existing", refuse)
+        created(tmp_path)
+
+    monkeypatch.setattr(Experiment, "refuse_existing", refuse_and_be_overtaken)
+    with pytest.raises(InputError, match=r"'first' is in use in"):
+        late.create(SPEC.with_retraining(3))
+    assert late.spec() == SPEC
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "../other", ".hidden", "-x", "a b", "ä", "a\n", "/etc", "x" * 101])
 def test_name_that_is_not_a_directory_name_is_refused(tmp_path: Path, name: str) -> None:
     """A name with '/' or '..' would lie outside of the storage, one with '-' would be taken for an option."""

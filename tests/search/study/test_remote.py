@@ -135,6 +135,18 @@ def test_a_name_in_use_is_refused(storage: Location, elsewhere: Move) -> None:
         created(storage)
 
 
+def test_a_name_that_was_taken_meanwhile_is_refused(storage: Location, elsewhere: Move) -> None:
+    """The name is checked before the data set is verified, and another machine may be at the same."""
+    late = Experiment(storage=storage, name="first")
+    late.refuse_existing()
+    elsewhere()
+    other = created(storage)
+
+    with pytest.raises(InputError, match="The name 'first' is in use"):
+        late.create(load_spec(data_path="another"))
+    assert Experiment(storage=storage, name="first").spec() == other.spec()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["../first", "a/b", "", ".."])
 def test_a_name_cannot_leave_the_storage(storage: Location, name: str) -> None:

@@ -278,8 +278,11 @@ class Experiment(ExperimentPaths):
         """
         if self.mirror:
             self.mirror.remove()
-        else:
-            shutil.rmtree(self.root, ignore_errors=True)
+        elif self.root.is_dir():
+            # Renamed first: what a killed removal leaves must not be taken for a search.
+            with contextlib.suppress(OSError), partial_directory(self.root) as beside:
+                self.root.rename(beside)
+            shutil.rmtree(self.root, ignore_errors=True)  # on a full disk, which has no room for another directory
 
     def write_summary(self, summary: Summary | TrainingSummary) -> None:
         """Write or replace the summary atomically."""

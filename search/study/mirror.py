@@ -17,7 +17,16 @@ from filelock import FileLock, Timeout
 
 from data.atomic import replace_file, replacing
 from data.dataset.storage import Location
-from data.dataset.transfer import download, listing, read_whole, remove_file, remove_tree, stored, write_whole
+from data.dataset.transfer import (
+    directories,
+    download,
+    listing,
+    read_whole,
+    remove_file,
+    remove_tree,
+    stored,
+    write_whole,
+)
 from search.study.names import FIXED_NAME, SPEC_NAME
 
 JOURNAL_NAME, HEARTBEAT_NAME, LOCK_NAME = "study.journal", "heartbeat.json", ".lock"
@@ -166,7 +175,11 @@ class Mirror:
         Raises:
             UnavailableError: if the storage cannot be used.
         """
-        remove_tree(self._location)
+        for name in directories(self._location):
+            remove_tree(self._location / name)
+        for name in listing(self._location, recursive=False).keys() - {SPEC_NAME, FIXED_NAME}:
+            remove_file(self._location / name)
+        remove_tree(self._location)  # last what makes it an experiment, so that a killed removal can be repeated
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _lock_of_readers(self) -> FileLock:

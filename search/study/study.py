@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import TrialState
 
 from data.dataset.storage import Location
-from data.dataset.transfer import listing
+from data.dataset.transfer import listing, remove_tree
 from data.errors import InputError, UnfinishedError
 from search.commands import JOB_VARIABLE, cited
 from search.spec.spec import SearchSpec
@@ -159,6 +159,9 @@ def remove_search(experiment: Experiment) -> None:
 
 def _remove(experiment: Experiment, study: optuna.Study) -> None:
     if experiment.study_url is not None:
+        # First the trials, without which a study that is gone counts as one that was never there.
+        for trials in (experiment.in_storage(experiment.trials), Location.of_storage(experiment.trials)):
+            remove_tree(trials)
         optuna.delete_study(study_name=study.study_name, storage=study._storage)
     experiment.remove()
 

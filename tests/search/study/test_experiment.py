@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -57,6 +58,33 @@ def test_of_two_creations_at_once_one_is_refused(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match=r"'first' is in use in"):
         late.create(SPEC.with_retraining(3))
     assert late.spec() == SPEC
+
+
+def test_a_killed_removal_leaves_no_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is free, and nothing is taken for a search; the directory is removed by the next command there."""
+    experiment = created(tmp_path)
+
+    def kill(work: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("data.dataset.partial._remove", kill)
+        experiment.remove()
+
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".first.partial-")] == []
+    created(tmp_path)
+
+
+def test_a_search_on_a_full_disk_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is how room is made; no directory can be created there."""
+    experiment = created(tmp_path)
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("data.dataset.partial._claim", refuse)
+    experiment.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "../other", ".hidden", "-x", "a b", "ä", "a\n", "/etc", "x" * 101])

@@ -361,6 +361,29 @@ def test_a_removed_search_is_gone_everywhere(storage: Location, elsewhere: Move)
         Experiment(storage=storage, name=experiment.name).spec()
 
 
+def test_a_killed_removal_is_repeated(storage: Location, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a search until everything else is gone: a new one of its name would start with its trials."""
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        open_study(experiment).ask()
+        experiment.retrained.mkdir()
+        (experiment.retrained / "model.safetensors").write_bytes(b"network")
+    remove = mirroring.remove_tree
+
+    def remove_or_be_killed(directory: Location) -> None:
+        if directory == experiment.location:
+            raise KeyboardInterrupt
+        remove(directory)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(mirroring, "remove_tree", remove_or_be_killed)
+        experiment.remove()
+    assert store.names(f"{storage.name}/first") == ["spec.yaml"]
+    assert search_names(storage) == ["first"]
+    Experiment(storage=storage, name="first").remove()
+    assert store.names(storage.name) == []
+
+
 @pytest.mark.slow
 def test_an_experiment_that_was_removed_by_its_driver_is_gone(storage: Location, store: Store) -> None:
     """One that fails before its first trial is removed, and no heartbeat of that moment is left."""

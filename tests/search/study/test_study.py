@@ -18,7 +18,7 @@ from search.spec.spec import load_spec
 from search.spec.study_url import masked, problems_of_study
 from search.spec.template import summary_lines
 from search.study.experiment import Experiment
-from search.study.study import check_study, open_study, removing_if_unstarted, study_location
+from search.study.study import check_study, open_study, remove_search, removing_if_unstarted, study_location
 
 Command = Callable[..., Any]
 
@@ -122,6 +122,26 @@ def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kep
     with pytest.raises(InputError, match="too many CPUs"), removing_if_unstarted(again, study):
         raise InputError("too many CPUs")
     assert len(open_study(again).trials) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_removal_is_repeated(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study may be gone from its database before the directory."""
+    experiment = experiment_in(tmp_path / "storage", url)
+    open_study(experiment)
+    experiment.trials.mkdir()
+
+    def kill(_: Experiment) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Experiment, "remove", kill)
+        remove_search(experiment)
+    assert optuna.get_all_study_names(url) == []
+    remove_search(experiment)
+
+    assert not experiment.root.exists()
+    assert optuna.get_all_study_names(url) == []
 
 
 @pytest.mark.slow

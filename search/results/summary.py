@@ -39,10 +39,8 @@ class Best:
 
 def is_complete(experiment: Experiment, spec: SearchSpec) -> bool:
     """Whether a search has its results: all trials of `spec` ended, or the limit that ended it is still the same."""
-    if not experiment.summary_file.is_file():
-        return False
-    summary = experiment.summary()
-    if not summary.complete:
+    summary = experiment.earlier_summary()
+    if summary is None or not summary.complete:
         return False
     limited = summary.limit is not None and summary.limit == getattr(spec.plan.budget, summary.ended_by)
     return limited or summary.trials - summary.outcomes.get("interrupted", 0) >= spec.plan.budget.trials

@@ -262,7 +262,8 @@ class Experiment(ExperimentPaths):
                     "--trials or --set budget.KEY=VALUE, or start a new search."
                 )
         spec = load_spec(self.spec_file, changes, is_stored=True)
-        trials, wanted = self.summary().trials if self.summary_file.is_file() else 0, spec.plan.budget.trials
+        earlier, wanted = self.earlier_summary(), spec.plan.budget.trials
+        trials = earlier.trials if earlier else 0
         if wanted < trials and "budget.trials" in dict(changes):
             raise InputError(
                 f"The value of 'budget.trials' is {wanted}, but '{self.name}' already has "
@@ -304,6 +305,15 @@ class Experiment(ExperimentPaths):
                 f"The summary '{self.summary_file}' is damaged; write it again with {cited(self.resume_command)}."
             ) from None
         return summary.model_copy(update={"name": self.name})  # the directory may have been renamed or copied
+
+    def earlier_summary(self) -> Summary | None:
+        """The summary of the runs so far; None if there is none that can be read, since a run writes it anew."""
+        if not self.summary_file.is_file():
+            return None
+        try:
+            return self.summary()
+        except InputError:
+            return None
 
 
 @functools.lru_cache(maxsize=8)

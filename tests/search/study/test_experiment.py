@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
+from search.results.summary import is_complete
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.names import free_name
@@ -191,6 +192,8 @@ def test_the_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
         experiment.summary_file.write_text(damaged)
         with pytest.raises(InputError, match=r"summary '.*summary.json' is damaged; write it again with"):
             experiment.summary()
+        assert not is_complete(experiment, SPEC)
+        assert experiment.extended([("budget.trials", "30")]).plan.budget.trials == 30
 
 
 def test_the_summary_of_another_version_keeps_its_keys(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ from search.study.experiment import Experiment
 from search.study.running import running
 from search.study.study import check_study, open_study, study_location
 from search.study.summary import StepCounts, Summary
-from search.study.trials import RETRAINING_SECONDS, TrialRecord, keep_best_of_finished, trial_records
+from search.study.trials import RETRAINING, RETRAINING_SECONDS, TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.job import Workers
 from trainable.metrics.objective import Objective
@@ -167,6 +167,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         summary = retrain_and_test(run, summary, best, recipe, again=True)
         summary = summary.model_copy(update={"complete": True})
         experiment.write_summary(summary)
+        study.set_user_attr(RETRAINING, None)
     return summary
 
 
@@ -192,6 +193,7 @@ def _run(search: _Search) -> Summary:
             summary = retrain_and_test(run, summary, best, recipe)
     summary = summary.model_copy(update={"complete": True, "seconds": round(run.seconds(), 1)})
     experiment.write_summary(summary)
+    run.study.set_user_attr(RETRAINING, None)
     return summary
 
 

@@ -110,6 +110,9 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     """
     started = time.monotonic()
     if is_complete(experiment, spec):
+        if experiment.mirror:
+            with running(experiment, screen.say):
+                pass  # publishes what the last run could not
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
     sources_of(spec.plan.plugins)  # raises before a cluster starts

@@ -8,11 +8,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from data.dataset.dataset import Dataset
 from data.dataset.storage import Location, UnavailableError
 from data.errors import InputError
+from search.run.run import run_search
 from search.spec.spec import load_spec
 from search.study import mirror as mirroring
 from search.study import running as driving
@@ -23,7 +26,7 @@ from search.study.running import running
 from search.study.study import open_existing_study, open_study
 from search.study.summary import Summary
 from search.study.trials import TrialRecord, keep_best, note_epoch, note_start, trial_records
-from search.terminal import append_line
+from search.terminal import Screen, append_line
 from tests.s3 import BUCKET, Store, failing_store
 from tests.search.conftest import CONFIGURATION, METRICS
 from trainable.config import TrialConfig
@@ -499,6 +502,23 @@ def test_a_storage_that_does_not_answer_at_the_end_is_named(
     with running(again, lambda _: None):
         pass
     assert json.loads(store.read(f"{storage.name}/first/summary.json"))["trials"] == 1
+
+
+@pytest.mark.slow
+def test_a_complete_search_is_published_by_its_resumption(
+    storage: Location, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing else to do, and it is the command that was named."""
+    monkeypatch.setattr(driving, "FLUSH_SECONDS", 0.0)
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        store.faults.refuses = "denied"
+        experiment.write_summary(Summary(complete=True, trials=experiment.spec().plan.budget.trials))
+    store.faults.refuses = ""
+
+    again, unused = Experiment(storage=storage, name="first"), cast("Dataset", None)
+    assert run_search(again, again.spec(), unused, Screen()).complete
+    assert json.loads(store.read(f"{storage.name}/first/summary.json"))["complete"]
 
 
 def test_a_storage_that_refuses_is_a_sentence(storage: Location, store: Store, elsewhere: Move) -> None:

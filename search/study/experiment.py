@@ -234,9 +234,11 @@ class Experiment(ExperimentPaths):
         return f"; {start}"
 
     def extend(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
-        """Change the budget of the spec, and write the spec; see `extended`."""
+        """Change the budget of the spec, and write the spec, to a remote storage too; see `extended`."""
         spec = self.extended(changes)
         replace_file(self.spec_file, _as_yaml(spec))
+        if self.mirror:
+            self.mirror.publish()  # a job of a cluster reads it there
         return spec
 
     def extended(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:

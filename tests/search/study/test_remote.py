@@ -504,6 +504,14 @@ def test_a_storage_that_does_not_answer_at_the_end_is_named(
     assert json.loads(store.read(f"{storage.name}/first/summary.json"))["trials"] == 1
 
 
+def test_a_larger_budget_is_in_the_storage(storage: Location, elsewhere: Move) -> None:
+    """`twinhead resume` writes it here, and the job that it submits reads it on another machine."""
+    created(storage).extend([("budget.trials", "99")])
+    elsewhere()
+
+    assert Experiment(storage=storage, name="first").spec().plan.budget.trials == 99
+
+
 @pytest.mark.slow
 def test_a_complete_search_is_published_by_its_resumption(
     storage: Location, store: Store, monkeypatch: pytest.MonkeyPatch

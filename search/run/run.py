@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,14 +89,21 @@ def create_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset) ->
     experiment.create(spec)
 
 
-def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen) -> Summary:
+def run_search(
+    experiment: Experiment,
+    spec: SearchSpec,
+    dataset: Dataset,
+    screen: Screen,
+    changes: Sequence[tuple[str, str]] = (),
+) -> Summary:
     """Run the remaining trials of a search, retrain its best configuration, and write the summary.
 
     Args:
         experiment: of the search, as `create_search` made it.
-        spec: of the search.
+        spec: of the search, with `changes`.
         dataset: the data set that `spec` names, verified.
         screen: shows the progress.
+        changes: of the budget, as for `Experiment.extend`; they are written once nothing refuses the run.
 
     Returns:
         The summary, as in `summary.json`.
@@ -121,7 +128,7 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
         screen.logging_to(experiment.driver_log),
         open_session(experiment, dataset, spec.plan.resources, verbose=screen.verbose) as session,
     ):
-        search = _prepare(experiment, spec, dataset, screen, session, started, lost)
+        search = _prepare(experiment, spec, dataset, screen, session, started, lost, changes)
         try:
             summary = _run(search)
         except (InterruptedSearchError, UnfinishedError):
@@ -220,6 +227,7 @@ def _prepare(
     session: Session,
     started: float,
     lost: float,
+    changes: Sequence[tuple[str, str]],
 ) -> _Search:
     """Check what the trials need, enqueue the first ones, and decode the images; `lost` are seconds of a lost run."""
     study, workers, config = session.study, session.workers, data_config(spec)
@@ -238,6 +246,8 @@ def _prepare(
         concurrent=session.concurrent,
         padded=config.fit == "pad",
     )
+    if changes:
+        experiment.extend(changes)
     start(study, spec, experiment.storage, screen)
     steps = steps_of_search(spec, counts["train"], workers.count)
     announce(screen, experiment, spec, counts, steps, session)

@@ -124,19 +124,17 @@ def run_search(
         return experiment.summary()
     sources_of(spec.plan.plugins)  # raises before a cluster starts
     with (
-        running(experiment, screen.say) as lost,
+        running(experiment, screen.say) as run_time,
         screen.logging_to(experiment.driver_log),
         open_session(experiment, dataset, spec.plan.resources, verbose=screen.verbose) as session,
     ):
-        search = _prepare(experiment, spec, dataset, screen, session, started, lost, changes)
+        search = _prepare(experiment, spec, dataset, screen, session, started, run_time.lost, changes)
         try:
-            summary = _run(search)
-        except (InterruptedSearchError, UnfinishedError):
-            with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
+            return _run(search)
+        finally:
+            with suppress(Exception):  # the storage itself may be lost
                 session.study.set_user_attr("seconds", search.run.seconds())
-            raise
-        session.study.set_user_attr("seconds", summary.seconds)
-    return summary
+                run_time.is_stored = True
 
 
 def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, command: str) -> Summary:
@@ -166,7 +164,12 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
-    with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster(verbose=screen.verbose):
+    with (
+        running(experiment, screen.say) as run_time,
+        screen.logging_to(experiment.driver_log),
+        cluster(verbose=screen.verbose),
+    ):
+        run_time.is_stored = True  # `budget.hours` does not count it
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         study = open_study(experiment)
@@ -229,7 +232,7 @@ def _prepare(
     lost: float,
     changes: Sequence[tuple[str, str]],
 ) -> _Search:
-    """Check what the trials need, enqueue the first ones, and decode the images; `lost` are seconds of a lost run."""
+    """Check what the trials need, enqueue the first ones, and decode the images; `lost` are seconds of lost runs."""
     study, workers, config = session.study, session.workers, data_config(spec)
     counts = split_counts(dataset, config, samples=spec.subject.samples, seed=spec.plan.search.seed)
     check_budget(spec.plan.budget, workers)
@@ -254,8 +257,6 @@ def _prepare(
     if dataset.info.split is not None and config.split_by != "stored":
         screen.say("note: the split that came with the data set is not used; set data.split_by to stored to use it")
     before = float(study.user_attrs.get("seconds", 0.0)) + lost
-    if lost:
-        study.set_user_attr("seconds", before)
     hours = spec.plan.budget.hours
     budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus, objective=spec.plan.objective)
     searched = before - float(study.user_attrs.get(RETRAINING_SECONDS, 0.0))

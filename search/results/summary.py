@@ -191,6 +191,19 @@ def summarise(
     )
 
 
+def with_measurements(summary: Summary, earlier: Summary | None) -> Summary:
+    """The summary of more trials, with what the earlier one says of networks that are still there."""
+    if earlier is None:
+        return summary
+    kept: dict[str, object] = {"retrained": earlier.retrained, "baselines": earlier.baselines}
+    if all(
+        (before and (before.trial, before.epoch)) == (now and (now.trial, now.epoch))
+        for before, now in ((earlier.best, summary.best), (earlier.recipe, summary.recipe))
+    ):
+        kept |= {"best": earlier.best, "recipe": earlier.recipe, "beyond_recipe": earlier.beyond_recipe}
+    return summary.model_copy(update=kept)
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that affect results."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in _VERSIONED}

@@ -25,6 +25,7 @@ from search.results.summary import (
     progress_line,
     summarise,
     why_no_result,
+    with_measurements,
 )
 from search.results.tally import RunPlan, Tally
 from search.run.budget import BUDGET_REASONS, Budget, check_budget
@@ -350,5 +351,6 @@ def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best |
             "front": front_rows(experiment, trials, spec.plan.objectives),
         }
     )
+    summary = with_measurements(summary, experiment.earlier_summary())
     experiment.write_summary(summary)
     return summary, best, recipe

@@ -22,6 +22,7 @@ from search.spec.sections import BudgetConfig
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
+from search.study.summary import Retrained, Summary
 from search.study.trials import note_epoch
 from search.terminal import Screen
 from trainable.job import TrialRequest, Workers
@@ -256,3 +257,24 @@ def test_a_budget_that_a_run_refuses_is_not_kept(begun: Experiment) -> None:
     with pytest.raises(_BegunError):
         resume(begun, ("budget.trials", "99"))
     assert begun.spec().plan.budget.trials == 99
+
+
+def test_a_larger_budget_keeps_the_results_so_far(begun: Experiment) -> None:
+    """A run that is stopped before its own retraining has none in their place."""
+    retrained = Retrained(metrics={"score": 0.45}, checkpoint="retrained", epochs=2)
+    begun.write_summary(Summary(complete=True, trials=1, retrained=retrained))
+    run: Any = SimpleNamespace(
+        experiment=begun,
+        spec=begun.spec(),
+        study=open_study(begun),
+        dataset=SimpleNamespace(info=SimpleNamespace(fingerprint="ab12")),
+        seconds=lambda: 1.0,
+        screen=Screen(),
+        stopper=Stopper(),
+    )
+    steps: Any = SimpleNamespace(as_plain=lambda: {"fewest": 1, "most": 1})
+    search = running_search._Search(run=run, budget=budget_of(), slots=cast("Any", None), steps=steps)
+    running_search._sum_up(search, [])
+
+    assert begun.summary().retrained == retrained
+    assert not begun.summary().complete

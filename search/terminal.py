@@ -66,8 +66,9 @@ class Screen:
         self._file: Path | None = None
 
     def say(self, line: str) -> None:
-        """Write a line."""
-        print_line(self.console, stamp(line) if self._stamped else line)
+        """Write a line; what goes wrong with its output does not end the work."""
+        with suppress(OSError):  # standard error may be a file on a full disk
+            print_line(self.console, stamp(line) if self._stamped else line)
         if self._file is not None:
             append_line(self._file, line)
 

@@ -16,7 +16,7 @@ import cv2
 from data.compose.pieces import PieceFolder, cut_pieces, make_piece, useful_processes
 from data.dataset.dataset import Dataset, write_checked
 from data.dataset.partial import remove_abandoned
-from data.dataset.publish import refuse_existing
+from data.dataset.publish import refuse_existing, rename_to
 from data.dataset.storage import Location
 from data.errors import UnfinishedError
 from data.parallel import open_pool
@@ -86,7 +86,7 @@ def materialise(
         folder.remove_pieces()
         info = Dataset.open(folder.dataset).info
         refuse_existing(destination)
-        folder.dataset.rename(local)
+        rename_to(folder.dataset, local)
         folder.remove()
     return info
 

@@ -23,6 +23,7 @@ from data.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from data.dataset.storage import AnyPath
 
@@ -50,7 +51,21 @@ class PendingDataset:
                 _write_last(self.directory / MANIFEST_NAME, manifest)
             else:
                 replace_file(path / MANIFEST_NAME, manifest)
-                path.rename(final)
+                rename_to(path, final)
+
+
+def rename_to(path: Path, destination: Path) -> None:
+    """Rename a whole data set to its destination.
+
+    Raises:
+        InputError: if the destination has appeared in the meantime.
+        OSError: if the file system refuses for another reason.
+    """
+    try:
+        path.rename(destination)
+    except OSError:
+        refuse_existing(destination)
+        raise
 
 
 def refuse_existing(path: AnyPath) -> None:

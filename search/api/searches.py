@@ -132,10 +132,10 @@ class Search:
         use_plugins(self._plugins)
         experiment, shown = self._experiment, screen_of(progress)
         pairs = pairs_of(settings)
-        spec = experiment.extend(pairs) if pairs else experiment.spec()
+        spec = experiment.extended(pairs) if pairs else experiment.spec()
         dataset = open_data(spec.data_path, shown)
         with interruptible(experiment):
-            run_search(experiment, spec, dataset, shown)
+            run_search(experiment, spec, dataset, shown, pairs)
         return self
 
     def __repr__(self) -> str:

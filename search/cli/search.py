@@ -103,7 +103,7 @@ def search(
                 experiment.resume_command,
                 lambda: prepare_driver(experiment, screen(runs=True, verbose=verbose)),
             )
-        checked = experiment.extend(pairs) if pairs else experiment.spec()
+        checked = experiment.extended(pairs) if pairs else experiment.spec()
     else:
         checked = checked_spec(spec, pairs, data)
         check_packages(checked.plan, spec, overridden=[key for key, _ in pairs])
@@ -127,7 +127,10 @@ def search(
             create_search(experiment, checked, dataset)
         except InputError as error:
             raise with_locations(error, spec, overridden=[key for key, _ in pairs]) from None
-    summary = resumable(experiment, experiment.resume_command, lambda: run_search(experiment, checked, dataset, shown))
+    changes = pairs if resume else []
+    summary = resumable(
+        experiment, experiment.resume_command, lambda: run_search(experiment, checked, dataset, shown, changes)
+    )
     _show_summary(experiment, summary, as_json)
 
 

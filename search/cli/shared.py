@@ -31,6 +31,7 @@ T = TypeVar("T")
 BAD_INPUT = 2
 INTERRUPTED = 130
 PIPE_COLUMNS = 120
+STANDARD_OUTPUT = "/dev/stdout"
 
 
 class _Storage(click.ParamType["Path | Location"]):
@@ -149,10 +150,14 @@ def refuse_unwritable(path: Path, option: str, *, is_directory: bool = False) ->
 
 def print_result(values: Mapping[str, Any] | Sequence[Any], as_json: bool, show: Callable[[], None]) -> None:
     """Print a result as JSON, or call `show`."""
-    if as_json:
-        click.echo(json.dumps(values, indent=2))
-    else:
-        show()
+    try:
+        if as_json:
+            click.echo(json.dumps(values, indent=2))
+        else:
+            show()
+    except OSError as error:
+        error.filename = error.filename or STANDARD_OUTPUT  # whose file system may be full
+        raise
 
 
 def print_dataset(path: Path | str, sheet: Path | None, as_json: bool) -> None:

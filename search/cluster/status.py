@@ -57,7 +57,7 @@ def list_searches(storage: AnyPath, cluster: Cluster | None = None) -> list[Sear
 
 def _status(experiment: Experiment, job: Job | None, address: str | None = None) -> SearchStatus:
     heartbeat = Heartbeat.read(experiment)
-    plan, is_done = _plan(experiment, heartbeat)
+    plan, is_done = _plan(experiment)
     study = open_study(experiment)
     records, attributes = trial_records(study, plan.objective), study.user_attrs
     state, reason = _state(is_done, heartbeat, job)
@@ -85,13 +85,13 @@ def _status(experiment: Experiment, job: Job | None, address: str | None = None)
     )
 
 
-def _plan(experiment: Experiment, heartbeat: Heartbeat | None) -> tuple[RunPlan, bool]:
+def _plan(experiment: Experiment) -> tuple[RunPlan, bool]:
     """What an experiment consists of, and whether it has its results."""
     if experiment.fixed_file.is_file():
         fixed = experiment.fixed()
         epochs = [int(config["epochs"]) for config in fixed["trials"].values()]
-        is_done = heartbeat is not None and heartbeat.state == "ended"
-        return RunPlan.of_trainings(experiment.name, fixed["kind"], epochs), is_done
+        results = experiment.summary_file if fixed["kind"] == "train" else experiment.comparison_page
+        return RunPlan.of_trainings(experiment.name, fixed["kind"], epochs), results.is_file()
     spec = experiment.spec()
     return RunPlan.of_search(experiment.name, spec), is_complete(experiment, spec)
 

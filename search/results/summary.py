@@ -39,10 +39,8 @@ class Best:
 
 def is_complete(experiment: Experiment, spec: SearchSpec) -> bool:
     """Whether a search has its results: all trials of `spec` ended, or the limit that ended it is still the same."""
-    if not experiment.summary_file.is_file():
-        return False
-    summary = experiment.summary()
-    if not summary.complete:
+    summary = experiment.earlier_summary()
+    if summary is None or not summary.complete:
         return False
     limited = summary.limit is not None and summary.limit == getattr(spec.plan.budget, summary.ended_by)
     return limited or summary.trials - summary.outcomes.get("interrupted", 0) >= spec.plan.budget.trials
@@ -191,6 +189,19 @@ def summarise(
         data=spec.data_path,
         data_fingerprint=data_fingerprint,
     )
+
+
+def with_measurements(summary: Summary, earlier: Summary | None) -> Summary:
+    """The summary of more trials, with what the earlier one says of networks that are still there."""
+    if earlier is None:
+        return summary
+    kept: dict[str, object] = {"retrained": earlier.retrained, "baselines": earlier.baselines}
+    if all(
+        (before and (before.trial, before.epoch)) == (now and (now.trial, now.epoch))
+        for before, now in ((earlier.best, summary.best), (earlier.recipe, summary.recipe))
+    ):
+        kept |= {"best": earlier.best, "recipe": earlier.recipe, "beyond_recipe": earlier.beyond_recipe}
+    return summary.model_copy(update=kept)
 
 
 def versions() -> dict[str, str]:

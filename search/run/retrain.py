@@ -101,7 +101,6 @@ def retrain_and_test(
     measure = partial(measure_result, addresses[: len(networks)], job.data, addresses[len(networks) :], job.objective)
     measured = run.outages.outlast(lambda: ray.get(start_task(job, measure, threads=threads)))
     run.outages.outlast(lambda: experiment.pull(*outputs))
-    run.study.set_user_attr(RETRAINING, None)
     export_retrained(
         experiment,
         spec,
@@ -150,7 +149,7 @@ def _retrain(run: SearchRun, best: Best, job: TrialJob, *, again: bool) -> Path 
     resumed = _resumable(experiment, config, screen)
     done = load_origin(resumed).epoch if resumed else 0
     if resumed is not None and done == epochs:
-        if not again:
+        if not again or run.study.user_attrs.get(RETRAINING) is not None:  # its result is not in the summary yet
             return resumed
         resumed, done = None, 0
     if resumed is None:

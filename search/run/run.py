@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from search.results.summary import (
     progress_line,
     summarise,
     why_no_result,
+    with_measurements,
 )
 from search.results.tally import RunPlan, Tally
 from search.run.budget import BUDGET_REASONS, Budget, check_budget
@@ -57,7 +58,7 @@ from search.study.experiment import Experiment
 from search.study.running import running
 from search.study.study import check_study, open_study, study_location
 from search.study.summary import StepCounts, Summary
-from search.study.trials import RETRAINING_SECONDS, TrialRecord, keep_best_of_finished, trial_records
+from search.study.trials import RETRAINING, RETRAINING_SECONDS, TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.job import Workers
 from trainable.metrics.objective import Objective
@@ -89,14 +90,21 @@ def create_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset) ->
     experiment.create(spec)
 
 
-def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen) -> Summary:
+def run_search(
+    experiment: Experiment,
+    spec: SearchSpec,
+    dataset: Dataset,
+    screen: Screen,
+    changes: Sequence[tuple[str, str]] = (),
+) -> Summary:
     """Run the remaining trials of a search, retrain its best configuration, and write the summary.
 
     Args:
         experiment: of the search, as `create_search` made it.
-        spec: of the search.
+        spec: of the search, with `changes`.
         dataset: the data set that `spec` names, verified.
         screen: shows the progress.
+        changes: of the budget, as for `Experiment.extend`; they are written once nothing refuses the run.
 
     Returns:
         The summary, as in `summary.json`.
@@ -110,23 +118,24 @@ def run_search(experiment: Experiment, spec: SearchSpec, dataset: Dataset, scree
     """
     started = time.monotonic()
     if is_complete(experiment, spec):
+        if experiment.mirror:
+            with running(experiment, screen.say):
+                pass  # publishes what the last run could not
         screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
         return experiment.summary()
     sources_of(spec.plan.plugins)  # raises before a cluster starts
     with (
-        running(experiment, screen.say) as lost,
+        running(experiment, screen.say) as run_time,
         screen.logging_to(experiment.driver_log),
         open_session(experiment, dataset, spec.plan.resources, verbose=screen.verbose) as session,
     ):
-        search = _prepare(experiment, spec, dataset, screen, session, started, lost)
+        search = _prepare(experiment, spec, dataset, screen, session, started, run_time.lost, changes)
         try:
-            summary = _run(search)
-        except (InterruptedSearchError, UnfinishedError):
-            with suppress(OSError, UnfinishedError, UnavailableError):  # the storage itself may be lost
+            return _run(search)
+        finally:
+            with suppress(Exception):  # the storage itself may be lost
                 session.study.set_user_attr("seconds", search.run.seconds())
-            raise
-        session.study.set_user_attr("seconds", summary.seconds)
-    return summary
+                run_time.is_stored = True
 
 
 def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, screen: Screen, command: str) -> Summary:
@@ -156,7 +165,12 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
     recipe = find_best_recipe(experiment, trials, spec.plan.scheduler.max_epochs)
     if best is None:
         raise InputError(f"The search '{experiment.name}' has no trial with weights that load; start a new search.")
-    with running(experiment, screen.say), screen.logging_to(experiment.driver_log), cluster(verbose=screen.verbose):
+    with (
+        running(experiment, screen.say) as run_time,
+        screen.logging_to(experiment.driver_log),
+        cluster(verbose=screen.verbose),
+    ):
+        run_time.is_stored = True  # `budget.hours` does not count it
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         study = open_study(experiment)
@@ -167,6 +181,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         summary = retrain_and_test(run, summary, best, recipe, again=True)
         summary = summary.model_copy(update={"complete": True})
         experiment.write_summary(summary)
+        study.set_user_attr(RETRAINING, None)
     return summary
 
 
@@ -192,6 +207,7 @@ def _run(search: _Search) -> Summary:
             summary = retrain_and_test(run, summary, best, recipe)
     summary = summary.model_copy(update={"complete": True, "seconds": round(run.seconds(), 1)})
     experiment.write_summary(summary)
+    run.study.set_user_attr(RETRAINING, None)
     return summary
 
 
@@ -215,8 +231,9 @@ def _prepare(
     session: Session,
     started: float,
     lost: float,
+    changes: Sequence[tuple[str, str]],
 ) -> _Search:
-    """Check what the trials need, enqueue the first ones, and decode the images; `lost` are seconds of a lost run."""
+    """Check what the trials need, enqueue the first ones, and decode the images; `lost` are seconds of lost runs."""
     study, workers, config = session.study, session.workers, data_config(spec)
     counts = split_counts(dataset, config, samples=spec.subject.samples, seed=spec.plan.search.seed)
     check_budget(spec.plan.budget, workers)
@@ -233,14 +250,14 @@ def _prepare(
         concurrent=session.concurrent,
         padded=config.fit == "pad",
     )
+    if changes:
+        experiment.extend(changes)
     start(study, spec, experiment.storage, screen)
     steps = steps_of_search(spec, counts["train"], workers.count)
     announce(screen, experiment, spec, counts, steps, session)
     if dataset.info.split is not None and config.split_by != "stored":
         screen.say("note: the split that came with the data set is not used; set data.split_by to stored to use it")
     before = float(study.user_attrs.get("seconds", 0.0)) + lost
-    if lost:
-        study.set_user_attr("seconds", before)
     hours = spec.plan.budget.hours
     budget = Budget(spec.plan.budget, study, gpus=workers.count * workers.gpus, objective=spec.plan.objective)
     searched = before - float(study.user_attrs.get(RETRAINING_SECONDS, 0.0))
@@ -334,5 +351,6 @@ def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best |
             "front": front_rows(experiment, trials, spec.plan.objectives),
         }
     )
+    summary = with_measurements(summary, experiment.earlier_summary())
     experiment.write_summary(summary)
     return summary, best, recipe

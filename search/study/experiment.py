@@ -188,6 +188,8 @@ class Experiment(ExperimentPaths):
 
     def _create(self, files: Mapping[Path, str], *, secret: bool = False) -> None:
         """Create the directory with all its files, or nothing; only the user may read secret files."""
+        if self.mirror:
+            self.mirror.refresh()  # the data set was verified since the name was checked
         self.refuse_existing()
         if secret and self.mirror:
             raise InputError(
@@ -200,6 +202,8 @@ class Experiment(ExperimentPaths):
                     replace_file(beside / file.name, text, mode=0o600 if secret else None)
                 beside.rename(self.root)
         except OSError as error:
+            if self.root.exists():
+                self.refuse_existing()  # it was created meanwhile
             raise disk_error(error, self.root) or self._unwritable(error) from None
         if self.mirror:
             try:
@@ -234,9 +238,11 @@ class Experiment(ExperimentPaths):
         return f"; {start}"
 
     def extend(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
-        """Change the budget of the spec, and write the spec; see `extended`."""
+        """Change the budget of the spec, and write the spec, to a remote storage too; see `extended`."""
         spec = self.extended(changes)
         replace_file(self.spec_file, _as_yaml(spec))
+        if self.mirror:
+            self.mirror.publish()  # a job of a cluster reads it there
         return spec
 
     def extended(self, changes: Sequence[tuple[str, str]]) -> SearchSpec:
@@ -262,7 +268,8 @@ class Experiment(ExperimentPaths):
                     "--trials or --set budget.KEY=VALUE, or start a new search."
                 )
         spec = load_spec(self.spec_file, changes, is_stored=True)
-        trials, wanted = self.summary().trials if self.summary_file.is_file() else 0, spec.plan.budget.trials
+        earlier, wanted = self.earlier_summary(), spec.plan.budget.trials
+        trials = earlier.trials if earlier else 0
         if wanted < trials and "budget.trials" in dict(changes):
             raise InputError(
                 f"The value of 'budget.trials' is {wanted}, but '{self.name}' already has "
@@ -278,8 +285,11 @@ class Experiment(ExperimentPaths):
         """
         if self.mirror:
             self.mirror.remove()
-        else:
-            shutil.rmtree(self.root, ignore_errors=True)
+        elif self.root.is_dir():
+            # Renamed first: what a killed removal leaves must not be taken for a search.
+            with contextlib.suppress(OSError), partial_directory(self.root) as beside:
+                self.root.rename(beside)
+            shutil.rmtree(self.root, ignore_errors=True)  # on a full disk, which has no room for another directory
 
     def write_summary(self, summary: Summary | TrainingSummary) -> None:
         """Write or replace the summary atomically."""
@@ -301,6 +311,15 @@ class Experiment(ExperimentPaths):
                 f"The summary '{self.summary_file}' is damaged; write it again with {cited(self.resume_command)}."
             ) from None
         return summary.model_copy(update={"name": self.name})  # the directory may have been renamed or copied
+
+    def earlier_summary(self) -> Summary | None:
+        """The summary of the runs so far; None if there is none that can be read, since a run writes it anew."""
+        if not self.summary_file.is_file():
+            return None
+        try:
+            return self.summary()
+        except InputError:
+            return None
 
 
 @functools.lru_cache(maxsize=8)

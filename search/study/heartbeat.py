@@ -45,12 +45,14 @@ class Heartbeat:
     job: str
     """Submission ID of the Ray job that the driver runs in; '' outside of a job."""
     started: float
-    """Start of the driver, in seconds since the epoch."""
+    """Start of the driver, in seconds since the epoch, less the time of earlier runs that is stored nowhere else."""
     written: float
     """Time of this heartbeat, in seconds since the epoch."""
     state: State
     reason: str = ""
     """Why the driver failed, in a sentence; '' otherwise."""
+    unstored: float = 0.0
+    """Seconds since `started` of a run that ended without storing them, as one that failed before its first trial."""
 
     @classmethod
     def of_this_process(cls, *, now: Callable[[], float] = time.time) -> Heartbeat:
@@ -123,9 +125,9 @@ class Heartbeat:
         return self.state == "running" and not self.is_alive(now=now)
 
     def seconds(self, *, now: Callable[[], float] = time.time) -> float:
-        """Seconds of a run that its driver has not stored, as it does at its end: it runs, or was lost."""
+        """Seconds that the driver has not stored, as it does at its end: it runs, was lost, or failed early."""
         if self.state != "running":
-            return 0.0
+            return self.unstored
         return max(0.0, (self.written if self.is_lost(now=now) else now()) - self.started)
 
     def is_of_same_process(self, other: Heartbeat) -> bool:

@@ -17,7 +17,16 @@ from filelock import FileLock, Timeout
 
 from data.atomic import replace_file, replacing
 from data.dataset.storage import Location
-from data.dataset.transfer import download, listing, remove_file, remove_tree, stored, write_whole
+from data.dataset.transfer import (
+    directories,
+    download,
+    listing,
+    read_whole,
+    remove_file,
+    remove_tree,
+    stored,
+    write_whole,
+)
 from search.study.names import CONCURRENT_REQUESTS, FIXED_NAME, SPEC_NAME
 
 JOURNAL_NAME, HEARTBEAT_NAME, LOCK_NAME = "study.journal", "heartbeat.json", ".lock"
@@ -61,6 +70,8 @@ class Mirror:
         """Set to have changes published at once."""
         self._location = location
         self._is_fresh = False
+        self._seen: set[str] = set()
+        """Names of the files that were here, of which one that is missing was removed by this process."""
         self._changes = threading.RLock()  # of the index and the files that it describes
 
     def refreshed(self) -> Path:
@@ -133,7 +144,8 @@ class Mirror:
             try:
                 for name in sorted(files, key=_publication_order):
                     self._publish(name, files[name], index)
-                for name in [name for name in index if curves or not name.startswith("trials/")]:
+                self._seen |= files.keys()
+                for name in self._seen & index.keys():
                     if not (self.directory / name).exists():
                         remove_file(self._location / name)
                         del index[name]
@@ -163,7 +175,11 @@ class Mirror:
         Raises:
             UnavailableError: if the storage cannot be used.
         """
-        remove_tree(self._location)
+        for name in directories(self._location):
+            remove_tree(self._location / name)
+        for name in listing(self._location, recursive=False).keys() - {SPEC_NAME, FIXED_NAME}:
+            remove_file(self._location / name)
+        remove_tree(self._location)  # last what makes it an experiment, so that a killed removal can be repeated
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _lock_of_readers(self) -> FileLock:
@@ -187,12 +203,24 @@ class Mirror:
             remote: _Stat = [file.bytes, file.modified]
             path = self.directory / name
             if name not in index or index[name][0] != remote or not path.is_file():
-                self._download(name, path)
-                index[name] = (remote, _stat(path))
+                index[name] = (remote, self._take(name, path, index))
         for name in [name for name in index if _is_refreshed(name) and name not in found]:
             (self.directory / name).unlink(missing_ok=True)
             del index[name]
         self._write_index(index)
+
+    def _take(self, name: str, path: Path, index: dict[str, tuple[_Stat, _Stat]]) -> _Stat:
+        """Download a file, unless it only grows and the one here goes on: then the index is older than a request.
+
+        Returns:
+            The local file as the storage has it; nothing if it goes on, so that it is published.
+        """
+        grows = name == JOURNAL_NAME or path.suffix == ".log"
+        is_published = not path.is_file() or (name in index and index[name][1] == _stat(path))
+        if grows and not is_published and path.read_bytes().startswith(read_whole(self._location / name)):
+            return []
+        self._download(name, path)
+        return _stat(path)
 
     def _download(self, name: str, path: Path) -> None:
         path.with_name(f".{path.name}.part").unlink(missing_ok=True)  # may be of an older object

@@ -80,6 +80,8 @@ class ExperimentPaths:
     """The last sign of life of the driver."""
     logs = _Path(LOGS_NAME)
     """The log of each trial."""
+    comparison_page = _Path("comparison.html")
+    """The results of a comparison; the last of its files."""
     driver_log = _Path("driver.log")
     """The lines of progress of all runs, each with its time."""
     _study_id_file = _Path("study.id")

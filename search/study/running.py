@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from data.dataset.storage import UnavailableError
 from data.dataset.transfer import listing
@@ -38,8 +38,18 @@ FLUSH_SECONDS = 60.0
 """Time for which a storage that refuses requests is waited for at the end."""
 
 
+@dataclass
+class RunTime:
+    """The time of a run that its study does not have yet."""
+
+    lost: float
+    """Seconds of earlier runs that are stored nowhere, because their drivers were lost or failed early."""
+    is_stored: bool = False
+    """Whether the study has the seconds of this run and of the lost ones."""
+
+
 @contextmanager
-def running(experiment: Experiment, say: Say) -> Iterator[float]:
+def running(experiment: Experiment, say: Say) -> Iterator[RunTime]:
     """Run an experiment within the context: hold its lock, write its heartbeat, publish its files.
 
     Args:
@@ -47,13 +57,15 @@ def running(experiment: Experiment, say: Say) -> Iterator[float]:
         say: callback for messages about the storage.
 
     Yields:
-        Seconds of the last run that are stored nowhere, because its driver was lost; 0 otherwise.
+        What is to be stored of its time. Until it is, the heartbeat has it, for the next run.
 
     Raises:
         InputError: if another driver runs it, or a remote storage cannot be used.
     """
     with experiment.lock():
         beat, last = Heartbeat.of_this_process(), Heartbeat.read(experiment)
+        run_time = RunTime(lost=last.seconds() if last is not None and not last.is_alive() else 0.0)
+        beat = replace(beat, started=beat.started - run_time.lost)
         if experiment.mirror:
             _claim(experiment, beat, say)
             experiment.mirror.refresh(as_driver=True)
@@ -62,7 +74,7 @@ def running(experiment: Experiment, say: Say) -> Iterator[float]:
         state: State = "ended"
         reason = ""
         try:
-            yield last.seconds() if last is not None and last.is_lost() else 0.0
+            yield run_time
         except (InterruptedSearchError, KeyboardInterrupt):
             state = "interrupted"
             raise
@@ -70,7 +82,7 @@ def running(experiment: Experiment, say: Say) -> Iterator[float]:
             state, reason = "failed", str(error).strip().rpartition("\n")[2]
             raise
         finally:
-            publisher.stop(state, reason)
+            publisher.stop(state, reason, is_stored=run_time.is_stored or state == "ended")
 
 
 def _claim(experiment: Experiment, beat: Heartbeat, say: Say) -> None:
@@ -126,8 +138,15 @@ class _Publisher:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, state: State, reason: str) -> None:
-        """Publish everything, write the last heartbeat, and end the threads; never raises."""
+    def stop(self, state: State, reason: str, *, is_stored: bool) -> None:
+        """Publish everything, write the last heartbeat, and end the threads; never raises.
+
+        Args:
+            state: how the run ended.
+            reason: why it failed; '' otherwise.
+            is_stored: whether its seconds are in the study.
+        """
+        unstored = 0.0 if is_stored else self._beat.now().seconds()
         self._ended.set()
         self._wake.set()
         for thread in self._threads:
@@ -143,7 +162,7 @@ class _Publisher:
             try:
                 if self._experiment.mirror:
                     self._experiment.mirror.publish()
-                self._beat.now(state, reason).write(self._experiment)
+                replace(self._beat.now(state, reason), unstored=unstored).write(self._experiment)
             except (OSError, InputError, UnfinishedError) as error:
                 if not isinstance(error, UnavailableError) or time.monotonic() + pause > end:
                     self._say_unpublished(error)

@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import TrialState
 
 from data.dataset.storage import Location
-from data.dataset.transfer import listing
+from data.dataset.transfer import listing, remove_tree
 from data.errors import InputError, UnfinishedError
 from search.commands import JOB_VARIABLE, cited
 from search.spec.spec import SearchSpec
@@ -159,6 +159,9 @@ def remove_search(experiment: Experiment) -> None:
 
 def _remove(experiment: Experiment, study: optuna.Study) -> None:
     if experiment.study_url is not None:
+        # First the trials, without which a study that is gone counts as one that was never there.
+        for trials in (experiment.in_storage(experiment.trials), Location.of_storage(experiment.trials)):
+            remove_tree(trials)
         optuna.delete_study(study_name=study.study_name, storage=study._storage)
     experiment.remove()
 
@@ -203,14 +206,14 @@ def _say_once(sentence: str) -> None:
 def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna.Study:
     own = experiment.study_id
     name = experiment.name if experiment.name in optuna.get_all_study_names(storage) else _name_of(storage, own)
-    if name is None:
+    if name is None or _is_abandoned(name, storage):
         if _has_started(experiment):
             raise InputError(
                 f"{which} no longer has a study '{experiment.name}', but '{experiment.trials}' has its trials; "
                 "restore the study, or start a new search under another --name."
             )
         try:
-            study = _create(experiment, storage, load_if_exists=False)
+            study = _create(experiment, storage, load_if_exists=name is not None)
         except DuplicatedStudyError:
             raise InputError(_taken(experiment, which)) from None
         study.set_user_attr(OWNER, own)
@@ -221,6 +224,12 @@ def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna
         raise InputError(_taken(experiment, which))
     _refuse_copy(experiment, study)
     return study
+
+
+def _is_abandoned(name: str, storage: RDBStorage) -> bool:
+    """Whether the process that created a study was killed before it named the owner."""
+    study = _load(name, storage)
+    return OWNER not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 def _refuse_copy(experiment: Experiment, study: optuna.Study) -> None:

@@ -34,7 +34,8 @@ SLOTS = "slots"
 RETRAINING_SECONDS = "retraining_seconds"
 """Attribute of a study: the part of its attribute 'seconds' that retrainings took."""
 RETRAINING = "retraining"
-"""Attribute of a study: how far its retraining is, as `search.results.status.Retraining`; None while there is none."""
+"""Attribute of a study: how far its retraining is, as `search.results.status.Retraining`; None once its result is in
+the summary."""
 WAITING = "waiting"
 """Attribute of a study: why the cluster has no room for its trials; '' while it has."""
 FIRST_TRIALS = {

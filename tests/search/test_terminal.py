@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -98,3 +100,16 @@ def test_lines_of_a_table_have_no_blanks_at_their_ends() -> None:
     print_table(console, [{"name": "a", "what": "short"}, {"name": "b", "what": "a longer text"}], left=["what"])
 
     assert written(console).splitlines() == ["name  what", "   a  short", "   b  a longer text"]
+
+
+def test_an_output_that_cannot_be_written_does_not_end_the_work(tmp_path: Path) -> None:
+    """Standard error may be a file on a full disk; the log of the run has the line anyway, if there is room."""
+
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    screen = Screen(Console(file=Full()))
+    with screen.logging_to(tmp_path / "driver.log"):
+        screen.say("trial 3 starts")
+    assert (tmp_path / "driver.log").read_text().endswith("trial 3 starts\n")

@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.dataset import publish
 from data.dataset.dataset import Dataset, write_dataset
 from data.dataset.manifest import DatasetInfo, StoredSplit
+from data.dataset.storage import AnyPath
 from data.errors import DiskError, InputError
 from data.images import decode_sample, encode_png, encode_sample
 from data.schema import EncodedSample, Pixels, Sample
@@ -281,6 +283,22 @@ def test_existing_destination_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"The destination '.*/set' exists already"):
         write_dataset(samples(2), tmp_path / "set", source={})
+
+
+def test_destination_that_appears_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that write to it at the same time, the later one keeps the first, and says what is there."""
+    refuse = publish.refuse_existing
+
+    def refuse_and_be_overtaken(destination: AnyPath) -> None:
+        refuse(destination)
+        if any(tmp_path.glob(".set.partial-*/set/*.parquet")):
+            monkeypatch.setattr(publish, "refuse_existing", refuse)
+            written(tmp_path / "set", count=3)
+
+    monkeypatch.setattr(publish, "refuse_existing", refuse_and_be_overtaken)
+    with pytest.raises(InputError, match=r"The destination '.*/set' exists already"):
+        written(tmp_path / "set")
+    assert Dataset.open(tmp_path / "set").info.counts.samples == 3
 
 
 def test_destination_that_cannot_be_created_is_refused(tmp_path: Path) -> None:

@@ -190,7 +190,18 @@ def test_a_comparison(tmp_path: Path) -> None:
 
     beat(experiment, "interrupted")
     assert search_status(experiment).command == f"twinhead compare --resume compare --storage {experiment.storage}"
-    beat(experiment, "ended")
+    experiment.comparison_page.write_text("")
+    assert search_status(experiment).state == "finished"
+
+
+@pytest.mark.parametrize("state", ["ended", "running"])
+def test_a_training_with_its_results_is_finished(tmp_path: Path, state: str) -> None:
+    """Also where a full disk had no room for the last heartbeat."""
+    experiment = Experiment(storage=tmp_path, name="train")
+    experiment.create_fixed({"kind": "train", "data": "set", "faithful": False, "trials": {"wide": {"epochs": 3}}})
+    beat(experiment, state, age=FRESH_SECONDS + 1)
+    assert search_status(experiment).state != "finished"
+    experiment.summary_file.write_text("{}")
     assert search_status(experiment).state == "finished"
 
 

@@ -22,11 +22,12 @@ from search.results.summary import (
     progress_line,
     summarise,
     why_no_result,
+    with_measurements,
 )
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import open_study
-from search.study.summary import Summary
+from search.study.summary import Difference, Retrained, Summary, TrialSummary
 from search.study.trials import EpochRecord, TrialRecord, keep_best, note_epoch, note_failure, note_start, trial_records
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.loop.checkpoint import save
@@ -361,3 +362,20 @@ def test_search_is_complete_until_its_limit_is_raised(
     experiment.write_summary(Summary.model_validate({"complete": True, "ended_by": "trials", **found}))
 
     assert is_complete(experiment, spec) is complete
+
+
+def test_a_stopped_run_keeps_the_results_of_the_last(experiment: Experiment) -> None:
+    """The retrained network is there until another replaces it; a new best trial was not measured on test."""
+    best = TrialSummary(trial=3, epoch=2, score=0.5)
+    measured = best.model_copy(update={"test": {"score": 0.4}})
+    beyond = {"score": Difference(value=0.1, low=0.0, high=0.2)}
+    retrained = Retrained(metrics={"score": 0.45}, checkpoint="retrained", epochs=2)
+    earlier = Summary(complete=True, best=measured, beyond_recipe=beyond, retrained=retrained, baselines={})
+
+    same = with_measurements(Summary(trials=9, best=best), earlier)
+    assert (same.best, same.beyond_recipe, same.retrained, same.baselines) == (measured, beyond, retrained, {})
+    assert (same.complete, same.trials) == (False, 9)
+    other = best.model_copy(update={"trial": 4})
+    better = with_measurements(Summary(best=other), earlier)
+    assert (better.best, better.beyond_recipe, better.retrained) == (other, None, retrained)
+    assert with_measurements(Summary(best=best), None) == Summary(best=best)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,10 +15,16 @@ import pytest
 from ray.tune.experiment import Trial
 
 from data.errors import EnvironmentFaultError, InputError
+from search.run import run as running_search
 from search.run.budget import Budget, check_budget
 from search.run.tuner import Stopper
 from search.spec.sections import BudgetConfig
+from search.spec.spec import load_spec
+from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.summary import Retrained, Summary
 from search.study.trials import note_epoch
+from search.terminal import Screen
 from trainable.job import TrialRequest, Workers
 from trainable.metrics.objective import Objective
 from trainable.report import TrialReport
@@ -204,3 +212,69 @@ def test_patience_follows_the_objective() -> None:
     run(budget, "d", 0.9)
 
     assert budget.spent() == "patience"
+
+
+class _BegunError(Exception):
+    """The run has checked everything and begins its trials."""
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """A search whose runs end before their first trial, on a cluster without GPUs."""
+    experiment = Experiment(storage=tmp_path, name="first")
+    experiment.create(load_spec(data_path="set"))
+    open_study(experiment).ask()
+    experiment.trials.mkdir()
+
+    @contextmanager
+    def open_session(*_: object, **__: object) -> Iterator[Any]:
+        yield SimpleNamespace(study=open_study(experiment), workers=Workers(), concurrent=1)
+
+    def begin(*_: object) -> None:
+        raise _BegunError
+
+    monkeypatch.setattr(running_search, "open_session", open_session)
+    monkeypatch.setattr(running_search, "split_counts", lambda *_, **__: {"train": 1})
+    for unchecked in ("check_retraining", "cluster_resources", "check_disk"):
+        monkeypatch.setattr(running_search, unchecked, lambda *_, **__: None)
+    monkeypatch.setattr(running_search, "start", begin)
+    return experiment
+
+
+def resume(experiment: Experiment, *changes: tuple[str, str]) -> None:
+    running_search.run_search(experiment, experiment.extended(changes), cast("Any", None), Screen(), changes)
+
+
+def test_a_budget_that_a_run_refuses_is_not_kept(begun: Experiment) -> None:
+    """A later --resume without it would be refused too; nor does a run change the spec of another that runs."""
+    before = begun.spec()
+    with pytest.raises(InputError, match=r"'budget.gpu_hours' is 1, but the trials use no GPU"):
+        resume(begun, ("budget.trials", "99"), ("budget.gpu_hours", "1"))
+    with begun.lock(), pytest.raises(InputError, match="is running in another process"):
+        resume(begun, ("budget.trials", "99"))
+    assert begun.spec() == before
+
+    with pytest.raises(_BegunError):
+        resume(begun, ("budget.trials", "99"))
+    assert begun.spec().plan.budget.trials == 99
+
+
+def test_a_larger_budget_keeps_the_results_so_far(begun: Experiment) -> None:
+    """A run that is stopped before its own retraining has none in their place."""
+    retrained = Retrained(metrics={"score": 0.45}, checkpoint="retrained", epochs=2)
+    begun.write_summary(Summary(complete=True, trials=1, retrained=retrained))
+    run: Any = SimpleNamespace(
+        experiment=begun,
+        spec=begun.spec(),
+        study=open_study(begun),
+        dataset=SimpleNamespace(info=SimpleNamespace(fingerprint="ab12")),
+        seconds=lambda: 1.0,
+        screen=Screen(),
+        stopper=Stopper(),
+    )
+    steps: Any = SimpleNamespace(as_plain=lambda: {"fewest": 1, "most": 1})
+    search = running_search._Search(run=run, budget=budget_of(), slots=cast("Any", None), steps=steps)
+    running_search._sum_up(search, [])
+
+    assert begun.summary().retrained == retrained
+    assert not begun.summary().complete

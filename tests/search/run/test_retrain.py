@@ -11,11 +11,15 @@ import pytest
 from search.run import retrain
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
+from search.study.study import open_study
+from search.study.summary import Summary
+from search.study.trials import RETRAINING
 from search.terminal import Screen
 from tests.search.conftest import CONFIGURATION, METRICS
 from trainable.job import TrialData, TrialJob, Workers
 from trainable.loop.checkpoint import save
 from trainable.loop.checkpoint_files import Origin
+from trainable.loop.precision import as_recorded, with_precision
 from trainable.models import build_model
 
 
@@ -46,3 +50,54 @@ def test_a_new_retraining_does_not_start_from_an_earlier_one(tmp_path: Path, mon
         retrain._retrain(run, best, job, again=True)
 
     assert [directory.exists() for directory in earlier] == [False, False]
+
+
+def test_a_complete_retraining_is_repeated_only_once_its_result_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it is measured or exported, it is not trained anew by the command that continues it."""
+    experiment = Experiment(storage=tmp_path, name="first")
+    experiment.create(load_spec(data_path="set"))
+    spec, study = experiment.spec(), open_study(experiment)
+    precision = as_recorded(CONFIGURATION).model.precision
+    config = with_precision(CONFIGURATION.model_copy(update={"epochs": spec.plan.scheduler.max_epochs}), precision)
+    complete = experiment.retraining / "run-0" / "checkpoint_000000"
+    network = build_model(config.model)
+    save(complete, network, Origin(config=config, data_fingerprint="0", epoch=config.epochs), METRICS, state={})
+    best_checkpoint = experiment.trials / "00000" / "checkpoint_000000"
+    save(best_checkpoint, network, Origin(config=CONFIGURATION, data_fingerprint="0", epoch=1), METRICS)
+    study.set_user_attr(RETRAINING, {"epoch": config.epochs})
+    trial: Any = SimpleNamespace(config=CONFIGURATION.model_dump(), lr_factors=[])
+    best: Any = SimpleNamespace(trial=trial, checkpoint=best_checkpoint)
+    data = TrialData(path="set", fingerprint="0")
+    job = TrialJob(data=data, workers=Workers(), checkpoint_epochs=frozenset(), group_storage=str(experiment.groups))
+    run: Any = SimpleNamespace(
+        experiment=experiment,
+        spec=spec,
+        screen=Screen(),
+        stopper=None,
+        dataset=None,
+        study=study,
+        outages=SimpleNamespace(outlast=lambda work: work()),
+        retraining_job=lambda _: job,
+    )
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(retrain, "start_task", kill)
+        retrain.retrain_and_test(run, Summary(), best, None, again=True)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(retrain, "start_task", lambda *_, **__: None)
+        measured = SimpleNamespace(retrained={}, baselines={}, retrained_intervals={})
+        patched.setattr(retrain.ray, "get", lambda _: measured)
+        patched.setattr(retrain, "export_retrained", kill)
+        retrain.retrain_and_test(run, Summary(), best, None, again=True)
+    assert retrain._retrain(run, best, job, again=True) == complete
+
+    study.set_user_attr(RETRAINING, None)
+    monkeypatch.setattr(retrain, "_retraining_steps", kill)
+    with pytest.raises(KeyboardInterrupt):
+        retrain._retrain(run, best, job, again=True)
+    assert not complete.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 from ray.exceptions import RayTaskError
 
+from data.disk import disk_error
 from data.errors import DiskError
-from search.cli.shared import resumable
+from search.cli.shared import print_result, resumable
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.study import held_study, open_study, removing_if_unstarted
@@ -101,6 +103,18 @@ def test_full_disk_error_shows_how_to_continue(tmp_path: Path, begun: bool, rais
     assert str(caught.value).startswith("The file system of '")
     then = f"continue with '{experiment.resume_command}'." if begun else "give the same command again."
     assert str(caught.value).endswith(then)
+
+
+def test_a_full_disk_of_the_output_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result that is redirected to a file; nothing is wrong with the cache."""
+
+    def refuse(_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("click.echo", refuse)
+    with pytest.raises(OSError, match="No space left") as caught:
+        print_result({}, as_json=True, show=lambda: None)
+    assert "so '/dev/stdout' cannot be written" in str(disk_error(caught.value, "/somewhere/else"))
 
 
 @pytest.mark.slow

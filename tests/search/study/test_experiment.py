@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
 from data.errors import InputError
+from search.results.summary import is_complete
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
 from search.study.names import free_name
@@ -42,6 +44,48 @@ def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
         Experiment(storage=tmp_path, name="first").create(SPEC.with_retraining(3))
 
     assert experiment.spec_file.read_text() == before
+
+
+def test_of_two_creations_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the sentence for a name in use, not as a storage that cannot be written to."""
+    late, refuse = Experiment(storage=tmp_path, name="first"), Experiment.refuse_existing
+
+    def refuse_and_be_overtaken(experiment: Experiment) -> None:
+        refuse(experiment)
+        monkeypatch.setattr(Experiment, "refuse_existing", refuse)
+        created(tmp_path)
+
+    monkeypatch.setattr(Experiment, "refuse_existing", refuse_and_be_overtaken)
+    with pytest.raises(InputError, match=r"'first' is in use in"):
+        late.create(SPEC.with_retraining(3))
+    assert late.spec() == SPEC
+
+
+def test_a_killed_removal_leaves_no_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is free, and nothing is taken for a search; the directory is removed by the next command there."""
+    experiment = created(tmp_path)
+
+    def kill(work: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("data.dataset.partial._remove", kill)
+        experiment.remove()
+
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".first.partial-")] == []
+    created(tmp_path)
+
+
+def test_a_search_on_a_full_disk_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is how room is made; no directory can be created there."""
+    experiment = created(tmp_path)
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("data.dataset.partial._claim", refuse)
+    experiment.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "../other", ".hidden", "-x", "a b", "ä", "a\n", "/etc", "x" * 101])
@@ -148,6 +192,8 @@ def test_the_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
         experiment.summary_file.write_text(damaged)
         with pytest.raises(InputError, match=r"summary '.*summary.json' is damaged; write it again with"):
             experiment.summary()
+        assert not is_complete(experiment, SPEC)
+        assert experiment.extended([("budget.trials", "30")]).plan.budget.trials == 30
 
 
 def test_the_summary_of_another_version_keeps_its_keys(tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from data.dataset.dataset import Dataset
 from data.dataset.storage import Location, UnavailableError
 from data.errors import InputError
+from search.run.run import run_search
 from search.spec.spec import load_spec
+from search.study import mirror as mirroring
 from search.study import running as driving
 from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
@@ -22,7 +26,7 @@ from search.study.running import running
 from search.study.study import open_existing_study, open_study
 from search.study.summary import Summary
 from search.study.trials import TrialRecord, best_epoch, keep_best, note_epoch, note_start, trial_records
-from search.terminal import append_line
+from search.terminal import Screen, append_line
 from tests.s3 import BUCKET, Store, failing_store
 from tests.search.conftest import CONFIGURATION, METRICS
 from trainable.config import TrialConfig
@@ -133,6 +137,18 @@ def test_a_name_in_use_is_refused(storage: Location, elsewhere: Move) -> None:
 
     with pytest.raises(InputError, match=r"The name 'first' is in use in 's3://.*--storage 's3://"):
         created(storage)
+
+
+def test_a_name_that_was_taken_meanwhile_is_refused(storage: Location, elsewhere: Move) -> None:
+    """The name is checked before the data set is verified, and another machine may be at the same."""
+    late = Experiment(storage=storage, name="first")
+    late.refuse_existing()
+    elsewhere()
+    other = created(storage)
+
+    with pytest.raises(InputError, match="The name 'first' is in use"):
+        late.create(load_spec(data_path="another"))
+    assert Experiment(storage=storage, name="first").spec() == other.spec()
 
 
 @pytest.mark.slow
@@ -254,6 +270,53 @@ def test_changes_that_were_not_published_are_kept(storage: Location, store: Stor
     assert store.read(f"{storage.name}/first/study.journal") == again.study_file.read_bytes()
 
 
+def test_an_upload_without_its_answer_loses_nothing(storage: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage has more than the index knows, as after a driver that was killed while it published."""
+    monkeypatch.setattr(driving, "FLUSH_SECONDS", 0.0)
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        open_study(experiment).ask()
+        experiment.driver_log.write_text("one\n")
+    write = mirroring.write_whole
+
+    def unanswered(file: Location, content: bytes) -> None:
+        write(file, content)
+        raise UnavailableError("The storage does not answer; check the network.")
+
+    monkeypatch.setattr(mirroring, "write_whole", unanswered)
+    with running(experiment, lambda _: None):
+        open_study(experiment).ask()
+    open_study(experiment).ask()
+    experiment.driver_log.write_text("one\ntwo\n")
+    monkeypatch.setattr(mirroring, "write_whole", write)
+
+    again = Experiment(storage=storage, name="first")
+    with running(again, lambda _: None):
+        assert len(trial_records(open_study(again))) == 3
+        assert again.driver_log.read_text() == "one\ntwo\n"
+    with (storage / "first/study.journal").open_input() as opened:
+        assert opened.read() == again.study_file.read_bytes()
+
+
+def test_what_a_cache_lost_stays_in_the_storage(storage: Location, store: Store) -> None:
+    """A cache may be emptied at any time; only what the driver removed itself is removed."""
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        for directory, name in ((experiment.retrained, "model.safetensors"), (experiment.trials / "00000", "events.1")):
+            directory.mkdir(parents=True)
+            (directory / name).write_bytes(b"kept")
+    shutil.rmtree(experiment.retrained)
+    shutil.rmtree(experiment.trials)
+
+    again = Experiment(storage=storage, name="first")
+    kept = ["retrained/model.safetensors", "trials/00000/events.1"]
+    with running(again, lambda _: None):
+        again.driver_log.write_text("")
+        until(lambda: "driver.log" in store.names(f"{storage.name}/first"))
+        again.driver_log.unlink()
+    assert store.names(f"{storage.name}/first") == sorted(["heartbeat.json", "spec.yaml", *kept])
+
+
 @pytest.mark.slow
 def test_what_another_machine_published_is_read(storage: Location, elsewhere: Move, tmp_path: Path) -> None:
     """A mirror of an earlier run is not taken for the search."""
@@ -300,6 +363,29 @@ def test_a_removed_search_is_gone_everywhere(storage: Location, elsewhere: Move)
         Experiment(storage=storage, name="first").spec()
     with pytest.raises(InputError, match="no search 'first'"):
         Experiment(storage=storage, name=experiment.name).spec()
+
+
+def test_a_killed_removal_is_repeated(storage: Location, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a search until everything else is gone: a new one of its name would start with its trials."""
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        open_study(experiment).ask()
+        experiment.retrained.mkdir()
+        (experiment.retrained / "model.safetensors").write_bytes(b"network")
+    remove = mirroring.remove_tree
+
+    def remove_or_be_killed(directory: Location) -> None:
+        if directory == experiment.location:
+            raise KeyboardInterrupt
+        remove(directory)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(mirroring, "remove_tree", remove_or_be_killed)
+        experiment.remove()
+    assert store.names(f"{storage.name}/first") == ["spec.yaml"]
+    assert search_names(storage) == ["first"]
+    Experiment(storage=storage, name="first").remove()
+    assert store.names(storage.name) == []
 
 
 @pytest.mark.slow
@@ -431,6 +517,31 @@ def test_a_storage_that_does_not_answer_at_the_end_is_named(
     with running(again, lambda _: None):
         pass
     assert json.loads(store.read(f"{storage.name}/first/summary.json"))["trials"] == 1
+
+
+def test_a_larger_budget_is_in_the_storage(storage: Location, elsewhere: Move) -> None:
+    """`twinhead resume` writes it here, and the job that it submits reads it on another machine."""
+    created(storage).extend([("budget.trials", "99")])
+    elsewhere()
+
+    assert Experiment(storage=storage, name="first").spec().plan.budget.trials == 99
+
+
+@pytest.mark.slow
+def test_a_complete_search_is_published_by_its_resumption(
+    storage: Location, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing else to do, and it is the command that was named."""
+    monkeypatch.setattr(driving, "FLUSH_SECONDS", 0.0)
+    experiment = created(storage)
+    with running(experiment, lambda _: None):
+        store.faults.refuses = "denied"
+        experiment.write_summary(Summary(complete=True, trials=experiment.spec().plan.budget.trials))
+    store.faults.refuses = ""
+
+    again, unused = Experiment(storage=storage, name="first"), cast("Dataset", None)
+    assert run_search(again, again.spec(), unused, Screen()).complete
+    assert json.loads(store.read(f"{storage.name}/first/summary.json"))["complete"]
 
 
 def test_a_storage_that_refuses_is_a_sentence(storage: Location, store: Store, elsewhere: Move) -> None:

@@ -120,7 +120,25 @@ def test_the_time_of_a_lost_run_is_known_to_the_next(tmp_path: Path) -> None:
     now = time.time()
     first = replace(Heartbeat.of_this_process(), host="another", started=now - 500, written=now - 100)
     first.write(experiment)
-    with running(experiment, lambda _: None) as lost:
-        assert lost == pytest.approx(400)
-    with running(experiment, lambda _: None) as lost:
-        assert lost == 0
+    with running(experiment, lambda _: None) as run_time:
+        assert run_time.lost == pytest.approx(400)
+        last = Heartbeat.read(experiment)
+        assert last is not None
+    with running(experiment, lambda _: None) as run_time:
+        assert run_time.lost == 0
+    replace(last, host="another", written=now - 100).write(experiment)  # it was killed before it stored them
+    with running(experiment, lambda _: None) as run_time:
+        assert run_time.lost == pytest.approx(400 - 100, abs=5)
+
+
+@pytest.mark.parametrize(("is_stored", "lost"), [(False, 400), (True, 0)])
+def test_the_time_of_a_failed_run_is_known_to_the_next(tmp_path: Path, is_stored: bool, lost: float) -> None:
+    """Unless it was stored; a failure before the first trial stores nothing."""
+    experiment = created(tmp_path)
+    now = time.time()
+    replace(Heartbeat.of_this_process(), host="another", started=now - 500, written=now - 100).write(experiment)
+    with pytest.raises(InputError), running(experiment, lambda _: None) as run_time:
+        run_time.is_stored = is_stored
+        raise InputError("The cluster has no room.")
+    with running(experiment, lambda _: None) as run_time:
+        assert run_time.lost == pytest.approx(lost, abs=5)

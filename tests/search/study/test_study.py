@@ -18,7 +18,7 @@ from search.spec.spec import load_spec
 from search.spec.study_url import masked, problems_of_study
 from search.spec.template import summary_lines
 from search.study.experiment import Experiment
-from search.study.study import check_study, open_study, removing_if_unstarted, study_location
+from search.study.study import OWNER, check_study, open_study, remove_search, removing_if_unstarted, study_location
 
 Command = Callable[..., Any]
 
@@ -75,6 +75,25 @@ def test_study_of_another_search_is_refused(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.slow
+def test_study_of_a_killed_creation_is_continued(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no owner yet, and no trials; a study with trials and without an owner is somebody's own."""
+    experiment = experiment_in(tmp_path / "storage", url)
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(optuna.Study, "set_user_attr", kill)
+        open_study(experiment)
+    open_study(experiment)
+    assert optuna.load_study(study_name="first", storage=url).user_attrs[OWNER] == experiment.study_id
+
+    optuna.create_study(study_name="other", storage=url, direction="maximize").ask()
+    with pytest.raises(InputError, match="has a study 'other' of another search"):
+        open_study(experiment_in(tmp_path / "storage", url, "other"))
+
+
+@pytest.mark.slow
 def test_one_database_holds_many_searches(tmp_path: Path, url: str) -> None:
     """Each is found by its name."""
     for name in ("first", "second"):
@@ -122,6 +141,26 @@ def test_a_search_that_cannot_start_frees_its_name(tmp_path: Path, url: str, kep
     with pytest.raises(InputError, match="too many CPUs"), removing_if_unstarted(again, study):
         raise InputError("too many CPUs")
     assert len(open_study(again).trials) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_removal_is_repeated(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study may be gone from its database before the directory."""
+    experiment = experiment_in(tmp_path / "storage", url)
+    open_study(experiment)
+    experiment.trials.mkdir()
+
+    def kill(_: Experiment) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Experiment, "remove", kill)
+        remove_search(experiment)
+    assert optuna.get_all_study_names(url) == []
+    remove_search(experiment)
+
+    assert not experiment.root.exists()
+    assert optuna.get_all_study_names(url) == []
 
 
 @pytest.mark.slow

@@ -71,10 +71,11 @@ def test_a_killed_search_continues_on_another_machine(
     killed = Heartbeat.read(Experiment(storage=Location.of_storage(runs), name="cut"))
     assert killed is not None
     assert killed.is_lost()
+    published = _reports(store, "runs/cut/study.journal")  # several at a time: more than 16
 
     monkeypatch.setenv("TWINHEAD_CACHE", str(tmp_path / "two"))
     with started("search", "--resume", "cut", "--storage", runs, "--json") as process:
-        wait_for_epochs(process, store, "cut", 20)
+        wait_for_epochs(process, store, "cut", published + 1)
         store.faults.refuses = "busy"
         time.sleep(30)
         store.faults.refuses = ""

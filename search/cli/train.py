@@ -183,7 +183,7 @@ def compare(
         from search.results.comparison_report import show_comparison
 
         show_comparison(console(), comparison)
-        click.echo(f"\nreport      {experiment.root / 'comparison.html'} (and .md, .json)")
+        click.echo(f"\nreport      {experiment.comparison_page} (and .md, .json)")
 
     print_result(comparison.as_plain(), as_json, show)
 

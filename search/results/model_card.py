@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from data.splits.splits import KEYS
 from search.spec.spec import SearchSpec
 from search.study.trials import TrialRecord
 from trainable.config.describe import describe
@@ -13,8 +14,6 @@ from trainable.loop.checkpoint_files import CONFIG, METRICS, Origin
 from trainable.metrics.objective import SCORE, Objective
 
 WIDTH = 120
-HASHED = ("background", "foreground", "sample")
-"""Values of `data.split_by` whose split is the hash of an id."""
 
 INTENDED_USE = """## Intended use
 
@@ -77,7 +76,7 @@ def data_section(origin: Origin, facts: Facts) -> str:
     data, shares = origin.config.data, origin.config.data.shares
     name = f"Data set `{facts.data}`, with the" if facts.data else "The data set has the"
     by = f"by the published split '{data.split_by}'"
-    if data.split_by in HASHED:
+    if data.split_by in KEYS:
         by = f"by the hash of the {data.split_by} id, so that each {data.split_by} is in one part"
     by += f"; the shares of train, val and test are {', '.join(f'{share:g}' for share in shares)}"
     if data.split_by == "stored":
@@ -98,7 +97,7 @@ def training_section(origin: Origin, facts: Facts) -> str:
     """Recipe, epochs, precision and seeds, as Markdown."""
     config = origin.config
     seeds = ", ".join(f"{name} {seed}" for name, seed in {"training": config.seed, **facts.seeds}.items())
-    split = "; the split is a hash and has none" if config.data.split_by in HASHED else ""
+    split = "; the split is a hash and has none" if config.data.split_by in KEYS else ""
     return "## Training\n\n" + _filled(
         f"Recipe: {describe(config)}; batches of {config.data.batch_size}, {config.model.precision}; {origin.epoch} of "
         f"{config.epochs} epochs.",

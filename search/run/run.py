@@ -179,10 +179,7 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
             experiment, spec, dataset, screen, Stopper(), workers, concurrent, study, started, command=command
         )
         summary = retrain_and_test(run, summary, best, recipe, again=True)
-        summary = summary.model_copy(update={"complete": True})
-        experiment.write_summary(summary)
-        study.set_user_attr(RETRAINING, None)
-    return summary
+        return _complete(run, summary)
 
 
 def _run(search: _Search) -> Summary:
@@ -205,8 +202,13 @@ def _run(search: _Search) -> Summary:
         run.stopper.lift_budget()
         with _timing_retraining(run):
             summary = retrain_and_test(run, summary, best, recipe)
-    summary = summary.model_copy(update={"complete": True, "seconds": round(run.seconds(), 1)})
-    experiment.write_summary(summary)
+    return _complete(run, summary.model_copy(update={"seconds": round(run.seconds(), 1)}))
+
+
+def _complete(run: SearchRun, summary: Summary) -> Summary:
+    """Write the summary with all results; only then is the retraining one that need not be measured again."""
+    summary = summary.model_copy(update={"complete": True})
+    run.experiment.write_summary(summary)
     run.study.set_user_attr(RETRAINING, None)
     return summary
 

@@ -192,9 +192,10 @@ def find_starts(spec: SearchSpec, names: Sequence[str], storage: Path | Location
             continue
         if all((start.parameters, start.fixed) != (other.parameters, other.fixed) for other in starts):
             starts.append(start)
-    default = _with_image_size(flatten(TrialConfig().model_dump()), spec)
-    if DEFAULT in names and (wrong := broken_limits(default, spec.plan.constraints)):
-        outside[DEFAULT] = wrong
+    if DEFAULT in names:
+        default = _with_image_size(flatten(TrialConfig().model_dump()), spec)
+        if wrong := broken_limits(default, spec.plan.constraints):
+            outside[DEFAULT] = wrong
     return starts, outside
 
 

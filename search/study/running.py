@@ -67,7 +67,7 @@ def running(experiment: Experiment, say: Say) -> Iterator[RunTime]:
         run_time = RunTime(lost=last.seconds() if last is not None and not last.is_alive() else 0.0)
         beat = replace(beat, started=beat.started - run_time.lost)
         if experiment.mirror:
-            _claim(experiment, beat, say)
+            _claim(experiment, beat, last, say)
             experiment.mirror.refresh(as_driver=True)
         publisher = _Publisher(experiment, beat, say)
         publisher.start()
@@ -85,9 +85,8 @@ def running(experiment: Experiment, say: Say) -> Iterator[RunTime]:
             publisher.stop(state, reason, is_stored=run_time.is_stored or state == "ended")
 
 
-def _claim(experiment: Experiment, beat: Heartbeat, say: Say) -> None:
-    """Write the first heartbeat, unless another driver runs: a remote storage has no locks."""
-    other = Heartbeat.read(experiment)
+def _claim(experiment: Experiment, beat: Heartbeat, other: Heartbeat | None, say: Say) -> None:
+    """Write the first heartbeat, unless the driver of `other` runs: a remote storage has no locks."""
     _refuse_second(experiment, beat, other)
     if other is not None and other.state == "running" and other.host != beat.host:
         # It looks lost by the clock of this machine; one that changes is of a driver whose clock is behind.

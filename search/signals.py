@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -19,17 +20,13 @@ class InterruptedSearchError(RuntimeError):
 def end_like_ctrl_c() -> None:
     """Let SIGTERM and SIGHUP do what Ctrl-C does, so that a search stores its trials and says how to resume it.
 
-    A SIGHUP that is ignored, as under `nohup`, stays ignored. Processes forked from this one end at once. What is
-    written to the terminal after SIGHUP is dropped: it is lost, and writing to it is an error.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. Processes forked from this one have the signals' default
+    effect: they end at once. What is written to the terminal after SIGHUP is dropped: it is lost, and writing to it is
+    an error.
     """
-    own = os.getpid()
     terminals = [file for file in range(3) if os.isatty(file)]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != own:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-            return
         if number == signal.SIGHUP and terminals:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for file in terminals:
@@ -42,6 +39,8 @@ def end_like_ctrl_c() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
+            # A handler in Python would wait for the end of a system call that the signal came just before.
+            os.register_at_fork(after_in_child=partial(signal.signal, number, signal.SIG_DFL))
 
 
 @contextmanager

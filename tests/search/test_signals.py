@@ -22,13 +22,15 @@ if "forked" in sys.argv:
     child = os.fork()
     if not child:
         os.write(writing, b"ready")
+        time.sleep(60)
     else:
         os.read(reading, 5)
         os.kill(child, signal.SIGTERM)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) + 128)
 try:
     print("ready", flush=True)
-    time.sleep(0.2 if "nohup" in sys.argv else 60)
+    for _ in range(2 if "nohup" in sys.argv else 600):  # a signal just before a sleep would wait for its end
+        time.sleep(0.1)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -61,7 +63,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 end_like_ctrl_c()
 try:
     print("ready", flush=True)
-    time.sleep(60)
+    for _ in range(600):
+        time.sleep(0.1)
 except KeyboardInterrupt:
     print("stored", flush=True)
     print("continue with ...", file=sys.stderr, flush=True)

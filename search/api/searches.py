@@ -20,6 +20,7 @@ from search.study.experiment import Experiment
 from search.study.study import open_study
 from search.study.summary import Summary
 from trainable.config.settings import Value
+from trainable.metrics.names import CONSTRAINT, DIVERGED
 from trainable.plugins.active import PluginSource, active_plugins
 from trainable.plugins.load import use_plugins
 
@@ -91,7 +92,7 @@ class Search:
         key = self._experiment.objective.key
         for trial in self.trials():
             value = trial.number_of(key)
-            if trial.outcome == "trained" and value is not None and not math.isnan(value):
+            if trial.outcome not in {DIVERGED, CONSTRAINT} and value is not None and not math.isnan(value):
                 return trial
         is_running = self._experiment.is_running
         advice = (

@@ -149,7 +149,7 @@ def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:
 
     columns = dict.fromkeys(["number", "outcome", "epochs", sort, "score", "mask_iou", "depth_delta1", "seconds"])
     table = [
-        {column: row.shown_outcome if column == "outcome" else _cell(row.value(column)) for column in columns}
+        {column: _cell(row.value(column)) for column in columns}
         | {"proposed_by": row.proposed_by, "what it tried": _tried(row)}
         for row in rows
     ]
@@ -159,7 +159,7 @@ def _show_trials(rows: Sequence[TrialRow], sort: str) -> None:
 
 def _tried(row: TrialRow) -> str:
     """The recipe or the main parameters; or why there is no score."""
-    if row.outcome not in {"trained", ""} and row.state != "running":
+    if row.outcome in {"diverged", "constraint", "failed"}:
         return row.reason
     if row.recipe:
         return f"recipe {row.recipe}"

@@ -31,8 +31,8 @@ class TrialRow:
     state: str
     """Optuna's, in lower case."""
     outcome: str
-    """'trained' (to its end, or until it was stopped), 'diverged', 'constraint' (it was not trained) or 'failed';
-    '' before the first report."""
+    """A key of `Summary.outcomes`, or 'unfinished' while it has not ended, which a trial that was interrupted has not
+    either."""
     epochs: int
     metrics: Mapping[str, float]
     """Of the best epoch; empty before the first report."""
@@ -47,9 +47,6 @@ class TrialRow:
     """Why it diverged, failed or was not trained; '' otherwise."""
     config: Mapping[str, Any]
     """Values of its `TrialConfig`."""
-    shown_outcome: str
-    """In the words of the summary: 'finished' or 'stopped' for 'trained', 'unfinished' while it has not ended, which a
-    trial that was interrupted has not either."""
 
     def as_plain(self, sort: str = OBJECTIVE) -> dict[str, object]:
         """As JSON values, a key per column; `sort` adds the key that the table is sorted by."""
@@ -92,10 +89,6 @@ class Condition:
     sign: Literal["=", ">", "<"]
     wanted: str
 
-    def values(self, row: TrialRow) -> set[str]:
-        """What `wanted` may be for '=' to hold."""
-        return {str(row.value(self.key)), *([row.shown_outcome] if self.key == "outcome" else [])}
-
     def holds(self, row: TrialRow) -> bool:
         """Whether a trial meets the condition; False if it lacks the key.
 
@@ -103,7 +96,7 @@ class Condition:
             InputError: if the sign is '>' or '<' and `wanted` is not a number.
         """
         if self.sign == "=":
-            return self.wanted in self.values(row)
+            return str(row.value(self.key)) == self.wanted
         try:
             wanted = float(self.wanted)
         except ValueError:
@@ -164,7 +157,7 @@ def unknown_values(experiment: Experiment, keep: Sequence[Condition]) -> list[st
     """For each value of `keep` that no trial has, a clause with those that there are; raises as `trial_rows`."""
     rows, clauses = trial_rows(experiment), []
     for wanted in keep:
-        present = set().union(*(wanted.values(row) for row in rows))
+        present = {str(row.value(wanted.key)) for row in rows}
         if wanted.sign == "=" and present and wanted.wanted not in present:
             more = ", …" if len(present) > MAX_VALUES else ""
             clauses.append(f"{wanted.key} is {', '.join(sorted(present)[:MAX_VALUES])}{more}, not {wanted.wanted}")
@@ -190,7 +183,7 @@ def _row(trial: TrialRecord, params: Mapping[str, Scalar], whole: int) -> TrialR
     return TrialRow(
         number=trial.number,
         state=trial.state.name.lower(),
-        outcome=trial.outcome,
+        outcome="unfinished" if trial.state == TrialState.RUNNING else outcome_of(trial, whole),
         epochs=trial.last_epoch,
         metrics={name: value for name, value in metrics.items() if not name.startswith("time_")},
         seconds=round(trial.seconds, 1),
@@ -199,5 +192,4 @@ def _row(trial: TrialRecord, params: Mapping[str, Scalar], whole: int) -> TrialR
         params=params,
         reason=trial.reason,
         config=trial.config,
-        shown_outcome="unfinished" if trial.state == TrialState.RUNNING else outcome_of(trial, whole),
     )

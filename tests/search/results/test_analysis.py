@@ -95,8 +95,7 @@ def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
     assert trial_rows(searched, sort="mask_iou")[0].number == 0
     assert [row.number for row in trial_rows(searched, sort="number")] == list(range(40))
 
-    for outcome in ("trained", "stopped"):  # as JSON has it, and as the table says it
-        assert len(trial_rows(searched, keep=[parse_condition(f"outcome={outcome}")])) == 40
+    assert len(trial_rows(searched, keep=[parse_condition("outcome=stopped")])) == 40
     assert not trial_rows(searched, keep=[parse_condition("outcome=finished")])
 
     errors = [row.metrics["depth_rmse"] for row in trial_rows(searched, sort="depth_rmse")]
@@ -115,7 +114,9 @@ def test_both_commands_print_tables_and_json(searched: Experiment) -> None:
     analysis = json.loads(CliRunner().invoke(cli, ["importance", "first", "--json", *where]).output)
 
     assert [row["number"] for row in listed] == [10, 30, 9]
+    assert {row["outcome"] for row in listed} == {"stopped"}
     assert "0.8" in table.output
+    assert table.output.count(" stopped ") == 3
     assert re.search(r"optimizer\.lr +0\.\d+ +0\.\d+ to [01]\.\d+ +40 ", shown.output)
     assert analysis["best"] == 10
     assert analysis["figures"]["optimizer.lr"].keys() == {"share", "low", "high", "trials"}

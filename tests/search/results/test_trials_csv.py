@@ -18,9 +18,8 @@ from trainable.config.settings import flatten
 
 def row(**values: object) -> TrialRow:
     usual = {
-        "number": 0, "state": "complete", "outcome": "trained", "epochs": 4, "metrics": {"score": 0.1}, "seconds": 1.5,
+        "number": 0, "state": "complete", "outcome": "stopped", "epochs": 4, "metrics": {"score": 0.1}, "seconds": 1.5,
         "recipe": "", "proposed_by": "model", "params": {}, "reason": "", "config": {"model": {"width": 2}},
-        "shown_outcome": "finished",
     }  # fmt: skip
     return TrialRow(**{**usual, **values})  # type: ignore[arg-type]
 
@@ -40,7 +39,7 @@ def test_csv_has_all_settings_and_results(
     assert said.code == 0
     assert read(said.out) == [found]
     assert {name: float(found[name]) for name in METRICS} == METRICS
-    assert (found["outcome"], found["epochs"], found["rung"]) == ("trained", "1", "")
+    assert (found["outcome"], found["epochs"], found["rung"]) == ("unfinished", "1", "")
     settings = {key for key in flatten(CONFIGURATION.model_dump()) if key != "epochs"}
     assert settings | {"max_epochs", "seconds"} <= found.keys()
     assert (found["model.family"], found["model.width"], found["max_epochs"]) == ("debug", "2", "9")

@@ -89,13 +89,18 @@ def line(status: SearchStatus) -> str:
 
 def doing(status: SearchStatus) -> str:
     """The state in a word or two, with its reason."""
+    return f"{in_words(status)} ({status.reason})" if status.reason else in_words(status)
+
+
+def in_words(status: SearchStatus) -> str:
+    """The state in a word or two: what a running command does."""
     words: str = status.state
     if status.state == "running":
         words = "retraining" if status.retraining is not None else DOING[status.kind]
         words = "measuring on the test images" if is_measuring(status) else words
     elif status.state == "waiting":
         words = "waits for room on the cluster"
-    return f"{words} ({status.reason})" if status.reason else words
+    return words
 
 
 def spent(status: SearchStatus) -> str:

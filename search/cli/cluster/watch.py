@@ -120,7 +120,7 @@ def logs(
 
 def _show_list(storage: Path | Location, found: Sequence[SearchStatus]) -> None:
     from search.terminal import print_table
-    from search.view import spent
+    from search.view import in_words, spent
 
     if not found:
         click.echo(f"there are no searches in '{storage}'", err=True)
@@ -130,7 +130,7 @@ def _show_list(storage: Path | Location, found: Sequence[SearchStatus]) -> None:
     rows = [
         {
             "name": each.name,
-            "state": each.state,
+            "state": in_words(each),
             "trials": f"{each.budget.trials} of {each.budget.max_trials}",
             best: _value(each.best) if each.best else "–",
             "age": _ago(each.started),

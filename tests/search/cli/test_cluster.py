@@ -51,6 +51,16 @@ def test_list_shows_what_is_in_the_storage(twinhead: Command, stopped: Experimen
     assert said.out.splitlines()[1].split()[:6] == ["first", "stopped", "0", "of", "20", "0.5000"]
 
 
+def test_list_and_status_name_the_state_alike(twinhead: Command, experiment: Experiment) -> None:
+    """`running` for what `status` said to be searching."""
+    Heartbeat.of_this_process().write(experiment)
+    listed = twinhead("list", "--storage", experiment.storage)
+    status = twinhead("status", "first", "--storage", experiment.storage)
+
+    assert listed.out.splitlines()[1].split()[:2] == ["first", "searching"]
+    assert "first: searching" in status.out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["list WHERE", "status first WHERE", "logs first WHERE", "trials first WHERE", "spec", "inspect DATA"]

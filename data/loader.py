@@ -124,9 +124,19 @@ def batch_count(samples: int, batch_size: int, world_size: int = 1) -> int:
     return max(1, min(-(-samples // batch_size), samples // world_size))
 
 
+@functools.cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all batches of this process.
+
+    Memory that the allocator keeps, and the work space of cuBLAS, are of one stream, and torch has 32 of them: with
+    another one for each epoch, they were kept 32 times.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> Iterator[Batch]:
     """Copy and augment batches on a separate CUDA stream, in parallel with the running step."""
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = _copy_stream(device)
 
     def made(call: Callable[[], Batch]) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(stream):

@@ -135,17 +135,28 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> Iterator[Batch]:
-    """Copy and augment batches on a separate CUDA stream, in parallel with the running step."""
+    """Copy and augment batches on a separate CUDA stream, in parallel with the running step.
+
+    A batch without room beside the step is made after it.
+    """
     stream = _copy_stream(device)
 
-    def made(call: Callable[[], Batch]) -> tuple[Batch, torch.cuda.Event]:
+    def made(call: Callable[[], Batch]) -> tuple[Batch, torch.cuda.Event] | None:
         with torch.cuda.stream(stream):
-            batch = call()
+            try:
+                batch = call()
+            except torch.OutOfMemoryError:
+                return None
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(stream)
         return batch, done
 
-    for batch, done in ahead([functools.partial(made, call) for call in calls], PREFETCHED_BATCHES):
+    results = ahead([functools.partial(made, call) for call in calls], PREFETCHED_BATCHES)
+    for call, result in zip(calls, results, strict=True):
+        if result is None:
+            yield call()  # on the stream of the steps, whose memory is free between two of them
+            continue
+        batch, done = result
         step = torch.cuda.current_stream(device)
         step.wait_event(done)
         batch.record_stream(step)  # the step must end before the memory is reused

@@ -284,3 +284,16 @@ def test_all_epochs_share_a_stream(streams: list[object]) -> None:
         assert list(_on_a_stream([lambda: batch] * 4, torch.device("cuda", 0))) == [batch] * 4
 
     assert len(streams) == 1
+
+
+def test_a_batch_without_room_beside_a_step_is_made_after_it(streams: list[object]) -> None:
+    """A lost trial: of an error in the background, nothing splits a batch."""
+    batch = Batch(bg=torch.zeros(1), fg_bg=torch.zeros(1), mask=torch.zeros(1), depth=torch.zeros(1))
+
+    def crowded() -> Batch:
+        if threading.current_thread() is not threading.main_thread():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch
+
+    assert list(_on_a_stream([lambda: batch, crowded, lambda: batch], torch.device("cuda", 0))) == [batch] * 3
+    assert background_threads() == []

@@ -124,18 +124,39 @@ def batch_count(samples: int, batch_size: int, world_size: int = 1) -> int:
     return max(1, min(-(-samples // batch_size), samples // world_size))
 
 
-def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> Iterator[Batch]:
-    """Copy and augment batches on a separate CUDA stream, in parallel with the running step."""
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+@functools.cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all batches of this process.
 
-    def made(call: Callable[[], Batch]) -> tuple[Batch, torch.cuda.Event]:
+    Memory that the allocator keeps, and the work space of cuBLAS, are of one stream, and torch has 32 of them: with
+    another one for each epoch, they were kept 32 times.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _on_a_stream(calls: Sequence[Callable[[], Batch]], device: torch.device) -> Iterator[Batch]:
+    """Copy and augment batches on a separate CUDA stream, in parallel with the running step.
+
+    A batch without room beside the step is made after it.
+    """
+    stream = _copy_stream(device)
+
+    def made(call: Callable[[], Batch]) -> tuple[Batch, torch.cuda.Event] | None:
         with torch.cuda.stream(stream):
-            batch = call()
+            try:
+                batch = call()
+            except torch.OutOfMemoryError:
+                return None
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(stream)
         return batch, done
 
-    for batch, done in ahead([functools.partial(made, call) for call in calls], PREFETCHED_BATCHES):
+    results = ahead([functools.partial(made, call) for call in calls], PREFETCHED_BATCHES)
+    for call, result in zip(calls, results, strict=True):
+        if result is None:
+            yield call()  # on the stream of the steps, whose memory is free between two of them
+            continue
+        batch, done = result
         step = torch.cuda.current_stream(device)
         step.wait_event(done)
         batch.record_stream(step)  # the step must end before the memory is reused

@@ -277,12 +277,12 @@ def _is_drained(context: DistributedContext) -> bool:
 
 def _distributed_context(workers: Workers) -> DistributedContext:
     torch.set_num_threads(1 if workers.measures_threads else workers.cpus)
+    # Ray leaves the GPUs of a node visible to processes that reserve none.
+    device = get_device() if workers.gpus else torch.device("cpu")
     if not workers.is_group:
-        return DistributedContext(device=get_device())
+        return DistributedContext(device=device)
     ray_context = ray.train.get_context()
-    return DistributedContext(
-        device=get_device(), rank=ray_context.get_world_rank(), world_size=ray_context.get_world_size()
-    )
+    return DistributedContext(device=device, rank=ray_context.get_world_rank(), world_size=ray_context.get_world_size())
 
 
 def _resumable_checkpoints(task: _Task) -> list[Location]:

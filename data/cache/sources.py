@@ -55,7 +55,10 @@ class Resized(NamedTuple):
 
 
 class CachedSources:
-    """Sources in entries of the cache; `resized` is None if the split has the size of the composed images."""
+    """Sources in entries of the cache; `resized` is None if the split has the size of the composed images.
+
+    Equal if they are of the same entries, whose names say what they hold.
+    """
 
     def __init__(self, sources: Entry, resized: Entry | None) -> None:
         self._entries = sources, resized  # in use as long as this object is
@@ -67,6 +70,13 @@ class CachedSources:
         self._starts = dict(self._index.tolist())
         at_size = plain if resized is None else resized.arrays
         self._resized_bg, self._resized_depth = (at_size[name].view(np.ndarray) for name in ("bg", "depth"))
+        self._directories = [entry.directory for entry in self._entries if entry is not None]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CachedSources) and other._directories == self._directories
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._directories))
 
     def background(self, row: int) -> Pixels:
         """A background (S, S, 3)."""

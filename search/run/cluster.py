@@ -248,11 +248,13 @@ def start_task(job: TrialJob, task: Callable[[torch.device], T], *, threads: int
     import ray
 
     remote: Any = ray.remote(num_cpus=job.workers.cpus, num_gpus=job.workers.gpus)(_run_task)
-    reference: ObjectRef[T] = remote.remote(task, threads, job.plugins)
+    reference: ObjectRef[T] = remote.remote(task, job.workers, threads, job.plugins)
     return reference
 
 
-def _run_task(task: Callable[[torch.device], T], threads: int, plugins: tuple[PluginSource, ...]) -> T:
+def _run_task(
+    task: Callable[[torch.device], T], workers: Workers, threads: int, plugins: tuple[PluginSource, ...]
+) -> T:
     import torch
 
     from trainable.loop.state import default_device
@@ -260,7 +262,7 @@ def _run_task(task: Callable[[torch.device], T], threads: int, plugins: tuple[Pl
 
     torch.set_num_threads(threads)
     use_plugins(plugins)
-    return task(default_device())
+    return task(default_device() if workers.gpus else torch.device("cpu"))
 
 
 def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple[Workers, int]:

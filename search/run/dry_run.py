@@ -108,7 +108,8 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Est
     counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
     workers, concurrent = plan(spec.plan.resources, _this_machine())
     torch.set_num_threads(workers.cpus)
-    smallest, largest = (_measured(config) for config in _ends(list(_bounds(spec))))
+    device = default_device() if workers.gpus else torch.device("cpu")
+    smallest, largest = (_measured(config, device) for config in _ends(list(_bounds(spec))))
     epochs = _epochs(spec)
     samples = counts["train"] + EVALUATION_SHARE * counts["val"]
     work = epochs["fewest"] * samples / workers.count / concurrent / 3600
@@ -193,8 +194,8 @@ def _ends(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
     return [configs[costs.index(min(costs))], configs[costs.index(max(costs))]]
 
 
-def _measured(config: TrialConfig) -> Network:
-    found, network = choose_precision(config, default_device()), build_on_meta(config.model)
+def _measured(config: TrialConfig, device: torch.device) -> Network:
+    found, network = choose_precision(config, device), build_on_meta(config.model)
     return Network(
         family=config.model.family,
         width=config.model.width,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from data.cache.decoded import DecodedImages, DecodedSplit
 from data.dataset.dataset import Dataset, write_dataset
 from data.errors import EnvironmentFaultError
 from data.images import encode_sample, resize
-from data.loader import Loader
+from data.loader import Loader, _copy_stream, _on_a_stream
 from data.schema import Batch, EncodedSample, Sample
 
 COUNT, SIZE = 40, 16
@@ -252,3 +254,46 @@ def test_device_augmentation_keeps_order_geometry_and_targets(split_of: SplitOf)
     )
     assert len(cpu) == len(device)
     assert all((one.int() - other.int()).abs().max() <= 1 for one, other in zip(cpu, device, strict=True))
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """A GPU without one: the streams that are made for batches."""
+    made: list[object] = []
+
+    def stream(_: torch.device) -> object:
+        made.append(object())
+        return made[-1]
+
+    event = SimpleNamespace(record=lambda _: None)
+    current = SimpleNamespace(wait_event=lambda _: None)
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: current)
+    monkeypatch.setattr(Batch, "record_stream", lambda *_: None)
+    _copy_stream.cache_clear()
+    yield made
+    _copy_stream.cache_clear()
+
+
+def test_all_epochs_share_a_stream(streams: list[object]) -> None:
+    """Memory that grows: the allocator keeps what it freed for its stream, and cuBLAS a work space for each."""
+    batch = Batch(bg=torch.zeros(1), fg_bg=torch.zeros(1), mask=torch.zeros(1), depth=torch.zeros(1))
+    for _ in range(3):
+        assert list(_on_a_stream([lambda: batch] * 4, torch.device("cuda", 0))) == [batch] * 4
+
+    assert len(streams) == 1
+
+
+def test_a_batch_without_room_beside_a_step_is_made_after_it(streams: list[object]) -> None:
+    """A lost trial: of an error in the background, nothing splits a batch."""
+    batch = Batch(bg=torch.zeros(1), fg_bg=torch.zeros(1), mask=torch.zeros(1), depth=torch.zeros(1))
+
+    def crowded() -> Batch:
+        if threading.current_thread() is not threading.main_thread():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch
+
+    assert list(_on_a_stream([lambda: batch, crowded, lambda: batch], torch.device("cuda", 0))) == [batch] * 3
+    assert background_threads() == []

@@ -80,3 +80,13 @@ def test_a_full_cache_disk_does_not_fail_a_trial(
 
     assert path is not None
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (0.5, "cuda:0")])
+def test_a_trial_without_gpus_leaves_those_of_its_node_alone(
+    gpus: float, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory: Ray hides no GPU from a process that reserves none, so all trials of the CPUs shared the first."""
+    monkeypatch.setattr(trainer, "get_device", lambda: torch.device("cuda:0"))
+
+    assert trainer._distributed_context(Workers(cpus=1, gpus=gpus)).device == torch.device(device)

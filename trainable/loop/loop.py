@@ -161,14 +161,14 @@ def _seed_of_epoch(*key: int) -> int:
 class _LossMeans:
     """Means of the losses of an epoch, accumulated on the device.
 
-    Each loss is checked for finiteness one step later, so that the host does not wait for the device.
+    Each loss is checked for finiteness one step later, so that the device has a step to do while the host waits.
     """
 
     def __init__(self, training: Training, context: DistributedContext, epoch: int) -> None:
         self._training, self._context, self._epoch = training, context, epoch
         self._sums: dict[str, torch.Tensor] = {}
         self._samples = 0
-        self._unchecked: tuple[torch.Tensor, int] | None = None
+        self._unchecked: tuple[torch.Tensor, torch.cuda.Event | None, int] | None = None
 
     def add(self, losses: Mapping[str, torch.Tensor], samples: int, step: int) -> None:
         """Add the losses of a step.
@@ -177,7 +177,9 @@ class _LossMeans:
             NonFiniteLossError: if the loss of the previous step was not finite.
         """
         self._check_finite()
-        self._unchecked = self._context.all_reduce(losses["loss"].clone()), step
+        # item() of a tensor on the device would wait for this step too, which is queued before it.
+        loss = self._context.all_reduce(losses["loss"].clone()).to("cpu", non_blocking=True)
+        self._unchecked = loss, _event_after_work(self._context.device), step
         self._samples += samples
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value * samples
@@ -197,7 +199,10 @@ class _LossMeans:
     def _check_finite(self) -> None:
         if self._unchecked is None:
             return
-        loss, step = self._unchecked[0].item(), self._unchecked[1]
+        copied_loss, copied, step = self._unchecked
+        if copied is not None:
+            copied.synchronize()
+        loss = copied_loss.item()
         if not math.isfinite(loss):
             settings = _key_settings(self._training.config)
             raise NonFiniteLossError(
@@ -205,6 +210,11 @@ class _LossMeans:
                 "lower optimizer.lr or optimizer.clip_norm.",
                 self._epoch,
             )
+
+
+def _event_after_work(device: torch.device) -> torch.cuda.Event | None:
+    """An event after all work that a GPU has so far; None for a CPU, which has done it."""
+    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
 
 def _key_settings(config: TrialConfig) -> str:

@@ -46,7 +46,11 @@ Step = Callable[[ModelConfig], float]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 MAX_IMAGES = 8
-"""Maximum batch size of a measured step; larger batches take the same time per image."""
+"""Maximum batch size of a step that is measured on a CPU, where larger batches take the same time per image.
+
+On a GPU, a step of few small images takes as long as its kernels take to launch, of which bf16 has more: it is measured
+with the whole batch.
+"""
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 7
 """A round is a step in each precision. The measurement ends early if the first three rounds agree."""
 _MAX_SECONDS = 60.0
@@ -132,13 +136,13 @@ def choose_precision(config: TrialConfig, device: torch.device, measurements: Pa
     Raises:
         torch.OutOfMemoryError: if a single image does not fit.
     """
-    key = f"precision | {machine_kind(device)} | {_network(config)}"
+    key = f"precision | {machine_kind(device)} | {_network(config, device)}"
     found = recall(measurements, key, lambda: _measure(config, device), _is_choice)
     return PrecisionChoice(
         precision=found["precision"],
         seconds=found["seconds"],
         step_seconds=found["step_seconds"],
-        images=found.get("images", _images(config)),  # earlier versions did not record it
+        images=found.get("images", _images(config, device)),  # earlier versions did not record it
     )
 
 
@@ -200,18 +204,19 @@ def build_step(config: TrialConfig, device: torch.device, *, images: int) -> Ste
     return step
 
 
-def _network(config: TrialConfig) -> str:
+def _network(config: TrialConfig, device: torch.device) -> str:
     """Key of what decides which precision is faster; loss and optimizer take the same time in both."""
-    return f"{config.model.family} {config.model.width} at {size_text(config.data.image_size)} by {_images(config)}"
+    images = _images(config, device)
+    return f"{config.model.family} {config.model.width} at {size_text(config.data.image_size)} by {images}"
 
 
-def _images(config: TrialConfig) -> int:
-    return min(MAX_IMAGES, config.data.batch_size)
+def _images(config: TrialConfig, device: torch.device) -> int:
+    return min(MAX_IMAGES, config.data.batch_size) if device.type == "cpu" else config.data.batch_size
 
 
 def _measure(config: TrialConfig, device: torch.device) -> dict[str, object]:
     """Measure with as many images as fit; a training splits its batches if they do not."""
-    images = _images(config)
+    images = _images(config, device)
     while True:
         try:
             return _measure_steps(config, device, images)

@@ -60,6 +60,17 @@ def test_batches_are_within_a_level(recipe: Dataset, tmp_path: Path, size: int, 
     assert found.bg.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_loaders_of_the_same_sources_share_them(recipe: Dataset, tmp_path: Path) -> None:
+    """Memory of the device: training, evaluation and each later trial copied all sources again."""
+    parts = ((range(6), 32), (range(6, 8), 32), (range(6), 48))
+    splits = [decoded(recipe, [np.array(rows)], size, root=tmp_path) for rows, size in parts]
+    composers = [DeviceComposer(split, CPU) for split in splits if isinstance(split, ComposedSplit)]
+    train, val, larger = (composer._sources for composer in composers)
+
+    assert train is val
+    assert train is not larger
+
+
 def test_rectangles_are_composed(recipe: Dataset, tmp_path: Path) -> None:
     """One axis may grow while the other shrinks."""
     for sides in ((32, 48), (96, 48)):

@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray._private.authentication.authentication_token_setup import generate_and_save_token
 
 from data.errors import InputError
 from search.commands import JOB_VARIABLE
-from search.run.cluster import check_retraining, cluster, plan, retraining_workers
+from search.run.cluster import _run_task, check_retraining, cluster, plan, retraining_workers
 from search.spec.sections import ResourcesConfig, RetrainConfig
 from tests.search.conftest import Dashboard
 from trainable.job import Workers
+from trainable.loop import state
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,18 @@ def test_plan_fills_the_cluster(
 ) -> None:
     """More than fit would wait for ever, fewer would leave the machine idle."""
     assert plan(ResourcesConfig(**asked), nodes) == (workers, concurrent)
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (0.5, "cuda")])
+def test_a_task_without_gpus_leaves_those_of_its_node_alone(
+    gpus: float, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a trial without GPUs: Ray hides none from a process that reserves none."""
+    monkeypatch.setattr(state, "default_device", lambda: torch.device("cuda"))
+
+    used = _run_task(lambda found: found, Workers(gpus=gpus), torch.get_num_threads(), ())
+
+    assert used == torch.device(device)
 
 
 @pytest.mark.parametrize(

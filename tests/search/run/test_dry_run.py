@@ -7,12 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.dataset.dataset import Dataset
 from data.errors import InputError
+from search.run import dry_run as dry_run_module
 from search.run.dry_run import dry_run, first_trials
 from search.spec.spec import SearchSpec, load_spec
 from tests.commands import SMALL, run
+from trainable.config import TrialConfig
+from trainable.loop.precision import PrecisionChoice
 
 SETTINGS = (("data.image_size", "32"), ("model.family", "debug"), ("model.width", "{choices: [2, 8]}"))
 NOWHERE = Path("nowhere")
@@ -100,6 +104,23 @@ def test_dry_run_creates_no_files(drawn: Path, tmp_path: Path) -> None:
     assert re.search(r"^warning: .* optimizer steps are too few", done.stdout, re.MULTILINE)
     assert re.search(r"first trials\s+0  exploration: ", done.stdout)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_are_measured_on_the_device_of_the_trials(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong hours: trials without GPUs were estimated by steps on the GPU of the machine."""
+    devices: list[torch.device] = []
+
+    def measure(config: TrialConfig, device: torch.device) -> PrecisionChoice:
+        devices.append(device)
+        return PrecisionChoice(precision="fp32", seconds={"fp32": 1.0}, step_seconds=1.0, images=8)
+
+    monkeypatch.setattr(dry_run_module, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(dry_run_module, "_this_machine", lambda: [{"CPU": 4.0, "GPU": 1.0}])
+    monkeypatch.setattr(dry_run_module, "choose_precision", measure)
+    for gpus in ("0", "auto"):
+        dry_run(spec(drawn, ("resources.gpus_per_trial", gpus)), Dataset.open(drawn), NOWHERE)
+
+    assert [device.type for device in devices] == ["cpu", "cpu", "cuda", "cuda"]
 
 
 def test_split_without_samples_is_refused(drawn: Path) -> None:

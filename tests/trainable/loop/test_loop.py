@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -248,6 +249,36 @@ def test_non_finite_loss_ends_the_trial(trial_data: TrialData) -> None:
     assert sentence.endswith("lower optimizer.lr or optimizer.clip_norm.")
     pickled = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
     assert (str(pickled), pickled.epoch) == (sentence, 1)
+
+
+class OnGpu(torch.Tensor):
+    """A number on a GPU, whose `item` waits for all steps that are queued."""
+
+    def to(self, device: str, *, non_blocking: bool) -> torch.Tensor:  # type: ignore[override]
+        assert (device, non_blocking) == ("cpu", True)
+        return self.as_subclass(torch.Tensor)
+
+    def item(self) -> float:
+        raise AssertionError("waits for the next step too")
+
+
+def test_a_loss_is_read_while_the_device_has_another_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU without work: the host waited for the step that it had just queued, before it queued the next one."""
+    log: list[str] = []
+
+    def recorded(_: torch.device) -> Any:
+        number = len([entry for entry in log if entry.startswith("queued")])
+        log.append(f"queued {number}")
+        return SimpleNamespace(synchronize=lambda: log.append(f"waited for {number}"))
+
+    monkeypatch.setattr(loop, "_event_after_work", recorded, raising=False)
+    means = loop._LossMeans(SimpleNamespace(config=config()), ALONE, epoch=1)  # type: ignore[arg-type]
+    for step, loss in enumerate((1.0, float("nan"))):
+        means.add({"loss": torch.tensor(loss).as_subclass(OnGpu)}, 1, step)
+    with pytest.raises(NonFiniteLossError, match="at step 1"):
+        means.add({"loss": torch.tensor(1.0).as_subclass(OnGpu)}, 1, 2)
+
+    assert log == ["queued 0", "waited for 0", "queued 1", "waited for 1"]
 
 
 def test_clipping_bounds_a_step(trial_data: TrialData) -> None:

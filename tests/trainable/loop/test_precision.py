@@ -139,6 +139,23 @@ def test_smaller_batch_is_measured_unchanged(memory: Path) -> None:
     assert len(json.loads(memory.read_text())) == 2
 
 
+def test_a_whole_batch_is_measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong choice: a step of 8 small images takes as long as its kernels take to launch, in either precision."""
+    measured: list[int] = []
+
+    def measure(_: TrialConfig, __: torch.device, images: int) -> dict[str, object]:
+        measured.append(images)
+        return {"precision": "fp32", "seconds": {"fp32": 1.0}, "step_seconds": 1.0, "images": images}
+
+    monkeypatch.setattr(module, "machine_kind", lambda _: "a GPU")
+    monkeypatch.setattr(module, "_measure_steps", measure)
+    large = config().model_copy(update={"data": config().data.model_copy(update={"batch_size": 32})})
+    for device in ("cuda", "cpu"):
+        choose_precision(large, torch.device(device))
+
+    assert measured == [32, 8]
+
+
 def cramp(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Let steps run out of memory with more than `most` images."""
 

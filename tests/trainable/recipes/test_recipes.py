@@ -319,6 +319,25 @@ def test_noise_has_the_published_strength_where_the_network_sees_it(kind: Any) -
     assert grey.std(dim=(0, 2, 3)).tolist() == pytest.approx([0.05, 0.05], rel=0.03)
 
 
+@pytest.mark.parametrize("kind", [Augmenter, DeviceAugmenter])
+def test_grey_that_a_network_sees_does_not_depend_on_colours(kind: Any) -> None:
+    """The images of the project are grey before they are jittered: turning the hue of colours changes their grey."""
+    augment = load_recipe("monimoyd-unet").config.data.augment
+    augmenter = kind(jitter=augment.jitter, hue=augment.hue)
+    colours = torch.tensor([[130, 130, 130], [200, 100, 100], [40, 180, 110]], dtype=torch.uint8)  # of one grey
+    photo = colours.repeat_interleave(8, 0).T[None, :, None].expand(16, 3, 16, 24).contiguous()
+    plane = torch.zeros(16, 1, 16, 24, dtype=torch.uint8)
+    if kind is DeviceAugmenter:
+        jittered = augmenter(Batch(bg=photo, fg_bg=photo.clone(), mask=plane, depth=plane.clone()), 1).fg_bg.float()
+    else:
+        stacks = [photo.permute(0, 2, 3, 1).numpy().copy() for _ in range(2)]
+        augmenter.change((*stacks, plane[:, 0].numpy(), plane[:, 0].numpy().copy()), 1)
+        jittered = torch.from_numpy(stacks[1]).permute(0, 3, 1, 2).float()
+    grey = torch.einsum("nchw,c->nhw", jittered, torch.tensor([0.299, 0.587, 0.114]))
+    assert (grey.amax(dim=(1, 2)) - grey.amin(dim=(1, 2))).max() < 3
+    assert grey.mean(dim=(1, 2)).std() > 1
+
+
 def test_the_transforms_that_a_project_rejected_can_be_tried() -> None:
     """The recipe names them with their published strengths; by default it has none, as the final runs had."""
     recipe = load_recipe("divyansh-pair")

@@ -126,10 +126,12 @@ def make_comparison(
         config = config.model_copy(update={"data": config.data.model_copy(update=same)})
         origins[recipe.name] = RecipeOrigin(source=recipe.source, faithful=recipe.faithful)
         trials[recipe.name] = with_overrides(config, overrides, recipe.file)
-    size = size_text(next(iter(trials.values())).data.image_size)
+    some = next(iter(trials.values()))  # overrides are the same for all
+    smaller = " and ".join(name for name, config in trials.items() if config.data.progression)
     notes = [
-        f"every learning-rate policy is scaled to {counted(epochs, 'epoch')}",
-        f"all use images of {size} px with the same resizing and split",
+        f"every learning-rate policy is scaled to {counted(some.epochs, 'epoch')}",
+        f"all use images of {size_text(some.data.image_size)} px with the same resizing and split"
+        + (f", after smaller ones for {smaller}" if smaller else ""),
         "batch sizes are the recipes' own" if not _sets_batch(overrides) else "",
         *(f"{key} is {text} for all" for key, text in overrides),
     ]

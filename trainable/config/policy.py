@@ -30,7 +30,7 @@ class PlateauPolicy(Section):
     """Minimum improvement: absolute for 'score', relative for a loss."""
     watch: Literal["score", "val_loss", "train_loss"] = "score"
     """Metric to watch: 'score', which is the objective of the search on validation, the validation loss, or the
-    training loss."""
+    training loss. With a `depth_policy`, the training loss is that of the policy's own network, mask or depth."""
 
 
 class CyclicPolicy(Section):

@@ -306,13 +306,21 @@ def _measure(
     return sums, losses
 
 
+def _own_losses(training: Training, metrics: Mapping[str, float]) -> list[dict[str, float]]:
+    """The training loss of each policy if mask network and depth network have their own; else nothing."""
+    if len(training.policies) == 1:
+        return [{}]
+    parts = {name.removeprefix("train_"): value for name, value in metrics.items()}
+    return [{"train_loss": loss} for loss in training.loss.of_heads(parts)]
+
+
 def _end_epoch(training: Training, epoch: int, metrics: Mapping[str, float], objective: Objective) -> bool:
     """Record the epoch in `training`; True if it is the best so far."""
     training.epoch = epoch
     score = objective.rank(metrics)
     watched = {**metrics, **({OBJECTIVE: score} if objective.is_in(metrics) else {})}
-    for policy in training.policies:
-        policy.epoch_end(watched)
+    for policy, own in zip(training.policies, _own_losses(training, metrics), strict=True):
+        policy.epoch_end({**watched, **own})
     if score > training.best_score:
         training.best_score, training.best_epoch = score, epoch
         return True

@@ -14,6 +14,8 @@ from trainable.config.loss import check_losses
 from trainable.loss.losses import all_losses, all_on_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trainable.config import LossConfig
     from trainable.models.prediction import Prediction
 
@@ -81,6 +83,10 @@ class DualLoss(nn.Module):
         if self._config.l1_sum:
             cost = cost + self._config.l1_sum * torch.stack([weight.abs().sum() for weight in weights]).sum()
         return cost
+
+    def of_heads(self, parts: Mapping[str, float]) -> list[float]:
+        """The weighted sum of the losses of each head, from unweighted parts with the names of `forward`."""
+        return [sum(weight * parts[f"{head}_{name}"] for name, weight in self._weights[head].items()) for head in HEADS]
 
     def _combined(self, heads: Tensor) -> Tensor:
         """Combine the losses of the heads, (2,), into a scalar."""

@@ -470,6 +470,25 @@ def test_replay_is_not_of_the_depth_policy(trial_data: TrialData) -> None:
     assert [policy.factor(3) for policy in training.policies] == [0.09, 1.0]
 
 
+def test_plateau_of_separate_networks_watches_the_loss_of_its_own(
+    trial_data: TrialData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask network kept its learning rate for as long as the depth network, which it does not share, improved."""
+    plateau = {"name": "plateau", "plateau": {"watch": "train_loss", "patience": 0.0, "factor": 0.5}}
+    chosen = config(
+        model={"family": "pair", "width": 2}, policy=plateau, depth_policy=plateau, loss={"mask": {"bce": 2.0}}
+    )
+    losses = iter([{"train_mask_bce": 0.5, "train_depth_l1": depth} for depth in (0.9, 0.7, 0.5, 0.3)])
+
+    def trained(*_: object) -> dict[str, float]:
+        parts = next(losses)
+        return {**parts, "train_loss": 2 * parts["train_mask_bce"] + parts["train_depth_l1"], "lr": 0.02}
+
+    monkeypatch.setattr(loop, "train_epoch", trained)
+    training, _ = run(chosen, trial_data, validate=False)
+    assert [policy.history for policy in training.policies] == [[1.0, 1.0, 0.5, 0.25], [1.0] * 4]
+
+
 def test_average_starts_from_the_weights_of_a_checkpoint_without_one(trial_data: TrialData, tmp_path: Path) -> None:
     """After the last epoch, the result would be weights that were never trained."""
     given = {"steps_of_epochs": [4, 4], "context": ALONE, "data_fingerprint": trial_data.fingerprint}

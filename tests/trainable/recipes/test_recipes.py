@@ -21,6 +21,7 @@ from data.errors import InputError
 from data.schema import Batch
 from trainable.config import TrialConfig, build
 from trainable.models import build_model, multiply_adds, parameter_count
+from trainable.optim.schedules import build_policy
 from trainable.recipes import RECIPES, load_recipe
 
 PUBLISHED: dict[str, tuple[str, int, int, int]] = {  # family, parameters, multiply-adds, at which side
@@ -317,6 +318,54 @@ def test_noise_has_the_published_strength_where_the_network_sees_it(kind: Any) -
     (grey,) = seen
     assert grey.shape == (4, 2, 64, 64)
     assert grey.std(dim=(0, 2, 3)).tolist() == pytest.approx([0.05, 0.05], rel=0.03)
+
+
+@pytest.mark.parametrize("kind", [Augmenter, DeviceAugmenter])
+def test_grey_that_a_network_sees_does_not_depend_on_colours(kind: Any) -> None:
+    """The images of the project are grey before they are jittered: turning the hue of colours changes their grey."""
+    augment = load_recipe("monimoyd-unet").config.data.augment
+    augmenter = kind(jitter=augment.jitter, hue=augment.hue)
+    colours = torch.tensor([[130, 130, 130], [200, 100, 100], [40, 180, 110]], dtype=torch.uint8)  # of one grey
+    photo = colours.repeat_interleave(8, 0).T[None, :, None].expand(16, 3, 16, 24).contiguous()
+    plane = torch.zeros(16, 1, 16, 24, dtype=torch.uint8)
+    if kind is DeviceAugmenter:
+        jittered = augmenter(Batch(bg=photo, fg_bg=photo.clone(), mask=plane, depth=plane.clone()), 1).fg_bg.float()
+    else:
+        stacks = [photo.permute(0, 2, 3, 1).numpy().copy() for _ in range(2)]
+        augmenter.change((*stacks, plane[:, 0].numpy(), plane[:, 0].numpy().copy()), 1)
+        jittered = torch.from_numpy(stacks[1]).permute(0, 3, 1, 2).float()
+    grey = torch.einsum("nchw,c->nhw", jittered, torch.tensor([0.299, 0.587, 0.114]))
+    assert (grey.amax(dim=(1, 2)) - grey.amin(dim=(1, 2))).max() < 3
+    assert grey.mean(dim=(1, 2)).std() > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("divyansh-pair", "trained for 300 epochs"),
+        ("divyansh-pair", "Pillow's default filter"),
+        ("birender-cnn", "first 15,232 samples"),
+        ("birender-cnn", "bilinear filter"),
+        ("birender-cnn-v1", "bilinear filter"),
+        ("birender-resnet", "bilinear filter"),
+        ("ramana-dnn", "variance of the noise"),
+        ("ramana-dnn", "saturation tinted grey"),
+        ("monimoyd-unet", "which left 0..1"),
+    ],
+)
+def test_what_a_recipe_does_not_reproduce_is_listed(name: str, words: str) -> None:
+    """Who compares results with published ones finds every difference in the list, as the documents promise."""
+    (listed,) = [each for each in load_recipe(name).corrected if words in each.what]
+    assert listed.because
+
+
+def test_depth_network_of_divyansh_hardly_changes_after_its_published_end() -> None:
+    """It had 300 epochs, and shares a run of 400 with the mask network."""
+    config = load_recipe("divyansh-pair").config
+    assert config.depth_policy is not None
+    policy = build_policy(config.depth_policy, steps_of_epochs=[1] * config.epochs)
+    rates = [config.optimizer.lr * policy.factor(epoch) for epoch in (0, 149, 200, 299, 300, 399)]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
 
 
 def test_the_transforms_that_a_project_rejected_can_be_tried() -> None:

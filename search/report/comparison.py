@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -98,7 +99,12 @@ def _table(comparison: Comparison, rows: Sequence[Row], group: str, columns: Seq
 
 def _chart(comparison: Comparison, rows: Sequence[Row]) -> Chart | None:
     """The scores of the recipes, and a line for the baselines; None if no recipe has a score."""
-    scores = {_shortened(row.label): found for row in rows if (found := row.figure("score")) is not None}
+    names = Counter(_shortened(row.label) for row in rows)
+    scores = {
+        row.label if names[_shortened(row.label)] > 1 else _shortened(row.label): found
+        for row in rows
+        if (found := row.figure("score")) is not None
+    }
     if not scores:
         return None
     baseline = Interval(value=comparison.baseline_score, low=float("nan"), high=float("nan"))

@@ -64,6 +64,10 @@ class Scale:
         first = math.ceil(self.low / step)
         return [number * step for number in range(first, math.floor(self.high / step) + 1)]
 
+    def label(self, tick: float) -> str:
+        """A tick as text; those between close metrics need more digits than a cost."""
+        return rounded(tick) if self.objective.name in COST_NAMES or abs(tick) >= 1e3 else f"{tick:.6g}"
+
     @property
     def ends(self) -> tuple[float, float]:
         """The values at the positions 0 and 1."""
@@ -162,11 +166,11 @@ def _axes(up: Scale, across: Scale) -> list[str]:
     for value in up.ticks():
         y = bottom - up.position(value) * (bottom - TOP)
         marks.append(f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
-        marks.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{MUTED}">{rounded(value)}</text>')
+        marks.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{MUTED}">{up.label(value)}</text>')
     for value in across.ticks():
-        x = LEFT + across.position(value) * (right - LEFT)
+        x, label = LEFT + across.position(value) * (right - LEFT), across.label(value)
         marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}" stroke="{GRID}"/>')
-        marks.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle" fill="{MUTED}">{rounded(value)}</text>')
+        marks.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle" fill="{MUTED}">{label}</text>')
     middle = (TOP + bottom) / 2
     marks.append(
         f'<text x="{(LEFT + right) / 2}" y="{bottom + 42}" text-anchor="middle" fill="{TEXT}">{across.title}</text>'

@@ -22,6 +22,7 @@ class _Known:
     """A trial of the search."""
 
     params: Mapping[str, Scalar]
+    distributions: Mapping[str, BaseDistribution]
     figures: Mapping[str, float]
     """Objectives that are known before the trial runs."""
     constraints: Mapping[str, float] = field(default_factory=dict)
@@ -69,13 +70,15 @@ class SamplerProposer:
         self,
         trial: int,
         params: Mapping[str, Scalar],
-        distributions: Mapping[str, BaseDistribution],  # noqa: ARG002  the space gives them again
+        distributions: Mapping[str, BaseDistribution],
         figures: Mapping[str, float] | None = None,
     ) -> None:
         """Add a trial that runs or ran, with the objectives that are known before it runs; or one that is resumed."""
-        if trial in self._trials:
+        if (known := self._trials.get(trial)) is not None:
+            known.params, known.distributions = dict(params), dict(distributions)  # it may have been lost without any
             return
-        known = self._trials[trial] = _Known(params=dict(params), figures=figures or {})
+        known = _Known(params=dict(params), distributions=dict(distributions), figures=figures or {})
+        self._trials[trial] = known
         if self._proposed is not None and self._proposed.params == known.params:
             known.twin, self._proposed = self._proposed, None
         self._open.append(trial)
@@ -97,7 +100,7 @@ class SamplerProposer:
         running = set(pending)
         for each in self._open:
             known = self._trials[each]
-            known.twin = known.twin or self._repeat(known.params)
+            known.twin = known.twin or self._repeat(known)
             if each not in running:
                 self._end(known, known.twin)
         self._open = [each for each in self._open if each in running]
@@ -110,16 +113,26 @@ class SamplerProposer:
         return Proposal(dict(self._proposed.params), self._name)
 
     def _ask(self) -> optuna.Trial:
-        trial = self._study.ask()
-        if self._has_state:
-            _ = trial.relative_params  # a trial with fixed parameters would be no step of a sequence or a generation
+        trial = self._begin()
         self._space(trial)
         return trial
 
-    def _repeat(self, params: Mapping[str, Scalar]) -> optuna.Trial:
-        """A trial of the sampler's study with the parameters of one that it did not propose."""
-        self._study.enqueue_trial(dict(params))
-        return self._ask()
+    def _begin(self) -> optuna.Trial:
+        trial = self._study.ask()
+        if self._has_state:
+            _ = trial.relative_params  # a trial with fixed parameters would be no step of a sequence or a generation
+        return trial
+
+    def _repeat(self, known: _Known) -> optuna.Trial:
+        """A trial of the sampler's study with the parameters of one that it did not propose.
+
+        The space would judge it without the values in which a recipe differs from what the space fixes.
+        """
+        self._study.enqueue_trial(dict(known.params))
+        trial = self._begin()
+        for name, distribution in known.distributions.items():
+            trial._suggest(name, distribution)
+        return trial
 
     def _end(self, known: _Known, twin: optuna.Trial) -> None:
         """End a trial in the sampler's study."""

@@ -18,7 +18,7 @@ from search.strategy.proposer import KNOWN, Proposer, Space
 from search.strategy.samplers import SamplerProposer
 from search.study.trials import PROPOSED_BY, is_diverged
 from trainable.config.settings import Value
-from trainable.metrics.names import TIME_ATTR
+from trainable.metrics.names import CONSTRAINT, TIME_ATTR
 from trainable.metrics.objective import SCORE, Notation, Objective
 
 FIGURES = "figures:"
@@ -187,11 +187,12 @@ class RungSearcher(DriverOnly, Searcher):
             self._proposer.constrain(frozen.number, frozen.constraints)
             if frozen.state == TrialState.RUNNING:
                 self._again.append(frozen)
+            if _is_excluded(frozen.intermediate_values, frozen.constraints):
+                continue
+            has_failed = frozen.state == TrialState.FAIL or (frozen.state.is_finished() and is_diverged(frozen))
             for rung in self._rungs:
                 reached = [epoch for epoch in frozen.intermediate_values if epoch >= rung]
-                has_failed = frozen.state == TrialState.FAIL or (frozen.state.is_finished() and is_diverged(frozen))
-                is_failed = has_failed and not _is_excluded(frozen.intermediate_values, frozen.constraints)
-                if reached or is_failed:
+                if reached or has_failed:
                     value = frozen.intermediate_values[min(reached)] if reached else math.nan
                     figures = frozen.user_attrs.get(f"{FIGURES}{min(reached)}", {}) if reached else {}
                     self._observe(frozen.number, rung, value, figures)
@@ -225,6 +226,9 @@ class RungSearcher(DriverOnly, Searcher):
             running.trial.report(value, epoch)
             if figures:
                 running.trial.set_user_attr(f"{FIGURES}{epoch}", figures)
+        # The study has the limits that a trial measured only after this.
+        if result.get("outcome") == CONSTRAINT or _is_excluded(running.curve, running.trial.constraints):
+            return
         while running.rungs_left and running.rungs_left[0] <= epoch:
             rung = running.rungs_left.pop(0)
             self._observe(running.trial.number, rung, value, figures)

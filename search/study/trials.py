@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from data.dataset.storage import UnavailableError
 from search.study.experiment import Experiment
-from trainable.metrics.names import DIVERGED, OBJECTIVE
+from trainable.metrics.names import CONSTRAINT, DIVERGED, OBJECTIVE
 from trainable.metrics.objective import SCORE, Objective
 from trainable.report import TrialReport
 
@@ -207,6 +207,11 @@ def trial_records(study: optuna.Study, objective: Objective = SCORE) -> list[Tri
 def is_diverged(trial: FrozenTrial | optuna.Trial) -> bool:
     """Whether a trial ended because its loss was not finite."""
     return bool(trial.user_attrs.get("outcome") == DIVERGED)
+
+
+def is_excluded(trial: FrozenTrial | optuna.Trial) -> bool:
+    """Whether a trial is not trained: it is outside the limits, or cannot be built. Its value is no measurement."""
+    return bool(trial.user_attrs.get("outcome") == CONSTRAINT)
 
 
 def by_end(records: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -77,14 +77,14 @@ def _measure_copies(
         table.save(file)
     return ResultMetrics(
         retrained=objective.with_value(pooled_figures(of_retrained)),
-        retrained_intervals=_plain_intervals(of_retrained),
+        retrained_intervals=_plain_intervals(of_retrained, objective),
         best=objective.with_value(figures(of_best)),
-        best_intervals=_plain_intervals(of_best),
+        best_intervals=_plain_intervals(of_best, objective),
         recipe=objective.with_value(figures(of_recipe)) if of_recipe else None,
         beyond_recipe=differences(of_best, of_recipe, objective) if of_recipe else None,
         baselines=evaluate_baselines_on(config, data, "test", fitted),
     )
 
 
-def _plain_intervals(images: ImageFigures) -> dict[str, dict[str, float | None]]:
-    return {name: interval.as_plain() for name, interval in intervals(images).items()}
+def _plain_intervals(images: ImageFigures, objective: Objective) -> dict[str, dict[str, float | None]]:
+    return {name: interval.as_plain() for name, interval in intervals(images, objective).items()}

@@ -106,6 +106,14 @@ def test_best_row_is_first_and_failed_rows_are_last(tmp_path: Path) -> None:
     assert "- broken diverged: The loss became nan" in markdown
 
 
+def test_long_names_that_differ_in_their_middle_are_two_rows_of_the_chart(tmp_path: Path) -> None:
+    """Shortened, they would be the same, and one dot would be missing."""
+    rows = [row(f"a-long-name-of-a-run-lr{rate}-with-dice-and-ssim", 0.5) for rate in ("0.01", "0.02")]
+    page = Page(write_comparison(comparison(*rows), tmp_path)["html"].read_text())
+
+    assert len(page.rows("scores")) == 3  # with the baselines
+
+
 @pytest.mark.slow
 def test_baselines_are_rows_of_the_table(tmp_path: Path) -> None:
     """A network that loses to a threshold on the difference of two images is no network."""

@@ -70,6 +70,20 @@ def test_parameter_that_determines_the_score_is_most_important(searched: Experim
     assert (analysis.trials, analysis.good, analysis.best) == (40, 5, 10)
 
 
+def test_trials_that_are_not_trained_have_no_importance(searched: Experiment) -> None:
+    """Their value is no measurement: what a limit excludes would be what the objective depends on."""
+    before = analyse(searched, neighbours=40)
+    study = open_study(searched)
+    for number in range(20):
+        excluded = trial(number + 10)
+        excluded.params["model.family"] = "resunet"
+        excluded.value = 0.0
+        excluded.user_attrs = {**excluded.user_attrs, "outcome": "constraint"}
+        study.add_trial(excluded)
+
+    assert analyse(searched, neighbours=40) == before
+
+
 def test_most_similar_trials_are_listed_first(searched: Experiment) -> None:
     """How flat the optimum is shows in what lies beside it, in the parameters' own scales."""
     near = analyse(searched, neighbours=40).neighbours

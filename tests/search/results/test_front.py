@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
@@ -200,6 +201,17 @@ def test_chart_is_valid_for_any_front(tmp_path: Path, trials: list[tuple[int, fl
 
     assert len(list(root.iter(f"{SVG}circle"))) == len(trials) * (len(objectives) - 1)
     assert sum(line.count("●") for line in as_text(points, objectives)) == sum(point.on_front for point in points)
+
+
+def test_ticks_between_close_scores_are_evenly_spaced(tmp_path: Path) -> None:
+    """With three digits, several had the same label, or one that another place on the axis has."""
+    points = front_of(search_of(tmp_path, [(4, 0.8912), (8, 0.8918)]))
+    root = tree_of(as_svg(points, ["score", "-macs"], "a search"))
+    ticks = [float(each.text or "") for each in root.iter(f"{SVG}text") if each.get("text-anchor") == "end"]
+    steps = {round(above - below, 6) for below, above in itertools.pairwise(ticks)}
+
+    assert len(ticks) > 2
+    assert steps == {0.0002}
 
 
 @pytest.mark.parametrize(

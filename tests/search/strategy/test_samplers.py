@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from search.spec.sampler import NAMES, OURS, SamplerNotation
 from search.strategy.proposer import KNOWN
+from search.strategy.samplers import SamplerProposer
 from search.strategy.searcher import RungSearcher
 from search.study.trials import trial_records
 from trainable.metrics.objective import Objective
@@ -153,6 +154,32 @@ def test_known_violations_are_not_proposed() -> None:
     configs = run(searcher_of("random", limited), 20, lambda config: float(config["x"]))
 
     assert max(config["x"] for config in configs) <= 0.5
+
+
+@pytest.mark.slow
+def test_recipe_that_the_space_alone_would_refuse_is_a_feasible_trial() -> None:
+    """It has values that the space fixes otherwise. With a constraint of its own, GPSampler would raise an error."""
+
+    def space(trial: optuna.Trial) -> None:
+        if trial.suggest_float("x", 0.0, 1.0) > 0.9 and "fixed" not in trial.user_attrs:
+            trial.set_constraint("unbuildable", 1.0)
+
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"x": 0.95}, user_attrs={"fixed": {}})
+    searcher = searcher_of({"GPSampler": {"n_startup_trials": 3}}, space, study=study)
+
+    assert run(searcher, 5, lambda config: -float(config["x"]))[0] == {"x": 0.95}
+
+
+def test_trial_that_was_lost_before_sampling_is_known_as_it_ran() -> None:
+    """Not with parameters that the sampler draws for it once more."""
+    study = optuna.create_study(direction="maximize")
+    study.ask()
+    searcher = searcher_of("tpe", study=study)
+    run(searcher, 2, near_a_corner)
+    assert isinstance(searcher._proposer, SamplerProposer)
+
+    assert searcher._proposer._study.trials[0].params == study.trials[0].params
 
 
 def test_failed_trials_repel() -> None:

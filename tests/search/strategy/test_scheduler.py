@@ -246,6 +246,32 @@ def test_an_interrupted_trial_is_not_compared_with_later_ones_where_it_continued
     assert decision == TrialScheduler.CONTINUE
 
 
+@pytest.mark.parametrize("replayed", [False, True])
+@pytest.mark.parametrize("name", ["halving", "asha", "median"])
+def test_trials_that_are_not_trained_are_not_compared(name: str, replayed: bool) -> None:
+    """With a grace of one epoch, they would be at the first rung, and any other trial better than they are."""
+    settings = {**SCHEDULE, "grace_epochs": 1}
+    with_them, without = build_scheduler(name=name, **settings), build_scheduler(name=name, **settings)
+    excluded = {"epoch": 1, "score": 0.0, "outcome": "constraint"}
+    attributes = {"outcome": "constraint"}
+    study = optuna.create_study()
+    for number in range(20):
+        if replayed:
+            values = {1: 0.0}
+            past = create_trial(state=TrialState.COMPLETE, value=0.0, intermediate_values=values, user_attrs=attributes)
+            study.add_trial(past)
+        else:
+            trial: Any = Stub(f"excluded-{number}")
+            with_them.on_trial_add(None, trial)  # type: ignore[arg-type]
+            assert with_them.on_trial_result(None, trial, excluded) == TrialScheduler.CONTINUE  # type: ignore[arg-type]
+            with_them.on_trial_complete(None, trial, excluded)  # type: ignore[arg-type]
+    replay(with_them, study.get_trials())
+
+    both = (with_them, without)
+    ends = [[end_of(each, str(number), curve) for number, curve in enumerate(curves(20))] for each in both]
+    assert ends[0] == ends[1]
+
+
 def test_no_trial_is_stopped_by_none() -> None:
     """Every trial is worth all of its epochs to whoever asks for this."""
     scheduler = build_scheduler(name="none", **SCHEDULE)

@@ -504,7 +504,8 @@ def test_region_of_infinite_errors_is_avoided(tmp_path: Path, resumed: bool) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
-def test_trial_that_is_not_trained_says_nothing_about_the_objective(resumed: bool) -> None:
+@pytest.mark.parametrize("rungs", [[3, 9], [1, 3, 9]])
+def test_trial_that_is_not_trained_says_nothing_about_the_objective(rungs: list[int], resumed: bool) -> None:
     """Its constraint is modelled; an infinite error as well would spoil the neighbourhood of the limit."""
 
     def space(trial: optuna.Trial) -> None:
@@ -513,14 +514,29 @@ def test_trial_that_is_not_trained_says_nothing_about_the_objective(resumed: boo
 
     configs = {}
     for value in (math.inf, 1.0):
-        searcher = RungSearcher(space, objective=Objective.of("-score"), rungs=[3, 9])
+        searcher = RungSearcher(space, objective=Objective.of("-score"), rungs=rungs)
         for x in (0.6, 0.7, 0.8, 0.9):
             searcher.study.enqueue_trial({"x": x})
             run_trial(searcher, f"excluded-{x}", lambda *_: value, [1])  # noqa: B023
         for number in range(MIN_RESULTS):
             run_trial(searcher, f"trial-{number}", lambda config, _: 1 - float(config["x"]), [3, 9])
         if resumed:
-            searcher = RungSearcher(space, objective=Objective.of("-score"), rungs=[3, 9], study=searcher.study)
+            searcher = RungSearcher(space, objective=Objective.of("-score"), rungs=rungs, study=searcher.study)
         configs[value] = [searcher.suggest(f"late-{number}") for number in range(8)]
 
-    assert configs[math.inf] == configs[1.0]  # a finite value before the first rung is no observation
+    assert configs[math.inf] == configs[1.0]
+
+
+def test_limit_that_a_trial_measures_says_nothing_about_the_objective() -> None:
+    """Tune passes the report to the searcher before the study has what was measured."""
+    searcher = searcher_of()
+    for number in range(MIN_RESULTS):
+        searcher.suggest(f"slow-{number}")
+        searcher.on_trial_result(f"slow-{number}", {"epoch": 1, "score": 0.0, "outcome": "constraint"})
+        trial = searcher.running(f"slow-{number}")
+        assert trial is not None
+        trial.set_constraint("ms_per_picture", 0.5)
+        searcher.on_trial_complete(f"slow-{number}", {"epoch": 1, "score": 0.0, "outcome": "constraint"})
+    searcher.suggest("next")
+
+    assert searcher.study.trials[-1].user_attrs["proposed_by"] == "exploration"  # no score yet

@@ -29,7 +29,7 @@ from trainable.job import TrialData
 from trainable.loop import checkpoint
 from trainable.loop.loaders import background_ids
 from trainable.metrics.names import METRICS
-from trainable.metrics.objective import SCORE
+from trainable.metrics.objective import SCORE, Objective
 from trainable.metrics.per_image import figures
 from trainable.metrics.published import PUBLISHED_METRICS
 from trainable.models.network import Network
@@ -141,21 +141,26 @@ def test_networks_are_compared_on_unchanged_images(
     assert np.array_equal(tables[0].columns(), tables[1].columns())
 
 
+@pytest.mark.parametrize("objective", [SCORE, Objective.of({"mask_iou": 0.7, "depth_delta1": 0.3})])
 def test_result_of_a_search_is_measured_on_unchanged_images(
-    trial_data: TrialData, saved: Path, save_warmed: Callable[[TrialConfig], Path], tmp_path: Path
+    trial_data: TrialData,
+    saved: Path,
+    save_warmed: Callable[[TrialConfig], Path],
+    tmp_path: Path,
+    objective: Objective,
 ) -> None:
-    """Wrong difference: the retrained network was measured on augmented images, and its intervals on others."""
+    """Each metric has its interval on the same images; augmented ones would make a wrong difference."""
     values = CONFIG.model_dump()
     values["data"]["augment"] |= {"in_evaluation": True, "jitter": 0.5}
     changed = save_warmed(build(TrialConfig, values, source="the test"))
     outputs = [str(tmp_path / name) for name in ("grid.png", "baselines.npz", "retrained.npz", "best.npz")]
-    found = measure_result([str(changed), str(saved)], trial_data, outputs, SCORE, CPU)
+    found = measure_result([str(changed), str(saved)], trial_data, outputs, objective, CPU)
 
-    plain = evaluate_checkpoint(saved, trial_data, "test", device=CPU)
+    plain = objective.with_value(evaluate_checkpoint(saved, trial_data, "test", device=CPU))
     augmented = evaluate_checkpoint(changed, trial_data, "test", device=CPU)
-    assert tuple(found.retrained) == METRICS
+    assert tuple(found.retrained) == tuple(dict.fromkeys((*METRICS, objective.key)))
     assert found.retrained == pytest.approx(plain, rel=1e-12)
-    assert found.retrained == pytest.approx({name: found.best[name] for name in METRICS}, rel=1e-12)
+    assert found.retrained == pytest.approx({name: found.best[name] for name in plain}, rel=1e-12)
     assert augmented["score"] != plain["score"]
     for name, value in found.retrained.items():
         assert found.retrained_intervals[name]["value"] == pytest.approx(value, rel=1e-12)

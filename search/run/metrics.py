@@ -25,7 +25,7 @@ class SearchMetrics(TrialCallback):
         spec: of the search.
         tally: of the search; a callback before this one updates it.
         budget: counts the GPU seconds.
-        seconds: returns the seconds of the search, over all its runs.
+        seconds: returns those that `budget.hours` counts, over all runs.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from search.study.experiment import Experiment
 from search.study.heartbeat import FRESH_SECONDS, Heartbeat
 from search.study.study import open_study
 from search.study.summary import Summary
-from search.study.trials import RECIPE, RETRAINING, SLOTS, WAITING, note_epoch, note_start
+from search.study.trials import RECIPE, RETRAINING, RETRAINING_SECONDS, SLOTS, WAITING, note_epoch, note_start
 from tests.search.conftest import CONFIGURATION
 from trainable.report import TrialReport
 
@@ -213,6 +213,16 @@ def test_a_lost_run_counts_until_its_last_heartbeat(experiment: Experiment) -> N
     assert search_status(experiment).budget.hours == pytest.approx((1800 + 3600 - FRESH_SECONDS - 60) / 3600, abs=1e-3)
 
     beat(experiment, "interrupted")
+    assert search_status(experiment).budget.hours == 0.5
+
+
+def test_a_retraining_uses_nothing_of_the_hours(experiment: Experiment) -> None:
+    """A search that went on after one showed more hours than its limit, and that it ends in 0 s."""
+    study = open_study(experiment)
+    study.set_user_attr("seconds", 9000.0)
+    study.set_user_attr(RETRAINING_SECONDS, 7200.0)
+    beat(experiment, "interrupted")
+
     assert search_status(experiment).budget.hours == 0.5
 
 

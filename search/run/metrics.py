@@ -61,7 +61,7 @@ class SearchMetrics(TrialCallback):
         self._last.pop(request_of(trial).number, None)
         self._update()
 
-    failed = completed
+    failed = recovered = completed
 
     def ended(self, trials: list[Trial]) -> None:
         """Update the numbers of trials; none runs any more."""

@@ -65,9 +65,13 @@ def spec_digest(spec: SearchSpec) -> str:
 
 
 def latest_job(cluster: Cluster, experiment: Experiment) -> Job | None:
-    """The last job of a search on the cluster; None if the cluster knows none."""
+    """The last job of a search on the cluster; None if it knows none, or if the search ran elsewhere after that one."""
     jobs = cluster.jobs(job_prefix(experiment))
-    return jobs[-1] if jobs else None
+    if not jobs or jobs[-1].is_live:
+        return jobs[-1] if jobs else None
+    beat = Heartbeat.read(experiment)
+    ran_later = beat is not None and beat.job != jobs[-1].id and beat.written > (jobs[-1].started or 0.0)
+    return None if ran_later else jobs[-1]
 
 
 def submit(

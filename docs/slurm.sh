@@ -19,6 +19,7 @@ STORAGE=${STORAGE:-/shared/searches}            # CHANGE
 
 # Every node reads the same token from the home directory, which Slurm nodes share; without one nothing answers.
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 OMP_WAIT_POLICY=PASSIVE
+export PATH=$PWD/.venv/bin:$PATH                # where `ray symmetric-run` looks for `ray`
 .venv/bin/ray get-auth-token --generate > /dev/null
 chmod 600 "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 
@@ -30,7 +31,9 @@ fi
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(getent ahostsv4 "$head" | awk 'NR == 1 {print $1}'):6379
 export RAY_ADDRESS=$address
-srun .venv/bin/ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
-  --num-cpus "$SLURM_CPUS_PER_TASK" -- "${search[@]}" &
-trap 'kill -INT $!' INT                         # srun passes the signal on to the search
+pid=$(mktemp)
+trap 'kill -INT "$(cat "$pid")"' INT            # the search alone: symmetric-run, on Ctrl-C, kills it after 0.25 s
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" .venv/bin/ray symmetric-run --address "$address" \
+  --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus "$SLURM_CPUS_PER_TASK" \
+  -- sh -c 'echo $$ > "$0"; exec "$@"' "$pid" "${search[@]}" &
 wait $! || wait $!

@@ -1,12 +1,15 @@
 """The nodes that the autoscaler of the joined cluster may still start.
 
-Ray publishes the bounds of node types on Kubernetes only. For a cluster of `ray up` they are in the file that the
-autoscaler itself reads, on the head, where the driver of a job runs too.
+The bounds of node types are in the tables of a cluster only where its platform writes them. Elsewhere they are where
+the autoscaler itself reads them, on the head, where the driver of a job runs too: for a cluster of `ray up` in a file,
+for one of KubeRay in its RayCluster.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ COUNTED = ("CPU", "GPU")
 """Resources that trials use, by which nodes of a type are recognised."""
 MAX_NODES = 1000
 """Nodes that are counted of a type without an upper bound."""
+NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""In a pod of Kubernetes, the name of its namespace."""
 _OPTION = "--autoscaling-config="
 _Counts = tuple[float, ...]
 """Of a node: the `COUNTED` resources."""
@@ -93,11 +98,26 @@ def _published() -> tuple[list[NodeType], int] | None:
 
 
 def _configured() -> tuple[list[NodeType], int]:
-    """The bounds in the file of the autoscaler on this machine; none if it does not run here."""
+    """The bounds that the autoscaler on this machine reads; none if it does not run here."""
     for path in _autoscaler_files():
         with contextlib.suppress(OSError, yaml.YAMLError, AttributeError, TypeError, ValueError):
             return read_types(yaml.safe_load(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(Exception):  # not a pod of KubeRay, or one that may not read its RayCluster
+        return _of_kuberay()
     return [], 0
+
+
+@functools.cache
+def _of_kuberay() -> tuple[list[NodeType], int]:
+    """The bounds in the RayCluster of this pod, which the head may read if it has an autoscaler; read once."""
+    name, namespace = os.environ["RAY_CLUSTER_NAME"], NAMESPACE.read_text(encoding="utf-8")
+
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+    from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
+
+    cluster = KubernetesHttpApiClient(namespace).get(f"rayclusters/{name}")
+    has_autoscaler = cluster["spec"].get("enableInTreeAutoscaling")
+    return read_types(_derive_autoscaling_config_from_ray_cr(cluster)) if has_autoscaler else ([], 0)
 
 
 def _autoscaler_files() -> Iterator[Path]:

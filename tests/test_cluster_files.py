@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -112,11 +113,74 @@ def test_the_image_for_kubernetes_has_what_the_setup_needs_and_no_more() -> None
     assert {name for *names, _ in copies for name in names} == packages | files | {
         f"{module}.py" for module in setuptools["py-modules"]
     }
+    assert "    ENV PATH=/twinhead/.venv/bin:$PATH" in document.splitlines()  # where KubeRay looks for `ray`
     assert all(target == f"/twinhead/{names[0] if names[0] in packages else ''}" for *names, target in copies)
 
 
 def test_the_script_for_slurm_is_valid() -> None:
     subprocess.run(["bash", "-n", CHECKOUT / "docs" / "slurm.sh"], check=True)
+
+
+SRUN = """\
+import signal, subprocess, sys
+# The first one has srun report its state; the tasks are not its children, and get signals from it alone.
+signal.signal(signal.SIGINT, lambda *_: None)
+command = [word for word in sys.argv[1:] if not word.startswith("--cpus-per-task=")]
+sys.exit(subprocess.run(command, process_group=0).returncode)
+"""
+RAY = """\
+import sys
+from pathlib import Path
+from ray.scripts import symmetric_run
+if sys.argv[1] == "symmetric-run":
+    symmetric_run.check_ray_already_started = lambda: False
+    symmetric_run.symmetric_run()
+with Path("commands").open("a") as commands:
+    print(sys.argv[1], file=commands)
+"""
+SEARCH = """\
+import signal, sys, time
+from pathlib import Path
+def store(*_):
+    time.sleep(1)
+    Path("stored").touch()
+    sys.exit(130)
+signal.signal(signal.SIGINT, store)
+Path("started").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm_starts_ray_and_lets_the_search_end(tmp_path: Path) -> None:
+    """As with `ray symmetric-run`: it finds `ray` on PATH, and kills its command 0.25 s after a Ctrl-C of its own."""
+    binaries = tmp_path / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    for folder, name, text in ((tmp_path, "srun", SRUN), (binaries, "ray", RAY), (binaries, "twinhead", SEARCH)):
+        (folder / name).write_text(f"#!{sys.executable}\n{text}")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho 127.0.0.1\n")
+    for file in (*tmp_path.glob("s*"), *binaries.iterdir()):
+        file.chmod(0o755)
+    (tmp_path / "token").touch()
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "RAY_AUTH_TOKEN_PATH": "token",
+        "STORAGE": str(tmp_path),
+        "SLURM_JOB_NODELIST": "a",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_CPUS_PER_TASK": "2",
+    }
+    with subprocess.Popen(["bash", CHECKOUT / "docs" / "slurm.sh"], cwd=tmp_path, env=environment) as job:
+        end = time.monotonic() + 60
+        while not (tmp_path / "started").exists():
+            assert job.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        job.send_signal(signal.SIGINT)
+        assert job.wait(60) == 130
+
+    assert (tmp_path / "stored").exists()
+    assert (tmp_path / "commands").read_text().split() == ["get-auth-token", "start", "stop"]
 
 
 @pytest.mark.cluster

@@ -16,7 +16,7 @@ from search.study.experiment import Experiment
 from search.study.heartbeat import Heartbeat
 from search.study.names import search_names
 from search.study.study import open_study
-from search.study.trials import GPU_SECONDS, RETRAINING, SLOTS, WAITING, trial_records
+from search.study.trials import GPU_SECONDS, RETRAINING, RETRAINING_SECONDS, SLOTS, WAITING, trial_records
 
 
 def search_status(
@@ -69,11 +69,12 @@ def _status(experiment: Experiment, job: Job | None, address: str | None = None)
     if state == "running":
         for number in unfinished:
             tally.start(number)
+    ended = float(attributes.get("seconds", 0.0)) - float(attributes.get(RETRAINING_SECONDS, 0.0))
     starts = [trial.datetime_start.timestamp() for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
     return tally.status(
         state=state,
         reason=reason,
-        seconds=float(attributes.get("seconds", 0.0)) + (heartbeat.seconds() if heartbeat else 0.0),
+        seconds=ended + (heartbeat.seconds() if heartbeat else 0.0),
         gpu_seconds=float(attributes.get(GPU_SECONDS, 0.0)),
         slots=attributes.get(SLOTS),
         retraining=Retraining(**retraining) if retraining else None,

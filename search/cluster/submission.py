@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from trainable.plugins.active import PluginRecord, sources_of
 
 STOP_SECONDS = 60
 """Time that a stopped search has to write its checkpoints and summary; Ray kills it after that."""
+END_SECONDS, POLL_SECONDS = 30.0, 0.5
+"""Time that the process of a job takes at most to end after its search, and the time between two looks at it."""
 AFTER = "TWINHEAD_AFTER"
 """Environment variable with the name of the search that a submitted one waits for."""
 VERSIONS = "TWINHEAD_SUBMITTED_WITH"
@@ -62,9 +65,13 @@ def spec_digest(spec: SearchSpec) -> str:
 
 
 def latest_job(cluster: Cluster, experiment: Experiment) -> Job | None:
-    """The last job of a search on the cluster; None if the cluster knows none."""
+    """The last job of a search on the cluster; None if it knows none, or if the search ran elsewhere after that one."""
     jobs = cluster.jobs(job_prefix(experiment))
-    return jobs[-1] if jobs else None
+    if not jobs or jobs[-1].is_live:
+        return jobs[-1] if jobs else None
+    beat = Heartbeat.read(experiment)
+    ran_later = beat is not None and beat.job != jobs[-1].id and beat.written > (jobs[-1].started or 0.0)
+    return None if ran_later else jobs[-1]
 
 
 def submit(
@@ -88,10 +95,15 @@ def submit(
         InputError: if the cluster refuses the job.
     """
     prefix = job_prefix(experiment)
-    jobs = cluster.jobs(prefix)
-    if jobs and jobs[-1].is_live:
-        return Submitted(job=jobs[-1], is_new=False)
-    beat = Heartbeat.read(experiment)  # of a job that a new head of the cluster does not know
+    jobs, beat = cluster.jobs(prefix), Heartbeat.read(experiment)
+    end = time.monotonic() + END_SECONDS
+    while jobs and jobs[-1].is_live:
+        has_ended = beat is not None and beat.job == jobs[-1].id and beat.state != "running"
+        if not has_ended or time.monotonic() > end:
+            return Submitted(job=jobs[-1], is_new=False)
+        time.sleep(POLL_SECONDS)
+        jobs = cluster.jobs(prefix)
+    # The heartbeat may be of a job that a new head of the cluster does not know.
     ids = [job.id for job in jobs] + ([beat.job] if beat and beat.job.startswith(prefix) else [])
     number = max((int(each.removeprefix(prefix)) for each in ids), default=0) + 1
     submission_id = f"{prefix}{number}"

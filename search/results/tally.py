@@ -207,7 +207,7 @@ class Tally:
         Args:
             state: of the run.
             reason: why it failed or waits.
-            seconds: of all runs.
+            seconds: of all runs, without completed retrainings, which `budget.hours` does not count.
             gpu_seconds: of all trials.
             slots: number of concurrent trials, and the CPUs and GPUs of each; None if unknown.
             retraining: how far it is, if a driver retrains.

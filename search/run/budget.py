@@ -126,6 +126,10 @@ class Budget(TrialCallback):
         else:
             self._stop(trial)
 
+    def recovered(self, trial: Trial) -> None:
+        """Store the GPU seconds until now: a trial that waits for its retry uses no GPU."""
+        self._stop(trial)
+
     def ended(self, trials: list[Trial]) -> None:
         """Count and store the time of interrupted trials, which the next run resumes."""
         self._used = self.gpu_seconds

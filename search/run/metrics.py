@@ -25,7 +25,7 @@ class SearchMetrics(TrialCallback):
         spec: of the search.
         tally: of the search; a callback before this one updates it.
         budget: counts the GPU seconds.
-        seconds: returns the seconds of the search, over all its runs.
+        seconds: returns those that `budget.hours` counts, over all runs.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SearchMetrics(TrialCallback):
         self._last.pop(request_of(trial).number, None)
         self._update()
 
-    failed = completed
+    failed = recovered = completed
 
     def ended(self, trials: list[Trial]) -> None:
         """Update the numbers of trials; none runs any more."""

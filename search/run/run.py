@@ -315,11 +315,17 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
     if earlier:
         screen.say(progress_line(earlier, spec.plan.budget.trials, spec.plan.scheduler.max_epochs))
     tally = Tally(RunPlan.of_search(experiment.name, spec), earlier)
-    used = (run.seconds, lambda: search.slots.now, lambda: search.budget.gpu_seconds)
+    retrained = float(study.user_attrs.get(RETRAINING_SECONDS, 0.0))
+
+    def seconds() -> float:
+        """Those that `budget.hours` counts."""
+        return run.seconds() - retrained
+
+    used = (seconds, lambda: search.slots.now, lambda: search.budget.gpu_seconds)
     with show_trials(screen, study, tally, run.job.workers, stopper, *used) as progress:
         callbacks = [TensorBoard(experiment), *progress, search.budget, MachineChange(screen, earlier)]
         callbacks += [TrialLogs(experiment), JobNote(tally)]
-        callbacks.append(SearchMetrics(experiment.name, spec, tally, search.budget, run.seconds))
+        callbacks.append(SearchMetrics(experiment.name, spec, tally, search.budget, seconds))
         callbacks += trackers(experiment, spec, study, screen)
         trials = partial(tune_spec, experiment, spec, run.job, study, slots=search.slots, stopper=stopper)
         run.outages.outlast(lambda: trials(callbacks=callbacks))

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from search.autoscaler import NodeType, read_types, still_startable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
+
+from search import autoscaler
+from search.autoscaler import NodeType, read_types, startable_nodes, still_startable
 
 HEAD = {"CPU": 4.0}
 GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
@@ -41,3 +49,24 @@ def test_a_configuration_of_ray_up() -> None:
     }
 
     assert read_types(config) == ([NodeType(resources=GPU_NODE, max_count=3)], 8)
+
+
+def test_the_manifest_of_kubernetes_starts_at_zero_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """KubeRay publishes no bounds in Ray's tables: without its RayCluster, a search would find no room for a trial."""
+    manifest = yaml.safe_load((Path(__file__).parents[2] / "docs" / "rayjob.yaml").read_text())
+    asked = []
+
+    def get(self: KubernetesHttpApiClient, path: str) -> dict[str, Any]:
+        asked.append(path)
+        return {"metadata": {"name": "x", "namespace": "y"}, "spec": manifest["spec"]["rayClusterSpec"]}
+
+    (tmp_path / "namespace").write_text("y")
+    monkeypatch.setattr(KubernetesHttpApiClient, "get", get)
+    monkeypatch.setattr(autoscaler, "NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(autoscaler, "_published", lambda: None)
+    monkeypatch.setattr(autoscaler, "_autoscaler_files", lambda: ())
+    monkeypatch.setenv("RAY_CLUSTER_NAME", "twinhead-first-x")
+
+    assert startable_nodes([{"memory": 1.0}]) == [GPU_NODE] * 8
+    assert startable_nodes([{"memory": 1.0}, GPU_NODE]) == [GPU_NODE] * 7
+    assert asked == ["rayclusters/twinhead-first-x"]

@@ -10,13 +10,13 @@ import pytest
 
 from search.cluster.client import Job, JobState
 from search.cluster.status import list_searches, search_status
-from search.cluster.submission import job_prefix, spec_digest
+from search.cluster.submission import job_prefix, latest_job, spec_digest
 from search.results.status import Retraining
 from search.study.experiment import Experiment
 from search.study.heartbeat import FRESH_SECONDS, Heartbeat
 from search.study.study import open_study
 from search.study.summary import Summary
-from search.study.trials import RECIPE, RETRAINING, SLOTS, WAITING, note_epoch, note_start
+from search.study.trials import RECIPE, RETRAINING, RETRAINING_SECONDS, SLOTS, WAITING, note_epoch, note_start
 from tests.search.conftest import CONFIGURATION
 from trainable.report import TrialReport
 
@@ -102,12 +102,12 @@ def test_a_job_that_failed_before_its_driver_ran(experiment: Experiment) -> None
     message = (
         "failed with exit code 2, last available logs:\nRunning entrypoint\ntwinhead: The package 'x' is missing.\n"
     )
-    failed = _Jobs(job(experiment, "failed", run=2, message=message))
+    failed = _Jobs(replace(job(experiment, "failed", run=2, message=message), started=time.time()))
     found = search_status(experiment, failed)
 
     assert (found.state, found.reason) == ("failed", "The package 'x' is missing.")
 
-    beat(experiment, "interrupted", job=f"{job_prefix(experiment)}1")
+    beat(experiment, "interrupted", age=60, job=f"{job_prefix(experiment)}1")
     assert search_status(experiment, failed).state == "failed"
 
 
@@ -213,6 +213,28 @@ def test_a_lost_run_counts_until_its_last_heartbeat(experiment: Experiment) -> N
     assert search_status(experiment).budget.hours == pytest.approx((1800 + 3600 - FRESH_SECONDS - 60) / 3600, abs=1e-3)
 
     beat(experiment, "interrupted")
+    assert search_status(experiment).budget.hours == 0.5
+
+
+def test_a_search_that_runs_outside_of_its_last_job(experiment: Experiment) -> None:
+    """`logs --follow`, which `status` names, showed the log of that job and ended with its exit code."""
+    jobs = _Jobs(job(experiment, "stopped"))
+    beat(experiment, job="01000000")
+
+    assert latest_job(jobs, experiment) is None
+    assert search_status(experiment, jobs).job == "01000000"
+
+    beat(experiment, job=f"{job_prefix(experiment)}1")
+    assert latest_job(jobs, experiment) is not None
+
+
+def test_a_retraining_uses_nothing_of_the_hours(experiment: Experiment) -> None:
+    """A search that went on after one showed more hours than its limit, and that it ends in 0 s."""
+    study = open_study(experiment)
+    study.set_user_attr("seconds", 9000.0)
+    study.set_user_attr(RETRAINING_SECONDS, 7200.0)
+    beat(experiment, "interrupted")
+
     assert search_status(experiment).budget.hours == 0.5
 
 

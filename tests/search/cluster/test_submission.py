@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from data.errors import InputError
+from search.cluster import submission
 from search.cluster.client import Cluster, Job
 from search.cluster.code import ENTRY, Archive
 from search.cluster.status import search_status
@@ -122,3 +123,26 @@ def test_a_job_on_a_new_head_is_not_taken_for_the_last_one(experiment: Experimen
 
     assert (submitted.job.id, submitted.is_new) == (f"{job_prefix(experiment)}5", True)
     assert search_status(experiment, head).state == "queued"
+
+
+class _EndingJob(_NewHead):
+    """A cluster whose last job runs at the first look, and has ended at the next."""
+
+    def jobs(self, prefix: str) -> list[Job]:
+        found = super().jobs(prefix)
+        self._jobs |= {job.id: replace(job, state="succeeded") for job in found}
+        return found
+
+
+@pytest.mark.parametrize(("state", "is_new"), [("ended", True), ("interrupted", True), ("running", False)])
+def test_a_search_is_resumed_while_the_process_of_its_last_job_ends(
+    experiment: Experiment, state: Any, is_new: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is 'finished' by then: `resume --trials` was taken for a second submission, and nothing ran."""
+    monkeypatch.setattr(submission, "POLL_SECONDS", 0.0)
+    archive = Archive(path=tmp_path, bytes=0, files=0, largest=())
+    cluster = _EndingJob()
+    first = submit(cluster, experiment, archive, env={})
+    replace(Heartbeat.of_this_process(), job=first.job.id, state=state).write(experiment)
+
+    assert submit(cluster, experiment, archive, env={}).is_new is is_new

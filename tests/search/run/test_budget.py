@@ -161,6 +161,21 @@ def test_gpu_hours_of_interrupted_trials_are_stored() -> None:
     assert budget_of(study, gpus=2.0, gpu_hours=1.0).gpu_seconds == 1800.0
 
 
+def test_a_trial_that_waits_for_its_retry_uses_no_gpu() -> None:
+    """As when all spot nodes are taken away for an hour, which ended the search."""
+    now, study = [0.0], optuna.create_study()
+    budget = budget_of(study, clock=lambda: now[0], gpus=1.0, gpu_hours=1.0)
+    trial = cast("Trial", SimpleNamespace(trial_id="a", config=TrialRequest(name="a").as_plain()))
+    budget.on_trial_start(0, [], trial)
+    now[0] = 900.0
+    budget.on_trial_recover(0, [], trial)
+    now[0] = 4500.0
+    assert (budget.gpu_seconds, budget.spent()) == (900.0, "")
+    budget.on_trial_start(0, [], trial)
+    now[0] = 5400.0
+    assert budget.gpu_seconds == 1800.0
+
+
 def test_the_retraining_is_not_ended_by_a_limit_of_the_search() -> None:
     """Neither by the one that ended the trials, nor by one that is reached meanwhile."""
     budget = budget_of(patience=1)

@@ -137,6 +137,16 @@ def test_a_trial_that_is_retried_is_counted_once(exported: Exported) -> None:
     assert states(exported) == {"running": 1}
 
 
+def test_a_trial_that_waits_for_its_retry_has_no_speed(exported: Exported) -> None:
+    callback = search()
+    callback.on_trial_start(0, [], trial(0))
+    report(callback, trial(0), 1)
+    assert exported["samples_per_second", ""] == 100.0
+    callback.on_trial_recover(0, [], trial(0))
+
+    assert exported["samples_per_second", ""] == 0.0
+
+
 def test_trials_of_earlier_runs_count(exported: Exported) -> None:
     """A dashboard shows the search, not the process that happens to run it."""
     epoch = {"epoch:1": {"metrics": {"score": 0.75}, "checkpoint": None}}

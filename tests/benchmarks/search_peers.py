@@ -1,7 +1,7 @@
 """What other search methods find in the same budget: those of syne-tune, and the one-epoch baseline.
 
 python tests/benchmarks/search_peers.py [--on curves|lcbench|both] [--methods dehb ...] [--seeds 5] [--budgets 10 40]
-    [--processes N] [--python .venv-peers/bin/python] [--json FILE]
+    [--refit-every N] [--processes N] [--python .venv-peers/bin/python] [--json FILE]
 
 `make bench BENCH=search_peers` makes the environment of the methods first: syne-tune 0.13.0 needs numpy below 1.27.
 Each method runs in a process of its own, and proposes trials for the same surrogates of learning curves, the same eight
@@ -86,17 +86,19 @@ def main() -> None:
     search_quality.add_options(parser, seeds=5)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS, help="all when left out")
     parser.add_argument("--budgets", type=int, nargs="+", default=list(search_quality.BUDGETS), help="full trainings")
+    parser.add_argument("--refit-every", type=int, default=1, help="results, of MOBSTER and Hyper-Tune")
     parser.add_argument("--python", type=Path, default=PYTHON, help="that of the environment of the methods")
     options = parser.parse_args()
     if set(options.methods) - {ONE_EPOCH} and not options.python.is_file():
         sys.exit(f"There is no {options.python}; make it by 'make bench BENCH=search_peers', or set --python.")
     rows: list[Row] = []
     ratios: dict[str, float] = {}
+    run_one = functools.partial(simulate, python=options.python, refit_every=options.refit_every)
     with search_quality.processes(options.processes) as pool:
         for on in (LCBENCH, CURVES) if options.on == BOTH else (options.on,):
             all_jobs = jobs(on, options)
             found = []
-            for each in pool.imap(functools.partial(simulate, python=options.python), all_jobs):
+            for each in pool.imap(run_one, all_jobs):
                 found.append(each)
                 note(each)
             tasks = list(dict.fromkeys(job.task for job in all_jobs))
@@ -131,7 +133,7 @@ def note(found: Found) -> None:
     )
 
 
-def simulate(job: Job, python: Path) -> Found:
+def simulate(job: Job, python: Path, refit_every: int) -> Found:
     """Run one simulation: one of ours as in `search_quality`, or a method in its process."""
     logging.disable(logging.WARNING)
     if job.side in OURS[job.on]:
@@ -148,7 +150,14 @@ def simulate(job: Job, python: Path) -> Found:
         chosen.observe(str(trial), training.config, score)
         best = max(best, score)
 
-    begin = Begin(method=job.side, seed=job.seed, max_epochs=task.epochs, budget=epochs, space=space.parameters)
+    begin = Begin(
+        method=job.side,
+        seed=job.seed,
+        max_epochs=task.epochs,
+        budget=epochs,
+        space=space.parameters,
+        refit_every=refit_every,
+    )
     started = time.process_time()
     # The baseline needs nothing but Python.
     with PeerProcess(Path(sys.executable) if job.side == ONE_EPOCH else python, begin) as peer:
@@ -195,13 +204,14 @@ def row(on: str, side: str, budget: int, found: Sequence[Found], references: Map
 
 
 def ratios_of(on: str, rows: Sequence[Row]) -> dict[str, float]:
-    """The regret of our default over that of each method, over all tasks."""
-    ours = OURS[on][-1]
-    regret = {(each["side"], each["budget"]): float(each["regret"]) for each in rows if each["on"] == on}  # type: ignore[arg-type]
+    """Regret and worth of our default over those of each method, over all tasks."""
+    ours = {each["budget"]: each for each in rows if (each["on"], each["side"]) == (on, OURS[on][-1])}
     return {
-        f"{on}_regret_{str(side).replace('-', '_')}_{budget}": regret[ours, budget] / other if other else math.nan
-        for (side, budget), other in regret.items()
-        if side not in OURS[on]
+        f"{on}_{figure}_{str(each['side']).replace('-', '_')}_{each['budget']}": float(ours[each["budget"]][figure])  # type: ignore[arg-type]
+        / (float(each[figure]) or math.nan)  # type: ignore[arg-type]
+        for figure in ("regret", "worth")
+        for each in rows
+        if each["on"] == on and each["side"] not in OURS[on]
     }
 
 

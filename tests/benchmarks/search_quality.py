@@ -1,6 +1,7 @@
 """What a search finds in a budget, by its sampler and scheduler, and what Ray's OptunaSearch + ASHA finds.
 
-python tests/benchmarks/search_quality.py [--on curves|lcbench|both] [--seeds 20] [--processes N] [--json FILE]
+python tests/benchmarks/search_quality.py [--on curves|lcbench|both] [--seeds 20] [--sides SIDE ...]
+    [--processes N] [--json FILE]
 
 Searchers are driven in simulated time, with eight asynchronous workers, through surrogates of learning curves: `curves`
 of trainings of this project's own networks (see `curves/surrogate.py`), with the noise of seeds, and `lcbench`, a
@@ -9,6 +10,7 @@ A result is given as the number of random full trainings that it takes to find a
 mean over tasks and seeds; and as regret, by how many hundredths of the score the best possible configuration is better:
 mean, and 10 % and 90 % quantiles. The score of a configuration is that of its best epoch without noise, but a search
 chooses the configuration by what it observed; `regret_tried` is that of the best configuration which it tried.
+`spread` is the ratio of the 90 % and 10 % quantiles of the worth over seeds, the geometric mean over tasks.
 """
 
 from __future__ import annotations
@@ -114,6 +116,7 @@ def main() -> None:
     """Simulate all sides on every task and seed."""
     parser = arguments(__doc__)
     add_options(parser, seeds=20)
+    parser.add_argument("--sides", nargs="*", help="beside our default; all when left out")
     parser.add_argument("--grace", type=int, default=3, help="grace_epochs of the search")
     parser.add_argument("--factor", type=float, default=3, help="reduction_factor of the search")
     options = parser.parse_args()
@@ -159,11 +162,13 @@ def jobs(on: str, options: argparse.Namespace) -> list[Job]:
     """All simulations of a surrogate. All sides of a seed stand together, so that other load meets them alike."""
     tasks, epochs = tasks_of(on)
     setting = {"max_epochs": epochs, "grace_epochs": options.grace, "reduction_factor": options.factor}
+    default = DEFAULT if on == CURVES else OURS
+    sides = [side for side in SIDES[on] if options.sides is None or side in (default, *options.sides)]
     return [
         Job(on=on, task=task, seed=seed, side=side, setting=setting, kind=options.surrogate)
         for seed in range(options.seeds)
         for task in tasks
-        for side in SIDES[on]
+        for side in sides
     ]
 
 
@@ -335,6 +340,10 @@ def row_of(on: str, side: str, budget: int, found: Sequence[Found], references: 
         return references[each.job.task]
 
     worth = [each.log_worth.get(budget, math.log(best(each).worth(each.outcomes[budget].chosen))) for each in found]
+    by_task: dict[str, list[float]] = {}
+    for each, value in zip(found, worth, strict=True):
+        by_task.setdefault(each.job.task, []).append(value)
+    spans = [float(np.ptp(np.quantile(values, [0.1, 0.9]))) for values in by_task.values()]
     regret = [100 * best(each).regret(each.outcomes[budget].chosen) for each in found]
     regret_tried = [100 * best(each).regret(each.outcomes[budget].best_tried) for each in found]
     return {
@@ -342,6 +351,7 @@ def row_of(on: str, side: str, budget: int, found: Sequence[Found], references: 
         "budget": budget,
         "worth": math.exp(statistics.mean(worth)),
         "error_factor": math.exp(statistics.stdev(worth) / math.sqrt(len(worth))) if len(worth) > 1 else None,
+        "spread": math.exp(statistics.mean(spans)),
         "cpu_seconds": statistics.mean(each.seconds for each in found),
         "on": on,
         "regret": statistics.mean(regret),
@@ -379,6 +389,8 @@ def ratios_of(on: str, rows: Sequence[Row]) -> dict[str, float]:
         for budget in BUDGETS:
             ours = float(by_side[DEFAULT if on == CURVES else OURS, budget][figure])  # type: ignore[arg-type]
             for side, name in RATIOS.items():
+                if (side, budget) not in by_side:
+                    continue
                 other = float(by_side[side, budget][figure])  # type: ignore[arg-type]
                 found[f"{prefix}{infix}{name}_{budget}"] = ours / other if other else math.nan
     return found
@@ -399,6 +411,8 @@ def intervals_of(found: Sequence[Found], references: Mapping[str, Reference]) ->
         drawn = rng.integers(len(pairs), size=(DRAWS, len(pairs)))
         ours = np.array([by_side[DEFAULT][pair] for pair in pairs])[drawn].mean(1)
         for side, name in RATIOS.items():
+            if side not in by_side:
+                continue
             other = np.array([by_side[side][pair] for pair in pairs])[drawn].mean(1)
             low, high = np.quantile(ours / other, [0.1, 0.9])
             bounds |= {f"curves_regret_{name}_{budget}_low": float(low)}

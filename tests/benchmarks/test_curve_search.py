@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -358,6 +359,23 @@ def test_rows_have_regret_worth_and_ratios() -> None:
     bounds = search_quality.intervals_of(found, references)
     assert [bounds[f"curves_regret_random_asha_10_{end}"] for end in ("low", "high")] == pytest.approx([1 / 3, 1 / 3])
     assert ratios["curves_random_asha_10"] == pytest.approx(100 / (100 / 20))
+
+
+def test_the_spread_is_that_over_seeds() -> None:
+    """Tasks of different difficulty are none."""
+    references = {name: Reference(best=0.7, random=np.arange(1, 100) / 200) for name in ("nyu", "rooms")}
+    found = [
+        search_quality.Found(
+            job=search_quality.Job(on="curves", task=task, seed=seed, side="", setting={}, kind="mixed"),
+            outcomes={10: Outcome(chosen=0.4, best_tried=0.4)},
+            log_worth={10: easy + seed},
+            seconds=1.0,
+        )
+        for task, easy in (("nyu", 0.0), ("rooms", 5.0))
+        for seed in range(3)
+    ]
+
+    assert search_quality.row_of("curves", "", 10, found, references)["spread"] == pytest.approx(math.exp(1.6))
 
 
 def test_a_portfolio_has_the_best_of_each_task_first() -> None:

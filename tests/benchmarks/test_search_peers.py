@@ -250,7 +250,7 @@ def found(side: str, task: str, seed: int, score: float, budget: int = 10) -> se
     )
 
 
-def test_rows_have_the_seconds_of_a_proposal_and_our_regret_over_that_of_a_method() -> None:
+def test_rows_have_the_seconds_of_a_proposal_and_ours_over_those_of_a_method() -> None:
     """The other columns are those of `search_quality`."""
     references = {name: Reference(best=0.7, random=np.arange(1, 100) / 200) for name in ("nyu", "rooms")}
     sides = {search_quality.DEFAULT: 0.65, "dehb": 0.6}
@@ -266,7 +266,10 @@ def test_rows_have_the_seconds_of_a_proposal_and_our_regret_over_that_of_a_metho
     assert dehb["proposals"] == 20
     assert "cpu_seconds" not in dehb
     assert len(rows) == 6
-    assert search_peers.ratios_of("curves", rows) == {"curves_regret_dehb_10": pytest.approx(0.5)}
+    assert search_peers.ratios_of("curves", rows) == {
+        "curves_regret_dehb_10": pytest.approx(0.5),
+        "curves_worth_dehb_10": pytest.approx(1.0),  # better than all random configurations, both
+    }
 
 
 def test_all_sides_of_a_seed_and_budget_stand_together() -> None:
@@ -291,7 +294,7 @@ def test_a_method_is_measured_as_ours_is(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(simulation, "surrogate_of", lambda *_: surrogate)
     job = search_quality.Job(on="curves", task="nyu", seed=1, side="one-epoch", setting={}, kind="mixed", budgets=(10,))
 
-    measured = search_peers.simulate(job, Path("not needed"))
+    measured = search_peers.simulate(job, Path("not needed"), refit_every=1)
 
     assert measured.outcomes == {10: Outcome(chosen=pytest.approx(0.4), best_tried=pytest.approx(0.4))}
     assert measured.proposals == 10 * EPOCHS - BEST * (EPOCHS - 1) + BEST

@@ -73,6 +73,8 @@ class Begin:
     budget: int
     """In epochs, over all trials."""
     space: tuple[Parameter, ...]
+    refit_every: int = 1
+    """Results after which a method with a Gaussian process fits its hyperparameters again."""
 
     def as_line(self) -> str:
         """As one line of JSON."""

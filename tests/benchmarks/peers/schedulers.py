@@ -3,7 +3,8 @@
 They are those of its tutorial on multi-fidelity methods and of `benchmarking/examples` at version 0.13.0: trials are
 compared after 1, 3, 9, ... epochs (`grace_period` 1, `reduction_factor` 3), with one bracket in asynchronous methods
 and all brackets in synchronous ones; MOBSTER and Hyper-Tune pause and resume (`type="promotion"`) and BOHB is the
-synchronous one, as there; DyHPO compares after every second epoch. Numbers in a list are ordinal parameters.
+synchronous one, as there; DyHPO compares after every second epoch. Numbers in a list are ordinal parameters. Where
+`refit_every` is more than 1, MOBSTER and Hyper-Tune fit hyperparameters only after so many results.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "dehb": DEHB,
     "dyhpo": DyHPO,
 }
+GAUSSIAN_PROCESS = ("mobster", "hypertune")
 
 
 class Scheduler:
@@ -38,6 +40,8 @@ class Scheduler:
     def __init__(self, begin: Begin) -> None:
         logging.disable(logging.WARNING)
         space = {parameter.name: domain(parameter) for parameter in begin.space}
+        refits = begin.refit_every > 1 and begin.method in GAUSSIAN_PROCESS
+        skips = {"opt_skip_period": begin.refit_every, "opt_skip_init_length": 0} if refits else {}
         self._scheduler = BUILDERS[begin.method](
             {**space, MAX_EPOCHS: begin.max_epochs},
             metric=SCORE,
@@ -45,6 +49,7 @@ class Scheduler:
             resource_attr=EPOCH,
             max_resource_attr=MAX_EPOCHS,
             random_seed=begin.seed,
+            **({"search_options": skips} if skips else {}),
         )
         self._names = list(space)
         self._trials: list[Trial] = []

@@ -143,7 +143,7 @@ def test_gpu_hours_add_up_over_trials_and_runs() -> None:
     assert budget.gpu_seconds == 1800.0
     assert budget.spent() == ""
     again = budget_of(study, clock=lambda: now[0], gpus=0.5, gpu_hours=1.0)
-    assert again.gpu_seconds == 900.0  # what ran when it was interrupted, "b", is not known to it
+    assert again.gpu_seconds == 1800.0  # with what "b" used until then
     now[0] = 3600.0
     assert (budget.gpu_seconds, budget.spent()) == (2700.0, "")
     now[0] = 5400.0
@@ -159,6 +159,21 @@ def test_gpu_hours_of_interrupted_trials_are_stored() -> None:
     budget.on_experiment_end([])
 
     assert budget_of(study, gpus=2.0, gpu_hours=1.0).gpu_seconds == 1800.0
+
+
+def test_gpu_hours_of_running_trials_are_known_to_other_processes() -> None:
+    """To `status`, and to the run after a driver that was killed: it would use them once more."""
+    now, study = [0.0], optuna.create_study()
+    budget = budget_of(study, clock=lambda: now[0], gpus=2.0, gpu_hours=1.0)
+    run(budget, "a", 0.5, ends=False)
+    run(budget, "b", 0.5, ends=False)
+    now[0] = 900.0
+    budget.on_step_begin(0, [])
+    budget.on_step_begin(0, [])
+    assert budget_of(study, gpus=2.0, gpu_hours=1.0).gpu_seconds == 3600.0
+
+    run(budget, "a", 0.5)
+    assert budget_of(study, gpus=2.0, gpu_hours=1.0).gpu_seconds == 3600.0
 
 
 def test_a_trial_that_waits_for_its_retry_uses_no_gpu() -> None:

@@ -14,6 +14,7 @@ import optuna
 import pytest
 from ray.tune.experiment import Trial
 
+from data.dataset.dataset import Dataset
 from data.errors import EnvironmentFaultError, InputError
 from search.run import run as running_search
 from search.run.budget import Budget, check_budget
@@ -189,6 +190,19 @@ def test_a_trial_that_waits_for_its_retry_uses_no_gpu() -> None:
     budget.on_trial_start(0, [], trial)
     now[0] = 5400.0
     assert budget.gpu_seconds == 1800.0
+
+
+def test_a_complete_search_names_the_limit_that_ended_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """More trials alone do not continue a search whose hours are used up, and were what the message asked for."""
+    experiment = Experiment(storage=tmp_path, name="first")
+    experiment.create(load_spec({"budget": {"trials": 20, "hours": 1.0}}, data_path="set"))
+    experiment.write_summary(Summary(complete=True, trials=12, ended_by="hours", limit=1.0))
+    changes, dataset = [("budget.trials", "40")], cast("Dataset", None)
+    running_search.run_search(experiment, experiment.extended(changes), dataset, Screen(), changes)
+
+    said = capsys.readouterr().err
+    assert "its time is up (budget.hours)" in said
+    assert "--set budget.hours=VALUE" in said
 
 
 def test_the_retraining_is_not_ended_by_a_limit_of_the_search() -> None:

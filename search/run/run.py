@@ -174,11 +174,13 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         screen.logging_to(experiment.driver_log),
         cluster(verbose=screen.verbose),
     ):
-        run_time.is_stored = True  # `budget.hours` does not count it
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         study = open_study(experiment)
-        started -= float(study.user_attrs.get("seconds", 0.0))
+        before = float(study.user_attrs.get("seconds", 0.0)) + run_time.lost
+        study.set_user_attr("seconds", before)
+        run_time.is_stored = True  # `budget.hours` does not count the retraining
+        started -= before
         run = _make_run(
             experiment, spec, dataset, screen, Stopper(), workers, concurrent, study, started, command=command
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,9 +20,11 @@ from data.errors import EnvironmentFaultError, InputError
 from search.run import run as running_search
 from search.run.budget import Budget, check_budget
 from search.run.tuner import Stopper
+from search.signals import InterruptedSearchError
 from search.spec.sections import BudgetConfig
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
+from search.study.heartbeat import Heartbeat
 from search.study.study import open_study
 from search.study.summary import Retrained, Summary
 from search.study.trials import note_epoch
@@ -322,3 +325,36 @@ def test_a_larger_budget_keeps_the_results_so_far(begun: Experiment) -> None:
 
     assert begun.summary().retrained == retrained
     assert not begun.summary().complete
+
+
+def test_a_retraining_keeps_the_hours_of_a_lost_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were in the heartbeat alone, which the retraining replaces: the next run had them once more."""
+    experiment = Experiment(storage=tmp_path, name="first")
+    experiment.create(load_spec(data_path="set"))
+    experiment.write_summary(Summary(complete=True, data_fingerprint="0"))
+    study = open_study(experiment)
+    study.set_user_attr("seconds", 100.0)
+    replace(Heartbeat.of_this_process(), state="failed", unstored=400.0).write(experiment)
+    nothing: dict[str, Any] = {
+        "cluster": lambda **_: nullcontext(),
+        "cluster_resources": list,
+        "plan": lambda *_: (Workers(), 1),
+        "find_best_recipe": lambda *_: None,
+    }
+    for name in ("find_best", "check_retraining", "_make_run"):
+        nothing[name] = lambda *_, **__: True
+    for name, stand_in in nothing.items():
+        monkeypatch.setattr(running_search, name, stand_in)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise InterruptedSearchError
+
+    monkeypatch.setattr(running_search, "retrain_and_test", interrupt)
+    dataset: Any = SimpleNamespace(info=SimpleNamespace(fingerprint="0"))
+    with pytest.raises(InterruptedSearchError):
+        running_search.retrain_again(experiment, experiment.spec(), dataset, Screen(), "again")
+
+    beat = Heartbeat.read(experiment)
+    assert open_study(experiment).user_attrs["seconds"] == 500.0
+    assert beat is not None
+    assert beat.seconds() == 0.0

@@ -87,9 +87,12 @@ def running(experiment: Experiment, say: Say) -> Iterator[RunTime]:
 
 def _claim(experiment: Experiment, beat: Heartbeat, other: Heartbeat | None, say: Say) -> None:
     """Write the first heartbeat, unless the driver of `other` runs: a remote storage has no locks."""
-    _refuse_second(experiment, beat, other)
-    if other is not None and other.state == "running" and other.host != beat.host:
-        # It looks lost by the clock of this machine; one that changes is of a driver whose clock is behind.
+    is_ahead = other is not None and other.written > time.time() + BEAT_SECONDS
+    if not is_ahead:
+        _refuse_second(experiment, beat, other)
+    if other is not None and other.state == "running" and (is_ahead or other.host != beat.host):
+        # It looks lost by the clock of this machine, or alive for as long as its clock is ahead; one that changes is of
+        # a driver that runs.
         say(f"waiting {CHANGE_SECONDS:.0f} s to see whether the driver on '{other.host}' still runs")
         time.sleep(CHANGE_SECONDS)
         found = Heartbeat.read(experiment)

@@ -7,6 +7,7 @@ with running(experiment, say):
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -64,7 +65,8 @@ def running(experiment: Experiment, say: Say) -> Iterator[RunTime]:
     """
     with experiment.lock():
         beat, last = Heartbeat.of_this_process(), Heartbeat.read(experiment)
-        run_time = RunTime(lost=last.seconds() if last is not None and not last.is_alive() else 0.0)
+        # The lock is held, so that the last driver is gone, however fresh its heartbeat is.
+        run_time = RunTime(lost=last.seconds(now=lambda: math.inf) if last is not None else 0.0)
         beat = replace(beat, started=beat.started - run_time.lost)
         if experiment.mirror:
             _claim(experiment, beat, last, say)

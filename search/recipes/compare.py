@@ -5,7 +5,6 @@ The test part is evaluated once, when all trainings are complete, with the weigh
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -60,15 +59,14 @@ def run_comparison(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset
         UnfinishedError: if the data set, the storage or the cache was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
-    started = time.monotonic()
-    with running(experiment, screen.say):
-        with train_all(experiment, fixed, dataset, screen) as trained:
-            before = float(trained.study.user_attrs.get("seconds", 0.0))
+    with running(experiment, screen.say) as run_time:
+        with train_all(experiment, fixed, dataset, screen, lost=run_time.lost) as trained:
             screen.say("measuring every network and the baselines on the test images")
             trained.outages.outlast(lambda: _measure_all(experiment, trained, screen))
             baselines = trained.outages.outlast(lambda: _measure_baselines(fixed, trained))
-            seconds = round(before + time.monotonic() - started, 1)
+            seconds = round(trained.seconds(), 1)
             trained.study.set_user_attr("seconds", seconds)
+            run_time.is_stored = True
         comparison = _comparison(experiment, fixed, trained.trials, dataset, baselines, seconds)
         write_comparison(comparison, experiment.root)
     return comparison

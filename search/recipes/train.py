@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import ray
@@ -39,11 +38,9 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
         UnfinishedError: if the training has no network, or what it uses was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
-    started = time.monotonic()
     [(name, config)] = fixed.trials.items()
-    with running(experiment, screen.say):
-        with train_all(experiment, fixed, dataset, screen) as trained:
-            before = float(trained.study.user_attrs.get("seconds", 0.0))
+    with running(experiment, screen.say) as run_time:
+        with train_all(experiment, fixed, dataset, screen, lost=run_time.lost) as trained:
             best = find_best(experiment, trained.trials, say=screen.say)
             if best is None:
                 reasons = "; ".join(trial.reason for trial in trained.trials if trial.reason)
@@ -60,8 +57,9 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
                 lambda: ray.get(start_task(trained.job, measure, threads=threads))
             )
             trained.outages.outlast(lambda: experiment.pull(grid))
-            seconds = round(before + time.monotonic() - started, 1)
+            seconds = round(trained.seconds(), 1)
             trained.study.set_user_attr("seconds", seconds)
+            run_time.is_stored = True
         export_checkpoint(
             best.checkpoint,
             experiment.best,

@@ -7,7 +7,7 @@ given.yaml, so that a resumed run does not depend on later changes of the recipe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -55,6 +55,8 @@ class Trained:
     trials: Sequence[TrialRecord]
     study: optuna.Study
     outages: Outages
+    seconds: Callable[[], float]
+    """Returns those of all runs."""
 
 
 def create_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset) -> None:
@@ -79,19 +81,33 @@ def training_steps(config: TrialConfig, dataset: Dataset, workers: Workers) -> S
 
 
 @contextmanager
-def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen) -> Iterator[Trained]:
+def train_all(
+    experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, screen: Screen, *, lost: float
+) -> Iterator[Trained]:
     """Train the configurations that are left. Within the context, all are trained and the cluster is still up.
+
+    Args:
+        experiment: of the training or comparison.
+        fixed: its configurations.
+        dataset: the data set that they name, verified.
+        screen: shows the progress.
+        lost: seconds of earlier runs that the study does not have, as in `RunTime`.
 
     Raises:
         InputError: if the data changed, or the cluster or the disk has no room.
         UnfinishedError: if the data set, the storage or the cache was lost and did not come back.
         InterruptedSearchError: after Ctrl-C.
     """
-    configs = list(fixed.trials.values())
+    started, configs = time.monotonic(), list(fixed.trials.values())
     sources_of(fixed.plugins)  # raises before a cluster starts
     resources = ResourcesConfig(workers=fixed.workers)
     with open_session(experiment, dataset, resources, verbose=screen.verbose) as session:
         study, fits = session.study, session.concurrent
+        started -= lost + float(study.user_attrs.get("seconds", 0.0))
+
+        def seconds() -> float:
+            return time.monotonic() - started
+
         enqueued = {trial.user_attrs.get(RECIPE) for trial in study.get_trials(deepcopy=False)}
         for name in fixed.trials:
             if name not in enqueued:  # in a new study, or after an interruption of this, or damage
@@ -124,10 +140,10 @@ def train_all(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, scr
         decode(list(sizes.values()), job, dataset, screen)
         stopper = Stopper()
         outages = Outages(experiment, job.data, screen, stopper)
-        trials = outages.outlast(lambda: _train(experiment, fixed, study, job, concurrent, screen, stopper))
+        trials = outages.outlast(lambda: _train(experiment, fixed, study, job, concurrent, screen, stopper, seconds))
         if stopper.interrupted:
             raise InterruptedSearchError
-        yield Trained(job=job, trials=trials, study=study, outages=outages)
+        yield Trained(job=job, trials=trials, study=study, outages=outages, seconds=seconds)
 
 
 def _train(
@@ -138,6 +154,7 @@ def _train(
     concurrent: int,
     screen: Screen,
     stopper: Stopper,
+    seconds: Callable[[], float],
 ) -> list[TrialRecord]:
     unfinished = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
     values = {name: config.model_dump() for name, config in fixed.trials.items()}
@@ -148,16 +165,8 @@ def _train(
     for trial in unfinished:
         if trial.last_step:
             screen.say(f"{trial.user_attrs[RECIPE]} resumes after epoch {trial.last_step}")
-    earlier, started = trial_records(study), time.monotonic() - float(study.user_attrs.get("seconds", 0.0))
-    shown = show_trials(
-        screen,
-        study,
-        Tally(plan, earlier),
-        job.workers,
-        stopper,
-        lambda: time.monotonic() - started,
-        lambda: slots,
-    )
+    earlier = trial_records(study)
+    shown = show_trials(screen, study, Tally(plan, earlier), job.workers, stopper, seconds, lambda: slots)
     with shown as progress:
         callbacks = [TensorBoard(experiment), *progress, MachineChange(screen, earlier)]
         run_trials(

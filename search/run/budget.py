@@ -30,6 +30,8 @@ BUDGET_REASONS = {
 }
 """Why a search ended, by the key of the budget."""
 
+STORE_SECONDS = 60.0
+"""How often the GPU seconds of running trials are stored, for a driver that is killed and for `status`."""
 ROOM_SECONDS = 15.0
 """Time without a running trial after which the cluster is asked for its room, and between two such questions."""
 
@@ -74,6 +76,7 @@ class Budget(TrialCallback):
         self._clock = clock
         self._used = float(study.user_attrs.get(GPU_SECONDS, 0.0))
         self._started: dict[str, float] = {}
+        self._stored = clock()
         self._best = -math.inf
         self._best_of: dict[str, float] = {}
         self._without_gain = 0
@@ -101,6 +104,11 @@ class Budget(TrialCallback):
         if patience is not None and self._without_gain >= patience and not ahead:
             return "patience"
         return ""
+
+    def stepped(self) -> None:
+        """Store the GPU seconds from time to time."""
+        if self._started and self._gpus and self._clock() - self._stored >= STORE_SECONDS:
+            self._store()
 
     def started(self, trial: Trial) -> None:
         """Note the time from which the trial uses its GPUs, and what it reached before an interruption."""
@@ -143,7 +151,11 @@ class Budget(TrialCallback):
 
     def _stop(self, trial: Trial) -> None:
         self._used += (self._clock() - self._started.pop(trial.trial_id, self._clock())) * self._gpus
-        self._study.set_user_attr(GPU_SECONDS, self._used)
+        self._store()
+
+    def _store(self) -> None:
+        self._stored = self._clock()
+        self._study.set_user_attr(GPU_SECONDS, self.gpu_seconds)
 
     def _end(self, rank: float, outcome: str) -> None:
         if outcome == CONSTRAINT:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -131,7 +131,7 @@ class Outages:
     def _wait(self, fault: EnvironmentFaultError) -> None:
         """Return when the fault is gone."""
         fault = self.fault() or fault  # this machine's view is more precise
-        started, since = self._now(), datetime.now().astimezone().strftime("%H:%M:%S")
+        started, since = self._now(), datetime.now(UTC).strftime("%H:%M:%SZ")
         if started - self._resumed > self._limit:
             self._next, self._waited = FIRST_SECONDS, 0.0
         self._end_if_lasting(fault, since)

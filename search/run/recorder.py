@@ -65,6 +65,8 @@ class Recorder(TrialCallback):
         if studied is None:
             return
         self._trials[trial.trial_id] = studied
+        # Tune passes the report after which it stops a trial to the searcher only when it has stopped it.
+        self._searcher.on_trial_result(trial.trial_id, report.as_plain())
         checkpoint = _checkpoint(self._experiment, trial, report)
         record = note_epoch(studied, report, checkpoint, self._objective)
         if checkpoint is not None:

@@ -16,7 +16,7 @@ from ray import tune
 
 from data.dataset.dataset import Dataset
 from data.disk import disk_error
-from data.errors import InputError, UnfinishedError
+from data.errors import EnvironmentFaultError, InputError, UnfinishedError
 from data.quantities import counted
 from search.results.summary import Best
 from search.results.tally import RunPlan
@@ -198,7 +198,11 @@ def _replay(best: Best, epochs: int) -> tuple[float, ...]:
 
 
 def _resumable(experiment: Experiment, config: TrialConfig, screen: Screen) -> Path | None:
-    """The newest intact checkpoint of an interrupted retraining of `config`; prints which are damaged."""
+    """The newest intact checkpoint of an interrupted retraining of `config`; prints which are damaged.
+
+    Raises:
+        EnvironmentFaultError: if a remote storage cannot be used.
+    """
     found = []
     for checkpoint in _retrainings(experiment):
         try:
@@ -208,6 +212,8 @@ def _resumable(experiment: Experiment, config: TrialConfig, screen: Screen) -> P
         except DamagedCheckpointError as error:
             screen.say(f"the file '{error.file}' {error.problem}; the retraining does not resume from it")
             continue
+        except EnvironmentFaultError:
+            raise  # the storage is away: the retraining would start anew, without what it holds
         except InputError:
             continue
         if origin.config == config:

@@ -121,8 +121,12 @@ def run_search(
         if experiment.mirror:
             with running(experiment, screen.say):
                 pass  # publishes what the last run could not
-        screen.say(f"the search '{experiment.name}' is complete; give --trials or --set budget.KEY=VALUE to continue")
-        return experiment.summary()
+        summary = experiment.summary()
+        more = "; give --trials or --set budget.KEY=VALUE to continue"
+        if summary.limit is not None:
+            more = _why_and_more(experiment, summary.ended_by)
+        screen.say(f"the search '{experiment.name}' is complete{more}")
+        return summary
     sources_of(spec.plan.plugins)  # raises before a cluster starts
     with (
         running(experiment, screen.say) as run_time,
@@ -170,11 +174,13 @@ def retrain_again(experiment: Experiment, spec: SearchSpec, dataset: Dataset, sc
         screen.logging_to(experiment.driver_log),
         cluster(verbose=screen.verbose),
     ):
-        run_time.is_stored = True  # `budget.hours` does not count it
         workers, concurrent = plan(spec.plan.resources, cluster_resources())
         check_retraining(spec.plan.retrain, workers, cluster_resources())
         study = open_study(experiment)
-        started -= float(study.user_attrs.get("seconds", 0.0))
+        before = float(study.user_attrs.get("seconds", 0.0)) + run_time.lost
+        study.set_user_attr("seconds", before)
+        run_time.is_stored = True  # `budget.hours` does not count the retraining
+        started -= before
         run = _make_run(
             experiment, spec, dataset, screen, Stopper(), workers, concurrent, study, started, command=command
         )
@@ -333,11 +339,15 @@ def _run_trials(search: _Search) -> list[TrialRecord]:
     if sum(record.state.is_finished() for record in records) >= spec.plan.budget.trials:
         stopper.reason = ""  # the limit was reached with the last trial, or after it
     if stopper.reason:
-        screen.say(
-            f"the search ended before its {tally.plan.trials} trials: {BUDGET_REASONS[stopper.reason]}; for more, "
-            f"{cited(f'{experiment.resume_command} --set budget.{stopper.reason}=VALUE')}"
-        )
+        more = _why_and_more(experiment, stopper.reason)
+        screen.say(f"the search ended before its {tally.plan.trials} trials{more}")
     return records
+
+
+def _why_and_more(experiment: Experiment, limit: str) -> str:
+    """The end of a sentence: why a search ended, by the key of its budget, and how to raise that."""
+    more = cited(f"{experiment.resume_command} --set budget.{limit}=VALUE")
+    return f": {BUDGET_REASONS[limit]}; for more, {more}"
 
 
 def _sum_up(search: _Search, trials: list[TrialRecord]) -> tuple[Summary, Best | None, Best | None]:

@@ -7,6 +7,7 @@ with running(experiment, say):
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -64,7 +65,8 @@ def running(experiment: Experiment, say: Say) -> Iterator[RunTime]:
     """
     with experiment.lock():
         beat, last = Heartbeat.of_this_process(), Heartbeat.read(experiment)
-        run_time = RunTime(lost=last.seconds() if last is not None and not last.is_alive() else 0.0)
+        # The lock is held, so that the last driver is gone, however fresh its heartbeat is.
+        run_time = RunTime(lost=last.seconds(now=lambda: math.inf) if last is not None else 0.0)
         beat = replace(beat, started=beat.started - run_time.lost)
         if experiment.mirror:
             _claim(experiment, beat, last, say)
@@ -87,9 +89,12 @@ def running(experiment: Experiment, say: Say) -> Iterator[RunTime]:
 
 def _claim(experiment: Experiment, beat: Heartbeat, other: Heartbeat | None, say: Say) -> None:
     """Write the first heartbeat, unless the driver of `other` runs: a remote storage has no locks."""
-    _refuse_second(experiment, beat, other)
-    if other is not None and other.state == "running" and other.host != beat.host:
-        # It looks lost by the clock of this machine; one that changes is of a driver whose clock is behind.
+    is_ahead = other is not None and other.written > time.time() + BEAT_SECONDS
+    if not is_ahead:
+        _refuse_second(experiment, beat, other)
+    if other is not None and other.state == "running" and (is_ahead or other.host != beat.host):
+        # It looks lost by the clock of this machine, or alive for as long as its clock is ahead; one that changes is of
+        # a driver that runs.
         say(f"waiting {CHANGE_SECONDS:.0f} s to see whether the driver on '{other.host}' still runs")
         time.sleep(CHANGE_SECONDS)
         found = Heartbeat.read(experiment)

@@ -121,10 +121,19 @@ def resolve_for_trial(
     """
     if config.model.precision != "auto":
         return config
+    # Each worker calls it, whatever it can read: a worker without its counterpart in a broadcast waits for ever.
+    return context.broadcast(
+        _resolved(config, context.device, measurements, resume_from) if context.rank == 0 else config
+    )
+
+
+def _resolved(
+    config: TrialConfig, device: torch.device, measurements: Path | None, resume_from: Sequence[Path]
+) -> TrialConfig:
     for checkpoint in resume_from:
         with contextlib.suppress(InputError):
             return with_precision(config, as_recorded(load_origin(checkpoint).config).model.precision)
-    return context.broadcast(resolve(config, context.device, measurements) if context.rank == 0 else config)
+    return resolve(config, device, measurements)
 
 
 def choose_precision(config: TrialConfig, device: torch.device, measurements: Path | None = None) -> PrecisionChoice:

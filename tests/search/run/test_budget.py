@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,13 +15,16 @@ import optuna
 import pytest
 from ray.tune.experiment import Trial
 
+from data.dataset.dataset import Dataset
 from data.errors import EnvironmentFaultError, InputError
 from search.run import run as running_search
 from search.run.budget import Budget, check_budget
 from search.run.tuner import Stopper
+from search.signals import InterruptedSearchError
 from search.spec.sections import BudgetConfig
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
+from search.study.heartbeat import Heartbeat
 from search.study.study import open_study
 from search.study.summary import Retrained, Summary
 from search.study.trials import note_epoch
@@ -143,7 +147,7 @@ def test_gpu_hours_add_up_over_trials_and_runs() -> None:
     assert budget.gpu_seconds == 1800.0
     assert budget.spent() == ""
     again = budget_of(study, clock=lambda: now[0], gpus=0.5, gpu_hours=1.0)
-    assert again.gpu_seconds == 900.0  # what ran when it was interrupted, "b", is not known to it
+    assert again.gpu_seconds == 1800.0  # with what "b" used until then
     now[0] = 3600.0
     assert (budget.gpu_seconds, budget.spent()) == (2700.0, "")
     now[0] = 5400.0
@@ -161,6 +165,21 @@ def test_gpu_hours_of_interrupted_trials_are_stored() -> None:
     assert budget_of(study, gpus=2.0, gpu_hours=1.0).gpu_seconds == 1800.0
 
 
+def test_gpu_hours_of_running_trials_are_known_to_other_processes() -> None:
+    """To `status`, and to the run after a driver that was killed: it would use them once more."""
+    now, study = [0.0], optuna.create_study()
+    budget = budget_of(study, clock=lambda: now[0], gpus=2.0, gpu_hours=1.0)
+    run(budget, "a", 0.5, ends=False)
+    run(budget, "b", 0.5, ends=False)
+    now[0] = 900.0
+    budget.on_step_begin(0, [])
+    budget.on_step_begin(0, [])
+    assert budget_of(study, gpus=2.0, gpu_hours=1.0).gpu_seconds == 3600.0
+
+    run(budget, "a", 0.5)
+    assert budget_of(study, gpus=2.0, gpu_hours=1.0).gpu_seconds == 3600.0
+
+
 def test_a_trial_that_waits_for_its_retry_uses_no_gpu() -> None:
     """As when all spot nodes are taken away for an hour, which ended the search."""
     now, study = [0.0], optuna.create_study()
@@ -174,6 +193,19 @@ def test_a_trial_that_waits_for_its_retry_uses_no_gpu() -> None:
     budget.on_trial_start(0, [], trial)
     now[0] = 5400.0
     assert budget.gpu_seconds == 1800.0
+
+
+def test_a_complete_search_names_the_limit_that_ended_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """More trials alone do not continue a search whose hours are used up, and were what the message asked for."""
+    experiment = Experiment(storage=tmp_path, name="first")
+    experiment.create(load_spec({"budget": {"trials": 20, "hours": 1.0}}, data_path="set"))
+    experiment.write_summary(Summary(complete=True, trials=12, ended_by="hours", limit=1.0))
+    changes, dataset = [("budget.trials", "40")], cast("Dataset", None)
+    running_search.run_search(experiment, experiment.extended(changes), dataset, Screen(), changes)
+
+    said = capsys.readouterr().err
+    assert "its time is up (budget.hours)" in said
+    assert "--set budget.hours=VALUE" in said
 
 
 def test_the_retraining_is_not_ended_by_a_limit_of_the_search() -> None:
@@ -293,3 +325,36 @@ def test_a_larger_budget_keeps_the_results_so_far(begun: Experiment) -> None:
 
     assert begun.summary().retrained == retrained
     assert not begun.summary().complete
+
+
+def test_a_retraining_keeps_the_hours_of_a_lost_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were in the heartbeat alone, which the retraining replaces: the next run had them once more."""
+    experiment = Experiment(storage=tmp_path, name="first")
+    experiment.create(load_spec(data_path="set"))
+    experiment.write_summary(Summary(complete=True, data_fingerprint="0"))
+    study = open_study(experiment)
+    study.set_user_attr("seconds", 100.0)
+    replace(Heartbeat.of_this_process(), state="failed", unstored=400.0).write(experiment)
+    nothing: dict[str, Any] = {
+        "cluster": lambda **_: nullcontext(),
+        "cluster_resources": list,
+        "plan": lambda *_: (Workers(), 1),
+        "find_best_recipe": lambda *_: None,
+    }
+    for name in ("find_best", "check_retraining", "_make_run"):
+        nothing[name] = lambda *_, **__: True
+    for name, stand_in in nothing.items():
+        monkeypatch.setattr(running_search, name, stand_in)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise InterruptedSearchError
+
+    monkeypatch.setattr(running_search, "retrain_and_test", interrupt)
+    dataset: Any = SimpleNamespace(info=SimpleNamespace(fingerprint="0"))
+    with pytest.raises(InterruptedSearchError):
+        running_search.retrain_again(experiment, experiment.spec(), dataset, Screen(), "again")
+
+    beat = Heartbeat.read(experiment)
+    assert open_study(experiment).user_attrs["seconds"] == 500.0
+    assert beat is not None
+    assert beat.seconds() == 0.0

@@ -105,7 +105,7 @@ def test_work_continues_when_the_data_set_returns(scene: Scene) -> None:
     assert scene.outages.seconds == pytest.approx(123)
     first, second = scene.lines
     assert re.fullmatch(
-        rf"The data set '{scene.data}' does not exist; waiting since \d\d:\d\d:\d\d, next check in 1 s, later ones "
+        rf"The data set '{scene.data}' does not exist; waiting since \d\d:\d\d:\d\dZ, next check in 1 s, later ones "
         r"up to 1 min 00 s apart, for at most 5 min 00 s",
         first,
     )
@@ -120,7 +120,7 @@ def test_permanent_outage_ends_the_search(scene: Scene) -> None:
 
     assert scene.seconds[0] == pytest.approx(300)
     assert re.fullmatch(
-        rf"The data set '{scene.data}' does not exist, since \d\d:\d\d:\d\d, for longer than 5 min 00 s "
+        rf"The data set '{scene.data}' does not exist, since \d\d:\d\d:\d\dZ, for longer than 5 min 00 s "
         rf"\(TWINHEAD_OUTAGE_SECONDS\); once it is available again, continue with '{scene.experiment.resume_command}', "
         r"which resumes interrupted trials from their checkpoints\.",
         str(raised.value),

@@ -108,6 +108,18 @@ def running(tmp_path: Path) -> Running:
     return Running(experiment, study, searcher, recorder, trial)
 
 
+def test_the_report_after_which_a_trial_is_stopped_is_stored_whole(running: Running) -> None:
+    """If the search ends before Tune has stopped the trial, it is resumed after that epoch.
+
+    Without the epoch's value, its score of a later epoch was compared at the rung.
+    """
+    result = {"epoch": 3, "score": 0.5, "outcome": "trained"}
+    running.recorder.on_trial_result(iteration=0, trials=CONTROLLER, trial=running.trial, result=result)
+    [stored] = running.study.trials
+    assert [record.epoch for record in trial_records(running.study)[0].epochs] == [3]
+    assert stored.intermediate_values == {3: 0.5}
+
+
 def test_best_and_newest_checkpoints_are_kept(running: Running) -> None:
     """One is the result, the other is needed to resume; more would fill the disk in a search of thousands of trials."""
     kept = []

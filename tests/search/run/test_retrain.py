@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from data.dataset.storage import UnavailableError
 from search.run import retrain
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
@@ -101,3 +102,22 @@ def test_a_complete_retraining_is_repeated_only_once_its_result_is_known(
     with pytest.raises(KeyboardInterrupt):
         retrain._retrain(run, best, job, again=True)
     assert not complete.exists()
+
+
+def test_a_retraining_waits_for_its_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would remove its checkpoints and start anew if a single request for one of them was refused."""
+    experiment = Experiment(storage=tmp_path, name="first")
+    experiment.create(load_spec(data_path="set"))
+    checkpoint = experiment.retraining / "run-0" / "checkpoint_000000"
+    origin = Origin(config=CONFIGURATION, data_fingerprint="0", epoch=1)
+    save(checkpoint, build_model(CONFIGURATION.model), origin, METRICS, state={})
+    found = retrain._resumable(experiment, CONFIGURATION, Screen())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UnavailableError("The storage refuses requests; bring it back.")
+
+    monkeypatch.setattr(experiment.checkpoints, "fetch", refuse)
+    with pytest.raises(UnavailableError):
+        retrain._resumable(experiment, CONFIGURATION, Screen())
+
+    assert found == checkpoint

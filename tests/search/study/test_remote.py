@@ -433,14 +433,15 @@ def test_a_second_driver_is_refused(storage: Location) -> None:
         pass
 
 
-def test_a_second_driver_is_refused_whatever_the_clock_of_the_first(storage: Location) -> None:
+@pytest.mark.parametrize("ahead", [-75.0, 600.0])
+def test_a_second_driver_is_refused_whatever_the_clock_of_the_first(storage: Location, ahead: float) -> None:
     """By a clock that is a minute behind, each heartbeat is old; that it changes shows a driver that runs."""
     experiment, said = created(storage), list[str]()
-    beating(experiment, written=time.time() - 75.0)
+    beating(experiment, written=time.time() + ahead)
 
     def say(line: str) -> None:
         said.append(line)
-        beating(experiment, written=time.time() - 65.0)
+        beating(experiment, written=time.time() + ahead + 10.0)
 
     with pytest.raises(InputError, match=r"is running on 'elsewhere' \(.* 0 s ago\)"), running(experiment, say):
         pass
@@ -448,9 +449,11 @@ def test_a_second_driver_is_refused_whatever_the_clock_of_the_first(storage: Loc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"state": "ended"}, {"written": time.time() - 61.0}])
+@pytest.mark.parametrize(
+    "changes", [{"state": "ended"}, {"written": time.time() - 61.0}, {"written": time.time() + 3600.0}]
+)
 def test_a_driver_that_is_gone_is_followed(storage: Location, changes: dict[str, object]) -> None:
-    """One that ended, or that was not heard of for a minute."""
+    """One that ended, that was not heard of for a minute, or whose heartbeat by a fast clock does not change."""
     experiment = created(storage)
     beating(experiment, **changes)
 

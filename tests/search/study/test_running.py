@@ -131,6 +131,15 @@ def test_the_time_of_a_lost_run_is_known_to_the_next(tmp_path: Path) -> None:
         assert run_time.lost == pytest.approx(400 - 100, abs=5)
 
 
+def test_the_time_of_a_run_that_was_just_lost_is_known_to_the_next(tmp_path: Path) -> None:
+    """A container that is started again within a minute finds a fresh heartbeat of a process that it cannot see."""
+    experiment, now = created(tmp_path), time.time()
+    killed = replace(Heartbeat.of_this_process(), processes="pid:[1]", started=now - 405, written=now - 5)
+    killed.write(experiment)
+    with running(experiment, lambda _: None) as run_time:
+        assert run_time.lost == pytest.approx(400)
+
+
 @pytest.mark.parametrize(("is_stored", "lost"), [(False, 400), (True, 0)])
 def test_the_time_of_a_failed_run_is_known_to_the_next(tmp_path: Path, is_stored: bool, lost: float) -> None:
     """Unless it was stored; a failure before the first trial stores nothing."""

@@ -12,7 +12,19 @@ import torch
 
 from trainable.config import ModelConfig, TrialConfig, build
 from trainable.loop import precision as module
-from trainable.loop.precision import Precision, as_recorded, autocast, choose_precision, faster_precision, resolve
+from trainable.loop.checkpoint import save
+from trainable.loop.checkpoint_files import Origin
+from trainable.loop.precision import (
+    Precision,
+    as_recorded,
+    autocast,
+    choose_precision,
+    faster_precision,
+    resolve,
+    resolve_for_trial,
+)
+from trainable.loop.state import DistributedContext, T
+from trainable.models import build_model
 from trainable.models.network import Network
 from trainable.models.prediction import Prediction
 
@@ -49,6 +61,21 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, list[float]]],
         return order
 
     return use
+
+
+def test_workers_that_can_read_different_checkpoints_agree(tmp_path: Path) -> None:
+    """A checkpoint that one worker alone could read gave it another precision, while the first waited for it."""
+    save(tmp_path, build_model(config().model), Origin(config=config("fp32"), data_fingerprint="0", epoch=1), {})
+    sent: list[object] = []
+
+    class Second(DistributedContext):
+        def broadcast(self, value: T) -> T:
+            sent.append(value)
+            return value
+
+    context = Second(device=CPU, rank=1, world_size=2)
+    assert resolve_for_trial(config(), context, resume_from=[tmp_path]) == config()
+    assert sent == [config()]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

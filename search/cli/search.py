@@ -17,6 +17,7 @@ from search.cli.shared import (
     pair,
     plugins_option,
     print_result,
+    refuse_twice,
     resumable,
     screen,
     storage_option,
@@ -88,6 +89,7 @@ def search(
     from search.study.experiment import Experiment
 
     pairs = overridden(overrides, trials=trials, study=study)
+    refuse_twice(pairs, "name", "--name", name)
     if resume:
         if spec or name or data or dry_run:
             raise InputError(
@@ -172,20 +174,19 @@ def retrain(
     _show_summary(experiment, summary, as_json)
 
 
-def overridden(overrides: Sequence[str], *, trials: int | None, study: str | None = None) -> list[tuple[str, str]]:
-    """The keys and values of --set, --study and --trials.
+def overridden(
+    overrides: Sequence[str], *, trials: int | None = None, study: str | None = None, share: float | None = None
+) -> list[tuple[str, str]]:
+    """The keys and values of --set, --study, --trials and --share.
 
     Raises:
-        InputError: if the number of trials is given twice, or a value of --set is not KEY=VALUE.
+        InputError: if a key is set twice, or a value of --set is not KEY=VALUE.
     """
     pairs = [pair(override) for override in overrides]
-    if study is not None:
-        pairs.append(("search.study", json.dumps(study)))
-    if trials is not None:
-        if any(key == "budget.trials" for key, _ in pairs):
-            raise InputError("The number of trials is given twice; leave out --trials or --set budget.trials.")
-        pairs.append(("budget.trials", str(trials)))
-    return pairs
+    options = {"search.study": study, "budget.trials": trials, "resources.share": share}
+    for key, value in options.items():
+        refuse_twice(pairs, key, f"--{key.partition('.')[2]}", value)
+    return pairs + [(key, json.dumps(value)) for key, value in options.items() if value is not None]
 
 
 def _test_value(network: Retrained, objective: Objective) -> str:
@@ -214,6 +215,7 @@ def checked_spec(spec: Path | None, pairs: Sequence[tuple[str, str]], data: str 
     from search.spec.spec import load_spec
     from trainable.config import ConfigError
 
+    refuse_twice(pairs, "data.path", "--data", data)
     try:
         return load_spec(spec, pairs, data_path=data).with_absolute_path()
     except ConfigError as error:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -130,6 +130,22 @@ def pair(override: str) -> tuple[str, str]:
     return key.strip(), value
 
 
+def refuse_twice(pairs: Sequence[tuple[str, str]], key: str, option: str, value: object) -> None:
+    """Refuse a key that both --set and an option of its own set.
+
+    Args:
+        pairs: keys and values of --set.
+        key: what the option sets.
+        option: its name, such as '--trials'.
+        value: of the option; None if it was left out.
+
+    Raises:
+        InputError: if the key is set twice.
+    """
+    if value is not None and any(name == key for name, _ in pairs):
+        raise InputError(f"The key '{key}' is set twice; leave out {option} or --set {key}.")
+
+
 def refuse_unwritable(path: Path, option: str, *, is_directory: bool = False) -> None:
     """Refuse a path that cannot be written to, before the work starts.
 
@@ -180,6 +196,11 @@ def console() -> Console:
     return shown
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a standard stream is a terminal; it is None if the calling program closed it."""
+    return stream is not None and stream.isatty()
+
+
 def screen(*, runs: bool = False, verbose: bool = False) -> Screen:
     """Standard error, for progress; in a job, each line has its time.
 
@@ -189,5 +210,5 @@ def screen(*, runs: bool = False, verbose: bool = False) -> Screen:
     """
     from search.terminal import Screen
 
-    stamped = bool(os.environ.get(JOB_VARIABLE)) or (runs and not sys.stderr.isatty())
+    stamped = bool(os.environ.get(JOB_VARIABLE)) or (runs and not is_terminal(sys.stderr))
     return Screen(stamped=stamped, verbose=verbose)

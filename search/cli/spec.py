@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
-from search.cli.shared import BAD_INPUT, json_option, pair, plugins_option, print_result
+from search.cli.shared import BAD_INPUT, json_option, pair, plugins_option, print_result, refuse_twice
 
 if TYPE_CHECKING:
     from trainable.config import Problem
@@ -35,6 +35,7 @@ def spec(file: Path | None, data: str | None, overrides: tuple[str, ...], as_jso
     from search.strategy.warm_start import starts_within
 
     pairs = [pair(override) for override in overrides]
+    refuse_twice(pairs, "data.path", "--data", data)
     if file is None:
         printed = load_spec(overrides=pairs, data_path=data or "DATA")
         print_result(printed.as_plain(), as_json, lambda: click.echo(as_text(printed), nl=False))

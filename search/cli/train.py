@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from data.errors import InputError
 from search.cli.shared import (
@@ -15,6 +16,7 @@ from search.cli.shared import (
     pair,
     plugins_option,
     print_result,
+    refuse_twice,
     resumable,
     screen,
     storage_option,
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from search.terminal import Screen
 
     Work = Callable[[Experiment, FixedConfigs, Dataset, Screen], T]
+
+FIXED_AT_START = {"recipe", "recipes", "data", "epochs", "overrides", "faithful", "workers", "name"}
+"""Parameters of a training or comparison that --resume does not change."""
 
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key of the configuration; may be repeated."
@@ -113,12 +118,13 @@ def train(
     from search.study.names import free_name
 
     if resume:
-        _refuse_with_resume(resume, recipe, data, name, overrides, epochs, faithful)
+        _refuse_with_resume(resume)
         summary = _resume("train", Experiment(storage=storage, name=resume), _run_training, verbose)
     elif recipe is None or data is None:
         raise InputError("The recipe and the data set are needed; write 'twinhead train RECIPE DATA'.")
     else:
         pairs = [pair(text) for text in overrides]
+        refuse_twice(pairs, "epochs", "--epochs", epochs)
         fixed = make_training(recipe, data, epochs=epochs, overrides=pairs, faithful=faithful, workers=workers)
         experiment = Experiment(storage=storage, name=name or free_name(storage, next(iter(fixed.trials))))
         summary = _start(experiment, fixed, _run_training, verbose)
@@ -167,7 +173,7 @@ def compare(
     from search.study.names import free_name
 
     if resume:
-        _refuse_with_resume(resume, data, name, overrides, faithful)
+        _refuse_with_resume(resume)
         experiment = Experiment(storage=storage, name=resume)
         comparison = _resume("compare", experiment, _run_comparison, verbose)
     elif data is None:
@@ -175,6 +181,7 @@ def compare(
     else:
         names = [text.strip() for text in recipes.split(",") if text.strip()]
         pairs = [pair(text) for text in overrides]
+        refuse_twice(pairs, "epochs", "--epochs", epochs if "epochs" in _given() else None)
         fixed = make_comparison(data, names, epochs=epochs, overrides=pairs, faithful=faithful)
         experiment = Experiment(storage=storage, name=name or free_name(storage, "compare"))
         comparison = _start(experiment, fixed, _run_comparison, verbose)
@@ -226,6 +233,13 @@ def _resume(kind: Kind, experiment: Experiment, work: Work[T], verbose: bool) ->
     return resumable(experiment, experiment.resume_command, lambda: work(experiment, fixed, dataset, shown))
 
 
-def _refuse_with_resume(resume: str, *others: object) -> None:
-    if any(others):
+def _refuse_with_resume(resume: str) -> None:
+    """Refuse every other argument that says what is trained."""
+    if FIXED_AT_START & _given():
         raise InputError(f"--resume continues '{resume}' as it was started; leave out the other arguments.")
+
+
+def _given() -> set[str]:
+    """Names of the parameters on the command line, also of those with the value of their default."""
+    context = click.get_current_context()
+    return {name for name in context.params if context.get_parameter_source(name) == ParameterSource.COMMANDLINE}

@@ -304,4 +304,4 @@ def _objective_title(objective: Objective) -> str:
 def _text(value: Scalar) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

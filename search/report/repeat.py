@@ -14,6 +14,8 @@ from search.study.trials import TrialRecord
 from trainable.config import TrialConfig, build
 from trainable.config.describe import describe
 
+MAX_PREFIX = 94
+"""Characters of the name of a search, of which a name with '-again' has at most 100."""
 FAILED = ("diverged", "constraint", "failed", "unfinished")
 """Outcomes that the table of failures lists."""
 
@@ -43,7 +45,7 @@ def failures(findings: Findings) -> list[tuple[str, str, str]]:
 
 def commands(findings: Findings) -> str:
     """The commands that repeat the search and use its result."""
-    experiment, name = findings.experiment, f"{findings.name}-again"
+    experiment, name = findings.experiment, f"{findings.name[:MAX_PREFIX]}-again"
     found = [
         shell_command("twinhead", "search", "spec.yaml", "--name", name, "--storage", experiment.storage),
         experiment.command("best", "--out", "best"),

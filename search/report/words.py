@@ -15,6 +15,8 @@ from trainable.metrics.objective import SCORE, Objective
 
 FEW_BACKGROUNDS = 10
 """With fewer, a bootstrap interval is clearly too narrow."""
+MAX_DIGITS = 6
+"""After the point; a smaller value is a rounding error, and printed as 0."""
 
 
 def answer_in_words(findings: Findings, answer: Answer) -> str:
@@ -33,10 +35,15 @@ def with_interval(found: Interval, *, signed: bool = False) -> str:
         return "unknown"
     ends = (found.value, found.low, found.high)
     # An end that is not 0 must not be printed as 0: the verdict depends on its sign.
-    digits = 4 if any(0 < abs(end) < 0.0005 for end in ends) else 3
+    digits = next(digits for digits in range(3, MAX_DIGITS + 1) if all(_is_shown(end, digits) for end in ends))
     form = f"+.{digits}f" if signed else f".{digits}f"
     value, low, high = (f"{end:{form}}".replace("-", "\N{MINUS SIGN}") for end in ends)
     return value if math.isnan(found.low) else f"{value} ({low} to {high})"
+
+
+def _is_shown(value: float, digits: int) -> bool:
+    """Whether a value is not rounded to 0 with this many digits, or is NaN or 0 itself."""
+    return round(abs(value), digits) != 0 or round(abs(value), MAX_DIGITS) == 0
 
 
 def verdict_on(found: Interval, objective: Objective) -> str:

@@ -96,7 +96,7 @@ class Condition:
             InputError: if the sign is '>' or '<' and `wanted` is not a number.
         """
         if self.sign == "=":
-            return str(row.value(self.key)) == self.wanted
+            return self.wanted in _texts(row.value(self.key))
         try:
             wanted = float(self.wanted)
         except ValueError:
@@ -157,8 +157,8 @@ def unknown_values(experiment: Experiment, keep: Sequence[Condition]) -> list[st
     """For each value of `keep` that no trial has, a clause with those that there are; raises as `trial_rows`."""
     rows, clauses = trial_rows(experiment), []
     for wanted in keep:
-        present = {str(row.value(wanted.key)) for row in rows}
-        if wanted.sign == "=" and present and wanted.wanted not in present:
+        present = {_texts(row.value(wanted.key))[-1] for row in rows}
+        if wanted.sign == "=" and present and not any(wanted.holds(row) for row in rows):
             more = ", …" if len(present) > MAX_VALUES else ""
             clauses.append(f"{wanted.key} is {', '.join(sorted(present)[:MAX_VALUES])}{more}, not {wanted.wanted}")
     return clauses
@@ -176,6 +176,11 @@ def parse_condition(text: str) -> Condition:
         if found and key and value and key[-1] not in "<>!" and value[0] != "=":
             return Condition(key=key, sign=sign, wanted=value)
     raise InputError(f"The value of --where is '{text}', but must be KEY=VALUE, KEY>NUMBER or KEY<NUMBER.")
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """How a value may be written: also as in YAML, where it differs from Python."""
+    return (str(value), str(value).lower()) if isinstance(value, bool) else (str(value),)
 
 
 def _row(trial: TrialRecord, params: Mapping[str, Scalar], whole: int) -> TrialRow:

@@ -200,7 +200,8 @@ def _open_journal(experiment: Experiment) -> optuna.Study:
 @functools.cache
 def _say_once(sentence: str) -> None:
     """Write to standard error; a command may open a study several times."""
-    sys.stderr.write(f"{sentence}\n")
+    if sys.stderr is not None:  # the calling program closed it
+        sys.stderr.write(f"{sentence}\n")
 
 
 def _open_own(experiment: Experiment, storage: RDBStorage, which: str) -> optuna.Study:

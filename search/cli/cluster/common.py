@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data.errors import InputError
-from search.cli.shared import INTERRUPTED
+from search.cli.shared import INTERRUPTED, is_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         raise InputError(f"{question} Standard input is not a terminal, so nobody can answer; give -y to confirm.")
     click.confirm(question, abort=True, err=True)
 

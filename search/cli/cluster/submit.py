@@ -21,7 +21,7 @@ from search.cli.cluster.common import (
     yes_option,
 )
 from search.cli.search import checked_spec, default_name, overridden
-from search.cli.shared import plugins_option, storage_option
+from search.cli.shared import plugins_option, refuse_twice, storage_option
 from search.commands import cited
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def submit(
     """
     from search.study.experiment import Experiment
 
-    pairs = overridden(overrides, trials=trials)
-    pairs += [("resources.share", str(share))] if share is not None else []
+    pairs = overridden(overrides, trials=trials, share=share)
+    refuse_twice(pairs, "name", "--name", name)
     checked = checked_spec(spec, pairs, data)
     experiment = Experiment(storage=storage, name=name or checked.subject.name or default_name(spec))
     variables = _variables(env)

@@ -45,9 +45,9 @@ async function apply(form) {
   shown[name] = new Set();
   for (const trial of trials[name].values()) {
     const setting = parameter < 1 ? trial.score : (settings.get(trial.trial) || [])[parameter - 1];
-    const inRange = typeof setting === "string"
-      ? value("choice") === "" || setting === value("choice")
-      : (low === null && high === null && value("choice") === "") ||
+    const inRange = value("choice") !== ""
+      ? setting !== null && String(setting) === value("choice")
+      : (low === null && high === null) ||
         (setting !== null && setting !== undefined && (low === null || setting >= low) && (high === null || setting <= high));
     if (
       outcomes.has(trial.outcome) && inRange &&
@@ -64,10 +64,11 @@ async function apply(form) {
 function prepareParameter(form) {
   const { params } = page.filters[form.dataset.filter];
   const index = params.columns.indexOf(form.elements.parameter.value);
-  const values = index < 1 ? [] : params.rows.map((row) => row[index]).filter((found) => typeof found === "string");
-  const isChoice = values.length > 0;
-  const options = [["any", ""], ...[...new Set(values)].sort().map((found) => [found, found])];
-  form.elements.choice.replaceChildren(...options.map(([text, found]) => new Option(text, found)));
+  const found = index < 1 ? [] : params.rows.map((row) => row[index]).filter((value) => value !== null);
+  const isChoice = found.some((value) => typeof value === "string");
+  const choices = isChoice ? [...new Set(found.map(String))].sort() : [];
+  const options = [["any", ""], ...choices.map((choice) => [choice, choice])];
+  form.elements.choice.replaceChildren(...options.map(([text, value]) => new Option(text, value)));
   for (const [field, hidden] of [["choice", !isChoice], ["low", isChoice], ["high", isChoice]]) {
     form.elements[field].value = "";
     form.elements[field].closest("label").hidden = hidden;
@@ -92,6 +93,11 @@ async function refresh(chart) {
 
 // --- charts --------------------------------------------------------------------------------------------------------
 
+// Vega rounds the only tick of an axis whose values are all the same, such as 0.711 to 1.
+function exact(scale) {
+  return `domain('${scale}')[0] === domain('${scale}')[1] ? format(datum.value, '~g') : datum.label`;
+}
+
 function config() {
   const text = { labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500, labelColor: "var(--soft)", titleColor: "var(--ink)" };
   return {
@@ -99,7 +105,8 @@ function config() {
     font: "system-ui, sans-serif",
     mark: { aria: false },
     view: { stroke: null },
-    axisX: { grid: false, tickCount: narrow() ? 4 : 8 },
+    axisX: { grid: false, tickCount: narrow() ? 4 : 8, labelExpr: exact("x") },
+    axisY: { labelExpr: exact("y") },
     axis: { ...text, gridColor: "var(--line)", domainColor: "var(--line)", tickColor: "var(--line)", titlePadding: 8, labelOverlap: "greedy", labelSeparation: 6 },
     legend: { ...text, orient: "top", direction: "horizontal", columns: narrow() ? 3 : 0, offset: 6, symbolStrokeWidth: 2, symbolOpacity: 1, titleLimit: 300 },
   };

@@ -303,7 +303,10 @@ def test_submit_creates_nothing_without_a_cluster(refused: Refused, scenes: Path
     ("arguments", "sentence"),
     [
         (("--env", "A"), "The value of --env is 'A', but must be KEY=VALUE"),
-        (("--trials", 3, "--set", "budget.trials=4"), "The number of trials is given twice"),
+        (("--trials", 3, "--set", "budget.trials=4"), "The key 'budget.trials' is set twice; leave out --trials"),
+        (("--share", "0.5", "--set", "resources.share=0.2"), "The key 'resources.share' is set twice"),
+        (("--set", "data.path=elsewhere"), "The key 'data.path' is set twice; leave out --data or --set data.path"),
+        (("--set", "name=second"), "The key 'name' is set twice"),
         (("--env", "RAY_AUTH_TOKEN=1"), "The variable 'RAY_AUTH_TOKEN' cannot be given with --env"),
         (("--share", "1.5"), "The value of 'resources.share' is 1.5, but must be"),
         (("--name", "../first"), "The name '../first' is not a valid name"),

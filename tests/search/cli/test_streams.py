@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from data.errors import InputError
+from search.cli.cluster.common import confirm
+from search.cli.shared import screen
 from search.cli.streams import EQUIVALENTS, in_ascii
 from search.results.export import export_checkpoint
 from search.study.experiment import Experiment
@@ -105,3 +109,12 @@ def test_path_that_arrow_cannot_encode_is_refused(arguments: list[str], tmp_path
     assert done.returncode == 2
     assert b"has characters that this locale" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_closed_standard_streams_are_no_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python sets a stream to None that the calling program closed, such as a service manager."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="give -y to confirm"):
+        confirm("Remove 'first'?", yes=False)
+    monkeypatch.setattr(sys, "stderr", None)
+    screen(runs=True).say("a line that nobody reads")

@@ -21,6 +21,11 @@ import pytest
         (("train", "ramana-dnn", "set", "--set", "optimizer"), "KEY=VALUE"),
         (("train", "--resume", "no-such"), "no comparison or training 'no-such'"),
         (("compare", "set", "--resume", "x"), "leave out the other arguments"),
+        (("compare", "--resume", "x", "--epochs", "9"), "leave out the other arguments"),
+        (("compare", "--resume", "x", "--recipes", "all"), "leave out the other arguments"),
+        (("train", "--resume", "x", "--workers", "2"), "leave out the other arguments"),
+        (("train", "ramana-dnn", "set", "--epochs", "2", "--set", "epochs=3"), "The key 'epochs' is set twice"),
+        (("compare", "set", "--epochs", "2", "--set", "epochs=3"), "The key 'epochs' is set twice"),
     ],
 )
 def test_bad_input_of_trainings_gets_one_sentence(

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 
 from search.report.comparison import write_comparison
 from search.report.findings import findings_of
 from search.report.report import write_report
 from tests.chromium import Page, browser
-from tests.search.report.studies import retrained, search_of, table
+from tests.search.report.studies import DISTRIBUTIONS, retrained, search_of, table
 from tests.search.report.test_comparison import comparison, row
 
 TRIALS = 200
@@ -189,6 +190,37 @@ def test_trials_are_filtered_by_the_objective(chromium: Page, tmp_path: Path) ->
         "document.querySelector('#s0-budget .drawing').textContent"
     )
     assert chromium.console == []
+
+
+def test_axis_of_a_single_value_has_its_digits(chromium: Page, tmp_path: Path) -> None:
+    """Vega would round the score of the only trial, 0.711, to 1."""
+    search = search_of(tmp_path, "nowhere", 1)
+    write_report([search], tmp_path / "report.html", lambda _: None)
+    chromium.open(tmp_path / "report.html", width=820)
+    chromium.wait(READY)
+    [trial] = findings_of(search).trials
+    assert trial.best_epoch is not None
+
+    assert sorted(labels(chromium, "s0-scores")) == [f"{trial.best_epoch.value:.6g}", "best trial (0)"]
+    assert f"{trial.best_epoch.value:.6g}" in labels(chromium, "s0-budget")
+
+
+def test_filter_by_a_choice_of_texts_and_numbers(
+    chromium: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the argument `fill` of a transform."""
+    monkeypatch.setitem(DISTRIBUTIONS, "data.augment.transforms.Erasing.fill", CategoricalDistribution(["random", 0]))
+    search = search_of(tmp_path, "nowhere", 24)
+    write_report([search], tmp_path / "report.html", lambda _: None)
+    chromium.open(tmp_path / "report.html", width=820)
+    chromium.wait(READY)
+    values = [params["data.augment.transforms.Erasing.fill"] for params in findings_of(search).params.values()]
+    chromium.evaluate(_set("parameter", "data.augment.transforms.Erasing.fill"))
+
+    for value in ("random", 0):
+        chromium.evaluate(_set("choice", str(value)))
+        chromium.wait(filtered(f"document.querySelector('output').value === '{values.count(value)} of 24 trials'"))
+    assert 0 < values.count(0) < 24
 
 
 def test_table_behind_a_chart_is_shown_and_saved(page: Page) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from search.report import search_page
@@ -19,12 +20,13 @@ from search.report.findings import Findings
 from search.report.report import write_report
 from search.spec.spec import load_spec
 from search.study.experiment import Experiment
+from search.study.names import check_name
 from search.study.study import open_study
 from search.study.trials import note_start
 from search.terminal import percent
 from tests.search.conftest import CONFIGURATION, Said
 from tests.search.report.page import Page
-from tests.search.report.studies import best_of, retrained, search_of, table
+from tests.search.report.studies import DISTRIBUTIONS, best_of, retrained, search_of, table
 from trainable.loop.checkpoint_files import WEIGHTS
 from trainable.metrics.bootstrap import difference
 
@@ -141,6 +143,22 @@ def test_page_has_the_images_failures_and_what_repeats_the_search(search: Experi
     assert "b" not in [tag for tag, _ in page.tags]
     for part in ("twinhead search spec.yaml --name first-again", "max_epochs: 27", "search 0, trials 0", "node-1"):
         assert part in page.text
+
+
+def test_command_that_repeats_a_search_of_a_long_name_has_a_valid_name(tmp_path: Path) -> None:
+    page = page_of(search_of(tmp_path, "nowhere", 12, name="a" * 100))
+    check_name(re.findall("--name (a+-again)", page.text)[0])
+
+
+def test_choices_that_differ_in_the_fifth_digit_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A momentum of 0.99995 is not 1."""
+    choices = ["0.9999", "0.99995"]
+    monkeypatch.setitem(DISTRIBUTIONS, "optimizer.momentum", CategoricalDistribution([*map(float, choices)]))
+    page = page_of(search_of(tmp_path, "nowhere", 12))
+    charts = json.loads(page.data)["charts"]
+    chart = next(chart for chart in charts.values() if chart["title"] == "optimizer.momentum")
+
+    assert {row[1] for row in chart["rows"]} == {*choices}
 
 
 def test_page_is_valid_html_that_a_screen_reader_reads(search: Experiment) -> None:

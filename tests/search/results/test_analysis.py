@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,10 @@ def test_trials_are_sorted_and_filtered(searched: Experiment) -> None:
 
     assert len(trial_rows(searched, keep=[parse_condition("outcome=stopped")])) == 40
     assert not trial_rows(searched, keep=[parse_condition("outcome=finished")])
+
+    switched = replace(rows[0], params={"optimizer.nesterov": True})
+    said = {text: parse_condition(f"optimizer.nesterov={text}").holds(switched) for text in ("true", "True", "false")}
+    assert said == {"true": True, "True": True, "false": False}  # also as in a spec
 
     errors = [row.metrics["depth_rmse"] for row in trial_rows(searched, sort="depth_rmse")]
     assert errors == sorted(errors)

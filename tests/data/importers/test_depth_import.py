@@ -115,6 +115,24 @@ def test_the_mask_is_resized_with_the_depth(tmp_path: Path) -> None:
         assert sample.valid[5:-6].all()
 
 
+def test_depth_is_resized_from_measured_pixels_only(tmp_path: Path) -> None:
+    """What fills a hole has no influence: a reduced pixel has the mean of those that were measured in it."""
+    rows = images(tmp_path)
+    path = tmp_path / str(rows[0]["depth"])
+    depth = np.full((2 * SIDE, 2 * SIDE), 3000, np.uint16)
+    depth[:2, :4] = [[1000, 5000, 0, 0], [5000, 0, 0, 0]]
+    path.write_bytes(encode_png(depth))
+    for row in rows[1:]:
+        (tmp_path / str(row["depth"])).write_bytes(encode_png(np.full_like(depth, 3000)))
+
+    found = import_source(table(tmp_path / "t.csv", rows), depth_meaning=DepthMeaning(unit="mm"))
+    first = next(iter(write(found, tmp_path / "set").read()))
+
+    assert first.valid is not None
+    assert first.valid[0, :2].tolist() == [255, 0]
+    assert first.depth[0, 0] == 170  # two of the three are the farthest
+
+
 def test_an_invalid_value_of_8_bits_is_kept_out(tmp_path: Path) -> None:
     """Levels stay; the value is filled and marked."""
     rows = images(tmp_path)

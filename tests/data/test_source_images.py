@@ -281,7 +281,7 @@ def test_labels_of_a_palette_are_joined() -> None:
 
 @pytest.mark.parametrize("grey", [64, 128])
 def test_a_label_whose_colour_is_grey_is_foreground(grey: int) -> None:
-    """PASCAL VOC colours label 7 (128, 128, 128), and an image may have no other: half a foreground, or with 64 none."""
+    """PASCAL VOC colours label 7 (128, 128, 128), and an image may have no other: half a foreground, with 64 none."""
     shown = np.zeros((24, 32), np.uint8)
     shown[4:20, 6:18] = 2
 

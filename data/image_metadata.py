@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError
-from data.images import decode_any
+from data.images import decode_any, grey_plane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +76,14 @@ def keyed_alpha(plane: Pixels, encoded: bytes) -> Pixels:
                 largest = 2 ** encoded[24] - 1
                 alpha[plane == int.from_bytes(content[:2], "big") * 255 // largest] = 0
     return alpha
+
+
+def has_coloured_palette(encoded: bytes) -> bool:
+    """Whether an image is a PNG file whose palette has colours, used or not."""
+    if not _has_colour_type(encoded, _PALETTE):
+        return False
+    palette = next((content for kind, content in _chunks(encoded) if kind == b"PLTE"), b"")
+    return bool(palette) and grey_plane(np.frombuffer(palette, np.uint8).reshape(1, -1, 3)) is None
 
 
 def palette_indices(encoded: bytes, where: str) -> Pixels | None:

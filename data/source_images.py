@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data.dataset.statistics import FOREGROUND_ABOVE
 from data.errors import InputError
-from data.image_metadata import decode_upright, keyed_alpha, palette_indices
+from data.image_metadata import decode_upright, has_coloured_palette, keyed_alpha, palette_indices
 from data.images import check_8_bit, encode_png, grey_plane
 from data.schema import Pixels
 
@@ -90,8 +90,8 @@ def source_mask(encoded: bytes, where: str, *, factor: int = 1) -> SourceMask:
         return _mask_of_16_bits(np.asarray(pixels, np.uint16), where)
     check_8_bit(pixels, where)
     plane = pixels if pixels.ndim == 2 else grey_plane(pixels[:, :, :3])
-    indices = palette_indices(encoded, where) if plane is None else None
-    if indices is not None:
+    indices = palette_indices(encoded, where) if plane is None or has_coloured_palette(encoded) else None
+    if indices is not None and (plane is None or _is_label_in_grey(indices, plane)):
         return _mask_of_labels(indices, where)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         if _is_cutout(pixels, plane):
@@ -228,6 +228,11 @@ def _mask_of_labels(labels: NDArray[Any], where: str) -> SourceMask:
         )
     is_joined = np.count_nonzero(used) > 1
     return SourceMask(*_stored(np.where(labels > 0, np.uint8(255), np.uint8(0))), "labels" if is_joined else "levels")
+
+
+def _is_label_in_grey(indices: Pixels, plane: Pixels) -> bool:
+    """Whether a mask has a single label, whose colour among others is grey: index 0 is then all that is black."""
+    return len(np.unique(indices)) <= 2 and np.array_equal(indices == 0, plane == 0)
 
 
 def _is_cutout(pixels: Pixels, plane: Pixels | None) -> bool:

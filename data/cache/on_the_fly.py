@@ -44,9 +44,8 @@ class OnTheFlySplit(DecodedSplit):
         self._images = images
         self._fitting = fitting
         self._backgrounds = LruCache[str, Pixels](_MAX_BACKGROUND_BYTES)
-        self._pool = ThreadPoolExecutor(_threads(), thread_name_prefix="decoding")
-        self._pending: OrderedDict[int, Future[_SampleImages]] = OrderedDict()
         self._lock = Lock()
+        self._start()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,6 +58,7 @@ class OnTheFlySplit(DecodedSplit):
         """
         images = self._empty(len(rows))
         with self._lock:
+            self._restart_if_forked()
             # All are submitted before the first is waited for.
             futures = [
                 self._pending.pop(row) if row in self._pending else self._pool.submit(self._decode, row)
@@ -77,11 +77,22 @@ class OnTheFlySplit(DecodedSplit):
         """Start to decode `rows` (B,); errors are raised when they are gathered."""
         kept = _MAX_PREFETCHED_BYTES // ((9 if self.has_validity else 8) * prod(self.sides))
         with self._lock:
+            self._restart_if_forked()
             for row in rows.tolist():
                 if row not in self._pending:
                     self._pending[row] = self._pool.submit(self._decode, row)
             while len(self._pending) > kept:
                 self._pending.popitem(last=False)[1].cancel()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._pool = ThreadPoolExecutor(_threads(), thread_name_prefix="decoding")
+        self._pending: OrderedDict[int, Future[_SampleImages]] = OrderedDict()
+
+    def _restart_if_forked(self) -> None:
+        """A forked process, such as a worker of torch's `DataLoader`, has none of the threads, and would wait."""
+        if self._process != os.getpid():
+            self._start()
 
     def _decode(self, row: int) -> _SampleImages:
         stored = int(self._rows[row])

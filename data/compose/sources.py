@@ -73,6 +73,13 @@ class Sources:
     foregrounds: tuple[SourceFile, ...]
     scale: DepthScale
 
+    def copies(self) -> list[tuple[str, str]]:
+        """The names of backgrounds with the content of an earlier one, each after that of the first."""
+        first: dict[str, str] = {}
+        photos = [background.photo for background in self.backgrounds]
+        pairs = [(first.setdefault(photo.sha256, photo.name), photo.name) for photo in photos]
+        return [(earlier, name) for earlier, name in pairs if earlier != name]
+
     def digests(self) -> dict[str, dict[str, str]]:
         """SHA-256 of every file by name; a depth map has the name of its background."""
         return {

@@ -91,9 +91,12 @@ def write_dataset(
 
     with pending_dataset(Location.parse(destination)) as pending:
         info = _write_parts(checked, pending, dict(source), on_sample, part_bytes)
-        if split is not None and split.train + split.val + split.test != info.counts.samples:
-            raise ValueError(f"There are {info.counts.samples} samples, but the split is {split}.")
-        info = replace(info, split=split)
+        if split is not None:
+            sizes = (split.train, split.val, split.test)
+            if sum(sizes) != info.counts.samples:
+                raise ValueError(f"There are {info.counts.samples} samples, but the split is {split}.")
+            fingerprint = hashlib.sha256(f"{info.fingerprint} {sizes}".encode()).hexdigest()
+            info = replace(info, split=split, fingerprint=fingerprint)
         pending.publish(info.to_json())
     return info
 

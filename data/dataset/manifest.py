@@ -75,7 +75,8 @@ class DatasetInfo:
     parts: tuple[Part, ...]
     """In storage order."""
     fingerprint: str
-    """SHA-256 of the ids and encoded images of all rows; independent of the division into parts."""
+    """SHA-256 of the ids and encoded images of all rows, independent of the division into parts; with a split, SHA-256
+    of that and the sizes of its parts."""
     source: dict[str, object]
     """Origin of the data, as JSON values; see `write_dataset`."""
     statistics_samples: int | None = None

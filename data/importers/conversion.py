@@ -13,7 +13,7 @@ import numpy as np
 
 from data.depth.levels import MAX_LEVEL, valid_levels
 from data.errors import InputError
-from data.images import encode_png, resize_to
+from data.images import encode_png, resize_depth
 from data.importers.archives import Files
 from data.importers.pairing import FoundSamples, Quadruple
 from data.importers.polarity import POLARITIES, Polarity, measure_polarity
@@ -98,12 +98,10 @@ class Import:
             read.depth, self.depth_polarity, self.files.where(quadruple.depth), self.depth_meaning
         )
         if levels is not read.depth or self.depth_scale != 1 or self.depth_polarity == "near-bright":
-            resized = resize_to(levels, *read.mask.shape[:2])
+            mask = None if valid is None else np.where(valid, np.uint8(VALID), np.uint8(0))
+            resized, mask = resize_depth(levels, mask, *read.mask.shape[:2])
             depth_bytes = encode_png(MAX_LEVEL - resized if self.depth_polarity == "near-bright" else resized)
-        if valid is not None:
-            # A pixel is valid if at least half of the area that it covers is.
-            share = resize_to(np.where(valid, np.uint8(VALID), np.uint8(0)), *read.mask.shape[:2])
-            valid_bytes = encode_png(np.where(share > VALID // 2, np.uint8(VALID), np.uint8(0)))
+            valid_bytes = None if mask is None else encode_png(mask)
         return EncodedSample(
             sample_id=quadruple.sample_id,
             bg_id=quadruple.bg_id,

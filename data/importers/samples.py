@@ -145,13 +145,12 @@ class SampleReader:
             )
             self._add_problem("size", "mask", quadruple.mask, sentence, quadruple)
             return False
-        expected = {role: _expected_shape(role, majority, self._depth_scale) for role in shapes}
-        odd = [role for role, shape in shapes.items() if shape != expected[role]]
+        odd = [role for role, shape in shapes.items() if not _matches(role, shape, majority, self._depth_scale)]
         for role in odd:
-            name = getattr(quadruple, role)
+            name, expected = getattr(quadruple, role), _expected_shape(role, majority, self._depth_scale)
             sentence = (
                 f"The {NOUNS[role]} '{self._files.where(name)}' is {_size(shapes[role])}, but must be "
-                f"{_size(expected[role])} to match the {COUNTS[len(shapes) - len(odd)]} files of its sample; use one "
+                f"{_size(expected)} to match the {COUNTS[len(shapes) - len(odd)]} files of its sample; use one "
                 "size in a sample."
             )
             self._add_problem("size", role, name, sentence, quadruple)
@@ -267,13 +266,19 @@ def _majority(shapes: Mapping[str, Shape], depth_scale: float) -> Shape | None:
     candidates = {shape for role, shape in shapes.items() if role != "depth"}
     votes = Counter(
         {
-            candidate: sum(shape == _expected_shape(role, candidate, depth_scale) for role, shape in shapes.items())
+            candidate: sum(_matches(role, shape, candidate, depth_scale) for role, shape in shapes.items())
             for candidate in candidates
         }
     ).most_common()
     if not votes:
         return shapes.get("depth", ())
     return None if len(votes) > 1 and votes[0][1] == votes[1][1] else votes[0][0]
+
+
+def _matches(role: str, shape: Shape, expected: Shape, depth_scale: float) -> bool:
+    """Whether a role's file belongs to a sample of shape `expected`; half of an odd side may be rounded either way."""
+    scale = depth_scale if role == "depth" else 1
+    return all(abs(side - scale * whole) < 1 for side, whole in zip(shape, expected, strict=True))
 
 
 def _expected_shape(role: str, shape: Shape, depth_scale: float) -> Shape:

@@ -167,6 +167,12 @@ def _announce(composition: Composition, sources: Sources, shown: Screen) -> int:
         f"{counted(samples, 'sample')} of {composition.size} px: {counted(backgrounds, 'background')} × "
         f"{counted(foregrounds, 'foreground')}{directions} × {counted(composition.placements, 'placement')}"
     )
+    if copies := sources.copies():
+        more = f" and {len(copies) - 1:,} more" if len(copies) > 1 else ""
+        shown.warn(
+            f"the background '{copies[0][1]}'{more} has the content of another one, such as '{copies[0][0]}'; a split "
+            "by background may put them into different parts: remove the copies"
+        )
     if sources.scale.far is not None:
         shown.say(f"depth: level 255 is {sources.scale.far:g} m and beyond")
         if not PLAUSIBLE_METRES[0] <= sources.scale.far <= PLAUSIBLE_METRES[1]:

@@ -279,6 +279,26 @@ def test_labels_of_a_palette_are_joined() -> None:
     assert source_mask(palette_mask(np.minimum(shown, 1), [0, 0, 0, 255, 0, 0]), "mask").form == "levels"
 
 
+@pytest.mark.parametrize("grey", [64, 128])
+def test_a_label_whose_colour_is_grey_is_foreground(grey: int) -> None:
+    """PASCAL VOC colours label 7 (128, 128, 128), and an image may have no other: half a foreground, with 64 none."""
+    shown = np.zeros((24, 32), np.uint8)
+    shown[4:20, 6:18] = 2
+
+    mask = source_mask(palette_mask(shown, [0, 0, 0, 128, 0, 0, grey, grey, grey]), "mask")
+
+    np.testing.assert_array_equal(mask.plane, np.where(shown > 0, 255, 0))
+    assert mask.form == "levels"
+
+
+def test_a_grey_mask_among_the_colours_of_the_web_counts_by_level() -> None:
+    """Pillow's palette for the web has colours, and soft edges use some of its greys."""
+    levels = np.repeat(np.arange(0, 256, 51, np.uint8)[None], 24, axis=0)
+    encoded = saved(Image.fromarray(levels).convert("RGB").convert("P"), "PNG")
+
+    np.testing.assert_array_equal(source_mask(encoded, "mask").plane, levels)
+
+
 def test_a_photograph_with_a_palette_is_refused() -> None:
     """Its colours are no labels."""
     indices = np.arange(768, dtype=np.uint16).reshape(24, 32) % 256

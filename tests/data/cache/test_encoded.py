@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,3 +155,21 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, dataset: Datas
     (entry / "bytes.npy").write_bytes(content[:128] + b"\0" * (len(content) - 128))
     with pytest.raises(InputError, match=r"of sample s0 in .*set' is not an image"):
         split.gather(ALL[:1])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_decodes_in_threads_of_its_own(dataset: Dataset, tmp_path: Path) -> None:
+    """As a worker of torch's DataLoader, after a look at the first sample: those of its parent do not run in it."""
+    split = on_the_fly(dataset, tmp_path / "cache")
+    expected = split.gather(ALL)
+    split.prefetch(ALL[:5])
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(split.gather(ALL).fg_bg))
+    process.start()
+    try:
+        assert receiver.poll(20)
+        np.testing.assert_array_equal(receiver.recv(), expected.fg_bg)
+    finally:
+        process.kill()
+        process.join()

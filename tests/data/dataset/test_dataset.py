@@ -200,6 +200,17 @@ def test_fingerprint_depends_on_the_content_alone(tmp_path: Path) -> None:
     assert len({whole, turned, other}) == 3
 
 
+def test_fingerprint_depends_on_the_split_that_came_with_the_samples(tmp_path: Path) -> None:
+    """Scores on other validation images cannot be compared: a search must not resume with them."""
+    splits = (None, StoredSplit(train=3, val=2, test=1), StoredSplit(train=4, val=1, test=1))
+    fingerprints = {
+        write_dataset(samples(6), tmp_path / str(number), source={}, split=split).fingerprint
+        for number, split in enumerate(splits)
+    }
+
+    assert len(fingerprints) == 3
+
+
 def test_fingerprint_follows_its_definition(tmp_path: Path) -> None:
     """Written out a second time here, so that it cannot change unseen and throw away every cache."""
     dataset = written(tmp_path / "set")

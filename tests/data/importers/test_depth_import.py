@@ -18,7 +18,7 @@ from data.errors import InputError
 from data.images import encode_png
 from data.importers.importers import import_folders, import_source
 from data.importers.problems import ImportProblemsError
-from tests.data.importers.test_importers import birender, mask_at, store, write
+from tests.data.importers.test_importers import birender, depth_of, mask_at, photo, store, write
 from tests.data.importers.test_stems import folders
 from tests.data.importers.test_tables import images, table
 
@@ -113,6 +113,41 @@ def test_the_mask_is_resized_with_the_depth(tmp_path: Path) -> None:
         assert sample.valid.shape == (SIDE, SIDE)
         assert not sample.valid[:3].any()
         assert sample.valid[5:-6].all()
+
+
+@pytest.mark.parametrize("rounded", [0, 1])
+def test_half_of_an_odd_side_may_be_rounded_either_way(tmp_path: Path, rounded: int) -> None:
+    """Photographs of any sizes, and a network that gives depth at half of each."""
+    rows = images(tmp_path)
+    for row, side in zip(rows, (32, 32, 33, 35), strict=True):
+        mask = cv2.resize(mask_at(5), (side, side), interpolation=cv2.INTER_NEAREST)
+        store(tmp_path / str(row["fg_bg"]), encode_png(photo(1, side)))
+        store(tmp_path / str(row["mask"]), encode_png(mask))
+        half = (side + rounded) // 2
+        store(tmp_path / str(row["depth"]), encode_png(cv2.resize(depth_of(mask), (half, half))))
+        row["bg"] = row["fg_bg"]
+
+    dataset = write(import_source(table(tmp_path / "t.csv", rows), depth_polarity="far-bright"), tmp_path / "set")
+
+    assert [sample.depth.shape for sample in dataset.read()] == [(32, 32), (32, 32), (33, 33), (35, 35)]
+
+
+def test_depth_is_resized_from_measured_pixels_only(tmp_path: Path) -> None:
+    """What fills a hole has no influence: a reduced pixel has the mean of those that were measured in it."""
+    rows = images(tmp_path)
+    path = tmp_path / str(rows[0]["depth"])
+    depth = np.full((2 * SIDE, 2 * SIDE), 3000, np.uint16)
+    depth[:2, :4] = [[1000, 5000, 0, 0], [5000, 0, 0, 0]]
+    path.write_bytes(encode_png(depth))
+    for row in rows[1:]:
+        (tmp_path / str(row["depth"])).write_bytes(encode_png(np.full_like(depth, 3000)))
+
+    found = import_source(table(tmp_path / "t.csv", rows), depth_meaning=DepthMeaning(unit="mm"))
+    first = next(iter(write(found, tmp_path / "set").read()))
+
+    assert first.valid is not None
+    assert first.valid[0, :2].tolist() == [255, 0]
+    assert first.depth[0, 0] == 170  # two of the three are the farthest
 
 
 def test_an_invalid_value_of_8_bits_is_kept_out(tmp_path: Path) -> None:

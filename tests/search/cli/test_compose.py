@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,19 @@ def test_existing_destination_is_reported_first(tmp_path: Path, form: tuple[str,
 
     assert "exists already" in str(said.exception)
     assert said.stderr == ""
+
+
+def test_copies_of_a_background_are_named(tmp_path: Path) -> None:
+    """Under several names, one photograph would be in training and in validation."""
+    depths = ("--depths", str(tmp_path / "depth"), "--depth-unit", "mm", "--size", "32", "--workers", "1")
+    assert "copies" not in invoke(tmp_path, *depths).stderr
+    for folder in ("bg", "depth"):
+        shutil.copy(tmp_path / folder / "room0.png", tmp_path / folder / "room0 (1).png")
+
+    shutil.rmtree(tmp_path / "set")
+    said = invoke(tmp_path, *depths)
+
+    assert "warning: the background 'room0 (1)' has the content of another one, such as 'room0';" in said.stderr
 
 
 def test_inspection_says_how_images_are_stored(tmp_path: Path) -> None:

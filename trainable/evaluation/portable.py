@@ -14,7 +14,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,13 +87,14 @@ class Portable(nn.Module):
     def forward(self, bg: Tensor, fg_bg: Tensor) -> tuple[Tensor, Tensor]:
         """Predict mask and depth, (B, H, W) float32 in 0..1 each, from two stacks (B, H, W, 3) uint8, RGB."""
         height, width = bg.shape[1:3]
-        rows, columns = _padded(height, bg), _padded(width, bg)
+        (rows, inside_rows), (columns, inside_columns) = _padded(height, bg), _padded(width, bg)
 
         def scaled(photos: Tensor) -> Tensor:
             padded = photos.index_select(1, rows).index_select(2, columns)
             return padded.permute(0, 3, 1, 2).contiguous().float() / 255
 
-        prediction = self.network(scaled(bg), scaled(fg_bg))
+        inside = (inside_rows[:, None] & inside_columns)[None, None]
+        prediction = self.network(scaled(bg), scaled(fg_bg), inside)
         # Not slices, for which torch.export would need a proof that they lie within the padded planes.
         rows, columns = (torch.arange(length, device=bg.device) for length in (height, width))
         planes = (
@@ -116,7 +117,7 @@ def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
 
     Raises:
         InputError: if the checkpoint cannot be loaded, a package is missing, the family is that of a plugin and does
-            not support images of any size, or `out` has another suffix or cannot be written.
+            not support images of any size or the format, or `out` has another suffix or cannot be written.
         UnfinishedError: if the outputs differ; `out` is unchanged.
     """
     if out.suffix != SUFFIXES[form]:
@@ -135,8 +136,8 @@ def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
         program = _traced(portable, sizes[1], origin)
         try:
             with replacing(out) as partial:
-                runs = _WRITERS[form](program, partial, _metadata(origin, network))
-                difference = max(_difference(runs, portable, size, seed) for seed, size in enumerate(sizes))
+                runs = _written(form, program, partial, origin, _metadata(origin, network))
+                difference = _largest(_difference(runs, portable, size, seed) for seed, size in enumerate(sizes))
                 if not difference <= TOLERANCE:
                     raise UnfinishedError(
                         f"The outputs of the exported network differ from PyTorch's by {difference:.2g}, more than "
@@ -154,10 +155,11 @@ def export_network(checkpoint: Path, out: Path, form: Format) -> Exported:
     )
 
 
-def _padded(length: int, like: Tensor) -> Tensor:
-    """The indices of `length` rows, the last one repeated up to a multiple of `SIDE_MULTIPLE`."""
+def _padded(length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices of `length` rows, the last repeated up to a multiple of `SIDE_MULTIPLE`, and which are no copies."""
     whole = (length + SIDE_MULTIPLE - 1) // SIDE_MULTIPLE * SIDE_MULTIPLE
-    return torch.arange(whole, device=like.device).clamp(max=length - 1)
+    rows = torch.arange(whole, device=like.device)
+    return rows.clamp(max=length - 1), rows < length
 
 
 def _sizes(height: int, width: int) -> tuple[tuple[int, int, int], ...]:
@@ -184,13 +186,38 @@ def _traced(portable: Portable, size: tuple[int, int, int], origin: Origin) -> E
     except Exception as error:
         if origin.plugin is None or isinstance(error, InputError):
             raise
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise InputError(
             f"The network of the family '{origin.config.model.family}' cannot be exported for images of any size "
-            f"({reason}); correct forward() in its plugin."
+            f"({_reason(error)}); correct forward() in its plugin."
         ) from error
     program.example_inputs = None  # it would be stored as a pickle
     return program
+
+
+def _written(form: Format, program: ExportedProgram, file: Path, origin: Origin, metadata: dict[str, str]) -> Runs:
+    """Write the program in a format, and return what runs the file.
+
+    Raises:
+        InputError: if the family of a plugin computes something that the format does not have.
+    """
+    try:
+        return _WRITERS[form](program, file, metadata)
+    except OSError:
+        raise
+    except Exception as error:
+        if origin.plugin is None:
+            raise
+        raise InputError(
+            f"The network of the family '{origin.config.model.family}' cannot be written in the format '{form}' "
+            f"({_reason(error)}); give another --format, or correct forward() in its plugin."
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was raised first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _photos(size: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
@@ -207,7 +234,12 @@ def _difference(runs: Runs, portable: Portable, size: tuple[int, int, int], seed
     else:
         prediction = portable.network(*(photo.permute(0, 3, 1, 2) / 255 for photo in photos))
         expected = tuple(plane.squeeze(1).clamp(0, 1) for plane in (prediction.mask, prediction.depth))
-    return max(float((found - plane).abs().max()) for found, plane in zip(runs(*photos), expected, strict=True))
+    return _largest(float((found - plane).abs().max()) for found, plane in zip(runs(*photos), expected, strict=True))
+
+
+def _largest(values: Iterable[float]) -> float:
+    """The largest value; NaN if one is, unlike `max`."""
+    return float(torch.tensor([*values], dtype=torch.float64).max())
 
 
 def _write_onnx(program: ExportedProgram, file: Path, metadata: dict[str, str]) -> Runs:

@@ -25,6 +25,7 @@ AVERAGED = 1 / 20
 """Share of a training's steps over which its weights are averaged, where no validation part picks an epoch."""
 
 T = TypeVar("T")
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 def default_device() -> torch.device:
@@ -169,7 +170,8 @@ def start(
             validation split. They are those of `config.policy` alone.
         lr_scale: factor of the learning rate.
         averaged: whether the result is the moving average of the weights: with a weight that falls exponentially over
-            `AVERAGED` of all steps, and the statistics of batch norm alike (Polyak and Juditsky 1992).
+            `AVERAGED` of all steps, and the statistics of batch norm alike (Polyak and Juditsky 1992). Integers are
+            those of the last step.
         wrap: wraps the network for several workers.
 
     Raises:
@@ -202,7 +204,16 @@ def start(
 def _average(network: Network, steps: int) -> AveragedModel:
     decay = 1 - 1 / max(1.0, AVERAGED * steps)
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+
+    @torch.no_grad()
+    def update(averaged: Tensors, current: Tensors, count: torch.Tensor | int) -> None:
+        """Update tensors of one type."""
+        if averaged[0].is_floating_point():
+            average(averaged, current, count)
+        else:  # such as the indices in a buffer of a plugin's network, whose mean with themselves would be rounded down
+            torch._foreach_copy_(averaged, current)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def _is_replayed(config: PolicyConfig) -> bool:

@@ -15,6 +15,8 @@ METRICS = (
     "depth_rmse", "depth_mae", "depth_delta1", "depth_delta2", "depth_delta3",
 )  # fmt: skip
 """Keys of the result of `trainable.metrics.pooled.MetricSums.compute`."""
+DEPTH_IMAGES = "depth_images"
+"""Key of the number of images with a measured depth, beside `METRICS` if others have none."""
 ERRORS = tuple(name for name in METRICS if name.endswith(("_rmse", "_mae")))
 """Metrics of which smaller is better. All others are in 0..1, and larger is better."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
+from trainable.metrics.names import DEPTH_IMAGES
 from trainable.metrics.per_image import STATES, Floats, ImageFigures, metrics_of
 from trainable.models.prediction import only_valid
 from trainable.plugins.active import own_metrics
@@ -104,7 +105,7 @@ class MetricSums:
     def compute(self) -> dict[str, float]:
         """Compute the metrics of all added batches, with the keys `names.METRICS` and the names of metrics of plugins.
 
-        If the depth leaves images out, 'depth_images' is the number of the others.
+        If the depth leaves images out, `DEPTH_IMAGES` is the number of the others.
 
         Raises:
             InputError: if nothing was added, or no depth was measured.
@@ -131,7 +132,7 @@ def _computed(sums: Floats, own: Sequence[str]) -> dict[str, float]:
     left_out = sums[STATES.index("depth_invalid_images")]
     if left_out == sums[0]:
         raise no_depth_error()
-    return metrics | ({"depth_images": float(sums[0] - left_out)} if left_out else {})
+    return metrics | ({DEPTH_IMAGES: float(sums[0] - left_out)} if left_out else {})
 
 
 def own_columns(

@@ -18,7 +18,7 @@ import torch
 from data.errors import InputError
 from trainable.config import ModelConfig
 from trainable.loss.losses import LOSSES
-from trainable.metrics.names import METRICS
+from trainable.metrics.names import DEPTH_IMAGES, METRICS
 from trainable.models import MODELS, build_on_meta
 from trainable.plugins.active import FILE, PACKAGE, Plugin, PluginSource, active_plugins
 from trainable.plugins.parts import Family, Loss, Metric, Part
@@ -119,7 +119,7 @@ def _refuse_equal_names(plugins: Sequence[Plugin]) -> None:
         if plugin.source.file in files:
             raise InputError(f"There are two plugins '{plugin.source.file}'; rename one of the files.")
         files.add(plugin.source.file)
-    for kind, built_in in ((Family, MODELS), (Loss, LOSSES), (Metric, METRICS)):
+    for kind, built_in in ((Family, MODELS), (Loss, LOSSES), (Metric, (*METRICS, DEPTH_IMAGES))):
         seen = dict.fromkeys(built_in, "built in")
         for plugin in plugins:
             for part in plugin.parts:

@@ -48,6 +48,7 @@ def evaluate(checkpoint: Path, data: str, split: str, out: Path | None, device: 
     from search.results.export import baseline_metrics
     from search.run.networks import evaluate_with_baselines
     from trainable.loop.state import device_named
+    from trainable.metrics.names import DEPTH_IMAGES
 
     shown = screen()
     measured = evaluate_with_baselines(checkpoint, data, split, shown, device=device_named(device), out=out)
@@ -57,7 +58,7 @@ def evaluate(checkpoint: Path, data: str, split: str, out: Path | None, device: 
 
     def show() -> None:
         show_metrics(console(), f"{split} images of {data}", columns, intervals=measured.intervals)
-        if images := measured.metrics.get("depth_images"):
+        if images := measured.metrics.get(DEPTH_IMAGES):
             click.echo(f"\nThe depth was measured in {images:.0f} images only, which its metrics are of.")
         if measured.baselines:
             show_verdict(console(), measured.metrics, measured.baselines)

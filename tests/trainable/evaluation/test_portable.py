@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ from data.errors import InputError, UnfinishedError
 from trainable.config import TrialConfig, build
 from trainable.evaluation import portable
 from trainable.evaluation.portable import METADATA_FILE, MIN_SIDE, export_network
-from trainable.loop.checkpoint import load_model
-from trainable.models import MODELS
+from trainable.loop.checkpoint import load_model, save
+from trainable.loop.checkpoint_files import Origin
+from trainable.models import MODELS, build_model
 from trainable.plugins.active import PluginSource
 from trainable.plugins.load import use_plugins
 
@@ -36,11 +38,15 @@ def stacks(*size: int) -> list[NDArray[np.uint8]]:
     return [random.integers(0, 256, (*size, 3), np.uint8) for _ in range(2)]
 
 
-def expected(checkpoint: Path, bg: NDArray[np.uint8], fg_bg: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """Mask and depth by PyTorch, for sides that are multiples of 16, each in 0..1."""
+def expected(
+    checkpoint: Path, bg: NDArray[np.uint8], fg_bg: NDArray[np.uint8], inside: tuple[int, int] = (2048, 2048)
+) -> list[NDArray[np.float32]]:
+    """Mask and depth by PyTorch, for sides that are multiples of 16, each in 0..1; the rest is `inside` the border."""
     network, _ = load_model(checkpoint)
+    region = torch.zeros(1, 1, *bg.shape[1:3], dtype=torch.bool)
+    region[..., : inside[0], : inside[1]] = True
     with torch.no_grad():
-        found = network(*(torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255 for stack in (bg, fg_bg)))
+        found = network(*(torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255 for stack in (bg, fg_bg)), region)
     return [plane.clamp(0, 1).squeeze(1).numpy() for plane in (found.mask, found.depth)]
 
 
@@ -81,13 +87,15 @@ def test_every_family_becomes_onnx(as_onnx: Callable[[str], tuple[Path, Path]], 
 
 @pytest.mark.slow
 def test_other_sizes_are_padded_and_cropped(as_onnx: Callable[[str], tuple[Path, Path]]) -> None:
-    """The image predicts what it does with its last row and column repeated up to a multiple of 16."""
+    """The image predicts what it does with its last row and column repeated up to a multiple of 16, as a border."""
     saved, file = as_onnx("debug")
     for height, width in ((MIN_SIDE, 40), (50, 33)):
         photos = stacks(1, height, width)
         padded = [np.pad(photo, ((0, 0), (0, -height % 16), (0, -width % 16), (0, 0)), mode="edge") for photo in photos]
-        for plane, wanted in zip(run_onnx(file, *photos), expected(saved, *padded), strict=True):
+        predicted = run_onnx(file, *photos)
+        for plane, wanted in zip(predicted, expected(saved, *padded, (height, width)), strict=True):
             np.testing.assert_allclose(plane, wanted[:, :height, :width], atol=1e-4)
+        assert (predicted[1].min(), predicted[1].max()) == (0, 1)  # with 'minmax', the border decided the range
 
 
 @pytest.mark.slow
@@ -159,15 +167,48 @@ PLUGINS = [twinhead.Family("one-size", OneSize)]
 """
 
 
+BESSEL = """
+import torch
+import twinhead
+from torch import nn
+
+
+class Bessel(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(6, 2, kernel_size=3, padding=1)
+
+    def forward(self, bg, fg_bg):
+        return torch.special.i0e(self.conv(torch.cat([bg, fg_bg], dim=1))).chunk(2, dim=1)
+
+
+PLUGINS = [twinhead.Family("bessel", Bessel)]
+"""
+
+
 @pytest.fixture
-def _one_size() -> Iterator[None]:
-    """The plugin `ONE_SIZE` in this process."""
-    use_plugins([PluginSource("own.py", ONE_SIZE)])
+def _own_families() -> Iterator[None]:
+    """The plugins `ONE_SIZE` and `BESSEL` in this process."""
+    use_plugins([PluginSource("own.py", ONE_SIZE), PluginSource("bessel.py", BESSEL)])
     yield
     use_plugins([])
 
 
-@pytest.mark.usefixtures("_one_size")
+@pytest.mark.usefixtures("_own_families")
+@pytest.mark.slow
+def test_network_of_a_plugin_that_a_format_cannot_hold_is_refused(save_warmed: Save, tmp_path: Path) -> None:
+    """Traceback: ONNX has fewer functions than torch, and the other format has them all."""
+    with pytest.raises(InputError) as refused:
+        export_network(save_warmed(config("bessel")), tmp_path / "model.onnx", "onnx")
+
+    sentence = str(refused.value)
+    assert sentence.startswith("The network of the family 'bessel' cannot be written in the format 'onnx' (")
+    assert "(No ONNX function found for " in sentence
+    assert sentence.isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_own_families")
 @pytest.mark.slow
 def test_network_of_a_plugin_for_one_size_only_is_refused(
     save_warmed: Save, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -203,6 +244,18 @@ def test_a_file_with_other_outputs_is_not_written(
     with pytest.raises(UnfinishedError, match=r"differ from PyTorch's by 0\.0002, more than 0\.0001"):
         export_network(saved, file, "torch")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier one"]
+
+
+@pytest.mark.slow
+def test_outputs_that_are_not_numbers_differ(tmp_path: Path) -> None:
+    """The largest of a number and NaN is either, so that a depth without a number was called equal up to 0."""
+    broken = build_model(config("debug").model)
+    with torch.no_grad():
+        broken.get_parameter("body.depth_head.bias").fill_(math.nan)
+    saved = tmp_path / "saved"
+    save(saved, broken, Origin(config=config("debug"), data_fingerprint="ab12", epoch=1), {})
+    with pytest.raises(UnfinishedError, match=r"differ from PyTorch's by nan, more than 0\.0001"):
+        export_network(saved, tmp_path / "model.pt2", "torch")
 
 
 def test_missing_package_is_named(save_warmed: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -504,6 +504,20 @@ def test_average_starts_from_the_weights_of_a_checkpoint_without_one(trial_data:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_average_keeps_integers() -> None:
+    """The mean of an integer with itself was rounded down, so that the indices in a plugin's buffers changed."""
+    small = config(model={"family": "resunet-lite", "width": 1})
+    training = start(small, steps_of_epochs=[200], context=ALONE, data_fingerprint="ab12", averaged=True)
+    assert training.average is not None
+    counts = [name for name, buffer in training.network.named_buffers() if not buffer.is_floating_point()]
+    for name in counts:
+        training.network.get_buffer(name).fill_(3)
+    for _ in range(200):
+        training.average.update_parameters(training.network)
+
+    assert {training.average.module.get_buffer(name).item() for name in counts} == {3}
+
+
 def train_as_one_of_two(rank: int, data: TrialData, folder: Path, chosen: TrialConfig) -> list[dict[str, float]]:
     """Train on one of two workers; return the metrics of each epoch. Both save the network."""
     torch.set_num_threads(1)

@@ -148,6 +148,7 @@ WRONG = {
     "PLUGINS = [twinhead.Metric('mask_f', sum, better='up')]": r"'better' of the metric 'mask_f' is 'up'",
     "PLUGINS = [twinhead.Loss('dice', sum)]": r"loss 'dice' of the plugin 'own.py' exists already \(built in\)",
     "PLUGINS = [twinhead.Metric('mask_iou', sum)]": r"metric 'mask_iou' .* exists already",
+    "PLUGINS = [twinhead.Metric('depth_images', sum)]": r"metric 'depth_images' .* exists already",
     "PLUGINS = [twinhead.Family('resunet', sum)]": r"family 'resunet' .* exists already",
     "PLUGINS = 2 * [twinhead.Loss('two', sum)]": r"loss 'two' .* exists already \(in 'own.py'\)",
 }

@@ -74,6 +74,12 @@ class Scale:
         return (10**self.low, 10**self.high) if self.objective.name in COST_NAMES else (self.low, self.high)
 
     @property
+    def end_labels(self) -> list[str]:
+        """The ends as text, with as few digits as tell them apart, three to six."""
+        labels = [[rounded(end) for end in self.ends], *([f"{end:.{n}g}" for end in self.ends] for n in range(4, 7))]
+        return next((each for each in labels if each[0] != each[1]), labels[0])
+
+    @property
     def title(self) -> str:
         """The name of the objective, and its better direction."""
         words = COST_NAMES.get(self.objective.name, self.objective.name.replace("_", " "))
@@ -126,8 +132,8 @@ def as_text(points: Sequence[Point], objectives: Sequence[Notation]) -> list[str
             if point.on_front == is_front:
                 row, column = cells[point.trial.number]
                 rows[row][column] = mark
-    low, high = (rounded(end) for end in across.ends)
-    labels = dict(zip((ROWS - 1, 0), map(rounded, up.ends), strict=True))
+    low, high = across.end_labels
+    labels = dict(zip((ROWS - 1, 0), up.end_labels, strict=True))
     pad = max(map(len, labels.values()))
     lines = [f"{labels.get(number, ''):>{pad}} │{''.join(row).rstrip()}" for number, row in enumerate(rows)]
     lines.append(f"{'':>{pad}} └{'─' * COLUMNS}")

@@ -214,6 +214,14 @@ def test_ticks_between_close_scores_are_evenly_spaced(tmp_path: Path) -> None:
     assert steps == {0.0002}
 
 
+def test_ends_of_an_axis_are_told_apart(tmp_path: Path) -> None:
+    """Close scores had the same label at both ends."""
+    points = front_of(search_of(tmp_path, [(4, 0.8912), (8, 0.8914)]))
+    labels = [line.partition("│")[0].strip() for line in as_text(points, ["score", "-macs"])]
+
+    assert [label for label in labels if label.startswith("0.")] == ["0.8914", "0.8912"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.12346, "0.1235"), (458_752, "458.8 k"), (1.4871e9, "1.487 G"), (2, "2")]
 )

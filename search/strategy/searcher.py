@@ -16,7 +16,7 @@ from search.spec.sampler import OURS, SamplerNotation
 from search.strategy.multi_objective import MultiObjectiveProposer
 from search.strategy.proposer import KNOWN, Proposer, Space
 from search.strategy.samplers import SamplerProposer
-from search.study.trials import PROPOSED_BY, is_diverged
+from search.study.trials import PROPOSED_BY, is_diverged, is_excluded
 from trainable.config.settings import Value
 from trainable.metrics.names import CONSTRAINT, TIME_ATTR
 from trainable.metrics.objective import SCORE, Notation, Objective
@@ -141,8 +141,8 @@ class RungSearcher(DriverOnly, Searcher):
             del self._running[trial_id]
             return
         self._proposer.constrain(running.trial.number, running.trial.constraints)
-        is_excluded = not error and _is_excluded(running.curve, running.trial.constraints)
-        if (error or not finite or is_diverged(running.trial)) and not is_excluded:
+        is_outside = not error and _is_excluded(running.curve, running.trial.constraints)
+        if (error or not finite or is_diverged(running.trial)) and not is_outside:
             for rung in running.rungs_left:
                 self._observe(running.trial.number, rung, math.nan)
         if error or not finite:
@@ -187,12 +187,13 @@ class RungSearcher(DriverOnly, Searcher):
             self._proposer.constrain(frozen.number, frozen.constraints)
             if frozen.state == TrialState.RUNNING:
                 self._again.append(frozen)
-            if _is_excluded(frozen.intermediate_values, frozen.constraints):
+            if is_excluded(frozen):
                 continue
-            has_failed = frozen.state == TrialState.FAIL or (frozen.state.is_finished() and is_diverged(frozen))
             for rung in self._rungs:
                 reached = [epoch for epoch in frozen.intermediate_values if epoch >= rung]
-                if reached or has_failed:
+                has_failed = frozen.state == TrialState.FAIL or (frozen.state.is_finished() and is_diverged(frozen))
+                is_failed = has_failed and not _is_excluded(frozen.intermediate_values, frozen.constraints)
+                if reached or is_failed:
                     value = frozen.intermediate_values[min(reached)] if reached else math.nan
                     figures = frozen.user_attrs.get(f"{FIGURES}{min(reached)}", {}) if reached else {}
                     self._observe(frozen.number, rung, value, figures)
@@ -226,8 +227,7 @@ class RungSearcher(DriverOnly, Searcher):
             running.trial.report(value, epoch)
             if figures:
                 running.trial.set_user_attr(f"{FIGURES}{epoch}", figures)
-        # The study has the limits that a trial measured only after this.
-        if result.get("outcome") == CONSTRAINT or _is_excluded(running.curve, running.trial.constraints):
+        if result.get("outcome") == CONSTRAINT:  # which the study has only after this
             return
         while running.rungs_left and running.rungs_left[0] <= epoch:
             rung = running.rungs_left.pop(0)

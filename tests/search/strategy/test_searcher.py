@@ -517,7 +517,11 @@ def test_trial_that_is_not_trained_says_nothing_about_the_objective(rungs: list[
         searcher = RungSearcher(space, objective=Objective.of("-score"), rungs=rungs)
         for x in (0.6, 0.7, 0.8, 0.9):
             searcher.study.enqueue_trial({"x": x})
-            run_trial(searcher, f"excluded-{x}", lambda *_: value, [1])  # noqa: B023
+            searcher.suggest(f"excluded-{x}")
+            running = searcher.running(f"excluded-{x}")
+            assert running is not None
+            running.set_user_attr("outcome", "constraint")
+            searcher.on_trial_complete(f"excluded-{x}", {"epoch": 1, "score": value, "outcome": "constraint"})
         for number in range(MIN_RESULTS):
             run_trial(searcher, f"trial-{number}", lambda config, _: 1 - float(config["x"]), [3, 9])
         if resumed:

@@ -64,9 +64,7 @@ def run_comparison(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset
             screen.say("measuring every network and the baselines on the test images")
             trained.outages.outlast(lambda: _measure_all(experiment, trained, screen))
             baselines = trained.outages.outlast(lambda: _measure_baselines(fixed, trained))
-            seconds = round(trained.seconds(), 1)
-            trained.study.set_user_attr("seconds", seconds)
-            run_time.is_stored = True
+            seconds = trained.store_seconds(run_time)
         comparison = _comparison(experiment, fixed, trained.trials, dataset, baselines, seconds)
         write_comparison(comparison, experiment.root)
     return comparison

@@ -57,9 +57,7 @@ def run_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset, 
                 lambda: ray.get(start_task(trained.job, measure, threads=threads))
             )
             trained.outages.outlast(lambda: experiment.pull(grid))
-            seconds = round(trained.seconds(), 1)
-            trained.study.set_user_attr("seconds", seconds)
-            run_time.is_stored = True
+            seconds = trained.store_seconds(run_time)
         export_checkpoint(
             best.checkpoint,
             experiment.best,

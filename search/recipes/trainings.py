@@ -40,6 +40,7 @@ from search.run.tuner import Stopper, run_trials
 from search.signals import InterruptedSearchError
 from search.spec.sections import ResourcesConfig
 from search.study.experiment import Experiment
+from search.study.running import RunTime
 from search.study.trials import RECIPE, SLOTS, TrialRecord, keep_best_of_finished, trial_records
 from search.terminal import Screen
 from trainable.config import TrialConfig
@@ -57,6 +58,13 @@ class Trained:
     outages: Outages
     seconds: Callable[[], float]
     """Returns those of all runs."""
+
+    def store_seconds(self, run_time: RunTime) -> float:
+        """Store the seconds of all runs in the study; return them."""
+        seconds = round(self.seconds(), 1)
+        self.study.set_user_attr("seconds", seconds)
+        run_time.is_stored = True
+        return seconds
 
 
 def create_training(experiment: Experiment, fixed: FixedConfigs, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from data.errors import InputError
 from search.results.analysis import Analysis, analyse
 from search.results.front import Point, points_of
-from search.results.summary import Best, find_best, find_best_recipe, outcome_of, outcomes
+from search.results.summary import Best, find_best, find_best_recipe, outcomes, word_of
 from search.spec.spec import SearchSpec
 from search.spec.study_url import masked
 from search.study.damage import examine
@@ -96,9 +96,8 @@ class Findings:
         return Counter(name for params in self.params.values() for name in params)
 
     def outcome(self, trial: TrialRecord) -> str:
-        """As in `search.results.summary.outcomes`; a trial without an end, which may be running, is 'unfinished'."""
-        outcome = outcome_of(trial, self.max_epochs)
-        return "unfinished" if outcome == "interrupted" else outcome
+        """As in `search.results.summary.word_of`."""
+        return word_of(trial, self.max_epochs)
 
     def parameters(self) -> list[str]:
         """The searched parameters with several values, the most important first, then by the number of trials."""

@@ -14,7 +14,7 @@ from data.quantities import counted
 from search.results.importance import MIN_TRIALS, Figure, importance
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
-from search.study.trials import TrialRecord, is_excluded
+from search.study.trials import TrialRecord, is_untrained
 from trainable.config.settings import Scalar
 from trainable.metrics.names import DIVERGED
 from trainable.metrics.objective import SCORE, Objective
@@ -106,7 +106,7 @@ def analyse(experiment: Experiment, *, neighbours: int = 5) -> Analysis:
 
 
 def _is_scored(trial: FrozenTrial) -> bool:
-    is_trained = trial.state == TrialState.COMPLETE and not is_excluded(trial)
+    is_trained = trial.state == TrialState.COMPLETE and not is_untrained(trial.user_attrs)
     return is_trained and bool(trial.params) and math.isfinite(_value(trial))
 
 

@@ -159,6 +159,12 @@ def outcome_of(trial: TrialRecord, max_epochs: int) -> str:
     return "finished" if trial.last_epoch >= max_epochs else "stopped"
 
 
+def word_of(trial: TrialRecord, max_epochs: int) -> str:
+    """`outcome_of`, or 'unfinished' for a trial without an end: it runs, waits, or was interrupted."""
+    outcome = outcome_of(trial, max_epochs)
+    return "unfinished" if outcome == "interrupted" else outcome
+
+
 def summarise(
     experiment: Experiment,
     spec: SearchSpec,

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from optuna.trial import TrialState
-
 from data.errors import InputError, without_comma
-from search.results.summary import outcome_of
+from search.results.summary import word_of
 from search.spec.objectives import known_objectives
 from search.study.experiment import Experiment
 from search.study.study import open_existing_study
@@ -31,8 +29,7 @@ class TrialRow:
     state: str
     """Optuna's, in lower case."""
     outcome: str
-    """A key of `Summary.outcomes`, or 'unfinished' while it has not ended, which a trial that was interrupted has not
-    either."""
+    """As in `search.results.summary.word_of`."""
     epochs: int
     metrics: Mapping[str, float]
     """Of the best epoch; empty before the first report."""
@@ -188,7 +185,7 @@ def _row(trial: TrialRecord, params: Mapping[str, Scalar], whole: int) -> TrialR
     return TrialRow(
         number=trial.number,
         state=trial.state.name.lower(),
-        outcome="unfinished" if trial.state == TrialState.RUNNING else outcome_of(trial, whole),
+        outcome=word_of(trial, whole),
         epochs=trial.last_epoch,
         metrics={name: value for name, value in metrics.items() if not name.startswith("time_")},
         seconds=round(trial.seconds, 1),

@@ -257,12 +257,12 @@ def _run_task(
 ) -> T:
     import torch
 
-    from trainable.loop.state import default_device
+    from trainable.loop.state import reserved_device
     from trainable.plugins.load import use_plugins
 
     torch.set_num_threads(threads)
     use_plugins(plugins)
-    return task(default_device() if workers.gpus else torch.device("cpu"))
+    return task(reserved_device(workers.gpus))
 
 
 def plan(config: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> tuple[Workers, int]:

@@ -27,7 +27,7 @@ from search.study.trials import RECIPE, TrialRecord
 from trainable.config import TrialConfig
 from trainable.config.settings import flatten
 from trainable.loop.precision import choose_precision
-from trainable.loop.state import default_device
+from trainable.loop.state import reserved_device
 from trainable.models import build_on_meta, multiply_adds, parameter_count
 
 FIRST_CONFIGURATIONS = 20
@@ -108,7 +108,7 @@ def dry_run(spec: SearchSpec, dataset: Dataset, storage: Path | Location) -> Est
     counts = split_counts(dataset, data, samples=spec.subject.samples, seed=spec.plan.search.seed)
     workers, concurrent = plan(spec.plan.resources, _this_machine())
     torch.set_num_threads(workers.cpus)
-    device = default_device() if workers.gpus else torch.device("cpu")
+    device = reserved_device(workers.gpus)
     smallest, largest = (_measured(config, device) for config in _ends(list(_bounds(spec))))
     epochs = _epochs(spec)
     samples = counts["train"] + EVALUATION_SHARE * counts["val"]

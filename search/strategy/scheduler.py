@@ -20,9 +20,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from search.spec.sections import rung_epochs
-from search.study.trials import RECIPE, is_excluded
+from search.study.trials import RECIPE, is_untrained
 from trainable.job import TrialRequest
-from trainable.metrics.names import CONSTRAINT, MODE, OBJECTIVE, TIME_ATTR
+from trainable.metrics.names import MODE, OBJECTIVE, TIME_ATTR
 
 ROOM = 1.5
 """At most so many times one in `reduction_factor` of the trials at a rung continue, and the best so far.
@@ -93,7 +93,7 @@ def replay(scheduler: TrialScheduler, trials: Iterable[FrozenTrial], *, metric: 
         request = TrialRequest(name="", number=frozen.number, recipe=frozen.user_attrs.get(RECIPE, ""))
         past: Any = _PastTrial(trial_id=f"past-{frozen.number}", config=request.as_plain())
         results = [{TIME_ATTR: epoch, metric: value} for epoch, value in sorted(frozen.intermediate_values.items())]
-        if not results or is_excluded(frozen):
+        if not results or is_untrained(frozen.user_attrs):
             continue
         if isinstance(scheduler, _Median):
             scheduler.replay(past, results)
@@ -122,13 +122,13 @@ class _InOrder(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> str:
         """Compare nothing with a trial that is not trained, whose value stands for none."""
-        if _is_untrained(result):
+        if is_untrained(result):
             return str(TrialScheduler.CONTINUE)
         return str(super().on_trial_result(tune_controller, trial, dict(result)))
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> None:
         """Forget a trial that was not trained."""
-        if _is_untrained(result):
+        if is_untrained(result):
             self.on_trial_remove(tune_controller, trial)
         else:
             super().on_trial_complete(tune_controller, trial, dict(result))
@@ -199,7 +199,7 @@ class _Halving(_InOrder):
         result: Mapping[str, Any],
     ) -> str:
         """Compare a trial at the rungs that it reached since its last report."""
-        if TIME_ATTR not in result or self._score_key not in result or _is_untrained(result):
+        if TIME_ATTR not in result or self._score_key not in result or is_untrained(result):
             return str(TrialScheduler.CONTINUE)
         epoch, score = int(result[TIME_ATTR]), self._sign * float(result[self._score_key])
         is_best_recipe = self._is_best_recipe(trial, epoch, score)
@@ -255,10 +255,6 @@ class _Halving(_InOrder):
         is_best = all(score >= other for other in others)  # false for a score that is NaN
         others.append(score)
         return is_best
-
-
-def _is_untrained(result: Mapping[str, Any]) -> bool:
-    return bool(result.get("outcome") == CONSTRAINT)
 
 
 def _key(trial: Trial) -> str:

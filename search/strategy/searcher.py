@@ -16,9 +16,9 @@ from search.spec.sampler import OURS, SamplerNotation
 from search.strategy.multi_objective import MultiObjectiveProposer
 from search.strategy.proposer import KNOWN, Proposer, Space
 from search.strategy.samplers import SamplerProposer
-from search.study.trials import PROPOSED_BY, is_diverged, is_excluded
+from search.study.trials import PROPOSED_BY, is_diverged, is_untrained
 from trainable.config.settings import Value
-from trainable.metrics.names import CONSTRAINT, TIME_ATTR
+from trainable.metrics.names import TIME_ATTR
 from trainable.metrics.objective import SCORE, Notation, Objective
 
 FIGURES = "figures:"
@@ -187,7 +187,7 @@ class RungSearcher(DriverOnly, Searcher):
             self._proposer.constrain(frozen.number, frozen.constraints)
             if frozen.state == TrialState.RUNNING:
                 self._again.append(frozen)
-            if is_excluded(frozen):
+            if is_untrained(frozen.user_attrs):
                 continue
             for rung in self._rungs:
                 reached = [epoch for epoch in frozen.intermediate_values if epoch >= rung]
@@ -227,7 +227,7 @@ class RungSearcher(DriverOnly, Searcher):
             running.trial.report(value, epoch)
             if figures:
                 running.trial.set_user_attr(f"{FIGURES}{epoch}", figures)
-        if result.get("outcome") == CONSTRAINT:  # which the study has only after this
+        if is_untrained(result):  # which the study has only after this
             return
         while running.rungs_left and running.rungs_left[0] <= epoch:
             rung = running.rungs_left.pop(0)

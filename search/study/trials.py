@@ -209,9 +209,12 @@ def is_diverged(trial: FrozenTrial | optuna.Trial) -> bool:
     return bool(trial.user_attrs.get("outcome") == DIVERGED)
 
 
-def is_excluded(trial: FrozenTrial | optuna.Trial) -> bool:
-    """Whether a trial is not trained: it is outside the limits, or cannot be built. Its value is no measurement."""
-    return bool(trial.user_attrs.get("outcome") == CONSTRAINT)
+def is_untrained(values: Mapping[str, Any]) -> bool:
+    """Whether a trial is outside the limits, or cannot be built, by its report or its attributes.
+
+    It is not trained, and its value is no measurement.
+    """
+    return bool(values.get("outcome") == CONSTRAINT)
 
 
 def by_end(records: Iterable[TrialRecord]) -> list[TrialRecord]:

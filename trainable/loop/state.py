@@ -33,6 +33,11 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def reserved_device(gpus: float) -> torch.device:
+    """The device of a process that reserves so many GPUs: Ray leaves those of its node visible to one without any."""
+    return default_device() if gpus else torch.device("cpu")
+
+
 def device_named(name: str | None) -> torch.device:
     """The device of a name such as 'cpu' or 'cuda:1'; the default one for None.
 

@@ -16,6 +16,7 @@ from search.run.dry_run import dry_run, first_trials
 from search.spec.spec import SearchSpec, load_spec
 from tests.commands import SMALL, run
 from trainable.config import TrialConfig
+from trainable.loop import state
 from trainable.loop.precision import PrecisionChoice
 
 SETTINGS = (("data.image_size", "32"), ("model.family", "debug"), ("model.width", "{choices: [2, 8]}"))
@@ -114,7 +115,7 @@ def test_networks_are_measured_on_the_device_of_the_trials(drawn: Path, monkeypa
         devices.append(device)
         return PrecisionChoice(precision="fp32", seconds={"fp32": 1.0}, step_seconds=1.0, images=8)
 
-    monkeypatch.setattr(dry_run_module, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(state, "default_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(dry_run_module, "_this_machine", lambda: [{"CPU": 4.0, "GPU": 1.0}])
     monkeypatch.setattr(dry_run_module, "choose_precision", measure)
     for gpus in ("0", "auto"):
